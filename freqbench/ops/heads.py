@@ -62,28 +62,6 @@ class Head:
         return outputs if self.has_background else outputs + 1
 
 
-def _log(p: Tensor) -> Tensor:
-    # A value that underflows to zero would have neither a logarithm nor a gradient.
-    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
-
-
-def _logit(p: Tensor) -> Tensor:
-    return p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit()
-
-
-def _encode_exclusive(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    outputs = torch.tensor(classes, device=labels.device)
-    return torch.isin(labels, outputs), outputs
-
-
-def _encode_regions(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    return labels & code_of(classes) != 0, torch.tensor(classes, device=labels.device) - 1
-
-
-def _mean_of_softmax(logits: Sequence[Tensor]) -> Tensor:
-    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))
-
-
 def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
     inside, outside = (torch.stack([F.logsigmoid(sign * part) for part in logits]) for sign in (1, -1))
     return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
@@ -98,15 +76,20 @@ SOFTMAX = Head(
     margin_of=compiled(losses.margin_of),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
-    logits_of=_log,
-    mean_of_probabilities=_mean_of_softmax,
+    logits_of=lambda p: p.clamp(min=torch.finfo(p.dtype).tiny).log(),  # 0 has neither a logarithm nor a gradient
+    mean_of_probabilities=lambda several: (
+        torch.stack([logits.log_softmax(dim=1) for logits in several]).logsumexp(dim=0) - math.log(len(several))
+    ),
     cross_entropy=losses.voxel_cross_entropy,
     voxel_mean=losses.voxel_mean,
     is_as_labelled=compiled(losses.is_as_labelled),
     cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
     dice_of_set=losses.dice_of_set,
     mean_dice=compiled(losses.mean_dice),
-    of_classes=_encode_exclusive,
+    of_classes=lambda labels, classes: (
+        torch.isin(labels, torch.tensor(classes, device=labels.device)),
+        torch.tensor(classes, device=labels.device),
+    ),
 )
 SIGMOID = Head(
     name="sigmoid",
@@ -117,7 +100,7 @@ SIGMOID = Head(
     margin_of=compiled(region_losses.margin_of),
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
-    logits_of=_logit,
+    logits_of=lambda p: p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit(),
     mean_of_probabilities=_mean_of_sigmoid,
     cross_entropy=region_losses.voxel_cross_entropy,
     voxel_mean=region_losses.voxel_mean,
@@ -125,7 +108,10 @@ SIGMOID = Head(
     cosine_to_label=region_losses.cosine_to_label,
     dice_of_set=region_losses.dice_of_set,
     mean_dice=compiled(region_losses.mean_dice),
-    of_classes=_encode_regions,
+    of_classes=lambda labels, classes: (
+        labels & code_of(classes) != 0,
+        torch.tensor(classes, device=labels.device) - 1,
+    ),
 )
 
 HEADS: Mapping[str, Head] = {head.name: head for head in (SOFTMAX, SIGMOID)}

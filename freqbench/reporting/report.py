@@ -109,10 +109,7 @@ def _one_table(
     runs: Sequence[Mapping[str, Any]],
     with_clean: bool,
 ) -> tuple[list[Section], str | None]:
-    """Makes the sections of a recipe's table, of a view or of the whole audit, with rows that `audit --run` added.
-
-    Returns also the line of `caption_of` on their rows.
-    """
+    """Makes the sections of a recipe, a view or the whole audit; returns also the line of `caption_of`."""
     if name == AUDIT:
         evidence = checks.gathered(stores, job_keys, always_classes=True)
         return audit.sections(checks.audited(evidence)), evidence.caption
@@ -178,8 +175,7 @@ def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: p
 
 
 def _left_out(records: pd.DataFrame, others: int) -> str:
-    """Lists left-out rows: a line on rows of no cell of the job, one for each of the first rows that the tables leave
-    out, and the number of further ones."""
+    """Lists rows of no cell of the job, and those that the tables leave out: the first, and how many more."""
     lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)

@@ -26,15 +26,8 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.sources import source_of
-from freqbench.reporting.leaderboard.entry_folder import (
-    STORE,
-    BoardEntry,
-    Told,
-    locate_weights,
-    place_of,
-    require_labels,
-    told_by,
-)
+from freqbench.reporting.leaderboard import entry_folder
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, Told
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
@@ -75,7 +68,7 @@ def _job(entry: BoardEntry, trust_code: bool) -> Check:
     for spec in specs:
         try:
             job = _spec(entry, spec)
-            place = place_of(job.model_dump(mode="json"))
+            place = entry_folder.place_of(job.model_dump(mode="json"))
         except UserError as error:
             return Check("job", "wrong", one_line(error))
         classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
@@ -96,7 +89,7 @@ def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
-    require_labels(job, job.models[0], f"{entry.name}: its job")
+    entry_folder.require_labels(job, job.models[0], f"{entry.name}: its job")
     return job
 
 
@@ -201,12 +194,21 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
             wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
-            results.append(_audited_again(entry, out, here, wanted, console))
+            failed = computing.compute_missing(here, out, console, wanted)
+            if failed is None:
+                raise KeyboardInterrupt
+            result = check_audit(entry_folder.told_by(Store(out)))
+            if failed:
+                result = Check("audit", "wrong", f"{failed} records of the audit failed")
+            elif result.verdict != "wrong" and (others := list(_contradictions(entry, Store(root_of(out))))):
+                result = Check("audit", "wrong", "; ".join(others[:3]))
+            results.append(result)
         return results
 
 
 def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    content = locate_weights(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
+    spec = _spec(entry, entry.store.job().get("spec")).model_dump(mode="json")
+    content = entry_folder.locate_weights(spec, checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
         return made
@@ -249,10 +251,7 @@ def _copy_store(entry: BoardEntry, job: JobSpec, folder: str) -> str:
 
 
 def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:
-    """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest.
-
-    With `rows`, that many of all rows instead.
-    """
+    """Computes again each worst case of a board, as it decides a rank, and a share of the rest; or `rows` of all."""
     keys, rows_of = Store(out).covered(), entry.told.worst_cases
     worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
@@ -264,19 +263,6 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return Check("reproduce", "ok" if is_same else "wrong", text)
-
-
-def _audited_again(
-    entry: BoardEntry, out: str, job: JobSpec, asked: computing.MissingOptions, console: Console
-) -> Check:
-    failed = computing.compute_missing(job, out, console, asked)
-    if failed is None:
-        raise KeyboardInterrupt
-    if failed:
-        return Check("audit", "wrong", f"{failed} records of the audit failed")
-    result = check_audit(told_by(Store(out)))
-    contradicted = [] if result.verdict == "wrong" else list(_contradictions(entry, Store(root_of(out))))
-    return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 
 
 def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:

@@ -55,10 +55,7 @@ def viewer_script() -> str:
 
 
 def _policy(scripts: list[str], has_viewer: bool) -> str:
-    """Makes a Content-Security-Policy: only these scripts run, and nothing is fetched.
-
-    The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
-    """
+    """Makes a Content-Security-Policy: these scripts and volumes beside the page run, and nothing is fetched."""
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts]
     rules = {
         "default-src": ["'none'"],

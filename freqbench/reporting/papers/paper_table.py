@@ -79,7 +79,13 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
     rows, reasons = [], []
     for cell, each in zip(recipe.cells, results, strict=True):
         printed, note = _printed(recipe, cell)
-        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, _obstacles(cell, each, checkpoints))
+        obstacles = {
+            f"guessed: {', '.join(cell.starred)}": bool(cell.starred),
+            NOT_OURS: checkpoints.get(each.model_id) not in cell.model.checkpoints,
+            f"{each.cases} cases, not {cell.dataset.cases}": each.cases != cell.dataset.cases,
+        }
+        against = [reason for reason, is_so in obstacles.items() if is_so]
+        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, against)
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
         judged = parity.reasons if recipe.published else ()
         reasons.append([text for text in (each.missing, failed, *judged) if text])
@@ -144,15 +150,6 @@ def _printed(recipe: Recipe, cell: TableCell) -> tuple[str, str]:
     return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
 
 
-def _obstacles(cell: TableCell, result: CellResult, checkpoints: Mapping[str, str]) -> list[str]:
-    reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
-    if checkpoints.get(result.model_id) not in cell.model.checkpoints:
-        reasons.append(NOT_OURS)
-    if result.cases != cell.dataset.cases:
-        reasons.append(f"{result.cases} cases, not {cell.dataset.cases}")
-    return reasons
-
-
 def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
     """Arranges cells in the paper's rows and columns; a heading has one line per dimension."""
     places = _places(recipe)
@@ -187,8 +184,7 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
 
 
 def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tuple[set[int], list[str]]:
-    """Picks the cells to mark, see SCORED: the best among those that differ only in the compared dimension, never of
-    clean volumes. Returns also the threat models among which none is marked because there are several."""
+    """Picks the attacked cells to mark, see SCORED; returns also the threat models that no mark compares."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]

@@ -152,11 +152,7 @@ def parts(
 
 
 def _cells(table: pd.DataFrame, name: str) -> list[str]:
-    """Makes one column's cells.
-
-    DSC and HD95 of any kind state the number of cases of their mean if some are undefined, `31.20 (n 9)`; a
-    transfer table's white-box cells have a star.
-    """
+    """Makes one column's cells: `31.20 (n 9)` if some cases are undefined; a transfer's white-box ones have a star."""
     cells = [_cell(value, 0 if name in _WHOLE else 1) for value in table[name]]
     if name == "cases" and "seeds" in table:
         seeds = table["seeds"].fillna(0)
