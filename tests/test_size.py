@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1468,  # rows of several releases
+        "analysis": 1454,  # rows of several releases
         "api": 1359,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4992,  # as in the package
-        "cli": 2357,  # eight roads
+        "cli": 2327,  # eight roads
         "core": 3697,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
@@ -26,16 +26,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2821,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
-        "ops": 2858,  # compiled.py: functions that a GPU compiles
+        "ops": 2826,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
-        "remote": 387,
-        "reporting": 6542,  # an attack that did nothing is said
+        "remote": 383,
+        "reporting": 6418,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3685,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 972,
+        "analysis": 966,
         "attacks": 5306,
         "audit": 2666,  # as in the package
         "cli": 2342,  # run --fresh
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61604, "tests": 63057}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61400, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

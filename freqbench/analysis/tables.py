@@ -15,7 +15,6 @@ from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.attacks.core.norms import RMS_BUDGETS
-from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -52,10 +51,8 @@ WORST_CASE = [
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
 
-    Records that have either column keep it.
-
-    Of rows of one dataset, case, models, attack and seed, which differ in facts that no table shows (another
-    preprocessing, a changed file), only the latest is kept.
+    Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
+    facts that no table shows (another preprocessing, a changed file), only the latest is kept.
     """
     records = exclude(records, reference)
     if "label" in records:
@@ -125,28 +122,17 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
 
 
-def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
+def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """Finds per case the strongest of several attacks of one threat model and budget, then means over cases.
 
     It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the
     lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score
-    count; attacks without a budget, for a smallest change, or alone in their threat model, have no row. Raises
-    UserError for one that is not among the records.
+    count; attacks without a budget, for a smallest change, or alone in their threat model, have no row.
 
-    Args:
-        records: as in `summary`.
-        attacks: selected by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
-
-    Returns:
-        Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
-        against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
+    Returns columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
+    against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
     """
-    frame = current(records)
-    labels = frame["label"].unique()
-    for name in attacks or ():
-        if name not in labels:
-            raise UserError(unknown("attack", name, labels))
-    frame = select_scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
+    frame = select_scored(current(records))
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})

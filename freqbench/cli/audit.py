@@ -94,19 +94,9 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
     if options.run or options.plan:
         from freqbench.audit import computing
 
-        failed = computing.compute_missing(
-            stored.spec(out),
-            out,
-            common.console(),
-            computing.MissingOptions(
-                cases=options.cases,
-                eps=options.eps,
-                engine=options.engine,
-                address=options.address,
-                short=options.short,
-                compute=not options.plan,
-            ),
-        )
+        asked = {name: getattr(options, name) for name in ("cases", "eps", "engine", "address", "short")}
+        how = computing.MissingOptions(**asked, compute=not options.plan)
+        failed = computing.compute_missing(stored.spec(out), out, common.console(), how)
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
     if options.whole or not text.is_usual:

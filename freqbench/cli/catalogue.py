@@ -66,19 +66,12 @@ Listed = tuple[tuple[str, ...], Callable[[], Rows]]  # heads and rows of a list
 
 @dataclass(frozen=True)
 class Described:
-    """Description of one name that a job may have, or of a packaged job.
+    """Description of one name that a job may have, or of a packaged job."""
 
-    Attributes:
-        facts: short texts by what they are.
-        line: how a job names it; of a job, the command that runs it.
-        text: docstring, or comment.
-        heads, rows: table of its parameters or columns.
-    """
-
-    facts: Mapping[str, str]
-    line: str
-    text: str = ""
-    heads: tuple[str, ...] = PARAMETERS
+    facts: Mapping[str, str]  # short texts by what they are
+    line: str  # how a job names it; of a job, the command that runs it
+    text: str = ""  # docstring, or comment
+    heads: tuple[str, ...] = PARAMETERS  # of the table of its parameters or columns
     rows: Sequence[tuple[str, ...]] = ()
 
 
@@ -271,9 +264,7 @@ def metric(name: str) -> Described:
 
 def job_rows() -> Rows:
     """Lists the packaged jobs: name, what it asks or trains, cost."""
-    return [
-        (name, question(each), each.facts["cost"]) for name, each in ((name, job(name)) for name in packaged_jobs())
-    ]
+    return [(name, question(each := job(name)), each.facts["cost"]) for name in packaged_jobs()]
 
 
 def job(name: str) -> Described:
@@ -281,17 +272,11 @@ def job(name: str) -> Described:
     text = packaged_jobs()[name].read_text(encoding="utf-8")
     comment = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
     content, (cost,) = yaml.safe_load(text), re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
-    of = {
-        "datasets": [content["dataset"]] if "dataset" in content else content["datasets"],
-        "models": content["models"],
-    }
-    of |= {"attacks": content["attacks"]} if "attacks" in content else {}
-    facts = {key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items()}
-    return Described(
-        {**facts, "cost": cost},
-        f"freqbench run {name}",
-        re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE),
-    )
+    of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
+    of["datasets"] = of["datasets"] or [content["dataset"]]
+    facts = {key: ", ".join(dict.fromkeys(each["name"] for each in entries)) for key, entries in of.items() if entries}
+    about = re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE)
+    return Described({**facts, "cost": cost}, f"freqbench run {name}", about)
 
 
 def group_of(name: str) -> str:

@@ -22,39 +22,27 @@ class Head:
     Values by voxel are `[B, H, W, D]` for exclusive classes, `[B, K, H, W, D]` for regions; flags of exclusive classes
     have an axis of length 1 in place of K.
 
-    Attributes:
-        name: `softmax` or `sigmoid`.
-        has_background: True if the first output is the background's.
-        losses: the losses that it has, by name.
-        flips: by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the Dice.
-        margin_and_dice: these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
-        margin_of: the loss `margin`, from margins that are known.
-        probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
-        mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
-        cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
-        is_as_labelled: flags of what is predicted as labelled.
-        cosine_to_label: cosine of p and label, by voxel.
-        dice_of_set: Dice loss over a set of flags, from p.
-        mean_dice: hard Dice of each sample, `[B]`.
-        of_classes: voxels of some classes of the dataset, bool `[B, 1, H, W, D]`, and the indices of their outputs.
+    `flips` are, by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the
+    Dice; `margin_and_dice` these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
     """
 
     name: Outputs
-    has_background: bool
-    losses: Mapping[str, Loss]
+    has_background: bool  # the first output is the background's
+    losses: Mapping[str, Loss]  # that it has, by name
     flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
     margin_and_dice: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
-    margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor]
-    log_probabilities: Callable[[Tensor], Tensor]
-    logits_of: Callable[[Tensor], Tensor]
-    mean_of_probabilities: Callable[[Sequence[Tensor]], Tensor]
-    cross_entropy: Callable[[Tensor, Tensor], Tensor]
-    voxel_mean: Callable[[Tensor, Scope], Tensor]
-    is_as_labelled: Callable[[Tensor, Tensor], Tensor]
-    cosine_to_label: Callable[[Tensor, Tensor], Tensor]
-    dice_of_set: Callable[[Tensor, Tensor, Tensor], Tensor]
-    mean_dice: Callable[[Tensor, Tensor, Sequence[int] | None, Tensor | None], Tensor]
+    margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]  # the loss `margin`, from margins that are known
+    probabilities: Callable[[Tensor], Tensor]  # p from logits
+    log_probabilities: Callable[[Tensor], Tensor]  # its logarithm
+    logits_of: Callable[[Tensor], Tensor]  # logits from p
+    mean_of_probabilities: Callable[[Sequence[Tensor]], Tensor]  # as logits; gradients survive where all are sure
+    cross_entropy: Callable[[Tensor, Tensor], Tensor]  # by voxel
+    voxel_mean: Callable[[Tensor, Scope], Tensor]  # mean of values by voxel within a scope, `[B]`
+    is_as_labelled: Callable[[Tensor, Tensor], Tensor]  # flags of what is predicted as labelled
+    cosine_to_label: Callable[[Tensor, Tensor], Tensor]  # of p, by voxel
+    dice_of_set: Callable[[Tensor, Tensor, Tensor], Tensor]  # Dice loss over a set of flags, from p
+    mean_dice: Callable[[Tensor, Tensor, Sequence[int] | None, Tensor | None], Tensor]  # hard, of each sample, `[B]`
+    # Voxels of some classes of the dataset, bool `[B, 1, H, W, D]`, and the indices of their outputs.
     of_classes: Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
     def num_classes(self, outputs: int) -> int:

@@ -140,8 +140,7 @@ class Submission:
 def submit(head: Dashboard, sent: Submission, packed: WorkingDirectory, follow: bool = False) -> None:
     """Sends a job with its working directory.
 
-    Raises UserError if the head
-    does not take the job, or if it fails while its output is shown, as `follow` asks.
+    Raises UserError if the head does not take it, or if it fails while its output is shown, as `follow` asks.
     """
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))

@@ -53,15 +53,10 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
 
-    A setting that failed on some case is left out, because its mean would cover other cases than the rest.
-
-    Args:
-        records: rows of RECORDS with COLUMNS.
-        entries: those of `counted_entries`.
-
-    Returns:
-        The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
-        largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume.
+    A setting that failed on some case is left out, because its mean would cover other cases than the rest. Records have
+    COLUMNS, entries are those of `counted_entries`. Returns the columns of SETTING, ordered by passes in a curve:
+    `passes`, forward and backward, of one window; `best`, the largest drop of the curve up to these passes; `l2_body`
+    and `seconds`, means of a volume.
     """
     rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]

@@ -59,17 +59,12 @@ def report(
     Rows of a reduced precision that fail the precision check among all rows of the stores (`exclude`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
-    Args:
-        stores: one or several; among rows with the same key, the best and latest counts.
-        job_keys: the keys of the job of interest; others, such as those of a former version, are not shown. None: all.
-        format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
-            `latex` (to be put into a paper) or `csv` (each digit; without `table` one table with all means).
-        table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
-            or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short, of
-            datasets with AUDITED_PATIENTS.
-
-    Raises:
-        UserError: no such format or table, nothing to show, or a store that cannot be read.
+    Among rows with the same key the best and latest counts; `job_keys` are those of interest, others, such as those of
+    a former version, are not shown. Formats are those of FORMATS: `terminal` (its width, 110 columns at most; the first
+    60 rows of a table), `markdown`, `latex` (for a paper), `csv` (each digit; without `table` one table of all means).
+    `table` is a paper's, by its name in RECIPES or the path of one's own recipe, a view of VIEWS, or `audit`; None: all
+    attacks, views on defences, certificates and corruptions, and the audit in short, of datasets with
+    AUDITED_PATIENTS. Raises UserError for no such format or table, nothing to show, or a store that cannot be read.
     """
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))

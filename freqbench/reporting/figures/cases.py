@@ -236,12 +236,7 @@ def _frame(axis: Axes, across: int = AXIAL) -> Axes:
 
 
 def _show(
-    axis: Axes,
-    image: Array,
-    ratio: float,
-    mask: Array | None = None,
-    regions: Regions = (),
-    across: int = AXIAL,
+    axis: Axes, image: Array, ratio: float, mask: Array | None = None, regions: Regions = (), across: int = AXIAL
 ) -> None:
     """Draws a slice with classes in colour, outlined and numbered; of regions that overlap, the one in front."""
     _frame(axis, across).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)

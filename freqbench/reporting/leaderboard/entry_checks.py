@@ -140,26 +140,16 @@ def _refusals(told: Told) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recomputation:
-    """Parts of an entry to compute again.
+    """Parts of an entry to compute again."""
 
-    Attributes:
-        checkpoint: its weights; None: those at the place that its card names.
-        share: of its rows that are no worst case, in (0, 1]; `seed` of their draw, None: another each time.
-        cases: number of the audit's cases, the first of each dataset; None: as many as the entry's own audit has.
-        engine: engine of the audit.
-        trust_code: allow third-party code and frozen networks to run.
-        job: its datasets name the places of data here; None: the entry's job does.
-        rows: a spot check of that many random rows, without the audit; None: all of the above.
-    """
-
-    checkpoint: str | None
-    share: float
-    cases: int | None
-    engine: run.Engine
-    trust_code: bool
-    job: JobSpec | None = None
-    rows: int | None = None
-    seed: int | None = None
+    checkpoint: str | None  # its weights; None: those at the place that its card names
+    share: float  # of its rows that are no worst case, in (0, 1]
+    cases: int | None  # of its audit, the first of each dataset; None: as many as the entry's own audit has
+    engine: run.Engine  # of its audit
+    trust_code: bool  # third-party code and frozen networks may run
+    job: JobSpec | None = None  # its datasets name the places of data here; None: the entry's job does
+    rows: int | None = None  # a spot check of so many random rows, without the audit; None: all of the above
+    seed: int | None = None  # of the draw of rows; None: another each time
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:

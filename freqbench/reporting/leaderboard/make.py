@@ -26,17 +26,10 @@ OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "e
 def make_entry(out: str, model: str, folder: Path) -> bool:
     """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
 
-    Args:
-        out: a store whose job is done, and whose audit was run.
-        model: the network's name in the job.
-        folder: of the entry; what is there already stays.
-
-    Returns:
-        True if the entry is complete; False if its card waits to be filled in.
-
-    Raises:
-        UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
-            audit that was not run; a card that is not filled in; a folder that holds something else.
+    The job of `out` is done and its audit was run; what is in the folder of the entry already stays. Returns True if
+    the entry is complete, False if its card waits to be filled in. Raises UserError for no such network, several of
+    that name, one without a checkpoint file, rows that are missing, an audit that was not run, a card that is not
+    filled in, or a folder that holds something else.
     """
     names.require_name(folder.name, str(folder))
     store = Store(out)

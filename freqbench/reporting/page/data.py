@@ -58,18 +58,12 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 
 
 def page_data(
-    records: pd.DataFrame,
-    classes: pd.DataFrame | None,
-    facts: Sequence[Mapping[str, Any]],
-    audit: Part | None = None,
+    records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds and a server sends.
+    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS, if there are any.
 
-    Args:
-        records: columns of `RECORDS` after `tables.current`.
-        classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
-        audit: of `facts.audit`; None if not asked for.
+    Facts are one per store: `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of
+    `facts.audit`; None if not asked for.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)

@@ -48,15 +48,9 @@ def write_volumes(
     of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
     their largest magnitude if that is more; label maps stay as they are. Scripts of former calls are removed.
 
-    Args:
-        records: after `tables.current`; only rows with saved volumes count.
-        classes: columns of CLASS_RECORDS, for the names of classes.
-        stores: folders or URIs, as is `folder`, that of the page.
-        regions: those of the page's data.
-        most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
-
-    Returns:
-        Argument of `freqbenchViewer.open`.
+    Of records after `tables.current` only rows with saved volumes count; CLASS_RECORDS name classes; stores and the
+    page's `folder` are folders or URIs. The attacked volumes may have `most` bytes in the stores, the largest drops
+    first; None: all are written. Returns the argument of `freqbenchViewer.open`.
     """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}

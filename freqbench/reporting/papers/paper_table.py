@@ -48,17 +48,11 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe.
+    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them.
 
-    Args:
-        recipe: of the table.
-        records: rows of `RECORDS` after `tables.current`, of any jobs.
-        facts: of the runs that made them (`Store.runs`): the checkpoints of the models.
-
-    Returns:
-        The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
-        the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
-        (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
+    Returns the paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and
+    verdict; the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
+    (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
     """
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
@@ -119,11 +113,9 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
 
     Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
 
-    Args:
-        ours: in the table's unit, as is `seed_spread`, the standard deviation between seeds; NaN where unknown.
-        printed: the published number with the digits as printed; empty where there is none.
-        metric: a record's column.
-        obstacles: reasons why the two must not be compared.
+    `ours` is in the table's unit, as is `seed_spread`, the standard deviation between seeds, NaN where unknown;
+    `printed` has the digits as printed, empty where there is none; `metric` is a record's column, and `obstacles` are
+    reasons why the two must not be compared.
     """
     if not printed:
         return Parity("", ("no published number",))

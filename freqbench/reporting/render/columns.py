@@ -55,18 +55,15 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 class Section:
     """Part of a page: a title, then a table, paragraphs of text, or both.
 
-    Attributes:
-        table: frame for people; the renderer rounds its numbers, and ready strings stay. Lines of a heading are
-            levels where neighbours share the first.
-        data: exact frame that csv writes, a number a row with every digit; None: `table`.
-        marks: highlighted cells, by position of the row and name of the column.
+    The renderer rounds the numbers of `table`, a frame for people; ready strings stay. Lines of a heading are levels
+    where neighbours share the first.
     """
 
     title: str
     table: pd.DataFrame | None = None
     text: str = ""
-    data: pd.DataFrame | None = None
-    marks: Collection[tuple[int, str]] = ()
+    data: pd.DataFrame | None = None  # what csv writes, a number a row with every digit; None: `table`
+    marks: Collection[tuple[int, str]] = ()  # highlighted cells, by position of the row and name of the column
 
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
