@@ -180,9 +180,9 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
         frames["classes"] = _class_names(joined)
         groups = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"]).groupby(["row", "class_index"])
-        values = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean() * [100, 100, 100, 1]
-        row, index = (values.index.get_level_values(level) for level in (0, 1))
-        means = _frame({}, values, **{"row": row, "class": index, "cases": groups["dsc"].count()})
+        of_classes = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean() * [100, 100, 100, 1]
+        row, index = (of_classes.index.get_level_values(level) for level in (0, 1))
+        means = _frame({}, of_classes, **{"row": row, "class": index, "cases": groups["dsc"].count()})
         if means["rows"] > MAX_CLASS_MEANS:
             omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:

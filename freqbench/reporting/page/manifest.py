@@ -84,7 +84,7 @@ def write_volumes(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     left_out = f"{len(faults)} saved volumes are left out; the first: {faults[0]}" if faults else ""
-    about = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND, "regions": regions}
+    about: Part = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND, "regions": regions}
     about |= {"cases": cases, "notes": [text for text in (left_out, note) if text]}
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))

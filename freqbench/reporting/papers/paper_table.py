@@ -15,7 +15,7 @@ import pandas as pd
 from freqbench.analysis.groups import points
 from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.papers.cells import CellResult, find
-from freqbench.reporting.papers.recipes import Recipe, TableCell, published
+from freqbench.reporting.papers.recipes import Recipe, published
 from freqbench.reporting.render import Section
 
 NOT_OURS = "not known to be the authors' checkpoint: comparable in kind only"
@@ -72,7 +72,10 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
     for cell, each in zip(recipe.cells, results, strict=True):
-        printed, note = _printed(recipe, cell)
+        (printed, note), labels, of = ("", ""), cell.labels, recipe.published
+        if of is not None:
+            place = (of.source, of.table, labels["dataset"], labels["model"], labels["training"], labels["attack"])
+            printed, note = published().get((*place, cell.attack.printed, cell.metric.name), ("", ""))
         obstacles = {
             f"guessed: {', '.join(cell.starred)}": bool(cell.starred),
             NOT_OURS: checkpoints.get(each.model_id) not in cell.model.checkpoints,
@@ -84,7 +87,7 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
         judged = parity.reasons if recipe.published else ()
         reasons.append([text for text in (each.missing, failed, *judged) if text])
         row = {
-            **cell.labels,
+            **labels,
             "metric": cell.metric.name,
             "params": cell.attack.printed,
             "starred": ", ".join(cell.starred),
@@ -131,15 +134,6 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
 
 def _decimals(printed: str) -> int:
     return len(printed.partition(".")[2])
-
-
-def _printed(recipe: Recipe, cell: TableCell) -> tuple[str, str]:
-    """Returns the published number as printed and the note beside it; empty where there is none."""
-    if recipe.published is None:
-        return "", ""
-    labels = cell.labels
-    place = (recipe.published.source, recipe.published.table, labels["dataset"], labels["model"], labels["training"])
-    return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
 
 
 def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
