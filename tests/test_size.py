@@ -14,22 +14,22 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1435,  # rows of several releases
-        "api": 1371,  # regions of another order are a line
+        "analysis": 1433,  # rows of several releases
+        "api": 1355,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4925,  # as in the package
-        "cli": 2395,  # eight roads
+        "cli": 2330,  # eight roads
         "core": 3625,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6517,  # as in the package
+        "data": 6513,  # as in the package
         "engine": 4782,  # as in the package
         "exchange": 1020,
         "job": 2752,  # a line for each key of a job
-        "metrics": 1620,  # weights are checked when read
+        "metrics": 1615,  # weights are checked when read
         "models": 8350,  # inferers by class and arguments
-        "ops": 2872,  # compiled.py: functions that a GPU compiles
+        "ops": 2826,  # compiled.py: functions that a GPU compiles
         "pipelines": 1328,  # six more pipelines of MONAI's, and whole runs
-        "remote": 387,
-        "reporting": 6667,  # an attack that did nothing is said
+        "remote": 365,
+        "reporting": 6382,  # an attack that did nothing is said
         "results": 2114,  # as in the package
         "training": 1689,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61047, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60602, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

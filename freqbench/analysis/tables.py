@@ -49,10 +49,8 @@ WORST_CASE = [
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
 
-    Records that have either column keep it.
-
-    Of rows of one dataset, case, models, attack and seed, which differ in facts that no table shows (another
-    preprocessing, a changed file), only the latest is kept.
+    Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
+    facts that no table shows (another preprocessing, a changed file), only the latest is kept.
     """
     records = exclude(records, reference)
     if "label" in records:

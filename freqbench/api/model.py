@@ -33,19 +33,8 @@ from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
 
 OF_A_MODULE = (
-    "name",
-    "roi",
-    "input",
-    "preprocess",
-    "transforms",
-    "channels",
-    "bounds",
-    "inference",
-    "defence",
-    "adaptive",
-    "expected_dice",
-    "predictions",
-    "outputs",
+    *("name", "roi", "input", "preprocess", "transforms", "channels", "bounds"),
+    *("inference", "defence", "adaptive", "expected_dice", "predictions", "outputs"),
 )
 
 
@@ -84,10 +73,7 @@ class Model:
         return next(self.network.parameters()).device
 
     def _fit_case(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
-        """Returns the dataset of a case and the spec that a job would have on it: without the dataset's own space.
-
-        Raises a UserError if model and case do not match.
-        """
+        """Returns a case's dataset and the spec on it without its own space; UserError if they do not match."""
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))

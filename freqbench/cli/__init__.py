@@ -151,10 +151,7 @@ def _open_streams() -> None:
 
 
 def _require_values(arguments: Sequence[str]) -> None:
-    """Refuses an argument that is no UTF-8, which no page can show, and an empty one.
-
-    A shell turns a variable without value into an empty argument, which would pass for the default.
-    """
+    """Refuses an argument that is no UTF-8, and an empty one, as a shell makes it of a variable without value."""
     for before, argument in pairwise(("", *arguments)):
         if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
             option = argument.strip().rstrip("=") or before

@@ -94,19 +94,9 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
     if options.run or options.plan:
         from freqbench.audit import computing
 
-        failed = computing.compute_missing(
-            stored.spec(out),
-            out,
-            common.console(),
-            computing.MissingOptions(
-                cases=options.cases,
-                eps=options.eps,
-                engine=options.engine,
-                address=options.address,
-                short=options.short,
-                compute=not options.plan,
-            ),
-        )
+        asked = {name: getattr(options, name) for name in ("cases", "eps", "engine", "address", "short")}
+        how = computing.MissingOptions(**asked, compute=not options.plan)
+        failed = computing.compute_missing(stored.spec(out), out, common.console(), how)
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
     if options.whole or not text.is_usual:
@@ -162,10 +152,7 @@ def _show_most(out: str, stored: common.StoredOptions) -> None:
 
 
 def _remedies(store: "Store", findings: "tuple[Finding, ...]", stored: common.StoredOptions) -> Iterator[str]:
-    """Yields a line for what settles doubts, for the command that makes missing checks, and for the one that shows all.
-
-    Minutes are left out where the job cannot be expanded here.
-    """
+    """Yields what settles doubts, makes missing checks (minutes only if the job can be expanded here) and shows all."""
     from freqbench.audit import computing
     from freqbench.audit.checks import may_be_made
     from freqbench.audit.checks.contrasts import POINTS
@@ -193,10 +180,7 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", stored: common.St
 
 
 def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
-    """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases.
-
-    The audit's own noise and null rows come first, if the store has more cases than they have.
-    """
+    """Says by which command more patients settle a doubt: first more cases of the audit's own null rows."""
     from freqbench.audit import computing
     from freqbench.audit.probe_files import root_of
     from freqbench.core.types import dataset_name

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,13 +68,9 @@ def verify(
     read = read_entry(Path(entry))
     results = examine(read, stored.trust_code)
     if not reasons(results):
-        job = stored.spec("") if stored.job else None
-        trusted = stored.trust_code
-        results += recompute(
-            read,
-            common.console(),
-            Recomputation(checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again)),
-        )
+        place: dict[str, Any] = {"checkpoint": checkpoint, "job": stored.spec("") if stored.job else None}
+        asked = Recomputation(**place, trust_code=stored.trust_code, **asdict(again))
+        results += recompute(read, common.console(), asked)
     if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)

@@ -66,19 +66,12 @@ Listed = tuple[tuple[str, ...], Callable[[], Rows]]  # heads and rows of a list
 
 @dataclass(frozen=True)
 class Described:
-    """Description of one name that a job may have, or of a packaged job.
+    """Description of one name that a job may have, or of a packaged job."""
 
-    Attributes:
-        facts: short texts by what they are.
-        line: how a job names it; of a job, the command that runs it.
-        text: docstring, or comment.
-        heads, rows: table of its parameters or columns.
-    """
-
-    facts: Mapping[str, str]
-    line: str
-    text: str = ""
-    heads: tuple[str, ...] = PARAMETERS
+    facts: Mapping[str, str]  # short texts by what they are
+    line: str  # how a job names it; of a job, the command that runs it
+    text: str = ""  # docstring, or comment
+    heads: tuple[str, ...] = PARAMETERS  # of the table of its parameters or columns
     rows: Sequence[tuple[str, ...]] = ()
 
 
@@ -109,20 +102,14 @@ def attack_rows(cls: Any) -> Rows:
     return [(e.name, REQUIRED if e.default is MISSING else str(e.default), meanings[e.name]) for e in fields(cls)]
 
 
-def metric_rows() -> Rows:
-    """Lists the metrics: name, title, unit, better direction."""
-    return [(name, metric.title, metric.unit, metric.direction) for name, metric in METRICS.items()]
-
-
-def metric_list() -> Rows:
-    """Lists `metric_rows`, and the metrics of installed packages."""
-    rows = metric_rows()
-    if added := [name for name in plugins.installed_names("metrics") if name not in names.KNOWN["metrics"]]:
+def metric_rows(more: Sequence[str] = ()) -> Rows:
+    """Lists the metrics, and `more` of installed packages: name, title, unit, better direction."""
+    metrics = dict(METRICS)
+    if more:
         from freqbench.metrics import metric_of
 
-        metrics = [(name, metric_of(name)) for name in added]
-        rows += [(name, metric.title, metric.unit, metric.direction) for name, metric in metrics]
-    return rows
+        metrics |= {name: metric_of(name) for name in more if name not in names.KNOWN["metrics"]}
+    return [(name, metric.title, metric.unit, metric.direction) for name, metric in metrics.items()]
 
 
 def model_rows() -> Rows:
@@ -181,22 +168,16 @@ def attack(name: str) -> Described:
 
         cls = plugins.load_class(path, Attack)
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
-    facts = {
-        "paper": first_line(paper),
-        "threat model": _threat_text(cls.threat_model),
-        "budget": cls.budget_name or "none",
-    }
+    threat_model = cls.threat_model  # a property, of a class whose parameters choose it
+    if isinstance(threat_model, str) and (words := words_of(threat_model)):
+        threat_model = f"{threat_model}: {words}"
+    facts = {"paper": first_line(paper), "threat model": threat_model, "budget": cls.budget_name or "none"}
     details: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
     rows = [(key, default, details.get(key, meaning)) for key, default, meaning in attack_rows(cls)]
-    return Described(facts, _line("attacks", {"name": name, **_budget_example(cls)}), cls.__doc__, rows=rows)
-
-
-def _threat_text(threat_model: Any) -> Any:
-    """Adds its name in words to that of a threat model; a property, of a class whose parameters choose it, stays."""
-    words = words_of(threat_model) if isinstance(threat_model, str) else ""
-    return f"{threat_model}: {words}" if words else threat_model
+    usual = {e.name: e.default for e in fields(cls) if e.name == cls.budget_name and e.default not in (None, MISSING)}
+    return Described(facts, _line("attacks", {"name": name, **usual, **example(cls)}), cls.__doc__, rows=rows)
 
 
 def model(name: str) -> Described:
@@ -283,9 +264,7 @@ def metric(name: str) -> Described:
 
 def job_rows() -> Rows:
     """Lists the packaged jobs: name, what it asks or trains, cost."""
-    return [
-        (name, question(each), each.facts["cost"]) for name, each in ((name, job(name)) for name in packaged_jobs())
-    ]
+    return [(name, question(each := job(name)), each.facts["cost"]) for name in packaged_jobs()]
 
 
 def job(name: str) -> Described:
@@ -293,17 +272,11 @@ def job(name: str) -> Described:
     text = packaged_jobs()[name].read_text(encoding="utf-8")
     comment = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
     content, (cost,) = yaml.safe_load(text), re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
-    of = {
-        "datasets": [content["dataset"]] if "dataset" in content else content["datasets"],
-        "models": content["models"],
-    }
-    of |= {"attacks": content["attacks"]} if "attacks" in content else {}
-    facts = {key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items()}
-    return Described(
-        {**facts, "cost": cost},
-        f"freqbench run {name}",
-        re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE),
-    )
+    of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
+    of["datasets"] = of["datasets"] or [content["dataset"]]
+    facts = {key: ", ".join(dict.fromkeys(each["name"] for each in entries)) for key, entries in of.items() if entries}
+    about = re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE)
+    return Described({**facts, "cost": cost}, f"freqbench run {name}", about)
 
 
 def group_of(name: str) -> str:
@@ -324,7 +297,10 @@ TABLES: Mapping[str, tuple[Callable[[str], Described], *tuple[Listed, ...]]] = {
         (("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo_rows),
     ),
     "datasets": (dataset, (("loader", "what it reads"), dataset_rows)),
-    "metrics": (metric, (("metric", "title", "unit", "better"), metric_list)),
+    "metrics": (
+        metric,
+        (("metric", "title", "unit", "better"), lambda: metric_rows([*plugins.installed_names("metrics")])),
+    ),
     "jobs": (job, (("job", "what it asks or trains", "cost"), job_rows)),
 }
 
@@ -363,24 +339,18 @@ def show_list(
     network of the package (zoo://...) its training and scores; a line for a job file of each.
     """
     if table == "keys":
-        _put_keys(schema)
+        from freqbench.job import json_schema, training
+        from freqbench.job import schema as schemas
+
+        if schema:
+            common.put_json(json_schema.schema_of(training.TrainJob if schema == "training" else schemas.JobSpec))
+        else:
+            common.put(KEYS.read_text(encoding="utf-8"), None)
     elif table == "jobs" and not word:
         _put_jobs()
     else:
         with plugins.trusting(trust_code):
             _show(table, word)
-
-
-def _put_keys(schema: str | None) -> None:
-    """Prints every key of a job by an example, or the JSON Schema of a job or a training job."""
-    from freqbench.job.json_schema import schema_of
-    from freqbench.job.schema import JobSpec
-    from freqbench.job.training import TrainJob
-
-    if schema:
-        common.put_json(schema_of(TrainJob if schema == "training" else JobSpec))
-    else:
-        common.put(KEYS.read_text(encoding="utf-8"), None)
 
 
 def _put_jobs() -> None:
@@ -464,12 +434,6 @@ def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     common.console().print(table)
-
-
-def _budget_example(cls: Any) -> dict[str, Any]:
-    """Returns `example`, after the budget if it has a default."""
-    default = next((e.default for e in fields(cls) if e.name == cls.budget_name), None)
-    return {**({} if default in (None, MISSING) else {cls.budget_name: default}), **example(cls)}
 
 
 def _line(key: str, entry: Mapping[str, Any]) -> str:

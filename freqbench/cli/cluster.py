@@ -50,7 +50,9 @@ def submit(
     variables = working_directory.environment(env or ())
     packed = working_directory.pack(job)
     head = jobs.Dashboard.reach(address)
+    place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     of_run = {
+        "--out": place,
         "--set": [*(options.set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
         "--limit-cases": options.limit_cases,
         "--shard": Shard.parse(part.shard) if part.shard else None,
@@ -58,11 +60,10 @@ def submit(
         "--fresh": part.fresh,
         "--trust-code": options.trust_code,
     }
-    place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
     common.say(f"{job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
-    sent = jobs.Submission(job_id=job_id, name=job.name, out=place, options=words(of_run), variables=variables)
-    send = partial(jobs.submit, head, sent, packed, follow)
+    about = {"id": job_id, "name": job.name, "out": place}
+    send = partial(jobs.submit, head, about, words(of_run), packed, variables, follow)
     if not follow:
         send()
     common.say(f"next: freqbench cluster status {shlex.quote(place)}")

@@ -35,16 +35,13 @@ FORMATS = {"terminal": "terminal", "md": "markdown", "csv": "csv", "latex": "lat
 def jobs(incomplete: str) -> list[str]:
     """Lists packaged jobs, and YAML files here and one folder down, that begin with `incomplete`: for a shell."""
     packaged = [name for name in packaged_jobs() if name.startswith(incomplete)]
-    return packaged + _beginning(incomplete, "*.yaml", "*/*.yaml")
+    return packaged + sorted(path for end in ("*.yaml", "*/*.yaml") for path in glob(escape(incomplete) + end))  # noqa: PTH207
 
 
 def stores(incomplete: str) -> list[str]:
     """Lists result stores whose paths begin with `incomplete`, like `jobs`."""
-    return [path.removesuffix("/run.json") for path in _beginning(incomplete, "*/run.json", "*/*/run.json")]
-
-
-def _beginning(incomplete: str, *endings: str) -> list[str]:
-    return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
+    ends = ("*/run.json", "*/*/run.json")
+    return sorted(path.removesuffix("/run.json") for end in ends for path in glob(escape(incomplete) + end))  # noqa: PTH207
 
 
 def option(help: str, *names: str, **facts: Any) -> Any:
@@ -56,8 +53,7 @@ more = partial(option, hidden=True)  # which only `--help-all` shows
 
 
 JobFile = Annotated[
-    str,
-    typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs),
+    str, typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs)
 ]
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[

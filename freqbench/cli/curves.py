@@ -21,8 +21,11 @@ def show_convergence(out: str, grid: "Grid") -> None:
     from freqbench.reporting.figures.curves import convergence_figure
     from freqbench.results import Store
 
-    convergence.require_counted(grid)
     store, entries = Store(out), convergence.counted_entries(grid.cells)
+    if not entries:
+        expected = "expected one that follows a gradient in steps or searches by queries"
+        got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))
+        raise UserError(f"{grid.job.where}: attacks: {expected}, got {got}: add one")
     _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
     for line in convergence.failed_lines(records, entries):
         common.say(line)

@@ -99,7 +99,7 @@ def _name_others(outs: list[str]) -> None:
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
     """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
     from freqbench.core.files import storage
-    from freqbench.reporting.page import build_page, data_of
+    from freqbench.reporting.page import data_of
     from freqbench.results import Store
 
     place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
@@ -107,53 +107,51 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         common.require_file(place)
     content, data = data_of([Store(out) for out in outs])
     if with_volumes:
-        storage.require_own(storage.join(place, INDEX), MARK)
         common.ask_to_write(content.restricted, yes)
         _write_folder(content, data, outs, place)
     else:
-        storage.require_own(place, MARK)
-        _put_page(place, build_page(data))
-
-
-def _write_folder(content: "Contents", data: "Part", outs: list[str], place: str, most: int | None = None) -> None:
-    """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
-    from freqbench.core.files import storage
-    from freqbench.reporting.page import build_page, viewer_script
-    from freqbench.reporting.page.manifest import write_volumes
-
-    volumes = write_volumes(content.records, content.classes, outs, place, data["regions"], most)
-    file = storage.join(place, INDEX)
-    if most is not None and not volumes["cases"]:
-        if storage.exists(file):
-            storage.remove(file)  # it had volumes that are gone
-        return
-    _put_page(file, build_page(data, viewer_script(), volumes))
-    size = f"{volumes['bytes'] / 1e6:.0f} MB"
-    common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
-
-
-def _put_page(file: str, page: str) -> None:
-    from freqbench.core.files import storage
-
-    storage.write_atomic(file, page.encode())
-    common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
+        _put_page(place, data)
 
 
 def _write_pages(out: str) -> None:
     """Writes a store's page, and where it has volumes that may be passed on, a folder with the viewer beside it."""
     from freqbench.core.files import storage
-    from freqbench.reporting.page import build_page, data_of
+    from freqbench.reporting.page import data_of
     from freqbench.results import Store
     from freqbench.results.volumes import VOLUMES, whole
 
-    place, folder = storage.join(out, PAGE), storage.join(out, PAGE_FOLDER)
+    place = storage.join(out, PAGE)
     common.require_file(place)
     content, data = data_of([Store(out)])
-    storage.require_own(place, MARK)
-    _put_page(place, build_page(data))
+    _put_page(place, data)
     if storage.is_local(out) and not content.restricted and whole(storage.join(out, VOLUMES)):
-        storage.require_own(storage.join(folder, INDEX), MARK)
-        _write_folder(content, data, [out], folder, MOST_BESIDE)
+        _write_folder(content, data, [out], storage.join(out, PAGE_FOLDER), MOST_BESIDE)
+
+
+def _write_folder(content: "Contents", data: "Part", outs: list[str], place: str, most: int | None = None) -> None:
+    """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.page.manifest import write_volumes
+
+    file = storage.join(place, INDEX)
+    storage.require_own(file, MARK)
+    volumes = write_volumes(content.records, content.classes, outs, place, data["regions"], most)
+    if most is None or volumes["cases"]:
+        _put_page(file, data, volumes)
+        size = f"{volumes['bytes'] / 1e6:.0f} MB"
+        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
+    elif storage.exists(file):
+        storage.remove(file)  # it had volumes that are gone
+
+
+def _put_page(file: str, data: "Part", volumes: "Part | None" = None) -> None:
+    from freqbench.core.files import storage
+    from freqbench.reporting.page import build_page, viewer_script
+
+    storage.require_own(file, MARK)
+    page = build_page(data, "" if volumes is None else viewer_script(), volumes)
+    storage.write_atomic(file, page.encode())
+    common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
 
 
 def finish(summary: "Summary", out: str, page: bool = True) -> None:
@@ -212,7 +210,9 @@ def _open_page(out: str) -> None:
     if not storage.exists(place):
         raise UserError(f"{place}: expected a page, found none: freqbench report {out} --format html writes it")
     file = storage.fetch(place).resolve()
-    is_open = _has_display() and webbrowser.open(file.as_uri())
+    named = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")  # elsewhere a text browser would be taken, which runs no scripts
+    has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, named))
+    is_open = has_display and webbrowser.open(file.as_uri())
     common.say(f"{'opened' if is_open else 'no browser to open it in'}: {file}")
 
 
@@ -221,12 +221,6 @@ def _write_time(path: str) -> float:
     from freqbench.core.files import storage
 
     return Path(storage.local_path(path)).stat().st_mtime if storage.exists(path) else 0.0
-
-
-def _has_display() -> bool:
-    """True if a browser can show a page: elsewhere a text browser would be taken, which runs no scripts."""
-    named = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in named)
 
 
 @app.command()

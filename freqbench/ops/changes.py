@@ -23,15 +23,12 @@ class Change:
 
     T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead. Of
     `voxel_shift` the first c has to be whole.
-
-    Attributes:
-        layout: shape of the parameters of a volume, from its shape `C, H, W, D`.
-        on: returns the change of volumes `[B, C, H, W, D]` as a function of parameters `[B, *layout]`; computes only
-            once what depends on the volumes alone.
     """
 
-    layout: Callable[[Sequence[int]], tuple[int, ...]]
-    on: Callable[[Tensor], Apply]
+    layout: Callable[[Sequence[int]], tuple[int, ...]]  # of a volume's parameters, from its shape `C, H, W, D`
+    on: Callable[
+        [Tensor], Apply
+    ]  # T of volumes, once computed what depends on them alone, by parameters `[B, *layout]`
 
     def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
         """Applies T once."""

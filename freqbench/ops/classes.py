@@ -13,24 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """Classes of a dataset, background first: they exclude each other, or are regions that may overlap.
-
-    Attributes:
-        names: names of the classes.
-        overlap: true for regions: label maps hold codes (`freqbench.ops.regions`), networks have a sigmoid output a
-            region.
-        tolerances_mm: tolerated distance of each foreground class's surface for `nsd`.
-        ignored: labels in the files whose voxels do not count; they are IGNORED in label maps.
-        stated: regions (a code) of each label in files that hold them in one map; empty: nothing states such labels.
-        drawn: numbers of the regions in the order in which they are drawn over each other; empty: in their own.
-    """
+    """Classes of a dataset, background first: they exclude each other, or are regions that may overlap."""
 
     names: tuple[str, ...]
-    overlap: bool = False
-    tolerances_mm: tuple[float, ...] = ()
-    ignored: tuple[int, ...] = ()
-    stated: Mapping[int, int] = field(default_factory=dict)
-    drawn: tuple[int, ...] = ()
+    overlap: bool = False  # regions: label maps hold codes (`freqbench.ops.regions`), networks an output a region
+    tolerances_mm: tuple[float, ...] = ()  # tolerated distance of each foreground class's surface for `nsd`
+    ignored: tuple[int, ...] = ()  # labels in the files whose voxels do not count; they are IGNORED in label maps
+    stated: Mapping[int, int] = field(default_factory=dict)  # code of each label in files that hold regions in one map
+    drawn: tuple[int, ...] = ()  # numbers of the regions as they are drawn over each other; empty: in their order
 
     def __len__(self) -> int:
         return len(self.names)

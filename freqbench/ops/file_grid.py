@@ -43,19 +43,12 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FileGrid:
-    """The grid of a file, whose axes run along those of a case's grid in some order and direction.
+    """The grid of a file, whose axes run along those of a case's grid in some order and direction."""
 
-    Attributes:
-        shape: voxels of the file, in its own axes.
-        order: for each axis of the case's grid, the file's axis along it.
-        reversed: for each axis of the case's grid, true if the file's runs against it.
-        axes: places of the file's voxels along each axis of the case's grid.
-    """
-
-    shape: Shape
-    order: tuple[int, int, int]
-    reversed: tuple[bool, bool, bool]
-    axes: tuple[Axis, Axis, Axis]
+    shape: Shape  # voxels of the file, in its own axes
+    order: tuple[int, int, int]  # for each axis of the case's grid, the file's axis along it
+    reversed: tuple[bool, bool, bool]  # for each axis of the case's grid, true if the file's runs against it
+    axes: tuple[Axis, Axis, Axis]  # places of the file's voxels along each axis of the case's grid
 
     @classmethod
     def of(

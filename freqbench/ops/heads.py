@@ -22,66 +22,32 @@ class Head:
     Values by voxel are `[B, H, W, D]` for exclusive classes, `[B, K, H, W, D]` for regions; flags of exclusive classes
     have an axis of length 1 in place of K.
 
-    Attributes:
-        name: `softmax` or `sigmoid`.
-        has_background: True if the first output is the background's.
-        losses: the losses that it has, by name.
-        flips: by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the Dice.
-        margin_and_dice: these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
-        margin_of: the loss `margin`, from margins that are known.
-        probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
-        mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
-        cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
-        is_as_labelled: flags of what is predicted as labelled.
-        cosine_to_label: cosine of p and label, by voxel.
-        dice_of_set: Dice loss over a set of flags, from p.
-        mean_dice: hard Dice of each sample, `[B]`.
-        of_classes: voxels of some classes of the dataset, bool `[B, 1, H, W, D]`, and the indices of their outputs.
+    `flips` are, by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the
+    Dice; `margin_and_dice` these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
     """
 
     name: Outputs
-    has_background: bool
-    losses: Mapping[str, Loss]
+    has_background: bool  # the first output is the background's
+    losses: Mapping[str, Loss]  # that it has, by name
     flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
     margin_and_dice: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
-    margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor]
-    log_probabilities: Callable[[Tensor], Tensor]
-    logits_of: Callable[[Tensor], Tensor]
-    mean_of_probabilities: Callable[[Sequence[Tensor]], Tensor]
-    cross_entropy: Callable[[Tensor, Tensor], Tensor]
-    voxel_mean: Callable[[Tensor, Scope], Tensor]
-    is_as_labelled: Callable[[Tensor, Tensor], Tensor]
-    cosine_to_label: Callable[[Tensor, Tensor], Tensor]
-    dice_of_set: Callable[[Tensor, Tensor, Tensor], Tensor]
-    mean_dice: Callable[[Tensor, Tensor, Sequence[int] | None, Tensor | None], Tensor]
+    margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]  # the loss `margin`, from margins that are known
+    probabilities: Callable[[Tensor], Tensor]  # p from logits
+    log_probabilities: Callable[[Tensor], Tensor]  # its logarithm
+    logits_of: Callable[[Tensor], Tensor]  # logits from p
+    mean_of_probabilities: Callable[[Sequence[Tensor]], Tensor]  # as logits; gradients survive where all are sure
+    cross_entropy: Callable[[Tensor, Tensor], Tensor]  # by voxel
+    voxel_mean: Callable[[Tensor, Scope], Tensor]  # mean of values by voxel within a scope, `[B]`
+    is_as_labelled: Callable[[Tensor, Tensor], Tensor]  # flags of what is predicted as labelled
+    cosine_to_label: Callable[[Tensor, Tensor], Tensor]  # of p, by voxel
+    dice_of_set: Callable[[Tensor, Tensor, Tensor], Tensor]  # Dice loss over a set of flags, from p
+    mean_dice: Callable[[Tensor, Tensor, Sequence[int] | None, Tensor | None], Tensor]  # hard, of each sample, `[B]`
+    # Voxels of some classes of the dataset, bool `[B, 1, H, W, D]`, and the indices of their outputs.
     of_classes: Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
     def num_classes(self, outputs: int) -> int:
         """Returns the number of classes, background included, of a network with so many outputs."""
         return outputs if self.has_background else outputs + 1
-
-
-def _log(p: Tensor) -> Tensor:
-    # A value that underflows to zero would have neither a logarithm nor a gradient.
-    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
-
-
-def _logit(p: Tensor) -> Tensor:
-    return p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit()
-
-
-def _encode_exclusive(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    outputs = torch.tensor(classes, device=labels.device)
-    return torch.isin(labels, outputs), outputs
-
-
-def _encode_regions(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    return labels & code_of(classes) != 0, torch.tensor(classes, device=labels.device) - 1
-
-
-def _mean_of_softmax(logits: Sequence[Tensor]) -> Tensor:
-    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))
 
 
 def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
@@ -98,15 +64,20 @@ SOFTMAX = Head(
     margin_of=compiled(losses.margin_of),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
-    logits_of=_log,
-    mean_of_probabilities=_mean_of_softmax,
+    logits_of=lambda p: p.clamp(min=torch.finfo(p.dtype).tiny).log(),  # 0 has neither a logarithm nor a gradient
+    mean_of_probabilities=lambda several: (
+        torch.stack([logits.log_softmax(dim=1) for logits in several]).logsumexp(dim=0) - math.log(len(several))
+    ),
     cross_entropy=losses.voxel_cross_entropy,
     voxel_mean=losses.voxel_mean,
     is_as_labelled=compiled(losses.is_as_labelled),
     cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
     dice_of_set=losses.dice_of_set,
     mean_dice=compiled(losses.mean_dice),
-    of_classes=_encode_exclusive,
+    of_classes=lambda labels, classes: (
+        torch.isin(labels, torch.tensor(classes, device=labels.device)),
+        torch.tensor(classes, device=labels.device),
+    ),
 )
 SIGMOID = Head(
     name="sigmoid",
@@ -117,7 +88,7 @@ SIGMOID = Head(
     margin_of=compiled(region_losses.margin_of),
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
-    logits_of=_logit,
+    logits_of=lambda p: p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit(),
     mean_of_probabilities=_mean_of_sigmoid,
     cross_entropy=region_losses.voxel_cross_entropy,
     voxel_mean=region_losses.voxel_mean,
@@ -125,7 +96,10 @@ SIGMOID = Head(
     cosine_to_label=region_losses.cosine_to_label,
     dice_of_set=region_losses.dice_of_set,
     mean_dice=compiled(region_losses.mean_dice),
-    of_classes=_encode_regions,
+    of_classes=lambda labels, classes: (
+        labels & code_of(classes) != 0,
+        torch.tensor(classes, device=labels.device) - 1,
+    ),
 )
 
 HEADS: Mapping[str, Head] = {head.name: head for head in (SOFTMAX, SIGMOID)}

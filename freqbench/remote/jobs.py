@@ -32,6 +32,9 @@ RAYS = re.compile(r"\S+ \S+\t[A-Z]+ \w+\.py:\d+ -- |Running entrypoint for job "
 SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's command takes the address from it, whatever it is given
 
 
+Texts = Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Dashboard:
     """Dashboard of a cluster's head, `http://HEAD:8265`; the token is Ray's own."""
@@ -123,50 +126,28 @@ def new_id(name: str) -> str:
     return f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """A job to send: its id and name, the place of its store, and the options of `run` as words.
+def submit(
+    head: Dashboard, job: Texts, options: Sequence[str], packed: WorkingDirectory, env: Texts, follow: bool
+) -> None:
+    """Sends a job with its working directory: its `id`, `name` and `out`, and the options of `run` as words.
 
-    It has `variables` in its environment on all nodes, where everyone can read them.
+    It has `env` in its environment on all nodes, where everyone can read it. Raises UserError if the head does not take
+    the job, or if it fails while its output is shown, as `follow` asks.
     """
-
-    job_id: str
-    name: str
-    out: str
-    options: Sequence[str]
-    variables: Mapping[str, str]
-
-
-def submit(head: Dashboard, sent: Submission, packed: WorkingDirectory, follow: bool = False) -> None:
-    """Sends a job with its working directory.
-
-    Raises UserError if the head
-    does not take the job, or if it fails while its output is shown, as `follow` asks.
-    """
+    own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
+    # Without `exec` the signal that stops the job would reach a shell first.
+    run = ["exec", "python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", *options]
+    about = {"name": job["name"], "out": job["out"], "version": __version__}
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))
-        words = submit_words(sent, packed.job, folder)
-        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words)
-
-
-def submit_words(sent: Submission, job: str, folder: str) -> list[str]:
-    """Returns the words of `ray job submit` for a job file in a folder."""
-    own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
-    runtime_env = {
-        "working_dir": folder,
-        "py_modules": [str(Path(__file__).parents[1])],
-        "excludes": ["__pycache__"],
-        "env_vars": {**own, **sent.variables},
-    }
-    about = {"name": sent.name, "out": sent.out, "version": __version__}
-    # Without `exec` the signal that stops the job would reach a shell first.
-    run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", sent.out]
-    facts = {
-        "--submission-id": sent.job_id,
-        "--metadata-json": json.dumps(about),
-        "--runtime-env-json": json.dumps(runtime_env),
-    }
-    return [*(word for pair in facts.items() for word in pair), "--", *run, *sent.options]
+        sent = {"working_dir": folder, "py_modules": [str(Path(__file__).parents[1])], "excludes": ["__pycache__"]}
+        facts = {
+            "--submission-id": job["id"],
+            "--metadata-json": json.dumps(about),
+            "--runtime-env-json": json.dumps({**sent, "env_vars": {**own, **env}}),
+        }
+        words = [word for pair in facts.items() for word in pair]
+        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words, "--", *run)
 
 
 def hint(head: Dashboard) -> str:

@@ -133,8 +133,7 @@ _TITLES = {"label": "verdict", "should": "what should hold", "subject": "attack"
 
 
 def _table(rows: Sequence[Finding] | Sequence[ModelVerdict], *names: str) -> pd.DataFrame:
-    return pd.DataFrame({_TITLES.get(name, name): [_value(each, name) for each in rows] for name in names})
+    def value(row: Finding | ModelVerdict, name: str) -> Any:
+        return titled(row.check) if isinstance(row, Finding) and name == "should" else getattr(row, name)
 
-
-def _value(row: Finding | ModelVerdict, name: str) -> Any:
-    return titled(row.check) if isinstance(row, Finding) and name == "should" else getattr(row, name)
+    return pd.DataFrame({_TITLES.get(name, name): [value(each, name) for each in rows] for name in names})

@@ -46,12 +46,10 @@ def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
 
 
 def contents(stores: Sequence[Store], columns: Collection[str] | None = None, with_classes: bool = True) -> Contents:
-    """Reads everything that a page, a set of figures or a comparison shows of stores: of rows with the same key, the
-    best and latest. UserError for a store that cannot be read, or nothing to show.
+    """Reads what a page, a set of figures or a comparison shows: of rows with the same key, the best and latest.
 
-    Args:
-        columns: columns of RECORDS to read beside those that identify a row; None: all.
-        with_classes: read class records too, many times as many rows.
+    `columns` are those of RECORDS to read beside those that identify a row, None for all; class records are many times
+    as many rows. Raises UserError for a store that cannot be read, or nothing to show.
     """
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns)

@@ -16,7 +16,6 @@ from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import bounds, is_white_box, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.analysis.statistics import POINTS, mean_intervals
-from freqbench.core.errors import UserError
 from freqbench.core.terminal import printable
 from freqbench.core.types import dataset_name
 from freqbench.job.sweep import parse_value
@@ -24,7 +23,6 @@ from freqbench.reporting.render import Section
 
 if TYPE_CHECKING:
     from freqbench.job.cells import Cell
-    from freqbench.job.grid import Grid
 
 ENOUGH = 0.2
 """Points of foreground DSC."""
@@ -52,26 +50,13 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
     return {cell.cell_id: entry for cell in cells if (entry := counted_entry(cell.attack))}
 
 
-def require_counted(grid: "Grid") -> None:
-    """Raises UserError for a grid without such an attack."""
-    if not counted_entries(grid.cells):
-        expected = "expected one that follows a gradient in steps or searches by queries"
-        got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))
-        raise UserError(f"{grid.job.where}: attacks: {expected}, got {got}: add one")
-
-
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
 
-    A setting that failed on some case is left out, because its mean would cover other cases than the rest.
-
-    Args:
-        records: rows of RECORDS with COLUMNS.
-        entries: those of `counted_entries`.
-
-    Returns:
-        The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
-        largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume.
+    A setting that failed on some case is left out, because its mean would cover other cases than the rest. Records have
+    COLUMNS, entries are those of `counted_entries`. Returns the columns of SETTING, ordered by passes in a curve:
+    `passes`, forward and backward, of one window; `best`, the largest drop of the curve up to these passes; `l2_body`
+    and `seconds`, means of a volume.
     """
     rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]
@@ -205,7 +190,12 @@ def sections(table: pd.DataFrame) -> list[Section]:
             f"{part['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
             f"than {ENOUGH:g} points, with a + where the curve still rises at its end."
         )
-        parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
+        wide = part.pivot(index=CURVE[2:], columns="steps", values="drop")
+        wide = wide.reindex(pd.MultiIndex.from_frame(of_curves[CURVE[2:]])).rename(columns="steps\n{}".format)
+        pairs = zip(of_curves["passes"], of_curves["still_gains"], strict=True)
+        enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
+        wide = _format_counts(wide.rename_axis(columns=None).reset_index().assign(enough=enough))
+        parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", wide, text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
             lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
@@ -219,16 +209,6 @@ def sections(table: pd.DataFrame) -> list[Section]:
         picks = _format_counts(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
         parts.append(Section(f"{dataset}: recommended against {model}", picks, text, of_chosen))
     return parts
-
-
-def _wide(group: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
-    """Makes one row per curve: its drop at each number of steps."""
-    names = CURVE[2:]
-    wide = group.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
-    wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
-    pairs = zip(ends["passes"], ends["still_gains"], strict=True)
-    enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
-    return _format_counts(wide.reset_index().assign(enough=enough))
 
 
 def _format_counts(table: pd.DataFrame) -> pd.DataFrame:

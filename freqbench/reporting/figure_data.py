@@ -53,9 +53,8 @@ class Material:
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need.
 
-    Returns:
-        The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
-        DSC in points, and `budget` x255 where it is an intensity.
+    They have `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points,
+    and `budget` x255 where it is an intensity.
     """
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
@@ -136,10 +135,8 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
     """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
     neighbours, null rows aside. Leaves out attacks in which only one parameter varies so.
 
-    Returns:
-        By value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number
-        as text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
-        patients, `n` cases.
+    Ordered by `attack`, `factor` (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`,
+    `mean` drop in points with `low` and `high` of its 95 % interval over patients, `n` cases.
     """
     defined = rows[rows["drop"].notna()]
     settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}

@@ -59,17 +59,12 @@ def report(
     Rows of a reduced precision that fail the precision check among all rows of the stores (`exclude`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
-    Args:
-        stores: one or several; among rows with the same key, the best and latest counts.
-        job_keys: the keys of the job of interest; others, such as those of a former version, are not shown. None: all.
-        format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
-            `latex` (to be put into a paper) or `csv` (each digit; without `table` one table with all means).
-        table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
-            or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short, of
-            datasets with AUDITED_PATIENTS.
-
-    Raises:
-        UserError: no such format or table, nothing to show, or a store that cannot be read.
+    Among rows with the same key the best and latest counts; `job_keys` are those of interest, others, such as those of
+    a former version, are not shown. Formats are those of FORMATS: `terminal` (its width, 110 columns at most; the first
+    60 rows of a table), `markdown`, `latex` (for a paper), `csv` (each digit; without `table` one table of all means).
+    `table` is a paper's, by its name in RECIPES or the path of one's own recipe, a view of VIEWS, or `audit`; None: all
+    attacks, views on defences, certificates and corruptions, and the audit in short, of datasets with
+    AUDITED_PATIENTS. Raises UserError for no such format or table, nothing to show, or a store that cannot be read.
     """
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))
@@ -109,10 +104,7 @@ def _one_table(
     runs: Sequence[Mapping[str, Any]],
     with_clean: bool,
 ) -> tuple[list[Section], str | None]:
-    """Makes the sections of a recipe's table, of a view or of the whole audit, with rows that `audit --run` added.
-
-    Returns also the line of `caption_of` on their rows.
-    """
+    """Makes the sections of a recipe, a view or the whole audit; returns also the line of `caption_of`."""
     if name == AUDIT:
         evidence = checks.gathered(stores, job_keys, always_classes=True)
         return audit.sections(checks.audited(evidence)), evidence.caption
@@ -178,8 +170,7 @@ def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: p
 
 
 def _left_out(records: pd.DataFrame, others: int) -> str:
-    """Lists left-out rows: a line on rows of no cell of the job, one for each of the first rows that the tables leave
-    out, and the number of further ones."""
+    """Lists rows of no cell of the job, and those that the tables leave out: the first, and how many more."""
     lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)

@@ -3,11 +3,10 @@
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,19 +21,17 @@ from freqbench.reporting.figures.cases import glimpse
 from freqbench.results import Store, glimpses
 
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
-MEANS = tuple(METRIC_OF)
 SERVER = "MLFLOW_TRACKING_URI"
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+MLFLOW = {"DISABLE_TELEMETRY": "true", "HTTP_REQUEST_MAX_RETRIES": "2", "HTTP_REQUEST_TIMEOUT": "20"}
 """Limits a request to a minute; by default MLflow tries a dead server for a quarter of an hour."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _LoggedCell:
+class _LoggedCell(NamedTuple):
     """One cell on a target: its settings, the mean of each score over the cases that have it, and its glimpse."""
 
     name: str
-    settings: Mapping[str, str | float]
-    means: Mapping[str, float]
+    settings: dict[str, str | float]
+    means: dict[str, float]
     cases: int
     picture: Image.Image | None
 
@@ -55,85 +52,81 @@ def log(tracker: str, out: str) -> str:
 
     Raises UserError if the server of MLflow or Weights & Biases cannot be reached or refuses.
     """
-    return TRACKERS[tracker](out)
+    store = Store(out)
+    try:
+        return TRACKERS[tracker](storage.local_path(out), str(store.job()["spec"]["name"]), _runs(store))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != tracker:
+            raise
+        raise UserError(f"--log {tracker}: expected a server that answers, got {one_line(error, 200)}") from None
 
 
-def _tensorboard(out: str) -> str:
+def _tensorboard(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = f"{storage.local_path(out)}/tensorboard"
-    for run in _runs(out):
-        with SummaryWriter(f"{folder}/{run.name}") as writer:
-            writer.add_hparams(dict(run.settings), dict(run.means), run_name=".", global_step=run.cases)
+    for run in runs:
+        with SummaryWriter(f"{folder}/tensorboard/{run.name}") as writer:
+            writer.add_hparams(run.settings, run.means, run_name=".", global_step=run.cases)
             if run.picture:
                 writer.add_image("glimpse", np.asarray(run.picture), run.cases, dataformats="HWC")
-    return folder
+    return f"{folder}/tensorboard"
 
 
-def _mlflow(out: str) -> str:
+def _mlflow(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     """Logs to the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; updates the means of known cells."""
-    for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
-        os.environ.setdefault(name, value)  # read when it is imported
+    for name, value in MLFLOW.items():
+        os.environ.setdefault(f"MLFLOW_{name}", value)  # read when it is imported
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
-    from mlflow.exceptions import MlflowException
 
-    local = None if SERVER in os.environ else Path(storage.local_path(out)).resolve()
+    local = None if SERVER in os.environ else Path(folder).resolve()
     place = os.environ.get(SERVER) or f"sqlite:///{local}/mlflow.db"
-    name, artifacts = str(Store(out).job()["spec"]["name"]), local and (local / "mlflow").as_uri()
-    try:
-        client = MlflowClient(tracking_uri=place)
-        experiment = client.get_experiment_by_name(name)
-        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
-        for run in _runs(out):
-            there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
-            run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id
-            metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
-            client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
-            if run.picture:
-                client.log_image(run_id, run.picture, "glimpse.png")
-            client.set_terminated(run_id)
-    except MlflowException as error:
-        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error, 200)}") from None
+    client = MlflowClient(tracking_uri=place)
+    experiment = client.get_experiment_by_name(job)
+    artifacts = local and (local / "mlflow").as_uri()
+    number = experiment.experiment_id if experiment else client.create_experiment(job, artifact_location=artifacts)
+    for run in runs:
+        there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
+        run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id
+        metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
+        client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
+        if run.picture:
+            client.log_image(run_id, run.picture, "glimpse.png")
+        client.set_terminated(run_id)
     return place
 
 
-def _wandb(out: str) -> str:
+def _wandb(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     """Logs to the server of the library's settings; with WANDB_MODE=offline to OUT/wandb, for `wandb sync`."""
     import wandb
 
-    folder, place = storage.local_path(out), ""
-    project, settings = (
-        str(Store(out).job()["spec"]["name"]),
-        wandb.Settings(silent=True, console="off", init_timeout=20),
-    )
+    place, settings = "", wandb.Settings(silent=True, console="off", init_timeout=20)
     try:
-        for run in _runs(out):
-            about: dict[str, Any] = {"id": digest([project, run.name]), "name": run.name, "config": dict(run.settings)}
-            with wandb.init(project=project, dir=folder, resume="allow", settings=settings, **about) as session:
+        for run in runs:
+            about: dict[str, Any] = {"id": digest([job, run.name]), "name": run.name, "config": run.settings}
+            with wandb.init(project=job, dir=folder, resume="allow", settings=settings, **about) as session:
                 session.summary.update({**run.means, "cases": run.cases})
                 if run.picture:
                     session.log({"glimpse": wandb.Image(run.picture)})
                 place = "" if session.offline else session.project_url or ""
-    except wandb.Error as error:
-        raise UserError(f"--log wandb: expected a server that answers, got {one_line(error, 200)}") from None
     finally:
         wandb.teardown()  # waits for its process, which still writes when a run is finished
     return place or f"{folder}/wandb"
 
 
-TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+Tracker = Callable[[str, str, Iterable[_LoggedCell]], str]  # of the store's folder and its job's name
+TRACKERS: Mapping[str, Tracker] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
 
 
-def _runs(out: str) -> Iterator[_LoggedCell]:
-    store = Store(out)
-    _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS, "added_metrics"), may_be_empty=True)
-    pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(out).items()}
+def _runs(store: Store) -> Iterator[_LoggedCell]:
+    columns = (*SETTINGS, *METRIC_OF, "added_metrics")
+    _, records = found_records([store], keys_of([store.job()]), columns, may_be_empty=True)
+    pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(store.root).items()}
     names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
     drawn = lru_cache(maxsize=1)(partial(glimpse, names=names))  # the targets of a cell follow each other
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
-        scores = cell[[*MEANS]].join(added_scores(cell))
+        scores = cell[[*METRIC_OF]].join(added_scores(cell))
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",

@@ -238,17 +238,9 @@ def _frame(axis: Axes, across: int = AXIAL) -> Axes:
 
 
 def _show(
-    axis: Axes,
-    image: Array,
-    ratio: float,
-    mask: Array | None = None,
-    regions: Regions = (),
-    across: int = AXIAL,
+    axis: Axes, image: Array, ratio: float, mask: Array | None = None, regions: Regions = (), across: int = AXIAL
 ) -> None:
-    """Draws a slice, its classes in their colours, outlined and numbered for print in grey.
-
-    Where regions overlap, colour and number are of the one in front, and the outlines of all regions are drawn.
-    """
+    """Draws a slice with classes in colour, outlined and numbered; of regions that overlap, the one in front."""
     _frame(axis, across).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
         look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}

@@ -237,7 +237,16 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, labels, sharey=False)
     for axis, (place, panel) in zip(axes, groups, strict=True):
         for _, curve in panel.groupby(CURVE, sort=False):
-            _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
+            look, dash = attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]]
+            passes, drops, enough = curve["passes"].to_numpy(), curve["drop"].to_numpy(), knee(curve["drop"].tolist())
+            marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
+            if curve["restarts"].iloc[0] > 1:
+                axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
+                axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **marks)
+                continue
+            axis.plot(passes, drops, linestyle=dash, zorder=3, **marks)
+            if enough < len(drops) - 1:
+                axis.plot(passes[enough], drops[enough], markersize=KNEE, zorder=3, **marks)
         ring = chosen[(chosen[PLACE] == list(place)).all(axis=1)]
         axis.plot(ring["passes"], ring["drop"], color="black", zorder=4, clip_on=False, **RING)
         style.log_axis(axis, panel["passes"])
@@ -257,17 +266,3 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         texts.append(" or ".join(f"{n}" for n in sorted(table["restarts"].unique()) if n > 1) + " restarts")
     legend(figure, handles, texts)
     return figure
-
-
-def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
-    """Draws one curve: a line with its knee for one restart, hollow markers for several."""
-    passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
-    marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
-    if curve["restarts"].iloc[0] > 1:
-        axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
-        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **marks)
-        return
-    axis.plot(passes, drops, linestyle=dash, zorder=3, **marks)
-    enough = knee(drops.tolist())
-    if enough < len(drops) - 1:
-        axis.plot(passes[enough], drops[enough], markersize=KNEE, zorder=3, **marks)

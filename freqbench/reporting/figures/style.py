@@ -30,20 +30,11 @@ RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    "font.size": 7,
-    "figure.titlesize": 7.5,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 3.5,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **{"figure.titlesize": 7.5, "axes.linewidth": 0.6, "axes.axisbelow": True},
+    **{"lines.linewidth": 1.0, "lines.markersize": 3.5},
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
     "savefig.dpi": 200,
     "image.interpolation": "nearest",

@@ -26,15 +26,8 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.sources import source_of
-from freqbench.reporting.leaderboard.entry_folder import (
-    STORE,
-    BoardEntry,
-    Told,
-    locate_weights,
-    place_of,
-    require_labels,
-    told_by,
-)
+from freqbench.reporting.leaderboard import entry_folder
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, Told
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
@@ -75,7 +68,7 @@ def _job(entry: BoardEntry, trust_code: bool) -> Check:
     for spec in specs:
         try:
             job = _spec(entry, spec)
-            place = place_of(job.model_dump(mode="json"))
+            place = entry_folder.place_of(job.model_dump(mode="json"))
         except UserError as error:
             return Check("job", "wrong", one_line(error))
         classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
@@ -96,7 +89,7 @@ def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
-    require_labels(job, job.models[0], f"{entry.name}: its job")
+    entry_folder.require_labels(job, job.models[0], f"{entry.name}: its job")
     return job
 
 
@@ -147,26 +140,16 @@ def _refusals(told: Told) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recomputation:
-    """Parts of an entry to compute again.
+    """Parts of an entry to compute again."""
 
-    Attributes:
-        checkpoint: its weights; None: those at the place that its card names.
-        share: of its rows that are no worst case, in (0, 1]; `seed` of their draw, None: another each time.
-        cases: number of the audit's cases, the first of each dataset; None: as many as the entry's own audit has.
-        engine: engine of the audit.
-        trust_code: allow third-party code and frozen networks to run.
-        job: its datasets name the places of data here; None: the entry's job does.
-        rows: a spot check of that many random rows, without the audit; None: all of the above.
-    """
-
-    checkpoint: str | None
-    share: float
-    cases: int | None
-    engine: run.Engine
-    trust_code: bool
-    job: JobSpec | None = None
-    rows: int | None = None
-    seed: int | None = None
+    checkpoint: str | None  # its weights; None: those at the place that its card names
+    share: float  # of its rows that are no worst case, in (0, 1]
+    cases: int | None  # of its audit, the first of each dataset; None: as many as the entry's own audit has
+    engine: run.Engine  # of its audit
+    trust_code: bool  # third-party code and frozen networks may run
+    job: JobSpec | None = None  # its datasets name the places of data here; None: the entry's job does
+    rows: int | None = None  # a spot check of so many random rows, without the audit; None: all of the above
+    seed: int | None = None  # of the draw of rows; None: another each time
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
@@ -201,12 +184,21 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
             wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
-            results.append(_audited_again(entry, out, here, wanted, console))
+            failed = computing.compute_missing(here, out, console, wanted)
+            if failed is None:
+                raise KeyboardInterrupt
+            result = check_audit(entry_folder.told_by(Store(out)))
+            if failed:
+                result = Check("audit", "wrong", f"{failed} records of the audit failed")
+            elif result.verdict != "wrong" and (others := list(_contradictions(entry, Store(root_of(out))))):
+                result = Check("audit", "wrong", "; ".join(others[:3]))
+            results.append(result)
         return results
 
 
 def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    content = locate_weights(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
+    spec = _spec(entry, entry.store.job().get("spec")).model_dump(mode="json")
+    content = entry_folder.locate_weights(spec, checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
         return made
@@ -249,10 +241,7 @@ def _copy_store(entry: BoardEntry, job: JobSpec, folder: str) -> str:
 
 
 def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:
-    """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest.
-
-    With `rows`, that many of all rows instead.
-    """
+    """Computes again each worst case of a board, as it decides a rank, and a share of the rest; or `rows` of all."""
     keys, rows_of = Store(out).covered(), entry.told.worst_cases
     worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
@@ -264,19 +253,6 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return Check("reproduce", "ok" if is_same else "wrong", text)
-
-
-def _audited_again(
-    entry: BoardEntry, out: str, job: JobSpec, asked: computing.MissingOptions, console: Console
-) -> Check:
-    failed = computing.compute_missing(job, out, console, asked)
-    if failed is None:
-        raise KeyboardInterrupt
-    if failed:
-        return Check("audit", "wrong", f"{failed} records of the audit failed")
-    result = check_audit(told_by(Store(out)))
-    contradicted = [] if result.verdict == "wrong" else list(_contradictions(entry, Store(root_of(out))))
-    return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 
 
 def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:

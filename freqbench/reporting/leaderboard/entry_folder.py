@@ -2,8 +2,7 @@
 
 An entry is a folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one
 network under attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's
-SHA-256 and every other file by its own. The cases, the worst case of each under each threat model, and the audit's
-verdicts follow from the rows.
+SHA-256 and every other file by its own. Cases, worst cases and the audit's verdicts follow from the rows.
 """
 
 import re
@@ -109,21 +108,15 @@ Paragraph = Annotated[str, _text(PARAGRAPH)]
 
 
 class Card(Strict):
-    """A model card: plain texts; links are https addresses.
-
-    Attributes:
-        checkpoint: where to get the weights: an https address, `zoo://DATASET/NAME`, or for weights that may not be
-            passed on `train://JOB/NAME`, the packaged job that trains them.
-        license: of the weights.
-        contact: a mail address or an https address that exists; None: nobody answers.
-    """
+    """A model card: plain texts; links are https addresses."""
 
     title: Line
     authors: Line
     summary: Paragraph
     data: Paragraph
     training: Paragraph
-    license: Line
+    license: Line  # of the weights
+    # Of weights that may not be passed on, train://JOB/NAME is the packaged job that trains them.
     checkpoint: Annotated[str, _address("an https address, zoo://DATASET/NAME or train://JOB/NAME", _PACKAGE)]
     contact: Annotated[str, _address("a mail address or an https address that exists", _MAIL)] | None = None
     paper: Annotated[str, _address("an https address")] | None = None
@@ -140,36 +133,25 @@ def read_card(path: Path) -> Card:
 class Told:
     """Facts that follow from an entry's rows.
 
-    Attributes:
-        cases: digests by dataset and case.
-        worst_cases: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
-            fraction, with its `cell_id`.
-        findings: the audit's, and its `verdicts`, one for each dataset.
-        lacking: sentences on the strongest attacks, within the bounds of an entry's own, that its audit did not run.
+    `worst_cases`: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
+    fraction, with its `cell_id`.
     """
 
-    cases: Mapping[str, Mapping[str, str]]
+    cases: Mapping[str, Mapping[str, str]]  # digests by dataset and case
     worst_cases: pd.DataFrame
-    findings: tuple[Finding, ...]
-    verdicts: tuple[ModelVerdict, ...]
-    lacking: tuple[str, ...]
+    findings: tuple[Finding, ...]  # of its audit
+    verdicts: tuple[ModelVerdict, ...]  # one for each dataset
+    lacking: tuple[str, ...]  # sentences on the strongest attacks, within its own bounds, that its audit did not run
 
 
 class Seal(Strict):
-    """Content of the file SEAL.
-
-    Attributes:
-        model: the network's name in the store.
-        checkpoint: SHA-256 of its weights, hex.
-        files: SHA-256 of every other file of the entry, by its path there.
-        versions: of the software that made the entry.
-    """
+    """Content of the file SEAL."""
 
     version: int = VERSION
-    model: FileName
-    checkpoint: Sha256
-    files: dict[str, Sha256]
-    versions: dict[str, str]
+    model: FileName  # in the store
+    checkpoint: Sha256  # of its weights
+    files: dict[str, Sha256]  # every other file of the entry, by its path there
+    versions: dict[str, str]  # of the software that made the entry
 
     @model_validator(mode="before")
     @classmethod

@@ -15,18 +15,8 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import downloads, storage
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
-from freqbench.reporting.leaderboard.entry_folder import (
-    CARD,
-    SEAL,
-    STORE,
-    TEMPLATE,
-    Seal,
-    files_of,
-    locate_weights,
-    place_of,
-    read_card,
-    require_labels,
-)
+from freqbench.reporting.leaderboard import entry_folder
+from freqbench.reporting.leaderboard.entry_folder import CARD, SEAL, STORE
 from freqbench.results import KEY, Key, Store, index_keys
 
 OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
@@ -36,23 +26,19 @@ OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "e
 def make_entry(out: str, model: str, folder: Path) -> bool:
     """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
 
-    Args:
-        out: a store whose job is done, and whose audit was run.
-        model: the network's name in the job.
-        folder: of the entry; what is there already stays.
-
-    Returns:
-        True if the entry is complete; False if its card waits to be filled in.
-
-    Raises:
-        UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
-            audit that was not run; a card that is not filled in; a folder that holds something else.
+    The job of `out` is done and its audit was run; what is in the folder of the entry already stays. Returns True if
+    the entry is complete, False if its card waits to be filled in. Raises UserError for no such network, several of
+    that name, one without a checkpoint file, rows that are missing, an audit that was not run, a card that is not
+    filled in, or a folder that holds something else.
     """
     names.require_name(folder.name, str(folder))
     store = Store(out)
     job = store.job()
     spec = _only(job.get("spec"), model, out)
-    ids = _ids(store, model)
+    rows = store.rows(("source_model", "source_model_id", "target_model_id"))
+    ids = {source for name, source, target in rows if name == model and source == target}  # one, or one per space
+    if not ids:
+        raise UserError(f"{out}: {model}: expected rows of attacks on it that it was scored on, found none")
     keys = _keys(store, ids) & index_keys(job["index"])
     if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
         raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
@@ -60,12 +46,13 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
-        weights = place_of(spec)
+        weights = entry_folder.place_of(spec)
         address = weights if weights.startswith("zoo://") else ""
         title, checkpoint = (json.dumps(text, ensure_ascii=False) for text in (model, address))  # YAML too
-        storage.write_atomic(str(folder / CARD), TEMPLATE.format(title=title, checkpoint=checkpoint).encode())
+        content = entry_folder.TEMPLATE.format(title=title, checkpoint=checkpoint)
+        storage.write_atomic(str(folder / CARD), content.encode())
         return False
-    read_card(folder / CARD)
+    entry_folder.read_card(folder / CARD)
     runs = _copy(store, folder / STORE, keys, spec)
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
@@ -82,8 +69,8 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
 
 def seal(folder: Path, model: str, checkpoint: str) -> None:
     """Writes SEAL over the files of an entry; `checkpoint` is the SHA-256 of its weights, hex."""
-    files = {name: downloads.digest(path) for name, path in files_of(folder).items() if name != SEAL}
-    made = Seal(model=model, checkpoint=checkpoint, files=files, versions=versions())
+    files = {name: downloads.digest(path) for name, path in entry_folder.files_of(folder).items() if name != SEAL}
+    made = entry_folder.Seal(model=model, checkpoint=checkpoint, files=files, versions=versions())
     storage.write_atomic(str(folder / SEAL), made.model_dump_json(indent=1).encode())
 
 
@@ -95,7 +82,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
-    require_labels(job, entries[0], f"{out}: {model}")
+    entry_folder.require_labels(job, entries[0], f"{out}: {model}")
     if entries[0].ensemble or entries[0].command or str(entries[0].checkpoint).startswith("random"):
         got = "an ensemble, a command or random weights"
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got {got}")
@@ -124,22 +111,17 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     for dataset in content["datasets"]:  # without the folders of this machine
         paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
         dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
-    place = place_of(content)
-    return content if place.startswith("zoo://") else locate_weights(content, PurePosixPath(place.rstrip("/")).name)
+    place = entry_folder.place_of(content)
+    return (
+        content
+        if place.startswith("zoo://")
+        else entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
+    )
 
 
 def _names(chosen: str | Collection[str] | None, name: str) -> bool:
     """True if an entry of a job is meant for `name`: `chosen` is one name, a list, or empty for all."""
     return not chosen or chosen == name or (not isinstance(chosen, str) and name in chosen)
-
-
-def _ids(store: Store, model: str) -> set[str]:
-    """Returns the `model_id`s of a network: one, or one per space."""
-    rows = store.rows(("source_model", "source_model_id", "target_model_id"))
-    ids = {source for name, source, target in rows if name == model and source == target}
-    if not ids:
-        raise UserError(f"{store.root}: {model}: expected rows of attacks on it that it was scored on, found none")
-    return ids
 
 
 def _keys(store: Store, ids: Collection[str]) -> set[Key]:

@@ -43,17 +43,14 @@ Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 class Board:
     """Entries of one threat model with its bounds, in order of rank.
 
-    Attributes:
-        bounds: threat model with its bounds, such as `linf eps=8/255`.
-        over: bounds of the threat models that a board over all is the worst of; empty for others.
-        rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
-            then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
-            or is `open`; `moved`: points that longer attacks take besides, with `moved_low`, `moved_high`. Dice x100.
+    `rows`, Dice x100: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`; points
+    `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds` or is `open`;
+    `moved`: points that longer attacks take besides, with `moved_low`, `moved_high`.
     """
 
     dataset: str
-    bounds: str
-    over: tuple[str, ...]
+    bounds: str  # threat model with its bounds, such as `linf eps=8/255`
+    over: tuple[str, ...]  # bounds of the threat models that a board over all is the worst of; empty for others
     rows: pd.DataFrame
 
 
@@ -143,15 +140,9 @@ def build_site(
 ) -> bool:
     """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
 
-    Args:
-        entries: a folder; each folder in it is an entry.
-        to: a folder, made if missing; an index.html of another maker is refused.
-        say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
-        trust_code: as in `examine`.
-        over: iterates over a list, as `rich.progress.track` does with the words for what is done.
-
-    Raises:
-        UserError: no entry, or all refused.
+    Each folder in `entries` is an entry; `to` is made if missing. `say` gets one line for each refused entry, the
+    site's path, and a note that nothing was computed again; `over` iterates over a list, as `rich.progress.track` does
+    with the words for what is done. Raises UserError for no entry, all refused, or an index.html of another maker.
     """
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench board entry makes them")

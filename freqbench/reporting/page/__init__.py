@@ -26,13 +26,8 @@ def pack_data(data: Part) -> bytes:
 def build_page(data: Part, viewer: str = "", volumes: Part | None = None) -> str:
     """Makes the page as HTML text that needs no network.
 
-    Args:
-        data: of `page_data`.
-        viewer: a script that sets `window.freqbenchViewer` with `open(element, manifest)`.
-        volumes: the manifest of saved volumes for the viewer.
-
-    Raises:
-        ValueError: a script would end its own tag.
+    `data` is that of `page_data`, `viewer` a script that sets `window.freqbenchViewer` with `open(element, manifest)`,
+    and `volumes` its manifest of saved volumes. Raises ValueError for a script that would end its own tag.
     """
     scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
     for script in scripts:
@@ -55,22 +50,13 @@ def viewer_script() -> str:
 
 
 def _policy(scripts: list[str], has_viewer: bool) -> str:
-    """Makes a Content-Security-Policy: only these scripts run, and nothing is fetched.
-
-    The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
-    """
+    """Makes a Content-Security-Policy: these scripts and volumes beside the page run, and nothing is fetched."""
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts]
-    rules = {
-        "default-src": ["'none'"],
-        "script-src": [*hashes, *(["'self'", "file:"] if has_viewer else [])],
-        "style-src": ["'unsafe-inline'"],
-        "img-src": ["data:", "blob:"],
-        "font-src": ["data:"],
-        "connect-src": ["'none'"],
-        "base-uri": ["'none'"],
-        "form-action": ["'none'"],
-    }
-    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
+    script = " ".join([*hashes, *(["'self'", "file:"] if has_viewer else [])])
+    return (
+        f"default-src 'none'; script-src {script}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _read(name: str) -> str:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,12 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 
 
 def page_data(
-    records: pd.DataFrame,
-    classes: pd.DataFrame | None,
-    facts: Sequence[Mapping[str, Any]],
-    audit: Part | None = None,
+    records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds and a server sends.
+    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS, if there are any.
 
-    Args:
-        records: columns of `RECORDS` after `tables.current`.
-        classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
-        audit: of `facts.audit`; None if not asked for.
+    Facts are one per store: `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of
+    `facts.audit`; None if not asked for.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -91,7 +86,7 @@ def page_data(
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": [*map(_score, SCORES), *(_added_score(name, text) for name, text in added.items())],
+        "scores": [*map(_score, SCORES), *starmap(_added_score, added.items())],
         "summary": _summary(rows, records, added),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
@@ -125,9 +120,9 @@ def _score(score: Score) -> Part:
 
 
 def _added_score(name: str, metric: str) -> Part:
-    source = name_of(metric)
-    about = {"name": name, "source": source, "meaning": f"metric of another package, {metric}", "metric": metric}
-    return about | {"heading": source, "unit": "", "direction": "", "digits": 3, "shown": True}
+    about = f"metric of another package, {metric}"
+    score = Score(name, name_of(metric), name_of(metric), "", "", about, digits=3, shown=True)
+    return _score(score) | {"metric": metric}
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> Part:
@@ -151,8 +146,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
-    """Returns three columns by row of the summary: the first `error` where no record is ok, the `metrics` that its ok
-    records cover, and the first `null_reasons` of each column, as JSON; None where there is none."""
+    """Returns by row of the summary the first `error` if none is ok, the ok records' `metrics` and `null_reasons`."""
     is_ok = records["status"] == "ok"
     has_ok = set(records.loc[is_ok, "row"])
     errors = records["error"].astype(object).groupby(records["row"]).first()
@@ -181,9 +175,14 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
-        joined = _join_classes(records, classes)
+        placed = records.assign(position=np.arange(len(records)))
+        joined = joined_classes(placed, classes, ["position", "row", "dataset"])
+        joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
         frames["classes"] = _class_names(joined)
-        means = _class_means(joined)
+        groups = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"]).groupby(["row", "class_index"])
+        of_classes = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean() * [100, 100, 100, 1]
+        row, index = (of_classes.index.get_level_values(level) for level in (0, 1))
+        means = _frame({}, of_classes, **{"row": row, "class": index, "cases": groups["dsc"].count()})
         if means["rows"] > MAX_CLASS_MEANS:
             omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:
@@ -216,29 +215,12 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> Par
     return _frame(text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
 
 
-def _join_classes(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """Selects the class rows of the records and adds the record's `position`; in the records' order."""
-    placed = records.assign(position=np.arange(len(records)))
-    joined = joined_classes(placed, classes, ["position", "row", "dataset"])
-    joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
-    return joined.assign(class_name=joined["class_name"].astype(object))
-
-
 def _class_names(joined: pd.DataFrame) -> dict[str, list[tuple[int, str, str]]]:
     distinct = joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"])
     names: dict[str, list[tuple[int, str, str]]] = {}
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
         names.setdefault(str(dataset), []).append((int(index), str(name), class_color(int(index))))
     return names
-
-
-def _class_means(joined: pd.DataFrame) -> Part:
-    values = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"])
-    groups = values.groupby(["row", "class_index"], sort=True)
-    means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
-    means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
-    row, index = (means.index.get_level_values(level) for level in (0, 1))
-    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, Part]:

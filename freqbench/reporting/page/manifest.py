@@ -48,15 +48,9 @@ def write_volumes(
     of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
     their largest magnitude if that is more; label maps stay as they are. Scripts of former calls are removed.
 
-    Args:
-        records: after `tables.current`; only rows with saved volumes count.
-        classes: columns of CLASS_RECORDS, for the names of classes.
-        stores: folders or URIs, as is `folder`, that of the page.
-        regions: those of the page's data.
-        most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
-
-    Returns:
-        Argument of `freqbenchViewer.open`.
+    Of records after `tables.current` only rows with saved volumes count; CLASS_RECORDS name classes; stores and the
+    page's `folder` are folders or URIs. The attacked volumes may have `most` bytes in the stores, the largest drops
+    first; None: all are written. Returns the argument of `freqbenchViewer.open`.
     """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
@@ -78,13 +72,25 @@ def write_volumes(
     note = ""
     if most is not None:
         records, note = _strongest(records, stores, most)
-    manifest = _manifest(records, classes, stores, key, regions)
-    manifest["notes"] += [note] if note else []
+    rows = _saved_rows(records, stores)
+    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
+    wanted = wanted.astype({"class_name": str}).set_index("class_index")
+    class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
+    cases, faults = [], []
+    for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
+        store, _ = group["file"].iloc[0]
+        try:
+            cases.append(_case(group, class_names, stores[store], key))
+        except (UserError, FileNotFoundError) as fault:
+            faults.append(str(fault))
+    left_out = f"{len(faults)} saved volumes are left out; the first: {faults[0]}" if faults else ""
+    about: Part = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND, "regions": regions}
+    about |= {"cases": cases, "notes": [text for text in (left_out, note) if text]}
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
-    return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
+    return about | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
@@ -110,34 +116,8 @@ def _beginning(key: str) -> bytes:
     return f'freqbenchVolume("{key}","'.encode()
 
 
-def _manifest(
-    records: pd.DataFrame,
-    classes: pd.DataFrame,
-    stores: Sequence[str],
-    key: Callable[[str, str], str],
-    regions: Regions,
-) -> Part:
-    """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
-    file's key from its folder and its name."""
-    rows = _saved_rows(records, stores)
-    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    wanted = wanted.astype({"class_name": str}).set_index("class_index")
-    class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
-    cases, faults = [], []
-    for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
-        store, _ = group["file"].iloc[0]
-        try:
-            cases.append(_case(group, class_names, stores[store], key))
-        except (UserError, FileNotFoundError) as fault:
-            faults.append(str(fault))
-    notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    about = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND}
-    return about | {"cases": cases, "regions": regions, "notes": notes}
-
-
 def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:
-    """Selects the rows of the saved volumes that lost most white-box, no more than `most` bytes, and says what is not
-    among them; the page's files are smaller."""
+    """Selects saved volumes that lost most white-box, of `most` bytes at most; says what is not among them."""
     rows = _saved_rows(records, stores)
     drops = (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).where(is_white_box(rows)).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable")

@@ -15,7 +15,7 @@ import pandas as pd
 from freqbench.analysis.groups import points
 from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.papers.cells import CellResult, find
-from freqbench.reporting.papers.recipes import Recipe, TableCell, published
+from freqbench.reporting.papers.recipes import Recipe, published
 from freqbench.reporting.render import Section
 
 NOT_OURS = "not known to be the authors' checkpoint: comparable in kind only"
@@ -48,17 +48,11 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe.
+    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them.
 
-    Args:
-        recipe: of the table.
-        records: rows of `RECORDS` after `tables.current`, of any jobs.
-        facts: of the runs that made them (`Store.runs`): the checkpoints of the models.
-
-    Returns:
-        The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
-        the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
-        (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
+    Returns the paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and
+    verdict; the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
+    (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
     """
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
@@ -78,13 +72,22 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
     for cell, each in zip(recipe.cells, results, strict=True):
-        printed, note = _printed(recipe, cell)
-        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, _obstacles(cell, each, checkpoints))
+        (printed, note), labels, of = ("", ""), cell.labels, recipe.published
+        if of is not None:
+            place = (of.source, of.table, labels["dataset"], labels["model"], labels["training"], labels["attack"])
+            printed, note = published().get((*place, cell.attack.printed, cell.metric.name), ("", ""))
+        obstacles = {
+            f"guessed: {', '.join(cell.starred)}": bool(cell.starred),
+            NOT_OURS: checkpoints.get(each.model_id) not in cell.model.checkpoints,
+            f"{each.cases} cases, not {cell.dataset.cases}": each.cases != cell.dataset.cases,
+        }
+        against = [reason for reason, is_so in obstacles.items() if is_so]
+        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, against)
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
         judged = parity.reasons if recipe.published else ()
         reasons.append([text for text in (each.missing, failed, *judged) if text])
         row = {
-            **cell.labels,
+            **labels,
             "metric": cell.metric.name,
             "params": cell.attack.printed,
             "starred": ", ".join(cell.starred),
@@ -113,11 +116,9 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
 
     Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
 
-    Args:
-        ours: in the table's unit, as is `seed_spread`, the standard deviation between seeds; NaN where unknown.
-        printed: the published number with the digits as printed; empty where there is none.
-        metric: a record's column.
-        obstacles: reasons why the two must not be compared.
+    `ours` is in the table's unit, as is `seed_spread`, the standard deviation between seeds, NaN where unknown;
+    `printed` has the digits as printed, empty where there is none; `metric` is a record's column, and `obstacles` are
+    reasons why the two must not be compared.
     """
     if not printed:
         return Parity("", ("no published number",))
@@ -133,24 +134,6 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
 
 def _decimals(printed: str) -> int:
     return len(printed.partition(".")[2])
-
-
-def _printed(recipe: Recipe, cell: TableCell) -> tuple[str, str]:
-    """Returns the published number as printed and the note beside it; empty where there is none."""
-    if recipe.published is None:
-        return "", ""
-    labels = cell.labels
-    place = (recipe.published.source, recipe.published.table, labels["dataset"], labels["model"], labels["training"])
-    return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
-
-
-def _obstacles(cell: TableCell, result: CellResult, checkpoints: Mapping[str, str]) -> list[str]:
-    reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
-    if checkpoints.get(result.model_id) not in cell.model.checkpoints:
-        reasons.append(NOT_OURS)
-    if result.cases != cell.dataset.cases:
-        reasons.append(f"{result.cases} cases, not {cell.dataset.cases}")
-    return reasons
 
 
 def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
@@ -187,8 +170,7 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
 
 
 def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tuple[set[int], list[str]]:
-    """Picks the cells to mark, see SCORED: the best among those that differ only in the compared dimension, never of
-    clean volumes. Returns also the threat models among which none is marked because there are several."""
+    """Picks the attacked cells to mark, see SCORED; returns also the threat models that no mark compares."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]

@@ -91,20 +91,12 @@ class TableNetwork(Strict):
 
 
 class TableAttack(Strict):
-    """Attack of the table at one budget, or the clean volumes.
+    """Attack of the table at one budget, or the clean volumes."""
 
-    Attributes:
-        title: name in the table and in `papers.csv`.
-        budget: budget there; empty: the same for all attacks, or none.
-        printed: column `params` of `papers.csv`.
-        attack: name and parameters as in a job file, one value each; `window_batch` too if it couples the windows of a
-            batch; None: the clean volumes.
-    """
-
-    title: str
-    budget: str = ""
-    printed: str = CLEAN
-    attack: dict[str, Any] | None = None
+    title: str  # in the table and in `papers.csv`
+    budget: str = ""  # there; empty: the same for all attacks, or none
+    printed: str = CLEAN  # column `params` of `papers.csv`
+    attack: dict[str, Any] | None = None  # as in a job, with `window_batch` if it couples a batch; None: clean volumes
     datasets: tuple[str, ...] | None = None
     starred: tuple[str, ...] = ()
 
@@ -193,27 +185,20 @@ Some = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class Recipe(Strict):
-    """Table whose cells are the product of `datasets`, `models`, `attacks` and `metrics`.
-
-    Attributes:
-        citation: the source of the table; `published`: the place of its printed numbers.
-        rows: dimensions that tell its rows apart, and `columns` likewise; a dimension with one value needs none.
-        compare: the dimension along which the best is marked.
-        footnotes: notes that a reader needs.
-    """
+    """Table whose cells are the product of `datasets`, `models`, `attacks` and `metrics`."""
 
     title: str
     about: str = ""
-    citation: str = ""
-    published: PrintedPlace | None = None
-    rows: Some[Dimension]
-    columns: Some[Dimension]
-    compare: Dimension = "attack"
+    citation: str = ""  # the source of the table
+    published: PrintedPlace | None = None  # the place of its printed numbers
+    rows: Some[Dimension]  # dimensions that tell its rows apart; one with a single value needs none
+    columns: Some[Dimension]  # likewise
+    compare: Dimension = "attack"  # along which the best is marked
     datasets: Some[TableDataset]
     models: Some[TableNetwork]
     attacks: Some[TableAttack]
     metrics: Some[TableMetric]
-    footnotes: tuple[str, ...] = ()
+    footnotes: tuple[str, ...] = ()  # notes that a reader needs
 
     @model_validator(mode="after")
     def _tells_cells_apart(self) -> "Recipe":

@@ -14,30 +14,15 @@ from freqbench.analysis.tables import COUNTED
 from freqbench.core.types import AGREEMENT, dataset_name
 
 HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
-    "source_model": "source",
-    "target_model": "target",
-    "threat_model": "threat\nmodel",
-    "cases": "n",
-    "dsc_foreground_clean": "clean DSC\nforeground",
-    "dsc_foreground_drop": "drop\nforeground",
-    "hd95": "HD95\nvoxels",
-    "hd95_medpy_mm": "HD95\nmedpy\nmm",
-    "hd95_penalised": "HD95\npenalised\nmm",
-    "linf_255": "L-inf\n1/255",
-    "smallest_linf_255": "smallest\nL-inf\n1/255",
-    "smallest_l2_255": "smallest\nrms\n1/255",
-    "l2": "L2\n0..1",
-    "l2_body": "L2 body\n0..1",
-    "displacement_mean_mm": "displacement\nmean\nmm",
-    "displacement_max_mm": "displacement\nlargest\nmm",
-    "volume_error_ml": "volume error\nml",
-    "volume_error_relative": "volume error\n%",
-    "num_attacks": "attacks",
-    "num_cases": "n",
-    "strongest_dsc": "its DSC\nforeground",
-    "first_reason": "first reason",
-    "null row": "null\nrow",
-    "SSIM body": "SSIM\nbody",
+    **{"source_model": "source", "target_model": "target", "threat_model": "threat\nmodel", "cases": "n"},
+    **{"dsc_foreground_clean": "clean DSC\nforeground", "dsc_foreground_drop": "drop\nforeground"},
+    **{"hd95": "HD95\nvoxels", "hd95_medpy_mm": "HD95\nmedpy\nmm", "hd95_penalised": "HD95\npenalised\nmm"},
+    **{"linf_255": "L-inf\n1/255", "smallest_linf_255": "smallest\nL-inf\n1/255"},
+    **{"smallest_l2_255": "smallest\nrms\n1/255", "l2": "L2\n0..1", "l2_body": "L2 body\n0..1"},
+    **{"displacement_mean_mm": "displacement\nmean\nmm", "displacement_max_mm": "displacement\nlargest\nmm"},
+    **{"volume_error_ml": "volume error\nml", "volume_error_relative": "volume error\n%"},
+    **{"num_attacks": "attacks", "num_cases": "n", "strongest_dsc": "its DSC\nforeground"},
+    **{"first_reason": "first reason", "null row": "null\nrow", "SSIM body": "SSIM\nbody"},
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 
@@ -55,18 +40,15 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 class Section:
     """Part of a page: a title, then a table, paragraphs of text, or both.
 
-    Attributes:
-        table: frame for people; the renderer rounds its numbers, and ready strings stay. Lines of a heading are
-            levels where neighbours share the first.
-        data: exact frame that csv writes, a number a row with every digit; None: `table`.
-        marks: highlighted cells, by position of the row and name of the column.
+    The renderer rounds the numbers of `table`, a frame for people; ready strings stay. Lines of a heading are levels
+    where neighbours share the first.
     """
 
     title: str
     table: pd.DataFrame | None = None
     text: str = ""
-    data: pd.DataFrame | None = None
-    marks: Collection[tuple[int, str]] = ()
+    data: pd.DataFrame | None = None  # what csv writes, a number a row with every digit; None: `table`
+    marks: Collection[tuple[int, str]] = ()  # highlighted cells, by position of the row and name of the column
 
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
@@ -152,11 +134,7 @@ def parts(
 
 
 def _cells(table: pd.DataFrame, name: str) -> list[str]:
-    """Makes one column's cells.
-
-    DSC and HD95 of any kind state the number of cases of their mean if some are undefined, `31.20 (n 9)`; a
-    transfer table's white-box cells have a star.
-    """
+    """Makes one column's cells: `31.20 (n 9)` if some cases are undefined; a transfer's white-box ones have a star."""
     cells = [_cell(value, 0 if name in _WHOLE else 1) for value in table[name]]
     if name == "cases" and "seeds" in table:
         seeds = table["seeds"].fillna(0)

@@ -44,7 +44,10 @@ def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs
     Records are those after `tables.current`, runs those of `Store.runs()`."""
     sides = ((records_a, runs_a), (records_b, runs_b))
     wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
-    both = _stack_rows(select_scored(records_a, _MORE), select_scored(records_b, _MORE))
+    parts = [select_scored(records, _MORE).assign(in_b=records is records_b) for records, _ in sides]
+    coded = [name for name in parts[0] if any(isinstance(part[name].dtype, pd.CategoricalDtype) for part in parts)]
+    both = pd.concat([part.astype(dict.fromkeys(coded, object)) for part in parts], ignore_index=True)
+    both = both.assign(label=attack_labels(both))
     volumes = _match_rows(both, _VOLUME, ("dsc_foreground", "dsc"))
     cases = _match_rows(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
     cases = cases.assign(source_model="", label=CLEAN, threat_model="")
@@ -69,7 +72,13 @@ def _origins(a: Runs, b: Runs) -> Section:
     described = _run_facts(a), _run_facts(b)
     things = dict.fromkeys([*described[0], *described[1]])
     rows = [(thing, *(_text(each.get(thing)) for each in described)) for thing in things]
-    rows = [row for row in rows if row[1] != row[2]] + _changed_files(a, b)
+    rows = [row for row in rows if row[1] != row[2]]
+    files_a, files_b = _fingerprints(a), _fingerprints(b)
+    changed = sorted(case for case in files_a.keys() & files_b.keys() if files_a[case] != files_b[case])
+    for dataset, group in groupby(changed, key=itemgetter(0)):
+        cases = [*group]
+        files = (_text({each[:_DIGITS] for each in of[cases[0]]}) for of in (files_a, files_b))
+        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {cases[0][1]} first", *files))
     if not rows:
         return Section(title, text="Nothing: the same versions, code, devices, checkpoints and files of the cases.")
     text = (
@@ -112,18 +121,6 @@ def _text(values: set[str] | None) -> str:
     return "; ".join(sorted(values or ())) or ABSENT
 
 
-def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
-    """Makes one row per dataset that has cases of the same name with other files."""
-    of_a, of_b = _fingerprints(a), _fingerprints(b)
-    changed = sorted(case for case in of_a.keys() & of_b.keys() if of_a[case] != of_b[case])
-    rows: list[tuple[str, ...]] = []
-    for dataset, group in groupby(changed, key=itemgetter(0)):
-        cases = [*group]
-        files = (_text({each[:_DIGITS] for each in of[cases[0]]}) for of in (of_a, of_b))
-        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {cases[0][1]} first", *files))
-    return rows
-
-
 def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
     fingerprints = defaultdict[tuple[str, str], set[str]](set)
     for run in runs:
@@ -133,19 +130,8 @@ def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
     return fingerprints
 
 
-def _stack_rows(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Stacks both stores' rows, told apart by `in_b`, with labels that name the settings that differ in either."""
-    coded = [name for name in a.columns if any(isinstance(x[name].dtype, pd.CategoricalDtype) for x in (a, b))]
-    for name in coded:
-        categories = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
-        a, b = a.astype({name: categories}), b.astype({name: categories})
-    both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
-    return both.assign(label=attack_labels(both))
-
-
 def _match_rows(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
-    """Makes one row per key: `patient_id`, each store's foreground DSC `a` and `b` and papers' DSC `dsc_a` and `dsc_b`,
-    and `in_a` and `in_b`, true if the store has the row."""
+    """Pairs the rows by their keys: foreground DSC `a` and `b`, papers' `dsc_a` and `dsc_b`, and `in_a` and `in_b`."""
     a, b = (
         both.loc[both["in_b"] == is_b, [*keys, "patient_id", *values]]
         .drop_duplicates(keys, keep="last")

@@ -94,8 +94,7 @@ def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Parses each row's source or target: its `network` (model_id without defence), `defence` in words such as
-    `bit_depth bits=3`, and `adaptive`."""
+    """Parses each row's `network` (model_id without defence), `defence` (`bit_depth bits=3`) and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
     parts = {text: object_of(text, f"{role}_defence") for text in texts.dropna().unique()}
     adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
@@ -122,7 +121,13 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         of_attacker = groups.group_means(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
         names = {name: f"{who}_{name}" for name in of_attacker.columns if name not in keys} | {"dsc_foreground": who}
         rows = rows.merge(of_attacker.rename(columns=names), on=keys, how="left")
-    rows = groups.add_settings(rows.merge(_hidden_points(frame, keys), on=keys, how="left"), frame)
+    of_case = [*keys, "case_id", "patient_id", "seed"]
+    naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
+    pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))  # what both have
+    pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
+    hidden = groups.group_means(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    hidden = hidden[[*keys, "hidden", "hidden_low", "hidden_high"]]
+    rows = groups.add_settings(rows.merge(hidden, on=keys, how="left"), frame)
     rows["_plain"] = rows["defence"] != NONE
     order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
@@ -140,16 +145,6 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     text = " ".join([f"{HOW}{groups.COUNTS}{note}", *(f"{model}: {defence}." for model, defence in named)])
     data = rows.drop(columns="attack").assign(dataset=dataset)
     return Section(f"{dataset}: defences under three attackers", table, text, data)
-
-
-def _hidden_points(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Points that the naive attacker leaves above the adaptive one, over the cases and seeds that both have."""
-    of_case = [*keys, "case_id", "patient_id", "seed"]
-    naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
-    pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
-    pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
-    rows = groups.group_means(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
-    return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 
 
 def certified_sections(records: pd.DataFrame) -> list[Section]:

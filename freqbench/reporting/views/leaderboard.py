@@ -80,8 +80,7 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
 
 
 def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Ranks the models of one threat model and budget (or, with `methods`, these in their place); returns also the
-    tests of all pairs and a note on what could not be compared."""
+    """Ranks models, or their `methods`, of one budget; returns also tests of all pairs, and a note on what lacks."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     lacking = list(runs.index[runs < models])
@@ -159,9 +158,7 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 def _merge_methods(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], means: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Turns a board of networks into one of methods (under `target_model`) with their number of `networks` and means of
-    these columns; returns also how far, for every pair, `target_model` is behind `ahead`, and a note on methods with
-    one network."""
+    """Turns a board of networks into one of methods, as `target_model`; returns also what `_board` returns."""
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     networks = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
     of_method = networks.groupby("method")

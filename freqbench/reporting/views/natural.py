@@ -22,26 +22,16 @@ HOW = (
 
 @dataclass(frozen=True)
 class NaturalComparison:
-    """Both kinds of robustness, in points or foreground DSC x100; means with 95 % intervals as of `intervals`.
+    """Both kinds of robustness, in points or foreground DSC x100; means with 95 % intervals as of `intervals`."""
 
-    Attributes:
-        clean: of the DSC of clean volumes, by `target_model`.
-        by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
-        by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
-        left: of the DSC that is left, by `target_model` and `group`: mean of corruptions, the worst attack of each
-            case; `papers` the papers' DSC of the same volumes, `clean` too.
-        rows: (group, row) in the order of the report.
-        n: cases.
-    """
-
-    clean: pd.DataFrame
-    by_severity: pd.DataFrame
-    by_row: pd.DataFrame
-    left: pd.DataFrame
-    papers: pd.DataFrame
-    rows: tuple[tuple[str, str], ...]
+    clean: pd.DataFrame  # of the DSC of clean volumes, by `target_model`
+    by_severity: pd.DataFrame  # of `drop`, by `target_model` and `budget`: mean over kinds
+    by_row: pd.DataFrame  # of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, or an attack
+    left: pd.DataFrame  # of the DSC left, by `target_model` and `group`: mean of corruptions, each case's worst attack
+    papers: pd.DataFrame  # of the papers' DSC of the same volumes, clean ones too
+    rows: tuple[tuple[str, str], ...]  # (group, row) in the order of the report
     models: tuple[str, ...]
-    n: int
+    n: int  # cases
 
 
 def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:

@@ -121,15 +121,11 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     rows = frame[frame["label"] == furthest]
     means = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index())
     wide = means.pivot(index="source_model", columns="target_model", values=SCORE)
-    table = pd.concat([_clean(rows).to_frame(CLEAN).T, wide])[wide.columns]
+    cases = rows.drop_duplicates(["target_model", "case_id"])
+    clean = cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
+    table = pd.concat([clean.to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _add_head(table, "source_model"), text)
-
-
-def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
-    """Mean DSC of the clean cases of each model, each case counted once."""
-    cases = frame.drop_duplicates(["target_model", "case_id"])
-    return cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
 
 
 def _add_head(table: pd.DataFrame, first: str) -> pd.DataFrame:

@@ -201,10 +201,7 @@ def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.
 
 
 def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """Adds to the matches both drops over the volumes of both, their difference and its test over patients.
-
-    A pair of attacks that agrees in two distances counts as one test.
-    """
+    """Adds both drops, their difference and its test over patients; one for attacks that agree in two distances."""
     volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
     drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
     patients = volumes["patient_id"].first().to_numpy()
@@ -219,18 +216,13 @@ def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataF
     compared = matches.merge(pairs.join(rows, how="inner"), on=["a", "b"])
     for side in ("a", "b"):
         compared[[f"attack_{side}", f"threat_model_{side}"]] = means.iloc[compared[side]][ATTACK].to_numpy()
-    compared = _stronger_first(compared.rename(columns={"clusters": "patients"}))
+    compared = compared.rename(columns={"clusters": "patients"})
+    other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
+    turned = compared.rename(columns=other | {b: a for a, b in other.items()})
+    turned = turned.assign(**{name: -turned[name] for name in ("difference", "low", "high")})
+    compared = compared.where(compared["difference"] >= 0, turned[compared.columns])  # the stronger one is a
     sides = [f"{name}_{side}" for side in ("a", "b") for name in ("attack", "threat_model", "distance", "drop")]
     return compared[["distance", *sides, "difference", "low", "high", "p", "p_holm", "n", "patients"]]
-
-
-def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
-    """Exchanges a and b where b drops more."""
-    swap = rows["difference"] < 0
-    other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
-    turned = rows.rename(columns=other | {b: a for a, b in other.items()})
-    turned = turned.assign(**{name: -turned[name] for name in ("difference", "low", "high")})
-    return rows.where(~swap, turned[rows.columns])
 
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
