@@ -94,10 +94,7 @@ def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, be
             {"attacks": [{"name": "deformation", "max_mm": 2}]},
             "attacks: expected ball, the one attack with a certificate, got deformation: two displacements",
         ),
-        (
-            {"attacks": [BALL | {"kind": "voxels"}]},
-            "ball on a: expected .*kind: voxels.* got smoothing bias",
-        ),
+        ({"attacks": [BALL | {"kind": "voxels"}]}, "ball on a: expected .*kind: voxels.* got smoothing bias"),
         (
             {"attacks": [BALL]},
             "ball on a: expected draws of the clean volume, got none: add .*radius: 0, control: random",
