@@ -179,12 +179,7 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
 
 
 def reproduce(
-    out: str,
-    rows: str,
-    seed: int,
-    job: JobSpec | None,
-    console: Console,
-    first: Collection[Key] = (),
+    out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
     """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
     store, is_number = Store(out), rows.isdecimal() and len(rows) < LEAST_DIGITS

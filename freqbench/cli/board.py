@@ -71,9 +71,7 @@ def verify(
         job = stored.spec("") if stored.job else None
         trusted = stored.trust_code
         results += recompute(
-            read,
-            common.console(),
-            Recomputation(checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again)),
+            read, common.console(), Recomputation(checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again))
         )
     if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")

@@ -56,8 +56,7 @@ more = partial(option, hidden=True)  # which only `--help-all` shows
 
 
 JobFile = Annotated[
-    str,
-    typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs),
+    str, typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs)
 ]
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[

@@ -236,12 +236,7 @@ def _frame(axis: Axes, across: int = AXIAL) -> Axes:
 
 
 def _show(
-    axis: Axes,
-    image: Array,
-    ratio: float,
-    mask: Array | None = None,
-    regions: Regions = (),
-    across: int = AXIAL,
+    axis: Axes, image: Array, ratio: float, mask: Array | None = None, regions: Regions = (), across: int = AXIAL
 ) -> None:
     """Draws a slice, its classes in their colours, outlined and numbered for print in grey.
 

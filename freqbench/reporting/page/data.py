@@ -57,10 +57,7 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 
 
 def page_data(
-    records: pd.DataFrame,
-    classes: pd.DataFrame | None,
-    facts: Sequence[Mapping[str, Any]],
-    audit: Part | None = None,
+    records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
     """Makes the object that `build_page` embeds and a server sends.
 
