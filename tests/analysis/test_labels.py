@@ -60,5 +60,4 @@ STEPS = {"variant": "paper", "steps": 10}
 )
 def test_label_says_what_differs_alone(attack: str, settings: list[dict[str, Any]], labels: list[str]) -> None:
     """A null row, a variant or a precision is always said, others where rows differ, in any order."""
-    assert labels_of(attack, *settings) == labels
-    assert labels_of(attack, *settings[::-1]) == labels[::-1]
+    assert (labels_of(attack, *settings), labels_of(attack, *settings[::-1])) == (labels, labels[::-1])

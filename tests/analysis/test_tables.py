@@ -28,8 +28,7 @@ def test_scores_are_means_in_points_foreground_first() -> None:
         row(case=1, dsc=0.4, dsc_foreground=0.2, ssim=0.8, lpips_similarity=0.6, linf=8 / 255, hd95=20.0, **clean),
         row(case=2, dsc=0.3, dsc_foreground=math.nan, **clean),
     )
-    table = attack_table(summary(frame))
-    shown = only(table, PGD)
+    shown = only(attack_table(summary(frame)), PGD)
     names = ["dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "lpips", "linf_255", "hd95"]
     assert [shown[name] for name in names] == pytest.approx([30, 60, 15, 65, 85, 70, 6, 15])
     assert shown[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
@@ -48,8 +47,7 @@ def test_worst_case_never_joins_root_mean_square_and_plain_norm() -> None:
 def test_displacements_are_shown_where_attack_moved_anatomy() -> None:
     moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
     first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})
-    table = attack_table(summary(records(first, second)))
-    assert only(table, PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
+    assert only(attack_table(summary(records(first, second))), PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
     assert not {*MOVED} & {*attack_table(summary(records(row())))}
 
 
@@ -192,8 +190,7 @@ def test_only_comparable_attacks_enter(two_attacks: list[dict[str, Any]], furthe
     table = worst_case(records(*rows))
     assert (table["dsc"].tolist(), table["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
     if worst == 0:
-        named = worst_case(records(*rows), [PGD, "gn eps=8/255"])
-        assert named["dsc"].tolist() == [pytest.approx(30)]
+        assert worst_case(records(*rows), [PGD, "gn eps=8/255"])["dsc"].tolist() == [pytest.approx(30)]
 
 
 def test_the_strongest_attack_is_chosen_by_foreground_dsc(two_attacks: list[dict[str, Any]]) -> None:

@@ -29,8 +29,7 @@ def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]]
     model = Tent(top)
     images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
-    attack = make("apgd", **(by_hand | changes))
-    result = attack(model, images, torch.zeros_like(images, dtype=torch.long))
+    result = make("apgd", **(by_hand | changes))(model, images, torch.zeros_like(images, dtype=torch.long))
     return [asked.flatten().tolist() for asked in model.asked], result.adversarial.flatten().tolist()
 
 

@@ -52,8 +52,7 @@ def norm(state: Tensor | None) -> float:
 def test_parameters_stay_in_ball_and_null_rows_on_its_boundary(kind: str, control: str) -> None:
     image, label = volume()
     radius = 2.5 if kind == "voxel_shift" else 0.2
-    attack = make("ball", kind=kind, radius=radius, steps=4, control=control)
-    result = attack(Edges().eval(), image, label)
+    result = make("ball", kind=kind, radius=radius, steps=4, control=control)(Edges().eval(), image, label)
     assert result.state is not None
     assert 0 < norm(result.state) <= radius * (1 + 1e-5)
     if kind == "voxel_shift":
@@ -78,8 +77,7 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
     image, model = torch.full((1, 1, *SHAPE), 0.5), Linear()
     attack = make("ball", kind="voxels", radius=0.5, steps=20, loss="ce", random_start=False)
     result = attack(model, image, torch.zeros_like(image, dtype=torch.long))
-    best = model.weight.detach() * 0.5 / model.weight.norm()
-    assert torch.allclose(result.adversarial - image, best, atol=2e-3)
+    assert torch.allclose(result.adversarial - image, model.weight.detach() * 0.5 / model.weight.norm(), atol=2e-3)
 
 
 def test_volumes_are_clamped_unless_the_network_clamps() -> None:
@@ -176,8 +174,7 @@ class Graded(nn.Module):
         flat = torch.full(SHAPE, 0.5)
         changes = {"dct_bands": 0.1 * slow, "fourier_shift": 0.3 * wave, "voxel_shift": 0.3 * wave}
         self.image = (flat + changes.get(kind, 0))[None, None]
-        layout = CHANGES[kind].layout((1, *SHAPE))
-        self.direction = torch.zeros(1, *layout)
+        self.direction = torch.zeros(1, *CHANGES[kind].layout((1, *SHAPE)))
         if kind.endswith("_shift"):
             self.direction[0, 0] = 1
         else:

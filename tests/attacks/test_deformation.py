@@ -143,16 +143,14 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     attack = deformation(max_mm=2.0, control=control, steps=10, keep="last")
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
-    still = attack.field(IMAGES).still
-    moved = (places - still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
+    moved = (places - attack.field(IMAGES).still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
     assert 0.5 < float(moved.norm(dim=0).max()) <= 2.0
     assert attack.least_jacobian(IMAGES, result.state) >= 0.5
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     attack, model = deformation(loss="ce"), Linear(WEIGHTS)
-    labels = torch.zeros_like(LABELS)
-    task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3))
+    task = Task("deformation", model, IMAGES, torch.zeros_like(LABELS), targeted=False, generator=generators(3))
     task.aim("ce", None, None)
     space = attack.space(IMAGES)
     point = space.project(space.centre + 0.4 * torch.randn(space.centre.shape, generator=generators(5)[0]).double())
@@ -182,8 +180,7 @@ def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
     image, label = ball()
     attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
     result = attack(Threshold(8), image, label, generator=generators(2))
-    weights = 1 + sum(attack.field(image).invariants(result.state))
-    moved = float((result.labels[:, 0] * weights).sum())
+    moved = float((result.labels[:, 0] * (1 + sum(attack.field(image).invariants(result.state)))).sum())
     assert not torch.equal(result.labels, label)
     assert moved == pytest.approx(float(label.sum()), rel=0.05)
 
@@ -240,8 +237,7 @@ def test_a_field_outside_the_set_is_an_excess() -> None:
     assert attack.excess(IMAGES, attack.space(IMAGES).render(far), far) == pytest.approx(0.5)
     folded = torch.zeros_like(far)
     folded[0, 0, ::2] = 20
-    folding = deformation(max_mm=0.4)
-    least = folding.least_jacobian(IMAGES, folded / 20)
+    least = deformation(max_mm=0.4).least_jacobian(IMAGES, folded / 20)
     tight = deformation(max_mm=0.4, min_jacobian=min(0.99, least + 0.1))
     made = tight.space(IMAGES).render(folded / 20)
     assert tight.excess(IMAGES, made, folded / 20) == pytest.approx(tight.min_jacobian - least)

@@ -183,8 +183,7 @@ def test_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
     lambdas = [0, 1 / 6, 2 / 6, 0, 1 / 6, 2 / 6, 0, 1 / 8, 2 / 8, 3 / 8]
     for loss, share, logits in zip(result.losses, lambdas, looked, strict=True):
         ce = nn.functional.cross_entropy(logits, labels[:, 0], reduction="none")
-        right = logits.argmax(1) == labels[:, 0]
-        expected = torch.where(right, (1 - share) * ce, share * ce).flatten(1).mean(1)
+        expected = torch.where(logits.argmax(1) == labels[:, 0], (1 - share) * ce, share * ce).flatten(1).mean(1)
         assert torch.allclose(loss, expected, atol=1e-6)
 
 

@@ -155,8 +155,7 @@ def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int,
     h, w, d = shape
     for i, j, k in itertools.product(range(h), range(w), range(d // 2 + 1)):
         steps = ((min(i, h - i), h), (min(j, w - j), w), (k, d))
-        expected = min(max(2 * step * count // side for step, side in steps), count - 1)
-        assert numbers[i, j, k] == expected
+        assert numbers[i, j, k] == min(max(2 * step * count // side for step, side in steps), count - 1)
 
 
 def test_frequencies_that_a_volume_lacks_stay_zero() -> None:

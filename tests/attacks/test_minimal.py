@@ -42,8 +42,7 @@ def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: d
     images = torch.full_like(weights, 0.5)
     network = Linear(weights, 0.5)
     dual = weights.abs().sum() if given.get("norm") == "linf" else weights.norm() * weights.numel() ** 0.5
-    loss = {"loss": "margin"} if name == "fmn" else {}
-    attack = make(name, steps=120, step_size=0.05, **given, **loss)
+    attack = make(name, steps=120, step_size=0.05, **given, **{"loss": "margin"} if name == "fmn" else {})
     result = attack(network, images, torch.ones_like(images).long())
     assert 0.5 / float(dual) <= float(result.state) + 1e-12
     assert float(result.state) == pytest.approx(0.5 / float(dual), rel=0.01)
@@ -93,8 +92,7 @@ def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: 
     assert bool(result.state.isinf().all())
     model = Net().double()
     assert bool((mean_dice(model(result.adversarial), labels, None) <= mean_dice(model(images), labels, None)).all())
-    stuck = attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given)
-    assert bool(stuck.adversarial.isfinite().all())
+    assert bool(attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given).adversarial.isfinite().all())
 
 
 def test_minimal_changes_refuse_wrong_parameters() -> None:

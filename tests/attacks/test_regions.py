@@ -79,8 +79,7 @@ def test_organs_are_regions() -> None:
 )
 def test_targets_of_regions(rule: str | tuple[str | int, ...], expected: list[int]) -> None:
     images = torch.tensor([0.1, 0.5, 0.8]).reshape(1, 1, 1, 1, 3)
-    target = target_map(rule, labelled(images), Regions()(images), "sigmoid")
-    assert target.flatten().tolist() == expected
+    assert target_map(rule, labelled(images), Regions()(images), "sigmoid").flatten().tolist() == expected
 
 
 def test_a_target_is_approached() -> None:

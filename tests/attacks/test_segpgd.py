@@ -16,8 +16,7 @@ BOTH = pytest.mark.parametrize("name", ["segpgd", "cospgd"])
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, **parameters: Any) -> AttackResult:
     """Without a random start, in a ball that is wide enough."""
-    chosen = {"eps": 0.5, "step_size": 0.01, "random_start": False} | parameters
-    return make(name, **chosen)(model, images, labels)
+    return make(name, **{"eps": 0.5, "step_size": 0.01, "random_start": False} | parameters)(model, images, labels)
 
 
 def terms(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

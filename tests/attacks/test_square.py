@@ -37,8 +37,7 @@ def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 def test_share_is_halved_as_in_the_authors_code() -> None:
-    ends = (-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999)
-    for halvings, (before, last) in enumerate(pairwise(ends)):
+    for halvings, (before, last) in enumerate(pairwise((-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999))):
         assert share(0.8, before + 1, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
     assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == [0.8 / n for n in (1, 4, 4, 8, 512)]
 
@@ -67,8 +66,7 @@ def test_first_query_has_stripes_along_the_first_axis() -> None:
     change = torch.where(inside, model.volumes[0] - images, torch.nan)
     assert torch.allclose(change[inside].abs(), torch.tensor(0.1))
     up = change.nan_to_num(-1).amax(dim=2) > 0
-    down = change.nan_to_num(1).amin(dim=2) < 0
-    assert not bool((up & down).any())
+    assert not bool((up & (change.nan_to_num(1).amin(dim=2) < 0)).any())
     assert 0 < float(up.double().mean()) < 1
 
 
@@ -110,8 +108,7 @@ def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
     for before, asked in zip(model.volumes[0][:, 0], model.volumes[1][:, 0], strict=True):
         changed = (asked != before).nonzero()
         first = changed.amin(0)
-        assert (changed.amax(0) - first + 1).tolist() == [6, 6, 4]
-        assert len(changed) == 6 * 6 * 4
+        assert ((changed.amax(0) - first + 1).tolist(), len(changed)) == ([6, 6, 4], 6 * 6 * 4)
         places.add(tuple(first.tolist()))
     assert len(places) > 1
 

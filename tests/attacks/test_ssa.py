@@ -57,10 +57,8 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
     net = Net().double()
     for volume in list(model.volumes):
         point = volume.clone().requires_grad_()
-        loss = dice_ce(net(point), labels).sum()
-        gradients.append(torch.autograd.grad(loss, point)[0])
-    expected = images + 0.05 * torch.stack(gradients).sum(dim=0).sign()
-    assert torch.allclose(result.adversarial, expected, atol=1e-12)
+        gradients.append(torch.autograd.grad(dice_ce(net(point), labels).sum(), point)[0])
+    assert torch.allclose(result.adversarial, images + 0.05 * torch.stack(gradients).sum(dim=0).sign(), atol=1e-12)
     assert result.losses.shape == (3, 1)
 
 
@@ -70,8 +68,7 @@ def test_draws_are_those_of_the_samples_generators_in_order(name: str) -> None:
     images, labels = volumes(1, (8, 8, 4))
     generator = torch.Generator().manual_seed(3)
     given = draws(name, images, 2, 2)
-    pairs = [(i, n) for i in range(2) for n in range(2)]
-    for i, n in pairs:
+    for i, n in [(i, n) for i in range(2) for n in range(2)]:
         for key, sampler in (("gauss", torch.randn), ("unif", torch.rand)):
             given[key][i, n] = sampler(given[key].shape[2:], generator=generator)
     attack = make(name, **(SMALL | {"steps": 2, "num_spectra": 2}))

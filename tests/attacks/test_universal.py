@@ -26,8 +26,7 @@ def universal(**parameters: Any) -> Universal:
 
 def cases(count: int, shape: Shape = WINDOW, seed: int = 0, channels: int = 1) -> Cases:
     """Noise, and what the small network predicts on it: it is right everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, channels, *shape, generator=generator)
+    images = torch.rand(count, channels, *shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         labels = Net()(images[:, :1]).argmax(1, keepdim=True)
     return list(zip(images, labels, strict=True))

@@ -266,8 +266,7 @@ def test_missing_organs_and_clean_failures_are_reported() -> None:
     mostly = finding("background", own, classes=classes_of(own, (0.9, 0.05, 0.05), (9, 9, 9)))
     assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
     assert "a total failure would still score about 33" in mostly.sentence
-    hardly = finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9)))
-    assert hardly.verdict == "holds"
+    assert finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9))).verdict == "holds"
     own[0]["hd95_undefined_classes"], own[2]["dsc_foreground_clean"] = 1, 0.2
     one = finding("hd95", own)
     assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)

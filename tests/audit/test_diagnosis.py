@@ -243,8 +243,7 @@ def test_a_mistake_is_one_line(
     (tmp_path / "text.pt").write_text("no weights")
     places = {"text": tmp_path / "text.pt", "own": own}
     if job and job["models"][0]["checkpoint"] == "{own}":
-        broken = {**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}
-        job = {**job, "models": [broken]}
+        job = {**job, "models": [{**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}]}
     with pytest.raises(UserError) as caught:
         said(checkpoint.format(**places) if checkpoint else None, job)
     assert expected in str(caught.value)

@@ -162,8 +162,7 @@ def file_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entry = {"arch": "unet", "args": ARGS, "checkpoint": "random", "roi": ROI}
     models = [{"name": "a", **entry}, {"name": "b", **entry, "preprocess": {"spacing": [2.5, 2.5, 2.5]}}]
     changes = {"datasets": [data], "models": models, "targets": "all", "save_adversarial": "nifti", "score_on": "file"}
-    attack = {"name": "fgsm", "eps": "64/255"}
-    execute(job(**changes, attacks=[attack], metrics=["dsc", "hd95", "assd"]), root / "out")
+    execute(job(**changes, attacks=[{"name": "fgsm", "eps": "64/255"}], metrics=["dsc", "hd95", "assd"]), root / "out")
     return root / "out"
 
 

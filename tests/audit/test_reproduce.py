@@ -175,8 +175,7 @@ def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypa
     save_weights(tmp_path / WEIGHTS, seed=2)
     (report,) = all_of(tmp_path / "out")
     assert (report.verdict, report.comparison) == ("different", None)
-    named = r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)"
-    assert re.search(named, report.reason)
+    assert re.search(r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)", report.reason)
 
 
 def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +213,7 @@ def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
 def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_path: Path) -> None:
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
-    grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
-    runner.rescore(grid, str(grid_copy), Console(file=io.StringIO()))
+    runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
     before = contents(grid_copy)
     reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
     assert [each.verdict for each in reports] == ["equal"] * 8

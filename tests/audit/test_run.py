@@ -153,8 +153,7 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
-    assert rows(root_of(out)) == before
-    assert probe_files.read(out, Gradients) == gradients
+    assert (rows(root_of(out)), probe_files.read(out, Gradients)) == (before, gradients)
 
 
 @pytest.mark.integration
@@ -238,8 +237,7 @@ def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     stored = {cell.cell_id for cell in expanded(SMALL)[1].cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (tmp_path, True)):
-        cells = planned(place, 3, attacks=ATTACKS).grid.cells
-        assert bool(stored & {cell.cell_id for cell in cells}) == is_there
+        assert bool(stored & {cell.cell_id for cell in planned(place, 3, attacks=ATTACKS).grid.cells}) == is_there
 
 
 def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
@@ -343,8 +341,7 @@ def looked_at(place: str) -> set[tuple[str, ...]]:
 def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
     """A naive attacker sees one draw, and the same gradient twice, which hides the defence."""
     defence = {"name": "randomized_smoothing", "sigma": 0.2, "eot": 2, "samples": 1, "selection_samples": 1}
-    models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
-    _, grid = expanded(job(models=models))
+    _, grid = expanded(job(models=[{**job()["models"][0], "defence": defence, "adaptive": adaptive}]))
     (cell, *_) = grid.cells
     with trusting():
         model = load(cell.source, torch.device("cpu"))

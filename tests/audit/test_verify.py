@@ -87,8 +87,7 @@ def test_a_torn_file_is_named(grid_copy: Path) -> None:
 
 
 def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
-    table = pq.read_table(file_of(grid_copy))
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
+    pq.write_table(pq.read_table(file_of(grid_copy)).replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
     with pytest.raises(UserError, match="expected results of schema version 2, got 3, written by a newer freqbench"):
         verify(Store(str(grid_copy)))
 

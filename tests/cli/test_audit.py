@@ -84,8 +84,7 @@ def test_run_computes_what_is_missing_and_shows_it(
     audited_store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(computing, "QUERIES", 10)
-    path = write(tmp_path, small())
-    options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
+    options = ("--job", write(tmp_path, small()), "--cases", "1", "--eps", "0.1", "--engine", "serial")
     code, out, _ = bench("audit", audited_store, "--run", *options)
     assert code == 0
     assert "window passes" in out

@@ -40,8 +40,7 @@ def job(root: Path, **keys: Any) -> str:
 
 
 def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
-    voxels = nibabel.load(root / path).get_fdata()
-    downloads.put(root / path, change(voxels).astype("float32"))
+    downloads.put(root / path, change(nibabel.load(root / path).get_fdata()).astype("float32"))
 
 
 def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
@@ -98,8 +97,7 @@ def test_plan_counts_on_a_window_that_a_usual_unet_refuses(bench: Bench, tmp_pat
 
 
 def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    err = refused(bench, "run", JOB)
-    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in err
+    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in refused(bench, "run", JOB)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -222,8 +222,7 @@ MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.
 
 @pytest.mark.integration
 def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, bench: Bench) -> None:
-    content = small(**MATCHED, **SAVED)
-    path, out = write(tmp_path, content), tmp_path / "out"
+    path, out = write(tmp_path, small(**MATCHED, **SAVED)), tmp_path / "out"
     code, said, _ = bench("plan", path, "--out", str(out))
     assert (code, out.exists()) == (0, False)
     assert said.startswith("2 of 2 budgets are not known yet: run finds them before anything else\n")

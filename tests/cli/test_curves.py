@@ -52,8 +52,7 @@ def test_search_has_a_curve_by_queries_and_step_sizes_by_steps(tmp_path: Path, b
 
 def test_a_job_without_steps_or_queries_is_refused(small_store: Path, bench: Bench) -> None:
     expected = "expected one that follows a gradient in steps or searches by queries, got fgsm: add one"
-    said = refused(bench, "audit", str(small_store), "--converge")
-    assert said == f"error: {small_store}: attacks: {expected}\n"
+    assert refused(bench, "audit", str(small_store), "--converge") == f"error: {small_store}: attacks: {expected}\n"
 
 
 def content(**changes: Any) -> dict[str, Any]:

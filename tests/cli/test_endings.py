@@ -58,8 +58,7 @@ print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 def test_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     for name, text in WRONG.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    done = python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG]))
-    said, imported = json.loads(done.stdout)
+    said, imported = json.loads(python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG])).stdout)
     assert set(said) == {f"{name}.yaml" for name in WRONG}
     assert imported == []
 
@@ -270,8 +269,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     code, _, err = bench("report", "--open", out)
     assert (code, f"{out}/report.html: expected a page, found none" in err) == (2, True)
-    path = write(tmp_path, small(metrics=["dsc"]))
-    assert bench("run", path, "--out", out, "--engine", "serial")[0] == 0
+    assert bench("run", write(tmp_path, small(metrics=["dsc"])), "--out", out, "--engine", "serial")[0] == 0
     code, said, _ = bench("report", "--open", out)
     assert code == 0
     file = Path(said.strip().removeprefix("opened: "))

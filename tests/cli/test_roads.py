@@ -103,8 +103,7 @@ def test_init_finds_network_s_own_clean_prediction_at_first_try(name: str, tmp_p
     code, said, err = bench("init", str(job), *options, *(("--arch", "swin_unetr") if name == "swin" else ()))
     assert (code, err) == (0, "")
     assert "proven by its own predictions of 2 cases" in said
-    content = yaml.safe_load(job.read_text())
-    assert share_of(content, tmp_path / "unseen") >= witness.PROVEN
+    assert share_of(yaml.safe_load(job.read_text()), tmp_path / "unseen") >= witness.PROVEN
     assert " # matched by its predictions, " in job.read_text() or name == "nnunet"
 
 
@@ -194,8 +193,7 @@ def test_doctor_finds_settings_of_network_on_dataset_class_in_hu(tmp_path: Path,
     code, said, err = bench("doctor", "--job", str(job), "--checkpoint", "unet")
     assert (code, "intensit" in err) == (2, True)  # of the job as it is
     lines = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model line:")]
-    settings = {key: value for line in lines for key, value in yaml.safe_load(line).items()}
-    content["models"][0] |= settings
+    content["models"][0] |= {key: value for line in lines for key, value in yaml.safe_load(line).items()}
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("run", str(job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert (code, "proven by its own predictions of 1 case" in said + err) == (0, True)

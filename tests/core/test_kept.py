@@ -30,12 +30,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(params=("process", *ON_DISK))
 def begin(request: pytest.FixtureRequest, tmp_path: Path) -> Begin:
     """Begins as another process does: what one holds, the next does not, but files are there."""
-    place = {"process": "", "node": "volumes/{key}.safetensors", "store": "{of}.safetensors"}[request.param]
     kept = Kept[Tensor](
         name="tensor",
         depends=("of", "libraries"),
         most=1000 if request.param == "process" else 0,
-        place=place,
+        place={"process": "", "node": "volumes/{key}.safetensors", "store": "{of}.safetensors"}[request.param],
         pack=lambda tensor: ({"sum": float(tensor.sum())}, {"x": tensor}),
         unpack=lambda facts, tensors: tensors["x"] if facts["sum"] == tensors["x"].sum() else pytest.fail("wrong"),
     )

@@ -103,8 +103,7 @@ def totalsegmentator(root: Path, splits: dict[str, str]) -> None:
     for seed, case in enumerate(splits):
         image, label = volume(seed)
         put(root / case / "ct.nii.gz", image)
-        masks = {"spleen": label == 1, "liver": label > 0, "aorta": label > 2}
-        for structure, mask in masks.items():
+        for structure, mask in {"spleen": label == 1, "liver": label > 0, "aorta": label > 2}.items():
             put(root / case / f"segmentations/{structure}.nii.gz", mask.astype(np.uint8))
     rows = ["image_id;age;split", *(f"{case};40;{split}" for case, split in splits.items())]
     (root / "meta.csv").write_text("\ufeff" + "\n".join(rows) + "\n", encoding="utf-8")

@@ -236,8 +236,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     layout = recognise(str(tmp_path), with_labels=True)
     assert layout.loader == "dicom"
     assert layout.problems == ()
-    dataset = made(**layout.entry)
-    assert len(dataset.classes) == 3
+    assert len(made(**layout.entry).classes) == 3
     (tmp_path / "labels/a.dcm").unlink()
     assert recognise(str(tmp_path)).entry["reference"] == "prediction"
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
@@ -293,8 +292,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     assert (case.name, case.class_names) == ("a", ("background", *LABELS))
     with pytest.warns(UserWarning, match="the most slices"):
         assert fb.Case.from_file(folder, **window).reference == "prediction"
-    shorter = fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window)
-    assert shorter.image.shape == (1, 12, 10, 6)
+    assert fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window).image.shape == (1, 12, 10, 6)
 
 
 @pytest.mark.parametrize(

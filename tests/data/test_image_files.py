@@ -200,8 +200,7 @@ def _laid_out(root: Path, suffix: str) -> dict[str, Layout]:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suffix: str) -> None:
-    layouts = _laid_out(tmp_path, suffix)
-    for loader, layout in layouts.items():
+    for loader, layout in _laid_out(tmp_path, suffix).items():
         assert (layout.loader, layout.problems) == (loader, ())
         keys = {"labels": 3} if loader == "images" else {}
         dataset = build_dataset({**layout.entry, **keys}, where="job.yaml")
@@ -221,8 +220,7 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     dataset = made("images", root=root, reference="prediction", labels=2)
     (ref,) = dataset.refs()
     assert np.array_equal(dataset.native(ref).image[0], volume()[0])
-    local = made("images", root=str(tmp_path), reference="prediction", labels=2)
-    assert local.refs()[0].fingerprint == ref.fingerprint
+    assert made("images", root=str(tmp_path), reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
 
 
 @pytest.mark.parametrize(

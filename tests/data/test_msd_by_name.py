@@ -111,8 +111,7 @@ def left(cache: Path) -> list[str]:
     "task", ["Task04_Hippocampus", "task04_hippocampus", 4, "4", "04", "hippocampus", "Hippocampus"]
 )
 def test_a_task_is_called_by_folder_number_or_bare_name(task: object) -> None:
-    dataset = MSD(name="x", root=".", task=task)
-    assert dataset.task == TASK
+    assert MSD(name="x", root=".", task=task).task == TASK
 
 
 def test_archive_is_fetched_once_and_then_needs_no_server(mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +119,7 @@ def test_archive_is_fetched_once_and_then_needs_no_server(mirrors: Mirrors, monk
     msd._fetch_task.cache_clear()  # as another process has it
     monkeypatch.setattr(msd, "MIRRORS", ("http://127.0.0.1:9",))
     assert [cases(split=split) for split in ("validation", "reported", "test")] == [["h_2"], ["h_3"], ["h_4"]]
-    dataset = hippocampus(split="test")
-    assert Path(dataset._root(), FILES[0]).read_bytes() == (mirrors.task / FILES[0]).read_bytes()
+    assert Path(hippocampus(split="test")._root(), FILES[0]).read_bytes() == (mirrors.task / FILES[0]).read_bytes()
     assert mirrors.asked == ["first"]
 
 

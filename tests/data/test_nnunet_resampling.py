@@ -91,8 +91,7 @@ def test_the_affine_says_where_the_voxels_are() -> None:
         np.tensordot(affine, indices, 1)[:3],
         strict=True,
     ):
-        resized = _resized(ramp, shape, order=1)
-        assert world[inside] == pytest.approx(resized[inside], abs=1e-9)
+        assert world[inside] == pytest.approx(_resized(ramp, shape, order=1)[inside], abs=1e-9)
 
 
 ANISOTROPIC = np.array([[0, 1.0, 0, 4], [0, 0, -1.5, 5], [5.0, 0, 0, 6], [0, 0, 0, 1]])
@@ -114,8 +113,7 @@ def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     shape = (round(8 / 0.8), round(6 * 1.5 / 1.1), 8 * 3)
     expected = _plane_by_plane(np.clip((box - low) / (high - low), 0, 1).astype(np.float32), shape)
     assert case.image[0].numpy() == pytest.approx(expected, abs=2e-6)
-    assert case.native_ranges[0] == pytest.approx((low, high), rel=1e-6)
-    assert case.label.shape == case.image.shape
+    assert (case.native_ranges[0], case.label.shape) == (pytest.approx((low, high), rel=1e-6), case.image.shape)
     assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
     assert case.spacing == pytest.approx((8 / 10, 6 * 1.5 / 8, 5 / 3))
     organ = np.argwhere(case.label[0].numpy() == 1).mean(0)

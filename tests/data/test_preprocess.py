@@ -96,15 +96,13 @@ def test_native_range_is_the_volumes_own(
 def test_crop_keeps_the_box_of_positive_voxels(folder: Folder) -> None:
     case = _first(folder, intensity="minmax")
     assert case.image.shape == case.label.shape == (1, 8, 8, 6)
-    assert case.affine[:3, 3].tolist() == [2, 1, 1]
-    assert case.ref.shape == SHAPE
+    assert (case.affine[:3, 3].tolist(), case.ref.shape) == ([2, 1, 1], SHAPE)
 
 
 def test_original_spacing_is_in_the_files_axis_order(folder: Folder) -> None:
     folder.write("a", *volume(), GRIDS["SRA"])
     case = _first(folder)
-    assert case.original_spacing == pytest.approx((3, 1, 2))
-    assert case.spacing == pytest.approx((1, 2, 3))
+    assert (case.original_spacing, case.spacing) == (pytest.approx((3, 1, 2)), pytest.approx((1, 2, 3)))
 
 
 def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:

@@ -214,8 +214,7 @@ def test_a_pattern_of_one_rater_reads_the_scans_alone(tmp_path: Path) -> None:
 
 def test_agreement_has_one_case_a_scan(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz")
-    dataset = made("pairs", root=str(tmp_path), reference="prediction", **KEYS)
-    assert [ref.case_id for ref in dataset.refs()] == [*CASES]
+    assert [ref.case_id for ref in made("pairs", root=str(tmp_path), reference="prediction", **KEYS).refs()] == [*CASES]
 
 
 def test_names_of_raters_with_values_of_scans_are_scans(tmp_path: Path) -> None:

@@ -173,8 +173,7 @@ def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch:
     for _ in range(2):
         for ref in dataset.refs():
             dataset.load(ref)
-    assert len(stacked) == 3
-    assert len(scanned) == len([*(tmp_path / "images").rglob("*.dcm")])
+    assert (len(stacked), len(scanned)) == (3, len([*(tmp_path / "images").rglob("*.dcm")]))
 
 
 @pytest.mark.integration

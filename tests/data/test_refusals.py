@@ -186,8 +186,7 @@ def _voxel(path: str, value: float) -> Spoil:
 
 
 def _short(folder: Folder) -> None:
-    whole = gzip.decompress((folder.root / IMAGE).read_bytes())
-    (folder.root / "imagesTr/b.nii").write_bytes(whole[:-100])
+    (folder.root / "imagesTr/b.nii").write_bytes(gzip.decompress((folder.root / IMAGE).read_bytes())[:-100])
     folder.listed["validation"][1]["image"] = "imagesTr/b.nii"
     folder.list()
 

@@ -172,8 +172,7 @@ def two() -> Case:
 def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
     summing: SegmentationModel, two: Case, scope: str, channels: tuple[int, ...] | None, reach: float
 ) -> None:
-    attack = make("fgsm", eps=0.1, channels=channels, scope=scope)
-    attacked = attack_case(attack, summing, two, None, 3)
+    attacked = attack_case(make("fgsm", eps=0.1, channels=channels, scope=scope), summing, two, None, 3)
     total, clean = attacked.adversarial.sum(0), two.image.sum(0)
     assert torch.equal((total > 1) != (clean > 1), (clean - 1).abs() < reach)
     assert torch.equal(attacked.adversarial[0], two.image[0]) == (channels is not None)

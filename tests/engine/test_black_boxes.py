@@ -65,8 +65,7 @@ def test_failing_command_costs_its_own_row_alone(tmp_path: Path) -> None:
     columns = ("target_model", "status", "dsc", "hd95", "error")
 
     def rows() -> list[dict[str, Any]]:
-        stored = Store(str(tmp_path / "out")).records(columns).to_pylist()
-        return sorted(stored, key=lambda row: row["target_model"])
+        return sorted(Store(str(tmp_path / "out")).records(columns).to_pylist(), key=lambda row: row["target_model"])
 
     first = execute(content, tmp_path / "out")
     lost, kept = rows()

@@ -43,8 +43,7 @@ def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
-    job = yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8"))
-    cells = expanded(job)[1].cells
+    cells = expanded(yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8")))[1].cells
     kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
     assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()
     assert {cell.attack.threat_model for cell in cells} > {"corruption", "linf"}

@@ -95,8 +95,7 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
 
 def plan_of(checkpoint: str, **keys: Any) -> Plan:
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": None, **keys}
-    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
-    return make_plan(expanded(small(models=[entry], datasets=phantoms))[1], {})
+    return make_plan(expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}]))[1], {})
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:

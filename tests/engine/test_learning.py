@@ -60,8 +60,7 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: str) -> None:
     """Saved volumes tell, as nothing was clamped; the null row's has the same size everywhere."""
-    content = small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti")
-    execute(content, tmp_path)
+    execute(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti"), tmp_path)
     changes, free = [], []
     for folder in sorted(path.parent for path in tmp_path.glob("volumes/*/*/attack.json")):
         clean, made = (nibabel.load(folder / f"{name}.nii.gz").get_fdata() for name in ("clean", "adversarial"))
@@ -128,8 +127,7 @@ def test_volume_of_windows_teaches_its_predictions_loss() -> None:
     case = case_of(image, (image > 0.5).long())
     attack = make("universal", eps=0.1, steps=2, learn_cases=1)
     learned = learning.learn(attack, model, [lambda: case], None, windows=2)
-    expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
-    assert torch.equal(learned, expected)
+    assert torch.equal(learned, attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi))
     alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
     asked = list[bool]()
     model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))

@@ -71,8 +71,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
-    content = small({**entry, "match": match}, datasets=[PHANTOM])
-    grid, (line,) = matching(content, tmp_path)
+    grid, (line,) = matching(small({**entry, "match": match}, datasets=[PHANTOM]), tmp_path)
     assert len(grid.cells) == 1
     distance = mean_distance(grid, 0, match["metric"])
     if match["metric"] == "ssim_body":
@@ -309,8 +308,7 @@ def test_ripples_do_not_lead_astray() -> None:
     def rippled(b: float) -> float:
         return 90 * b * (1 + 0.1 * math.sin(40 * math.log(b)))
 
-    best = search(rippled, 3.0, 2**-12, 1.0)
-    assert rippled(best.budget) == pytest.approx(3.0, rel=0.011)
+    assert rippled(search(rippled, 3.0, 2**-12, 1.0).budget) == pytest.approx(3.0, rel=0.011)
 
 
 @pytest.mark.parametrize(

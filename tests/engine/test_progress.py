@@ -118,8 +118,7 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
                 time_left.advance((str(facts[0]), "case"), facts[1], now)
             elif kind == "end":
                 record = {"cell_id": str(facts[0]), "case_key": "case", "attack_seconds": facts[1]}
-                outcome = Outcome(records=(record,), class_records=(), device_seconds=facts[1] + facts[2])
-                time_left.end(outcome, now)
+                time_left.end(Outcome(records=(record,), class_records=(), device_seconds=facts[1] + facts[2]), now)
             else:
                 stored += facts[0]
         if tenths % 10 == 0:
@@ -195,8 +194,7 @@ def test_estimate_three_times_too_long_is_put_right_in_minute(at: list[float]) -
 
 def test_slow_scoring_makes_attacks_no_longer(at: list[float]) -> None:
     """Scoring takes 40 seconds instead of 10, an attack a second a pass, and half of the units are left."""
-    budgets = [0.001 * number for number in range(1, 41)]
-    shown, units, said = shown_of(1, budgets)
+    shown, units, said = shown_of(1, [0.001 * number for number in range(1, 41)])
     for unit in units[:20]:
         shown.advance(unit, 1)
         at[0] += unit.passes + 40
@@ -220,8 +218,7 @@ def test_unit_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
 def test_learning_counts_as_attack_and_not_as_scoring(at: list[float]) -> None:
     """A universal attack learned for 500 seconds, then scored as was estimated."""
     said = io.StringIO()
-    universal = {"name": "universal", **EXAMPLES["universal"]}
-    plan = make_plan(expanded(small(attacks=[universal]))[1], {})
+    plan = make_plan(expanded(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}]))[1], {})
     (unit,) = plan.units
     costs = Costs(attack={place(unit): 500.0}, scoring={place(unit): 10.0}, basis="")
     shown = RunProgress(plan, Console(file=said, width=120), costs)

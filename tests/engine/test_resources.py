@@ -60,8 +60,7 @@ def test_workers_of_one_machine(machine: dict[str, Any], workers: int, threads: 
 
 def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
     assert pool(16, gpus=1, gpus_per_worker=0.25).memory_share == 0.25
-    assert pool(16, gpus=4, gpus_per_worker=2).memory_share == 1
-    assert pool(16).memory_share == 1
+    assert (pool(16, gpus=4, gpus_per_worker=2).memory_share, pool(16).memory_share) == (1, 1)
 
 
 def test_machines_of_a_cluster_add_up() -> None:
@@ -103,13 +102,11 @@ BIG, BARE, HEAD = (Node(cores=c, gpus=g, memory=64 * GIB) for c, g in ((8, 2), (
 
 
 def test_joining_machines_add_room_leaving_take_it() -> None:
-    assert now_there_is_room([BARE, BARE], [BARE] * 3) == 6
-    assert now_there_is_room([BARE, BARE], [BARE]) == 2
+    assert (now_there_is_room([BARE, BARE], [BARE] * 3), now_there_is_room([BARE, BARE], [BARE])) == (6, 2)
     assert now_there_is_room([BIG], [BIG, BIG]) == 4
     assert now_there_is_room([BIG, BARE], [BARE]) == 0, "they need a GPU"
     assert now_there_is_room([BARE], [BARE, BIG]) == 6, "they need none"
-    few = Node(cores=3, gpus=2, memory=64 * GIB)
-    assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
+    assert now_there_is_room([BIG], [BIG, Node(cores=3, gpus=2, memory=64 * GIB)]) == 2, "four cores a worker"
     assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3, "as the job says"
 
 

@@ -61,8 +61,7 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     files = storage.list_files(str(tmp_path / "runs"), ".json")
     summary = execute(small(**TWO), tmp_path)
     assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
-    assert rows(tmp_path) == before
-    assert storage.list_files(str(tmp_path / "runs"), ".json") == files
+    assert (rows(tmp_path), storage.list_files(str(tmp_path / "runs"), ".json")) == (before, files)
 
 
 def removed(out: Path) -> None:
@@ -108,8 +107,7 @@ def test_vanished_rows_are_missed_and_computed_again(
     assert lost == (3 if vanish in (removed, replaced) else 1)
     expected = f"expected the 5 records that were stored by now, got {lost} fewer: their files were removed or replaced"
     assert str(caught.value) == f"{out}: {expected} while this ran: the same command computes them anew"
-    assert execute(whole, out).num_new == lost
-    assert len(rows(out)) == 5
+    assert (execute(whole, out).num_new, len(rows(out))) == (lost, 5)
 
 
 def test_files_that_another_run_merged_are_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +175,7 @@ def test_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (run["status"], run["records"]) == ("interrupted", 8)
     second = execute(JOB, tmp_path)
     assert (second.num_done, second.num_new, second.interrupted) == (8, 4, False)
-    assert rows(tmp_path) == rows(whole[0])
-    assert class_rows(tmp_path) == class_rows(whole[0])
+    assert (rows(tmp_path), class_rows(tmp_path)) == (rows(whole[0]), class_rows(whole[0]))
 
 
 def test_dying_run_stores_what_was_ready_and_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +204,7 @@ def test_runs_file_names_functions_of_long_attacks_by_window(
     for name, value in {"KINDS": ["cpu"], "FORMS": {}, "WORTH": worth, "_compile": lambda plain: plain}.items():
         monkeypatch.setattr(compiled, name, value)
     compiled.form_of.cache_clear()
-    attack = {"name": "pgd", "eps": "8/255", "steps": 2, "scope": scope}
-    execute(small(attacks=[attack], metrics=["dsc"]), tmp_path)
+    execute(small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2, "scope": scope}], metrics=["dsc"]), tmp_path)
     compiled.form_of.cache_clear()
     assert Store(str(tmp_path)).runs()[-1]["compiled"] == ({"losses.dice_ce": "compiled"} if named else {})
 
@@ -269,8 +265,7 @@ def test_a_store_may_be_the_uri_of_a_folder(tmp_path: Path) -> None:
     execute(small(**TWO, save_adversarial="nifti"), out)
     assert execute(small(**TWO), out).num_done == 2
     execute(small(**TWO), tmp_path / "folder")
-    assert rows(out) == rows(tmp_path / "folder")
-    assert class_rows(out) == class_rows(tmp_path / "folder")
+    assert (rows(out), class_rows(out)) == (rows(tmp_path / "folder"), class_rows(tmp_path / "folder"))
 
 
 @pytest.fixture
@@ -291,8 +286,7 @@ def test_run_warns_before_adding_rows_to_another_release(tmp_path: Path, request
     for number, eps in enumerate(("4/255", "6/255", "8/255")):
         if number == 2:
             request.getfixturevalue("other_monai")
-        attacks = [{"name": "fgsm", "eps": ["2/255", eps]}]
-        execute(small(attacks=attacks), tmp_path / "out", said[number])
+        execute(small(attacks=[{"name": "fgsm", "eps": ["2/255", eps]}]), tmp_path / "out", said[number])
     first, second, third = (each.getvalue() for each in said)
     assert "several releases" not in first + second
     assert "1 row with monai 1.4.9" in third.partition("records stored")[0]
@@ -313,10 +307,9 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
         (tmp_path / "out/records" / path.name).write_bytes(path.read_bytes())
     said = io.StringIO()
     assert execute(small(**TWO), tmp_path / "out", said).num_done == 2
-    told = " ".join(said.getvalue().split())
     assert (
         "out: 1 of its records belong to another job or to an earlier version of this one: they stay and are not"
-        in told
+        in " ".join(said.getvalue().split())
     )
     store = Store(str(tmp_path / "out"))
     assert "1 record of another job, or of a former version of this one" in report([store], keys_of([store.job()]))

@@ -40,8 +40,7 @@ def load(path: Path) -> Any:
 
 
 def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
-    grid = further_targets(expanded(content)[0], names)
-    return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
+    return run.rescore(further_targets(expanded(content)[0], names), str(out), Console(file=said or io.StringIO()))
 
 
 def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
@@ -53,8 +52,7 @@ def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{name}.nii.gz" for name in FILES} | {
         "attack.json"
     }
-    assert len([*tmp_path.glob("volumes/*")]) == 1
-    assert execute(both, tmp_path).num_new == 0
+    assert (len([*tmp_path.glob("volumes/*")]), execute(both, tmp_path).num_new) == (1, 0)
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 
 
@@ -87,8 +85,7 @@ def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -
     execute(BOTH, tmp_path)
     score(BOTH, tmp_path, ["b"])
     scored = index_keys(Store(str(tmp_path)).job()["index"])
-    assert execute(BOTH, tmp_path).num_new == 0
-    assert index_keys(Store(str(tmp_path)).job()["index"]) == scored
+    assert (execute(BOTH, tmp_path).num_new, index_keys(Store(str(tmp_path)).job()["index"])) == (0, scored)
     assert len(scored) == len(Store(str(tmp_path)).records())
     assert score(BOTH, tmp_path, ["b"]).num_new == 0
 
@@ -109,9 +106,7 @@ def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
     execute(small(**{**ONE, "save_adversarial": "none"}), tmp_path)
     before = rows(tmp_path)
     assert not (tmp_path / "volumes").exists()
-    assert execute(small(**ONE), tmp_path).num_new == 2
-    assert len(saved(tmp_path)) == 2
-    assert rows(tmp_path) == before
+    assert (execute(small(**ONE), tmp_path).num_new, len(saved(tmp_path)), rows(tmp_path)) == (2, 2, before)
     assert execute(small(**ONE), tmp_path).num_new == 0
 
 

@@ -32,8 +32,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def adversarial(case: Case) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (case.image + 0.03 * torch.randn(case.image.shape, generator=generator)).clamp(0, 1)
+    return (case.image + 0.03 * torch.randn(case.image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +82,13 @@ def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
 def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
     label = case.label[0]
     scores, dice = score_overlap(pred, label, 6), metrics.dice(pred, label, 6)
-    assert scores.record["dsc"] == np.nanmean(dice)
-    assert scores.record["dsc_foreground"] == np.nanmean(dice[1:])
+    assert (scores.record["dsc"], scores.record["dsc_foreground"]) == (np.nanmean(dice), np.nanmean(dice[1:]))
     in_label, in_pred = ({k for k in range(6) if (volume == k).any()} for volume in (label, pred))
     assert scores.record["missed_classes"] == len(in_label - in_pred) == 1
     assert scores.record["hallucinated_classes"] == len(in_pred - in_label)
     for k, row in enumerate(scores.classes):
         assert row["dsc"] == pytest.approx(dice[k], nan_ok=True)
-        assert row["label_voxels"] == int((label == k).sum())
-        assert row["pred_voxels"] == int((pred == k).sum())
+        assert (row["label_voxels"], row["pred_voxels"]) == (int((label == k).sum()), int((pred == k).sum()))
 
 
 def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
@@ -168,8 +165,7 @@ def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
 
 
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, maps: LabelMaps) -> None:
-    label = case.label[0]
-    for scores in (score_overlap(pred, label, 6), score_shapes(maps, ("hd95",))):
+    for scores in (score_overlap(pred, case.label[0], 6), score_shapes(maps, ("hd95",))):
         clean = clean_columns(scores)
         assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
         for row, own in zip(clean.classes, scores.classes, strict=True):

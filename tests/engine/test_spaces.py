@@ -107,8 +107,7 @@ def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome
     clean = prepare(native, space_of(dataset, target))
     volume = prepare(attacked, space_of(dataset, target), clean=native).image
     assert volume.shape == clean.image.shape != case.image.shape
-    spec = next(cell.source for cell in grid.cells if cell.source.name == target)
-    model = models.load(spec, torch.device("cpu"))
+    model = models.load(next(cell.source for cell in grid.cells if cell.source.name == target), torch.device("cpu"))
     pred, pred_clean, label = models.predict(model, volume), models.predict(model, clean.image), clean.label[0]
     row = pair(both, source, target)
     assert row["dsc"] == np.nanmean(dice(pred, label, 3))
@@ -129,8 +128,7 @@ def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None
     case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
     row = pair(run_all(job_of(data, A, shifted)), "a", "b")
     cell = next(cell for cell in grid.cells if cell.source.name == "b")
-    model = models.load(cell.source, torch.device("cpu"))
-    pred = models.predict(model, case.image)
+    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
     expected = np.nanmean(hd95(pred, case.label[0], 3, spacing=(4.0, 4.0, 4.0))[1:])
     assert row["hd95_mm_clean"] == pytest.approx(expected, nan_ok=True)
     assert expected > 4
@@ -155,8 +153,7 @@ def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any])
     (cell,), ref = grid.cells, grid.cases["d"][0]
     case, native = cell.dataset.load(ref, cell.source.space), cell.dataset.native(ref)
     made = attacking.attack_case(cell.attack, models.load(cell.source, torch.device("cpu")), case, None, 1).adversarial
-    attacked = attacked_native(native, case, made, cell.source.space)
-    error = resampling_error(native, attacked, made, cell.source.space)
+    error = resampling_error(native, attacked_native(native, case, made, cell.source.space), made, cell.source.space)
     assert pair(run_all(job_of(data, own)), "a", "a")["resampling_error"] == error > 1e-3
     for alike in ({"models": [{**own, "transforms": [RANGE]}]}, {"score_on": "grid"}):
         assert pair(run_all(job_of(data, own, **alike)), "a", "a")["resampling_error"] is None
@@ -192,16 +189,13 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
 
 @pytest.mark.integration
 def test_spaces_score_saved_volumes(data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_source = job_of(data, A, B, **VOLUMES, targets="source")
-    execute(one_source, tmp_path / "scored")
+    execute(job_of(data, A, B, **VOLUMES, targets="source"), tmp_path / "scored")
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
-    grid = further_targets(stored, ["a", "b"])
-    run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    run.rescore(further_targets(stored, ["a", "b"]), str(tmp_path / "scored"), Console(file=io.StringIO()))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
-    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 4
+    assert (class_rows(tmp_path / "scored"), len(rows(tmp_path / "run"))) == (class_rows(tmp_path / "run"), 4)
 
 
 @pytest.mark.parametrize("scope", ["window", "volume"])

@@ -29,8 +29,7 @@ JOB = job(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc", "psnr"], resourc
 def prepared(number: int = 0) -> npt.NDArray[np.float32]:
     """A case of the job as networks see it, `[H, W, D]`."""
     _, grid = expanded(JOB)
-    image = grid.cells[0].dataset.load(grid.cases["phantom"][number]).image[0]
-    return image.numpy()
+    return grid.cells[0].dataset.load(grid.cases["phantom"][number]).image[0].numpy()
 
 
 def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
@@ -97,8 +96,7 @@ def test_other_volumes_are_another_cell_and_all_stay_in_report(tmp_path: Path) -
         bring(tmp_path)
     execute(JOB, tmp_path / "out")
     keys = index_keys(Store(str(tmp_path / "out")).job()["index"])
-    assert keys == set(rows(tmp_path / "out"))
-    assert len(keys) == 2 + 2 + 2 * 2 * 2
+    assert (keys, len(keys)) == (set(rows(tmp_path / "out")), 2 + 2 + 2 * 2 * 2)
     assert len({row["cell_id"] for row in records(tmp_path) if row["attack"] == "imported"}) == 2
 
 

@@ -53,8 +53,7 @@ def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
         shape = (arrays["grad_sign"][0] if "grad_sign" in arrays else arrays["perturbation"]).shape
         low, high = 1 - params["rho"], 1 + params["rho"]
         arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
-    inputs_there = (torch.from_numpy(each).to(device) for each in (images, labels.astype(np.int64)))
-    return Golden(*inputs_there, arrays, params)
+    return Golden(*(torch.from_numpy(each).to(device) for each in (images, labels.astype(np.int64))), arrays, params)
 
 
 def some_later(names: Collection[str], integration: Collection[str], slow: Collection[str] = ()) -> list[Any]:

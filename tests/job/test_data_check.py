@@ -41,8 +41,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_plan_says_what_is_off_and_what_is_lost(data: dict[str, Any], tmp_path: Path) -> None:
     _, grid = expanded(small(datasets=[data]))
-    warnings = plan.outlook(grid, (), None, str(tmp_path / "out")).warnings
-    about = [line for line in warnings if " of d: " in line]
+    about = [line for line in plan.outlook(grid, (), None, str(tmp_path / "out")).warnings if " of d: " in line]
     assert [line.partition(":")[0] for line in about] == ["offset of d", "tiny of d"]
     assert "subtract 1024" in about[0]
     assert about[1].endswith("2 of 2 voxels of `nodule` vanish at the spacing 3 x 3 x 3 mm")

@@ -28,8 +28,7 @@ def test_every_dataset_meets_every_source_attack_and_seed() -> None:
         for name, split in (("x", "test"), ("y", "train"))
     ]
     _, grid = expanded(job(datasets=datasets, seeds=[0, 1], attacks=[{"name": "gn", "std": [0.1, 0.2]}]))
-    assert len(grid.cells) == 2 * 2 * 2 * 2
-    assert len(list(grid.units())) == 2 * len(grid.cells)
+    assert (len(grid.cells), len(list(grid.units()))) == (2 * 2 * 2 * 2, 2 * len(grid.cells))
 
 
 def test_an_equal_cell_stands_once() -> None:
@@ -91,8 +90,7 @@ def test_further_targets_of_the_job_keep_the_sources() -> None:
 
 def test_further_target_job_s_own_checkpoint_is_its_model() -> None:
     spec, _ = expanded(job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}]))
-    grid = further_targets(spec, ["zoo://phantom/unet"])
-    assert [target.name for target in grid.cells[0].targets] == ["mine"]
+    assert [target.name for target in further_targets(spec, ["zoo://phantom/unet"]).cells[0].targets] == ["mine"]
 
 
 def test_a_further_target_may_be_given_a_name() -> None:

@@ -37,8 +37,7 @@ def test_ids_of_today_stay() -> None:
     """The keys of stored results: a change here computes all of them anew."""
     content = small(attacks=[{"name": "fgsm", "eps": "8/255"}, {"name": "pgd", "eps": 0.03125, "steps": 2}], seeds=[7])
     _, grid = expanded(content)
-    keys = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
-    assert keys == PINNED
+    assert [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells] == PINNED
 
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
@@ -137,8 +136,7 @@ def test_the_order_of_a_job_changes_no_key() -> None:
         {unit.cell.key(unit.ref, target) for unit in expanded(each)[1].units() for target in unit.targets}
         for each in (content, turned)
     ]
-    assert keys[0] == keys[1]
-    assert len(keys[0]) == 2 * 2 * 3 * 2
+    assert (keys[0], len(keys[0])) == (keys[1], 2 * 2 * 3 * 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +178,6 @@ def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:
 
 def test_two_splits_of_one_recipe_share_cells_and_no_key() -> None:
     entry = {"loader": "phantom", "shape": [24, 20, 16], "cases": 1}
-    content = small(datasets=[{**entry, "name": "x"}, {**entry, "name": "y", "split": "train"}])
-    _, grid = expanded(content)
+    _, grid = expanded(small(datasets=[{**entry, "name": "x"}, {**entry, "name": "y", "split": "train"}]))
     assert len({cell.cell_id for cell in grid.cells}) == 1
     assert len({unit.cell.key(unit.ref, unit.cell.source) for unit in grid.units()}) == 2

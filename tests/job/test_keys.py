@@ -270,8 +270,7 @@ def test_every_field_of_a_defence_moves_its_identity(defence: type[Defence]) -> 
     values: dict[str, Any] = dict.fromkeys(defence.model_fields, 1)
     made = defence.model_construct(**values)
     for name in defence.model_fields:
-        varied = made.model_copy(update={name: other(getattr(made, name))})
-        assert varied.identity() != made.identity(), name
+        assert made.model_copy(update={name: other(getattr(made, name))}).identity() != made.identity(), name
 
 
 def test_a_file_that_is_several_channels_is_told_by_its_places(places: Mapping[str, str]) -> None:

@@ -108,15 +108,13 @@ def test_cut_is_of_source_whose_roi_it_is_and_of_no_identity() -> None:
     wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
     cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
-    cell = expanded(small(attacks=[VAFA]))[1].cells[0]
-    assert cell.cell_id == "e458d3eb3cb259cc"
+    assert expanded(small(attacks=[VAFA]))[1].cells[0].cell_id == "e458d3eb3cb259cc"
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
 def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for all windows but one: each step runs that one forward twice."""
-    pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
-    _, grid = expanded(small(attacks=[pgd]))
+    _, grid = expanded(small(attacks=[{"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}]))
     (unit,) = grid.units()
     (whole,) = planning._count_rows(grid)
     memory = models.step_bytes(unit.cell.source) * (unit.num_windows - 1)

@@ -197,8 +197,7 @@ def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:
         content["datasets"] = [make_folder(tmp_path)]
         content["attacks"].append({"name": "faa"})
 
-    text = refusal(tmp_path, spoil)
-    assert text == (
+    assert refusal(tmp_path, spoil) == (
         "datasets[0]: folder: expected another case beside c in the split 'validation', which an attack takes as its "
         "reference, got none: choose a split of two cases or more"
     )

@@ -153,8 +153,7 @@ def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
         pred[7, corner, corner], label[12, corner, corner] = 1, 1
     assert assd(pred, label, 2, (0.8, 1, 1))[1] == pytest.approx(4.0)
     assert [nsd(pred, label, 2, limit, (0.8, 1, 1))[1] for limit in (4.0, 3.99, 0.0)] == [1, 0, 0]
-    assert nsd(label, label, 2, 0.0)[1] == 1
-    assert assd(label, label, 2)[1] == 0
+    assert (nsd(label, label, 2, 0.0)[1], assd(label, label, 2)[1]) == (1, 0)
 
 
 def test_two_plates_by_hand() -> None:

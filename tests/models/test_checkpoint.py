@@ -191,8 +191,7 @@ def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("zoo")
 def test_zoo_name_needs_nothing_else() -> None:
     spec = resolve(ModelEntry(name="m", checkpoint="zoo://phantom/unet"), 3)
-    assert (spec.arch, spec.checkpoint) == ("unet", "zoo://phantom/unet")
-    assert load(spec, CPU).roi == ROI
+    assert (spec.arch, spec.checkpoint, load(spec, CPU).roi) == ("unet", "zoo://phantom/unet", ROI)
 
 
 @pytest.mark.usefixtures("zoo")

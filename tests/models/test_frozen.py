@@ -109,8 +109,7 @@ def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, s
 
 def test_exported_network_moves_to_another_device_whole(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
-    model = network(READER, files["any"]).to("meta")
-    assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
+    assert network(READER, files["any"]).to("meta")(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
 
 
 def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:

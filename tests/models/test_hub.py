@@ -118,8 +118,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def weights(server: Hub, tmp_path: Path) -> Path:
     """The local file that the branch `main` has too."""
     tiny_job.save_weights(tmp_path / "best.safetensors")
-    content = (tmp_path / "best.safetensors").read_bytes()
-    server.put(REPO, OLD, {FILE: content, "README.md": b"# UNet"}, "main", "v1")
+    server.put(REPO, OLD, {FILE: (tmp_path / "best.safetensors").read_bytes(), "README.md": b"# UNet"}, "main", "v1")
     return tmp_path / "best.safetensors"
 
 

@@ -52,8 +52,7 @@ def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_b
 
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     windows = attack_windows((10, 4, 6), (4, 4, 4))
-    starts = [tuple(axis.start for axis in window) for window in windows]
-    assert starts == list(product((0, 4, 6), (0,), (0, 2)))
+    assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
@@ -212,8 +211,7 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    assert Inference(mirror="DH") == Inference(mirror="HD")
-    assert Inference(mirror="KI") == Inference(mirror="IK")
+    assert (Inference(mirror="DH"), Inference(mirror="KI")) == (Inference(mirror="HD"), Inference(mirror="IK"))
     for wrong in ("HX", "HH", "hw", "HK"):
         with pytest.raises(
             UserError, match=f"model: mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"

@@ -89,8 +89,7 @@ def test_unetr_of_monai_0_7_gives_its_outputs(legacy: Legacy, unetr_files: dict[
 def test_age_of_unetr_is_recognised_from_keys(unetr_files: dict[str, Weights], wanted: Weights, migration: str) -> None:
     """The age is recognised with other classes too, so that the complaint is about the classes."""
     roi, args = NETS["unetr"]
-    of_seven = skeleton("unetr", 7, roi, args).state_dict()
-    for each in (wanted, of_seven):
+    for each in (wanted, skeleton("unetr", 7, roi, args).state_dict()):
         assert recognise("unetr", unetr_files[migration], each) == migration
         assert choose("m", "unetr", None, unetr_files[migration], each) == migration
 

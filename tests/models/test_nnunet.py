@@ -40,8 +40,7 @@ def write(tmp_path: Path) -> Write:
 )
 def test_computes_what_the_class_does(write: Write, architecture: Callable[[str], dict[str, Any]], cls: str) -> None:
     trained = direct(cls)
-    folder = write(architecture=architecture(cls), network=trained)
-    net = network("nnunet", folder, with_weights=True).eval()
+    net = network("nnunet", write(architecture=architecture(cls), network=trained), with_weights=True).eval()
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), trained(images)[0], rtol=0, atol=0)
@@ -55,8 +54,7 @@ def test_network_gets_itk_axes(write: Write, tmp_path: Path, transpose: list[int
     args = {"orientation": codes} if is_stated else {}
     written = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     # Identity direction: towards left, posterior, superior.
-    image = sitk.DICOMOrient(sitk.GetImageFromArray(written), codes)
-    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    sitk.WriteImage(sitk.DICOMOrient(sitk.GetImageFromArray(written), codes), str(tmp_path / "a.nii.gz"))
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
     folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))

@@ -120,8 +120,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     ],
 )
 def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
-    path = onnx_file.write(tmp_path / "net.onnx", **form)
-    refused(entry(path, **more), f"{tmp_path}/{text}")
+    refused(entry(onnx_file.write(tmp_path / "net.onnx", **form), **more), f"{tmp_path}/{text}")
 
 
 def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:

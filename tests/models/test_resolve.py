@@ -140,8 +140,7 @@ def test_another_space_than_its_pipelines_needs_an_input(tmp_path: Path) -> None
 
 
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
-    path = bundle(tmp_path / "b")
-    planned = spec(bundle=path)
+    planned = spec(bundle=bundle(tmp_path / "b"))
     torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, tmp_path / "b/models/model.pt")
     with pytest.raises(CheckpointError, match="is not the file that was planned with"):
         load(planned, CPU)
@@ -188,10 +187,8 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
     )
     assert (new.reading, recognised.reading) == ({}, {"migration": "monai-1.4"})
     assert recognised.model_id == stated.model_id
-    as_it_is = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none")
-    assert as_it_is.model_id == new.model_id
-    renamed = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4")
-    assert renamed.model_id != new.model_id
+    assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none").model_id == new.model_id
+    assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,7 @@ def tiny(**args: Any) -> ModelEntry:
 
 def test_fresh_weights_are_the_authors_choice() -> None:
     """Attention starts as good as absent, and linear layers of the encoder alone are drawn from N(0, 0.02^2)."""
-    args = TINY | {"dims": [16, 32, 64, 64]}
-    weights = build("unetr_pp", 3, TINY_ROI, args).state_dict()
+    weights = build("unetr_pp", 3, TINY_ROI, TINY | {"dims": [16, 32, 64, 64]}).state_dict()
     assert weights["decoder3.decoder_block.0.0.gamma"].unique().tolist() == pytest.approx([1e-6])
     assert weights["decoder3.decoder_block.0.0.pos_embed"].count_nonzero() == 0
     block = "epa_block.qkvv.weight"

@@ -136,8 +136,7 @@ def test_defence_that_moves_window_is_refused_beside_points() -> None:
 
 @pytest.mark.integration
 def test_a_checkpoint_of_the_bundle_serves_both_modes(tmp_path: Path) -> None:
-    theirs = network(["liver", "spleen"])
-    weights = theirs.state_dict()
+    weights = network(["liver", "spleen"]).state_dict()
     torch.save({"model": weights}, tmp_path / "model.pt")
     scorer = entry(classes=["liver", "spleen"], points=1).model_copy(update={"checkpoint": str(tmp_path / "model.pt")})
     for args in (scorer.args, {**scorer.args, "points": 0}):
@@ -168,8 +167,7 @@ def prompted_job() -> dict[str, Any]:
     model = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": args, "roi": TINY_ROI}
     attacks = [{"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}]
     dataset = {"name": "phantom", "shape": [20, 16, 16], "cases": 1}
-    models = [model, small()["models"][0]]
-    return small(models=models, attacks=attacks, datasets=[dataset], metrics=["dsc"])
+    return small(models=[model, small()["models"][0]], attacks=attacks, datasets=[dataset], metrics=["dsc"])
 
 
 @pytest.mark.integration

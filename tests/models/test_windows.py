@@ -83,8 +83,7 @@ def test_members_of_an_ensemble_pad_in_their_own_unit() -> None:
     nets = Seen(), Seen()
     pairs = zip(nets, (CT, InputAdapter()), strict=True)
     members = [SegmentationModel(net, ROI, adapter=adapter) for net, adapter in pairs]
-    logits = SegmentationModel(MeanOfProbabilities(members), ROI)(torch.rand(1, 1, *SHORT))
-    assert logits.shape == (1, 2, *SHORT)
+    assert SegmentationModel(MeanOfProbabilities(members), ROI)(torch.rand(1, 1, *SHORT)).shape == (1, 2, *SHORT)
     assert all((net.inputs[0][:, :, 4:] == 0).all() and net.inputs[0].shape[2:] == ROI for net in nets)
 
 

@@ -133,8 +133,7 @@ def test_bf16_computes_in_bfloat16_and_returns_float32() -> None:
     nn.init.constant_(net.weight, 1.0)
     third = torch.full((1, 1, 2, 2, 2), 1 / 3)
     logits = SegmentationModel(net, (2, 2, 2), precision="bf16")(third)
-    assert logits.dtype == torch.float32
-    assert logits[0, 0, 0, 0, 0] == torch.tensor(1 / 3).bfloat16().float()
+    assert (logits.dtype, logits[0, 0, 0, 0, 0]) == (torch.float32, torch.tensor(1 / 3).bfloat16().float())
 
 
 def flags() -> tuple[bool, bool]:
@@ -171,8 +170,7 @@ class WitnessNet(nn.Module):
 def test_tf32_is_allowed_inside_network_only_and_only_on_request(precision: str, allowed: bool, size: int) -> None:
     net, around = WitnessNet(), list[tuple[bool, bool]]()
     model = SegmentationModel(net, (4, 4, 4), precision=precision)
-    images = torch.rand(1, 1, size, size, size, requires_grad=True)
-    before = Witness.apply(images, around)
+    before = Witness.apply(torch.rand(1, 1, size, size, size, requires_grad=True), around)
     Witness.apply(model(before), around).sum().backward()
     assert net.seen == [(allowed, allowed)] * 2
     assert around == [(False, False)] * 4

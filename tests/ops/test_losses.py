@@ -88,8 +88,7 @@ def test_mean_is_the_paper_s(name: str, towards: bool, formula: Callable[[np.nda
         np.mean([formula(z, y, t) for (z, y), (_, t) in zip(*sample, strict=True)])
         for sample in zip(by_voxel(logits, labels), by_voxel(logits, truth), strict=True)
     ]
-    loss = LOSSES[name](logits, labels, Scope(truth=truth if towards else None))
-    assert loss.tolist() == pytest.approx(expected)
+    assert LOSSES[name](logits, labels, Scope(truth=truth if towards else None)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -135,8 +134,7 @@ def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
     alone = []
     for i in range(len(logits)):
         own = voxels[i, 0]
-        cut = [tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]
-        alone.append(call(name, *cut))
+        alone.append(call(name, *[tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]))
     assert torch.allclose(call(name, logits, labels, truth, voxels), torch.cat(alone))
 
 
@@ -220,8 +218,7 @@ def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
     logits.requires_grad_()
     ours, theirs = LOSSES[name](logits, labels, EVERYTHING).mean(), MONAI[name](logits, labels)
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
-    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
-    assert torch.allclose(*gradients, atol=1e-9)
+    assert torch.allclose(*[torch.autograd.grad(value, logits)[0] for value in (ours, theirs)], atol=1e-9)
 
 
 def test_an_empty_set_gives_nothing_and_no_gradient() -> None:

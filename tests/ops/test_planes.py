@@ -40,5 +40,4 @@ def test_a_class_s_number_lies_inside_its_largest_part() -> None:
 
 
 def test_the_scale_is_above_nothing() -> None:
-    assert span(np.zeros(9)) == 1
-    assert span(np.repeat([-0.5, 0], 9)) == pytest.approx(0.5)
+    assert (span(np.zeros(9)), span(np.repeat([-0.5, 0], 9))) == (1, pytest.approx(0.5))

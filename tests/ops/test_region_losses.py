@@ -128,8 +128,7 @@ def test_heads_agree_on_one_region() -> None:
     logits, labels = drawn(1)
     two = torch.cat([torch.zeros_like(logits), logits], dim=1)
     p, q = SIGMOID.probabilities(logits), SOFTMAX.probabilities(two)
-    cosine = SIGMOID.cosine_to_label(p, labels)[:, 0]
-    assert torch.allclose(cosine, SOFTMAX.cosine_to_label(q, labels), atol=1e-12)
+    assert torch.allclose(SIGMOID.cosine_to_label(p, labels)[:, 0], SOFTMAX.cosine_to_label(q, labels), atol=1e-12)
     everywhere = torch.ones_like(labels, dtype=torch.bool)
     assert torch.allclose(SIGMOID.dice_of_set(p, labels, everywhere), SOFTMAX.dice_of_set(q, labels, everywhere))
     assert torch.equal(SIGMOID.mean_dice(logits, labels, None, None), SOFTMAX.mean_dice(two, labels, None, None))

@@ -39,8 +39,7 @@ def test_back_projection_is_skimage_s() -> None:
     ours = beam.reconstruct(torch.from_numpy(bumps.T.copy())[None, None, :, :, None].expand(-1, -1, -1, -1, 2))
     assert torch.equal(ours[..., 0], ours[..., 1])
     inside = disc(side, 18)[0, 0, :, :, 0].numpy() > 0
-    ours_in_plane = ours[0, 0, :, :, 0].numpy()
-    assert np.abs(np.flipud(ours_in_plane) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
+    assert np.abs(np.flipud(ours[0, 0, :, :, 0].numpy()) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
 
 
 def test_a_gradient_is_that_of_the_transpose() -> None:

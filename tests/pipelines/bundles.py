@@ -286,8 +286,7 @@ def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     if words.is_entry:
         args = {"channels": [6, 12], "strides": [2]}
         stated: Mapping[str, Any] = {"arch": "unet", "args": args, "roi": WINDOW, "transforms": [*words.steps]}
-        settings = {"overlap": 0.5, "weighting": "gaussian"}
-        model = load_model(f"{bundle}/models/model.pt", **stated, inference=settings)
+        model = load_model(f"{bundle}/models/model.pt", **stated, inference={"overlap": 0.5, "weighting": "gaussian"})
     else:
         entry = ModelEntry(name="m", bundle=bundle)
         pairs = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map

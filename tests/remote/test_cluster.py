@@ -139,8 +139,7 @@ def test_job_submitted_and_followed_has_rows_of_serial_engine(
     (tmp_path / "walkabout.py").write_text(WALK)
     save_weights(tmp_path / "nets" / "a.safetensors", seed=3, args={**ARGS, "num_res_units": 1})
     model = {"name": "a", "checkpoint": "nets/a.safetensors"}
-    attack = {"name": "walkabout:Walk", "eps": "8/255", "steps": 2}
-    content = small(models=[model], attacks=[attack], trust_code=True)
+    content = small(models=[model], attacks=[{"name": "walkabout:Walk", "eps": "8/255", "steps": 2}], trust_code=True)
     write(tmp_path, content)
     text = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow")
     assert "\n1 record in " in text

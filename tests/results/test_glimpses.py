@@ -20,9 +20,8 @@ PLANES = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 2, 3)
 
 def content(**changes: object) -> dict[str, object]:
     """Handmade slice of 2 x 3 pixels."""
-    captions = ["clean", "adversarial", "change", "label"]
     return {
-        "captions": captions,
+        "captions": ["clean", "adversarial", "change", "label"],
         "below": [0],
         "size": (2, 3),
         "aspect": 1,

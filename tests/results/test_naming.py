@@ -56,8 +56,7 @@ def store_of(root: object, index: dict[str, Any] | None = INDEX, *records: dict[
 
 
 def first(store: Store, column: str) -> object:
-    table = store.class_records((column,)) if column == "class_name" else store.records((column,))
-    return table[column][0].as_py()
+    return (store.class_records((column,)) if column == "class_name" else store.records((column,)))[column][0].as_py()
 
 
 def swapped(content: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +77,7 @@ def test_a_name_is_that_of_the_job_by_identity(column: str, tmp_path: Path) -> N
 
 
 def test_names_of_what_the_job_does_not_know_stay(tmp_path: Path) -> None:
-    others = make_record(cell_id="c", case_key="c", source_model_id="c", target_model_id="c")
-    store = store_of(tmp_path, INDEX, others)
+    store = store_of(tmp_path, INDEX, make_record(cell_id="c", case_key="c", source_model_id="c", target_model_id="c"))
     assert {name: first(store, name) for name in SAID} == {name: said for name, (said, _) in SAID.items()}
 
 
@@ -108,8 +106,7 @@ def test_several_stores_have_each_the_names_of_its_own_job(tmp_path: Path) -> No
 
 def test_rows_of_audit_are_called_as_its_store_s_job_calls_them(tmp_path: Path) -> None:
     store_of(root_of(str(tmp_path)), {"cells": []}, make_record(case_key="case1"))
-    records = gathered([store_of(tmp_path)]).records
-    assert sorted(records["case_id"]) == ["new case", "other"]
+    assert sorted(gathered([store_of(tmp_path)]).records["case_id"]) == ["new case", "other"]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +161,7 @@ def test_surrogates_are_called_in_parameters_as_job_calls_them(tmp_path: Path) -
 def test_dataset_renamed_has_its_new_name_and_its_old_rows(tmp_path: Path) -> None:
     execute(small(), tmp_path)
     renamed = small(datasets=[{"name": "balls", "loader": "phantom", "shape": SHAPE, "cases": 1}])
-    assert execute(renamed, tmp_path).num_new == 0
-    assert first(Store(str(tmp_path)), "dataset") == "balls"
+    assert (execute(renamed, tmp_path).num_new, first(Store(str(tmp_path)), "dataset")) == (0, "balls")
 
 
 def test_a_further_target_has_the_name_of_the_last_score(tmp_path: Path) -> None:
@@ -176,5 +172,4 @@ def test_a_further_target_has_the_name_of_the_last_score(tmp_path: Path) -> None
         grid = further_targets(expanded(saving)[0], [f"{name}={tmp_path / 'w.safetensors'}"])
         runner.rescore(grid, str(tmp_path), Console(file=io.StringIO()))
     execute(saving, tmp_path)
-    rows = Store(str(tmp_path)).records(["target_model"])["target_model"].to_pylist()
-    assert sorted(rows) == ["a", "latter"]
+    assert sorted(Store(str(tmp_path)).records(["target_model"])["target_model"].to_pylist()) == ["a", "latter"]

@@ -158,8 +158,7 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     store = Store(str(EXAMPLE))
     rows = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
     assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in rows} == VALUES
-    assert len(store.class_records()) == 24
-    assert store.job()["spec"]["name"] == "age"
+    assert (len(store.class_records()), store.job()["spec"]["name"]) == (24, "age")
     (path,) = (EXAMPLE / "records").iterdir()
     assert types_of(pq.read_schema(path)) == types_of(ROWS), "raise SCHEMA_VERSION"
 
@@ -185,8 +184,7 @@ OLDER = "an older freqbench: python -m freqbench.results.convert OUT converts it
 @pytest.mark.parametrize(("version", "what"), [(3, NEWER), ("2.1", NEWER), ("2026-b", NEWER), (1, OLDER)])
 def test_another_version_is_refused_in_one_line(folder: Path, version: int | str, what: str) -> None:
     path = folder / "records" / "a-000000.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(version)}), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_FIELD: str(version)}), path)
     (folder / "run.json").write_text(json.dumps({"job": {}, "schema_version": version}))
     refusal = rf"(run.json|a-000000.parquet): expected results of schema version 2, got {version}, written by {what}$"
     for read in (Store(str(folder)).covered, Store(str(folder)).job):

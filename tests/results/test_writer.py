@@ -19,8 +19,7 @@ def test_five_thousand_rows_are_committed_at_once(tmp_path: Path, monkeypatch: p
     writer = Store(str(tmp_path)).writer("run0")
     assert [writer.add([make_record(cell_id=str(n))], [[]]) for n in range(7)] == [0, 0, 3, 0, 0, 3, 0]
     waiting = Store(str(tmp_path)).writer("run0", interval_s=0.0)
-    assert waiting.add([make_record()], [[]]) == 1
-    assert waiting.flush_due() == 0
+    assert (waiting.add([make_record()], [[]]), waiting.flush_due()) == (1, 0)
 
 
 def test_a_row_after_a_pause_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,7 @@ GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller
 
 def test_every_name_that_is_known_stays_as_it_is() -> None:
     """Names are those of the lists that the package carries, of its jobs, and of datasets."""
-    listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
-    known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
+    known = {*re.findall(r"(\w+)\.nii\.gz", "".join(path.read_text() for path in SPLITS.glob("*.json"))), *GOOD}
     for path in (ROOT / "jobs").rglob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         known |= {content["name"], *(model["name"] for model in content["models"])}

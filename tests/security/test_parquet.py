@@ -21,8 +21,7 @@ Write = Callable[[Path, pa.Table], None]
 
 
 def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, pa.field(name, values.type), values)
+    return table.set_column(table.schema.get_field_index(name), pa.field(name, values.type), values)
 
 
 def _in_groups(path: Path, tables: Iterator[pa.Table], **how: object) -> None:

@@ -106,8 +106,7 @@ def test_a_class_that_a_store_trusts_is_not_imported(
 
 
 def test_a_match_file_holds_numbers_alone(spoilt: Path, bench: Bench) -> None:
-    entry = {"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}
-    job = write(spoilt.parent, small(attacks=[entry]))
+    job = write(spoilt.parent, small(attacks=[{"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}]))
     for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
         (spoilt / "match.json").write_text(json.dumps(content))
         assert "match.json" in refused(bench, "plan", job, "--out", "out")
@@ -273,8 +272,7 @@ def test_a_run_writes_no_volume_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "volumes").symlink_to(tmp_path / "elsewhere")
-    summary = execute(JOB, tmp_path / "out")
-    assert summary.num_failed == 1
+    assert execute(JOB, tmp_path / "out").num_failed == 1
     (row,) = Store(str(tmp_path / "out")).records().to_pylist()
     assert "got a link that leads out of it" in row["error"]
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -48,7 +48,6 @@ def identities(job: TrainJob) -> dict[str, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, Path]:
     """A clean network in half precision and one of VAFT, judged under two attacks, cut by a process of their own."""
     out = tmp_path_factory.mktemp("trained")
-    judged = {"attack": ["own", FGSM], "choose_by": "worst"}
-    job = job_of(VAFT, half=True, loaders=1, steps=4, validation=judged)
+    job = job_of(VAFT, half=True, loaders=1, steps=4, validation={"attack": ["own", FGSM], "choose_by": "worst"})
     train(job, str(out), progress=False)
     return job, out

@@ -154,7 +154,6 @@ def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
 def test_a_training_whose_ray_has_lost_its_head_tells_why(tmp_path: Path) -> None:
     """Ray itself would end the process of a lost head after a minute, in a line of its own."""
     code, said, seconds = disturbed(tmp_path, lambda process: parts_of(process, "gcs_server")[0].kill())
-    line = "error: Ray's head process (gcs_server) has died: the same command goes on"
-    assert (code, said[-1]) == (1, line), said
+    assert (code, said[-1]) == (1, "error: Ray's head process (gcs_server) has died: the same command goes on"), said
     assert all(text.startswith("net: ") for text in said[:-1]), said
     assert seconds < 45

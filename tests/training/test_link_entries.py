@@ -33,8 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def described(*checkpoints: str, **changes: Any) -> JobSpec:
-    spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
-    return link.describe_job(spec)
+    return link.describe_job(config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
 
 
 def test_two_jobs_may_train_one_name_each() -> None:
-    spec = described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"])
-    assert len(spec.models) == 2
+    assert len(described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"]).models) == 2
 
 
 def test_an_entry_of_replicates_is_a_model_each() -> None:

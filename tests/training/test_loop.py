@@ -130,11 +130,9 @@ def test_a_union_and_the_average_of_weights_are_resumed_too(tmp_path: Path) -> N
 
 @pytest.mark.integration
 def test_noise_is_resumed_too(tmp_path: Path) -> None:
-    noise = {"kind": "bias_field", "sigma": 0.5}
-    changes = {"models": [{"name": "net", **NET, "noise": noise}], "steps": 3}
+    changes = {"models": [{"name": "net", **NET, "noise": {"kind": "bias_field", "sigma": 0.5}}], "steps": 3}
     uncut = require_resumed(tmp_path, **changes)
-    bare = {**changes, "models": [{"name": "net", **NET}]}
-    assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
+    assert weights(run(tmp_path / "bare", **{**changes, "models": [{"name": "net", **NET}]})) != weights(uncut)
 
 
 def test_the_moving_average_is_judged_and_kept(tmp_path: Path) -> None:
@@ -213,8 +211,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
     later = tmp_path / "later"
     good = run(later, max_minutes=1e-9)
     poisoned = torch.load(later / "last.pt", weights_only=True)
-    first = next(iter(poisoned["net"]))
-    poisoned["net"][first].fill_(math.nan)
+    poisoned["net"][next(iter(poisoned["net"]))].fill_(math.nan)
     torch.save(poisoned, later / "last.pt")
     before = files(later)
     with pytest.raises(UserError, match=rf"at step 2: .*; the state of step {good.step} is kept in {later}"):

@@ -184,8 +184,7 @@ def test_trades_adds_the_divergence_from_clean_predictions() -> None:
 
 def test_mean_foreground_counts_cases_not_classes() -> None:
     scores = np.array([[0.9, 0.2, 0.4], [0.9, math.nan, 0.7], [1.0, math.nan, math.nan]])
-    assert mean_foreground(scores) == pytest.approx((0.3 + 0.7) / 2)
-    assert mean_foreground(scores[2:]) == 0
+    assert (mean_foreground(scores), mean_foreground(scores[2:])) == (pytest.approx((0.3 + 0.7) / 2), 0)
 
 
 def test_figures_of_several_attacks_by_hand() -> None:

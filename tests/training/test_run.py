@@ -110,8 +110,7 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
     record = metadata["training"]
     assert (record["objective"], record["attack"]["name"], record["seed"]) == ("vaft", "vafa", 0)
     assert record["start"]["identity"] == identities(job)["net"]
-    splits = {"train": "train", "select": "validation", "test": "test"}
-    assert record["splits"] == {**splits, "selected_on_test": False}
+    assert record["splits"] == {**{"train": "train", "select": "validation", "test": "test"}, "selected_on_test": False}
     assert record["steps"] == record["schedule"]["steps"] == 4
     assert set(record["dice_test_classes"]) == set(record["class_names"])
     expected = {role: [ref.fingerprint for ref in lists[role].refs()] for role in ("train", "select")}
@@ -121,8 +120,7 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
 def test_training_json_says_what_made_the_weights(trained: Trained) -> None:
     job, out = trained
     content = json.loads((out / "vaft" / "training.json").read_text())
-    assert TrainJob.model_validate(content["job"]) == job
-    assert content["identity"] == identities(job)["vaft"]
+    assert (TrainJob.model_validate(content["job"]), content["identity"]) == (job, identities(job)["vaft"])
     assert torch.__version__.startswith(content["versions"]["torch"])  # a wheel of an index says "+cu130" there alone
     assert content["seconds"]["steps"] > content["seconds"]["waited_for_crops"] > 0
     assert content["seconds"]["gpu"] == 0 or torch.cuda.is_available()
@@ -283,8 +281,7 @@ def test_time_left_of_training_follows_pace_since_its_first_step() -> None:
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = [{"name": "net", **NET, "roi": [16, 24, 16]}, AT]
-    job = job_of(models=models, steps=3, warmup_steps=0, validate_every=1)
+    job = job_of(models=[{"name": "net", **NET, "roi": [16, 24, 16]}, AT], steps=3, warmup_steps=0, validate_every=1)
     train(job, str(tmp_path), progress=True)
     said = capsys.readouterr()
     lines = [*filter(None, said.err.splitlines())]  # rich before 14.3 adds an empty one
@@ -340,5 +337,4 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
 @pytest.mark.integration
 def test_attack_that_mixes_with_another_case_has_next_of_list(tmp_path: Path) -> None:
     faa = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
-    results = train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)
-    assert results[1].dice_attacked is not None
+    assert train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)[1].dice_attacked is not None

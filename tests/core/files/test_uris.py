@@ -78,8 +78,7 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
     volume = some.load(some.refs()[0])
     assert names(s3.requests()) == ["b.nii.gz", "b.nii.gz", "dataset.json"]
     ours, theirs = dataset(here / "data"), dataset(f"{there}/data")
-    assert ours.whole_recipe() == theirs.whole_recipe()
-    assert ours.refs() == theirs.refs()
+    assert (ours.whole_recipe(), ours.refs()) == (theirs.whole_recipe(), theirs.refs())
     assert [ours.case_key(ref) for ref in ours.refs()] == [theirs.case_key(ref) for ref in theirs.refs()]
     assert torch.equal(ours.load(ours.refs()[1]).image, volume.image)
     s3.requests()
@@ -163,8 +162,7 @@ def test_job_in_object_storage_gives_rows_and_volumes_of_disk(here: Path, there:
     out, far = tmp_path / "out", f"{there}/out"
     assert tiny_job.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
-    assert tiny_job.rows(far) == tiny_job.rows(out)
-    assert tiny_job.class_rows(far) == tiny_job.class_rows(out)
+    assert (tiny_job.rows(far), tiny_job.class_rows(far)) == (tiny_job.rows(out), tiny_job.class_rows(out))
     (ours,), (theirs,) = (storage.list_below(str(place), "adversarial.nii.gz") for place in (out, far))
     assert ours == theirs
     assert storage.read_bytes(f"{far}/{theirs}") == (out / ours).read_bytes()

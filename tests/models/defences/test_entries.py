@@ -95,6 +95,5 @@ def test_one_checkpoint_stands_once_a_defence() -> None:
 
 def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
-    made = config.validate(job(models=models), JobSpec, "job.yaml")
-    grid = further_targets(made, ["random:3"])
+    grid = further_targets(config.validate(job(models=models), JobSpec, "job.yaml"), ["random:3"])
     assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}

@@ -123,8 +123,7 @@ def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, An
         x = images(2, 1, *ROI)
         PGD(eps=0.0, steps=3)(model, x, labels_of(x))
         assert len(net.shown) == (6 if adaptive else 3)
-        different = {bytes(each.numpy().tobytes()) for each in net.shown}
-        assert len(different) == (6 if adaptive else 1)
+        assert len({bytes(each.numpy().tobytes()) for each in net.shown}) == (6 if adaptive else 1)
 
 
 def test_attack_and_prediction_have_no_noise_in_common() -> None:
@@ -165,8 +164,7 @@ def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) 
 def test_passes_of_a_volume_as_one_are_those_of_the_network() -> None:
     net = Recorder()
     sliding = SlidingWindowModel(defended({**RANDOM[1], "eot": 3}, net), window_batch=1)
-    x = images(1, 1, 12, 8, 8).requires_grad_()
-    sliding(x, keys=[0]).sum().backward()
+    sliding(images(1, 1, 12, 8, 8).requires_grad_(), keys=[0]).sum().backward()
     assert len(net.shown) == sliding.num_forwards == 2 * 2 * 3
     assert sliding.num_backwards == 2 * 3
 

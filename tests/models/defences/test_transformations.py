@@ -24,8 +24,7 @@ EXAMPLES = [
 
 
 def windows(batch: int = 2, channels: int = 2) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=generator)
+    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
 
 def filtered(content: dict[str, object], images: Tensor) -> Tensor:
@@ -165,8 +164,7 @@ def test_ratios_and_places_of_resized_windows_fill_their_range() -> None:
     seen = torch.cat([RandomResizePad(smallest=0.5).defend(one, [seed], adaptive=True)[0] for seed in range(200)])
     sides = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1)
     first = seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
-    assert (sides.min(), sides.max()) == (10, 20)
-    assert sides.mean() == pytest.approx(15, abs=0.7)
+    assert (sides.min(), sides.max(), sides.mean()) == (10, 20, pytest.approx(15, abs=0.7))
     gaps = 20 - sides
     assert (first <= gaps).all()
     assert (first[gaps > 0] / gaps[gaps > 0]).mean() == pytest.approx(0.5, abs=0.07)

@@ -47,8 +47,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     content = tiny_job.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
     tiny_job.execute(content, out)
     stored = Store(str(out))
-    rows = shown_rows(stored.records().to_pandas())
-    return Material(rows, stored.class_records().to_pandas(), str(out / "volumes"))
+    return Material(shown_rows(stored.records().to_pandas()), stored.class_records().to_pandas(), str(out / "volumes"))
 
 
 @pytest.fixture
@@ -83,8 +82,7 @@ def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Materi
     saved = read_volumes(str(material.root), folder)
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
-        figure = cases.draw_case(replace(saved, label=label), "a", "title", {})
-        assert figure.axes[3].get_title() == first
+        assert cases.draw_case(replace(saved, label=label), "a", "title", {}).axes[3].get_title() == first
 
 
 @pytest.mark.parametrize(
@@ -163,9 +161,7 @@ def test_a_file_s_name_is_safe_and_its_own(name: str) -> None:
 
 
 def test_plain_text_is_one_line_and_no_formula() -> None:
-    assert plain("a\nb") == "a b"
-    assert plain("$5") == r"\$5"
-    assert plain("x" * 99, 9) == "xxxx…xxxx"
+    assert (plain("a\nb"), plain("$5"), plain("x" * 99, 9)) == ("a b", r"\$5", "xxxx…xxxx")
 
 
 @pytest.mark.integration

@@ -93,8 +93,7 @@ def test_spot_check_computes_as_many_rows_as_asked_and_no_audit(
     for beside in (("--cases", "1"), ("--share", "1")):
         code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *beside)
         assert (code, "--rows: expected neither --share nor --cases beside it" in err) == (2, True)
-    entry = copied(entered, tmp_path, forged)
-    (reason,) = computed(entry, entered, rows=1)
+    (reason,) = computed(copied(entered, tmp_path, forged), entered, rows=1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
 
 
@@ -171,8 +170,7 @@ def test_forgeries_alike_are_found_by_computing(entered: Path, tmp_path: Path, w
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [0, 1])
 def test_deciding_forgery_is_always_found(number: int, entered: Path, tmp_path: Path, without_audit: None) -> None:
-    entry = copied(entered, tmp_path, lambda store: forged(store, number))
-    (reason,) = computed(entry, entered, share=0.1, seed=3)
+    (reason,) = computed(copied(entered, tmp_path, lambda store: forged(store, number)), entered, share=0.1, seed=3)
     assert "1 DIFFERENT, of 2 with 1 worst cases (seed 3)" in reason
 
 
@@ -199,8 +197,7 @@ def test_weights_of_a_folder_are_those_of_the_cells(entered: Path, other: str, m
 
 
 def test_a_checkpoint_that_cannot_be_had_is_refused(entered: Path, tmp_path: Path) -> None:
-    entry = read_entry(entered / "entries" / "plain")
-    (reason,) = computed(entry, entered, checkpoint=str(tmp_path / "none.pt"))
+    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, checkpoint=str(tmp_path / "none.pt"))
     assert "none.pt" in reason
 
 
@@ -239,8 +236,7 @@ def other_steps(store: Path) -> None:
 
 
 def test_rows_of_another_job_are_refused(entered: Path, tmp_path: Path) -> None:
-    entry = copied(entered, tmp_path, other_steps)
-    (reason,) = computed(entry, entered)
+    (reason,) = computed(copied(entered, tmp_path, other_steps), entered)
     assert reason == (
         "identities: 2 of 2 records that its job asks for have no row, and 2 of its rows are none of the job's"
     )
@@ -295,8 +291,7 @@ def test_row_of_its_audit_that_computing_contradicts_is_refused(entered: Path, t
 
 
 def test_an_audit_that_was_not_run_is_refused(entered: Path, tmp_path: Path) -> None:
-    entry = copied(entered, tmp_path, lambda store: shutil.rmtree(store / "audit"))
-    (reason,) = reasons(examine(entry))
+    (reason,) = reasons(examine(copied(entered, tmp_path, lambda store: shutil.rmtree(store / "audit"))))
     assert "Not audited on balls: its gradients were not measured: freqbench audit OUT --run." in reason
     assert "linf eps=32/255: apgd (horizon), apgd (dice) not run: freqbench audit OUT --run." in reason
 

@@ -71,8 +71,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
 
 def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null() -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
-    second = row(case=1, dsc=0.5, metrics="dsc,ssim")
-    made = data_of(records(first, second), None)["summary"]
+    made = data_of(records(first, row(case=1, dsc=0.5, metrics="dsc,ssim")), None)["summary"]
     assert sorted(column(made, "metrics")[0].split(",")) == ["dsc", "lpips", "ssim"]
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
@@ -107,8 +106,7 @@ def test_class_means_leave_undefined_values_out() -> None:
     records, classes = grid(1, ["a"], ["a"], 3, 2)
     classes["dsc"] = [0.2, np.nan, 0.4, 0.5, 0.6, np.nan]  # class 0: .2 .4 .6, class 1: nan .5 nan
     made = data_of(records, classes)["class_means"]
-    assert column(made, "dsc") == [40, 50]
-    assert column(made, "cases") == [3, 1]
+    assert (column(made, "dsc"), column(made, "cases")) == ([40, 50], [3, 1])
 
 
 @pytest.mark.integration
@@ -118,8 +116,7 @@ def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyP
     assert made["cases"] is None
     assert made["case_classes"] is None
     assert "6 single cases are too many" in made["omitted"]["cases"]
-    assert made["summary"]["rows"] == 2
-    assert len(column(made["class_means"], "dsc")) == 4
+    assert (made["summary"]["rows"], len(column(made["class_means"], "dsc"))) == (2, 4)
 
 
 @pytest.mark.integration
@@ -127,8 +124,7 @@ def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
     low, mean, high = (column(made, f"dsc_foreground{end}")[0] for end in ("_low", "", "_high"))
     assert low < mean < high
-    alone = data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"]
-    assert column(alone, "dsc_foreground_low") == [None]
+    assert column(data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"], "dsc_foreground_low") == [None]
 
 
 def test_rows_left_out_by_strength_check_are_told_and_not_shown() -> None:

@@ -93,8 +93,7 @@ def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any
     records, classes = rows
     cases = write_volumes(records, classes, [volumes_store], str(tmp_path), {})["cases"]
     [case] = [case for case in cases if (case["source"], case["attack"]) == ("a", "gn std=8/255")]
-    names = classes.sort_values("class_index")["class_name"].unique().tolist()
-    assert case["class_names"] == names
+    assert case["class_names"] == classes.sort_values("class_index")["class_name"].unique().tolist()
     of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
         assert case["dsc"][target] == of_case.loc[target, ["dsc_foreground_clean", "dsc_foreground"]].tolist()

@@ -199,8 +199,7 @@ def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: 
     maps = [volume(written, case["files"]["predictions"]["a"][name])[..., 9].astype(int) for name in names]
     colors = np.array([[*bytes.fromhex(class_color(index)[1:])] for index in range(1, 6)]) / 255
     for index, labels in enumerate(maps):
-        shown = pixels(page, index, labels.shape, sides)
-        nearest = np.abs(shown[..., None, :] - colors).max(axis=-1)
+        nearest = np.abs(pixels(page, index, labels.shape, sides)[..., None, :] - colors).max(axis=-1)
         drawn = np.where(nearest.min(axis=-1) < 0.02, nearest.argmin(axis=-1) + 1, 0)
         where = (maps[0] != maps[1]) & (drawn > 0)
         assert where.sum() > 2
@@ -420,8 +419,7 @@ def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -
     page.get_by_role("slider", name="Axial slice").fill("7")
     hide_overlays(page)
     page.get_by_label("Solid outline", exact=True).select_option("label")
-    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
-    shown = pixels(page, 0, label.shape, sides)
+    shown = pixels(page, 0, label.shape, np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2])
     one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) / 255 for index in (1, 2))
     drawn = sum(k * (np.abs(shown - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
     inside = [np.isin(label[..., 7], labels) for labels in ((1, 2), (2, 3))]

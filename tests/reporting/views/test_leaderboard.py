@@ -105,8 +105,7 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
         *on("b", "vafa", (0.1,)),
     ]
     lines, text = board(shown(*rows))
-    ranks = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
-    assert ranks == [
+    assert [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines] == [
         ("dct-quantization", "q_max=20", 1, "b"),
         ("linf", "eps=4/255", 1, "b"),
         ("linf", "eps=4/255", 2, "a"),
@@ -117,8 +116,7 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
 
 
 def test_the_lowest_seed_counts() -> None:
-    rows = [*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]
-    (line,), _ = board(shown(*rows))
+    (line,), _ = board(shown(*[*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]))
     assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 

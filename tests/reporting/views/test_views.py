@@ -124,8 +124,7 @@ def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
 
 
 def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
-    rows = [row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]
-    (section,) = budget(shown(*rows))
+    (section,) = budget(shown(*[row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]))
     assert section.table["attack"].tolist() == ["clean", "pgd"]
     assert "Without a budget, so not here: dfb." in section.text
 
@@ -174,8 +173,7 @@ def test_clean_row_counts_each_case_once() -> None:
     rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
     rows += [row("gn", nsd=0.8, assd_mm=2.0, **cases[0]), row("gn", target="other", nsd=0.0, **cases[0])]
     (section,) = clinical(shown(*rows))
-    headings = [column.heading for column in columns_of(section)]
-    assert headings == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
+    assert [column.heading for column in columns_of(section)] == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
     by_model = {name: values for name, _, *values in section.table.itertuples(index=False)}
     assert by_model["clean"] == [2, pytest.approx(90), "1.50"]
     assert by_model["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]

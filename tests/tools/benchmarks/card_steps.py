@@ -69,8 +69,7 @@ class Count(TorchDispatchMode):
         returned = func(*args, **(kwargs or {}))
         if func._schema.name.split("::")[1] not in VIEWS:
             self.operations += 1
-            leaves = tree_leaves((args, kwargs, returned))
-            self.bytes += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+            self.bytes += sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, returned)) if isinstance(leaf, Tensor))
         return returned
 
 

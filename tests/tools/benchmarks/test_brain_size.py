@@ -49,8 +49,7 @@ def test_a_unit_of_real_size(
     except MissingDataError as error:
         pytest.skip(str(error))
     bare = bare_step(unit.cell.source, size)
-    worker = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads()))
-    made, masks = worker.run(unit)
+    made, masks = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads())).run(unit)
     started = time.perf_counter()
     outcome = add_surfaces(unit, made, masks)
     surfaces = time.perf_counter() - started

@@ -73,8 +73,7 @@ def test_draws_cost_little_more_than_their_passes(
         return time.process_time() - started
 
     def plain() -> float:
-        counts = map(str, (samples + 1, *crops.shape))
-        return float(Measured(tmp_path, "-c", PLAIN, *counts).said)
+        return float(Measured(tmp_path, "-c", PLAIN, *map(str, (samples + 1, *crops.shape))).said)
 
     turns = [(plain(), seconds(bare), seconds(draws)) for _ in range(1 if fast else TURNS)]
     ratio, of_kept = (statistics.median(turn[2] / turn[passes] for turn in turns) for passes in (0, 1))

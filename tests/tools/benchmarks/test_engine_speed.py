@@ -277,8 +277,7 @@ def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch:
 
 def test_ray_beside_the_serial_engine() -> None:
     """One worker, one thread: the same units by both, in turns; the first of each loads what it needs."""
-    attacks = [{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]
-    units = list(expanded(small(attacks=attacks))[1].units())
+    units = list(expanded(small(attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]))[1].units())
     spec = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1)
     before, ratios = torch.get_num_threads(), []
     with ray_session(2):

@@ -155,8 +155,7 @@ def compact(root: str) -> float:
 def few_more(root: str) -> float:
     """Two runs of few rows end: their rows are merged, and nothing else."""
     for number in range(2):
-        more = rows(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6)
-        commit(root, f"more{number}-000000.parquet", more)
+        commit(root, f"more{number}-000000.parquet", rows(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6))
     return compact(root)
 
 

@@ -127,8 +127,7 @@ def disk(folder: Path, is_small: bool) -> Iterator[None]:
     """A folder `out`, on a disk of its own that is soon full."""
     (folder / "out").mkdir(parents=True)
     if is_small:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder / "out")]
-        subprocess.run(mount, check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder / "out")], check=True)
     try:
         yield
     finally:
@@ -159,8 +158,7 @@ def main() -> int:
             is_sound &= end == 0 and not wrong
             table.append([name, f"{seconds:.1f}", code, line.replace(place, ""), end, wrong or "equal"])
             print(table[-1], file=sys.stderr, flush=True)
-    head = ["fault", "seconds to notice", "exit code", "line", "then", "rows"]
-    print(tabulate(table, head, "github"))
+    print(tabulate(table, ["fault", "seconds to notice", "exit code", "line", "then", "rows"], "github"))
     return 0 if is_sound else 1
 
 

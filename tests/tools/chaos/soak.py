@@ -86,8 +86,7 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that a shell needs to submit to it."""
-        exports = dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))
-        return {**self._environment, **exports}
+        return {**self._environment, **dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))}
 
     def processes(self) -> list[psutil.Process]:
         """Processes that its nodes have started."""

@@ -77,8 +77,7 @@ def test_certificate_goes_on_after_a_killed_driver(tmp_path: Path, slow_net: dic
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 20, "eot": 1}
     ball = {"name": "ball", "kind": "bias_field"}
     attacks = [ball | {"radius": 0, "control": "random"}, ball | {"radius": 0.2, "steps": 2, "random_start": False}]
-    models = [slow_net | {"defence": smoothing}]
-    changes = {"models": models, "seeds": list(range(30)), "trust_code": True}
+    changes = {"models": [slow_net | {"defence": smoothing}], "seeds": list(range(30)), "trust_code": True}
     content = small(attacks=attacks, targets="source", metrics=["dsc"], **changes)
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: committed(tmp_path) or process.poll() is not None, 240)
@@ -134,8 +133,7 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "out") == class_rows(tmp_path / "whole")
-    assert len(rows(tmp_path / "out")) == 20
+    assert (class_rows(tmp_path / "out"), len(rows(tmp_path / "out"))) == (class_rows(tmp_path / "whole"), 20)
 
 
 @pytest.mark.integration
@@ -170,14 +168,12 @@ def test_black_box_targets_go_on_after_a_killed_driver(tmp_path: Path) -> None:
     slow.touch()
     script = f"import os, time; time.sleep(0.8 * os.path.exists({str(slow)!r}))\n{nifti_tool.script('int(value > 0)')}"
     (tmp_path / "tool.py").write_text(script)
-    onnx = onnx_file.write(tmp_path / "net.onnx", classes=6)
     models = [
         {**JOB["models"][0], "name": "white"},
-        {"name": "onnx", "arch": "onnx", "checkpoint": onnx, "roi": ROI},
+        {"name": "onnx", "arch": "onnx", "checkpoint": onnx_file.write(tmp_path / "net.onnx", classes=6), "roi": ROI},
         {"name": "tool", "command": [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]},
     ]
-    eps = [f"{n}/255" for n in range(1, 5)]
-    attacks = [{"name": "pgd", "eps": eps, "steps": 2, "sources": "white"}]
+    attacks = [{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 5)], "steps": 2, "sources": "white"}]
     content = job(models=models, attacks=attacks, targets=["onnx", "tool"], metrics=["dsc", "hd95"], trust_code=True)
 
     process = start(tmp_path, content, "--engine", "ray", TMPDIR=str(temporary), RAY_TMPDIR="/tmp")

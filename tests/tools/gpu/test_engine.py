@@ -102,8 +102,7 @@ def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int
     net, image = SmallNet().eval(), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
-        model = SegmentationModel(net.to(where), ROI, defence=defence)
-        made = prediction(model, image, 3 * windows + 1, judge=shares)
+        made = prediction(SegmentationModel(net.to(where), ROI, defence=defence), image, 3 * windows + 1, judge=shares)
         return made.labels, made.draws
 
     expected, scores = predicted(torch.device("cpu"))
