@@ -12,7 +12,6 @@ Bench = Callable[..., tuple[int, str, str]]
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["bench.py", *arguments])
@@ -23,7 +22,6 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def refused(bench: Bench, *arguments: str) -> str:
-    """The one line that a command says on stderr that is refused."""
     code, _, err = bench(*arguments)
     assert (code, err.count("\n")) == (2, 1), err
     return err

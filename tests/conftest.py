@@ -91,7 +91,6 @@ def same_draws() -> None:
 
 @pytest.fixture
 def trusted() -> Iterator[None]:
-    """Third-party code may run."""
     from freqbench.core.plugins import trusting
 
     with trusting():

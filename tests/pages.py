@@ -138,7 +138,6 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
 
 
 def values_of(given: object) -> list[str]:
-    """Values of a parameter as words."""
     return [value for value in (given if isinstance(given, list | tuple) else [given]) if isinstance(value, str)]
 
 
@@ -236,8 +235,6 @@ def cli() -> Any:
 
 @cache
 def options() -> frozenset[str]:
-    """Every option of every command."""
-
     def below(command: Any) -> Iterator[str]:
         for parameter in command.get_params(typer.Context(command)):
             yield from (*parameter.opts, *parameter.secondary_opts)

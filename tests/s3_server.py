@@ -162,7 +162,6 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that a client needs in its environment."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
@@ -217,7 +216,6 @@ class S3:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody holds now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

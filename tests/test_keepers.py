@@ -185,7 +185,6 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the values that were made."""
     names, real = list[str](), Kept.get
 
     def get(self: Kept[Any], make: Callable[[], Any], *more: Any, **asked: Any) -> Any:

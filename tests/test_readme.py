@@ -40,7 +40,6 @@ pytestmark = pytest.mark.repository
 
 
 def blocks(page: str) -> list[str]:
-    """The YAML of a page."""
     return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -254,7 +253,6 @@ def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:
 
 
 def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
-    """Foreground DSC that each attack leaves of each network, from a report in Markdown."""
     rows = {}
     for network in ("unet", "unet-vaft"):
         table = generated.section_of(tables, f"phantom: attacks on {network}, white-box").splitlines()

@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3674,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 956,
-        "attacks": 5262,
-        "audit": 2657,  # as in the package
-        "cli": 2322,  # run --fresh
-        "cluster": 336,
-        "core": 1683,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5965,  # as in the package
-        "engine": 6639,  # as in the package
-        "exchange": 804,
-        "golden": 516,
-        "job": 2131,  # a line for each key of a job
-        "metrics": 1262,  # weights are checked when read
-        "models": 7582,  # inferers by class and arguments
-        "ops": 1612,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1784,  # six more pipelines of MONAI's, and whole runs
+        ".": 3652,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 954,
+        "attacks": 5250,
+        "audit": 2646,  # as in the package
+        "cli": 2316,  # run --fresh
+        "cluster": 334,
+        "core": 1681,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5944,  # as in the package
+        "engine": 6620,  # as in the package
+        "exchange": 798,
+        "golden": 514,
+        "job": 2126,  # a line for each key of a job
+        "metrics": 1261,  # weights are checked when read
+        "models": 7572,  # inferers by class and arguments
+        "ops": 1611,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1778,  # six more pipelines of MONAI's, and whole runs
         "remote": 500,
-        "reporting": 6418,  # an attack that did nothing is said
-        "results": 1375,  # as in the package
-        "security": 1442,  # bombs in the classes of rows
-        "third_party": 906,
-        "tools": 4734,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "reporting": 6401,  # an attack that did nothing is said
+        "results": 1370,  # as in the package
+        "security": 1441,  # bombs in the classes of rows
+        "third_party": 904,
+        "tools": 4732,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1975,  # as in the package
+        "training": 1974,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 62597}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 62441}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -39,7 +39,6 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def nodes(tree: str) -> list[tuple[str, ast.AST]]:
-    """All definitions of a tree, with their files."""
     files = [
         (path.relative_to(ROOT / tree).as_posix(), path.read_text("utf-8")) for path in (ROOT / tree).rglob("*.py")
     ]

@@ -23,7 +23,6 @@ TRAINING: dict[str, Any] = {
 
 
 def training(**changes: Any) -> dict[str, Any]:
-    """The content of the training job, top-level keys replaced."""
     return {**TRAINING, **changes}
 
 
@@ -34,7 +33,6 @@ def benchmark(*checkpoints: str, **changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> str:
-    """A YAML file below a folder; returns its path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))

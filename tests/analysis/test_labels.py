@@ -24,7 +24,6 @@ COLUMNS = ("variant", "precision", "compile", "budget_name", "budget")
 
 
 def labels_of(attack: str, *settings: dict[str, Any]) -> list[str]:
-    """Labels of rows of one attack; each setting may have COLUMNS beside its parameters."""
     rows = []
     for setting in settings:
         own = {name: setting[name] for name in COLUMNS if name in setting}

@@ -16,7 +16,6 @@ MOVED = ["displacement_mean_mm", "displacement_max_mm", "jacobian_min"]
 
 
 def only(frame: pd.DataFrame, attack: str) -> Any:
-    """The one row of an attack."""
     (index,) = frame.index[frame["attack"] == attack]
     return frame.loc[index]
 

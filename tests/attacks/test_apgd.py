@@ -94,7 +94,6 @@ FALL = [100.0 - i for i in range(23)]
 
 
 def up_and_down(start: float, rises: int, steps: int) -> list[float]:
-    """L rises so many times, then falls."""
     return [start + i for i in range(rises + 1)] + [start + rises - 0.1 * i for i in range(1, steps - rises + 1)]
 
 

@@ -95,7 +95,6 @@ def test_volumes_are_clamped_unless_the_network_clamps() -> None:
 
 
 def smoothed(kind: str, samples: int = 1) -> tuple[Smoothing, SegmentationModel]:
-    """A defence, and the network behind it."""
     defence = Smoothing(kind=kind, sigma=SIGMA[kind], samples=samples, eot=4)  # type: ignore[arg-type]
     return defence, SegmentationModel(Edges(), SHAPE, defence=defence).eval()
 

@@ -27,13 +27,11 @@ def deformation(**parameters: Any) -> Deformation:
 
 
 def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> Tensor:
-    """The state that moves all voxels alike."""
     centre = attack.space(IMAGES).centre
     return centre + torch.tensor(millimetres, dtype=centre.dtype).reshape(1, 3, 1, 1, 1) / attack.max_mm
 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
-    """Volumes and labels that a state makes."""
     monkeypatch.setattr("freqbench.attacks.core.searched.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 

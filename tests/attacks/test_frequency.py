@@ -149,7 +149,6 @@ def spectrum(name: str, x: Tensor) -> Tensor:
 
 
 def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
-    """Mask of a band in a block of 4."""
     mask = band_mask(band, (4, 4, 1))[..., 0] if name.endswith("_2d") else band_mask(band, (4, 4, 4))
     mask[(0,) * mask.ndim] &= with_dc
     return mask

@@ -19,7 +19,6 @@ ALL = pytest.mark.parametrize(
 
 
 def sizes(change: Tensor, given: dict[str, Any]) -> Tensor:
-    """Sizes as rows state them."""
     if given.get("norm") == "linf":
         return change.abs().flatten(1).amax(1)
     return change.square().flatten(1).mean(1).sqrt()

@@ -24,7 +24,6 @@ def l2(name: str, **changes: Any) -> Any:
 
 
 def sizes(change: Tensor) -> Tensor:
-    """Root mean square of each sample."""
     return change.double().square().flatten(1).mean(1).sqrt()
 
 

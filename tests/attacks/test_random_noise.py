@@ -21,7 +21,6 @@ def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype 
 
 
 def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
-    """Change of the volumes."""
     labels = torch.zeros_like(images, dtype=torch.long)
     attack, seeds = make("random_noise", **size), generators(*range(len(images)))
     return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()

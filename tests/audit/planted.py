@@ -86,7 +86,6 @@ def evidence(rows: list[dict[str, Any]], **parts: Any) -> Evidence:
 
 
 def finding(check: str, rows: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:
-    """Finding of one check on one model."""
     (one,) = [each for each in CHECKS[check].run(evidence(rows, **parts)) if each.model == model]
     return one
 

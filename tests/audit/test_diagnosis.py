@@ -51,7 +51,6 @@ def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of freqbench's own."""
     path = tmp_path_factory.mktemp("own") / "own.safetensors"
     save_weights(path)
     return path
@@ -114,7 +113,6 @@ def test_the_age_of_unetr_is_told_by_its_keys(arrays: Path, tmp_path: Path, rele
 
 
 def dice_by_hand(job: dict[str, Any]) -> float:
-    """Foreground Dice of the first clean case."""
     _, grid = expanded(job)
     cell = grid.cells[0]
     case, model = cell.dataset.load(grid.cases["phantom"][0]), models.load(cell.source, torch.device("cpu"))

@@ -39,7 +39,6 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described(root: Path, modality: dict[str, str]) -> dict[str, str]:
-    """The entry of a folder whose list says this modality."""
     content = json.loads((root / "dataset.json").read_text())
     (root / "dataset.json").write_text(json.dumps({**content, "modality": modality}))
     return {"name": "scans", "root": str(root), "loader": "decathlon", "split": "training"}

@@ -54,7 +54,6 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of both networks."""
     place = tmp_path_factory.mktemp("ran") / "out"
     execute(SMALL, place)
     return place
@@ -62,7 +61,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A copy of the store, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
         place = str(shutil.copytree(ran, tmp_path_factory.mktemp("audited") / "out"))
@@ -186,7 +184,6 @@ def test_seconds_of_gradients_are_those_of_their_passes(tmp_path: Path, monkeypa
 
 
 def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:
-    """Plan of the audit of a job with these changes."""
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
@@ -228,7 +225,6 @@ def test_the_cost_of_an_audit_is_told_in_passes_of_its_run(out: str) -> None:
 
 
 def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
-    """Attacks of this name that are planned on the first source."""
     cells = planned(place, **changes).grid.cells
     return [cell.attack for cell in cells if (cell.attack.name, cell.source.name) == (name, "plain")]
 
@@ -332,7 +328,6 @@ def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeyp
 
 
 def looked_at(place: str) -> set[tuple[str, ...]]:
-    """Rows that a report's audit looks at."""
     keys = keys_of([Store(place).job()])
     return set(gathered([Store(place)], keys).records[["cell_id", "case_key"]].itertuples(index=False, name=None))
 

@@ -34,7 +34,6 @@ def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
 
 
 def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
-    """Errors by check."""
     return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
 
 
@@ -344,7 +343,6 @@ def classes(change: Callable[[Rows], Any]) -> Callable[[Path], None]:
 
 
 def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """A change of what the run says of its dataset."""
     return lambda store: alter_json(run_file(store), lambda run: change(run["datasets"]["phantom"]))
 
 

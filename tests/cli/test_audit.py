@@ -19,7 +19,6 @@ from freqbench.results import Store
 
 @pytest.fixture(scope="module")
 def audited_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One model, one case and a quick attack."""
     place = str(tmp_path_factory.mktemp("audit") / "out")
     execute(small(), place)
     return place

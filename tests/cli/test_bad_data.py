@@ -33,7 +33,6 @@ def root(tmp_path: Path) -> Path:
 
 
 def job(root: Path, **keys: Any) -> str:
-    """A job of one attack with one step on the two frames."""
     dataset = {"name": "acdc", "root": str(root), "split": "validation[0:2]", "size": ROI, **keys}
     model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
     return write(root.parent, small(datasets=[dataset], models=[model], metrics=["dsc"]))
@@ -44,7 +43,6 @@ def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
 
 
 def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
-    """Exit code of a run, and its warnings before its first unit."""
     out = str(root.parent / f"out{len([*root.parent.iterdir()])}")
     code, *_ = bench("run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
     return code, Store(out).runs()[-1]["warnings"]

@@ -26,7 +26,6 @@ L2 = {"metric": "l2_body", "value": 1.5, "cases": 1}
 
 
 def runs_of(out: Path) -> set[str]:
-    """The runs whose rows count."""
     return set(Store(str(out)).records(("run_id",))["run_id"].to_pylist())
 
 

@@ -210,7 +210,6 @@ def test_assumptions_stand_in_the_job_and_on_the_terminal(data: str, tmp_path: P
 
 
 def key_of(line: str) -> str:
-    """The key that a line states, such as `input.axes`."""
     ((key, value),) = yaml.safe_load(line).items()
     return f"{key}.{next(iter(value))}" if isinstance(value, dict) else str(key)
 

@@ -126,7 +126,6 @@ def test_a_lower_clean_dice_passes_only_with_assumptions_said(name: str, tmp_pat
 
 
 def dice(made: Array, label: Array) -> float:
-    """The mean Dice of classes, or of regions that are channels."""
     masks = [*zip(made > 0.5, roads.region_masks(label), strict=True)] if made.ndim == 4 else []
     masks = masks or [(made == k, label == k) for k in (1, 2)]
     return float(np.mean([2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in masks]))

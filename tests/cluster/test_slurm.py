@@ -68,12 +68,10 @@ class Job:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
-        """Exit code, and what it says of a mistake."""
         _, error = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, error
 
     def calls(self, name: str) -> list[str]:
-        """The arguments of each call of a program."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
 

@@ -47,7 +47,6 @@ BODIES = {
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
-    """Writes modules of one's own, and imports the last one."""
     before = {*sys.modules}
     monkeypatch.syspath_prepend(tmp_path)
 

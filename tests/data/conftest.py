@@ -41,7 +41,6 @@ class Folder:
         put(self.root / path, voxels, affine, kind)
 
     def list(self, **changes: Any) -> None:
-        """Write the list, with other values of some keys."""
         self.listed |= changes
         (self.root / "dataset.json").write_text(json.dumps(self.listed))
 
@@ -58,7 +57,6 @@ def refused(text: str, read: Callable[[], object], kind: type[UserError] = DataE
 
 
 def made(loader: str, **arguments: Any) -> Any:
-    """A dataset as a job file names it."""
     return validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml")
 
 

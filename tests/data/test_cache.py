@@ -42,8 +42,6 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def the_same(first: Case, second: Case) -> bool:
-    """Every field, bit by bit."""
-
     def bits(value: object) -> object:
         if isinstance(value, torch.Tensor):
             return type(value), value.dtype, value.shape, value.stride(), value.numpy().tobytes()

@@ -35,7 +35,6 @@ def put_file(path: Path) -> None:
 
 
 def flip(content: bytes, random: np.random.Generator) -> bytes:
-    """Flips up to eight bits of the header."""
     flipped = bytearray(content)
     for _ in range(random.integers(1, 9)):
         flipped[random.integers(min(len(flipped), HEADER))] ^= 1 << int(random.integers(8))

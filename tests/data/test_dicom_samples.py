@@ -45,7 +45,6 @@ def parsed(path: Path) -> Any:
 
 
 def names(path: Path) -> Iterator[str]:
-    """Words of the patient's fields."""
     for name in ("PatientName", "PatientID", "ReferringPhysicianName", "InstitutionName", "AccessionNumber"):
         for word in re.split(r"[\W_]+", str(parsed(path).get(name, ""))):
             if len(word) > 3:

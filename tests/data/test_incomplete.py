@@ -21,7 +21,6 @@ from .downloads import put_case, volume
 
 
 def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
-    """Cases with a series and a SEG each."""
     for seed, case in enumerate(cases):
         voxels, label = volume(seed)
         series = put_series(root / images / case, voxels)

@@ -36,7 +36,6 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
 
 
 def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True) -> list[str]:
-    """Lines on a volume."""
     case = native_case(image, label if labelled else np.full_like(label, 255))
     return [*scale_warnings(case, Preprocess(intensity=intensity))]
 

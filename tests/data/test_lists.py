@@ -22,7 +22,6 @@ LABELS = {"0": "background", "1": "left", "2": "right"}
 
 
 def _listed(root: Path, name: str = "dataset.json", **content: Any) -> None:
-    """Write a list, and the volumes that its entries name."""
     for seed, line in enumerate(line for lines in content.values() if isinstance(lines, list) for line in lines):
         for channel, image in enumerate(line["image"] if isinstance(line["image"], list) else [line["image"]]):
             put(root / image, volume(100 * channel + seed)[0])

@@ -66,7 +66,6 @@ class Mirrors:
         self.addresses = tuple(f"http://127.0.0.1:{self.server.server_port}/{name}" for name in ("first", "second"))
 
     def pack(self, files: dict[str, bytes], number: int = 0) -> None:
-        """Makes one of the archives anew, of these members."""
         with tarfile.open(self.archives[number], "w") as tar:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
@@ -94,7 +93,6 @@ def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors
 
 
 def hippocampus(**keys: Any) -> Any:
-    """The dataset as a job file names it."""
     return config.validate({"name": "hippocampus", "task": "hippocampus", **keys}, MSD, where="job.yaml")
 
 

@@ -21,7 +21,6 @@ SETTINGS = {"intensity": "minmax", "spacing": (1.7, 1.9, 2.3), "crop_foreground"
 
 
 def drawn(seed: int) -> tuple[Array, Array, Array]:
-    """A volume, a label map and an affine."""
     random = np.random.default_rng(seed)
     axes = np.eye(3)[random.permutation(3)] * random.choice([-1, 1], 3)
     affine = np.eye(4)

@@ -26,7 +26,6 @@ def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
 
 
 def _proposed(root: Path) -> Any:
-    """The dataset of doctor's job line."""
     (entry,) = yaml.safe_load(recognise(str(root)).job_line)
     return build_dataset(entry, where="job.yaml")
 

@@ -33,7 +33,6 @@ def _mask(number: int) -> Any:
 
 
 def _proposed(layout: Layout, **keys: Any) -> Any:
-    """The dataset of doctor's job line, with other values of some keys."""
     (entry,) = yaml.safe_load(layout.job_line)
     return build_dataset({**entry, **keys}, where="job.yaml")
 

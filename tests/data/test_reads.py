@@ -34,7 +34,6 @@ sys.addaudithook(_heed)
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """Counts how often each file is opened and each folder listed."""
     _opened.append(Counter())
     yield _opened[-1]
     _opened.pop()
@@ -146,7 +145,6 @@ def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: py
 
 
 def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Callable[..., bool]) -> list[Any]:
-    """The calls of a function that count."""
     calls, real = list[Any](), getattr(module, name)
 
     def call(*given: Any) -> Any:

@@ -40,7 +40,6 @@ def put_image(path: Path, voxels: np.ndarray) -> None:
 
 
 def labelled(folder: Path, **settings: object) -> np.ndarray:
-    """The classes that are read of an image and its segments."""
     case = fb.Case.from_file(
         folder / "a.nii.gz", folder / "a.seg.nrrd", intensity="minmax", crop_foreground=False, **settings
     )

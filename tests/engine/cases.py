@@ -53,13 +53,11 @@ def units_of(content: Mapping[str, Any]) -> list[Unit]:
 
 
 def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:
-    """Outcomes of units by the serial engine; `spec` is more of the WorkerSpec."""
     listener, usual = Collector(), {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
     serial(units, WorkerSpec(**usual | spec), listener)
     return listener.outcomes
 
 
 def run_all(content: Mapping[str, Any], **spec: Any) -> list[Outcome]:
-    """Outcomes of a whole job."""
     job, grid = expanded(content)
     return run_serially(list(grid.units()), metrics=job.metrics, **spec)

@@ -33,7 +33,6 @@ def happens(place: str, times: int) -> bool:
 
 
 def add_attack(patch: pytest.MonkeyPatch, attack: type[Attack]) -> None:
-    """Have jobs know an attack by its name."""
     patch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, attack.name: attack})
     patch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], attack.name))  # type: ignore[arg-type]
 

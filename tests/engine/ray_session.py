@@ -84,7 +84,6 @@ def run_by_ray(
     listener: Collector | None = None,
     **settings: Any,
 ) -> Collector:
-    """Units on the Ray of this process."""
     spec = WorkerSpec(
         run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True, **settings
     )

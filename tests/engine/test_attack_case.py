@@ -152,7 +152,6 @@ CUBE: Shape = (8, 8, 8)
 
 
 def two_channels(seed: int) -> Case:
-    """A case of 2 x 2 windows."""
     image = volume((12, 10, 8), 2, seed)
     return case_of(image, image.sum(dim=0, keepdim=True) > 1)
 

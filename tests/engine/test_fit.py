@@ -35,7 +35,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def carry_out(
     out: Path, checkpoint: str, expected: float | None, cases: int = 2, engine: run.Engine = "serial", **changes: Any
 ) -> list[str]:
-    """Lines on the terminal of a run of phantoms on one network."""
     said = io.StringIO()
     phantoms = [{"name": "phantom", "shape": SHAPE, "cases": cases}]
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": expected}
@@ -99,7 +98,6 @@ def plan_of(checkpoint: str, **keys: Any) -> Plan:
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:
-    """The judgement of a plan's one network by its one case."""
     (unit,) = plan.units
     dataset, case_key, model_id = "phantom", *unit.cell.key(unit.ref, unit.targets[0])[1:]
     named = {"dataset": dataset, "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}

@@ -35,7 +35,6 @@ ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The radius of each attack that learns from now on."""
     return noted(monkeypatch, Universal, "learn", lambda attack, *_: attack.eps)
 
 

@@ -28,12 +28,10 @@ MODELS = job()["models"]
 
 
 def two(**changes: Any) -> dict[str, Any]:
-    """Two models on two cases of one window."""
     return job(**{"datasets": [PHANTOM], **changes})
 
 
 def small(*attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """One model on one case."""
     return two(**{"datasets": [{**PHANTOM, "cases": 1}], "models": MODELS[:1], "attacks": list(attacks), **changes})
 
 
@@ -42,7 +40,6 @@ def spec_of(content: dict[str, Any]) -> JobSpec:
 
 
 def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
-    """The grid with its budgets, and what was said on the way."""
     said: list[str] = []
     return expand(match_budgets(spec_of(content), str(out), said.append, compute)), said
 

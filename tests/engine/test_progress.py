@@ -56,14 +56,12 @@ def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...]
 
 
 def finish(shown: RunProgress, unit: Unit, attack: float = 1.0, scoring: float = 0.0) -> None:
-    """Ends a unit that took so many seconds to attack and to score."""
     key = dict(zip(("cell_id", "case_key"), place(unit), strict=True))
     record = key | {"attack_seconds": attack, "score_seconds": scoring, "status": "ok"}
     shown.finish(Outcome(records=(record,), class_records=(), device_seconds=attack + scoring))
 
 
 def left(said: io.StringIO) -> list[int]:
-    """The remaining seconds of each line."""
     return [int(line.split("about ")[1].split(" s left")[0]) for line in said.getvalue().splitlines()]
 
 

@@ -15,7 +15,6 @@ def all_units() -> list[Unit]:
 
 
 def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
-    """All that one worker gets."""
     return list(iter(lambda: schedule.take(worker), None))
 
 

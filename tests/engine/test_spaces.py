@@ -73,7 +73,6 @@ def space_of(dataset: Dataset, name: str) -> Preprocess:
 
 
 def by_hand(grid: Grid, source: str) -> tuple[Case, torch.Tensor]:
-    """The clean case in the source's space and what its attack makes of it."""
     cell = next(cell for cell in grid.cells if cell.source.name == source)
     case = cell.dataset.load(grid.cases["d"][0], space_of(cell.dataset, source))
     model = models.load(cell.source, torch.device("cpu"))

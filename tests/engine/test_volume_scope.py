@@ -36,7 +36,6 @@ def model() -> SegmentationModel:
 
 @pytest.fixture
 def counted(model: SegmentationModel) -> Iterator[list[int]]:
-    """Number of windows of each pass through the network."""
     batches: list[int] = []
     hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
     yield batches

@@ -40,7 +40,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entries(place: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Entries of a job for the dataset and the model, whose pipeline is that of its training."""
     data = {"name": "ct", "loader": "decathlon", "root": str(place / "ct"), "split": "training"}
     model = {"name": "unet", "arch": "unet", "checkpoint": str(place / "unet.pt"), "args": roads.ARGS, "roi": ROI}
     model |= {"transforms": [*roads.CT], "inference": {"overlap": 0.5, "weighting": "gaussian"}}

@@ -27,7 +27,6 @@ JOB = job(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc", "psnr"], resourc
 
 
 def prepared(number: int = 0) -> npt.NDArray[np.float32]:
-    """A case of the job as networks see it, `[H, W, D]`."""
     _, grid = expanded(JOB)
     return grid.cells[0].dataset.load(grid.cases["phantom"][number]).image[0].numpy()
 

@@ -47,7 +47,6 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 
 def clinic(root: Path) -> dict[str, Any]:
-    """The entry of a folder with a case of DICOM."""
     image, label = volume()
     series = put_series(root / "images/x", 8 * image.round(), TURN @ LPS, (1.0, -1024.0))
     put_seg(root / "labels/x.dcm", series, {name: label == k for k, name in enumerate(LABELS, 1)})
@@ -101,7 +100,6 @@ def test_a_series_says_what_it_is_and_not_of_whom(tmp_path: Path, case: Any) -> 
 
 
 def _uids(fields: Any) -> set[str]:
-    """The UIDs of a file that tell it from others."""
     return {str(item.value) for item in fields.iterall() if item.VR == "UI" and "Class" not in item.keyword}
 
 

@@ -19,7 +19,6 @@ ONE = {"attacks": [{"name": "gn", "std": 0.1}], "metrics": ["dsc"], "save_advers
 
 
 def exported(content: dict[str, Any], tmp_path: Path) -> tuple[Path, dict[str, dict[str, Any]], str]:
-    """The export of a job's store, its manifest by path, and what was said."""
     said = io.StringIO()
     if not (tmp_path / "out").exists():
         execute(content, tmp_path / "out")

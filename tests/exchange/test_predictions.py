@@ -40,7 +40,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 @pytest.fixture
 def place(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    """A copy of it that a test can spoil."""
     return shutil.copytree(exported[0], tmp_path / "copy")
 
 

@@ -26,7 +26,6 @@ class Golden(NamedTuple):
 
 @cache
 def stored(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, read once for all tests."""
     return dict(np.load(path))
 
 
@@ -43,7 +42,6 @@ def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential
 
 
 def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
-    """An attack file by its name without extension, its inputs on a device."""
     inputs, arrays = stored(golden("inputs")), dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]

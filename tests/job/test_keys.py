@@ -182,7 +182,6 @@ def schema() -> Iterator[str]:
 
 
 def changed(content: Any, changes: Changes) -> Any:
-    """A copy of a job with other values at some places."""
     content = copy.deepcopy(content)
     for place, value in changes.items():
         *way, last = (int(part) if part.isdigit() else part for part in place.split("."))
@@ -221,7 +220,6 @@ def keys(of: str, changes: Changes, further: Changes, places: Mapping[str, str])
 
 
 def other(value: Any) -> Any:
-    """Another value of a type."""
     if isinstance(value, bool) or value is None:
         return not value
     return (*value, "other") if isinstance(value, tuple) else value + ("x" if isinstance(value, str) else 1)

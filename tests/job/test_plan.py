@@ -126,7 +126,6 @@ def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monk
 
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
-    """The last line of `plan`, where the machine does so many operations a second."""
     monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
     return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 

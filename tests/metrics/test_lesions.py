@@ -20,7 +20,6 @@ BIG, OTHER, NEAR, FAR = (2, 8), (22, 28), (14, 18), (34, 38)  # boxes along the 
 
 
 def boxes(*ranges: Box, side: int = 4) -> Array:
-    """A map of class 1 in boxes `side` wide."""
     classes = np.zeros(SHAPE, np.uint8)
     for low, high in ranges:
         classes[low:high, 4 : 4 + side, 4 : 4 + side] = 1

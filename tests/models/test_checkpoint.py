@@ -58,7 +58,6 @@ NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight"
 
 
 def placed(folder: Path, content: dict[str, Any], wanted: tuple[str, ...] = ("a.w", "b.w"), **more: Any) -> Placed:
-    """Weights of a file for a network with these names."""
     torch.save(content, folder / "m.pt")
     return read_placed(str(folder / "m.pt"), {key: torch.ones(2) for key in wanted}, **more)
 
@@ -181,7 +180,6 @@ def test_weights_too_large_for_half_are_not_written(tmp_path: Path) -> None:
 
 @pytest.fixture
 def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A zoo of one checkpoint, `zoo://phantom/unet`."""
     (tmp_path / "zoo" / "phantom").mkdir(parents=True)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
     save_checkpoint(tmp_path / "zoo" / "phantom" / "unet.safetensors", tiny_unet.state_dict(), metadata, half=True)

@@ -181,7 +181,6 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
 
 
 def ends(process: int) -> bool:
-    """Waits up to 5 s for the end of a process."""
     for _ in range(100):
         try:
             if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:  # killed; nobody has waited for it yet

@@ -81,7 +81,6 @@ SAVES: Mapping[str, Save] = {"script": script, "one": export_for_one, "any": exp
 
 @pytest.fixture(scope="module")
 def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The network in each form."""
     folder = tmp_path_factory.mktemp("frozen")
     return {name: save(net, folder / f"{name}.pt2") for name, save in SAVES.items()}
 

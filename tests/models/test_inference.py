@@ -235,7 +235,6 @@ SETTINGS = [
 
 
 def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:
-    """Logits of MONAI's inferer."""
     if settings.average == "probabilities":
         return monais(lambda windows: net(windows).softmax(1), images, settings).log()
     return monais(net, images, settings)

@@ -25,7 +25,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The networks that were made."""
     built, real = [], construction.build
 
     def build(arch: str, *arguments: Any) -> Any:

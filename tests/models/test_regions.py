@@ -31,7 +31,6 @@ ENTRY: dict[str, Any] = {
 
 
 def model(seed: int = 1, **settings: Any) -> SegmentationModel:
-    """A convolution to two regions."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Conv3d(1, 2, 3, padding=1).requires_grad_(False)

@@ -24,7 +24,6 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def relative(ours: Tensor, theirs: np.ndarray) -> float:
-    """Largest difference on the scale of the largest value."""
     reference = torch.from_numpy(theirs).double()
     return float((ours.double() - reference).abs().max() / reference.abs().max())
 

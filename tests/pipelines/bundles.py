@@ -203,7 +203,6 @@ def network(channels: int, dims: int = 3) -> UNet:
 
 
 def written(words: Words, root: Path) -> tuple[str, Path]:
-    """Writes a bundle, and the images of one case as files."""
     for folder in ("configs", "models"):
         (root / "bundle" / folder).mkdir(parents=True)
     (root / "bundle/configs/inference.json").write_text(json.dumps(config(words)))
@@ -231,7 +230,6 @@ def drawn(words: Words) -> tuple[Array, Array]:
 
 
 def affine_of(words: Words) -> Array:
-    """Voxel to world of the file."""
     turn = inv_ornt_aff(axcodes2ornt(tuple(words.codes)), words.shape)
     made: Array = np.linalg.inv(turn) @ np.diag([*words.sides, 1.0])
     made[:3, 3] += (11, -7, 3)

@@ -243,7 +243,6 @@ def drawn(plan: Plan) -> tuple[Array, Array]:
 
 
 def affine_of(plan: Plan) -> Array:
-    """Voxel to world of the file; with a tilt its axes lie near the directions that are stated."""
     turn = inv_ornt_aff(axcodes2ornt(tuple(plan.codes)), plan.shape)
     cosine, sine = np.cos(plan.tilt), np.sin(plan.tilt)
     tilted = np.array([[cosine, -sine, 0, 11], [sine, cosine, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
@@ -363,7 +362,6 @@ class Ours:
 
 
 def by_freqbench(folder: str, raw: Path, **entry: Any) -> Ours:
-    """Predicts the case of a raw folder."""
     dataset = load_dataset("nnunet_raw", root=str(raw), split="training").dataset
     return predicted_by(load_model(folder, **entry), dataset)
 

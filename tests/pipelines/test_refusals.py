@@ -25,8 +25,6 @@ Refused = Callable[[Callable[[], object]], str]
 
 @pytest.fixture
 def line() -> Refused:
-    """The one line of a refusal."""
-
     def refused(call: Callable[[], object]) -> str:
         with pytest.raises(UserError) as caught:
             call()

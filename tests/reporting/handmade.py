@@ -60,14 +60,12 @@ def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: 
 def stored(
     *rows: dict[str, Any], root: object = None, classes: Sequence[Sequence[dict[str, Any]]] = (), name: str = "run0"
 ) -> Store:
-    """Rows to a file of a store, in memory unless its `root` is given; `classes` of each row."""
     store = Store(str(root or f"memory://{uuid4().hex}"))
     commit(store.root, f"{name}-000000.parquet", to_rows(rows, classes or [()] * len(rows)))
     return store
 
 
 def records(*rows: dict[str, Any]) -> pd.DataFrame:
-    """Rows to a data frame of records."""
     return to_table(RECORDS, rows).to_pandas()
 
 
@@ -79,7 +77,6 @@ def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def shown(*rows: dict[str, Any]) -> pd.DataFrame:
-    """Rows to the frame that views get."""
     return current(records(*rows))
 
 
@@ -120,7 +117,6 @@ def t_test(*values: float) -> float:
 
 
 def data_lines(section: Section) -> list[dict[str, Any]]:
-    """The rows of a section's exact data."""
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]
 
 

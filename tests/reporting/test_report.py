@@ -184,7 +184,6 @@ def out(tmp_path: Path) -> str:
 
 
 def called(*arguments: str) -> str:
-    """Output of a command; its errors are raised."""
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output

@@ -60,7 +60,6 @@ def first(store: Store, column: str) -> object:
 
 
 def swapped(content: dict[str, Any]) -> dict[str, Any]:
-    """A job whose two models have each other's names."""
     content = copy.deepcopy(content)
     one, other = content["models"]
     one["name"], other["name"] = other["name"], one["name"]

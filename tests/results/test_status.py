@@ -17,7 +17,6 @@ FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
 
 def said(out: Path, table: int = 0) -> list[list[str]]:
-    """The cells of each line of a table."""
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
         console.print(tables(facts(str(out)))[table])

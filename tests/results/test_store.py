@@ -20,7 +20,6 @@ from freqbench.results.store import find_row, row_id, sample_rows
 
 
 def commit(store: Store, run_id: str, *records: dict) -> None:
-    """One committed file with these records and two classes each."""
     records = tuple(row | {"run_id": run_id} for row in records)
     store.writer(run_id, interval_s=0).add(records, list(map(make_classes, records)))
 

@@ -85,7 +85,6 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store of some rows."""
     store, rows = Store(str(tmp_path)), [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
     store.writer("run0", interval_s=0).add(rows, list(map(make_classes, rows)))
     return store

@@ -91,7 +91,6 @@ def finished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test can spoil."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 

@@ -221,7 +221,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
-    """Gradients of every step, as the optimizer gets them."""
     of_steps: list[list[Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 

@@ -52,7 +52,6 @@ def dataset(root: Path | str, **more: Any) -> Dataset:
 
 
 def content(root: Path | str, cases: int = 3, **changes: Any) -> dict[str, Any]:
-    """A job on the first cases."""
     return tiny_job.job(
         datasets=[{**DATA, "root": storage.join(str(root), "data"), "cases": cases}],
         models=[{"name": "a", "checkpoint": storage.join(str(root), "unet.safetensors")}],

@@ -52,7 +52,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Leaves these figures alone to be written."""
     return lambda *names: monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
 
 

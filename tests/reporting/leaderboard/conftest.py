@@ -48,7 +48,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A job of both networks, each with a checkpoint file, attacked by PGD and VAFA."""
     content = faint_balls.job(attacks=list(attacks) or [{**faint_balls.job()["attacks"][0], "steps": 8}])
     for model in content["models"]:
         place = folder / f"{model['name']}.pt"
@@ -60,7 +59,6 @@ def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any
 
 
 def attacked(folder: Path, content: dict[str, Any]) -> str:
-    """A store of a job, and its audit."""
     out = str(folder / "out")
     with trusting():
         execute(content, out)

@@ -176,7 +176,6 @@ def test_deciding_forgery_is_always_found(number: int, entered: Path, tmp_path: 
 
 @pytest.fixture
 def other(tmp_path: Path) -> str:
-    """Other weights."""
     torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, tmp_path / "other.pt")
     return str(tmp_path / "other.pt")
 

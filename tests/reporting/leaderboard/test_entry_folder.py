@@ -20,7 +20,6 @@ from freqbench.reporting.leaderboard.make import seal
 
 @pytest.fixture
 def copy(entered: Path, tmp_path: Path) -> Path:
-    """An entry that stands."""
     return Path(shutil.copytree(entered / "entries" / "plain", tmp_path / "plain"))
 
 

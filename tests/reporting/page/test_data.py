@@ -26,7 +26,6 @@ from freqbench.results import RECORDS
 
 
 def column(frame: Mapping[str, Any], name: str) -> list[Any]:
-    """A column of a frame as plain values."""
     if name in frame["numbers"]:
         return list(frame["numbers"][name])
     coded = frame["texts"][name]

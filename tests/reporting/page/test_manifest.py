@@ -35,7 +35,6 @@ def content(folder: Path, key: str) -> Any:
 
 
 def image(store: str, case: Mapping[str, Any], cells: pd.DataFrame, name: str) -> Any:
-    """The image that was saved."""
     row = cells[(cells["label"] == case["attack"]) & (cells["source_model"] == case["source"])].iloc[0]
     [path] = Path(store).glob(f"volumes/*-{row['cell_id']}/*/{name}.nii.gz")
     return nibabel.load(path)
@@ -43,7 +42,6 @@ def image(store: str, case: Mapping[str, Any], cells: pd.DataFrame, name: str) -
 
 @pytest.fixture(scope="module")
 def written(volumes_store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder of a page, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
     return folder, write_volumes(*rows, [volumes_store], str(folder), {})
 

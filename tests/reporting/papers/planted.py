@@ -80,7 +80,6 @@ def is_for(cell: Cell, row: Published) -> bool:
 
 
 def of_case(cell: Cell, case: int) -> dict[str, Any]:
-    """Columns of a record that hang on the case."""
     patient = case // 2 if cell.dataset.name == "acdc" else case
     return {
         "case_key": f"key{case}",
@@ -125,7 +124,6 @@ def frame(job: str) -> pd.DataFrame:
 
 
 def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
-    """A row a cell of a recipe, over a frame of records."""
     data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
     assert data is not None
     return data

@@ -230,7 +230,6 @@ MODELS = ("unet", "unetr")
 
 
 def cells(section: Section, first: str) -> dict[str, list[object]]:
-    """The cells of each row by what stands in its first column."""
     assert section.table is not None
     return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
 

@@ -57,12 +57,10 @@ def updated(known: dict[str, Any], machine: dict[str, Any], rows: list[dict[str,
 
 
 def subject(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Identity of a row's subject."""
     return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra", "patients"))
 
 
 def machine() -> dict[str, Any]:
-    """Hardware and versions of the measurements."""
     on_gpu = torch.cuda.is_available()
     return {
         "torch": torch.__version__,
