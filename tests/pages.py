@@ -215,16 +215,10 @@ def tree() -> frozenset[str]:
 def vocabulary() -> frozenset[str]:
     """Every word of the code, the jobs and the project's files."""
     files = [ROOT / "pyproject.toml"]
-    files += [
-        path for pattern in ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*") for path in ROOT.glob(pattern)
-    ]
-    texts = [
-        path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")
-    ]
+    files += [path for each in ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*") for path in ROOT.glob(each)]
+    texts = [path.read_text("utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")]
     words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(
-        words | {part for word in words for part in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES}
-    )
+    return frozenset(words | {one for word in words for one in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES})
 
 
 @cache

@@ -96,9 +96,7 @@ def test_an_extra_is_named_as_a_clone_installs_it() -> None:
     """A bare name would find nothing on an index, or a package of somebody else."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     code = [*ROOT.glob("freqbench/**/*.py"), *ROOT.glob("freqbench/**/*.html"), *ROOT.glob("cluster/*")]
-    texts = {
-        path: path.read_text(encoding="utf-8") for path in (*map(ROOT.joinpath, pages.PAGES), *code) if path.is_file()
-    }
+    texts = {path: path.read_text("utf-8") for path in (*map(ROOT.joinpath, pages.PAGES), *code) if path.is_file()}
     assert [path for path, text in texts.items() if re.search(r"pip install '?freqbench", text)] == []
     named = [
         name for text in texts.values() for name in re.findall(r"""'\.\[([\w,]+)\]'|installing\("(\w+)"\)""", text)
@@ -122,9 +120,7 @@ def test_lead_over_every_other_network_is_query_over_rows() -> None:
         for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
             if one.mean() > other.mean():
                 tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
-    steps = [
-        (p * (len(tests) - done), pair) for done, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))
-    ]
+    steps = [(p * (len(tests) - k), pair) for k, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))]
     ahead = {pair for _, pair in itertools.takewhile(lambda step: step[0] < 0.05, steps)}
     for line in generated.leads_table().splitlines()[2:]:
         place, *cells = (cell.strip() for cell in line.split("|")[1:-1])

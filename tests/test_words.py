@@ -39,9 +39,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def nodes(tree: str) -> list[tuple[str, ast.AST]]:
-    files = [
-        (path.relative_to(ROOT / tree).as_posix(), path.read_text("utf-8")) for path in (ROOT / tree).rglob("*.py")
-    ]
+    files = [(p.relative_to(ROOT / tree).as_posix(), p.read_text("utf-8")) for p in (ROOT / tree).rglob("*.py")]
     found = [(path, node) for path, text in files for node in ast.walk(ast.parse(text))]
     return [(path, node) for path, node in found if isinstance(node, ast.Module | ast.ClassDef | Function)]
 

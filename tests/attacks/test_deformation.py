@@ -66,9 +66,7 @@ def test_random_field_moves_volumes_and_labels_as_scipy_does() -> None:
     from scipy.ndimage import map_coordinates
 
     result = attacked(deformation(control="random"))
-    matrices = [
-        cubic_spline_matrix(count, size).numpy() for count, size in zip(result.state.shape[2:], SHAPE, strict=True)
-    ]
+    matrices = [cubic_spline_matrix(n, size).numpy() for n, size in zip(result.state.shape[2:], SHAPE, strict=True)]
     field = 2.0 * np.einsum("cijk,hi,wj,dk->chwd", result.state[0].numpy(), *matrices)
     places = np.indices(SHAPE) + field / np.array(SPACING).reshape(3, 1, 1, 1)
     expected = map_coordinates(IMAGES[0, 0].numpy(), places, order=1, mode="nearest")

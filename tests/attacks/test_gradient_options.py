@@ -140,9 +140,7 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
     best = attack(model, images, labels).adversarial
     assert len(seen) == 6 * passes + 1
     iterates = seen[::passes]
-    losses = torch.stack(
-        [F.cross_entropy(output, labels[:, 0], reduction="none").flatten(1).mean(1) for _, output in iterates]
-    )
+    losses = torch.stack([F.cross_entropy(y, labels[:, 0], reduction="none").flatten(1).mean(1) for _, y in iterates])
     assert bool((losses.argmax(0) < 6).any()), "the last is the best everywhere: nothing is tested"
     for i, k in enumerate(losses.argmax(0).tolist()):
         assert torch.equal(best[i], iterates[k][0][i])

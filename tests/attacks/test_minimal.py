@@ -60,9 +60,7 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
     assert len(asked) == result.num_forwards == result.num_backwards == 16
     threshold = 0.5 if dice is None else dice
     for i in range(3):
-        fallen = [
-            x[i] for x in asked if by_metrics(Net()(x[i : i + 1].float()).argmax(1)[0], labels[i, 0]) <= threshold
-        ]
+        fallen = [x[i] for x in asked if by_metrics(Net()(x[i][None].float()).argmax(1)[0], labels[i, 0]) <= threshold]
         of_all = torch.stack([sizes((x - images[i])[None], given)[0] for x in fallen])
         assert float(result.state[i]) == pytest.approx(float(of_all.min()), rel=1e-9)
         assert torch.equal(result.adversarial[i], fallen[int(of_all.argmin())])

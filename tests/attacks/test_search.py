@@ -165,9 +165,7 @@ def test_auto_takes_no_more_than_few_steps(steps: int) -> None:
 @pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> None:
     with torch.no_grad():
-        best, last = (
-            float(mean_dice(Linear()(attacked(loss, keep=keep).adversarial), LABELS)) for keep in ("best", "last")
-        )
+        best, last = (float(mean_dice(Linear()(attacked(loss, keep=k).adversarial), LABELS)) for k in ("best", "last"))
         clean = float(mean_dice(Linear()(IMAGES), LABELS))
     assert best <= last < clean
 

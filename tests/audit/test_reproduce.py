@@ -78,9 +78,7 @@ def test_class_s_value_changed_and_class_gone_are_named(grid_copy: Path) -> None
         del rows[0]
 
     alter(grid_copy, "class_records", change)
-    columns_of = [
-        each.comparison.differences for each in all_of(grid_copy) if each.verdict == "different" and each.comparison
-    ]
+    columns_of = [r.comparison.differences for r in all_of(grid_copy) if r.verdict == "different" and r.comparison]
     columns = sorted(each.column.rpartition(": ")[2] for differences in columns_of for each in differences)
     assert (len(columns_of), columns) == (2, ["label_voxels", "rows of classes"])
     (changed,) = (each for differences in columns_of for each in differences if each.column.endswith("label_voxels"))

@@ -75,9 +75,7 @@ def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, be
     assert {row["draws"] for row in brackets} == {"60"}
     rows = Store(str(tmp_path)).records().to_pylist()
     drawn = [json.loads(row["draws"])["dsc_foreground"] for row in rows]
-    assert all(
-        row["dsc_foreground"] == pytest.approx(draws[7], abs=1e-6) for row, draws in zip(rows, drawn, strict=True)
-    )
+    assert all(row["dsc_foreground"] == pytest.approx(each[7], abs=1e-6) for row, each in zip(rows, drawn, strict=True))
     assert sorted(row["seed"] for row in rows if row["budget"] == 0) == [0, 1, 2, 3]
     assert len({str(draws) for draws, row in zip(drawn, rows, strict=True) if row["budget"] == 0}) == 4
 

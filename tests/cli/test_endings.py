@@ -98,9 +98,7 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
         "bands": BANDS,
         "corruptions": KINDS,
     }
-    assert {table: sorted(names.KNOWN[table]) for table in tables} == {
-        table: sorted(known) for table, known in tables.items()
-    }
+    assert {t: sorted(names.KNOWN[t]) for t in tables} == {t: sorted(known) for t, known in tables.items()}
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict"])

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TEXT, NODE = (
-    (Path(__file__).parents[2] / "cluster" / name).read_text(encoding="utf-8") for name in ("slurm.sh", "slurm-node.sh")
-)
+TEXT, NODE = ((Path(__file__).parents[2] / "cluster" / n).read_text("utf-8") for n in ("slurm.sh", "slurm-node.sh"))
 PATIENCE_S = 30
 
 STUBS = {

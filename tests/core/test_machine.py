@@ -97,9 +97,7 @@ def test_threads_that_are_no_number_are_refused(name: str, stated: str, monkeypa
 def test_import_of_libraries_reads_the_first_thread_number(module: str) -> None:
     """From Python, and in the workers of a cluster, whose machines have variables of their own."""
     command = [sys.executable, "-c", f"import {module}, pandas, torch; print(torch.get_num_threads())"]
-    run = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1,2"}, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1,2"}, capture_output=True, text=True)
     assert (run.stdout, run.returncode) == ("1\n", 0), run.stderr
 
 

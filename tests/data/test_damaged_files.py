@@ -126,9 +126,7 @@ def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, suffix: 
     lines = refusals(path)
     assert lines or kind == "flipped anywhere"  # of raw voxels, nothing tells
     if "HTML" in kind or "Git" in kind:
-        what = (
-            "packed by gzip, which" if "packed" in kind and not suffix.endswith("gz") else kind.replace("packed ", "")
-        )
+        what = "packed by gzip, which" if "packed" in kind and "gz" not in suffix else kind.replace("packed ", "")
         assert all(line.startswith(f"{path}: {what.replace('a HTML', 'an HTML')}") for line in lines)
 
 

@@ -180,9 +180,7 @@ def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
 def test_a_reference_has_its_channels(summing: SegmentationModel, two: Case) -> None:
     """Two references lead to two volumes, in the channel that is attacked."""
     attack = make("faa", portion=1.0, bands=2, steps=1, channels=1, reconstruction_weight=0.0)
-    one, other = (
-        attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(seed))).adversarial for seed in (1, 2)
-    )
+    one, other = (attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(s))).adversarial for s in (1, 2))
     assert not torch.equal(one[1], other[1])
     assert torch.equal(one[0], two.image[0])
 

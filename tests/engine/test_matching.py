@@ -81,9 +81,7 @@ def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str
 
 @pytest.mark.integration
 def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
-    datasets = [
-        {"name": name, "loader": "phantom", "shape": SHAPE, "split": name, "cases": 1} for name in ("test", "train")
-    ]
+    datasets = [{"name": n, "loader": "phantom", "shape": SHAPE, "split": n, "cases": 1} for n in ("test", "train")]
     attacks = [
         {"name": "gn", "std": 0.1},
         {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},

@@ -49,9 +49,7 @@ def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
     assert execute(both, tmp_path).num_new == 2
     assert [path.parent.name.split("-")[0] for path in saved(tmp_path)] == ["gn"]
-    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{name}.nii.gz" for name in FILES} | {
-        "attack.json"
-    }
+    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{key}.nii.gz" for key in FILES} | {"attack.json"}
     assert (len([*tmp_path.glob("volumes/*")]), execute(both, tmp_path).num_new) == (1, 0)
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 

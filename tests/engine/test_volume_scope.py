@@ -76,9 +76,7 @@ def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: Segmentati
 def test_volumes_own_attack_hurts_the_prediction_more(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     window, volume, joint = (attacked(name, model, case, s).adversarial for s in ("window", "volume", "joint"))
-    clean, by_window, by_volume, jointly = (
-        deployed_loss(model, case, made) for made in (case.image, window, volume, joint)
-    )
+    clean, by_window, by_volume, jointly = (deployed_loss(model, case, x) for x in (case.image, window, volume, joint))
     assert min(by_volume, jointly) > by_window > clean
     assert max(float((made - case.image).abs().max()) for made in (volume, joint)) <= 0.05 + 1e-6
 
@@ -130,9 +128,7 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
     run = partial(attacked, "apgd", model, case, "joint", loss=loss)
     each = [run(keep="last", steps=n).adversarial for n in range(1, 5)]
     with torch.no_grad():
-        best, *dice = (
-            float(mean_dice(sliding(made[None]), case.label[None])) for made in (run(steps=4).adversarial, *each)
-        )
+        best, *dice = (float(mean_dice(sliding(x[None]), case.label[None])) for x in (run(steps=4).adversarial, *each))
     assert best <= min(dice)
 
 

@@ -140,6 +140,4 @@ def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypat
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refusing)
-    refused(
-        entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip install"
-    )
+    refused(entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip")

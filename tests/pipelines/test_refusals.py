@@ -145,9 +145,7 @@ def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
 
 @pytest.mark.parametrize("entry", [entry for _, entry in RUNS[:2]])
 def test_preprocessing_needs_trust_for_code(entry: dict[str, Any], tmp_path: Path, trap: Path, line: Refused) -> None:
-    folder = test_bundle.written(
-        tmp_path / "b", lambda config, meta: config["preprocessing"]["transforms"].append(entry)
-    )
+    folder = test_bundle.written(tmp_path / "b", lambda config, _: config["preprocessing"]["transforms"].append(entry))
     assert "--trust-code" in line(lambda: resolve(ModelEntry(name="m", bundle=folder), 3))
     assert not trap.exists()
 

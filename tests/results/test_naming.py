@@ -137,9 +137,7 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
     def of(names: Sequence[str]) -> dict[str, Any]:
         pairs = zip(names, shapes, (True, False), strict=True)
         phantom = {"loader": "phantom", "cases": 1}
-        return small(
-            datasets=[{**phantom, "name": name, "shape": shape, "share": share} for name, shape, share in pairs]
-        )
+        return small(datasets=[{**phantom, "name": name, "shape": shape, "share": s} for name, shape, s in pairs])
 
     execute(of(names), tmp_path)
     assert contents([Store(str(tmp_path))]).restricted == ["private"]

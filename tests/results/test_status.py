@@ -40,9 +40,7 @@ def test_tables_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None
         console.print(*tables(facts(str(tmp_path))))
     text = capture.get()
     assert "…" not in text
-    assert [
-        whole for whole in (run_id, "interrupted", "11-28 12:09", "warnings", "device share") if whole not in text
-    ] == []
+    assert [w for w in (run_id, "interrupted", "11-28 12:09", "warnings", "device share") if w not in text] == []
 
 
 def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -> None:

@@ -56,9 +56,7 @@ def test_ok_wins_over_failed_then_latest_whatever_order_of_files(empty_store: St
 def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
     others = [{}, {"cell_id": "c"}, {"case_key": "c"}, {"target_model_id": "c"}]
     commit(empty_store, "a", *(make_record(minute, **other) for minute, other in enumerate(others)))
-    assert empty_store.records()["finished_at"].to_pylist() == [
-        make_record(minute)["finished_at"] for minute in range(4)
-    ]
+    assert empty_store.records()["finished_at"].to_pylist() == [make_record(i)["finished_at"] for i in range(4)]
 
 
 def test_class_rows_are_those_of_the_winning_record(empty_store: Store) -> None:

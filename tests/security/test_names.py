@@ -128,9 +128,7 @@ def test_list_s_names_are_held_to_it_before_file_is_looked_for(
 
 
 def test_cases_that_one_file_would_hold_are_refused() -> None:
-    refs = tuple(
-        CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
-    )
+    refs = tuple(CaseRef(case_id=n, patient_id="p", fingerprint=n * 8, shape=(1, 1, 1)) for n in ("case_a", "CASE_a"))
     with pytest.raises(UserError, match=r"differ in more than capitals.*got case_a and CASE_a: rename one"):
         require_own_files(refs)
 

@@ -165,9 +165,7 @@ def trained() -> Tiny:
 
 
 def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
-    torch.save(
-        {"state_dict": {f"module.{key}": value for key, value in trained().state_dict().items()}}, tmp_path / "a.pt"
-    )
+    torch.save({"state_dict": {f"module.{k}": v for k, v in trained().state_dict().items()}}, tmp_path / "a.pt")
     with trusting():
         model = load(spec(checkpoint=str(tmp_path / "a.pt")), CPU)
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))

@@ -261,9 +261,7 @@ def test_rows_beyond_the_index_are_refused_by_their_number(entered: Path, tmp_pa
 
 def test_rows_beyond_the_job_are_refused(entered: Path, tmp_path: Path) -> None:
     (reason,) = computed(copied(entered, tmp_path, doubled_with_its_index), entered)
-    assert re.fullmatch(
-        r"identities: 0 of \d+ records .* have no row, and \d+ of its rows are none of the job's", reason
-    )
+    assert re.match(r"identities: 0 of \d+ records .* have no row, and \d+ of its rows are none of the job's", reason)
 
 
 def test_masked_gradients_are_refused_in_words(entered: Path) -> None:

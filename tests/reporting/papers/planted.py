@@ -74,9 +74,7 @@ def is_for(cell: Cell, row: Published) -> bool:
     if cell.attack.name != ATTACKS.get(row["attack"], row["attack"].lower()):
         return False
     said = [part.replace("*", "").split("=") for part in row["params"].split(";") if "=" in part]
-    return all(
-        abs(float(getattr(cell.attack, UNITS[key][0])) - float(value) / UNITS[key][1]) < 1e-9 for key, value in said
-    )
+    return all(abs(float(getattr(cell.attack, UNITS[k][0])) - float(value) / UNITS[k][1]) < 1e-9 for k, value in said)
 
 
 def of_case(cell: Cell, case: int) -> dict[str, Any]:

@@ -252,9 +252,7 @@ def test_null_row_stands_beside_its_attack() -> None:
 
 
 def test_a_cell_has_its_interval_rounded_outwards() -> None:
-    (section,) = overview(
-        shown(*(row(case=case, dsc=dsc, dsc_clean=0.9) for case, dsc in enumerate((0.47, 0.5, 0.53))))
-    )
+    (section,) = overview(shown(*(row(case=case, dsc=x, dsc_clean=0.9) for case, x in enumerate((0.47, 0.5, 0.53)))))
     low, high = t_interval(47.0, 50.0, 53.0, within=(0, 100))
     assert cells(section, "attack")["pgd eps=8/255"] == [f"50.0 [{int(low)}, {int(high) + 1}]"]
 
