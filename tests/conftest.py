@@ -207,8 +207,7 @@ def file_markers(path: Path) -> set[str]:
 def may_select(expression: str, had: frozenset[str], lacked: frozenset[str]) -> bool:
     """True if `-m` may select a test of a file whose tests all have some markers and all lack others."""
     names = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
-    open_names = sorted(names - had - lacked)
-    known = {name: name in had for name in names}
+    open_names, known = sorted(names - had - lacked), {name: name in had for name in names}
     return any(
         eval(expression, {}, known | dict(zip(open_names, values, strict=True)))
         for values in product((False, True), repeat=len(open_names))

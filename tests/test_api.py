@@ -137,8 +137,7 @@ def scanned(volume: Tensor) -> Any:
 @pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
 def test_arrays_are_attacked_like_cases(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
     given = convert(case.image), convert(case.label), np.array(case.spacing)
-    made = fb.attack(model, given, "fgsm", eps=EPS)
-    same = fb.attack(model, case, "fgsm", eps=EPS)
+    made, same = fb.attack(model, given, "fgsm", eps=EPS), fb.attack(model, case, "fgsm", eps=EPS)
     assert torch.equal(made.adversarial, same.adversarial)
     assert type(made.adversarial) is Tensor
     scores = fb.evaluate(model, given, made, metrics=("dsc",))

@@ -76,8 +76,7 @@ def require_style(tree: Path, paths: set[str]) -> "subprocess.Popen[str]":
 
 
 def run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, *words]
+    environment, command = {**os.environ, "PYTHONPATH": str(tree)}, [sys.executable, *words]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 

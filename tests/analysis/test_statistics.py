@@ -241,8 +241,7 @@ def test_the_nested_interval_equals_one_by_hand() -> None:
     -1/2, 1/2 and of the second their negatives. So MS between networks is 3 (1/2 + ...) = 3/2 and of residuals 1/2:
     the variance of the mean is 7/12 + (3/2 - 1/2) / 6 = 3/4, with (3/4)^2 / ((7/12)^2 / 2 + (1/4)^2 / 1 + (1/12)^2 / 2)
     = 81/34 degrees of freedom."""
-    nested = nested_interval(BY_HAND)
-    reach = stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
+    nested, reach = nested_interval(BY_HAND), stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
     assert (nested.mean, nested.df, nested.networks, nested.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
     assert (nested.low, nested.high) == pytest.approx((2.5 - reach, 2.5 + reach))
     assert nested.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
@@ -308,8 +307,7 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
 
 
 def test_orders_on_two_patient_sets_compare_by_kendalls_tau() -> None:
-    random = np.random.default_rng(3)
-    levels = np.array([0.0, 10.0, 20.0, 30.0, 40.0])
+    random, levels = np.random.default_rng(3), np.array([0.0, 10.0, 20.0, 30.0, 40.0])
     one, other = (levels[:, None] + random.normal(size=(5, patients)) for patients in (20, 10))
     assert (rank_correlation(one, other).tolist(), rank_correlation(one, other[::-1])[0]) == ([1, 1, 1], -1)
     near = np.array([0.0, 20.0, 10.0, 30.0, 30.3])[:, None] + random.normal(size=(5, 10))

@@ -99,8 +99,7 @@ def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
 
 
 def test_models_have_latest_names_and_equal_names_differ() -> None:
-    ids = {"source_model_id": "x", "target_model_id": "x"}
-    names = enumerate(("old", "new", "old"))
+    ids, names = {"source_model_id": "x", "target_model_id": "x"}, enumerate(("old", "new", "old"))
     frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
     assert set(current(frame)["source_model"]) == {"old"}
     twins = [{"source_model_id": key, "target_model_id": key} for key in ("aaaaaaaa", "bbbbbbbb")]

@@ -110,16 +110,14 @@ def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> Non
 def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     null, best = attacked(name, control="random"), attacked(name)
     assert (null.num_forwards, null.num_backwards) == (0, 0)
-    size = null.state.abs()
-    attack = make(name, **NAMES[name])
+    size, attack = null.state.abs(), make(name, **NAMES[name])
     assert float((size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean()) > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
 
 @every_name
 def test_points_and_volumes_outside_the_set_are_an_excess(name: str) -> None:
-    attack = make(name, **NAMES[name], steps=1)
-    result = attacked(name)
+    attack, result = make(name, **NAMES[name], steps=1), attacked(name)
     assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-9
     moved = result.adversarial.clone()
     moved[0, 0, 2, 2, 2] += 0.01

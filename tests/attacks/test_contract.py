@@ -71,11 +71,9 @@ def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
 def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
-    labels = (images > 0.5).long()
-    eps = SETTINGS[name]["eps"]
+    labels, eps = (images > 0.5).long(), SETTINGS[name]["eps"]
     adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
-    flipped = (adversarial > 0.5).long() != labels
-    reach = (images - 0.5).abs()
+    flipped, reach = (adversarial > 0.5).long() != labels, (images - 0.5).abs()
     decided = (reach - eps).abs() > 1e-6
     assert torch.equal(flipped[decided], (reach < eps)[decided])
 
@@ -137,8 +135,7 @@ def test_a_call_without_a_generator_has_seed_zero() -> None:
 def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None:
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
-    model = SmallNet().eval()
-    begin = images
+    model, begin = SmallNet().eval(), images
     if name in FREQUENCY:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     before = dice_ce(model(begin), labels)

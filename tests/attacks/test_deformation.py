@@ -90,8 +90,7 @@ def test_displacement_of_a_stretch_has_its_determinant() -> None:
     attack = deformation(max_mm=30.0)
     values = attack.field(IMAGES).values
     rates = (0.1, -0.2, 0.3)
-    state = torch.zeros_like(attack.space(IMAGES).centre)
-    moved = []
+    state, moved = torch.zeros_like(attack.space(IMAGES).centre), []
     for axis, (rate, matrix, size, step) in enumerate(zip(rates, values, SHAPE, SPACING, strict=True)):
         pieces = matrix.shape[1] - 3
         knot = size * step / pieces
@@ -216,8 +215,7 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
     attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))
-    first = attacked(attack, start=state)
-    model = SmallNet().double()
+    first, model = attacked(attack, start=state), SmallNet().double()
     moved = attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)

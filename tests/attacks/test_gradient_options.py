@@ -168,8 +168,7 @@ def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: d
     attack = plain(name, restarts=4, loss="ce", **changes)
     result = attack(model, images, labels, generator=generators(1, 2))
     assert len(looks) == attack.passes[0]
-    ends = looks[len(looks) // 4 - 1 :: len(looks) // 4]
-    classes = list(changes.get("organs", (1, 2)))
+    ends, classes = looks[len(looks) // 4 - 1 :: len(looks) // 4], list(changes.get("organs", (1, 2)))
     for i in range(2):
         dices = [np.nanmean(dice(logits[i].argmax(0), labels[i, 0], 3)[classes]) for _, logits in ends]
         # To rounding: vafa_opt renders in the end what its table makes.

@@ -47,8 +47,7 @@ def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
     attack = example(name)
 
     def attacked(sign: float) -> Tensor:
-        model = Elsewhere(voxels, sign).eval()
-        cases = list(zip(images.flip(3), labels, strict=True))
+        model, cases = Elsewhere(voxels, sign).eval(), list(zip(images.flip(3), labels, strict=True))
         needs = attack.supplied(
             reference=images.square,
             learned=partial(attack.learn, model, cases, tuple(images.shape[2:]), torch.Generator().manual_seed(3)),

@@ -38,8 +38,7 @@ def attacked(name: str, model: Any = None, **given: Any) -> AttackResult:
 def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: dict[str, Any]) -> None:
     """From 0.5 to w . (x - 0.5) = b it is b / |w|_1 in L-infinity, and b / |w|_2 in L2."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    images = torch.full_like(weights, 0.5)
-    network = Linear(weights, 0.5)
+    images, network = torch.full_like(weights, 0.5), Linear(weights, 0.5)
     dual = weights.abs().sum() if given.get("norm") == "linf" else weights.norm() * weights.numel() ** 0.5
     attack = make(name, steps=120, step_size=0.05, **given, **{"loss": "margin"} if name == "fmn" else {})
     result = attack(network, images, torch.ones_like(images).long())
@@ -53,8 +52,7 @@ def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: d
 def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[str, Any], dice: float | None) -> None:
     """Everything that the network was asked is looked through again; a clean Dice of 1 falls at a half."""
     images, labels = task()
-    asked = list[Tensor]()
-    model = Net().double()
+    asked, model = list[Tensor](), Net().double()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     result = attacked(name, model, dice=dice, **given)
     assert len(asked) == result.num_forwards == result.num_backwards == 16

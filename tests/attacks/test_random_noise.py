@@ -55,8 +55,7 @@ def test_norm_is_l2_after_clamping(value: float) -> None:
     images[0, :, :12] = 0
     normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     added = noise(images, normals, l2=value)
-    moved = images + added
-    factors = []
+    moved, factors = images + added, []
     for x, change, n in zip(moved, added, normals, strict=True):
         assert float(change.square().sum()) ** 0.5 == pytest.approx(value, abs=1e-12)
         free = (x > 0) & (x < 1)

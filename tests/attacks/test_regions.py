@@ -53,8 +53,7 @@ def test_every_attack_runs_on_regions_or_refuses_them_by_name(name: str) -> None
 @pytest.mark.parametrize("name", ["pgd", "apgd", "segpgd", "cospgd", "mifgsm", "square", "rays"])
 def test_attacks_lower_the_dice_of_regions(name: str) -> None:
     images, _ = volumes()
-    labels = labelled(images)
-    attack = example(name, eps=EPS)
+    labels, attack = labelled(images), example(name, eps=EPS)
     options = {"generator": generators(1, 2)} if attack.is_stochastic else {}
     adversarial = attack(Regions(), images, labels, **options).adversarial
     before, after = (SIGMOID.mean_dice(Regions()(each), labels, None, None) for each in (images, adversarial))

@@ -74,8 +74,7 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
     """The cube has the schedule's side, changes the best volume so far, and never changes nothing."""
     model, _ = search()
     images, _ = task()
-    low, high = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1)
-    sides = set()
+    low, high, sides = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1), set()
     for i in range(3):
         for k, before, asked in trials(model, i):
             changed = (asked != before).nonzero()
@@ -89,8 +88,7 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
 
 
 def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
-    images = torch.full((1, 1, 4, 3, 2), 0.5)
-    model = Asked()
+    images, model = torch.full((1, 1, 4, 3, 2), 0.5), Asked()
     make("square", eps=EPS, queries=300, p_init=0.01)(model, images, torch.zeros_like(images, dtype=torch.long))
     changes = torch.stack(model.volumes[1:]) - torch.stack(model.volumes[:-1])
     assert bool((changes != 0).flatten(0, 1).any(0).all())

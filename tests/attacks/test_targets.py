@@ -24,8 +24,7 @@ NAMES = ("background", "liver", "spleen", "stomach")
     ids=str,
 )
 def test_rules_map_every_class_to_its_target(rule: Any, expected: list[int]) -> None:
-    labels = torch.arange(4).reshape(1, 1, 4, 1, 1)
-    logits = torch.zeros(1, 4, 4, 1, 1)
+    labels, logits = torch.arange(4).reshape(1, 1, 4, 1, 1), torch.zeros(1, 4, 4, 1, 1)
     for voxel, least in enumerate([3, 2, 1, 0]):
         logits[0, least, voxel] = -1
     assert target_map(rule, labels, logits).flatten().tolist() == expected

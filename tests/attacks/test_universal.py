@@ -113,11 +113,9 @@ def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape
 
 
 def test_one_channel_alone_is_learned_and_changed() -> None:
-    given = cases(2, channels=2)
-    attack = universal(channels=1, steps=2)
+    given, attack = cases(2, channels=2), universal(channels=1, steps=2)
     model = SmallNet(channels=2).eval()
-    tile = attack.learn(model, given, WINDOW)
-    images, labels = given[0][0][None], given[0][1][None]
+    tile, images, labels = attack.learn(model, given, WINDOW), given[0][0][None], given[0][1][None]
     change = attack(model, images, labels, learned=tile).adversarial - images
     assert tile.shape == (1, *WINDOW)
     assert not bool(change[:, 0].any())

@@ -50,10 +50,8 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The rows of one attack; cases differ by a sawtooth, a little of it the attack's own. `left` is DSC x100."""
     attack, budget, params, left = HEALTHY[name]
-    left = changes.pop("left", left)
-    params = {**params, **changes.pop("params", {})}
-    own = noise * (1 + list(HEALTHY).index(name) % 3)
-    kind = dict(KINDS[attack])
+    left, params = changes.pop("left", left), {**params, **changes.pop("params", {})}
+    own, kind = noise * (1 + list(HEALTHY).index(name) % 3), dict(KINDS[attack])
     if params.get("control", "none") != "none":
         kind["num_backwards"] = 0
     values = {"variant": "released", "l2_body": 8.0, "l2": 9.0, "linf": min(budget, 1.0), "num_windows": 1}

@@ -399,8 +399,7 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
 
 def test_interval_is_corrected_over_attacks_that_were_added() -> None:
     """Each of two comparisons is one of 97.5 %."""
-    differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
-    added = planted("pgd", 62.4, params={"loss": "dice"})
+    differences, added = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0], planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
     (claim,) = claims(PGD, [*added, *planted("dice", 70.0)])

@@ -62,8 +62,7 @@ def swin_job(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> None:
-    lines = dict(said(swin))
-    content = swin.read_bytes()
+    lines, content = dict(said(swin)), swin.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:12]
     assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
     net = models.build("swin_unetr", 6, SIZE, SWIN)

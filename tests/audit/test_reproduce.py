@@ -51,8 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_row_is_equal_to_bit_and_store_is_left_alone(grid_store: Path) -> None:
-    before = contents(grid_store)
-    reports = all_of(grid_store)
+    before, reports = contents(grid_store), all_of(grid_store)
     assert [each.verdict for each in reports] == ["equal"] * 16
     assert all(each.comparison and each.comparison.compared > 100 for each in reports)
     assert contents(grid_store) == before

@@ -147,8 +147,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 @pytest.mark.integration
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-    before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
-    said = audit(out)
+    before, gradients, said = rows(root_of(out)), probe_files.read(out, Gradients), audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
     assert (rows(root_of(out)), probe_files.read(out, Gradients)) == (before, gradients)

@@ -31,8 +31,7 @@ Control = Callable[[Path], Array]
 
 def script(root: Path, modality: str = "scan") -> tuple[str, str, list[Path], Control]:
     """A UNet whose author has a script alone, on files whose list says nothing of their modality."""
-    paths = roads.put_folder(root / "data", "ct")
-    path = root / "data/dataset.json"
+    paths, path = roads.put_folder(root / "data", "ct"), root / "data/dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "modality": {"0": modality}}))
     return *bare(root, "ct"), paths, script_control
 
@@ -137,8 +136,7 @@ def share_of(content: dict[str, Any], folder: Path) -> float:
     entry = ModelEntry(**content["models"][0])
     facts = facts_on(entry, dataset, dataset.refs())
     spec = resolve(entry, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts)
-    own = witnesses.find(str(folder), dataset, "own")
-    network = load(spec, torch.device("cpu"))
+    own, network = witnesses.find(str(folder), dataset, "own"), load(spec, torch.device("cpu"))
     return min(witness.hold(network, spec, dataset, ref, own.files[ref.case_id]).share for ref in own.refs)
 
 

@@ -38,8 +38,7 @@ ACDC_PLACES = {
 
 def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Intensities 50 to 150 in a box of zeros, labels 0 to 2."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros(SHAPE, np.float32)
+    rng, image = np.random.default_rng(seed), np.zeros(SHAPE, np.float32)
     image[2:10, 1:9, 1:7] = rng.uniform(50, 150, (8, 8, 6))
     label = np.zeros(SHAPE, np.uint8)
     label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2

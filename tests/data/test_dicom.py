@@ -196,8 +196,7 @@ def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any],
 
 def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
     image, label = volume()
-    uid = generate_uid()
-    moved = LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
+    uid, moved = generate_uid(), LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
     put_series(tmp_path / "images/a", image, LPS, frame=uid)
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "other", image, moved, frame=uid), _masks(label))
     refused("expected each frame on a slice of its series, got frame 1 up to 2 pixels aside", _dataset(tmp_path).refs)

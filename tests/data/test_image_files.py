@@ -102,8 +102,7 @@ def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> 
     """Other voxels beside the same header are another case."""
     put_itk(tmp_path / "a.mhd", volume()[0])
     scans = made("images", root=str(tmp_path), reference="prediction", labels=2)
-    before = scans.refs()[0].fingerprint
-    raw = tmp_path / "a.raw"
+    before, raw = scans.refs()[0].fingerprint, tmp_path / "a.raw"
     raw.write_bytes(raw.read_bytes()[::-1])
     assert scans.refs()[0].fingerprint != before
 

@@ -126,8 +126,7 @@ def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
 def test_unlisted_values_are_refused_with_their_number(folder: Folder) -> None:
     label = volume()[1]
     folder.write("a", volume()[0], np.where(label == 2, 9, label))
-    dataset = folder.dataset(cases=["a"])
-    count = int((label == 2).sum())
+    dataset, count = folder.dataset(cases=["a"]), int((label == 2).sum())
     text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
     refused(text, lambda: dataset.native(dataset.refs()[0]))
 
@@ -192,8 +191,7 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
 def test_labels_that_slope_moves_are_rounded_and_line_says_so(folder: Folder, slope: float, says: bool) -> None:
     image, label = volume()
     folder.write("a", image, label)
-    path = folder.root / "labelsTr/a.nii.gz"
-    stored = Nifti1(label.astype(np.uint8), np.eye(4))
+    path, stored = folder.root / "labelsTr/a.nii.gz", Nifti1(label.astype(np.uint8), np.eye(4))
     path.unlink()
     stored.header.set_slope_inter(slope, 0.0)
     stored.to_filename(path)

@@ -25,8 +25,7 @@ GRIDS = {"RAS": np.eye(4), "LPS": LPS, "SRA": SRA, "oblique": TURN @ LPS, "shear
 
 def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -> NativeCase:
     """Intensities -200 to 500, beyond both ends of the window, in a box of -1000."""
-    rng = np.random.default_rng(seed)
-    image = np.full((channels, *SHAPE), -1000, np.float32)
+    rng, image = np.random.default_rng(seed), np.full((channels, *SHAPE), -1000, np.float32)
     image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     return native_case(image, np.zeros(SHAPE), affine=affine, spacing=tuple(steps.tolist()))

@@ -213,8 +213,7 @@ def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
         assert dataset.num_channels == 2
-    case = dataset.load(dataset.refs()[0])
-    voxels = two_channels(ord("a")).astype(np.float64)
+    case, voxels = dataset.load(dataset.refs()[0]), two_channels(ord("a")).astype(np.float64)
     ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
     assert np.array(case.native_ranges) == pytest.approx(ranges, rel=1e-5, abs=1e-4)
     expected = np.clip((voxels - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]), 0, 1)

@@ -137,8 +137,7 @@ def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("cases", [2, 7])
 def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, parsed = _nnunet_list(tmp_path, cases), list[str]()
-    read = folder.json_of
+    dataset, parsed, read = _nnunet_list(tmp_path, cases), list[str](), folder.json_of
     monkeypatch.setattr(folder, "json_of", lambda content, path: (parsed.append(path), read(content, path))[1])
     dataset.refs()
     assert parsed == [str(tmp_path / "dataset.json")]

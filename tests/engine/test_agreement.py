@@ -268,8 +268,7 @@ def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_p
     entries = json.loads((where / export.MANIFEST).read_text())["files"]
     rng = np.random.default_rng(0)
     for entry in entries:
-        image = nibabel.load(where / entry["path"])
-        path = tmp_path / "tool" / entry["path"]
+        image, path = nibabel.load(where / entry["path"]), tmp_path / "tool" / entry["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(rng.integers(0, 3, SHAPE, np.uint8), image.affine), path)
     command = ("score", str(out), "--predictions", str(tmp_path / "tool"), "--name", "tool")

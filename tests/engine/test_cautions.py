@@ -85,8 +85,7 @@ def test_an_attack_tells_of_each_gradient_that_it_follows(name: str) -> None:
 
 def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     """HU + 1024 in the window of HU: every labelled voxel is clipped to 1."""
-    rng = np.random.default_rng(0)
-    image = np.zeros((20, 18, 16), np.float32)
+    rng, image = np.random.default_rng(0), np.zeros((20, 18, 16), np.float32)
     image[3:17, 3:15, 2:14] = 1060 + rng.normal(0, 8, (14, 12, 12))
     label = np.zeros(image.shape, np.uint8)
     label[6:12, 6:12, 4:10] = 1

@@ -79,8 +79,7 @@ def test_clean_prediction_serves_the_attack(checkpoint: str, tmp_path: Path, mon
 
 
 def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str) -> None:
-    plan = plan_of(checkpoint)
-    worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
+    plan, worker = plan_of(checkpoint), Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
     outcome, _ = worker.run(unit)
     (facts,), (row,) = outcome.clean, worker.run(plan.units[0])[0].records

@@ -121,8 +121,7 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
 
 def test_volume_of_windows_teaches_its_predictions_loss() -> None:
     """Through the sliding window, whose overlapping windows show a tile at several places."""
-    model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
-    image = volume((12, 9, 4))
+    model, image = SegmentationModel(SmallNet(), (8, 6, 4)).eval(), volume((12, 9, 4))
     case = case_of(image, (image > 0.5).long())
     attack = make("universal", eps=0.1, steps=2, learn_cases=1)
     learned = learning.learn(attack, model, [lambda: case], None, windows=2)

@@ -47,8 +47,7 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
-    model = models.load(cell.source, torch.device("cpu"))
-    values = []
+    model, values = models.load(cell.source, torch.device("cpu")), []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
         adversarial = attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial

@@ -363,8 +363,7 @@ def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pyt
 )
 def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
     """Each kind of attack counts: without a gradient, with one, with looks beside it, and an ensemble."""
-    listener = Collector()
-    attack = {"name": name, **EXAMPLES[name], "scope": scope}
+    listener, attack = Collector(), {"name": name, **EXAMPLES[name], "scope": scope}
     serial(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
     (record,) = listener.outcomes[0].records
     told = [passes for _, passes in listener.passes]

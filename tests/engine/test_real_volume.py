@@ -59,8 +59,7 @@ def released_vafa(
         alpha = 0.1 * (1 - step / steps)
         table.requires_grad_()
         scaled = spectrum / table
-        whole = scaled.floor()
-        slope = math.log(2 / alpha - 1)
+        whole, slope = scaled.floor(), math.log(2 / alpha - 1)
         rounded = whole + (1 + torch.tanh(slope * (scaled - whole - 0.5)) / (1 - alpha)) / 2
         volume = merged(turned(rounded * table, basis.T) + 128)
         low, high = volume.amin((2, 3), keepdim=True), volume.amax((2, 3), keepdim=True)  # of every depth slice

@@ -64,8 +64,7 @@ def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
 
 
 def test_machines_of_a_cluster_add_up() -> None:
-    node = Node(cores=8, gpus=2, memory=64 * GIB)
-    bare = Node(cores=4, gpus=0, memory=64 * GIB)
+    node, bare = Node(cores=8, gpus=2, memory=64 * GIB), Node(cores=4, gpus=0, memory=64 * GIB)
     assert share(Resources(), [node, node, bare], 100, GIB) == Pool(workers=4, threads=4, gpus=1)
     assert share(Resources(), [bare, bare], 100, GIB) == Pool(workers=4, threads=2, gpus=0)
     assert share(Resources(), [bare, Node(cores=1, gpus=0, memory=64 * GIB)], 100, GIB) == Pool(

@@ -131,8 +131,7 @@ def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, w
 
 def test_further_metrics_are_computed_and_keep_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(small(**TWO), tmp_path)
-    before = rows(tmp_path)
-    further = small(**{**TWO, "metrics": ["psnr"]})
+    before, further = rows(tmp_path), small(**{**TWO, "metrics": ["psnr"]})
     with monkeypatch.context() as patch:
         patch.setattr(attacking, "attack_case", lambda *args: 1 / 0)
         assert execute(further, tmp_path).num_failed == 2
@@ -220,8 +219,7 @@ def test_machine_without_ray_runs_serially_or_names_package(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("no_lpips")
 def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
-    content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
-    said = io.StringIO()
+    content, said = small(**{**TWO, "metrics": ["dsc", "lpips"]}), io.StringIO()
     summary = execute(content, tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
@@ -319,8 +317,7 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)  # what refused for a while was tried again for ten minutes
 @pytest.mark.parametrize("engine", ["serial", "ray"])
 def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine: runner.Engine) -> None:
-    out = tmp_path / "out"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out, before = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(UserError, match=r"expected to write files of [^\n]*: raise it \(ulimit -f\)"):

@@ -31,8 +31,7 @@ GN = [{"name": "gn", "std": "8/255"}]
 
 def anatomy() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """A body of two organs in air; a third class, filled with air, lies beside it."""
-    rng = np.random.default_rng(0)
-    image = np.full(SHAPE, -1000, np.float32)
+    rng, image = np.random.default_rng(0), np.full(SHAPE, -1000, np.float32)
     image[8:24, 3:20, 1:11] = rng.normal(0, 6, (16, 17, 10))
     label = np.zeros(SHAPE, np.uint8)
     label[10:15, 5:12, 3:8], label[16:21, 10:16, 4:9] = 1, 2
@@ -89,8 +88,7 @@ def test_labels_of_the_grid_go_back_to_the_files_voxels(data: dict[str, Any], tm
     """Without resampling: the saved prediction, put into the file's grid by nibabel, has the Dice of the row."""
     execute(job_of(data, score_on="file", save_adversarial="nifti"), tmp_path)
     saved = {path.name.split("-")[0]: path for path in tmp_path.rglob("prediction_*")}
-    file = nibabel.Nifti1Image(anatomy()[1], AFFINE)
-    scores = {}
+    file, scores = nibabel.Nifti1Image(anatomy()[1], AFFINE), {}
     for name, path in saved.items():
         back = resample_from_to(nibabel.load(path), file, order=0, cval=0).get_fdata().astype(np.uint8)
         scores[name] = dice(torch.from_numpy(back), torch.from_numpy(anatomy()[1]), 4).mean()

@@ -47,8 +47,7 @@ def pred(case: Case) -> Tensor:
 
 def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
     scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), ROI, CPU)
-    body = metrics.body_mask(case.image)
-    change = (adversarial - case.image)[0].double()
+    body, change = metrics.body_mask(case.image), (adversarial - case.image)[0].double()
     assert scores.values == {
         "ssim": metrics.ssim(case.image, adversarial),
         "ssim_body": metrics.image_scores(case.image, adversarial, body).values["ssim_body"],
@@ -99,8 +98,7 @@ def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
 
 
 def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMaps) -> None:
-    label = case.label[0]
-    scores = score_shapes(maps, ("hd95",))
+    label, scores = case.label[0], score_shapes(maps, ("hd95",))
     voxels = metrics.hd95(pred, label, 6)
     mm = metrics.hd95(pred, label, 6, spacing=case.spacing)
     medpy = metrics.hd95(pred, label, 6, spacing=case.spacing, convention="medpy")

@@ -41,8 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     affine = np.diag([-STEPS[0], STEPS[1], STEPS[2], 1.0])
     affine[:3, 3] = 10, -5, 3
     for name in ("x", "y"):
-        voxels = rng.uniform(-300, 400, SHAPE).astype(np.float32)
-        label = np.zeros(SHAPE, np.uint8)
+        voxels, label = rng.uniform(-300, 400, SHAPE).astype(np.float32), np.zeros(SHAPE, np.uint8)
         label[4:12, 5:14, 3:9], label[12:16, 8:12, 4:8] = 1, 2
         for kind, volume in (("image", voxels), ("label", label)):
             nibabel.save(nibabel.Nifti1Image(volume, affine), root / f"{name}_{kind}.nii.gz")

@@ -26,8 +26,7 @@ PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
-    place = tmp_path_factory.mktemp("made")
-    attacks = [{"name": "gn", "std": [0.05, 0.1]}]
+    place, attacks = tmp_path_factory.mktemp("made"), [{"name": "gn", "std": [0.05, 0.1]}]
     content = small(
         attacks=attacks, metrics=["dsc", "hd95", "psnr"], save_adversarial="nifti", datasets=[folder(place / "data")]
     )
@@ -49,8 +48,7 @@ def content(exported: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
-    grid = expanded(content)[1]
-    said = io.StringIO()
+    grid, said = expanded(content)[1], io.StringIO()
     path = label_map and str(place / label_map)
     predictions.score(grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
     return said.getvalue()

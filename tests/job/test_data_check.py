@@ -55,8 +55,7 @@ def test_plan_reads_no_more_cases_once_its_time_is_over(data: dict[str, Any], mo
 
 def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
     """The space is that of the job line, which has no window here: the crop of a label beside the body."""
-    path = Path(data["root"]) / "labelsTr" / "fine.nii.gz"
-    label = np.zeros(SHAPE, np.uint8)
+    path, label = Path(data["root"]) / "labelsTr" / "fine.nii.gz", np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 1
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), path)
     image = np.full(SHAPE, -1000, np.float32)

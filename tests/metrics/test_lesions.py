@@ -128,8 +128,7 @@ def test_scattered_lesions_have_scores_by_monai_and_medpy() -> None:
 
     label, spacing, corners = scattered(0), (1.0, 2.0, 1.5), np.ones((3, 3, 3))
     pred = np.maximum(np.roll(label[:, :30], 1, 0), scattered(1)[:, :30])
-    pred = np.pad(pred, ((0, 0), (0, 18), (0, 0)))
-    near = generate_binary_structure(3, 2)
+    pred, near = np.pad(pred, ((0, 0), (0, 18), (0, 0))), generate_binary_structure(3, 2)
     zones, parts = (numbered(each, corners)[0] for each in (binary_dilation(label, near, iterations=3), pred))
     dice, distances, missed, is_found = [], [], 0, np.zeros(parts.max() + 1, bool)
     for zone in range(1, zones.max() + 1):

@@ -90,8 +90,7 @@ def row(*values: int) -> Tensor:
 
 def test_an_abstention_counts_as_a_class_that_is_never_right() -> None:
     """Class 1: 2 of its 4 voxels certified right, 1 certified elsewhere, 1 of the abstaining ones outside it."""
-    label = row(1, 1, 1, 1, 0, 0, 0, 0)
-    pred = row(1, 1, 1, 0, 1, 0, 1, 0)
+    label, pred = row(1, 1, 1, 1, 0, 0, 0, 0), row(1, 1, 1, 0, 1, 0, 1, 0)
     scores = certified_scores(pred, row(1, 1, 0, 1, 1, 1, 0, 1).bool(), label, 2)
     assert (scores["certified_share"], scores["certified_dice"]) == (6 / 8, pytest.approx(2 * 2 / (3 + 4)))
     assert scores["certified_dice_bound"] == pytest.approx(2 * 2 / (3 + 4 + 1))
@@ -104,8 +103,7 @@ def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
         label, pred = (torch.randint(0, 2, (1, 1, 8), generator=generator) for _ in range(2))
         label[..., 0] = 1
         certified = torch.rand(1, 1, 8, generator=generator) > 0.5
-        free = (~certified).nonzero()
-        lowest = np.inf
+        free, lowest = (~certified).nonzero(), np.inf
         for classes in product(range(2), repeat=len(free)):
             allowed = pred.clone()
             allowed[~certified] = torch.tensor(classes, dtype=allowed.dtype)

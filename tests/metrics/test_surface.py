@@ -196,8 +196,7 @@ def test_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any)
 
 
 def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
-    distances = np.array([1.0, 4.0, math.nan, math.nan])
-    present = np.array([True, True, True, False])
+    distances, present = np.array([1.0, 4.0, math.nan, math.nan]), np.array([True, True, True, False])
     assert hd95_penalised(distances, present, (3, 4, 12), (1.0, 1.0, 1.0)) == pytest.approx((4.0 + 13.0) / 2)
     assert undefined_classes(distances) == 2
 

@@ -56,8 +56,7 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 hub.asked.append(path := unquote(urlsplit(self.path).path))
-                token = self.headers["Authorization"]
-                parts = path.strip("/").split("/")
+                token, parts = self.headers["Authorization"], path.strip("/").split("/")
                 if parts[0] == "large":
                     hub.tokens.append(token)
                     return self.answer(200, hub.large[parts[1]])

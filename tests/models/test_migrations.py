@@ -110,8 +110,7 @@ def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wa
 
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
     merging = MIGRATIONS["swin_unetr"]["monai-1.4"].extra["downsample"](2)
-    x = torch.rand(1, 3, 4, 5, 2)
-    by_hand = torch.zeros(1, 4, 4, 6, 2)
+    x, by_hand = torch.rand(1, 3, 4, 5, 2), torch.zeros(1, 4, 4, 6, 2)
     by_hand[:, :3, :, :5] = x
     assert torch.equal(merging(x), merging(by_hand))
 

@@ -183,8 +183,7 @@ def test_fold_all_is_taken_where_it_is_alone(write: Write) -> None:
 
 def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
     folder = Path(write())
-    first = facts("nnunet", str(folder)).checkpoint_sha256
-    moved = folder.rename(tmp_path / "elsewhere")
+    first, moved = facts("nnunet", str(folder)).checkpoint_sha256, folder.rename(tmp_path / "elsewhere")
     assert facts("nnunet", str(moved)).checkpoint_sha256 == first
     (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
     assert facts("nnunet", str(moved)).checkpoint_sha256 != first

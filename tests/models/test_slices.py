@@ -43,8 +43,7 @@ def entry(**changes: Any) -> ModelEntry:
 
 def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     """The 2D network slice by slice, its stacks written out."""
-    planes = []
-    length = images.shape[2 + axis]
+    planes, length = [], images.shape[2 + axis]
     for middle in range(length):
         inside = [min(max(i, 0), length - 1) for i in range(middle - slices // 2, middle + slices // 2 + 1)]
         planes.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
@@ -128,8 +127,7 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
 
 
 def test_own_checkpoint_needs_no_arguments(tmp_path: Path) -> None:
-    args = {**ARGS, "slices": 5, "chunk": 4}
-    path = str(tmp_path / "net.safetensors")
+    args, path = {**ARGS, "slices": 5, "chunk": 4}, str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)
     whole = resolve(entry(arch=None, args={}, roi=None, checkpoint=path), 3)
     parts = resolve(entry(arch=None, args={"chunk": 2}, roi=None, checkpoint=path), 3)

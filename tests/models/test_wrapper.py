@@ -60,11 +60,9 @@ def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
 
 def test_turned_model_predicts_as_its_network_turned() -> None:
     """Its windows begin at the low end of the network's axis, which is the volume's high end."""
-    net = unet(1, (6, 8, 8))
-    image = volume(1, (12, 16, 11))[0]
+    net, image = unet(1, (6, 8, 8)), volume(1, (12, 16, 11))[0]
     turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
-    plain = SegmentationModel(net, (6, 8, 8))
-    predicted = predict(turned, image)
+    plain, predicted = SegmentationModel(net, (6, 8, 8)), predict(turned, image)
     expected = predict(plain, image.flip(2).permute(0, 3, 2, 1)).permute(2, 1, 0).flip(1)
     assert predicted.shape == image.shape[1:]
     assert len(predicted.unique()) > 1

@@ -37,8 +37,7 @@ def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: t
     """
     x = volume().numpy()
     ghosted = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
-    lines = np.fft.fft(x, axis=2)
-    number = np.fft.fftfreq(16, 1 / 16).round()
+    lines, number = np.fft.fft(x, axis=2), np.fft.fftfreq(16, 1 / 16).round()
     for place, (_, down, right) in ((number < -4, first), (number >= 4, second)):
         moved = ndimage.shift(x, (0, -down, -right, 0), order=1, mode="nearest")
         lines[:, :, place] = np.fft.fft(moved, axis=2)[:, :, place]

@@ -180,8 +180,7 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
     labels = labels.clamp(max=1).long() if head is SOFTMAX else labels  # of three classes one is not there
     voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
-    m = head.flips(logits, labels, losses.EVERYTHING)[0]
-    inner = inside(labels, 3)
+    m, inner = head.flips(logits, labels, losses.EVERYTHING)[0], inside(labels, 3)
     sets = (
         [labels == k for k in (0, 1)]
         if head is SOFTMAX

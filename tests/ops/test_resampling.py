@@ -35,11 +35,9 @@ def test_ramp_comes_back_where_it_is_in_sight(ratio: float, place: float) -> Non
     """Linear interpolation keeps what is linear; only the outermost half voxels are held."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
     ramp = (1 + i + 10 * j + 100 * k)[None, None]
-    made = Zoom.of(ramp, ratio, [place] * 3)
-    inner = torch.zeros_like(ramp, dtype=torch.bool)
+    made, inner = Zoom.of(ramp, ratio, [place] * 3), torch.zeros_like(ramp, dtype=torch.bool)
     inner[:, :, 1:-1, 1:-1, 1:-1] = True
-    back = made.undo(made.zoom(ramp))
-    seen = made.in_sight & inner
+    back, seen = made.undo(made.zoom(ramp)), made.in_sight & inner
     assert bool(seen.any())
     assert torch.allclose(back[seen], ramp[seen], rtol=0, atol=1e-12)
     assert bool((back[~made.in_sight] == 0).all())

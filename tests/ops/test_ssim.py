@@ -110,8 +110,7 @@ def test_air_around_the_body_does_not_count_and_air_inside_does() -> None:
     above[0, 2:7, 2:7, 2:6] = True
     above[0, 4, 4, 4] = False
     above[0, 9] = True
-    x = (x + 0.01) * torch.from_numpy(above)[:, None]
-    inside = np.zeros((10, 9, 8), bool)
+    x, inside = (x + 0.01) * torch.from_numpy(above)[:, None], np.zeros((10, 9, 8), bool)
     inside[2:7, 2:7, 2:6] = True
     maps = [ssim_map(*(each[i, 0].numpy() for each in (x, y))) for i in range(2)]
     expected = [maps[0][inside[1:-1, 1:-1, 1:-1]].mean(), maps[1].mean()]

@@ -18,8 +18,7 @@ def disc(side: int, radius: float) -> Tensor:
 def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
     image = disc(64, 20)
     beam = ParallelBeam.of(image, 90)
-    readings = beam.project(image)
-    place = torch.arange(beam.bins) - beam.bins // 2
+    readings, place = beam.project(image), torch.arange(beam.bins) - beam.bins // 2
     chords = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt()
     inner = place.abs() <= 14
     assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1

@@ -188,8 +188,7 @@ def test_resampled_attack_keeps_budget_box_and_mask_of_file(plan: Plan, tmp_path
     ours, file = loaded(plan, tmp_path)
     case, pipeline = ours.case, ours.pipeline
     noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(3)).sign() * EPS
-    made = (case.image + noise).clamp(0, 1)
-    fixed = case.prepared and case.prepared.fixed
+    made, fixed = (case.image + noise).clamp(0, 1), case.prepared and case.prepared.fixed
     made = made if fixed is None else torch.where(fixed, case.image, made)
     attacked = attacked_native(file, case, made, pipeline)
     change = (attacked.image - file.image).abs()

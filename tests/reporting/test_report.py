@@ -244,8 +244,7 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
     out = write(tmp_path / "mixed", [*plain, *reduced])
-    said = called("report", out, "--format", "html")
-    page = Path(out) / "report.html"
+    said, page = called("report", out, "--format", "html"), Path(out) / "report.html"
     assert said.startswith(f"written: {page}")
     assert "freqbench-data" in page.read_text()
 

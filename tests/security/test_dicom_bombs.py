@@ -166,8 +166,7 @@ def test_frame_of_another_size_is_not_decoded(
 def _of_segments(path: Path, numbers: range | list[int], is_undefined: bool) -> None:
     """A SEG with further segments of these numbers; with or without the length of their sequence."""
     fields = pydicom.dcmread(path)
-    first = fields.SegmentSequence[0]
-    more = []
+    first, more = fields.SegmentSequence[0], []
     for number in numbers:
         more.append(pydicom.Dataset())
         more[-1].update(first)

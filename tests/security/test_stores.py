@@ -260,8 +260,7 @@ def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, l
     else:
         shutil.move(place, elsewhere)
     place.symlink_to(elsewhere)
-    before = sorted(elsewhere.rglob("*"))
-    is_followed = linked in ("volumes", "export")
+    before, is_followed = sorted(elsewhere.rglob("*")), linked in ("volumes", "export")
     expected = "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
     assert expected in refused(bench, "export", "out")
     assert sorted(elsewhere.rglob("*")) == before

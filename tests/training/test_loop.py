@@ -87,8 +87,7 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
 @pytest.mark.parametrize("kept", [0.5, 0.0])
 def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, kept: float) -> None:
     """The log's last validation stands for the steps; without a validation nothing tells them."""
-    logged = run(tmp_path).log[-1].step
-    last = tmp_path / "last.pt"
+    logged, last = run(tmp_path).log[-1].step, tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[: int(kept * last.stat().st_size)])
     damaged = f"{last}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
     anew = "the same command trains anew from step 0, and "
@@ -209,8 +208,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
     with pytest.raises(UserError, match=f"{message}say precision: fp32, {cure}"):
         run(tmp_path / "half", lr=1e30, warmup_steps=0, validate_every=6, precision="bf16")
     later = tmp_path / "later"
-    good = run(later, max_minutes=1e-9)
-    poisoned = torch.load(later / "last.pt", weights_only=True)
+    good, poisoned = run(later, max_minutes=1e-9), torch.load(later / "last.pt", weights_only=True)
     poisoned["net"][next(iter(poisoned["net"]))].fill_(math.nan)
     torch.save(poisoned, later / "last.pt")
     before = files(later)

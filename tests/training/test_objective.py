@@ -94,8 +94,7 @@ def test_attacked_crops_are_those_of_the_attack_itself() -> None:
 
 def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
-    attack = adversary("gn", std=8 / 255)
-    model = SegmentationModel(net, ROI)
+    attack, model = adversary("gn", std=8 / 255), SegmentationModel(net, ROI)
     both = attack.attack_crops(model, images, labels, 4, [8, 9])
     alone = attack.attack_crops(model, images[1:], labels[1:], 4, [9])
     other = attack.attack_crops(model, images[1:], labels[1:], 4, [10])

@@ -75,8 +75,7 @@ def test_adversarial_training_begins_at_the_clean_weights(tmp_path: Path, monkey
 
 def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None:
     job, out = trained
-    result = done(job, out)["net"]
-    dataset = job_lists(job)["test"]
+    result, dataset = done(job, out)["net"], job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     per_case = []
@@ -245,8 +244,7 @@ def test_finished_networks_are_skipped_also_in_a_moved_folder(
     monkeypatch.setattr(run, "fit", refuse)
     moved = out.rename(tmp_path / "moved")
     try:
-        results = train(job, str(moved))
-        former = done(job, moved)
+        results, former = train(job, str(moved)), done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]

@@ -88,8 +88,7 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
 def test_damaged_copies_are_fetched_again_replaced_refused(here: Path, there: str, cache: Path) -> None:
     theirs = dataset(f"{there}/data", cases=1)
     (ref,) = theirs.refs()
-    whole = theirs.load(ref)
-    copies = list(cache.rglob("a.nii.gz"))
+    whole, copies = theirs.load(ref), list(cache.rglob("a.nii.gz"))
     assert len(copies) == 2
     for copy in copies:
         copy.write_bytes(bytes(copy.stat().st_size))

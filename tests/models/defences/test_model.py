@@ -79,8 +79,7 @@ def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
-    model = defended({**content, "eot": 3})
-    x = images(2, 1, *ROI)
+    model, x = defended({**content, "eot": 3}), images(2, 1, *ROI)
     single = SegmentationModel(model.net, ROI, defence=defence_of({**content, "eot": 1}))
     shown: list[Tensor] = model.net.shown
     logits = model(x, keys=[1, 2])
@@ -101,8 +100,7 @@ def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
     """d log E[p(x + e)] / dx of a logistic p, by Gauss-Hermite quadrature."""
     sigma, at = 0.3, 0.4
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    weights = weights / weights.sum()
-    p = expit(8 * (at + sigma * nodes - 0.5))
+    weights, p = weights / weights.sum(), expit(8 * (at + sigma * nodes - 0.5))
     expected = float((weights * 8 * p * (1 - p)).sum() / (weights * p).sum())
     model = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000})
     errors = []
@@ -119,8 +117,7 @@ def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
 def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, Any]) -> None:
     for adaptive in (True, False):
         net = Recorder()
-        model = defended({**content, "eot": 2}, net, adaptive)
-        x = images(2, 1, *ROI)
+        model, x = defended({**content, "eot": 2}, net, adaptive), images(2, 1, *ROI)
         PGD(eps=0.0, steps=3)(model, x, labels_of(x))
         assert len(net.shown) == (6 if adaptive else 3)
         assert len({bytes(each.numpy().tobytes()) for each in net.shown}) == (6 if adaptive else 1)

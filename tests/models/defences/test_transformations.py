@@ -48,8 +48,7 @@ def test_median_smoothing_is_scipys(size: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
 def test_bit_depth_takes_the_nearest_of_its_levels(bits: int) -> None:
-    images = windows()
-    levels = np.linspace(0, 1, 2**bits)
+    images, levels = windows(), np.linspace(0, 1, 2**bits)
     nearest = levels[np.abs(images.numpy()[..., None] - levels).argmin(axis=-1)]
     np.testing.assert_allclose(filtered({"name": "bit_depth", "bits": bits}, images).numpy(), nearest, atol=1e-15)
 

@@ -318,8 +318,7 @@ def test_volumes_of_different_shapes_are_refused(folder: Path) -> None:
 
 
 def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    outside = tmp_path_factory.mktemp("outside")
-    link = folder.parent / "case-2-00dd"
+    outside, link = tmp_path_factory.mktemp("outside"), folder.parent / "case-2-00dd"
     link.symlink_to(outside)
     with pytest.raises(UserError, match="got a link that leads out of it"):
         read_volumes(str(folder.parents[1]), str(link))

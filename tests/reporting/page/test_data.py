@@ -86,8 +86,7 @@ def test_class_rows_stand_with_their_cases() -> None:
     """Walked by the counts, as the page does it, every case finds its own classes."""
     records, classes = grid(3, ["a", "b"], ["a", "b", "c"], 2, 4)
     made = data_of(records, classes)
-    cases, values = made["cases"], made["case_classes"]
-    keys = ["source", "target", "attack"]
+    cases, values, keys = made["cases"], made["case_classes"], ["source", "target", "attack"]
     summary = made["summary"]
     wanted = classes.merge(current(records.assign(left_out="")), on=["cell_id", "case_key", "target_model_id"])
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
@@ -239,8 +238,7 @@ def test_the_lock_file_names_no_host() -> None:
 
 
 def test_page_loads_and_runs_nothing_from_elsewhere() -> None:
-    made = data_of(*grid(2, ["a"], ["a"], 2, 2))
-    volumes = {"base": "volumes/", "cases": []}
+    made, volumes = data_of(*grid(2, ["a"], ["a"], 2, 2)), {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)
     embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
     assert embedded

@@ -206,8 +206,7 @@ def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
-    title = page.locator("dialog h2").inner_text()
-    facts = page.locator("dialog .facts").inner_text()
+    title, facts = page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()
     page.reload()
     page.wait_for_selector("dialog[open]")
     assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)

@@ -249,8 +249,7 @@ def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> N
 
 def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: str, written: Any) -> None:
     """A mean over one case is the number of this case; untrained networks keep much of the background."""
-    data = data_of([Store(volumes_store)])[1]
-    place = written[0] / "whole.html"
+    data, place = data_of([Store(volumes_store)])[1], written[0] / "whole.html"
     place.write_text(build_page(data, viewer_script(), written[1]))
     records = rows_of(volumes_store)[0]
     is_row = (records["attack"] == "fgsm") & (records["source_model"] == "a") & (records["target_model"] == "a")
@@ -343,8 +342,7 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     page = alone(opened())
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
-    bare = seen(page)
-    solid = page.get_by_label("Solid outline", exact=True)
+    bare, solid = seen(page), page.get_by_label("Solid outline", exact=True)
     solid.select_option("label")
     full = seen(page)
     label = volume(written, written[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
@@ -365,11 +363,9 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     assert page.locator(".fbv-shown:visible").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
-    shown = seen(page)
-    files = written[1]["cases"][0]["files"]
+    shown, files = seen(page), written[1]["cases"][0]["files"]
     change = volume(written, files["adversarial"]) - volume(written, files["clean"])
-    slice_ = change[..., state(page)["at"][2]]
-    redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
+    slice_, redder = change[..., state(page)["at"][2]], (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
     assert redder == (slice_ > 0.02).any()
     assert bluer == (slice_ < -0.02).any()

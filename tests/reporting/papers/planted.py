@@ -94,11 +94,9 @@ def of_case(cell: Cell, case: int) -> dict[str, Any]:
 
 @cache
 def _records(job: str) -> list[dict[str, Any]]:
-    lines = []
-    made, own = grid(job), [row for row in PAPERS if job_of(row) == job]
+    lines, made, own = [], grid(job), [row for row in PAPERS if job_of(row) == job]
     for cell in made.cells:
-        cases = len(made.cases[cell.dataset.name])
-        rows = [row for row in own if is_for(cell, row)]
+        cases, rows = len(made.cases[cell.dataset.name]), [row for row in own if is_for(cell, row)]
         shared = dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell)
         for i in range(cases):
             record = shared | of_case(cell, i)

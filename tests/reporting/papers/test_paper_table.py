@@ -92,8 +92,7 @@ def noisy(swing: float) -> planted.Change:
 def test_a_best_that_other_patients_may_undo_is_not_marked() -> None:
     """PGD is 0.1 points below the others, on 12 patients: clear where they differ by 0.09 to 0.11. At -0.042 to 0.242 p
     is 0.04 against either, alone: t of 11 degrees is 0.1 sqrt(11) / 0.142 = 2.34."""
-    recipe = of_linf("vafa_table5")
-    marked = []
+    recipe, marked = of_linf("vafa_table5"), []
     for swing in (0.01, 0.142):
         layout = paper_table(recipe, shown(*planted.records("vafa_table5", noisy(swing))))[0]
         marked.append({name for row, name in layout.marks if row < 4 and name.startswith("DSC\n4")})
@@ -279,8 +278,7 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
             return row
         return row | {"dataset": "few"} if row["case_id"] in ("case0", "case1", "case2") else None
 
-    frame = shown(*planted.records("vafa_table1", change))
-    recipe = recipes.load("vafa_table1")
+    frame, recipe = shown(*planted.records("vafa_table1", change)), recipes.load("vafa_table1")
     whole = recipe.datasets[0].model_copy(update={"parts": ("few",)})
     cell = one(cells(recipe.model_copy(update={"datasets": (whole,)}), frame), attack="PGD", metric="dsc")
     assert cell["ours"] == pytest.approx(62.67 + sum((i - 5.5) / 4 for i in range(3)) / 3)

@@ -32,8 +32,7 @@ def pgd(scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
 
 
 def test_differing_versions_come_first() -> None:
-    frame = shown(*pgd({0: 0.5}))
-    other = copy.deepcopy(FACTS)
+    frame, other = shown(*pgd({0: 0.5})), copy.deepcopy(FACTS)
     other["versions"] |= {"torch": "2.7", "ray": "2.40"}
     other["code"]["dirty"] = True
     other["models"]["id_unet"]["sha256"] = "2" * 64

@@ -194,8 +194,7 @@ def test_the_certified_end_stands_beside_the_worst_case() -> None:
     draws = json.dumps({"dsc_foreground": [i / 1000 for i in range(1000)]})
     smoothed = {"draws": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
     ball = {"threat_model": "l2", "budget_name": "radius", "budget": 0.5, "dsc": 0.5, "dsc_clean": 0.5}
-    params = {"kind": "voxels", "control": "none"}
-    null = {"kind": "voxels", "control": "random"}
+    params, null = {"kind": "voxels", "control": "none"}, {"kind": "voxels", "control": "random"}
     rows = [row("pgd", params, source="a", target="a", case=case, **ball, **smoothed) for case in (0, 1)]
     rows += [
         row("pgd", null, source="a", target="a", case=case, **ball | {"budget": 0.0}, **smoothed) for case in (0, 1)

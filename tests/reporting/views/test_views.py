@@ -29,8 +29,7 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_view_needs_its_named_columns_alone(name: str) -> None:
-    view = VIEWS[name]
-    pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
+    view, pairs = VIEWS[name], [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
     rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
     drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}

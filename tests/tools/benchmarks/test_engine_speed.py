@@ -155,8 +155,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
     resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
     quarters: list[tuple[float, float, int]] = []
-    process, real = psutil.Process(), runner.RunProgress.begin
-    began = 0
+    process, real, began = psutil.Process(), runner.RunProgress.begin, 0
 
     def begin(run: Any, unit: Unit) -> None:
         nonlocal began

@@ -142,8 +142,7 @@ def main() -> int:
         whole = Path(place, "serial")
         execute(GRID, whole)
         for number, name in enumerate(sys.argv[1:] or FAULTS):
-            fault = FAULTS[name]
-            folder = Path(place, str(number))
+            fault, folder = FAULTS[name], Path(place, str(number))
             with disk(folder, is_small=fault is full_disk):
                 run = Run(folder)
                 seconds, line, code = run.measure(fault)

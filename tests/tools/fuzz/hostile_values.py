@@ -111,8 +111,7 @@ def limits() -> Iterator[None]:
 
 def refused_or_done(*arguments: str) -> int:
     """Exit code of a command: 0, or 1 or 2 with a line that says why; anything else fails."""
-    out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
+    out, err, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, limits(), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["bench.py", *arguments])
         try:
