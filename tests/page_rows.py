@@ -71,28 +71,15 @@ def grid(
     values |= {name: clean for name in values if name.endswith("_clean")}
     values |= {
         "cell_id": [f"{cell:016x}" for cell in np.ravel_multi_index((setting, source), shape[:2])],
-        "case_key": [f"case{number}" for number in case],
-        "case_id": [f"case{number:03d}" for number in case],
-        "patient_id": [f"patient{number:03d}" for number in case],
-        "source_model": source_names,
-        "source_model_id": source_names,
-        "target_model": target_names,
-        "target_model_id": target_names,
-        "dataset": "synapse",
-        "attack": names,
-        "variant": "released",
-        "budget_name": parameters,
-        "budget": budgets,
+        "case_key": [f"case{number}" for number in case], "case_id": [f"case{number:03d}" for number in case],
+        "patient_id": [f"patient{number:03d}" for number in case], "source_model": source_names,
+        "source_model_id": source_names, "target_model": target_names, "target_model_id": target_names,
+        "dataset": "synapse", "attack": names, "variant": "released", "budget_name": parameters, "budget": budgets,
         "threat_model": threats,
         "params": [json.dumps({name: value}) for name, value in zip(parameters, budgets.tolist(), strict=True)],
-        "precision": "fp32",
-        "compile": False,
-        "num_classes": classes,
-        "status": "ok",
-        "metrics": METRICS,
-        "run_id": "run0",
-        "finished_at": FINISHED,
-    }
+        "precision": "fp32", "compile": False, "num_classes": classes, "status": "ok", "metrics": METRICS,
+        "run_id": "run0", "finished_at": FINISHED,
+    }  # fmt: skip
     records = pd.DataFrame(values)
     of_class = records.loc[records.index.repeat(classes), ["cell_id", "case_key", "target_model_id", "run_id"]]
     rows = len(of_class)

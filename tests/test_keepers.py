@@ -153,19 +153,14 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     FITS: (
         fits,
         {
-            **NETWORK,
-            "head": {"head": "sigmoid"},
-            "reading": {"reading": {"prefix": "net."}},
-            "checkpoint_sha256": {"checkpoint_sha256": "0"},
-            "notes": {"notes": ("said before",)},
-            "trained": {"facts": {"metadata": Metadata(args=ARGS)}},
-            "migration": {"stated": {"migration": "none"}},
-            "is_own": {"facts": {"is_own": True}},
-            "input": {"entry": {"input": {"axes": "DHW"}}},
+            **NETWORK, "head": {"head": "sigmoid"}, "reading": {"reading": {"prefix": "net."}},
+            "checkpoint_sha256": {"checkpoint_sha256": "0"}, "notes": {"notes": ("said before",)},
+            "trained": {"facts": {"metadata": Metadata(args=ARGS)}}, "migration": {"stated": {"migration": "none"}},
+            "is_own": {"facts": {"is_own": True}}, "input": {"entry": {"input": {"axes": "DHW"}}},
         },
     ),
     COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
-}
+}  # fmt: skip
 ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 
 

@@ -224,15 +224,9 @@ def test_parameter_of_base_assigned_without_type_is_constant() -> None:
 
 
 MIXTURES = [
-    [0.0, 0.0],
-    [0.0, -0.0, 1e-30],
-    [-2.0, 0.0],
-    [math.nan, 0.0],
-    [math.nan, -3.0],
-    [math.inf, 0.0],
-    [-math.inf, 1.0],
-    [math.nan, math.inf],
-]
+    [0.0, 0.0], [0.0, -0.0, 1e-30], [-2.0, 0.0], [math.nan, 0.0], [math.nan, -3.0], [math.inf, 0.0],
+    [-math.inf, 1.0], [math.nan, math.inf],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.complex64], ids=str)

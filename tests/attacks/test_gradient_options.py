@@ -45,14 +45,10 @@ CASES = [
 ]
 # Attacks with an objective of their own, in the variants that differ; all others raise what `Task` raises.
 OBJECTIVES: list[tuple[str, dict[str, Any]]] = [
-    ("pgd", {}),
-    ("square", {}),
-    ("faa", {}),
-    ("vafa", {}),
-    ("sa2", {"variant": "released-cosine"}),
+    ("pgd", {}), ("square", {}), ("faa", {}), ("vafa", {}), ("sa2", {"variant": "released-cosine"}),
     ("dynamic_scaling", {}),
     *((name, {"variant": v}) for name in ("segpgd", "cospgd") for v in ("paper", "released", "released-bmvc")),
-]
+]  # fmt: skip
 every_objective = pytest.mark.parametrize(("name", "form"), OBJECTIVES, ids=str)
 
 

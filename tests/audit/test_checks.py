@@ -16,16 +16,11 @@ from freqbench.audit.probe_files import SavedScore, SavedScores
 Rows = list[dict[str, Any]]
 
 PLANTED: Mapping[str, dict[str, Any]] = {
-    "budget": {"twice": {"left": 45}},
-    "steps": {"longer": {"left": 43}},
-    "unbounded": {"unbounded": {"left": 30}},
-    "iterative": {"fgsm": {"left": 35}},
-    "transfer": {"pgd": {"left": 75}},
-    "noise_linf": {"noise": {"left": 35}},
-    "noise_l2": {"noise": {"left": 35}},
-    "square": {"square": {"left": 30}},
+    "budget": {"twice": {"left": 45}}, "steps": {"longer": {"left": 43}}, "unbounded": {"unbounded": {"left": 30}},
+    "iterative": {"fgsm": {"left": 35}}, "transfer": {"pgd": {"left": 75}}, "noise_linf": {"noise": {"left": 35}},
+    "noise_l2": {"noise": {"left": 35}}, "square": {"square": {"left": 30}},
     "restarts": {"restarted": {"left": 45}},
-}
+}  # fmt: skip
 
 
 def both(but: Mapping[str, Any] | None = None) -> Rows:

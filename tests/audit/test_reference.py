@@ -27,13 +27,9 @@ from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
 OF_CLASSES = {
-    ("dsc", "medpy"),
-    ("dsc", "monai"),
-    ("hd95", "monai"),
-    ("hd95_mm", "monai"),
-    ("hd95_medpy_mm", "medpy"),
+    ("dsc", "medpy"), ("dsc", "monai"), ("hd95", "monai"), ("hd95_mm", "monai"), ("hd95_medpy_mm", "medpy"),
     ("assd_mm", "medpy"),
-}
+}  # fmt: skip
 CLASSES = [[0, IGNORED], [1], [2], [3], [4], [5]]
 OF_RECORDS = {("dsc_foreground", "medpy"), ("dsc_foreground", "monai")}
 OF_IMAGES = {("ssim", "scikit-image"), ("ssim_body", "scikit-image")}

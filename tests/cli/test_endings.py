@@ -90,14 +90,9 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.ops.losses import LOSSES
 
     tables = {
-        "attacks": ATTACKS,
-        "datasets": DATASETS,
-        "models": (*MODELS, *READERS),
-        "metrics": METRICS,
-        "losses": LOSSES,
-        "bands": BANDS,
-        "corruptions": KINDS,
-    }
+        "attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS,
+        "losses": LOSSES, "bands": BANDS, "corruptions": KINDS,
+    }  # fmt: skip
     assert {t: sorted(names.KNOWN[t]) for t in tables} == {t: sorted(known) for t, known in tables.items()}
 
 
@@ -302,13 +297,9 @@ def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.M
 def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = (
-        "run",
-        write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")),
-        "--out",
-        str(out),
-        "--engine",
+        "run", write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")), "--out", str(out), "--engine",
         "serial",
-    )
+    )  # fmt: skip
     assert bench(*command)[0] == 0
     assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
     assert "freqbench viewer, sources" not in (out / "report.html").read_text()

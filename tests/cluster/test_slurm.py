@@ -42,17 +42,11 @@ class Job:
         (place / "slurm.sh").write_text(script, encoding="utf-8")
         self.number = os.getpid()
         environment = {
-            "PATH": f"{folder}:{os.environ['PATH']}",
-            "LOG": str(self.log),
-            "STARTED": str(self.started),
-            "DRIVER_EXIT": str(code),
-            "SLURM_JOB_ID": str(self.number),
-            "SLURM_JOB_NODELIST": "node-[7-8]",
-            "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_CPUS_PER_TASK": "32",
-            "SLURM_SUBMIT_DIR": str(place),
+            "PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(self.log), "STARTED": str(self.started),
+            "DRIVER_EXIT": str(code), "SLURM_JOB_ID": str(self.number), "SLURM_JOB_NODELIST": "node-[7-8]",
+            "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "32", "SLURM_SUBMIT_DIR": str(place),
             **{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()},
-        }
+        }  # fmt: skip
         command = ["bash", "slurm.sh", "job.yaml", "s3://lab/out", "--set", "seeds=[1]"]
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True

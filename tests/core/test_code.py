@@ -133,14 +133,11 @@ def test_object_made_on_first_use_is_in_no_identity(own: Own) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "is_another"),
     [
-        ("table.txt", "2", True),
-        ("util.py", "def f(x): return x + 2\n", True),
-        ("util.py", "def f(x): return x + 1  # as before\r\n", False),
-        ("more.py", "", True),
-        ("run.log", "", False),
-        (".hidden", "", False),
+        ("table.txt", "2", True), ("util.py", "def f(x): return x + 2\n", True),
+        ("util.py", "def f(x): return x + 1  # as before\r\n", False), ("more.py", "", True),
+        ("run.log", "", False), (".hidden", "", False),
     ],
-)
+)  # fmt: skip
 def test_a_package_counts_with_all_its_files(name: str, text: str, is_another: bool, own: Own, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "table.txt").write_text("1")

@@ -51,12 +51,9 @@ def native_case(image: Array, label: Array, source: str = "x.nii.gz", **changes:
     shape = (classes.shape[-3], classes.shape[-2], classes.shape[-1])
     fields = {
         "ref": CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=shape),
-        "image": voxels.float().reshape(-1, *shape),
-        "label": classes.to(torch.uint8).reshape(1, *shape),
-        "affine": np.eye(4),
-        "spacing": (1.0, 1.0, 1.0),
-        "source": source,
-    }
+        "image": voxels.float().reshape(-1, *shape), "label": classes.to(torch.uint8).reshape(1, *shape),
+        "affine": np.eye(4), "spacing": (1.0, 1.0, 1.0), "source": source,
+    }  # fmt: skip
     return NativeCase(**fields | changes)
 
 

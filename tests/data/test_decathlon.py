@@ -21,14 +21,10 @@ from .downloads import SHAPE, volume
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, "abc"),
-        ({"split": "validation[0:2]"}, "ab"),
-        ({"split": "validation[2:]"}, "c"),
-        ({"split": "validation[:-1]"}, "ab"),
-        ({"cases": 2}, "ab"),
-        ({"cases": ["c", "a"]}, "ca"),
+        ({}, "abc"), ({"split": "validation[0:2]"}, "ab"), ({"split": "validation[2:]"}, "c"),
+        ({"split": "validation[:-1]"}, "ab"), ({"cases": 2}, "ab"), ({"cases": ["c", "a"]}, "ca"),
     ],
-)
+)  # fmt: skip
 def test_split_slice_and_choice_say_which_cases(folder: Folder, arguments: dict[str, Any], expected: str) -> None:
     if "c" not in expected:  # only the chosen are looked at
         (folder.root / "imagesTr/c.nii.gz").unlink()

@@ -264,20 +264,13 @@ def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "way"),
     [
-        ("a.vtk", "SimpleITK.WriteImage"),
-        ("a.tif", "SimpleITK.WriteImage"),
-        ("a.TIFF", "SimpleITK.WriteImage"),
-        ("a.mrc", "SimpleITK.WriteImage"),
-        ("a.h5", "SimpleITK.WriteImage"),
-        ("a.mnc", "nibabel.load(FILE)"),
-        ("a.par", "nibabel.load(PAR FILE)"),
-        ("a.png", "stack the pictures of a volume"),
-        ("a.img", "give the .hdr file beside it"),
-        ("IM0001.dcm", "give the folder of its series"),
-        ("IM0001", "of a DICOM series give the folder"),
-        ("a.xyz", "convert the file"),
+        ("a.vtk", "SimpleITK.WriteImage"), ("a.tif", "SimpleITK.WriteImage"), ("a.TIFF", "SimpleITK.WriteImage"),
+        ("a.mrc", "SimpleITK.WriteImage"), ("a.h5", "SimpleITK.WriteImage"), ("a.mnc", "nibabel.load(FILE)"),
+        ("a.par", "nibabel.load(PAR FILE)"), ("a.png", "stack the pictures of a volume"),
+        ("a.img", "give the .hdr file beside it"), ("IM0001.dcm", "give the folder of its series"),
+        ("IM0001", "of a DICOM series give the folder"), ("a.xyz", "convert the file"),
     ],
-)
+)  # fmt: skip
 def test_a_format_that_is_not_read_is_refused_with_the_way_out(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / name).write_bytes(b"\0" * 512)
     refused(f"got {name!r}: ", lambda: fb.Case.from_file(tmp_path / name))

@@ -43,11 +43,8 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
     "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
     "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
     "BIDS": (
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
-        [("8", "a"), ("8", "b"), ("9", "a")],
-        "sub-9_ses-a",
-        2,
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz", "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+        [("8", "a"), ("8", "b"), ("9", "a")], "sub-9_ses-a", 2,
     ),
     "frames": (
         "h{0}/h{0}_frame{1}.nii.gz",
@@ -56,7 +53,7 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
         "h2_frame01",
         2,
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

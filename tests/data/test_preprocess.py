@@ -35,14 +35,10 @@ def _first(folder: Folder, **arguments: Any) -> Case:
 @pytest.mark.parametrize(
     ("grid", "arguments"),
     [
-        ("RAS", {"crop_foreground": False}),
-        ("LPS", {}),
-        ("SRA", {"crop_foreground": False}),
-        ("oblique LPS", {}),
-        ("LPS", {"pad_to": (30, 30, 30)}),
-        ("SRA", {"size": (14, 12, 9)}),
+        ("RAS", {"crop_foreground": False}), ("LPS", {}), ("SRA", {"crop_foreground": False}), ("oblique LPS", {}),
+        ("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)}),
     ],
-)
+)  # fmt: skip
 def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, arguments: dict[str, Any]) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()
@@ -60,13 +56,10 @@ def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, argumen
 @pytest.mark.parametrize(
     ("grid", "spacing"),
     [
-        ("RAS", (0.7, 3.0, 1.1)),
-        ("LPS", (1.5, 1.5, 2.0)),
-        ("SRA", None),
-        ("SRA", (0.7, 3.0, 1.1)),
+        ("RAS", (0.7, 3.0, 1.1)), ("LPS", (1.5, 1.5, 2.0)), ("SRA", None), ("SRA", (0.7, 3.0, 1.1)),
         ("oblique LPS", None),
     ],
-)
+)  # fmt: skip
 def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
     folder.write("a", *volume(), GRIDS[grid])
     case = _first(folder, spacing=spacing, crop_foreground=False)
@@ -228,13 +221,10 @@ def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
         update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
     )
     steps = [
-        transforms.LoadImage(),
-        transforms.EnsureChannelFirst(),
-        transforms.Orientation("RAS", labels=None),
+        transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation("RAS", labels=None),
         transforms.Spacing(dataset.spacing, mode="bilinear"),
-        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True),
-        transforms.CropForeground(),
-    ]
+        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True), transforms.CropForeground(),
+    ]  # fmt: skip
     expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
     assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
 

@@ -65,10 +65,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
         ("jane", "yu"),
     ),
     "rater at the end": (
-        "{}.nii.gz",
-        ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
-        "{case}_rater-{rater}.nii.gz",
-        ("1", "2"),
+        "{}.nii.gz", ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"), "{case}_rater-{rater}.nii.gz", ("1", "2"),
     ),
     "rater between": (
         "{}.nii",
@@ -113,7 +110,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
         "labelsTr/{case}_{rater}.nii.gz",
         ("1", "2"),
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

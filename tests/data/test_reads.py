@@ -103,18 +103,10 @@ def _dicom(root: Path, count: int) -> Dataset:
 
 
 LISTS: dict[str, Callable[[Path, int], Dataset]] = {
-    "decathlon": _decathlon,
-    "amos": _amos,
-    "msd": _msd,
-    "synapse": _synapse,
-    "nnunet_raw": _nnunet,
-    "nnunet_raw, a fold": _nnunet_fold,
-    "nnunet_raw, the key dataset": _nnunet_list,
-    "totalsegmentator": _totalsegmentator,
-    "pairs": _pairs,
-    "images": _images,
-    "dicom": _dicom,
-}
+    "decathlon": _decathlon, "amos": _amos, "msd": _msd, "synapse": _synapse, "nnunet_raw": _nnunet,
+    "nnunet_raw, a fold": _nnunet_fold, "nnunet_raw, the key dataset": _nnunet_list,
+    "totalsegmentator": _totalsegmentator, "pairs": _pairs, "images": _images, "dicom": _dicom,
+}  # fmt: skip
 
 
 def test_every_loader_of_files_is_here() -> None:

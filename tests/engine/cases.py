@@ -24,16 +24,11 @@ def case_of(image: Tensor, label: Tensor, fingerprint: str = "case", **changes: 
     shape = (image.shape[1], image.shape[2], image.shape[3])
     return Case(
         **{
-            "ref": CaseRef(case_id="c", patient_id="p", fingerprint=fingerprint, shape=shape),
-            "image": image,
-            "label": label.to(torch.uint8),
-            "spacing": (1.0, 1.0, 1.0),
-            "affine": np.eye(4),
-            "native_ranges": ((0.0, 1.0),) * len(image),
-            "original_spacing": (1.0, 1.0, 1.0),
-            **changes,
+            "ref": CaseRef(case_id="c", patient_id="p", fingerprint=fingerprint, shape=shape), "image": image,
+            "label": label.to(torch.uint8), "spacing": (1.0, 1.0, 1.0), "affine": np.eye(4),
+            "native_ranges": ((0.0, 1.0),) * len(image), "original_spacing": (1.0, 1.0, 1.0), **changes,
         }
-    )
+    )  # fmt: skip
 
 
 class Threshold(nn.Module):

@@ -128,13 +128,10 @@ def test_training_refuses_voxels_that_do_not_count(tmp_path: Path) -> None:
     downloads.nnunet(tmp_path, ["a", "b", "c"], labels={"air": 0, "left": 1, "ignore": 2})
     job = TrainJob.model_validate(
         {
-            "name": "t",
-            "dataset": {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)},
-            "splits": {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"},
-            "steps": 9,
-            "warmup_steps": 0,
-            "models": [{"name": "m", "arch": "unet"}],
+            "name": "t", "dataset": {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)},
+            "splits": {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"}, "steps": 9,
+            "warmup_steps": 0, "models": [{"name": "m", "arch": "unet"}],
         }
-    )
+    )  # fmt: skip
     with pytest.raises(UserError, match=r"t: m: expected a label for every voxel, .* got raw with .* \(label 2\)"):
         training.train(job, str(tmp_path / "out"))

@@ -25,13 +25,10 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("available", "one_window", "windows"),
     [
-        (100 * GIB, 8 * GIB, 10),
-        (9 * GIB, 8 * GIB, 1),
-        (0, 8 * GIB, 1),
-        (20 * GIB, 8 * GIB, 2),
+        (100 * GIB, 8 * GIB, 10), (9 * GIB, 8 * GIB, 1), (0, 8 * GIB, 1), (20 * GIB, 8 * GIB, 2),
         (139 * GIB, 0, MOST_WINDOWS),
     ],
-)
+)  # fmt: skip
 def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int, windows: int) -> None:
     assert windows_within(available, one_window) == windows
 

@@ -113,12 +113,8 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     sizes = [(row["smallest_linf"], row["smallest_l2"]) for row in (linf, l2, never, share, fgsm)]
     of_l2 = pytest.approx(l2["l2"] / math.prod(SHAPE) ** 0.5, abs=1e-7)
     assert sizes == [
-        (pytest.approx(linf["linf"], abs=1e-7), None),
-        (None, of_l2),
-        (None, None),
-        (0.0, None),
-        (None, None),
-    ]
+        (pytest.approx(linf["linf"], abs=1e-7), None), (None, of_l2), (None, None), (0.0, None), (None, None),
+    ]  # fmt: skip
     assert linf["budget"] is None
     assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 

@@ -123,13 +123,10 @@ def test_rows_agree_with_the_released_attack(
     attack = {"name": "vafa", "variant": "released", "q_max": Q_MAX, "block": BLOCK, "steps": STEPS, "ssim_weight": 1.0}
     space = {"intensity": "minmax", "crop_foreground": False}
     job = {
-        "name": "real",
-        "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
-        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
-        "attacks": [attack],
-        "metrics": ["dsc"],
-        "resources": {"threads": 1},
-    }
+        "name": "real", "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
+        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}], "attacks": [attack],
+        "metrics": ["dsc"], "resources": {"threads": 1},
+    }  # fmt: skip
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop

@@ -18,15 +18,10 @@ from freqbench.ops.blocks import merge, merge_slices, split
 # Of each form the shortest run is done freely, and so are batches; the others are teacher-forced. The number is the
 # largest difference of `adversarial` in the released code's own round-off experiment.
 FREE_RUN = {
-    "vafa3d_q20_s1_b8_ssim": 4e-7,
-    "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7,
-    "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
-    "saa3d_r03_b8_s3_noncubic": 2e-7,
-    "saa3d_r04_b16_s5_B2": 4e-4,
-    "saa3dcosine_r04_b16_s5": 2e-7,
-    "vafa2d_q20_s5_b8": 4e-7,
-    "saa2d_r04_b8_s5_low_nossim": 2e-7,
-}
+    "vafa3d_q20_s1_b8_ssim": 4e-7, "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7, "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
+    "saa3d_r03_b8_s3_noncubic": 2e-7, "saa3d_r04_b16_s5_B2": 4e-4, "saa3dcosine_r04_b16_s5": 2e-7,
+    "vafa2d_q20_s5_b8": 4e-7, "saa2d_r04_b8_s5_low_nossim": 2e-7,
+}  # fmt: skip
 BATCHES = [name for name in FREE_RUN if name.endswith("_B2")]
 FORCED = [
     *("vafa3d_q20_s5_b32_ssim", "vafa3d_q20_s3_b8_ssim", "vafa3d_q20_s5_b8_ssim_targeted"),

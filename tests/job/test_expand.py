@@ -50,19 +50,11 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("8/255", 8 / 255),
-        (" 8 / 255 ", 8 / 255),
-        ("8x16x32", (8, 16, 32)),
-        ("1e-3", 0.001),
-        ("-2E2", -200.0),
-        ("1/2/3", "1/2/3"),
-        ("8/0", "8/0"),
-        ("8x16x32x64", "8x16x32x64"),
-        (["1/4", "a"], (0.25, "a")),
-        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
-        (None, None),
+        ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("8x16x32", (8, 16, 32)), ("1e-3", 0.001), ("-2E2", -200.0),
+        ("1/2/3", "1/2/3"), ("8/0", "8/0"), ("8x16x32x64", "8x16x32x64"), (["1/4", "a"], (0.25, "a")),
+        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}), (None, None),
     ],
-)
+)  # fmt: skip
 def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
     assert parse_value(text) == value
 

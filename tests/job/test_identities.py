@@ -162,11 +162,8 @@ def test_attack_of_another_package_is_told_apart_by_its_code() -> None:
 
 def test_identities_keep_parameters_off_their_default() -> None:
     assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
-        "name": "pgd",
-        "revision": 1,
-        "eps": 0.1,
-        "random_start": False,
-    }
+        "name": "pgd", "revision": 1, "eps": 0.1, "random_start": False,
+    }  # fmt: skip
 
 
 def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:

@@ -359,12 +359,8 @@ def _export(folder: Path, net: nn.Module) -> Any:
 
 
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
-    "safetensors": _safetensors,
-    "wrapped": _wrapped,
-    "bundle": _bundle,
-    "nnunet": _nnunet,
-    "script": _script,
-}
+    "safetensors": _safetensors, "wrapped": _wrapped, "bundle": _bundle, "nnunet": _nnunet, "script": _script,
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -226,12 +226,9 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
 SETTINGS = [
-    PLAIN,
-    Inference(weighting="gaussian"),
-    Inference(overlap=0.25),
-    Inference(overlap=0.6, weighting="gaussian"),
+    PLAIN, Inference(weighting="gaussian"), Inference(overlap=0.25), Inference(overlap=0.6, weighting="gaussian"),
     Inference(average="probabilities", weighting="gaussian"),
-]
+]  # fmt: skip
 
 
 def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:

@@ -97,13 +97,10 @@ def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
 @pytest.mark.parametrize(
     ("scheme", "ends"),
     [
-        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)),
-        ("ZScoreNormalization", (-5.0, 5.0)),
-        ("RescaleTo01Normalization", (0.0, 1.0)),
-        ("RGBTo01Normalization", (0.0, 1.0)),
-        ("NoNormalization", None),
+        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)), ("ZScoreNormalization", (-5.0, 5.0)),
+        ("RescaleTo01Normalization", (0.0, 1.0)), ("RGBTo01Normalization", (0.0, 1.0)), ("NoNormalization", None),
     ],
-)
+)  # fmt: skip
 def test_each_normalisation_has_its_bounds_and_array_spans_them(write: Write, scheme: str, ends: Any) -> None:
     """The ends of the attacked volume: of CT the clip of the plans; where no plan says them, the volume's own."""
     stated = facts("nnunet", write(lambda p, d, c: full(p).update(normalization_schemes=[scheme])))

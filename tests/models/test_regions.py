@@ -21,13 +21,9 @@ from freqbench.ops.regions import codes_of
 
 ROI = (8, 8, 8)
 ENTRY: dict[str, Any] = {
-    "name": "m",
-    "arch": "unet",
-    "checkpoint": "random",
-    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0},
-    "roi": ROI,
-    "outputs": "sigmoid",
-}
+    "name": "m", "arch": "unet", "checkpoint": "random",
+    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0}, "roi": ROI, "outputs": "sigmoid",
+}  # fmt: skip
 
 
 def model(seed: int = 1, **settings: Any) -> SegmentationModel:

@@ -223,13 +223,9 @@ def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:
 def test_model_id_depends_on_all_that_changes_predictions(tmp_path: Path, tiny_unet: nn.Module) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
     changes: list[dict[str, Any]] = [
-        {},
-        {"num_classes": 4},
-        {"roi": (32, 32, 32)},
-        {"args": {"dropout": 0.1}},
-        {"args": {"num_res_units": 0}},
+        {}, {"num_classes": 4}, {"roi": (32, 32, 32)}, {"args": {"dropout": 0.1}}, {"args": {"num_res_units": 0}},
         {"checkpoint": str(tmp_path / "a.pt")},
-    ]
+    ]  # fmt: skip
     assert len({unet(**each).model_id for each in changes}) == len(changes)
 
 

@@ -23,15 +23,9 @@ CONFIGURATIONS: dict[str, tuple[int, Shape, dict[str, Any]]] = {
     "acdc": (4, (16, 160, 160), ACDC),
 }
 TINY: dict[str, Any] = {
-    "stem": [1, 2, 2],
-    "feature_size": 4,
-    "dims": [4, 8, 16, 16],
-    "depths": [1, 1, 1, 1],
-    "decoder_depth": 1,
-    "num_heads": 2,
-    "proj_sizes": [8, 8, 4, 2],
-    "decoder_proj_size": 4,
-}
+    "stem": [1, 2, 2], "feature_size": 4, "dims": [4, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_depth": 1,
+    "num_heads": 2, "proj_sizes": [8, 8, 4, 2], "decoder_proj_size": 4,
+}  # fmt: skip
 TINY_ROI = (16, 16, 32)
 
 ENCODER = {

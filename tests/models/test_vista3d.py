@@ -43,23 +43,11 @@ def test_weights_have_the_names_and_shapes_of_the_bundle() -> None:
 
 
 NUMBERS = {
-    "liver": 1,
-    "left kidney": 14,
-    "hepatic tumor": 26,
-    "right lung lower lobe": 32,
-    "vertebrae L5": 33,
-    "vertebrae T12": 38,
-    "vertebrae C1": 56,
-    "right iliac vena": 61,
-    "left rib 12": 74,
-    "right rib 1": 75,
-    "right hip": 96,
-    "right iliopsoas": 107,
-    "left common carotid artery": 112,
-    "skull": 120,
-    "thyroid gland": 126,
+    "liver": 1, "left kidney": 14, "hepatic tumor": 26, "right lung lower lobe": 32, "vertebrae L5": 33,
+    "vertebrae T12": 38, "vertebrae C1": 56, "right iliac vena": 61, "left rib 12": 74, "right rib 1": 75,
+    "right hip": 96, "right iliopsoas": 107, "left common carotid artery": 112, "skull": 120, "thyroid gland": 126,
     "airway": 132,
-}
+}  # fmt: skip
 
 
 def test_classes_have_the_numbers_of_the_bundle() -> None:

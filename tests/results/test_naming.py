@@ -23,12 +23,9 @@ from freqbench.results import Store
 from freqbench.results.naming import IDENTIFIED_BY
 
 NAMES: dict[str, Any] = {
-    "models": {"id_unet": "new model"},
-    "classes": ["new 0", "new 1"],
-    "case_ids": ["new case", "other"],
-    "patients": ["new patient", "other"],
-    "clean": {"id_unet": "stated"},
-}
+    "models": {"id_unet": "new model"}, "classes": ["new 0", "new 1"], "case_ids": ["new case", "other"],
+    "patients": ["new patient", "other"], "clean": {"id_unet": "stated"},
+}  # fmt: skip
 INDEX: dict[str, Any] = {
     "cells": [{"cell_id": "cell0", "dataset": "new data", "targets": ["id_unet"], "params": "{}"}],
     "cases": {"new data": ["case0", "case1"]},

@@ -25,17 +25,11 @@ UNION = {"name": "union", "objective": "at", "union": {"mix": "random", "attacks
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
     """A job of the network `net` and what starts from it, on four small phantoms; keywords replace its fields."""
     content = {
-        "name": "tiny",
-        "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
+        "name": "tiny", "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
         "splits": {"train": "train", "select": "validation", "test": "test"},
-        "models": [{"name": "net", **NET}, *more],
-        "steps": 6,
-        "batch_size": 2,
-        "lr": 1e-2,
-        "warmup_steps": 2,
-        "validate_every": 2,
-        "loaders": 0,
-    }
+        "models": [{"name": "net", **NET}, *more], "steps": 6, "batch_size": 2, "lr": 1e-2, "warmup_steps": 2,
+        "validate_every": 2, "loaders": 0,
+    }  # fmt: skip
     return validate(content | changes, TrainJob, where="tiny")
 
 

@@ -39,16 +39,12 @@ def described(*checkpoints: str, **changes: Any) -> JobSpec:
 @pytest.mark.parametrize(
     ("entry", "out"),
     [
-        ("adv.yaml", "runs/adv"),
-        ("beside.yaml", "runs/adv"),
-        ("file://{}/adv.yaml", "runs/adv"),
-        ("${HERE}/adv.yaml", "runs/adv"),
-        (TRAINING, "runs/adv"),
+        ("adv.yaml", "runs/adv"), ("beside.yaml", "runs/adv"), ("file://{}/adv.yaml", "runs/adv"),
+        ("${HERE}/adv.yaml", "runs/adv"), (TRAINING, "runs/adv"),
         ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
-        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"),
-        ({"job": TRAINING}, "runs/adv"),
+        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"), ({"job": TRAINING}, "runs/adv"),
     ],
-)
+)  # fmt: skip
 def test_every_way_to_name_training_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry

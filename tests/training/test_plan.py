@@ -43,15 +43,10 @@ def test_identities_of_trainings_stay() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"random_budget": [6, 20]},
-        {"frequency_consistency": {"form": "paper"}},
-        {"attack": PGD},
-        {"lr": 0.5},
-        {"accumulate": 2},
-        {"clip_norm": 1.0},
-        {"precision": "fp32"},
+        {"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5},
+        {"accumulate": 2}, {"clip_norm": 1.0}, {"precision": "fp32"},
     ],
-)
+)  # fmt: skip
 def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
@@ -60,14 +55,11 @@ def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, A
 @pytest.mark.parametrize(
     "change",
     [
-        {"union": {**UNION["union"], "mix": "worst"}},
-        {"union": {**UNION["union"], "shares": [1, 2]}},
-        {"ema": 0.9},
-        {"noise": {"kind": "voxels", "sigma": 0.1}},
-        {"objective": "trades"},
+        {"union": {**UNION["union"], "mix": "worst"}}, {"union": {**UNION["union"], "shares": [1, 2]}},
+        {"ema": 0.9}, {"noise": {"kind": "voxels", "sigma": 0.1}}, {"objective": "trades"},
         {"objective": "trades", "beta": 2},
     ],
-)
+)  # fmt: skip
 def test_a_setting_of_a_union_changes_its_identity(change: dict[str, Any]) -> None:
     trades = {"objective": "trades"} if "beta" in change else {}
     before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))

@@ -14,13 +14,9 @@ from freqbench.models.entry import defence_of
 SHAPE = (9, 8, 7)
 QUANTISING = [{"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}]
 EXAMPLES = [
-    *QUANTISING,
-    {"name": "median_smoothing", "size": 3},
-    {"name": "gaussian_smoothing", "sigma": 0.8},
-    {"name": "total_variation"},
-    {"name": "random_resize_pad"},
-    {"name": "randomized_smoothing", "sigma": 0.1},
-]
+    *QUANTISING, {"name": "median_smoothing", "size": 3}, {"name": "gaussian_smoothing", "sigma": 0.8},
+    {"name": "total_variation"}, {"name": "random_resize_pad"}, {"name": "randomized_smoothing", "sigma": 0.1},
+]  # fmt: skip
 
 
 def windows(batch: int = 2, channels: int = 2) -> Tensor:

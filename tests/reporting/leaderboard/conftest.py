@@ -21,17 +21,11 @@ from freqbench.reporting.leaderboard.make import make_entry
 __all__ = ["one_thread"]
 
 CARD: dict[str, Any] = {
-    "title": "Bright",
-    "authors": "The freqbench developers",
-    "summary": "Class 1 where the mean of 27 voxels is bright.",
-    "data": "None.",
-    "training": "None: its weights are 1/27.",
-    "license": "Apache-2.0",
-    "contact": "someone@example.org",
-    "checkpoint": "https://example.org/weights.pt",
-    "paper": None,
-    "bibtex": None,
-}
+    "title": "Bright", "authors": "The freqbench developers",
+    "summary": "Class 1 where the mean of 27 voxels is bright.", "data": "None.",
+    "training": "None: its weights are 1/27.", "license": "Apache-2.0", "contact": "someone@example.org",
+    "checkpoint": "https://example.org/weights.pt", "paper": None, "bibtex": None,
+}  # fmt: skip
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:

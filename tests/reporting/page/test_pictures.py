@@ -193,13 +193,9 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     grey, white = np.full(3, shade), np.full(3, 255)
     orange, purple = (230, 97, 1), (94, 60, 153)
     expected: list[list[Any]] = [
-        [grey, grey, grey, grey],
-        [grey, white, grey, white],
-        [orange, purple, orange, purple],
-        [grey, grey, grey, grey],
-        [grey, white, grey, white],
-        [grey, grey, grey, grey],
-    ]
+        [grey, grey, grey, grey], [grey, white, grey, white], [orange, purple, orange, purple],
+        [grey, grey, grey, grey], [grey, white, grey, white], [grey, grey, grey, grey],
+    ]  # fmt: skip
     pixels = [canvas.evaluate(PIXELS) for canvas in first.locator("canvas").all()]
     assert np.abs(np.subtract(pixels, expected)).max() <= 1
     of_label, of_attacked = (colours(first.locator("canvas").nth(place)) for place in (3, 4))

@@ -250,12 +250,8 @@ NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
 
 FAILED = {
-    "status": "failed",
-    "error": "out of\nmemory; twice",
-    "dsc": None,
-    "dsc_clean": None,
-    "lpips_similarity": None,
-}
+    "status": "failed", "error": "out of\nmemory; twice", "dsc": None, "dsc_clean": None, "lpips_similarity": None,
+}  # fmt: skip
 
 
 def test_failed_cases_are_counted_with_the_first_reason() -> None:

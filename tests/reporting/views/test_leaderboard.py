@@ -98,20 +98,14 @@ def test_attack_or_case_that_one_model_lacks_flatters_no_other(two_models: Any) 
 
 def test_threat_models_and_budgets_have_their_own_ranks() -> None:
     rows = [
-        *on("a", "pgd", (0.5,)),
-        *on("b", "pgd", (0.4,)),
-        *on("a", "pgd", (0.6,), budget=4 / 255),
-        *on("b", "pgd", (0.7,), budget=4 / 255),
-        *on("b", "vafa", (0.1,)),
-    ]
+        *on("a", "pgd", (0.5,)), *on("b", "pgd", (0.4,)), *on("a", "pgd", (0.6,), budget=4 / 255),
+        *on("b", "pgd", (0.7,), budget=4 / 255), *on("b", "vafa", (0.1,)),
+    ]  # fmt: skip
     lines, text = board(shown(*rows))
     assert [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines] == [
-        ("dct-quantization", "q_max=20", 1, "b"),
-        ("linf", "eps=4/255", 1, "b"),
-        ("linf", "eps=4/255", 2, "a"),
-        ("linf", "eps=8/255", 1, "a"),
-        ("linf", "eps=8/255", 2, "b"),
-    ]
+        ("dct-quantization", "q_max=20", 1, "b"), ("linf", "eps=4/255", 1, "b"), ("linf", "eps=4/255", 2, "a"),
+        ("linf", "eps=8/255", 1, "a"), ("linf", "eps=8/255", 2, "b"),
+    ]  # fmt: skip
     assert "dct-quantization, q_max=20: one model only" in text
 
 

@@ -68,13 +68,9 @@ def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     ]
     table = transfer(shown(*rows))[0].table
     assert {name: None if pd.isna(rank) else rank for name, rank in table[["attack", "rank"]].to_numpy()} == {
-        "vafa q_max=20": 1,
-        "vafa q_max=20 control=random": None,
-        "pgd eps=4/255 steps=20": 1,
-        "pgd eps=8/255 steps=20": 1,
-        "pgd eps=8/255 steps=10": 2,
-        "dfb": None,
-    }
+        "vafa q_max=20": 1, "vafa q_max=20 control=random": None, "pgd eps=4/255 steps=20": 1,
+        "pgd eps=8/255 steps=20": 1, "pgd eps=8/255 steps=10": 2, "dfb": None,
+    }  # fmt: skip
 
 
 def test_threat_models_meet_where_distances_agree(two_patients: Any) -> None:

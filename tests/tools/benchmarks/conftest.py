@@ -63,13 +63,10 @@ def subject(row: dict[str, Any]) -> tuple[Any, ...]:
 def machine() -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
-        "torch": torch.__version__,
-        "threads": THREADS,
-        "cpu": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "driver": driver() if on_gpu else None,
+        "torch": torch.__version__, "threads": THREADS, "cpu": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None, "driver": driver() if on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-    }
+    }  # fmt: skip
 
 
 def driver() -> str:

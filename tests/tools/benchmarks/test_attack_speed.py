@@ -59,15 +59,10 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
     ("ssa", {**EPS, "num_spectra": SPECTRA}, (1.15 * SPECTRA, 1.20 * SPECTRA)),
 ]
 OTHERS: dict[str, dict[str, Any]] = {
-    "gn": {"std": 8 / 255},
-    "random_noise": {"linf": 8 / 255},
-    "sinogram": {"eps_p": 0.02, "keep": "last"},
-    "dfb": {"band": "low"},
-    "corruption": {"kind": "motion", "severity": 3},
-    "dfb_2d": {"band": "low"},
-    "ssa_2d": {**EPS, "num_spectra": SPECTRA},
-    "bases": {**EPS, "queries": 1},
-}
+    "gn": {"std": 8 / 255}, "random_noise": {"linf": 8 / 255}, "sinogram": {"eps_p": 0.02, "keep": "last"},
+    "dfb": {"band": "low"}, "corruption": {"kind": "motion", "severity": 3}, "dfb_2d": {"band": "low"},
+    "ssa_2d": {**EPS, "num_spectra": SPECTRA}, "bases": {**EPS, "queries": 1},
+}  # fmt: skip
 BOUNDED = {name for name, _, _ in BOUNDS}
 # Ensembles take the steps of their members.
 UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and not issubclass(attack, Ensemble)]
@@ -195,18 +190,10 @@ def row(at: Bench, attack: Attack, steps: int, rounds: int, bound: float | None)
     bare, own, ratio = at.compare(attack, steps, 1 if at.fast else rounds)
     block, spectra = (getattr(attack, field, None) for field in ("block", "num_spectra"))
     return {
-        "attack": attack.name,
-        "block": block,
-        "spectra": spectra,
-        "model": at.name,
-        "bare step, s": bare,
-        "attack step, s": own,
-        "ratio": ratio,
-        "bound": bound,
-        "rounds": rounds,
-        "bare peak, GiB": at.peak(lambda: at.bare(steps)),
-        "attack peak, GiB": at.peak(lambda: at.attack(attack)),
-    }
+        "attack": attack.name, "block": block, "spectra": spectra, "model": at.name, "bare step, s": bare,
+        "attack step, s": own, "ratio": ratio, "bound": bound, "rounds": rounds,
+        "bare peak, GiB": at.peak(lambda: at.bare(steps)), "attack peak, GiB": at.peak(lambda: at.attack(attack)),
+    }  # fmt: skip
 
 
 @pytest.mark.benchmark

@@ -59,16 +59,13 @@ def settings() -> list[dict[str, Any]]:
     }
     return [
         {
-            "attack": attack,
-            "threat_model": threat,
-            "budget_name": name,
-            "budget": budget(number),
+            "attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number),
             "variant": "paper" if threat == "linf" else "released",
             "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
         }
         for number in range(1, 11)
         for attack, (threat, name, budget, params) in kinds.items()
-    ]
+    ]  # fmt: skip
 
 
 def cells() -> list[dict[str, Any]]:

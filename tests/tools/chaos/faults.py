@@ -110,16 +110,11 @@ def full_disk(run: Run) -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    "driver killed": sent(signal.SIGKILL),
-    "worker killed": killed("ray::RemoteWorker"),
-    "raylet killed": killed("raylet"),
-    "gcs_server killed": killed("gcs_server"),
-    "SIGTERM": sent(signal.SIGTERM),
-    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT),
-    "disk full for a minute": full_disk,
-    "records file cut": stopped_and(cut),
-    "second driver": second_driver,
-}
+    "driver killed": sent(signal.SIGKILL), "worker killed": killed("ray::RemoteWorker"),
+    "raylet killed": killed("raylet"), "gcs_server killed": killed("gcs_server"), "SIGTERM": sent(signal.SIGTERM),
+    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT), "disk full for a minute": full_disk,
+    "records file cut": stopped_and(cut), "second driver": second_driver,
+}  # fmt: skip
 
 
 @contextmanager

@@ -15,12 +15,9 @@ from tools.fuzz.hostile_values import refused_or_done, spoilt, unhurried
 pytestmark = pytest.mark.integration
 
 COMMANDS = (
-    ("cluster", "status", "out"),
-    ("report", "out", "--format", "md"),
-    ("audit", "out", "--files"),
-    ("plan", "job.yaml", "--out", "out"),
-    ("run", "job.yaml", "--out", "out", "--engine", "serial"),
-)
+    ("cluster", "status", "out"), ("report", "out", "--format", "md"), ("audit", "out", "--files"),
+    ("plan", "job.yaml", "--out", "out"), ("run", "job.yaml", "--out", "out", "--engine", "serial"),
+)  # fmt: skip
 
 
 def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
