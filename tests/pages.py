@@ -124,7 +124,10 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
     if rest:
         yield f"{name}: too many arguments {rest}"
     for parameter in command.params:
-        for value in values_of(given.get(parameter.name or "")):
+        values = given.get(parameter.name or "")
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if not isinstance(value, str):
+                continue
             if "--table" in parameter.opts and not (value in TABLES or value.isupper() or (ROOT / value).is_file()):
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
@@ -135,10 +138,6 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
                 and value not in packaged_jobs()
             ):
                 yield f"{name}: packaged job {value}"
-
-
-def values_of(given: object) -> list[str]:
-    return [value for value in (given if isinstance(given, list | tuple) else [given]) if isinstance(value, str)]
 
 
 def of_python(block: str) -> Iterator[str]:

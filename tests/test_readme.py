@@ -278,13 +278,10 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
 
 def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
     made = {
-        generated.attack_table(): ATTACKS,
-        generated.model_table(): MODELS,
-        generated.dataset_table(): DATASETS,
-        generated.metric_table(): METRICS,
-        generated.column_table(RECORDS): [column.name for column in RECORDS],
+        generated.attack_table(): ATTACKS, generated.model_table(): MODELS, generated.dataset_table(): DATASETS,
+        generated.metric_table(): METRICS, generated.column_table(RECORDS): [column.name for column in RECORDS],
         generated.column_table(CLASS_RECORDS): [column.name for column in CLASS_RECORDS],
-    }
+    }  # fmt: skip
     for text, names in made.items():
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 

@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3605,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3601,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 948,
-        "attacks": 5183,
-        "audit": 2627,  # as in the package
-        "cli": 2296,  # run --fresh
+        "attacks": 5180,
+        "audit": 2620,  # as in the package
+        "cli": 2297,  # run --fresh
         "cluster": 326,
         "core": 1669,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5864,  # as in the package
-        "engine": 6558,  # as in the package
+        "data": 5850,  # as in the package
+        "engine": 6554,  # as in the package
         "exchange": 793,
-        "golden": 509,
-        "job": 2114,  # a line for each key of a job
+        "golden": 503,
+        "job": 2107,  # a line for each key of a job
         "metrics": 1254,  # weights are checked when read
-        "models": 7482,  # inferers by class and arguments
-        "ops": 1595,  # compiled.py: functions that a GPU compiles
+        "models": 7459,  # inferers by class and arguments
+        "ops": 1591,  # compiled.py: functions that a GPU compiles
         "pipelines": 1773,  # six more pipelines of MONAI's, and whole runs
         "remote": 500,
-        "reporting": 6335,  # an attack that did nothing is said
+        "reporting": 6319,  # an attack that did nothing is said
         "results": 1329,  # as in the package
-        "security": 1437,  # bombs in the classes of rows
+        "security": 1419,  # bombs in the classes of rows
         "third_party": 902,
-        "tools": 4656,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4649,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1951,  # as in the package
+        "training": 1947,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 61768}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 61652}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

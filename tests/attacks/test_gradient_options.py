@@ -27,14 +27,11 @@ from freqbench.ops.losses import LOSSES
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **{loss: {"loss": loss} for loss in LOSSES if loss not in ("dlr-targeted", "dicece")},
-    "organs": {"organs": (1,)},
-    "least-likely": {"target": "least-likely"},
-    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"},
-    "best": {"keep": "best"},
-    "best, masked": {"keep": "best", "loss": "mask-ce"},
-    "restarts": {"restarts": 3},
+    "organs": {"organs": (1,)}, "least-likely": {"target": "least-likely"},
+    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"}, "best": {"keep": "best"},
+    "best, masked": {"keep": "best", "loss": "mask-ce"}, "restarts": {"restarts": 3},
     "restarts of the best": {"restarts": 2, "keep": "best"},
-}
+}  # fmt: skip
 # Each setting on one attack by voxels, and on each attack settings in turn.
 CASES = [
     (name, setting)

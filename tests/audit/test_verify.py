@@ -102,14 +102,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
     ({"linf": -0.25}, "linf: -0.25 where 0 to 1 is possible"),
     ({"hd95_penalised": math.inf}, "hd95_penalised: inf where 0 to inf is possible"),
-    ({"dataset": None}, "dataset: null"),
-    ({"status": "done"}, "status: neither ok nor failed"),
+    ({"dataset": None}, "dataset: null"), ({"status": "done"}, "status: neither ok nor failed"),
     ({"error": "out of memory"}, "error: one in a row that is ok"),
-    ({"status": "failed"}, "error: none in a failed row"),
-    ({"metrics": "dsc,hd59"}, "metrics: unknown"),
-    ({"null_reasons": "[1]"}, "null_reasons: invalid"),
-    ({"hd95": None}, "hd95: null without a reason"),
-]
+    ({"status": "failed"}, "error: none in a failed row"), ({"metrics": "dsc,hd59"}, "metrics: unknown"),
+    ({"null_reasons": "[1]"}, "null_reasons: invalid"), ({"hd95": None}, "hd95: null without a reason"),
+]  # fmt: skip
 POSSIBLE: list[dict[str, Any]] = [
     {"psnr": math.inf},
     {"hd95": math.nan, "voxel_success": math.nan},

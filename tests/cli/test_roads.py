@@ -53,11 +53,12 @@ def bare(root: Path, kind: str) -> tuple[str, str]:
 def brats(root: Path) -> tuple[str, str, list[Path], Control]:
     """Four channels, three regions, sigmoid; its author writes the regions as channels."""
     paths = roads.put_folder(root / "data", "brats")
-    return *bare(root, "brats"), paths, brats_control
-
-
-def brats_control(path: Path) -> Array:
-    return (roads.predicted(roads.trained("brats"), path, roads.BRATS, "sigmoid") > 0.5).astype(np.uint8)
+    net = roads.trained("brats")
+    return (
+        *bare(root, "brats"),
+        paths,
+        lambda x: (roads.predicted(net, x, roads.BRATS, "sigmoid") > 0.5).astype(np.uint8),
+    )
 
 
 def swin(root: Path) -> tuple[str, str, list[Path], Control]:

@@ -50,13 +50,10 @@ def _totalsegmentator(root: Path) -> Dataset:
 
 
 LOADERS: dict[str, tuple[Callable[[Path], Dataset], str]] = {
-    "pairs": (_pairs, "b/t1.nii.gz"),
-    "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
-    "decathlon": (_decathlon, "imagesVa/b.nii.gz"),
-    "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
-    "dicom": (dicom, "images/b"),
-    "dicom without images": (lambda root: dicom(root, images="."), "b"),
-}
+    "pairs": (_pairs, "b/t1.nii.gz"), "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
+    "decathlon": (_decathlon, "imagesVa/b.nii.gz"), "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
+    "dicom": (dicom, "images/b"), "dicom without images": (lambda root: dicom(root, images="."), "b"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -208,14 +208,11 @@ def _sparse(mirrors: Mirrors) -> None:
 
 
 HARMS: dict[Callable[[Mirrors], None], str] = {
-    _short: "truncated header",
-    _no_archive: "header",
-    _wrong_file: f"{FILES[-1]}: expected sha256 ",
-    _lacking: f"expected {FILES[2]}, found none",
-    _link: f"expected {FILES[2]}, found none",
+    _short: "truncated header", _no_archive: "header", _wrong_file: f"{FILES[-1]}: expected sha256 ",
+    _lacking: f"expected {FILES[2]}, found none", _link: f"expected {FILES[2]}, found none",
     _sparse: f"expected {FILES[2]}, found none",
     lambda mirrors: mirrors.archives[0].unlink(): "HTTP Error 404: File not found",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("harm", HARMS)

@@ -16,10 +16,6 @@ from .conftest import Folder
 from .downloads import volume
 
 
-def _noise(shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).uniform(0, 1, shape).astype(np.float32)
-
-
 def _resized(array: npt.NDArray[Any], shape: tuple[int, ...], order: int) -> npt.NDArray[np.float64]:
     resized: npt.NDArray[np.float64] = resize(
         array.astype(np.float64), shape, order=order, mode="edge", anti_aliasing=False, clip=False
@@ -36,7 +32,7 @@ def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int])
 
 
 def test_isotropic_images_are_cubic() -> None:
-    image, shape = _noise((2, 8, 12, 7)), (9, 9, 5)
+    image, shape = np.random.default_rng(0).random((2, 8, 12, 7), np.float32), (9, 9, 5)
     expected = [_resized(channel, shape, order=3) for channel in image]
     resampled = nnunet.resample_image(torch.from_numpy(image), shape, None).numpy()
     assert resampled == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)

@@ -16,7 +16,7 @@ from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import Needs, attack_case
 from freqbench.engine.scoring import score_volume
-from freqbench.models import SegmentationModel, attack_windows, build
+from freqbench.models import SegmentationModel, build
 
 ROI: Shape = (8, 8, 4)
 
@@ -54,17 +54,13 @@ class Paint(Attack):
         return task.draw(lambda shape, **kind: torch.rand(1, **kind).expand(shape)).clone()
 
 
-def paints(case: Case, seed: int = 0) -> list[float]:
-    count = len(attack_windows(case.ref.shape, ROI))
-    return [float(torch.rand(1, generator=window_generator(seed, case.ref.fingerprint, i))) for i in range(count)]
-
-
 @pytest.mark.parametrize("window_batch", [1, 3])
 def test_later_window_overwrites_overlap_with_earlier_one(model: SegmentationModel, window_batch: int) -> None:
     """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
     case = make_case((12, 10, 4))
     painted = attack_case(Paint(), model, case, 0, window_batch).adversarial
-    a, b, c, d = paints(case)
+    generators = (window_generator(0, case.ref.fingerprint, i) for i in range(4))
+    a, b, c, d = (float(torch.rand(1, generator=each)) for each in generators)
     expected = torch.empty(12, 10)
     expected[:4, :2], expected[:4, 2:], expected[4:, :2], expected[4:, 2:] = a, b, c, d
     assert torch.equal(painted[0], expected[:, :, None].expand(-1, -1, 4))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_msssim
 import torch
@@ -77,12 +76,6 @@ def final_state(reference: Golden) -> Tensor:
     return split(state, reference.params["block_size"]) if state.ndim == 5 else state
 
 
-def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
-    """Voxel layout of a stored array in blocked layout; in 2D its slices stand in front."""
-    to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge
-    return to_voxels(torch.from_numpy(stored), reference.images.shape[2:])
-
-
 def distance(result: AttackResult, reference: Golden) -> float:
     return float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
 
@@ -96,10 +89,11 @@ def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyP
     reference = load(golden, name, processor)
     attack, arrays = as_attack(name, reference), reference.arrays
     stored, gradient_of = iter(arrays["grad_sign"]), Ascent.gradient
+    to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge  # in 2D slices stand in front
 
     def forced_gradient(self: Ascent, state: Tensor, render: Callable[[Tensor], Tensor]) -> Tensor:
         ours = gradient_of(self, state, render).sign()
-        theirs = -in_voxels(next(stored), reference).to(ours)
+        theirs = -to_voxels(torch.from_numpy(next(stored)), reference.images.shape[2:]).to(ours)
         assert float((ours == theirs).double().mean()) >= 0.998
         return theirs
 

@@ -31,7 +31,6 @@ from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.models.sources import command
 from freqbench.models.sources.command import SOURCE
-from freqbench.models.spec import ModelSpec
 
 SHAPE = (5, 6, 7)
 THRESHOLD = nifti_tool.script("value > 50")
@@ -47,11 +46,6 @@ def entry(folder: Path, script: str = THRESHOLD, **more: Any) -> ModelEntry:
 def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationModel:
     with trusting():
         return load(resolve(entry(folder, script, **more), num_classes=2), torch.device("cpu"))
-
-
-def resolve_trusted(stated: ModelEntry) -> ModelSpec:
-    with trusting():
-        return resolve(stated, num_classes=2)
 
 
 @pytest.fixture
@@ -111,7 +105,8 @@ def test_a_command_gets_and_writes_files_of_its_format(tmp_path: Path, case: Cas
 
 
 def test_format_is_part_of_identity_unless_it_is_usual_one(tmp_path: Path) -> None:
-    usual, mha = (resolve_trusted(entry(tmp_path, **keys)).model_id for keys in ({}, {"format": ".mha"}))
+    with trusting():
+        usual, mha = (resolve(entry(tmp_path, **keys), 2).model_id for keys in ({}, {"format": ".mha"}))
     assert usual != mha
 
 
@@ -310,11 +305,6 @@ def _sha256(*words: str) -> str:
         return SOURCE.sha256(" ".join(words), {})
 
 
-def _notes(*words: str) -> tuple[str, ...]:
-    with trusting():
-        return SOURCE.facts(ModelEntry(name="tool", command=words, classes=2), " ".join(words), 2, 1).notes
-
-
 @pytest.mark.parametrize(
     "name",
     ["helper.py", "weights.npy", "settings.toml", "own/__init__.py", "own/deep/code.py", "atlas/mean.npy", "sub"],
@@ -408,6 +398,7 @@ def test_files_named_by_scripts_count_if_a_folder_is_large(tmp_path: Path, monke
         _write(tmp_path, **{name: "open('net.pt'), 2"})
         seen.append(_sha256(*words))
     assert [before == after for before, after in pairwise(seen)] == [True, False, False]
-    assert _notes(*words) == (
-        f"{tmp_path} holds more than a program: of it, only files count that the scripts there name",
-    )
+    with trusting():
+        facts = SOURCE.facts(ModelEntry(name="tool", command=words, classes=2), " ".join(words), 2, 1)
+    text = f"{tmp_path} holds more than a program: of it, only files count that the scripts there name"
+    assert facts.notes == (text,)

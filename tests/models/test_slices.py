@@ -59,16 +59,13 @@ def test_logits_are_those_of_the_2d_network_slice_by_slice(network: str, slices:
     height, width, depth = roi
     roi = ((depth, height, width), (height, depth, width), roi)[axis]
     net = build("slices", 3, roi, {"network": network, "slices": slices, "axis": axis, **args}, num_channels=channels)
-    plain = construct(network, slices * channels, 3, (height, width), build_args(network, args))
+    named = {"proj_type": "perceptron"} if network == "unetr" else {}
+    plain = construct(network, slices * channels, 3, (height, width), named | args)
     plain.load_state_dict(net.state_dict())
     images = volume(2, channels, *roi)
     with torch.no_grad():
         expected = by_slice(plain.eval(), images, slices, axis)
         torch.testing.assert_close(net.eval()(images), expected, rtol=1e-5, atol=1e-5)
-
-
-def build_args(network: str, args: dict[str, Any]) -> dict[str, Any]:
-    return {"proj_type": "perceptron", **args} if network == "unetr" else args
 
 
 @pytest.mark.integration

@@ -56,15 +56,12 @@ def rewrite(store: Path, **values: str | None) -> None:
 
 
 COMMANDS = {
-    "status": ["cluster", "status", "out"],
-    "report": ["report", "out"],
-    "files": ["audit", "out", "--files"],
+    "status": ["cluster", "status", "out"], "report": ["report", "out"], "files": ["audit", "out", "--files"],
     "score targets": ["score", "out", "--targets", "a"],
     "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
     "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
-    "export": ["export", "out", "--yes"],
-    "plan": ["plan", "job.yaml", "--out", "out"],
-}
+    "export": ["export", "out", "--yes"], "plan": ["plan", "job.yaml", "--out", "out"],
+}  # fmt: skip
 MATCH = {"metric": "l2_body", "value": 6}
 ROW = {"dataset": "phantom", "source": "a", "parameters": {"eps": 0.1}, "match": MATCH, "reached": None}
 FOREIGN = {

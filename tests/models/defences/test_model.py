@@ -87,13 +87,8 @@ def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[s
     assert not torch.equal(shown[0], shown[1])
     assert single.passes == 1
     if content["name"] == "randomized_smoothing":
-        probabilities = torch.stack([expit_of(each) for each in shown[:3]]).mean(dim=0)
+        probabilities = torch.stack([torch.sigmoid(8 * (each - 0.5)) for each in shown[:3]]).mean(dim=0)
         torch.testing.assert_close(logits.softmax(dim=1)[:, 1:], probabilities, rtol=0, atol=1e-6)
-
-
-def expit_of(shown: Tensor) -> Tensor:
-    """The Recorder's probability of class 1."""
-    return torch.sigmoid(8 * (shown - 0.5))
 
 
 def test_gradient_of_draws_nears_that_of_the_expectation() -> None:

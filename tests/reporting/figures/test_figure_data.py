@@ -120,15 +120,11 @@ def test_factors_differ_in_one_parameter() -> None:
     rows += [setting(0.9, control="random"), *(row(budget=eps / 255, dsc=0.5) for eps in (2, 4))]
     table = figure_data.factors(shown_rows(records(*rows)))
     assert list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None)) == [
-        ("block", "8", False, pytest.approx(20)),
-        ("block", "16", True, pytest.approx(10)),
-        ("keep", "false", False, pytest.approx(40)),
-        ("keep", '"best"', False, pytest.approx(50)),
-        ("keep", "null", True, pytest.approx(10)),
-        ("q_max", "10", False, pytest.approx(5)),
-        ("q_max", "20", True, pytest.approx(10)),
-        ("q_max", "30", False, pytest.approx(30)),
-    ]
+        ("block", "8", False, pytest.approx(20)), ("block", "16", True, pytest.approx(10)),
+        ("keep", "false", False, pytest.approx(40)), ("keep", '"best"', False, pytest.approx(50)),
+        ("keep", "null", True, pytest.approx(10)), ("q_max", "10", False, pytest.approx(5)),
+        ("q_max", "20", True, pytest.approx(10)), ("q_max", "30", False, pytest.approx(30)),
+    ]  # fmt: skip
     assert set(table["attack"]) == {"vafa"}  # of pgd one parameter alone changes
 
 

@@ -229,12 +229,11 @@ def test_missing_data_speak_against_no_entry(entered: Path, tmp_path: Path, caps
     assert "refused" not in said
 
 
-def other_steps(store: Path) -> None:
-    for path in (store / "run.json", run_file(store)):
-        alter_json(path, lambda content: (content["job"].get("spec") or content["job"])["attacks"][0].update(steps=9))
-
-
 def test_rows_of_another_job_are_refused(entered: Path, tmp_path: Path) -> None:
+    def other_steps(store: Path) -> None:
+        for path in (store / "run.json", run_file(store)):
+            alter_json(path, lambda given: (given["job"].get("spec") or given["job"])["attacks"][0].update(steps=9))
+
     (reason,) = computed(copied(entered, tmp_path, other_steps), entered)
     assert reason == (
         "identities: 2 of 2 records that its job asks for have no row, and 2 of its rows are none of the job's"

@@ -211,19 +211,13 @@ FOLDER = Path(freqbench.reporting.page.__file__).parent
 WEB, DIST = FOLDER / "web", FOLDER / "dist"
 
 
-def sources_hash() -> str:
-    """Hash of the sources as `web/build.mjs` takes it."""
-    names = [f"src/{path.name}" for path in sorted((WEB / "src").iterdir(), key=lambda path: path.name)]
-    digest = hashlib.sha256()
-    for name in [*names, "build.mjs", "package-lock.json"]:
-        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def test_the_bundle_was_made_of_these_sources() -> None:
     """Otherwise: `npm ci && npm run build` in freqbench/reporting/page/web."""
+    names, digest = [f"src/{name}" for name in sorted(path.name for path in (WEB / "src").iterdir())], hashlib.sha256()
+    for name in [*names, "build.mjs", "package-lock.json"]:
+        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
     for name in ("page.js", "charts.js", "page.css"):
-        assert f"sources sha256 {sources_hash()}" in (DIST / name).read_text()[:200]
+        assert f"sources sha256 {digest.hexdigest()}" in (DIST / name).read_text()[:200]
 
 
 def test_licences_of_what_is_bundled_stand_beside_it() -> None:

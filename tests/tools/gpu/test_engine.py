@@ -37,13 +37,10 @@ def unit_of(attack: Mapping[str, Any], shape: Sequence[int] = (24, 20, 16), roi:
     return units_of(small(attacks=[dict(attack)], datasets=datasets, models=[net]))[0]
 
 
-def spec_on(device: torch.device, windows: int = 3) -> WorkerSpec:
-    return WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=windows)
-
-
 def rows(unit: Unit, device: torch.device) -> tuple[Any, Any]:
     """A unit's record and those of its classes, as a worker on the device makes them."""
-    outcome = add_surfaces(unit, *Worker(spec_on(device, 2)).run(unit))
+    spec = WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=2)
+    outcome = add_surfaces(unit, *Worker(spec).run(unit))
     assert not outcome.failed, outcome.records[0]["error"]
     return outcome.records[0], outcome.class_records[0]
 
