@@ -83,8 +83,7 @@ def test_event_of_level_stays_below_half_under_gain_and_offset(ratio: float, sig
 
 @pytest.mark.parametrize(("radius", "sigma"), [(0.1, 0.1), (0.3, 0.1), (1.0, 0.5), (3.0, 1.0)])
 def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: float) -> None:
-    p = certificates.level("gain_offset", radius, sigma)
-    near = [radius * math.sqrt(i / 50) for i in range(51)]
+    p, near = certificates.level("gain_offset", radius, sigma), [radius * math.sqrt(i / 50) for i in range(51)]
     least = min(
         certificates._gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma)
         for norm in near
@@ -100,8 +99,7 @@ def record(**changes: Any) -> dict[str, Any]:
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
     same |= {"threat_model": "l2", "seed": None}
     models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
-    params = json.dumps({"kind": "voxels", "control": "none"})
-    scores = {"draws": json.dumps(draws)}
+    params, scores = json.dumps({"kind": "voxels", "control": "none"}), {"draws": json.dumps(draws)}
     return {**same, **models, **scores, "target_defence": defence, "params": params, **changes}
 
 

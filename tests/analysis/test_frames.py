@@ -59,8 +59,7 @@ def test_rows_of_a_job_are_those_with_its_keys(stored_rows: Store) -> None:
 
 
 def test_classes_of_several_stores_are_those_of_rows_that_count() -> None:
-    newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
-    stores = []
+    newer, older, stores = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old"), []
     for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
         stores.append(stored(record, classes=[[own | {"class_index": i, "class_name": "organ"} for i in range(2)]]))

@@ -82,8 +82,7 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
 
 def test_volumes_are_clamped_unless_the_network_clamps() -> None:
     image, label = volume()
-    image = image + (1 - image.max())
-    attack = make("ball", kind="gain_offset", radius=1.0, control="random")
+    image, attack = image + (1 - image.max()), make("ball", kind="gain_offset", radius=1.0, control="random")
     smoothed = SegmentationModel(Edges(), SHAPE, defence=Smoothing(kind="gain_offset", sigma=0.1, eot=1)).eval()
     outside = [
         float(attack(model, image, label, generator=torch.Generator().manual_seed(seed)).adversarial.max()) > 1

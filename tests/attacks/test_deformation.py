@@ -158,8 +158,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     """To first order in the bound the gain of <w, a> on a ramp is the sum over points of its gradient's length."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
-    ramp = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None]
-    weights = WEIGHTS.clone()
+    ramp, weights = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None], WEIGHTS.clone()
     weights[..., [0, -1]] = weights[..., [0, -1], :] = weights[..., [0, -1], :, :] = 0
     attack = deformation(max_mm=0.5, loss="ce", steps=30, min_jacobian=0.01)
     result = attack(Linear(weights), ramp, torch.zeros_like(LABELS), generator=generators(1))
@@ -215,8 +214,7 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
     attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))
-    first, model = attacked(attack, start=state), SmallNet().double()
-    moved = attack.space(IMAGES).render(state)
+    first, model, moved = attacked(attack, start=state), SmallNet().double(), attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)
     assert float(first.losses[0]) == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)

@@ -60,8 +60,7 @@ class Wave(nn.Module):
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = plain(name, **SETTINGS[setting])
     (images, labels), model, calls = volumes(2), SmallNet().double(), []
-    images = images.double()
-    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    images, hook = images.double(), model.register_forward_hook(lambda *_: calls.append(1))
     batch = attack(model, images, labels, generator=generators(1, 2))
     assert (len(calls), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
     assert (batch.num_forwards, len(batch.losses)) == attack.passes

@@ -68,8 +68,7 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
 def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[str, Any]) -> None:
     """The least of PGD's budgets that halves a sample's Dice; the next smaller one does not."""
     images, labels = task()
-    norm = given.get("norm", "l2")
-    smallest = attacked(name, **given, steps=100, step_size=0.05).state
+    norm, smallest = given.get("norm", "l2"), attacked(name, **given, steps=100, step_size=0.05).state
     least = torch.full_like(smallest, torch.inf)
     for eps in (0.3, 0.25, 0.2, 0.15):
         pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)

@@ -56,8 +56,7 @@ def test_starts_are_normal_noise_of_the_radius() -> None:
     """Kurtosis of normals is 3; Auto-PGD's draw is the same in both variants, and is not stretched."""
     images = torch.full((1, 1, 16, 16, 16), 0.5)
     for name, more in (("pgd", {}), ("apgd", {}), ("apgd", {"variant": "paper"})):
-        attack, asked = make(name, norm="l2", eps=EPS, steps=1, **more), list[Tensor]()
-        model = SmallNet()
+        attack, asked, model = make(name, norm="l2", eps=EPS, steps=1, **more), list[Tensor](), SmallNet()
         model.register_forward_hook(lambda _, inputs, __, asked=asked: asked.append(inputs[0].detach()))
         attack(model, images, torch.zeros_like(images).long(), generator=generators(1))
         change = (asked[0] - images).double().flatten()
@@ -92,8 +91,7 @@ def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> 
 
 def test_square_redistributes_its_change_between_two_cubes() -> None:
     """Every query has the whole radius, and leaves what lies outside two cubes in proportion."""
-    images, asked = torch.full((1, 1, 10, 10, 10), 0.5), list[Tensor]()
-    model = SmallNet()
+    images, asked, model = torch.full((1, 1, 10, 10, 10), 0.5), list[Tensor](), SmallNet()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     labels = torch.randint(0, 3, images.shape, generator=torch.Generator().manual_seed(1))
     make("square", norm="l2", eps=EPS, queries=60, p_init=0.3)(model, images, labels, generator=generators(2))

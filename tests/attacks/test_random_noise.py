@@ -80,8 +80,7 @@ def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
 def test_budget_and_threat_model_are_those_of_given_parameter(made_again: Callable[[Any], Any]) -> None:
     for name in ("linf", "l2"):
         attack = made_again(make("random_noise", **{name: 0.5}))
-        assert (attack.threat_model, attack.budget_name) == (name, name)
-        assert getattr(attack, attack.budget_name) == 0.5
+        assert (attack.threat_model, attack.budget_name, getattr(attack, attack.budget_name)) == (name, name, 0.5)
 
 
 def test_records_hold_the_given_budget() -> None:

@@ -138,8 +138,7 @@ def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     without = moved("foreground", 0), moved("window", 0)
     assert bool((without[0] & ~corner).any()), "a window without foreground is searched everywhere"
     assert torch.equal(*without)
-    larger = moved("foreground", 1, p_init=27 / corner.numel())
-    grown = torch.zeros_like(corner)
+    larger, grown = moved("foreground", 1, p_init=27 / corner.numel()), torch.zeros_like(corner)
     grown[4:, 5:, 1:] = True
     assert bool((larger & ~corner).any()), "a cube of three voxels a side reaches one beyond its middle"
     assert not bool((larger & ~grown).any())

@@ -113,8 +113,7 @@ def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape
 
 
 def test_one_channel_alone_is_learned_and_changed() -> None:
-    given, attack = cases(2, channels=2), universal(channels=1, steps=2)
-    model = SmallNet(channels=2).eval()
+    given, attack, model = cases(2, channels=2), universal(channels=1, steps=2), SmallNet(channels=2).eval()
     tile, images, labels = attack.learn(model, given, WINDOW), given[0][0][None], given[0][1][None]
     change = attack(model, images, labels, learned=tile).adversarial - images
     assert tile.shape == (1, *WINDOW)
@@ -123,8 +122,7 @@ def test_one_channel_alone_is_learned_and_changed() -> None:
 
 
 def test_loss_towards_a_target_falls() -> None:
-    given = [(image, torch.ones_like(label)) for image, label in cases(3)]
-    model = Net().eval()
+    given, model = [(image, torch.ones_like(label)) for image, label in cases(3)], Net().eval()
     tile = universal(targeted=True).learn(model, given, WINDOW)
     for image, label in given:
         with torch.no_grad():

@@ -154,8 +154,7 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
 def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
-    assert (whole.verdict, whole.lacking) == ("no sign", ())
-    assert (less.verdict, less.lacking) == ("not checked", (lacks,))
+    assert (whole.verdict, whole.lacking, less.verdict, less.lacking) == ("no sign", (), "not checked", (lacks,))
     assert f", which decides nothing without {lacks}. " in less.sentence
 
 
@@ -388,8 +387,7 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
     (claim,) = claims(PGD, added)
-    assert (claim.verdict, 0 < claim.low < 0.5) == ("in doubt", True)
-    assert verdict_of(PGD, added).verdict == "in doubt"
+    assert (claim.verdict, 0 < claim.low < 0.5, verdict_of(PGD, added).verdict) == ("in doubt", True, "in doubt")
 
 
 def test_interval_is_corrected_over_attacks_that_were_added() -> None:

@@ -43,8 +43,7 @@ def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> li
 @pytest.fixture(scope="module")
 def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SwinUNETR that its authors trained on two cards, of an age that nothing tells."""
-    path = tmp_path_factory.mktemp("swin") / "swin.pt"
-    net = models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
+    path, net = tmp_path_factory.mktemp("swin") / "swin.pt", models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, "epoch": 7}, path)
     return path
 
@@ -162,8 +161,7 @@ def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "act": "relu"}
     torch.save(models.build("unet", 6, SIZE, args).state_dict(), tmp_path / "m.pt")
     entry = {"name": "m", "arch": "unet", "checkpoint": str(tmp_path / "m.pt"), "roi": ROI, "expected_dice": 0.01}
-    asked = dict(said(tmp_path / "m.pt"))
-    stated = dict(said("m", small(models=[{**entry, "args": args}])))
+    asked, stated = dict(said(tmp_path / "m.pt")), dict(said("m", small(models=[{**entry, "args": args}])))
     assert {"to state", "no trace"} & {*asked}
     assert not {"to state", "no trace"} & {*stated}
 

@@ -298,8 +298,7 @@ def test_recommendations_of_converge_are_run_too(tmp_path: Path, capsys: pytest.
     file.write_text(RECOMMENDED)
     assert recommended() == {("plain", 8 / 255, 40, "dice")}
     file.write_text("attacks: []  # none has converged")
-    assert recommended() == set()
-    assert capsys.readouterr().out == ""
+    assert (recommended(), capsys.readouterr().out) == (set(), "")
     file.write_text("attacks: [{name: pgdd}]")
     assert recommended() == set()
     assert f"nothing of {file}: " in capsys.readouterr().out

@@ -142,8 +142,7 @@ def test_defect_is_one_line_with_log_and_code(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tempfile.tempdir", None)
     code, out, err = bench("plan", "job.yaml")
     (log,) = tmp_path.glob("freqbench-*.log")
-    assert (code, out) == (70, "")
-    assert err.count("\n") == 1
+    assert (code, out, err.count("\n")) == (70, "", 1)
     assert err.startswith("error: this is a defect, please report it: ZeroDivisionError: two lines (python 3.")
     assert f"log: {log}" in err
     assert "Traceback" in log.read_text()

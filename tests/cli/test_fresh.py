@@ -53,8 +53,7 @@ def made_at(cache: Path) -> dict[str, float]:
 
 
 def test_rows_that_are_there_are_computed_anew_and_superseded(tmp_path: Path) -> None:
-    first, before = execute(job(), tmp_path), rows(tmp_path)
-    again = execute(job(), tmp_path, fresh=True)
+    first, before, again = execute(job(), tmp_path), rows(tmp_path), execute(job(), tmp_path, fresh=True)
     assert (again.num_done, again.num_new) == (0, first.num_new)
     assert runs_of(tmp_path) == {again.run_id}
     assert (rows(tmp_path), execute(job(), tmp_path).num_new) == (before, 0)

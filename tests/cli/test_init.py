@@ -135,9 +135,7 @@ def test_file_there_is_written_over_by_force_alone(data: str, checkpoint: str, t
     path.write_text("mine")
     command = ("init", str(path), "--data", data, "--checkpoint", checkpoint)
     expected = f"error: {path}: expected no file, got one: name another, or give --force\n"
-    assert refused(bench, *command) == expected
-    assert path.read_text() == "mine"
-    assert bench(*command, "--force")[0] == 0
+    assert (refused(bench, *command), path.read_text(), bench(*command, "--force")[0]) == (expected, "mine", 0)
     assert "eps: 8/255" in path.read_text()
     path.unlink()
     path.symlink_to("nothing")

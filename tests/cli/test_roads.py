@@ -52,8 +52,7 @@ def bare(root: Path, kind: str) -> tuple[str, str]:
 
 def brats(root: Path) -> tuple[str, str, list[Path], Control]:
     """Four channels, three regions, sigmoid; its author writes the regions as channels."""
-    paths = roads.put_folder(root / "data", "brats")
-    net = roads.trained("brats")
+    paths, net = roads.put_folder(root / "data", "brats"), roads.trained("brats")
     return (
         *bare(root, "brats"),
         paths,

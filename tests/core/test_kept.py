@@ -121,8 +121,7 @@ def test_a_value_of_this_process_alone_is_never_on_a_disk(begin: Begin, tmp_path
     """A process keeps it, unless nothing tells it from others."""
     values = [asked(begin(), number, of=of) for number in (1, 2)]
     is_held = begin() is begin() and type(of) is not object
-    assert values == [(1, True), (1, False) if is_held else (2, True)]
-    assert files(tmp_path) == []
+    assert (values, files(tmp_path)) == ([(1, True), (1, False) if is_held else (2, True)], [])
 
 
 def test_a_value_that_does_not_stay_is_not_written(begin: Begin, tmp_path: Path) -> None:

@@ -48,8 +48,7 @@ def put_series(
     grid = np.diag([-1.0, -1.0, 1.0, 1.0]) @ (np.eye(4) if affine is None else affine)
     sides = np.linalg.norm(grid[:3, :3], axis=0)
     uid, frame, study = uid or generate_uid(), frame or generate_uid(), generate_uid()
-    stored = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16)
-    paths = []
+    stored, paths = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16), []
     for k in range(voxels.shape[2]):
         meta = FileMetaDataset()
         meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage

@@ -279,8 +279,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     put_seg(tmp_path / "labels/a.dcm", series, _masks(label))
     window: dict[str, Any] = {"intensity": {"window": [0, 150]}}
     dataset = _dataset(tmp_path, **window)
-    wanted = dataset.load(dataset.refs()[0])
-    folder, seg = tmp_path / "images/a", tmp_path / "labels/a.dcm"
+    wanted, folder, seg = dataset.load(dataset.refs()[0]), tmp_path / "images/a", tmp_path / "labels/a.dcm"
     with pytest.warns(UserWarning, match=r"a: of the series 1.2.3 \(8 slices\), .* the segmentation is of it"):
         case = fb.Case.from_file(folder, seg, **window)
     assert torch.equal(case.image, wanted.image)

@@ -115,11 +115,9 @@ def test_plan_and_run_name_the_case(tmp_path: Path, bench: Bench) -> None:
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["itself", "by a link"])
 def test_a_pipe_among_slices_is_left_out_and_never_opened(tmp_path: Path, is_link: bool) -> None:
-    dataset = dicom(tmp_path, "a")
-    pipe = tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
+    dataset, pipe = dicom(tmp_path, "a"), tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
     os.mkfifo(pipe)
     if is_link:
         (tmp_path / "images/a/000.dcm").symlink_to(pipe)
     (ref,) = dataset.refs()
-    assert len(dataset.slices(ref).files) == 8
-    assert recognise(str(tmp_path)).loader == "dicom"
+    assert (len(dataset.slices(ref).files), recognise(str(tmp_path)).loader) == (8, "dicom")

@@ -99,8 +99,7 @@ def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     image, _ = volume()
     image[2:4] *= -1
     dataset = _dataset(folder, image, spacing=(0.8, 1.1, 5 / 3), intensity={"percentile": [5, 95]})
-    case = dataset.load(dataset.refs()[0])
-    box = np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
+    case, box = dataset.load(dataset.refs()[0]), np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
     low, high = np.percentile(box, [5, 95])
     shape = (round(8 / 0.8), round(6 * 1.5 / 1.1), 8 * 3)
     expected = _plane_by_plane(np.clip((box - low) / (high - low), 0, 1).astype(np.float32), shape)

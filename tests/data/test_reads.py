@@ -148,16 +148,14 @@ def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Call
 
 
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     swept = _calls(monkeypatch, series.files, "stamp_files", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
     assert (len(stacked), len(swept)) == (3, 3)
 
 
 def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
     for _ in range(2):
         for ref in dataset.refs():

@@ -65,8 +65,7 @@ def data(root: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def out(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both networks under FGSM and noise, its volumes saved."""
-    root = tmp_path_factory.mktemp("out")
-    attacks = [FGSM, {"name": "random_noise", "linf": "8/255"}]
+    root, attacks = tmp_path_factory.mktemp("out"), [FGSM, {"name": "random_noise", "linf": "8/255"}]
     assert execute(job(datasets=[data(scans)], attacks=attacks, save_adversarial="nifti"), root).num_failed == 0
     return root
 
@@ -265,8 +264,7 @@ def test_a_list_without_label_maps_says_which_key_helps(scans: Path, tmp_path: P
 def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_path: Path, bench: Bench) -> None:
     where, out = tmp_path / "native", shutil.copytree(out, tmp_path / "out")
     assert bench("export", str(out), "--to", str(where))[0] == 0
-    entries = json.loads((where / export.MANIFEST).read_text())["files"]
-    rng = np.random.default_rng(0)
+    entries, rng = json.loads((where / export.MANIFEST).read_text())["files"], np.random.default_rng(0)
     for entry in entries:
         image, path = nibabel.load(where / entry["path"]), tmp_path / "tool" / entry["path"]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -162,8 +162,7 @@ def test_budgets_survive_interruption(tmp_path: Path, attacked: list[str], monke
 def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[str]) -> None:
     content = two(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
     grid, said = matching(content, tmp_path, compute=False)
-    assert attacked == []
-    assert said == ["2 of 2 budgets are not known yet: run finds them before anything else"]
+    assert (attacked, said) == ([], ["2 of 2 budgets are not known yet: run finds them before anything else"])
     assert [unit.passes for unit in grid.units()] == [8, 8, 2, 2] * 2
     assert not (tmp_path / FILE).exists()
     known, _ = matching(content, tmp_path)
@@ -187,8 +186,7 @@ def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: l
     stored = Store(str(tmp_path / "elsewhere"))
     (values,) = stored.records().to_pylist()
     assert (values["budget"], values["l2_body"]) == (record["budget"], record["reached"])
-    assert stored.job()["spec"]["attacks"] == execute_content["attacks"]
-    assert len(rows(tmp_path / "elsewhere")) == 1
+    assert (stored.job()["spec"]["attacks"], len(rows(tmp_path / "elsewhere"))) == (execute_content["attacks"], 1)
 
 
 def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:

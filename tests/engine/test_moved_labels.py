@@ -187,8 +187,7 @@ def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
 
 
 def test_python_scores_use_the_moved_label() -> None:
-    case = ball()
-    model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
+    case, model = ball(), fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
     given = (case.image, case.label)
     result = fb.attack(model, given, "deformation", max_mm=4.0, knot_mm=8.0, control="random")
     assert not torch.equal(result.label_adversarial, result.label)

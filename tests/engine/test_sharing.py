@@ -101,8 +101,7 @@ def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, m
     said = io.StringIO()
     refuse(monkeypatch, part, OSError(28, "No space left on device"), times=5)
     summary = execute({**RUN, "save_adversarial": "nifti"}, tmp_path, said)
-    assert (summary.num_new, summary.num_failed) == (5, 0)
-    assert rows(tmp_path) == undisturbed
+    assert (summary.num_new, summary.num_failed, rows(tmp_path)) == (5, 0, undisturbed)
     refusal = "the store refuses files (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 

@@ -92,8 +92,7 @@ def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: Segmenta
 
 def test_joined_windows_are_the_volume() -> None:
     windows = attack_windows(LONG, ROI)
-    parts = torch.rand(len(windows), 1, *ROI, requires_grad=True)
-    expected = torch.zeros(1, 1, *LONG)
+    parts, expected = torch.rand(len(windows), 1, *ROI, requires_grad=True), torch.zeros(1, 1, *LONG)
     for (h, w, d), part in zip(windows, parts, strict=True):
         expected[0, :, h, w, d] = part.detach()
     made = assemble(parts, windows)
@@ -188,5 +187,4 @@ def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: Segmentati
         for t in (1.0, 0.0)
     )
     windows = len(sliding_windows(SHAPE, ROI))
-    assert fallen.facts.num_backwards == 4 * windows
-    assert standing.facts.num_backwards == 8 * windows
+    assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

@@ -89,8 +89,7 @@ def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, cont
 def test_reports_know_the_tool_and_scoring_again_replaces(place: Path, content: dict[str, Any]) -> None:
     score(place, content)
     keys = index_keys(Store(str(place / "out")).job()["index"])
-    assert (keys, len(keys)) == (set(rows(place / "out")), 4)
-    assert execute(content, place / "out").num_new == 0
+    assert (keys, len(keys), execute(content, place / "out").num_new) == (set(rows(place / "out")), 4, 0)
     assert index_keys(Store(str(place / "out")).job()["index"]) == keys
     for path in attacked(place):
         put(path, 10 * LABEL, AFFINE)

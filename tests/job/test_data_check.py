@@ -22,8 +22,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     place = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij"))
     body = (place**2).sum(axis=0) < 0.9
-    image = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE)
-    label = np.zeros(SHAPE, np.uint8)
+    image, label = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE), np.zeros(SHAPE, np.uint8)
     label[8:16, 6:14, 4:12] = 1
     small_one = label.copy()
     small_one[10:12, 9, 7] = 2

@@ -367,8 +367,7 @@ WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
     """The first two read a job's file, a zoo's and the start of a training."""
-    read = WAYS.get(way, _export)
-    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
+    read, net = WAYS.get(way, _export), nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
         (tmp_path / "sound").mkdir()
         assert read(tmp_path / "sound", net)

@@ -81,8 +81,7 @@ def test_labels_are_those_of_logits_interpolated_at_files_voxels(
     inner = ((0, 7), (2, 9), (1, 5))
     made = predicted(scores, FileGrid.of(shape, to_grid, inner)).labels
     wanted = interpolated(scores, to_grid, shape, list(inner))
-    assert made.shape == shape
-    assert len(wanted.unique()) == K
+    assert (made.shape, len(wanted.unique())) == (shape, K)
     assert float((made != wanted).float().mean()) < 1e-3  # ties to rounding
 
 

@@ -159,8 +159,7 @@ def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, wind
     result = attack_case(make("pgd", eps=0.1, steps=2, scope=scope), model, case, 0, window_batch)
     assert not torch.equal(result.adversarial, case.image)
     steps = 2 if scope == "window" else 4
-    tiles = attack_windows(triple(case.label.shape[1:]), ROI)
-    prompts = POLICY.draw_points(case)
+    tiles, prompts = attack_windows(triple(case.label.shape[1:]), ROI), POLICY.draw_points(case)
     in_tiles = sum(int(prompts[:, h, w, d].count_nonzero()) for h, w, d in tiles)
     assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
 

@@ -30,8 +30,7 @@ def grid(tmp_path: Path) -> Expand:
     """The grid of a job whose one model says this of itself; `entry` is added to the job's model."""
 
     def make(entry: dict[str, Any] | None = None, **metadata: Any) -> Grid:
-        path = tmp_path / "net.safetensors"
-        net = models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
+        path, net = tmp_path / "net.safetensors", models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
         known = {"arch": "unet", "args": tiny_job.ARGS, "roi": tiny_job.ROI, "num_classes": 6}
         models.save_checkpoint(path, net.state_dict(), {**known, **metadata}, half=False)
         return tiny_job.expanded(tiny_job.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]

@@ -264,8 +264,7 @@ def test_unknown_precision_is_refused() -> None:
 
 @pytest.mark.slow
 def test_compiled_network_gives_the_same_logits_and_keys() -> None:
-    images = torch.rand(1, 1, 32, 32, 16)
-    eager, compiled = load(unet(), CPU), load(unet(), CPU, compile=True)
+    images, eager, compiled = torch.rand(1, 1, 32, 32, 16), load(unet(), CPU), load(unet(), CPU, compile=True)
     torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
     assert compiled.state_dict().keys() == eager.state_dict().keys()
 

@@ -115,8 +115,7 @@ def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_keys_shapes_and_types_are_the_authors_in_their_order(arrays: Path, configuration: str) -> None:
-    golden = contents(arrays, configuration)
-    net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
+    golden, net = contents(arrays, configuration), skeleton("unetr_pp", *CONFIGURATIONS[configuration])
     weights = net.state_dict(keep_vars=True)
     entries = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
     assert entries == golden["entries"]

@@ -93,8 +93,7 @@ def model_id(**given: Any) -> str:
 def test_each_number_of_an_adapter_is_another_model() -> None:
     changes = {"scale": (0, 2)}, {"axes": "DHW"}, {"axes": "D-WH"}, {"mean": 0.1}, {"mean": (0.1, 0.2)}, {"std": 2}
     ids = [model_id(), *(model_id(input=given) for given in changes)]
-    assert len(set(ids)) == len(ids)
-    assert model_id(input={}) == ids[0]
+    assert (len(set(ids)), model_id(input={})) == (len(ids), ids[0])
 
 
 @pytest.mark.parametrize("what", ["mean", "std"])
@@ -167,8 +166,7 @@ def test_tf32_is_allowed_inside_network_only_and_only_on_request(precision: str,
     model = SegmentationModel(net, (4, 4, 4), precision=precision)
     before = Witness.apply(torch.rand(1, 1, size, size, size, requires_grad=True), around)
     Witness.apply(model(before), around).sum().backward()
-    assert net.seen == [(allowed, allowed)] * 2
-    assert around == [(False, False)] * 4
+    assert (net.seen, around) == ([(allowed, allowed)] * 2, [(False, False)] * 4)
     assert flags() == (False, False)
 
 

@@ -142,8 +142,7 @@ def test_padding_with_zeros_breaks_sum_unless_margin_is_empty() -> None:
 
 def test_shifts_with_a_fractional_first_are_no_third() -> None:
     """The ball of `voxel_shift` therefore has whole shifts alone."""
-    x, roll = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply
-    part = torch.tensor([[0.4, 0.0, 0.0]])
+    x, roll, part = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply, torch.tensor([[0.4, 0.0, 0.0]])
     assert not torch.equal(roll(roll(x, part), part), roll(x, 2 * part))
     for ends in (0.5, -0.5, 1.5, 2.5):  # also where a number lies between two
         assert torch.equal(

@@ -19,8 +19,7 @@ def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
     image = disc(64, 20)
     beam = ParallelBeam.of(image, 90)
     readings, place = beam.project(image), torch.arange(beam.bins) - beam.bins // 2
-    chords = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt()
-    inner = place.abs() <= 14
+    chords, inner = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt(), place.abs() <= 14
     assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1
     assert readings.sum(dim=3).flatten().tolist() == pytest.approx([float(image.sum())] * 90)
     back = beam.reconstruct(readings)

@@ -248,8 +248,7 @@ class Theirs:
 
 def by_monai(words: Words, data: Path) -> Theirs:
     """Predicts a case's files by MONAI's parser, transforms, inferer and `Invertd`, as its tutorials do."""
-    files = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))]
-    parser = ConfigParser(config(words))
+    files, parser = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))], ConfigParser(config(words))
     before = parser.get_parsed_content("preprocessing")
     given: dict[str, Any] = {"image": files if len(files) > 1 else files[0], "label": str(data / "a_label.nii.gz")}
     if "image" not in words.keys:

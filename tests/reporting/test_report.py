@@ -86,8 +86,7 @@ def test_each_target_has_its_table_and_a_star() -> None:
 
 
 def test_csv_reads_back_equal(grid: Store) -> None:
-    expected = summary(grid.records().to_pandas())
-    text = io.BytesIO(report([grid], format="csv").encode())
+    expected, text = summary(grid.records().to_pandas()), io.BytesIO(report([grid], format="csv").encode())
     frame = pd.read_csv(text, engine="pyarrow")  # which rounds correctly; that of pandas 2 does not
     frame = frame.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
     pd.testing.assert_frame_equal(frame, expected, rtol=0, atol=0)

@@ -132,8 +132,7 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
     names, shapes = ("open", "private"), (SHAPE, [16, 16, 16])
 
     def of(names: Sequence[str]) -> dict[str, Any]:
-        pairs = zip(names, shapes, (True, False), strict=True)
-        phantom = {"loader": "phantom", "cases": 1}
+        pairs, phantom = zip(names, shapes, (True, False), strict=True), {"loader": "phantom", "cases": 1}
         return small(datasets=[{**phantom, "name": name, "shape": shape, "share": s} for name, shape, s in pairs])
 
     execute(of(names), tmp_path)

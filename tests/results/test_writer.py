@@ -39,8 +39,7 @@ def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path) -> None:
     writer = Store(str(tmp_path)).writer("run0")
     for _ in range(2):
         writer.add([make_record()], [make_classes(make_record())])
-    assert writer.flush() == 1
-    assert pq.read_table(tmp_path / "records").num_rows == 1
+    assert (writer.flush(), pq.read_table(tmp_path / "records").num_rows) == (1, 1)
 
 
 def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path) -> None:
@@ -64,8 +63,7 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     for message, records, classes in refused:
         with pytest.raises(ValueError, match=message):
             writer.add(records, classes)
-    assert writer.flush() == 1
-    assert len(store.records()) == 1
+    assert (writer.flush(), len(store.records())) == (1, 1)
 
 
 @pytest.mark.parametrize(

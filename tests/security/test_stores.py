@@ -180,8 +180,7 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
         said = {"status": text, "heartbeat": text, "run_id": text}
         change(next((spoilt / "runs").glob("*.json")), lambda run, said=said: run | said)
         code, out, err = bench(*words.split())
-        assert (code, err) == (0, "")
-        assert printable(out) == out
+        assert (code, err, printable(out)) == (0, "", out)
         assert "[red]a" in "".join(out.split()) or text is ESCAPES
     rewrite(spoilt, status="failed", error=f"{ESCAPES}<img src=x>|cell")
     code, out, _ = bench(*words.split())
@@ -193,8 +192,7 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
 def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
     rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
     code, out, err = bench(*words.split())
-    assert (code, err) == (0, "")
-    assert printable(out) == out
+    assert (code, err, printable(out)) == (0, "", out)
     rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
     code, out, err = bench(*words.split())
     assert (code, err.count("\n")) == ((1, 0) if "--files" in words else (2, 1)), err

@@ -56,8 +56,7 @@ def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> N
 
 
 def test_loader_outlives_its_groups_sigterm() -> None:
-    sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
-    others = psutil.Process().children()
+    sampler, others = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0), psutil.Process().children()
     with load_batches(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
         seen = [next(batches)]
         processes = [process for process in psutil.Process().children() if process not in others]

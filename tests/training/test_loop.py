@@ -181,8 +181,7 @@ def test_a_time_limit_stops_after_a_validation_and_can_be_raised(whole: tuple[St
     assert [row.step for row in cut.log] == [1]
     steps: list[int] = []
     resumed = run(tmp_path, lambda state: steps.append(state.step))
-    assert steps == [2, 3, 4, 5, 6]
-    assert weights(resumed) == weights(whole[0])
+    assert (steps, weights(resumed)) == ([2, 3, 4, 5, 6], weights(whole[0]))
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

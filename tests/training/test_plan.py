@@ -163,8 +163,7 @@ def test_a_list_of_one_is_that_one(attack: Any) -> None:
 
 def test_a_clean_network_has_no_attack_of_its_own() -> None:
     clean = planned(job_of(VAFA, validation={"attack": "own", "choose_by": "worst"}))["net"]
-    assert (clean.quick, clean.choose_by) == ((), "clean")
-    assert clean.identity == planned(job_of(VAFA))["net"].identity
+    assert (clean.quick, clean.choose_by, clean.identity) == ((), "clean", planned(job_of(VAFA))["net"].identity)
     both = planned(job_of(VAFA, validation={"attack": ["own", FGSM]}))["net"]
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
@@ -175,8 +174,7 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
 def test_a_model_overrides_the_jobs_schedule() -> None:
     job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
     first, second = (job.schedule(model) for model in job.models)
-    assert (first.steps, first.lr) == (9, 1e-2)
-    assert (second.steps, second.lr) == (6, 0.5)
+    assert (first.steps, first.lr, second.steps, second.lr) == (9, 1e-2, 6, 0.5)
 
 
 def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:

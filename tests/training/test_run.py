@@ -100,8 +100,7 @@ def test_weights_are_chosen_by_what_the_job_says(trained: Trained) -> None:
 
 def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> None:
     job, out = trained
-    metadata = models.read_metadata(str(out / "vaft" / "best.safetensors"))
-    lists = job_lists(job)
+    metadata, lists = models.read_metadata(str(out / "vaft" / "best.safetensors")), job_lists(job)
     assert (metadata["arch"], metadata["roi"], metadata["args"]) == ("unet", [16, 16, 16], NET["args"])
     assert metadata["class_names"] == list(lists["train"].class_names)
     assert metadata["preprocess"] == lists["train"].space.model_dump(mode="json")
@@ -136,8 +135,7 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 def test_training_killed_at_any_write_ends_as_one_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` leaves the files from just before a file gets its name, half-written ones of a dead process
     among it."""
-    job, left = job_of(steps=2, warmup_steps=0, threads=1), list[Path]()
-    dead = subprocess.Popen(["true"])
+    job, left, dead = job_of(steps=2, warmup_steps=0, threads=1), list[Path](), subprocess.Popen(["true"])
     dead.wait()
 
     def settle(temporary: Path, target: Path) -> None:

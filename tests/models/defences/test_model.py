@@ -53,8 +53,7 @@ def test_defence_sees_patients_voxels_without_padding_or_adapter() -> None:
     net = Recorder()
     model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
     x = images(1, 1, 6, 8, 5)
-    logits = model(x)
-    blurred = F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
+    logits, blurred = model(x), F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
     torch.testing.assert_close(net.shown[0], blurred.permute(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
     assert logits.shape == (1, 2, 6, 8, 5)
 
@@ -142,8 +141,7 @@ def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, An
 def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) -> None:
     """Else the gradient would be that of another function; finite differences of the stitched logits say so."""
     model = SlidingWindowModel(defended({**content, "eot": 2}).double(), window_batch=2)
-    x = images(1, 1, 10, 8, 8).double().requires_grad_()
-    direction = images(1, 1, 10, 8, 8).double() - 0.5
+    x, direction = images(1, 1, 10, 8, 8).double().requires_grad_(), images(1, 1, 10, 8, 8).double() - 0.5
 
     def value(shift: float) -> Tensor:
         return model(x + shift * direction, keys=[5])[:, 1].square().sum()

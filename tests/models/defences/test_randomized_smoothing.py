@@ -77,8 +77,7 @@ def test_no_change_within_radius_makes_certified_voxel_another(margin: float) ->
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(1, 3, 3, 3, generator=generator)
     image = torch.rand(1, 1, 3, 3, 3, generator=generator)
-    defence = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001)
-    norm = float(weights.norm())
+    defence, norm = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001), float(weights.norm())
     segment = Linear(weights, margin * defence.radius * norm - float((image[0] * weights).sum()))
     vote = defence.vote(partial(map, segment), image, key=7)
     # The worst change of norm R is straight to the border.

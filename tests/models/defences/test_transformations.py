@@ -157,8 +157,7 @@ def test_resized_window_stands_among_zeros() -> None:
 def test_ratios_and_places_of_resized_windows_fill_their_range() -> None:
     one = torch.ones(1, 1, 20, 20, 20)
     seen = torch.cat([RandomResizePad(smallest=0.5).defend(one, [seed], adaptive=True)[0] for seed in range(200)])
-    sides = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1)
-    first = seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
+    sides, first = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1), seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
     assert (sides.min(), sides.max(), sides.mean()) == (10, 20, pytest.approx(15, abs=0.7))
     gaps = 20 - sides
     assert (first <= gaps).all()

@@ -270,8 +270,7 @@ def test_knee_is_large_and_the_recommendation_ringed() -> None:
     (axis,) = panels(figure).values()
     lines = drawn(axis)
     (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > KNEE]
-    assert ring.get_markerfacecolor() == "none"
-    assert lines[(63.0, 35.0),].get_markerfacecolor() == "white"
+    assert (ring.get_markerfacecolor(), lines[(63.0, 35.0),].get_markerfacecolor()) == ("none", "white")
     large = [line for line in axis.lines if line.get_markersize() == KNEE]
     assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
 

@@ -241,8 +241,7 @@ AFFINE = np.array([[0, -3, 0, 9], [0, 0, -4, 8], [2, 0, 0, 7], [0, 0, 0, 1]], fl
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One case of one cell below `tmp_path / "volumes"`: two channels, the second changed more, at one voxel."""
-    place = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb"
-    clean = torch.zeros(2, *SHAPE)
+    place, clean = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb", torch.zeros(2, *SHAPE)
     clean[1, 2, 0, 0] = 0.5  # most superior, most right, most anterior
     adversarial = clean.clone()
     adversarial[0, 0, 0, 0], adversarial[1, 0, 3, 4] = 0.1, 0.75

@@ -87,8 +87,7 @@ def test_spot_check_computes_as_many_rows_as_asked_and_no_audit(
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: pytest.fail("an audit"))
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--rows", "1", "--seed", "3")
     code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given)
-    assert code == 0
-    assert re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE) == ["equal to the bit"]
+    assert (code, re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE)) == (0, ["equal to the bit"])
     assert said.splitlines()[-1].endswith("plain: these rows agree; without --rows all is verified")
     for beside in (("--cases", "1"), ("--share", "1")):
         code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *beside)

@@ -138,8 +138,7 @@ def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))
     made = page.page_data(frame, None, facts)
     progress = made["runs"][0]
-    assert (progress["planned"], progress["done"], progress["failed"]) == (6, 1, 1)
-    assert made["title"] == "mine"
+    assert (progress["planned"], progress["done"], progress["failed"], made["title"]) == (6, 1, 1, "mine")
 
 
 def test_packed_data_is_plain_json_and_same_for_same_rows() -> None:

@@ -293,8 +293,7 @@ def test_twelve_points_have_names_or_numbers(visit: Callable[..., Any], tmp_path
 
 @pytest.mark.integration
 def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any]) -> None:
-    page = visit(color_scheme="dark")
-    shade = "getComputedStyle(document.documentElement).backgroundColor"
+    page, shade = visit(color_scheme="dark"), "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(shade) == "rgb(15, 18, 23)"
     page.click("button.theme")
     assert page.evaluate(shade) == "rgb(246, 247, 249)"

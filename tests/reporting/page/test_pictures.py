@@ -115,8 +115,7 @@ def test_pictures_lead_to_the_rows(overview: Any) -> None:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
 
     order = [place(what) for what in (".lead-case", ".heat-table", ".chart", ".strip", ".findings", ".progress")]
-    assert order == sorted(order)
-    assert overview.evaluate("document.documentElement.scrollWidth") == 390
+    assert (order, overview.evaluate("document.documentElement.scrollWidth")) == (sorted(order), 390)
     assert overview.locator(".heat-table td.null").count() == 2
     assert overview.locator(".strip .glimpse").count() == overview.locator(".strip span.glimpse").count() == 6
     overview.locator(".heat-table button").first.focus()

@@ -117,8 +117,7 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
     page, files = alone(opened()), written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
         page.get_by_role("button", name=plane).click()
-        slider = page.get_by_role("slider", name=f"{plane} slice")
-        before, first = state(page)["at"], seen(page)
+        slider, before, first = page.get_by_role("slider", name=f"{plane} slice"), state(page)["at"], seen(page)
         slider.fill("4")
         assert state(page)["at"][axis] == 4
         assert np.abs(seen(page) - first).max() > 0.1
@@ -128,8 +127,7 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
         page.locator(PICTURE).focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")
-        assert state(page)["at"][axis] == 3
-        assert slider.input_value() == "3"
+        assert (state(page)["at"][axis], slider.input_value()) == (3, "3")
         page.keyboard.press("Shift+ArrowDown")
         assert state(page)["at"][axis] == 0
         assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
@@ -156,8 +154,7 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, w
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
     page.get_by_role("slider", name="Axial slice").fill("7")
-    expected = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T
-    shown = seen(page).mean(axis=-1)
+    expected, shown = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T, seen(page).mean(axis=-1)
     rows, columns = np.nonzero(shown > 0.03)
     top, bottom = rows[columns > shown.shape[1] // 2].min(), rows.max() + 1
     assert top < bottom
@@ -367,8 +364,7 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     change = volume(written, files["adversarial"]) - volume(written, files["clean"])
     slice_, redder = change[..., state(page)["at"][2]], (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
-    assert redder == (slice_ > 0.02).any()
-    assert bluer == (slice_ < -0.02).any()
+    assert (redder, bluer) == ((slice_ > 0.02).any(), (slice_ < -0.02).any())
     page.get_by_label("Magnified").select_option("1")
     assert np.abs(seen(page) - shown).max() > 0.2
 

@@ -161,8 +161,7 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
 
-    text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
-    own = tmp_path / "mine.yaml"
+    text, own = (recipes.FOLDER / "vafa_table5.yaml").read_text(), tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
     rows = planted.records("vafa_table5", change)
     store = stored(*rows)

@@ -49,8 +49,7 @@ def test_differing_versions_come_first() -> None:
 
 
 def test_runs_without_records_or_files_tell_nothing() -> None:
-    frame = shown(*pgd({0: 0.5}, seed=None))
-    old = FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
+    frame, old = shown(*pgd({0: 0.5}, seed=None)), FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
     assert compare(frame, frame, [FACTS], [FACTS, old])[0].text.startswith("Nothing: the same")
     first, paired, only = compare(frame, frame, [FACTS], [])
     assert "No run file tells what made B" in first.text

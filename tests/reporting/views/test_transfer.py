@@ -114,8 +114,7 @@ def test_an_order_holds_by_the_corrected_test() -> None:
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
     once, sure = t_test(4, 5, 7), t_test(11, 10, 11)
     p_values = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
-    assert p_values["pg"] == pytest.approx((once, 2 * once))
-    assert p_values["gr"] == pytest.approx((once, 2 * once))
+    assert (p_values["pg"], p_values["gr"]) == (pytest.approx((once, 2 * once)), pytest.approx((once, 2 * once)))
     assert p_values["pr"] == pytest.approx((sure, 3 * sure))
     assert once < 0.05 < 2 * once
     assert (section.data["low"] > 0).all()

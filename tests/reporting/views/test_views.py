@@ -49,8 +49,7 @@ def test_view_needs_its_named_columns_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
-    view = VIEWS[name]
-    frame = shown(row("pgd", status="failed", error="no memory"))
+    view, frame = VIEWS[name], shown(row("pgd", status="failed", error="no memory"))
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
     assert section.table is None
     assert section.text.endswith(".")

@@ -232,8 +232,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     attacks = [{"name": "gn", "std": [i / (4 * num_units) for i in range(1, num_units // 4 + 1)]}]
-    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]
-    root = f"s3://{BUCKET}/fleet"
+    datasets, root = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}], f"s3://{BUCKET}/fleet"
     try:
         with ray_session(2):
             summary = execute(small(attacks=attacks, metrics=["dsc"], datasets=datasets), root, engine="ray")
@@ -255,8 +254,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
 
 def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "RemoteWorker", SleepingWorker)
-    units, listener = grid(), Timed()
-    spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
+    units, listener, spec = grid(), Timed(), WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):
         pool = share(Resources(**HALF_A_CARD), list(ray_cluster.machines().values()), len(units), 0)
         assert pool.workers == WORKERS

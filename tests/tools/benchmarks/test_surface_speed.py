@@ -57,8 +57,7 @@ def test_hd95_of_thirteen_organs(wrong: float, limit: float, capsys: pytest.Capt
     label = organs()
     pred, empty = prediction(label, wrong), np.ones(SHAPE, bool)
     empty[100, 100, 60] = False
-    bound = seconds(lambda: distance_transform_edt(empty))
-    both = surface._surfaces(pred, label, NUM_CLASSES)
+    bound, both = seconds(lambda: distance_transform_edt(empty)), surface._surfaces(pred, label, NUM_CLASSES)
     edges = seconds(lambda: surface._surfaces(pred, label, NUM_CLASSES))
     organ = edges + seconds(lambda: surface._both_conventions(both[1:], SPACING))
     background = seconds(lambda: surface._both_conventions(both[:1], SPACING))

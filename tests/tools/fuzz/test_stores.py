@@ -21,8 +21,7 @@ COMMANDS = (
 
 
 def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
-    content = path.read_bytes()
-    kinds = ["cut", "flip", "empty", "gone", "folder", "link", "bytes"]
+    content, kinds = path.read_bytes(), ["cut", "flip", "empty", "gone", "folder", "link", "bytes"]
     kind = draw(st.sampled_from(kinds + (["json", "json", "json"] if path.suffix == ".json" else [])))
     if kind == "json":
         path.write_text(json.dumps(draw(spoilt(json.loads(content)))))

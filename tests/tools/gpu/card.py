@@ -73,8 +73,7 @@ class Card(TorchDispatchMode):
         ours = [each for each in tensors if isinstance(each, OnCard)]
         if not ours and kwargs.get("device") != CARD:
             return func(*args, **kwargs)
-        others = [each for each in tensors if not isinstance(each, OnCard)]
-        onto = _target(func, args, kwargs)
+        others, onto = [each for each in tensors if not isinstance(each, OnCard)], _target(func, args, kwargs)
         if waits(func, args, kwargs, onto) and Card.refuses_waits:
             raise WaitError(f"{func} makes the host wait")
         if onto is None and any(each.ndim for each in others) and func not in INDEXED:
