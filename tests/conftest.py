@@ -266,11 +266,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Unless `-n` says otherwise, one process for single files and for what `-k` or `-m` selects.
-
-    A file is done before other processes have started, and what starts processes itself, is measured, or is killed for
-    minutes wants the machine and the terminal to itself.
-    """
+    """Unless `-n` says otherwise one process for single files and for what `-k` or `-m` selects: others start late."""
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
     if is_little or not (is_default_selection(config) or config.option.markexpr == "integration"):
         return 0

@@ -48,10 +48,7 @@ def browser() -> Iterator[Any]:
 def grid(
     settings: int, models: Sequence[str], targets: Sequence[str], cases: int, classes: int, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records and class records of settings x models x cases x targets, every score random (hard to compress).
-
-    Settings are attacks with a budget, of the KINDS in turns; a source among the targets is white-box.
-    """
+    """Records and class records of settings x models x cases x targets, every score random, the KINDS in turns."""
     rng = np.random.default_rng(seed)
     shape = (settings, len(models), cases, len(targets))
     setting, source, case, target = (axis.ravel() for axis in np.indices(shape))

@@ -1,7 +1,4 @@
-"""The table of what is kept: a line for each dependency of each `Kept` of the package, with a way to change it.
-
-A new keeper or dependency is a line here; one left out fails.
-"""
+"""The table of what is kept: a line for each dependency of each `Kept`, with a way to change it; one left out fails."""
 
 import importlib
 import pkgutil

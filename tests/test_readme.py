@@ -258,10 +258,7 @@ def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
-    """To 0.1 where no step follows another; to two points where steps carry on how a processor rounds.
-
-    FREQBENCH_QUICKSTART names the store of a quick start that has run already.
-    """
+    """To 0.1 where no step follows another, else two points; FREQBENCH_QUICKSTART names a store that has run."""
     bench, out, made = (sys.executable, "bench.py"), os.environ.get("FREQBENCH_QUICKSTART"), tmp_path / "tables.md"
     if not out:
         out = str(tmp_path / "quickstart")

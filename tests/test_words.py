@@ -1,7 +1,4 @@
-"""Docstrings and names begin with a verb or a noun, names of tests have at most 60 letters, and no text is in dialect.
-
-Ruff holds the form of docstrings (D) and of names (N).
-"""
+"""Names and docstrings begin with a verb or a noun, tests' names have at most 60 letters, no text is in dialect."""
 
 import ast
 import re

@@ -203,8 +203,7 @@ def test_zeros_rounding_and_single_patients_join_no_family() -> None:
 
 @pytest.mark.parametrize(("patients", "effect"), [(15, 0.7782), (199, 0.1996)])
 def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, effect: float) -> None:
-    """Power 0.8 at these sizes: G*Power needs 15 and 199 pairs for effects of 0.8 and 0.2. Cases of a patient count
-    once."""
+    """G*Power needs 15 and 199 pairs for effects of 0.8 and 0.2 at a power of 0.8."""
     frame = rows(np.repeat(stats.zscore(np.arange(patients), ddof=1) * 3, 2), np.repeat(range(patients), 2))
     detectable = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
     assert detectable == pytest.approx(effect, abs=2e-4)
@@ -213,8 +212,7 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
 
 
 def test_spreads_between_cases_and_seeds_by_hand() -> None:
-    """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count, nor does an attack
-    without seeds spread between them."""
+    """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count."""
     frame = pd.DataFrame(
         {
             "attack": ["pgd"] * 5 + ["gn"] * 2,
@@ -268,8 +266,7 @@ def test_a_nested_interval_with_one_spread_is_a_known_t_test(values: Any, minus:
     ids=["patients", "networks", "one network"],
 )
 def test_nested_interval_covers(spread: tuple[float, float, float], networks: int, least: float, most: float) -> None:
-    """Effects of 12 patients, of networks and of both are normal; the share of 600 draws has a standard error of 0.9
-    points. The interval of one network is for that network alone."""
+    """The share of 600 draws has a standard error of 0.9 points; one network's interval is for it alone."""
     rng = np.random.default_rng(0)
     between, within, residual = spread
     tables = (

@@ -85,12 +85,9 @@ def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
 
 def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
     frame = records(
-        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
-        row("gn", dsc=0.8),
-        row("vafa", dsc=0.5),
-        row(budget=4 / 255, dsc=0.3),
-        row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
-    )
+        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9), row("gn", dsc=0.8), row("vafa", dsc=0.5),
+        row(budget=4 / 255, dsc=0.3), row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
+    )  # fmt: skip
     table = attack_table(summary(frame))
     ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert table["attack"].tolist() == ordered

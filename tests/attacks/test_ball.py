@@ -122,10 +122,7 @@ def members(kind: str, reach: float, model: SegmentationModel, random: int, opti
 
 
 def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samples: tuple[int, int]) -> list[float]:
-    """Certified bound at a radius minus what members of a ball leave at most, of the DSC; both radii are in sigmas.
-
-    `many` are the numbers of random and optimised members, `samples` the draws of clean and attacked volumes.
-    """
+    """DSC: bound at a radius minus what members of a ball of `reach` leave, in sigmas; counts `many`, `samples`."""
     image, label = volume()
     sigma, alpha = SIGMA[kind], 1e-6
     defence, model = smoothed(kind)

@@ -57,11 +57,7 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
 
 
 def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
-    """Loss, organs, rules, restarts and the best volumes are at work in `perturb` of two bases.
-
-    Ensembles have members that do; Square takes the same and follows none, BASES those of other networks; a smallest
-    norm has an objective of its own.
-    """
+    """Ensembles have members that do, BASES follow other networks, and a smallest norm has an objective of its own."""
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
     assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", "fmn", "ddn", *ENSEMBLES}
     assert {ATTACKS[name].perturb for name in GRADIENT} == {GradientAttack.perturb, SearchedAttack.perturb}

@@ -83,10 +83,7 @@ def attacked(attack: Deformation, model: nn.Module | None = None, **options: Any
 
 
 def test_displacement_of_a_stretch_has_its_determinant() -> None:
-    """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product.
-
-    The first control point is a knot's distance before the volume, and voxels are read at their middles.
-    """
+    """Control points on a ramp make a linear field, r -> r + a r on each axis, whose determinant is the product."""
     attack = deformation(max_mm=30.0)
     values = attack.field(IMAGES).values
     rates = (0.1, -0.2, 0.3)

@@ -119,10 +119,7 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     ],
 )
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
-    """Steps overshoot; the cross-entropy of every iterate, the last included, decides alone.
-
-    The first pass of every step is the iterate's; those that SSA adds look at volumes outside the ball.
-    """
+    """Steps overshoot; the cross-entropy of every iterate, the first pass of a step, decides: SSA adds others."""
     images, labels = volumes()
     model, seen = Wave(), []
     model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))

@@ -251,8 +251,7 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
 
 
 def test_missing_organs_and_clean_failures_are_reported() -> None:
-    """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of three classes in one volume
-    of six."""
+    """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of 18 values."""
     own = healthy()
     (one,) = CHECKS["organs"].run(evidence(own, classes=classes_of(own, (0.9, 0.5, math.nan), (100, 50, 0))))
     assert (one.verdict, "the label lacks: organ 2 in 6" in one.sentence) == ("noted", True)

@@ -1,5 +1,4 @@
-"""Ends of commands: within a second where the job is wrong, whole on any stream, with one line whatever happens; the
-end of a run, with its page and what to do next."""
+"""Ends of commands: at once where the job is wrong, whole on any stream, with one line whatever happens."""
 
 import importlib
 import json
@@ -30,17 +29,14 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 WRONG = {
-    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()},
-    "syntax": "{name: [",
-    "key": json.dumps(job(attack=[])),
-    "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
+    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()}, "syntax": "{name: [",
+    "key": json.dumps(job(attack=[])), "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
     "loader": json.dumps(job(datasets=[{"name": "sinapse"}])),
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
-    "metric": json.dumps(job(metrics=["DCS"])),
-    "number": json.dumps(job(seeds=[10**30])),
+    "metric": json.dumps(job(metrics=["DCS"])), "number": json.dumps(job(seeds=[10**30])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
     "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
-}
+}  # fmt: skip
 CHILD = """
 import json, sys
 from freqbench.cli import app

@@ -16,10 +16,7 @@ from .downloads import Array, Nifti1, put, volume
 
 
 class Folder:
-    """A Decathlon folder that a test can spoil.
-
-    Cases a, b, c (`validation`) have two classes beside the background; intensities are 0 outside a box.
-    """
+    """A Decathlon folder to spoil: cases a, b, c (`validation`) with two classes; intensities are 0 outside a box."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

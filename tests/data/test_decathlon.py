@@ -92,12 +92,9 @@ def test_case_key_depends_on_all_that_changes_a_case(folder: Folder, changes: di
 def test_case_key_of_today_stays() -> None:
     """Results of earlier runs are found by it: a change here recomputes all of them."""
     dataset = Decathlon(
-        name="any",
-        root="nowhere",
-        labels=("background", "left", "right"),
-        spacing=(1.5, 1.5, 2.0),
+        name="any", root="nowhere", labels=("background", "left", "right"), spacing=(1.5, 1.5, 2.0),
         intensity={"window": (-175.0, 250.0)},
-    )
+    )  # fmt: skip
     ref = CaseRef(case_id="a", patient_id="a", fingerprint="0123456789abcdef", shape=(1, 1, 1))
     assert dataset.case_key(ref) == "dae9ed907ea1a430"
 

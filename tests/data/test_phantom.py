@@ -70,8 +70,7 @@ def test_case_key_ignores_name_split_and_selection() -> None:
 
 
 def test_noise_has_the_measured_power_spectrum() -> None:
-    """Power at 0.5 to 3 line pairs per cm as a share of its peak, from the measured curve; slices of 3 mm, 2 mm apart,
-    share a third."""
+    """Power at 0.5 to 3 line pairs per cm as a share of its peak; slices of 3 mm, 2 mm apart, share a third."""
     noise = scanner_noise(np.random.default_rng(0), (160, 160, 64))
     assert noise.std() == pytest.approx(1, abs=1e-3)
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(160, 0.15)] * 2))

@@ -125,14 +125,11 @@ def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
         attack_case(
-            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0),
-            model,
-            ball(spacing=(times, times, times)),
-            0,
-            2,
+            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0), model,
+            ball(spacing=(times, times, times)), 0, 2,
         )
         for times in (1.0, 2.0)
-    )
+    )  # fmt: skip
     assert torch.equal(small.adversarial, large.adversarial)
     moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
     assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])

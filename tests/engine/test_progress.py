@@ -92,11 +92,7 @@ class Recorded:
 
 
 def told_of(name: str) -> Iterator[tuple[float, float, float]]:
-    """The part of its records that a recorded run has stored, the seconds left that it tells then, and the true ones.
-
-    `time_left.json` has the units of runs on two cores with their estimates, and what their engines told when. Loading
-    and imports are left out of a unit's seconds.
-    """
+    """A part of a recorded run's records, the seconds left that it tells, and the true ones; loading is left out."""
     run = json.loads(Path(__file__).with_name("time_left.json").read_bytes())[name]
     units = [Recorded(number, *facts[:3]) for number, facts in enumerate(run["units"])]
     attack, scoring = ({(str(n), "case"): facts[part] for n, facts in enumerate(run["units"])} for part in (3, 4))

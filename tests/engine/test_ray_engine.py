@@ -138,8 +138,7 @@ class Mender(Collector):
 
 @pytest.mark.slow
 def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers where there is room for one, which takes four windows of a second each, with four passes each; then
-    a file lies where the store's folder should be."""
+    """Two workers where there is room for one; then a file lies where the store's folder should be."""
     for module, name, seconds in (
         *((ray_workers, name, 1.0) for name in ("WAITING_S", "WAITING_AGAIN_S")),
         *((ray_engine, "LONG_S", 0.0), (ray_engine, "TICK_S", 0.2)),

@@ -1,8 +1,4 @@
-"""Rows of `bench.py run` on a crop of a real volume against VAFA as its authors released it.
-
-There is no authors' array of a real volume. So their algorithm is written down here once more, step by step and with
-the libraries that they use, held against their arrays of synthetic volumes (`tests/golden`), then run on the real one.
-"""
+"""Rows of `bench.py run` on a real volume against VAFA's algorithm, itself held against the authors' arrays."""
 
 import math
 from pathlib import Path

@@ -179,12 +179,9 @@ def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: Segmentati
     fallen, standing = (
         attack_case(
             make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
-            model,
-            case,
-            0,
-            2,
+            model, case, 0, 2,
         )
         for t in (1.0, 0.0)
-    )
+    )  # fmt: skip
     windows = len(sliding_windows(SHAPE, ROI))
     assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

@@ -28,12 +28,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """The export of a job on two nested regions, and maps of a tool that misses the core after the attack."""
     place = tmp_path_factory.mktemp("made")
     content = small(
-        attacks=[{"name": "gn", "std": 0.1}],
-        metrics=["dsc"],
-        save_adversarial="nifti",
-        datasets=[{**folder(place / "data"), "regions": REGIONS}],
-        models=[NETWORK],
-    )
+        attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"], save_adversarial="nifti",
+        datasets=[{**folder(place / "data"), "regions": REGIONS}], models=[NETWORK],
+    )  # fmt: skip
     execute(content, place / "out")
     label = case()[1]
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):

@@ -82,10 +82,7 @@ def distance(result: AttackResult, reference: Golden) -> float:
 
 @pytest.mark.parametrize("name", some_later([*FORCED, *FORCED_LATER, *LONG], integration=FORCED_LATER, slow=LONG))
 def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
-    """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
-
-    The stored sign is that of the descended objective, ours of the raised one.
-    """
+    """float32: volume to 2e-6, state exactly, losses to 2e-6, signs (stored for the descent) on 99.8 % of each step."""
     reference = load(golden, name, processor)
     attack, arrays = as_attack(name, reference), reference.arrays
     stored, gradient_of = iter(arrays["grad_sign"]), Ascent.gradient

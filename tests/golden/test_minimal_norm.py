@@ -95,10 +95,7 @@ def test_foolbox_finds_the_same_smallest_linf_change(arrays: dict[str, Tensor]) 
 
 
 def test_auto_pgd_in_l2_evaluates_the_volumes_of_adv_lib(arrays: dict[str, Tensor]) -> None:
-    """Far from 0 and 1, where a clamp after the ball is the same as both together.
-
-    adv-lib adds 1e-12 to norms; from the first halving on, which of two nearly equal volumes is the best may differ.
-    """
+    """Far from 0 and 1; adv-lib adds 1e-12 to norms, so from the first halving on the best may be the other of two."""
     model = OneVoxel(arrays)
     attack = make("apgd", norm="l2", eps=0.3 * 24**-0.5, steps=26, loss="ce", variant="released")
     attack(model, voxel(arrays["inner"]), voxel(arrays["inner_labels"][:, None]), start=voxel(arrays["noise"]))

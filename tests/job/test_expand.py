@@ -37,12 +37,9 @@ def test_an_equal_cell_stands_once() -> None:
 
 def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
     made = attacks(
-        {"name": "gn", "std": 0.1},
-        {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
-        {"name": "fgsm", "eps": 0.1},
-        {"name": "bim", "eps": 0.1},
-        seeds=[3, 4],
-    )
+        {"name": "gn", "std": 0.1}, {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
+        {"name": "fgsm", "eps": 0.1}, {"name": "bim", "eps": 0.1}, seeds=[3, 4],
+    )  # fmt: skip
     drawn = [(name, seed) for name in ("gn", "pgd") for seed in (3, 4)]
     assert [(attack.name, seed) for attack, seed in made] == [*drawn, *((n, None) for n in ("pgd", "fgsm", "bim"))]
 

@@ -1,5 +1,4 @@
-"""The jobs of the papers' tables can be tried without their data. That each published number has its cell is shown by
-the tests of the tables."""
+"""The jobs of the papers' tables can be tried without their data."""
 
 import json
 import re

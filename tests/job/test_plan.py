@@ -165,11 +165,7 @@ def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest
 
 
 def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
-
-    Its seconds a record are of its metrics alone, as others may take many times as long. A broken file in the cache is
-    no basis.
-    """
+    """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
@@ -193,8 +189,7 @@ def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monke
 
 
 def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One took 10 seconds a pass; the other takes as much longer as it has more operations, 100 for each byte of its
-    tensors, whatever cores do now."""
+    """One took 10 seconds a pass, the other as much longer as it has operations, 100 for each byte of its tensors."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]

@@ -124,8 +124,7 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
 def test_far_false_voxels_are_exact_in_both_conventions(spacing: Any) -> None:
-    """P95 of one direction and of both pooled lie far apart here: a ball, and a prediction with the ball and single
-    false voxels far from it."""
+    """P95 of one direction and of both pooled lie far apart for a ball and single false voxels far from it."""
     grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
     label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
     masks = label | (np.random.default_rng(6).random(label.shape) < 0.01), label, 2, spacing
@@ -146,8 +145,7 @@ def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, floa
 
 
 def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
-    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more. Two pairs, far apart, so that a
-    tree is asked, which has such differences."""
+    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more; two pairs ask a tree."""
     pred, label = np.zeros((2, 14, 41, 41), int)
     for corner in (0, 40):
         pred[7, corner, corner], label[12, corner, corner] = 1, 1

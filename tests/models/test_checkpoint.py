@@ -148,10 +148,7 @@ def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Mo
 
 @pytest.mark.parametrize("core", ["_core", "core"])
 def test_numpy_scalars_are_read_and_arrays_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
-    """Arrays hold numpy's random state, the Dice of every class, strings.
-
-    Under numpy 1, the same file has another module's name in its pickle; unzipped, as the name's length differs.
-    """
+    """Arrays hold numpy's random state, Dice by class, strings; under numpy 1 the pickle names another module."""
     path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
     beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text, "acc": np.float64(0.5)}
     beside["args"] = argparse.Namespace(lr=0.1, gpu_ids=[0])

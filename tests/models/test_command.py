@@ -204,10 +204,7 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
     [pytest.param(False, marks=pytest.mark.integration), pytest.param(True, marks=pytest.mark.slow)],
 )
 def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
-    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write.
-
-    When a driver ends, every process of its Ray is killed at once.
-    """
+    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
     place, said = tmp_path / "temporary", tmp_path / "pid"
     writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
     script = f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60"

@@ -1,7 +1,4 @@
-"""Clean predictions on random volumes against MONAI's inferer; tests/pipelines holds nnU-Net's.
-
-Voxels whose two highest classes are closer than rounding allows are ties, and left out; their share is bounded.
-"""
+"""Clean predictions on random volumes against MONAI's inferer, but for ties by rounding, whose share is bounded."""
 
 from itertools import permutations, product
 

@@ -270,10 +270,7 @@ def test_compiled_network_gives_the_same_logits_and_keys() -> None:
 
 
 def stays(run: Callable[[], object]) -> set[str]:
-    """Functions of the room that take or return an entry, facts or a spec, each with those nested in it.
-
-    Methods of these three are no stays: they answer a question on a value that stays where it is.
-    """
+    """Functions of the room that take or return an entry, facts or a spec, with those nested; no methods of these."""
     room, kinds, road = str(Path(checkpoint.__file__).parents[1]), (ModelEntry, Facts, ModelSpec), set[str]()
 
     def note(frame: FrameType, event: str, returned: object) -> None:

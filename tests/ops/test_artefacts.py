@@ -31,10 +31,7 @@ def poses(*rows: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("first", "second"), [((0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, -2.0))])
 def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: tuple[float, float, float]) -> None:
-    """Shifts by whole voxels, the border repeated; lines -8..-5 are acquired before a quarter, 4..7 after three.
-
-    Those in the middle are the volume's own, whatever pose was drawn, as labels belong to it.
-    """
+    """Whole voxels; lines -8..-5 come before a quarter, 4..7 after three, and those in the middle are never moved."""
     x = volume().numpy()
     ghosted = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
     lines, number = np.fft.fft(x, axis=2), np.fft.fftfreq(16, 1 / 16).round()

@@ -49,8 +49,7 @@ def test_whole_volume_is_msssim_with_its_gradient(shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("block", [(4, 4, 4), (8, 4, 6), (3, 6, 12)])
 def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> None:
-    """Volumes have two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no
-    gradient."""
+    """Two channels, and noise for blocks of negative SSIM, which count 0 and have no gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
     assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0

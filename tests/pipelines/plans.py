@@ -326,14 +326,9 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
         export = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape
         labels, probabilities = export(logits, *managers, True)
         return Theirs(
-            data=data,
-            seg=seg,
-            logits=logits,
-            labels=np.asarray(labels),
-            probabilities=np.asarray(probabilities),
-            in_float16=np.asarray(export(rounded, *managers)),
-            is_sigmoid=predictor.label_manager.has_regions,
-        )
+            data=data, seg=seg, logits=logits, labels=np.asarray(labels), probabilities=np.asarray(probabilities),
+            in_float16=np.asarray(export(rounded, *managers)), is_sigmoid=predictor.label_manager.has_regions,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

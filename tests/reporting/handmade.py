@@ -23,19 +23,16 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "fgsm": {"threat_model": "linf"},
+    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}, "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
-    "dfb": {"threat_model": "none"},
-    "fmn": {"threat_model": "linf-minimal"},
-    "ddn": {"threat_model": "l2-minimal"},
+    "dfb": {"threat_model": "none"}, "fmn": {"threat_model": "linf-minimal"}, "ddn": {"threat_model": "l2-minimal"},
     "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
     "ball": {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5},
     "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},
-}
+}  # fmt: skip
 
 
 def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:

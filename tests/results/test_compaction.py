@@ -145,8 +145,7 @@ def test_dying_loses_nothing(filled: Callable[[str], Store], full_bytes: int, mo
     [("run", "compacted-h"), ("compacted-00aa", "compacted-00a0"), ("compacted-zza0", "compacted-zzaa")],
 )
 def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) -> None:
-    """One compaction has left a row out for the copy in a merged file, and is about to delete its own; two others then
-    rewrite the merged file, one after the other. The second of them must not leave the row to the file that goes."""
+    """Two others rewrite the merged file that one has left a row to, the second after the first."""
     store, own = Store(str(tmp_path)), f"{own}-000000.parquet"
     put(store, own, make_record())
     put(store, f"{other}-000001.parquet", make_record(), make_record(1, cell_id="other"))

@@ -187,10 +187,7 @@ def test_mean_foreground_counts_cases_not_classes() -> None:
 
 
 def test_figures_of_several_attacks_by_hand() -> None:
-    """Two foreground classes; the second case lacks one, the third has none.
-
-    Means of the cases: 0.3 and 0.8 under the first attack, 0.5 and 0.4 under the second.
-    """
+    """The second case lacks a class, the third all. Means: 0.3 and 0.8 under one attack, 0.5 and 0.4 under another."""
     first = np.array([[0.9, 0.2, 0.4], [0.9, 0.8, math.nan], [0.9, math.nan, math.nan]])
     second = np.array([[0.9, 0.6, 0.4], [0.9, 0.4, math.nan], [0.9, math.nan, math.nan]])
     assert attacked_dice([first, second]) == pytest.approx(((0.3 + 0.8 + 0.5 + 0.4) / 4, (0.3 + 0.4) / 2))

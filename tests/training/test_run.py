@@ -133,8 +133,7 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 
 @pytest.mark.integration
 def test_training_killed_at_any_write_ends_as_one_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kill -9` leaves the files from just before a file gets its name, half-written ones of a dead process
-    among it."""
+    """`kill -9` leaves the files from just before one gets its name, half-written ones of a dead process among it."""
     job, left, dead = job_of(steps=2, warmup_steps=0, threads=1), list[Path](), subprocess.Popen(["true"])
     dead.wait()
 
@@ -317,11 +316,8 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
     job = job_of(
         models=[{"name": "net", "arch": "unetr_pp", "args": small, "roi": [32, 32, 16]}],
-        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1},
-        steps=1,
-        warmup_steps=0,
-        batch_size=1,
-    )
+        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1}, steps=1, warmup_steps=0, batch_size=1,
+    )  # fmt: skip
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
     spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), len(lists.classes))

@@ -197,13 +197,10 @@ def plausible() -> Material:
         for place, budget in enumerate(budgets[attack]):
             drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
             made = row(
-                attack,
-                params.get(attack),
-                **{"source": source, "target": target, "case": case, "budget": budget},
+                attack, params.get(attack), **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
-                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85},
-                l2_body=90 * drop,
-            )
+                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85}, l2_body=90 * drop,
+            )  # fmt: skip
             rows.append(made)
     organs = {f"a long organ {index}": (0.7, 0.9) for index in range(9)}
     return Material(shown_rows(records(*rows)), classes(*((made, organs) for made in rows)), None)

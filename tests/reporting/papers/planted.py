@@ -98,8 +98,7 @@ def _records(job: str) -> list[dict[str, Any]]:
 
 
 def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
-    """One record a cell and case of a job. Cases differ by a sawtooth whose mean is 0, so that only a mean gives the
-    number back; `change` edits each record or leaves it out (None)."""
+    """One record a cell and case of a job, cases by a sawtooth of mean 0; `change` edits each or leaves it out."""
     return [changed for record in _records(job) if (changed := change(record)) is not None]
 
 

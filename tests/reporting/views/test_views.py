@@ -310,16 +310,12 @@ def test_matrix_is_of_attack_that_takes_most_from_other_models() -> None:
     other = {("pgd", ""): 0.8, ("vafa", "none"): 0.7, ("vafa", "uniform"): 0.2}
     rows = [
         row(
-            name,
-            {"control": control} if control else {},
-            source=s,
-            target=t,
-            dsc=(own if s == t else other)[name, control],
-            dsc_clean=0.9,
+            name, {"control": control} if control else {}, source=s, target=t,
+            dsc=(own if s == t else other)[name, control], dsc_clean=0.9,
         )
         for name, control in own
         for s, t in pairs
-    ]
+    ]  # fmt: skip
     _, matrix = overview(shown(*rows))
     assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
     scores = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}

@@ -24,11 +24,7 @@ def answer(unit: Unit, run_id: str) -> Outcome:
         classes=tuple(one_class for _ in unit.cell.dataset.class_names),
     )
     return rows.scored_outcome(
-        unit,
-        SimpleNamespace(native_ranges=((-175.0, 250.0),)),
-        Scores(values={}),
-        [(scores,) for _ in unit.targets],
-        [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],
-        ("dsc",),
-        measured | passes,
-    )
+        unit, SimpleNamespace(native_ranges=((-175.0, 250.0),)), Scores(values={}),
+        [(scores,) for _ in unit.targets], [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],
+        ("dsc",), measured | passes,
+    )  # fmt: skip

@@ -37,10 +37,7 @@ def all_measured() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, all_measured: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows to be added to; written when the test ends, so that a run that is stopped keeps what it measured.
-
-    What a file has of the same machine and is not measured again stays in it, so that parts may be measured one by one.
-    """
+    """Rows to be added to; written when the test ends, beside those that a file has of the same machine."""
     yield all_measured
     if given := request.config.getoption("--json"):
         path, today = Path(given), f"{datetime.now(UTC):%Y-%m-%d}"

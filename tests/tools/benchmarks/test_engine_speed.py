@@ -1,5 +1,4 @@
-"""Costs of Ray: units a second where attacks take no time, a grid of known durations on eight machines beside what no
-schedule beats, time beside the serial engine's, and its start."""
+"""Costs of Ray: units a second, a grid on eight machines beside a lower bound, the serial engine, its start."""
 
 import asyncio
 import itertools
@@ -185,8 +184,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
 def test_hundreds_of_workers_wait_for_no_driver(
     workers: int, seconds: float, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Simulated: workers in two processes, each of which sleeps. Real: driver, Ray's calls, writer and S3 (moto's, over
-    HTTP on loopback). What a process for each worker would add to the driver, connections, is not in it."""
+    """Workers sleep in two processes; driver, Ray's calls, writer and S3 (moto's, on loopback) are real."""
     num_units = rounds * workers
     hosts: list[Any] = []
     numbers = itertools.count()

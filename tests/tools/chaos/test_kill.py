@@ -1,5 +1,4 @@
-"""A run that dies at any moment: nothing that was reported is lost, nothing stands twice, and the rerun ends as if it
-had never died."""
+"""A run that dies at any moment: nothing reported is lost, nothing stands twice, and the rerun ends as if not."""
 
 import io
 import multiprocessing
@@ -97,8 +96,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_process(
     forks: ForkServerContext, tmp_path: Path, whole: Path, seed: int, saved: str, kills: int
 ) -> None:
-    """Up to 0.4 seconds after it has begun; of few kills the k-th not before it has reported 8 k records, so that
-    something is stored on a slow machine too."""
+    """Up to 0.4 seconds after it has begun; of few kills the k-th not before it has reported 8 k records."""
     rng, out, log, productive = random.Random(seed), tmp_path / "out", tmp_path / "log", 0
     content = {**CONTENT, "save_adversarial": saved}
     least = 8 if kills == 3 else 0

@@ -22,8 +22,7 @@ TEST = "FREQBENCH_TEST"
 
 
 def ray_processes(name: str = "") -> list[psutil.Process]:
-    """Processes of the own Ray of a driver of this test, by how its name begins: others may have theirs at the same
-    time."""
+    """Processes of the own Ray of a driver of this test, by how its name begins: others may have theirs."""
     processes = []
     for process in psutil.process_iter():
         try:
@@ -114,12 +113,9 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
         {"name": "vafa_opt", "q_max": 20, "steps": 6, "block": 8, "scope": "joint"},
     ]
     content = job(
-        datasets=[lesions],
-        models=models,
-        attacks=[attack | {"sources": "unet"} for attack in attacks],
-        metrics=["dsc", "hd95", "brats", "lesion"],
-        resources={"workers": 2, "threads": 1},
-    )
+        datasets=[lesions], models=models, attacks=[attack | {"sources": "unet"} for attack in attacks],
+        metrics=["dsc", "hd95", "brats", "lesion"], resources={"workers": 2, "threads": 1},
+    )  # fmt: skip
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: len(stamps(tmp_path)) > 2 and bool(ray_processes("ray::RemoteWorker")), 240)
     ray_processes("ray::RemoteWorker")[0].kill()
@@ -146,8 +142,7 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
     ],
 )
 def test_broken_own_ray_frees_the_store(tmp_path: Path, name: str, complaint: str, slow_net: dict[str, Any]) -> None:
-    """Ray itself would wait for another node for ever, and for its head a minute, to end the process without a word of
-    ours. Attacks that were in flight begin again by the same command."""
+    """Ray itself would wait for ever; attacks that were in flight begin again by the same command."""
     attacks = [{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}]
     content = small(models=[slow_net], attacks=attacks, metrics=["dsc"], trust_code=True)
     process = start(tmp_path, content, "--engine", "ray")

@@ -34,12 +34,9 @@ def attacks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 jobs = st.one_of(
-    spoilt(FULL),
-    spoilt(small(datasets=[DATASET]), most=1),
-    attacks().map(lambda entry: small(attacks=[entry])),
-    st.text(max_size=200),
-    values,
-)
+    spoilt(FULL), spoilt(small(datasets=[DATASET]), most=1), attacks().map(lambda entry: small(attacks=[entry])),
+    st.text(max_size=200), values,
+)  # fmt: skip
 
 
 @unhurried

@@ -49,10 +49,7 @@ def made(name: str, **options: Any) -> Any:
 
 
 class Guarded(nn.Module):
-    """A network that has nothing wait for the device from the second time that it is asked until the last.
-
-    The first pass belongs to the checks of a call, and what follows the last one asks for its result.
-    """
+    """A network that has nothing wait for the device but in its first pass, of the checks, and after its last one."""
 
     def __init__(self, net: nn.Module, passes: int) -> None:
         super().__init__()

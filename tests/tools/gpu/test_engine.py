@@ -68,9 +68,7 @@ def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device
 def test_running_out_leaves_a_row_that_is_ok(
     cuda: torch.device, monkeypatch: pytest.MonkeyPatch, roi: int, windows: int | None, mib: int
 ) -> None:
-    """2048 windows at once take above 800 MiB, and the volume's logits above 128. `auto` promises four times what there
-    is, at most 32, above 800 MiB.
-    """
+    """2048 windows at once take above 800 MiB, the volume's logits above 128; `auto` promises four times what is."""
     monkeypatch.setattr(memory, "HEADROOM", 4.0)
     share = mib * 2**20 / torch.cuda.get_device_properties(cuda).total_memory
     spec = WorkerSpec(run_id="r", metrics=(), device="cuda", window_batch=windows, gpu_share=share)
