@@ -137,7 +137,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
-def test_a_mistake_is_one_line_and_exits_with_2(
+def test_a_mistake_is_one_line_and_code_2(
     small_store: Path, bench: Bench, arguments: tuple[str, ...], text: str
 ) -> None:
     assert text in refused(bench, "audit", str(small_store), *arguments)

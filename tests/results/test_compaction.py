@@ -191,9 +191,7 @@ def test_rows_that_are_merged_share_a_row_group(filled: Callable[[str], Store]) 
     assert all(group.num_row_groups == 1 for group in groups)
 
 
-def test_classes_of_several_row_groups_are_read(
-    filled: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classes_of_many_row_groups_are_read(filled: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow reads codes of nested texts of one group at a time alone."""
     monkeypatch.setattr(compaction, "PIECE_BYTES", 1)
     store = filled("out")

@@ -55,7 +55,7 @@ def test_converted_rows_are_those_of_the_former_files(former: Path, expected: tu
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_conversion_that_died_is_finished_by_the_next(
+def test_a_dead_conversion_is_finished_by_the_next(
     former: Path, expected: tuple[pa.Table, pa.Table], step: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
