@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -25,3 +26,10 @@ def refused(bench: Bench, *arguments: str) -> str:
     code, _, err = bench(*arguments)
     assert (code, err.count("\n")) == (2, 1), err
     return err
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

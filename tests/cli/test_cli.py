@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from command_line import Bench, refused
+from command_line import Bench, refused, wait_for
 from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
@@ -278,13 +277,6 @@ def test_signal_stores_what_is_done_and_is_130(tmp_path: Path, monkeypatch: pyte
     assert out.splitlines()[-1] == f"stopped: {amount(stored, 'record')} kept in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
     assert (run["status"], run["records"]) == ("interrupted", stored)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, bench: Bench) -> None:

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from engine.cases import Threshold, case_of
+from exchange.elsewhere import voxels_of as load
 from rich.console import Console
 from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
 from torch import Tensor
@@ -59,10 +59,6 @@ def test_other_attacks_leave_the_case_its_label() -> None:
     case = ball()
     assert attacked.label is None
     assert attacked.relabel(case) is case
-
-
-def load(path: Path) -> Any:
-    return np.asanyarray(nibabel.load(path).dataobj)
 
 
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:

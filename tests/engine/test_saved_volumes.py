@@ -35,10 +35,6 @@ def saved(out: Path) -> list[Path]:
     return sorted(path.parent for path in out.glob("volumes/*/*/attack.json"))
 
 
-def load(path: Path) -> Any:
-    return np.asanyarray(nibabel.load(path).dataobj)
-
-
 def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
     return run.rescore(further_targets(expanded(content)[0], names), str(out), Console(file=said or io.StringIO()))
 
@@ -63,7 +59,7 @@ def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> No
     for folder in saved(tmp_path):
         assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
         row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
-        volume = {name: load(folder / f"{name}.nii.gz") for name in FILES}
+        volume = {name: elsewhere.voxels_of(folder / f"{name}.nii.gz") for name in FILES}
         assert np.array_equal(volume["clean"], case.image[0].numpy())
         assert np.array_equal(volume["label"], case.label[0].numpy())
         assert row["psnr"] == metrics.psnr(volume["clean"], volume["adversarial"])
@@ -121,7 +117,7 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     execute(content, tmp_path)
     _, grid = expanded(content)
     (cell,), (ref,) = grid.cells, grid.cases["small"]
-    prepared, written = cell.dataset.load(ref), load(saved(tmp_path)[0] / "clean.nii.gz")
+    prepared, written = cell.dataset.load(ref), elsewhere.voxels_of(saved(tmp_path)[0] / "clean.nii.gz")
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import KSpaceSpikeNoise
+from ops.test_dct import random as uniform
 from scipy import ndimage
 from skimage.transform import iradon
 from torch import Tensor
@@ -13,10 +14,6 @@ from torch import Tensor
 from freqbench.ops.artefacts import blurred, coarser, reconstructed_noise, with_ghosts, with_motion, with_spikes
 
 SHAPE = (12, 16, 6)
-
-
-def uniform(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def volume(channels: int = 2) -> Tensor:

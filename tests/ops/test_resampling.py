@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from ops.test_dct import random
 from scipy.interpolate import BSpline
-from torch import Tensor
 
 from freqbench.ops.resampling import Zoom, area_matrix, cubic_spline_matrix, gaussian_matrix
 
 SHAPE = (9, 6, 4)
-
-
-def random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 7, 9])

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import UNet
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from pipelines.plans import TIE, Array, Ours, predicted_by
+from roads import step
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -26,10 +27,6 @@ from freqbench.models import ModelEntry, facts_of
 Step = dict[str, Any]
 WINDOW = (24, 16, 16)
 OUTPUTS = 3
-
-
-def step(name: str, **arguments: Any) -> Step:
-    return {"_target_": f"{name}d", "keys": "image", **arguments}
 
 
 class Window(transforms.MapTransform):  # type: ignore[misc]

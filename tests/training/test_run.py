@@ -18,6 +18,7 @@ import tiny_training
 import torch
 from command_line import bench
 from engine.cases import case_of
+from models.test_checkpoint import same
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -44,10 +45,6 @@ def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
     """Networks that `train` would skip."""
     results = {each.model.name: finished_result(each, str(out)) for each in prepare(job).trainings}
     return {name: result for name, result in results.items() if result}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def refuse(*arguments: object) -> None:

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
+from attacks.examples import takes
 
 import freqbench as fb
 from freqbench.attacks import ATTACKS, Attack, make
@@ -174,10 +175,6 @@ def at(setting: Setting, request: pytest.FixtureRequest) -> Bench:
     if setting.compiled and fast and setting.arch != "unet":
         pytest.skip("compiling takes minutes on a CPU: the UNet is enough to see that it works")
     return bench(setting, fast)
-
-
-def takes(name: str, parameter: str) -> bool:
-    return parameter in {field.name for field in fields(ATTACKS[name])}
 
 
 def few_steps(name: str, **parameters: Any) -> Attack:
