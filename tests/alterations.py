@@ -31,8 +31,6 @@ def alter(store: Path, kind: str, change: Callable[[Rows], Any]) -> None:
 
 
 def set_first(store: Path, kind: str, where: Mapping[str, Any] | None = None, **values: Any) -> None:
-    """Overwrite values of the first row with these values."""
-
     def change(rows: Rows) -> None:
         row = next(row for row in rows if all(row[name] == value for name, value in (where or {}).items()))
         row |= values
@@ -47,7 +45,6 @@ def alter_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def run_file(store: Path) -> Path:
-    """The file of a store's first run."""
     return sorted((store / "runs").glob("*.json"))[0]
 
 

@@ -10,7 +10,6 @@ PICTURE = re.compile(r"```mermaid\n.*?```", re.DOTALL)
 
 
 def rooms() -> dict[str, set[str]]:
-    """The rooms that each room imports."""
     graph = grimp.build_graph("freqbench", cache_dir=None)
     imports: dict[str, set[str]] = {room.rpartition(".")[2]: set() for room in graph.find_children("freqbench")}
     for module in graph.modules - {"freqbench"}:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,6 @@ Bench = Callable[..., tuple[int, str, str]]
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["bench.py", *arguments])
@@ -23,7 +23,13 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def refused(bench: Bench, *arguments: str) -> str:
-    """The one line that a command says on stderr that is refused."""
     code, _, err = bench(*arguments)
     assert (code, err.count("\n")) == (2, 1), err
     return err
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

@@ -91,7 +91,6 @@ def same_draws() -> None:
 
 @pytest.fixture
 def trusted() -> Iterator[None]:
-    """Third-party code may run."""
     from freqbench.core.plugins import trusting
 
     with trusting():
@@ -208,8 +207,7 @@ def file_markers(path: Path) -> set[str]:
 def may_select(expression: str, had: frozenset[str], lacked: frozenset[str]) -> bool:
     """True if `-m` may select a test of a file whose tests all have some markers and all lack others."""
     names = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
-    open_names = sorted(names - had - lacked)
-    known = {name: name in had for name in names}
+    open_names, known = sorted(names - had - lacked), {name: name in had for name in names}
     return any(
         eval(expression, {}, known | dict(zip(open_names, values, strict=True)))
         for values in product((False, True), repeat=len(open_names))
@@ -268,11 +266,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Unless `-n` says otherwise, one process for single files and for what `-k` or `-m` selects.
-
-    A file is done before other processes have started, and what starts processes itself, is measured, or is killed for
-    minutes wants the machine and the terminal to itself.
-    """
+    """Unless `-n` says otherwise one process for single files and for what `-k` or `-m` selects: others start late."""
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
     if is_little or not (is_default_selection(config) or config.option.markexpr == "integration"):
         return 0

@@ -48,10 +48,7 @@ def browser() -> Iterator[Any]:
 def grid(
     settings: int, models: Sequence[str], targets: Sequence[str], cases: int, classes: int, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records and class records of settings x models x cases x targets, every score random (hard to compress).
-
-    Settings are attacks with a budget, of the KINDS in turns; a source among the targets is white-box.
-    """
+    """Records and class records of settings x models x cases x targets, every score random, the KINDS in turns."""
     rng = np.random.default_rng(seed)
     shape = (settings, len(models), cases, len(targets))
     setting, source, case, target = (axis.ravel() for axis in np.indices(shape))
@@ -71,28 +68,15 @@ def grid(
     values |= {name: clean for name in values if name.endswith("_clean")}
     values |= {
         "cell_id": [f"{cell:016x}" for cell in np.ravel_multi_index((setting, source), shape[:2])],
-        "case_key": [f"case{number}" for number in case],
-        "case_id": [f"case{number:03d}" for number in case],
-        "patient_id": [f"patient{number:03d}" for number in case],
-        "source_model": source_names,
-        "source_model_id": source_names,
-        "target_model": target_names,
-        "target_model_id": target_names,
-        "dataset": "synapse",
-        "attack": names,
-        "variant": "released",
-        "budget_name": parameters,
-        "budget": budgets,
+        "case_key": [f"case{number}" for number in case], "case_id": [f"case{number:03d}" for number in case],
+        "patient_id": [f"patient{number:03d}" for number in case], "source_model": source_names,
+        "source_model_id": source_names, "target_model": target_names, "target_model_id": target_names,
+        "dataset": "synapse", "attack": names, "variant": "released", "budget_name": parameters, "budget": budgets,
         "threat_model": threats,
         "params": [json.dumps({name: value}) for name, value in zip(parameters, budgets.tolist(), strict=True)],
-        "precision": "fp32",
-        "compile": False,
-        "num_classes": classes,
-        "status": "ok",
-        "metrics": METRICS,
-        "run_id": "run0",
-        "finished_at": FINISHED,
-    }
+        "precision": "fp32", "compile": False, "num_classes": classes, "status": "ok", "metrics": METRICS,
+        "run_id": "run0", "finished_at": FINISHED,
+    }  # fmt: skip
     records = pd.DataFrame(values)
     of_class = records.loc[records.index.repeat(classes), ["cell_id", "case_key", "target_model_id", "run_id"]]
     rows = len(of_class)

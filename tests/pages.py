@@ -124,7 +124,10 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
     if rest:
         yield f"{name}: too many arguments {rest}"
     for parameter in command.params:
-        for value in values_of(given.get(parameter.name or "")):
+        values = given.get(parameter.name or "")
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if not isinstance(value, str):
+                continue
             if "--table" in parameter.opts and not (value in TABLES or value.isupper() or (ROOT / value).is_file()):
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
@@ -135,11 +138,6 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
                 and value not in packaged_jobs()
             ):
                 yield f"{name}: packaged job {value}"
-
-
-def values_of(given: object) -> list[str]:
-    """Values of a parameter as words."""
-    return [value for value in (given if isinstance(given, list | tuple) else [given]) if isinstance(value, str)]
 
 
 def of_python(block: str) -> Iterator[str]:
@@ -216,16 +214,10 @@ def tree() -> frozenset[str]:
 def vocabulary() -> frozenset[str]:
     """Every word of the code, the jobs and the project's files."""
     files = [ROOT / "pyproject.toml"]
-    files += [
-        path for pattern in ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*") for path in ROOT.glob(pattern)
-    ]
-    texts = [
-        path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")
-    ]
+    files += [path for each in ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*") for path in ROOT.glob(each)]
+    texts = [path.read_text("utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")]
     words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(
-        words | {part for word in words for part in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES}
-    )
+    return frozenset(words | {one for word in words for one in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES})
 
 
 @cache
@@ -236,8 +228,6 @@ def cli() -> Any:
 
 @cache
 def options() -> frozenset[str]:
-    """Every option of every command."""
-
     def below(command: Any) -> Iterator[str]:
         for parameter in command.get_params(typer.Context(command)):
             yield from (*parameter.opts, *parameter.secondary_opts)

@@ -124,10 +124,7 @@ def predicted(
     nearest: bool = False,
     **sliding: Any,
 ) -> Array:
-    """The probabilities `[K, H, W, D]` on a file's grid that MONAI's own loader, window and inverse make.
-
-    Of `nearest` the labels `[1, H, W, D]`, which are restored by the nearest voxel.
-    """
+    """Probabilities `[K, H, W, D]` on a file's grid by MONAI's loader, window, inverse; `nearest`: `[1, H, W, D]`."""
     before = transforms.Compose(
         [transforms.LoadImaged("image"), transforms.EnsureChannelFirstd("image"), *composed(words).transforms]
     )

@@ -162,14 +162,10 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that a client needs in its environment."""
         return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+            "AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        }  # fmt: skip
 
     def start(self) -> None:
         """Start it, or start it again with what it had."""
@@ -197,10 +193,7 @@ class S3:
     def fault(
         self, kind: str, method: str = "PUT", match: str = "", times: int = 1, status: int = 503, seconds: float = 5.0
     ) -> None:
-        """Faults of the next requests whose path holds `match`; replaces what was said before.
-
-        Kinds are `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way) and `none`.
-        """
+        """Faults of the next requests whose path holds `match`: `refuse`, `slow`, `cut` half-way or `none`."""
         fault = {"kind": kind, "method": method, "match": match, "times": times, "status": status, "seconds": seconds}
         self._ask(FAULTS, json.dumps([] if kind == "none" else [fault]).encode())
 
@@ -217,7 +210,6 @@ class S3:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody holds now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -239,10 +231,7 @@ def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 @pytest.fixture
 def s3(s3_process: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """The server, with the environment that clients need; its bucket is `s3://lab`, and `s3_root` a folder in it.
-
-    Its client is kept from test to test, as it takes a third of a second to make.
-    """
+    """The server, with the environment that clients need; its bucket is `s3://lab`, `s3_root` a folder in it."""
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
     yield s3_process

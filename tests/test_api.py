@@ -80,8 +80,7 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     written = [{"name": name, "sources": ["a", "coarse"], **parameters} for name, parameters in attacks.items()]
     data = [{**JOB["datasets"][0], "cases": 1}]
     asked = {"metrics": list(METRICS), "seeds": [3], "targets": ["b", "coarse"]}
-    content = job(models=ENTRIES, attacks=written, datasets=data, **asked)
-    assert execute(content, tmp_path).num_failed == 0
+    assert execute(job(models=ENTRIES, attacks=written, datasets=data, **asked), tmp_path).num_failed == 0
     (case,), targets = fb.load_dataset("phantom", shape=SHAPE, cases=1), [load("b"), load("coarse")]
     scored = []
     for source in (load("a"), load("coarse")):
@@ -126,10 +125,8 @@ def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, r
     assert all(weight.requires_grad for weight in net.parameters())
     with torch.no_grad():
         next(net.parameters()).zero_()
-    made = fb.attack(own, case, PGD, eps=EPS, steps=2)
-    assert torch.equal(made.adversarial, result.adversarial)
-    other = fb.load_model(net, roi=ROI)
-    assert other.spec.model_id != own.spec.model_id
+    assert torch.equal(fb.attack(own, case, PGD, eps=EPS, steps=2).adversarial, result.adversarial)
+    assert fb.load_model(net, roi=ROI).spec.model_id != own.spec.model_id
 
 
 def scanned(volume: Tensor) -> Any:
@@ -140,8 +137,7 @@ def scanned(volume: Tensor) -> Any:
 @pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
 def test_arrays_are_attacked_like_cases(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
     given = convert(case.image), convert(case.label), np.array(case.spacing)
-    made = fb.attack(model, given, "fgsm", eps=EPS)
-    same = fb.attack(model, case, "fgsm", eps=EPS)
+    made, same = fb.attack(model, given, "fgsm", eps=EPS), fb.attack(model, case, "fgsm", eps=EPS)
     assert torch.equal(made.adversarial, same.adversarial)
     assert type(made.adversarial) is Tensor
     scores = fb.evaluate(model, given, made, metrics=("dsc",))
@@ -188,12 +184,10 @@ def test_attack_may_be_typed_into_notebook(model: fb.Model, case: fb.Case, monke
 def test_a_result_tells_its_losses_passes_and_predictions(model: fb.Model, case: fb.Case, result: fb.Result) -> None:
     assert (result.adversarial - result.clean).abs().max() == pytest.approx(EPS, abs=1e-6)
     assert result.losses.shape == (2, 4)
-    assert (result.num_forwards, result.num_backwards) == (8, 8)
-    assert result.spacing == case.spacing
+    assert (result.num_forwards, result.num_backwards, result.spacing) == (8, 8, case.spacing)
     assert torch.equal(result.label, case.label)
     assert (result.prediction != result.prediction_clean).any()
-    whole = fb.attack(model, case, "pgd", eps=EPS, steps=2, scope="volume")
-    assert whole.losses.shape == (2, 1)
+    assert fb.attack(model, case, "pgd", eps=EPS, steps=2, scope="volume").losses.shape == (2, 1)
     assert fb.attack(model, case, "gn", std=0.1).losses.shape == (0, 4)
 
 
@@ -229,16 +223,14 @@ def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Pa
 
 def test_files_are_prepared_like_those_of_a_job(files: tuple[Path, Path], case: fb.Case) -> None:
     case_of_files = fb.Case.from_file(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
-    assert case_of_files.name == "scan"
-    assert case_of_files.spacing == pytest.approx(case.spacing)
+    assert (case_of_files.name, case_of_files.spacing) == ("scan", pytest.approx(case.spacing))
     assert torch.equal(case_of_files.label, case.label)
     assert torch.allclose(case_of_files.image, case.image, atol=1e-6)
 
 
 def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], model: fb.Model, tmp_path: Path) -> None:
     space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
-    case_of_files = fb.Case.from_file(*files, **space.model_dump())
-    made = fb.attack(model, case_of_files, "fgsm", eps=EPS)
+    made = fb.attack(model, fb.Case.from_file(*files, **space.model_dump()), "fgsm", eps=EPS)
     made.save(tmp_path / "adv.nii.gz")
     saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
     assert np.array_equal(saved.affine, scan.affine)
@@ -539,8 +531,7 @@ def test_a_result_of_another_case_is_refused(model: fb.Model, cases: fb.Cases, r
 
 @pytest.mark.parametrize(("seed", "stored_as"), [(2.0, 2), (np.int64(3), 3), ("4", 4)])
 def test_a_seed_is_what_a_job_file_makes_of_it(model: fb.Model, case: fb.Case, seed: Any, stored_as: int) -> None:
-    made = fb.attack(model, case, "gn", std=0.1, seed=seed)
-    assert repr(made.cell.seed) == repr(stored_as)
+    assert repr(fb.attack(model, case, "gn", std=0.1, seed=seed).cell.seed) == repr(stored_as)
 
 
 def test_a_detached_network_is_scored_but_gives_no_gradient(case: fb.Case) -> None:
@@ -583,8 +574,7 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     scores = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
     assert scores == {name: sorted(value for drawn in sets for value in drawn[name]) for name in sets[0]}
     assert "40 draws, median dsc_foreground" in repr(certificate)
-    unlabelled = fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40)
-    assert unlabelled.scores["dsc_0"][-1] > 0.9
+    assert fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40).scores["dsc_0"][-1] > 0.9
 
 
 def test_certificate_bounds_from_the_worse_side() -> None:

@@ -28,8 +28,7 @@ def network(outputs: str = "sigmoid", count: int = 2) -> fb.Model:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    rng = np.random.default_rng(1)
-    label = np.zeros((8, 8, 8), np.uint8)
+    rng, label = np.random.default_rng(1), np.zeros((8, 8, 8), np.uint8)
     label[1:7, 1:7, 1:7], label[3:6, 3:6, 3:6] = 1, 2
     paths = [str(tmp_path / "image.nii.gz"), str(tmp_path / "label.nii.gz")]
     nibabel.save(nibabel.Nifti1Image(rng.random(label.shape, np.float32), np.eye(4)), paths[0])

@@ -1,7 +1,4 @@
-"""The table of what is kept: a line for each dependency of each `Kept` of the package, with a way to change it.
-
-A new keeper or dependency is a line here; one left out fails.
-"""
+"""The table of what is kept: a line for each dependency of each `Kept`, with a way to change it; one left out fails."""
 
 import importlib
 import pkgutil
@@ -161,19 +158,14 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     FITS: (
         fits,
         {
-            **NETWORK,
-            "head": {"head": "sigmoid"},
-            "reading": {"reading": {"prefix": "net."}},
-            "checkpoint_sha256": {"checkpoint_sha256": "0"},
-            "notes": {"notes": ("said before",)},
-            "trained": {"facts": {"metadata": Metadata(args=ARGS)}},
-            "migration": {"stated": {"migration": "none"}},
-            "is_own": {"facts": {"is_own": True}},
-            "input": {"entry": {"input": {"axes": "DHW"}}},
+            **NETWORK, "head": {"head": "sigmoid"}, "reading": {"reading": {"prefix": "net."}},
+            "checkpoint_sha256": {"checkpoint_sha256": "0"}, "notes": {"notes": ("said before",)},
+            "trained": {"facts": {"metadata": Metadata(args=ARGS)}}, "migration": {"stated": {"migration": "none"}},
+            "is_own": {"facts": {"is_own": True}}, "input": {"entry": {"input": {"axes": "DHW"}}},
         },
     ),
     COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
-}
+}  # fmt: skip
 ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 
 
@@ -193,7 +185,6 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the values that were made."""
     names, real = list[str](), Kept.get
 
     def get(self: Kept[Any], make: Callable[[], Any], *more: Any, **asked: Any) -> Any:

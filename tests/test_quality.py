@@ -38,8 +38,7 @@ STEPS = {
 def test_nothing_takes_large_package_along_that_it_may_not_need() -> None:
     code = "import json, sys\nfor step, large in json.loads(sys.argv[1]).items():\n"
     code += "    exec(step)\n    print({*large.split()} & {*sys.modules}, file=sys.stderr)"
-    command = [sys.executable, "-c", code, json.dumps(STEPS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code, json.dumps(STEPS)], capture_output=True, text=True, check=True)
     assert result.stderr.splitlines() == ["set()"] * len(STEPS)
 
 

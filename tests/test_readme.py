@@ -40,7 +40,6 @@ pytestmark = pytest.mark.repository
 
 
 def blocks(page: str) -> list[str]:
-    """The YAML of a page."""
     return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -97,9 +96,7 @@ def test_an_extra_is_named_as_a_clone_installs_it() -> None:
     """A bare name would find nothing on an index, or a package of somebody else."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     code = [*ROOT.glob("freqbench/**/*.py"), *ROOT.glob("freqbench/**/*.html"), *ROOT.glob("cluster/*")]
-    texts = {
-        path: path.read_text(encoding="utf-8") for path in (*map(ROOT.joinpath, pages.PAGES), *code) if path.is_file()
-    }
+    texts = {path: path.read_text("utf-8") for path in (*map(ROOT.joinpath, pages.PAGES), *code) if path.is_file()}
     assert [path for path, text in texts.items() if re.search(r"pip install '?freqbench", text)] == []
     named = [
         name for text in texts.values() for name in re.findall(r"""'\.\[([\w,]+)\]'|installing\("(\w+)"\)""", text)
@@ -123,9 +120,7 @@ def test_lead_over_every_other_network_is_query_over_rows() -> None:
         for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
             if one.mean() > other.mean():
                 tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
-    steps = [
-        (p * (len(tests) - done), pair) for done, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))
-    ]
+    steps = [(p * (len(tests) - k), pair) for k, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))]
     ahead = {pair for _, pair in itertools.takewhile(lambda step: step[0] < 0.05, steps)}
     for line in generated.leads_table().splitlines()[2:]:
         place, *cells = (cell.strip() for cell in line.split("|")[1:-1])
@@ -145,11 +140,8 @@ def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
     assert "pre-commit run --all-files" in read
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
     assert {name: job["steps"][-1]["run"] for name, job in jobs.items()}.items() >= {
-        "whole": ".ci/run",
-        "read": ".ci/read",
-        "pages": ".ci/pages",
-        "workshop": ".ci/workshop",
-    }.items()
+        "whole": ".ci/run", "read": ".ci/read", "pages": ".ci/pages", "workshop": ".ci/workshop",
+    }.items()  # fmt: skip
 
 
 @pytest.mark.parametrize("page", pages.PAGES)
@@ -254,7 +246,6 @@ def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:
 
 
 def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
-    """Foreground DSC that each attack leaves of each network, from a report in Markdown."""
     rows = {}
     for network in ("unet", "unet-vaft"):
         table = generated.section_of(tables, f"phantom: attacks on {network}, white-box").splitlines()
@@ -267,10 +258,7 @@ def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
-    """To 0.1 where no step follows another; to two points where steps carry on how a processor rounds.
-
-    FREQBENCH_QUICKSTART names the store of a quick start that has run already.
-    """
+    """To 0.1 where no step follows another, else two points; FREQBENCH_QUICKSTART names a store that has run."""
     bench, out, made = (sys.executable, "bench.py"), os.environ.get("FREQBENCH_QUICKSTART"), tmp_path / "tables.md"
     if not out:
         out = str(tmp_path / "quickstart")
@@ -287,13 +275,10 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
 
 def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
     made = {
-        generated.attack_table(): ATTACKS,
-        generated.model_table(): MODELS,
-        generated.dataset_table(): DATASETS,
-        generated.metric_table(): METRICS,
-        generated.column_table(RECORDS): [column.name for column in RECORDS],
+        generated.attack_table(): ATTACKS, generated.model_table(): MODELS, generated.dataset_table(): DATASETS,
+        generated.metric_table(): METRICS, generated.column_table(RECORDS): [column.name for column in RECORDS],
         generated.column_table(CLASS_RECORDS): [column.name for column in CLASS_RECORDS],
-    }
+    }  # fmt: skip
     for text, names in made.items():
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 
@@ -303,8 +288,7 @@ def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}
     for entry in generated.stored_entries(generated.ACDC_ENTRIES).values():
-        assert entry.card.checkpoint == f"train://acdc/board_train/{entry.name}"
-        assert reasons(examine(entry)) == []
+        assert (entry.card.checkpoint, reasons(examine(entry))) == (f"train://acdc/board_train/{entry.name}", [])
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

@@ -17,13 +17,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1433,  # rows of several releases
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4925,  # as in the package
-        "cli": 2330,  # eight roads
+        "audit": 4916,  # as in the package
+        "cli": 2330,  # run --fresh
         "core": 3625,  # identities of code, pair by pair; the one keeper's contract
         "data": 6513,  # as in the package
         "engine": 4782,  # as in the package
         "exchange": 1020,
-        "job": 2752,  # a line for each key of a job
+        "job": 2748,  # a line for each key of a job
         "metrics": 1615,  # weights are checked when read
         "models": 8350,  # inferers by class and arguments
         "ops": 2826,  # compiled.py: functions that a GPU compiles
@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1689,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3693,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 966,
-        "attacks": 5306,
-        "audit": 2666,  # as in the package
-        "cli": 2342,  # run --fresh
-        "cluster": 336,
-        "core": 1690,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6023,  # as in the package
-        "engine": 6706,  # as in the package
-        "exchange": 817,
-        "golden": 521,
-        "job": 2152,  # a line for each key of a job
-        "metrics": 1274,  # weights are checked when read
-        "models": 7625,  # inferers by class and arguments
-        "ops": 1627,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1795,  # six more pipelines of MONAI's, and whole runs
-        "remote": 501,
-        "reporting": 6478,  # an attack that did nothing is said
-        "results": 1391,  # as in the package
-        "security": 1383,  # bombs in the classes of rows
-        "third_party": 912,
-        "tools": 4777,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        ".": 3590,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 933,
+        "attacks": 5149,
+        "audit": 2612,  # as in the package
+        "cli": 2277,  # run --fresh
+        "cluster": 324,
+        "core": 1665,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5824,  # as in the package
+        "engine": 6489,  # as in the package
+        "exchange": 789,
+        "golden": 493,
+        "job": 2096,  # a line for each key of a job
+        "metrics": 1249,  # weights are checked when read
+        "models": 7429,  # inferers by class and arguments
+        "ops": 1577,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1762,  # six more pipelines of MONAI's, and whole runs
+        "remote": 491,
+        "reporting": 6292,  # an attack that did nothing is said
+        "results": 1323,  # as in the package
+        "security": 1353,  # bombs in the classes of rows
+        "third_party": 902,
+        "tools": 4607,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1997,  # as in the package
+        "training": 1930,  # as in the package
     },
 }
-SUMS = {"freqbench": 60602, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60589, "tests": 61218}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -1,7 +1,4 @@
-"""Docstrings and names begin with a verb or a noun, names of tests have at most 60 letters, and no text is in dialect.
-
-Ruff holds the form of docstrings (D) and of names (N).
-"""
+"""Names and docstrings begin with a verb or a noun, tests' names have at most 60 letters, no text is in dialect."""
 
 import ast
 import re
@@ -39,10 +36,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def nodes(tree: str) -> list[tuple[str, ast.AST]]:
-    """All definitions of a tree, with their files."""
-    files = [
-        (path.relative_to(ROOT / tree).as_posix(), path.read_text("utf-8")) for path in (ROOT / tree).rglob("*.py")
-    ]
+    files = [(p.relative_to(ROOT / tree).as_posix(), p.read_text("utf-8")) for p in (ROOT / tree).rglob("*.py")]
     found = [(path, node) for path, text in files for node in ast.walk(ast.parse(text))]
     return [(path, node) for path, node in found if isinstance(node, ast.Module | ast.ClassDef | Function)]
 

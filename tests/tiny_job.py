@@ -68,7 +68,6 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    """One model, one attack, one case."""
     one = {
         "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 1}],
         "models": JOB["models"][:1],
@@ -115,7 +114,6 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
 
 
 def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
-    """Makes attacks of smaller radii raise."""
     real = attacking.attack_case
 
     def attack_case(attack: Any, *args: Any) -> Any:
@@ -139,8 +137,6 @@ def noted(patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., 
 
 
 class Collector:
-    """A listener that keeps what it is given."""
-
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.said: list[str] = []

@@ -8,22 +8,14 @@ import yaml
 
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny_job.ROI}
 TRAINING: dict[str, Any] = {
-    "name": "adv",
-    "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
+    "name": "adv", "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
     "splits": {"train": "train", "select": "validation", "test": "test"},
     "models": [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}],
-    "steps": 4,
-    "batch_size": 1,
-    "lr": 1e-2,
-    "warmup_steps": 1,
-    "validate_every": 2,
-    "threads": 1,
-    "loaders": 0,
-}
+    "steps": 4, "batch_size": 1, "lr": 1e-2, "warmup_steps": 1, "validate_every": 2, "threads": 1, "loaders": 0,
+}  # fmt: skip
 
 
 def training(**changes: Any) -> dict[str, Any]:
-    """The content of the training job, top-level keys replaced."""
     return {**TRAINING, **changes}
 
 
@@ -34,7 +26,6 @@ def benchmark(*checkpoints: str, **changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> str:
-    """A YAML file below a folder; returns its path."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False))

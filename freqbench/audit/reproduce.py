@@ -174,12 +174,7 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 
 def reproduce(
-    out: str,
-    rows: str,
-    seed: int,
-    job: JobSpec | None,
-    console: Console,
-    first: Collection[Key] = (),
+    out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
     """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
     store, is_number = Store(out), rows.isdecimal() and len(rows) < LEAST_DIGITS

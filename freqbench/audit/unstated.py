@@ -133,11 +133,7 @@ class _Trial:
 
 
 def find(
-    entry: ModelEntry,
-    dataset: Dataset,
-    own: Witness,
-    modality: str = "",
-    log: Log = lambda line: None,
+    entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
 

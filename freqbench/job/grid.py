@@ -83,11 +83,7 @@ class Grid:
         for (of, model_id), words in self.clean.items():
             if of in names:
                 names[of].setdefault("clean", {})[model_id] = words
-        return {
-            "cells": cells,
-            "cases": {name: list(keys) for name, keys in self.case_keys.items()},
-            "names": names,
-        }
+        return {"cells": cells, "cases": {name: list(keys) for name, keys in self.case_keys.items()}, "names": names}
 
 
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:

@@ -38,8 +38,7 @@ def test_the_rank_is_the_largest_with_this_chance(level: float, alpha: float) ->
 @pytest.mark.parametrize("level", [0.3, 0.16, 0.01])
 def test_fewer_draws_than_needed_certify_nothing(level: float) -> None:
     least = int(certificates.least_draws(level, 0.001))
-    assert certificates.rank(least, level, 0.001) == 1
-    assert certificates.rank(least - 1, level, 0.001) == 0
+    assert (certificates.rank(least, level, 0.001), certificates.rank(least - 1, level, 0.001)) == (1, 0)
 
 
 @pytest.mark.parametrize("ratio", [6, 8, 9, 20, 39, 100])
@@ -84,8 +83,7 @@ def test_event_of_level_stays_below_half_under_gain_and_offset(ratio: float, sig
 
 @pytest.mark.parametrize(("radius", "sigma"), [(0.1, 0.1), (0.3, 0.1), (1.0, 0.5), (3.0, 1.0)])
 def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: float) -> None:
-    p = certificates.level("gain_offset", radius, sigma)
-    near = [radius * math.sqrt(i / 50) for i in range(51)]
+    p, near = certificates.level("gain_offset", radius, sigma), [radius * math.sqrt(i / 50) for i in range(51)]
     least = min(
         certificates._gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma)
         for norm in near
@@ -101,8 +99,7 @@ def record(**changes: Any) -> dict[str, Any]:
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
     same |= {"threat_model": "l2", "seed": None}
     models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
-    params = json.dumps({"kind": "voxels", "control": "none"})
-    scores = {"draws": json.dumps(draws)}
+    params, scores = json.dumps({"kind": "voxels", "control": "none"}), {"draws": json.dumps(draws)}
     return {**same, **models, **scores, "target_defence": defence, "params": params, **changes}
 
 
@@ -128,14 +125,11 @@ def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"attack": "pgd"},
-        {"draws": None},
-        {"status": "failed"},
-        {"source_model_id": "b"},
+        {"attack": "pgd"}, {"draws": None}, {"status": "failed"}, {"source_model_id": "b"},
         {"params": json.dumps({"kind": "bias_field", "control": "none"})},
         {"params": json.dumps({"kind": "voxels", "control": "random"})},
     ],
-)
+)  # fmt: skip
 def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[str, Any]) -> None:
     assert len(certificates.brackets(pd.DataFrame([*clean(0, parts=1), record(**changes), record()]))) == 2
 
@@ -143,8 +137,7 @@ def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[st
 def test_draws_of_one_seed_count_once() -> None:
     again = [*clean(0, params=json.dumps({"kind": "voxels", "control": "random"})), *clean(0)]
     again[-1]["seed"] = None
-    rows = certificates.brackets(pd.DataFrame([*clean(0, 1), *again, record()]))
-    assert set(rows["draws"]) == {500}
+    assert set(certificates.brackets(pd.DataFrame([*clean(0, 1), *again, record()]))["draws"]) == {500}
 
 
 def test_draws_of_another_case_or_model_certify_nothing() -> None:

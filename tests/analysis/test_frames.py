@@ -29,8 +29,7 @@ def rows() -> list[dict[str, Any]]:
 def stored_rows(tmp_path: Path) -> Store:
     """Commits these rows as a run does, and a failed one that is superseded."""
     made = rows()
-    failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
-    stored(failed, root=tmp_path)
+    stored(made[0] | {"status": "failed", "error": "no", "dsc": None}, root=tmp_path)
     return stored(*made, root=tmp_path, name="run1")
 
 
@@ -48,10 +47,8 @@ def test_texts_sort_as_texts_and_models_compare(stored_rows: Store) -> None:
 
 
 def test_the_best_row_of_a_key_counts_among_several_stores(stored_rows: Store) -> None:
-    better = rows()[0] | {"dsc": 0.1, "run_id": "run2"}
-    both = records_frame([stored_rows, stored(better)], ["dsc"])
-    assert len(both) == 16
-    assert both["dsc"].min() == pytest.approx(0.1)
+    both = records_frame([stored_rows, stored(rows()[0] | {"dsc": 0.1, "run_id": "run2"})], ["dsc"])
+    assert (len(both), both["dsc"].min()) == (16, pytest.approx(0.1))
 
 
 def test_rows_of_a_job_are_those_with_its_keys(stored_rows: Store) -> None:
@@ -62,8 +59,7 @@ def test_rows_of_a_job_are_those_with_its_keys(stored_rows: Store) -> None:
 
 
 def test_classes_of_several_stores_are_those_of_rows_that_count() -> None:
-    newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
-    stores = []
+    newer, older, stores = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old"), []
     for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
         stores.append(stored(record, classes=[[own | {"class_index": i, "class_name": "organ"} for i in range(2)]]))
@@ -73,10 +69,8 @@ def test_classes_of_several_stores_are_those_of_rows_that_count() -> None:
 
 
 def test_coded_and_plain_are_each_others_inverse() -> None:
-    frame = pd.DataFrame({"a": ["y", None, "x"], "b": [1.0, 2.0, 3.0]})
-    coded = categorical(frame)
-    assert list(coded["a"].cat.codes) == [1, -1, 0]
-    assert plain(coded)["a"].isna().tolist() == [False, True, False]
+    coded = categorical(pd.DataFrame({"a": ["y", None, "x"], "b": [1.0, 2.0, 3.0]}))
+    assert (list(coded["a"].cat.codes), plain(coded)["a"].isna().tolist()) == ([1, -1, 0], [False, True, False])
     assert plain(coded)["a"].tolist()[::2] == ["y", "x"]
 
 

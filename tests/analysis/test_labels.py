@@ -24,7 +24,6 @@ COLUMNS = ("variant", "precision", "compile", "budget_name", "budget")
 
 
 def labels_of(attack: str, *settings: dict[str, Any]) -> list[str]:
-    """Labels of rows of one attack; each setting may have COLUMNS beside its parameters."""
     rows = []
     for setting in settings:
         own = {name: setting[name] for name in COLUMNS if name in setting}
@@ -60,5 +59,4 @@ STEPS = {"variant": "paper", "steps": 10}
 )
 def test_label_says_what_differs_alone(attack: str, settings: list[dict[str, Any]], labels: list[str]) -> None:
     """A null row, a variant or a precision is always said, others where rows differ, in any order."""
-    assert labels_of(attack, *settings) == labels
-    assert labels_of(attack, *settings[::-1]) == labels[::-1]
+    assert (labels_of(attack, *settings), labels_of(attack, *settings[::-1])) == (labels, labels[::-1])

@@ -177,8 +177,7 @@ def test_p_is_scipys_t_test_on_means_of_patients() -> None:
     means = differences.reshape(30, 2).mean(axis=1)
     values = {"pgd": means, "gn": -means - 0.5}
     p = {name: stats.ttest_1samp(own, 0).pvalue for name, own in values.items()}
-    assert tests["p"].to_dict() == pytest.approx(p)
-    assert tests["p_holm"].min() == pytest.approx(2 * min(p.values()))
+    assert (tests["p"].to_dict(), tests["p_holm"].min()) == (pytest.approx(p), pytest.approx(2 * min(p.values())))
     for name, own in values.items():  # t however many patients
         assert tuple(tests.loc[name, ["low", "high"]]) == student(own)
     assert tests.loc["pgd", ["n", "clusters"]].tolist() == [60, 30]
@@ -196,8 +195,7 @@ def test_zeros_rounding_and_single_patients_join_no_family() -> None:
     tests = t_tests(pd.concat([rows(v, "123").assign(g=name) for name, v in values.items()]), ["g"], "v").set_index("g")
     expected = stats.ttest_1samp([1, 2, 3], 0).pvalue
     assert math.isnan(tests.loc["zero", "p_holm"])
-    assert tests.loc["rounding", "p_holm"] == 1
-    assert tests.loc["some", "p"] == pytest.approx(expected)
+    assert (tests.loc["rounding", "p_holm"], tests.loc["some", "p"]) == (1, pytest.approx(expected))
     assert tests.loc["some", "p_holm"] == pytest.approx(2 * expected)  # rounding has p = 1
     assert tests.loc["one", ["low", "high", "p", "p_holm", "detectable"]].isna().all()
     assert tests.loc["one", ["mean", "n", "clusters"]].tolist() == [1.0, 1, 1]
@@ -205,10 +203,8 @@ def test_zeros_rounding_and_single_patients_join_no_family() -> None:
 
 @pytest.mark.parametrize(("patients", "effect"), [(15, 0.7782), (199, 0.1996)])
 def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, effect: float) -> None:
-    """Power 0.8 at these sizes: G*Power needs 15 and 199 pairs for effects of 0.8 and 0.2. Cases of a patient count
-    once."""
-    values = stats.zscore(np.arange(patients), ddof=1) * 3
-    frame = rows(np.repeat(values, 2), np.repeat(range(patients), 2))
+    """G*Power needs 15 and 199 pairs for effects of 0.8 and 0.2 at a power of 0.8."""
+    frame = rows(np.repeat(stats.zscore(np.arange(patients), ddof=1) * 3, 2), np.repeat(range(patients), 2))
     detectable = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
     assert detectable == pytest.approx(effect, abs=2e-4)
     critical, shift = stats.t.ppf(0.975, patients - 1), detectable * math.sqrt(patients)
@@ -216,8 +212,7 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
 
 
 def test_spreads_between_cases_and_seeds_by_hand() -> None:
-    """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count, nor does an attack
-    without seeds spread between them."""
+    """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count."""
     frame = pd.DataFrame(
         {
             "attack": ["pgd"] * 5 + ["gn"] * 2,
@@ -243,8 +238,7 @@ def test_the_nested_interval_equals_one_by_hand() -> None:
     -1/2, 1/2 and of the second their negatives. So MS between networks is 3 (1/2 + ...) = 3/2 and of residuals 1/2:
     the variance of the mean is 7/12 + (3/2 - 1/2) / 6 = 3/4, with (3/4)^2 / ((7/12)^2 / 2 + (1/4)^2 / 1 + (1/12)^2 / 2)
     = 81/34 degrees of freedom."""
-    nested = nested_interval(BY_HAND)
-    reach = stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
+    nested, reach = nested_interval(BY_HAND), stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
     assert (nested.mean, nested.df, nested.networks, nested.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
     assert (nested.low, nested.high) == pytest.approx((2.5 - reach, 2.5 + reach))
     assert nested.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
@@ -272,8 +266,7 @@ def test_a_nested_interval_with_one_spread_is_a_known_t_test(values: Any, minus:
     ids=["patients", "networks", "one network"],
 )
 def test_nested_interval_covers(spread: tuple[float, float, float], networks: int, least: float, most: float) -> None:
-    """Effects of 12 patients, of networks and of both are normal; the share of 600 draws has a standard error of 0.9
-    points. The interval of one network is for that network alone."""
+    """The share of 600 draws has a standard error of 0.9 points; one network's interval is for it alone."""
     rng = np.random.default_rng(0)
     between, within, residual = spread
     tables = (
@@ -310,11 +303,9 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
 
 
 def test_orders_on_two_patient_sets_compare_by_kendalls_tau() -> None:
-    random = np.random.default_rng(3)
-    levels = np.array([0.0, 10.0, 20.0, 30.0, 40.0])
+    random, levels = np.random.default_rng(3), np.array([0.0, 10.0, 20.0, 30.0, 40.0])
     one, other = (levels[:, None] + random.normal(size=(5, patients)) for patients in (20, 10))
-    assert rank_correlation(one, other).tolist() == [1, 1, 1]
-    assert rank_correlation(one, other[::-1])[0] == -1
+    assert (rank_correlation(one, other).tolist(), rank_correlation(one, other[::-1])[0]) == ([1, 1, 1], -1)
     near = np.array([0.0, 20.0, 10.0, 30.0, 30.3])[:, None] + random.normal(size=(5, 10))
     tau, low, high = rank_correlation(one, near)
     assert tau == pytest.approx(stats.kendalltau(one.mean(1), near.mean(1)).statistic)

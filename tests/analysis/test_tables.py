@@ -15,7 +15,6 @@ MOVED = ["displacement_mean_mm", "displacement_max_mm", "jacobian_min"]
 
 
 def only(frame: pd.DataFrame, attack: str) -> Any:
-    """The one row of an attack."""
     (index,) = frame.index[frame["attack"] == attack]
     return frame.loc[index]
 
@@ -27,8 +26,7 @@ def test_scores_are_means_in_points_foreground_first() -> None:
         row(case=1, dsc=0.4, dsc_foreground=0.2, ssim=0.8, lpips_similarity=0.6, linf=8 / 255, hd95=20.0, **clean),
         row(case=2, dsc=0.3, dsc_foreground=math.nan, **clean),
     )
-    table = attack_table(summary(frame))
-    shown = only(table, PGD)
+    shown = only(attack_table(summary(frame)), PGD)
     names = ["dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "lpips", "linf_255", "hd95"]
     assert [shown[name] for name in names] == pytest.approx([30, 60, 15, 65, 85, 70, 6, 15])
     assert shown[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
@@ -47,8 +45,7 @@ def test_worst_case_never_joins_root_mean_square_and_plain_norm() -> None:
 def test_displacements_are_shown_where_attack_moved_anatomy() -> None:
     moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
     first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})
-    table = attack_table(summary(records(first, second)))
-    assert only(table, PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
+    assert only(attack_table(summary(records(first, second))), PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
     assert not {*MOVED} & {*attack_table(summary(records(row())))}
 
 
@@ -87,12 +84,9 @@ def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
 
 def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
     frame = records(
-        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
-        row("gn", dsc=0.8),
-        row("vafa", dsc=0.5),
-        row(budget=4 / 255, dsc=0.3),
-        row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
-    )
+        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9), row("gn", dsc=0.8), row("vafa", dsc=0.5),
+        row(budget=4 / 255, dsc=0.3), row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
+    )  # fmt: skip
     table = attack_table(summary(frame))
     ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert table["attack"].tolist() == ordered
@@ -101,8 +95,7 @@ def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
 
 
 def test_models_have_latest_names_and_equal_names_differ() -> None:
-    ids = {"source_model_id": "x", "target_model_id": "x"}
-    names = enumerate(("old", "new", "old"))
+    ids, names = {"source_model_id": "x", "target_model_id": "x"}, enumerate(("old", "new", "old"))
     frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
     assert set(current(frame)["source_model"]) == {"old"}
     twins = [{"source_model_id": key, "target_model_id": key} for key in ("aaaaaaaa", "bbbbbbbb")]

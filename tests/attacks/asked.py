@@ -51,12 +51,10 @@ def run(name: str, **parameters: Any) -> tuple[Asked, AttackResult]:
 
 
 def by_metrics(prediction: Tensor, label: Tensor, classes: tuple[int, ...] = (1, 2)) -> float:
-    """The mean Dice of one window, by freqbench.metrics."""
     return float(np.nanmean(dice(prediction, label, 3)[list(classes)]))
 
 
 def scores(images: Tensor, classes: tuple[int, ...] = (1, 2)) -> list[float]:
-    """The mean Dice of every window."""
     pairs = zip(predicted(images)[:, 0], task()[1][:, 0], strict=True)
     return [by_metrics(prediction, label, classes) for prediction, label in pairs]
 

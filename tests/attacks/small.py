@@ -13,8 +13,6 @@ ALL_FOUR = pytest.mark.parametrize("name", ["vafa", "vafa_2d", "sa2", "sa2_2d"])
 
 
 class Net(nn.Module):
-    """Three classes from a small smooth network."""
-
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng():

@@ -62,15 +62,13 @@ def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: t
     clean, u = images.double().numpy(), result.state.numpy().astype(complex)
     volume = clean + np.fft.ifftn(u * np.fft.fftn(clean, axes=axes), axes=axes).real
     assert np.abs(np.clip(volume, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
-    exact = torch.from_numpy(np.clip(volume, 0, 1))
-    assert attack.excess(images, exact, result.state) < 1e-8, "in float64"
+    assert attack.excess(images, torch.from_numpy(np.clip(volume, 0, 1)), result.state) < 1e-8, "in float64"
     assert 1e-8 < attack.excess(images, result.adversarial, result.state) < 1e-6
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_bias_field_for_weights_of_one_sign_is_at_corner_of_box(sign: int) -> None:
-    weights = 0.05 * sign * WEIGHTS.abs()
-    adversarial = attacked("bias_field", weights).adversarial
+    adversarial = attacked("bias_field", 0.05 * sign * WEIGHTS.abs()).adversarial
     assert torch.allclose(adversarial, IMAGES * math.exp(sign * 0.2), rtol=0, atol=1e-12)
 
 
@@ -112,17 +110,14 @@ def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> Non
 def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     null, best = attacked(name, control="random"), attacked(name)
     assert (null.num_forwards, null.num_backwards) == (0, 0)
-    size = null.state.abs()
-    attack = make(name, **NAMES[name])
-    budget = float(getattr(attack, attack.budget_name))
-    assert float((size > 0.99 * budget).double().mean()) > 0.7
+    size, attack = null.state.abs(), make(name, **NAMES[name])
+    assert float((size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean()) > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
 
 @every_name
 def test_points_and_volumes_outside_the_set_are_an_excess(name: str) -> None:
-    attack = make(name, **NAMES[name], steps=1)
-    result = attacked(name)
+    attack, result = make(name, **NAMES[name], steps=1), attacked(name)
     assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-9
     moved = result.adversarial.clone()
     moved[0, 0, 2, 2, 2] += 0.01
@@ -158,7 +153,6 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     model, labels = SmallNet().double(), (IMAGES > 0.5).long()
     settings = {**NAMES[name], "keep": "last", "step_rule": "halving", "loss": "dice"}  # steps of equal size
     attack = make(name, **settings, steps=1)
-    result = attack(model, IMAGES, labels)
-    again = attack(model, IMAGES, labels, start=result.state)
+    again = attack(model, IMAGES, labels, start=attack(model, IMAGES, labels).state)
     third = make(name, **settings, steps=2)(model, IMAGES, labels)
     assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)

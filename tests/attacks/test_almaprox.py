@@ -28,8 +28,7 @@ class ThreeClasses(nn.Module):
 
 def around_a_half(reach: float, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Volumes within `reach` of 0.5, their labels by `Threshold`, and what flips each voxel, in order `[B, N]`."""
-    generator = torch.Generator().manual_seed(6)
-    images = 0.5 + reach * (2 * torch.rand(batch, 1, 8, 6, 4, generator=generator) - 1)
+    images = 0.5 + reach * (2 * torch.rand(batch, 1, 8, 6, 4, generator=torch.Generator().manual_seed(6)) - 1)
     return images, (images > 0.5).long(), (images - 0.5).abs().flatten(1).sort(dim=1).values
 
 
@@ -73,8 +72,7 @@ def test_only_the_organs_are_constraints(organ: int) -> None:
     images, labels, _ = around_a_half(0.05)
     images = torch.where(labels == 1, 0.5 + (images - 0.5) / 4, images)  # class 1 is flipped by a quarter
     least = float((images - 0.5).abs()[labels == organ].max())
-    attack = make("almaprox", share=1.0, organs=(organ,), steps=120)
-    adversarial = attack(Threshold(), images, labels).adversarial
+    adversarial = make("almaprox", share=1.0, organs=(organ,), steps=120)(Threshold(), images, labels).adversarial
     assert torch.equal(adversarial[labels != organ], images[labels != organ])
     assert least - 1e-6 <= float(size(images, adversarial)) <= least + 2 * STEP
 

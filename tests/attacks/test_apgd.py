@@ -29,8 +29,7 @@ def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]]
     model = Tent(top)
     images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
-    attack = make("apgd", **(by_hand | changes))
-    result = attack(model, images, torch.zeros_like(images, dtype=torch.long))
+    result = make("apgd", **(by_hand | changes))(model, images, torch.zeros_like(images, dtype=torch.long))
     return [asked.flatten().tolist() for asked in model.asked], result.adversarial.flatten().tolist()
 
 
@@ -95,7 +94,6 @@ FALL = [100.0 - i for i in range(23)]
 
 
 def up_and_down(start: float, rises: int, steps: int) -> list[float]:
-    """L rises so many times, then falls."""
     return [start + i for i in range(rises + 1)] + [start + rises - 0.1 * i for i in range(1, steps - rises + 1)]
 
 

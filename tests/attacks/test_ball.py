@@ -52,8 +52,7 @@ def norm(state: Tensor | None) -> float:
 def test_parameters_stay_in_ball_and_null_rows_on_its_boundary(kind: str, control: str) -> None:
     image, label = volume()
     radius = 2.5 if kind == "voxel_shift" else 0.2
-    attack = make("ball", kind=kind, radius=radius, steps=4, control=control)
-    result = attack(Edges().eval(), image, label)
+    result = make("ball", kind=kind, radius=radius, steps=4, control=control)(Edges().eval(), image, label)
     assert result.state is not None
     assert 0 < norm(result.state) <= radius * (1 + 1e-5)
     if kind == "voxel_shift":
@@ -78,14 +77,12 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
     image, model = torch.full((1, 1, *SHAPE), 0.5), Linear()
     attack = make("ball", kind="voxels", radius=0.5, steps=20, loss="ce", random_start=False)
     result = attack(model, image, torch.zeros_like(image, dtype=torch.long))
-    best = model.weight.detach() * 0.5 / model.weight.norm()
-    assert torch.allclose(result.adversarial - image, best, atol=2e-3)
+    assert torch.allclose(result.adversarial - image, model.weight.detach() * 0.5 / model.weight.norm(), atol=2e-3)
 
 
 def test_volumes_are_clamped_unless_the_network_clamps() -> None:
     image, label = volume()
-    image = image + (1 - image.max())
-    attack = make("ball", kind="gain_offset", radius=1.0, control="random")
+    image, attack = image + (1 - image.max()), make("ball", kind="gain_offset", radius=1.0, control="random")
     smoothed = SegmentationModel(Edges(), SHAPE, defence=Smoothing(kind="gain_offset", sigma=0.1, eot=1)).eval()
     outside = [
         float(attack(model, image, label, generator=torch.Generator().manual_seed(seed)).adversarial.max()) > 1
@@ -97,7 +94,6 @@ def test_volumes_are_clamped_unless_the_network_clamps() -> None:
 
 
 def smoothed(kind: str, samples: int = 1) -> tuple[Smoothing, SegmentationModel]:
-    """A defence, and the network behind it."""
     defence = Smoothing(kind=kind, sigma=SIGMA[kind], samples=samples, eot=4)  # type: ignore[arg-type]
     return defence, SegmentationModel(Edges(), SHAPE, defence=defence).eval()
 
@@ -126,10 +122,7 @@ def members(kind: str, reach: float, model: SegmentationModel, random: int, opti
 
 
 def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samples: tuple[int, int]) -> list[float]:
-    """Certified bound at a radius minus what members of a ball leave at most, of the DSC; both radii are in sigmas.
-
-    `many` are the numbers of random and optimised members, `samples` the draws of clean and attacked volumes.
-    """
+    """DSC: bound at a radius minus what members of a ball of `reach` leave, in sigmas; counts `many`, `samples`."""
     image, label = volume()
     sigma, alpha = SIGMA[kind], 1e-6
     defence, model = smoothed(kind)
@@ -176,8 +169,7 @@ class Graded(nn.Module):
         flat = torch.full(SHAPE, 0.5)
         changes = {"dct_bands": 0.1 * slow, "fourier_shift": 0.3 * wave, "voxel_shift": 0.3 * wave}
         self.image = (flat + changes.get(kind, 0))[None, None]
-        layout = CHANGES[kind].layout((1, *SHAPE))
-        self.direction = torch.zeros(1, *layout)
+        self.direction = torch.zeros(1, *CHANGES[kind].layout((1, *SHAPE)))
         if kind.endswith("_shift"):
             self.direction[0, 0] = 1
         else:

@@ -36,8 +36,7 @@ def test_bases_recovers_weights_that_hurt_linear_network_most(best: tuple[float,
     result = search(Linear(mixed(*best)))
     assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
     assert float(result.state.sum()) == pytest.approx(1)
-    moved = (result.adversarial - 0.5).sign()
-    assert float((moved == mixed(*best)).double().mean()) > 0.98
+    assert float(((result.adversarial - 0.5).sign() == mixed(*best)).double().mean()) > 0.98
 
 
 def test_null_row_has_equal_weights_which_hurt_less() -> None:

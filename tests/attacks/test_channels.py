@@ -46,9 +46,7 @@ def test_deformation_refuses_to_leave_channels_in_place() -> None:
     images, labels = volumes(channels=2)
     with pytest.raises(ParameterError, match=r"deformation: channels: expected all 2, got \[1\]: the label moves"):
         example("deformation", channels=(1,))(SmallNet(2), images, labels)
-    every, named = (
-        example("deformation", **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (0, 1)})
-    )
+    every, named = (example("deformation", **keys)(SmallNet(2), images, labels) for keys in ({}, {"channels": (0, 1)}))
     assert torch.equal(every.adversarial, named.adversarial)
 
 

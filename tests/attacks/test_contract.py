@@ -57,11 +57,7 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
 
 
 def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
-    """Loss, organs, rules, restarts and the best volumes are at work in `perturb` of two bases.
-
-    Ensembles have members that do; Square takes the same and follows none, BASES those of other networks; a smallest
-    norm has an objective of its own.
-    """
+    """Ensembles have members that do, BASES follow other networks, and a smallest norm has an objective of its own."""
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
     assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", "fmn", "ddn", *ENSEMBLES}
     assert {ATTACKS[name].perturb for name in GRADIENT} == {GradientAttack.perturb, SearchedAttack.perturb}
@@ -71,11 +67,9 @@ def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
 def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
-    labels = (images > 0.5).long()
-    eps = SETTINGS[name]["eps"]
+    labels, eps = (images > 0.5).long(), SETTINGS[name]["eps"]
     adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
-    flipped = (adversarial > 0.5).long() != labels
-    reach = (images - 0.5).abs()
+    flipped, reach = (adversarial > 0.5).long() != labels, (images - 0.5).abs()
     decided = (reach - eps).abs() > 1e-6
     assert torch.equal(flipped[decided], (reach < eps)[decided])
 
@@ -137,8 +131,7 @@ def test_a_call_without_a_generator_has_seed_zero() -> None:
 def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None:
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
-    model = SmallNet().eval()
-    begin = images
+    model, begin = SmallNet().eval(), images
     if name in FREQUENCY:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     before = dice_ce(model(begin), labels)
@@ -227,15 +220,9 @@ def test_parameter_of_base_assigned_without_type_is_constant() -> None:
 
 
 MIXTURES = [
-    [0.0, 0.0],
-    [0.0, -0.0, 1e-30],
-    [-2.0, 0.0],
-    [math.nan, 0.0],
-    [math.nan, -3.0],
-    [math.inf, 0.0],
-    [-math.inf, 1.0],
-    [math.nan, math.inf],
-]
+    [0.0, 0.0], [0.0, -0.0, 1e-30], [-2.0, 0.0], [math.nan, 0.0], [math.nan, -3.0], [math.inf, 0.0],
+    [-math.inf, 1.0], [math.nan, math.inf],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.complex64], ids=str)

@@ -48,8 +48,7 @@ def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
 def test_corruption_keeps_shape_and_range(kind: str) -> None:
     """A sample alone in double precision is, to rounding, what it is in a batch; another seed differs iff it draws."""
     images = scan(2, channels=3)
-    batch = corrupted(kind, 5, images, 5, 6)
-    alone = corrupted(kind, 5, images[1:].double(), 6)
+    batch, alone = corrupted(kind, 5, images, 5, 6), corrupted(kind, 5, images[1:].double(), 6)
     assert (batch.shape, batch.dtype, alone.dtype) == (images.shape, torch.float32, torch.float64)
     assert torch.allclose(batch[1:].double(), alone, atol=1e-4)
     assert 0 <= float(batch.min()) < float(batch.max()) <= 1
@@ -59,8 +58,7 @@ def test_corruption_keeps_shape_and_range(kind: str) -> None:
 
 @every_kind
 def test_air_stays_air_unless_something_is_added(kind: str) -> None:
-    air = corrupted(kind, 5, torch.zeros(1, 1, 12, 12, 6), 1)
-    assert bool(air.any()) == (kind in ON_AIR)
+    assert bool(corrupted(kind, 5, torch.zeros(1, 1, 12, 12, 6), 1).any()) == (kind in ON_AIR)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].draws])

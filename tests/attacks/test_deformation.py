@@ -27,13 +27,11 @@ def deformation(**parameters: Any) -> Deformation:
 
 
 def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> Tensor:
-    """The state that moves all voxels alike."""
     centre = attack.space(IMAGES).centre
     return centre + torch.tensor(millimetres, dtype=centre.dtype).reshape(1, 3, 1, 1, 1) / attack.max_mm
 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
-    """Volumes and labels that a state makes."""
     monkeypatch.setattr("freqbench.attacks.core.searched.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 
@@ -68,9 +66,7 @@ def test_random_field_moves_volumes_and_labels_as_scipy_does() -> None:
     from scipy.ndimage import map_coordinates
 
     result = attacked(deformation(control="random"))
-    matrices = [
-        cubic_spline_matrix(count, size).numpy() for count, size in zip(result.state.shape[2:], SHAPE, strict=True)
-    ]
+    matrices = [cubic_spline_matrix(n, size).numpy() for n, size in zip(result.state.shape[2:], SHAPE, strict=True)]
     field = 2.0 * np.einsum("cijk,hi,wj,dk->chwd", result.state[0].numpy(), *matrices)
     places = np.indices(SHAPE) + field / np.array(SPACING).reshape(3, 1, 1, 1)
     expected = map_coordinates(IMAGES[0, 0].numpy(), places, order=1, mode="nearest")
@@ -87,15 +83,11 @@ def attacked(attack: Deformation, model: nn.Module | None = None, **options: Any
 
 
 def test_displacement_of_a_stretch_has_its_determinant() -> None:
-    """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product.
-
-    The first control point is a knot's distance before the volume, and voxels are read at their middles.
-    """
+    """Control points on a ramp make a linear field, r -> r + a r on each axis, whose determinant is the product."""
     attack = deformation(max_mm=30.0)
     values = attack.field(IMAGES).values
     rates = (0.1, -0.2, 0.3)
-    state = torch.zeros_like(attack.space(IMAGES).centre)
-    moved = []
+    state, moved = torch.zeros_like(attack.space(IMAGES).centre), []
     for axis, (rate, matrix, size, step) in enumerate(zip(rates, values, SHAPE, SPACING, strict=True)):
         pieces = matrix.shape[1] - 3
         knot = size * step / pieces
@@ -143,16 +135,14 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     attack = deformation(max_mm=2.0, control=control, steps=10, keep="last")
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
-    still = attack.field(IMAGES).still
-    moved = (places - still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
+    moved = (places - attack.field(IMAGES).still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
     assert 0.5 < float(moved.norm(dim=0).max()) <= 2.0
     assert attack.least_jacobian(IMAGES, result.state) >= 0.5
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     attack, model = deformation(loss="ce"), Linear(WEIGHTS)
-    labels = torch.zeros_like(LABELS)
-    task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3))
+    task = Task("deformation", model, IMAGES, torch.zeros_like(LABELS), targeted=False, generator=generators(3))
     task.aim("ce", None, None)
     space = attack.space(IMAGES)
     point = space.project(space.centre + 0.4 * torch.randn(space.centre.shape, generator=generators(5)[0]).double())
@@ -165,8 +155,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     """To first order in the bound the gain of <w, a> on a ramp is the sum over points of its gradient's length."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
-    ramp = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None]
-    weights = WEIGHTS.clone()
+    ramp, weights = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None], WEIGHTS.clone()
     weights[..., [0, -1]] = weights[..., [0, -1], :] = weights[..., [0, -1], :, :] = 0
     attack = deformation(max_mm=0.5, loss="ce", steps=30, min_jacobian=0.01)
     result = attack(Linear(weights), ramp, torch.zeros_like(LABELS), generator=generators(1))
@@ -182,8 +171,7 @@ def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
     image, label = ball()
     attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
     result = attack(Threshold(8), image, label, generator=generators(2))
-    weights = 1 + sum(attack.field(image).invariants(result.state))
-    moved = float((result.labels[:, 0] * weights).sum())
+    moved = float((result.labels[:, 0] * (1 + sum(attack.field(image).invariants(result.state)))).sum())
     assert not torch.equal(result.labels, label)
     assert moved == pytest.approx(float(label.sum()), rel=0.05)
 
@@ -223,9 +211,7 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
     attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))
-    first = attacked(attack, start=state)
-    model = SmallNet().double()
-    moved = attack.space(IMAGES).render(state)
+    first, model, moved = attacked(attack, start=state), SmallNet().double(), attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)
     assert float(first.losses[0]) == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)
@@ -240,8 +226,7 @@ def test_a_field_outside_the_set_is_an_excess() -> None:
     assert attack.excess(IMAGES, attack.space(IMAGES).render(far), far) == pytest.approx(0.5)
     folded = torch.zeros_like(far)
     folded[0, 0, ::2] = 20
-    folding = deformation(max_mm=0.4)
-    least = folding.least_jacobian(IMAGES, folded / 20)
+    least = deformation(max_mm=0.4).least_jacobian(IMAGES, folded / 20)
     tight = deformation(max_mm=0.4, min_jacobian=min(0.99, least + 0.1))
     made = tight.space(IMAGES).render(folded / 20)
     assert tight.excess(IMAGES, made, folded / 20) == pytest.approx(tight.min_jacobian - least)

@@ -88,8 +88,7 @@ def test_later_members_skip_fallen_windows() -> None:
             continue
         model, result = run("autoattack", **SMALL, threshold=threshold)
         sizes = [len(asked) for asked in model.volumes]
-        assert list(result.forwards) == left_over(threshold)
-        assert sizes == sorted(sizes, reverse=True)
+        assert (list(result.forwards), sizes) == (left_over(threshold), sorted(sizes, reverse=True))
         assert sum(sizes) == sum(result.forwards)
         seen |= set(result.forwards)
     assert seen == {8, 16, 38}, "not every member was the last somewhere"
@@ -99,8 +98,7 @@ def test_a_fallen_window_keeps_its_volume() -> None:
     _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
     model, result = run("autoattack", **SMALL, threshold=1.0)
     assert torch.equal(first.adversarial, result.adversarial)
-    assert len(model.volumes) == 8
-    assert (result.forwards, result.backwards) == ((8, 8, 8), (6, 6, 6))
+    assert (len(model.volumes), result.forwards, result.backwards) == (8, (8, 8, 8), (6, 6, 6))
     assert result.losses.isfinite().tolist() == [[True] * 3] * 6 + [[False] * 3] * 6
 
 
@@ -183,8 +181,7 @@ def test_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
     lambdas = [0, 1 / 6, 2 / 6, 0, 1 / 6, 2 / 6, 0, 1 / 8, 2 / 8, 3 / 8]
     for loss, share, logits in zip(result.losses, lambdas, looked, strict=True):
         ce = nn.functional.cross_entropy(logits, labels[:, 0], reduction="none")
-        right = logits.argmax(1) == labels[:, 0]
-        expected = torch.where(right, (1 - share) * ce, share * ce).flatten(1).mean(1)
+        expected = torch.where(logits.argmax(1) == labels[:, 0], (1 - share) * ce, share * ce).flatten(1).mean(1)
         assert torch.allclose(loss, expected, atol=1e-6)
 
 

@@ -60,8 +60,7 @@ def test_the_null_row_opens_the_highest_draws_above_a_half() -> None:
 
 def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
     """A wave in the middle of one band, labels by `Threshold`, and a reference that has no wave but other noise."""
-    generator = torch.Generator().manual_seed(1)
-    frequency = (band + 0.5) * SIDE / 2 / BANDS
+    generator, frequency = torch.Generator().manual_seed(1), (band + 0.5) * SIDE / 2 / BANDS
     phase = 2 * np.pi * frequency * (torch.arange(SIDE) + 0.5) / SIDE
     noise, other = (0.01 * torch.rand(1, 1, SIDE, 8, 8, generator=generator) for _ in range(2))
     images = 0.49 + 0.2 * torch.cos(phase).reshape(1, 1, -1, 1, 1) + noise
@@ -87,8 +86,7 @@ def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     """At the first step, with bands 2 and 6 open by the draws given."""
     images, labels = volumes()
     images, model = 0.45 + 0.1 * images.double(), SmallNet().double().eval()
-    reference = 0.45 + 0.1 * reference_of(images)
-    draws = torch.full((2, 1, BANDS), 0.2)
+    reference, draws = 0.45 + 0.1 * reference_of(images), torch.full((2, 1, BANDS), 0.2)
     draws[:, :, [2, 6]] = 0.9
     attack = make("faa", bands=BANDS, portion=0.5, steps=1, reconstruction_weight=0.7)
     result = attack(model, images, labels, start=draws, reference=reference)
@@ -155,8 +153,7 @@ def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int,
     h, w, d = shape
     for i, j, k in itertools.product(range(h), range(w), range(d // 2 + 1)):
         steps = ((min(i, h - i), h), (min(j, w - j), w), (k, d))
-        expected = min(max(2 * step * count // side for step, side in steps), count - 1)
-        assert numbers[i, j, k] == expected
+        assert numbers[i, j, k] == min(max(2 * step * count // side for step, side in steps), count - 1)
 
 
 def test_frequencies_that_a_volume_lacks_stay_zero() -> None:

@@ -33,8 +33,7 @@ def test_a_state_outside_its_bounds_raises(name: str, bad: float, monkeypatch: p
 @pytest.mark.parametrize(("name", "budget"), [("vafa", {"q_max": 61.9}), ("sa2", {"rho": 0.7})])
 def test_state_at_a_bound_that_float32_rounds_up_is_accepted(name: str, budget: dict[str, float]) -> None:
     """61.9 is 61.9000015 in float32, and 1 + 0.7 is 1.70000005."""
-    state = run(name, **budget).state
-    assert float(state.max()) > attack(name, **budget).bounds[1]
+    assert float(run(name, **budget).state.max()) > attack(name, **budget).bounds[1]
 
 
 @pytest.mark.parametrize("name", ["vafa", "vafa_2d"])
@@ -53,8 +52,7 @@ def test_null_rows_of_sa2(name: str, block: Block) -> None:
     """`random` is the very start of the attack; `uniform` damps what deviates from a block's mean."""
     images, _ = volumes()
     uniform, random, optimised = (run(name, control=c) for c in ("uniform", "random", "none"))
-    one = run(name, steps=1)
-    assert torch.equal(one.adversarial, random.adversarial)
+    assert torch.equal(run(name, steps=1).adversarial, random.adversarial)
     assert not torch.equal(optimised.adversarial, random.adversarial)
     blocks = split(images, block)
     means = blocks.mean(dim=(3, 4, 5), keepdim=True)
@@ -151,7 +149,6 @@ def spectrum(name: str, x: Tensor) -> Tensor:
 
 
 def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
-    """Mask of a band in a block of 4."""
     mask = band_mask(band, (4, 4, 1))[..., 0] if name.endswith("_2d") else band_mask(band, (4, 4, 4))
     mask[(0,) * mask.ndim] &= with_dc
     return mask
@@ -189,8 +186,7 @@ def test_cosine_multiplies_the_task_loss_towards_a_target() -> None:
     logits = model(result.adversarial)
     one_hot = nn.functional.one_hot(labels[:, 0], 3).permute(0, 4, 1, 2, 3).double()
     cosine = nn.functional.cosine_similarity(torch.softmax(logits, dim=1), one_hot, dim=1).flatten(1).mean(dim=1)
-    expected = -1.5 * 0.2 * dice_ce(logits, labels) * (1 - cosine)
-    assert torch.allclose(result.losses[0], expected, rtol=1e-9)
+    assert torch.allclose(result.losses[0], -1.5 * 0.2 * dice_ce(logits, labels) * (1 - cosine), rtol=1e-9)
 
 
 def test_vafa_paper_ascends_from_one_by_one_per_step() -> None:

@@ -27,14 +27,11 @@ from freqbench.ops.losses import LOSSES
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **{loss: {"loss": loss} for loss in LOSSES if loss not in ("dlr-targeted", "dicece")},
-    "organs": {"organs": (1,)},
-    "least-likely": {"target": "least-likely"},
-    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"},
-    "best": {"keep": "best"},
-    "best, masked": {"keep": "best", "loss": "mask-ce"},
-    "restarts": {"restarts": 3},
+    "organs": {"organs": (1,)}, "least-likely": {"target": "least-likely"},
+    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"}, "best": {"keep": "best"},
+    "best, masked": {"keep": "best", "loss": "mask-ce"}, "restarts": {"restarts": 3},
     "restarts of the best": {"restarts": 2, "keep": "best"},
-}
+}  # fmt: skip
 # Each setting on one attack by voxels, and on each attack settings in turn.
 CASES = [
     (name, setting)
@@ -45,14 +42,10 @@ CASES = [
 ]
 # Attacks with an objective of their own, in the variants that differ; all others raise what `Task` raises.
 OBJECTIVES: list[tuple[str, dict[str, Any]]] = [
-    ("pgd", {}),
-    ("square", {}),
-    ("faa", {}),
-    ("vafa", {}),
-    ("sa2", {"variant": "released-cosine"}),
+    ("pgd", {}), ("square", {}), ("faa", {}), ("vafa", {}), ("sa2", {"variant": "released-cosine"}),
     ("dynamic_scaling", {}),
     *((name, {"variant": v}) for name in ("segpgd", "cospgd") for v in ("paper", "released", "released-bmvc")),
-]
+]  # fmt: skip
 every_objective = pytest.mark.parametrize(("name", "form"), OBJECTIVES, ids=str)
 
 
@@ -67,8 +60,7 @@ class Wave(nn.Module):
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = plain(name, **SETTINGS[setting])
     (images, labels), model, calls = volumes(2), SmallNet().double(), []
-    images = images.double()
-    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    images, hook = images.double(), model.register_forward_hook(lambda *_: calls.append(1))
     batch = attack(model, images, labels, generator=generators(1, 2))
     assert (len(calls), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
     assert (batch.num_forwards, len(batch.losses)) == attack.passes
@@ -127,10 +119,7 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     ],
 )
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
-    """Steps overshoot; the cross-entropy of every iterate, the last included, decides alone.
-
-    The first pass of every step is the iterate's; those that SSA adds look at volumes outside the ball.
-    """
+    """Steps overshoot; the cross-entropy of every iterate, the first pass of a step, decides: SSA adds others."""
     images, labels = volumes()
     model, seen = Wave(), []
     model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
@@ -140,9 +129,7 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
     best = attack(model, images, labels).adversarial
     assert len(seen) == 6 * passes + 1
     iterates = seen[::passes]
-    losses = torch.stack(
-        [F.cross_entropy(output, labels[:, 0], reduction="none").flatten(1).mean(1) for _, output in iterates]
-    )
+    losses = torch.stack([F.cross_entropy(y, labels[:, 0], reduction="none").flatten(1).mean(1) for _, y in iterates])
     assert bool((losses.argmax(0) < 6).any()), "the last is the best everywhere: nothing is tested"
     for i, k in enumerate(losses.argmax(0).tolist()):
         assert torch.equal(best[i], iterates[k][0][i])
@@ -170,8 +157,7 @@ def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: d
     attack = plain(name, restarts=4, loss="ce", **changes)
     result = attack(model, images, labels, generator=generators(1, 2))
     assert len(looks) == attack.passes[0]
-    ends = looks[len(looks) // 4 - 1 :: len(looks) // 4]
-    classes = list(changes.get("organs", (1, 2)))
+    ends, classes = looks[len(looks) // 4 - 1 :: len(looks) // 4], list(changes.get("organs", (1, 2)))
     for i in range(2):
         dices = [np.nanmean(dice(logits[i].argmax(0), labels[i, 0], 3)[classes]) for _, logits in ends]
         # To rounding: vafa_opt renders in the end what its table makes.

@@ -47,8 +47,7 @@ def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
     attack = example(name)
 
     def attacked(sign: float) -> Tensor:
-        model = Elsewhere(voxels, sign).eval()
-        cases = list(zip(images.flip(3), labels, strict=True))
+        model, cases = Elsewhere(voxels, sign).eval(), list(zip(images.flip(3), labels, strict=True))
         needs = attack.supplied(
             reference=images.square,
             learned=partial(attack.learn, model, cases, tuple(images.shape[2:]), torch.Generator().manual_seed(3)),
@@ -62,8 +61,7 @@ def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
 @pytest.mark.parametrize("name", MOVING)
 def test_attacks_that_move_volumes_take_labels_with_gaps(name: str) -> None:
     images, labels, _ = labelled()
-    result = example(name)(SmallNet(), images, labels, generator=generators(1, 2))
-    assert not torch.equal(result.adversarial, images)
+    assert not torch.equal(example(name)(SmallNet(), images, labels, generator=generators(1, 2)).adversarial, images)
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "dlr-targeted"])
@@ -109,8 +107,7 @@ def test_no_gradient_comes_from_voxels_without_a_label(settings: dict[str, Any])
             return torch.cat([-x, (x - 0.5).square(), x], dim=1)
 
     images, labels, voxels = labelled()
-    made = make("bim", eps=0.1, steps=3, **settings)(Voxelwise(), images, labels).adversarial
-    changed = made != images
+    changed = make("bim", eps=0.1, steps=3, **settings)(Voxelwise(), images, labels).adversarial != images
     assert not changed[voxels.expand_as(changed)].any()
     assert changed.any()
 

@@ -19,7 +19,6 @@ ALL = pytest.mark.parametrize(
 
 
 def sizes(change: Tensor, given: dict[str, Any]) -> Tensor:
-    """Sizes as rows state them."""
     if given.get("norm") == "linf":
         return change.abs().flatten(1).amax(1)
     return change.square().flatten(1).mean(1).sqrt()
@@ -39,11 +38,9 @@ def attacked(name: str, model: Any = None, **given: Any) -> AttackResult:
 def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: dict[str, Any]) -> None:
     """From 0.5 to w . (x - 0.5) = b it is b / |w|_1 in L-infinity, and b / |w|_2 in L2."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    images = torch.full_like(weights, 0.5)
-    network = Linear(weights, 0.5)
+    images, network = torch.full_like(weights, 0.5), Linear(weights, 0.5)
     dual = weights.abs().sum() if given.get("norm") == "linf" else weights.norm() * weights.numel() ** 0.5
-    loss = {"loss": "margin"} if name == "fmn" else {}
-    attack = make(name, steps=120, step_size=0.05, **given, **loss)
+    attack = make(name, steps=120, step_size=0.05, **given, **{"loss": "margin"} if name == "fmn" else {})
     result = attack(network, images, torch.ones_like(images).long())
     assert 0.5 / float(dual) <= float(result.state) + 1e-12
     assert float(result.state) == pytest.approx(0.5 / float(dual), rel=0.01)
@@ -55,16 +52,13 @@ def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: d
 def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[str, Any], dice: float | None) -> None:
     """Everything that the network was asked is looked through again; a clean Dice of 1 falls at a half."""
     images, labels = task()
-    asked = list[Tensor]()
-    model = Net().double()
+    asked, model = list[Tensor](), Net().double()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     result = attacked(name, model, dice=dice, **given)
     assert len(asked) == result.num_forwards == result.num_backwards == 16
     threshold = 0.5 if dice is None else dice
     for i in range(3):
-        fallen = [
-            x[i] for x in asked if by_metrics(Net()(x[i : i + 1].float()).argmax(1)[0], labels[i, 0]) <= threshold
-        ]
+        fallen = [x[i] for x in asked if by_metrics(Net()(x[i][None].float()).argmax(1)[0], labels[i, 0]) <= threshold]
         of_all = torch.stack([sizes((x - images[i])[None], given)[0] for x in fallen])
         assert float(result.state[i]) == pytest.approx(float(of_all.min()), rel=1e-9)
         assert torch.equal(result.adversarial[i], fallen[int(of_all.argmin())])
@@ -74,8 +68,7 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
 def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[str, Any]) -> None:
     """The least of PGD's budgets that halves a sample's Dice; the next smaller one does not."""
     images, labels = task()
-    norm = given.get("norm", "l2")
-    smallest = attacked(name, **given, steps=100, step_size=0.05).state
+    norm, smallest = given.get("norm", "l2"), attacked(name, **given, steps=100, step_size=0.05).state
     least = torch.full_like(smallest, torch.inf)
     for eps in (0.3, 0.25, 0.2, 0.15):
         pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)
@@ -93,8 +86,7 @@ def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: 
     assert bool(result.state.isinf().all())
     model = Net().double()
     assert bool((mean_dice(model(result.adversarial), labels, None) <= mean_dice(model(images), labels, None)).all())
-    stuck = attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given)
-    assert bool(stuck.adversarial.isfinite().all())
+    assert bool(attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given).adversarial.isfinite().all())
 
 
 def test_minimal_changes_refuse_wrong_parameters() -> None:

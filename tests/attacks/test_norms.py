@@ -24,7 +24,6 @@ def l2(name: str, **changes: Any) -> Any:
 
 
 def sizes(change: Tensor) -> Tensor:
-    """Root mean square of each sample."""
     return change.double().square().flatten(1).mean(1).sqrt()
 
 
@@ -45,8 +44,7 @@ def test_l2_attacks_keep_the_contract_and_reach_their_radius(name: str) -> None:
 def test_pgd_steps_along_gradient_of_root_mean_square_of_one() -> None:
     """Far inside ball and box one step is all there is; the gradient is that of the loss, taken here."""
     images, labels = volumes()
-    images = (0.3 + 0.4 * images.double()).requires_grad_()
-    model = SmallNet().double().eval()
+    images, model = (0.3 + 0.4 * images.double()).requires_grad_(), SmallNet().double().eval()
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(images), labels[:, 0]), images)
     size = gradient.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
     attack = make("pgd", norm="l2", eps=0.1, steps=1, step_size=0.02, random_start=False, loss="ce")
@@ -58,9 +56,7 @@ def test_starts_are_normal_noise_of_the_radius() -> None:
     """Kurtosis of normals is 3; Auto-PGD's draw is the same in both variants, and is not stretched."""
     images = torch.full((1, 1, 16, 16, 16), 0.5)
     for name, more in (("pgd", {}), ("apgd", {}), ("apgd", {"variant": "paper"})):
-        attack = make(name, norm="l2", eps=EPS, steps=1, **more)
-        asked = list[Tensor]()
-        model = SmallNet()
+        attack, asked, model = make(name, norm="l2", eps=EPS, steps=1, **more), list[Tensor](), SmallNet()
         model.register_forward_hook(lambda _, inputs, __, asked=asked: asked.append(inputs[0].detach()))
         attack(model, images, torch.zeros_like(images).long(), generator=generators(1))
         change = (asked[0] - images).double().flatten()
@@ -95,9 +91,7 @@ def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> 
 
 def test_square_redistributes_its_change_between_two_cubes() -> None:
     """Every query has the whole radius, and leaves what lies outside two cubes in proportion."""
-    images = torch.full((1, 1, 10, 10, 10), 0.5)
-    asked = list[Tensor]()
-    model = SmallNet()
+    images, asked, model = torch.full((1, 1, 10, 10, 10), 0.5), list[Tensor](), SmallNet()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     labels = torch.randint(0, 3, images.shape, generator=torch.Generator().manual_seed(1))
     make("square", norm="l2", eps=EPS, queries=60, p_init=0.3)(model, images, labels, generator=generators(2))
@@ -112,8 +106,7 @@ def test_square_redistributes_its_change_between_two_cubes() -> None:
     ratio = (changes[1] / best)[~changed | (changes[1] != 0)]
     common = ratio.round(decimals=4).mode().values  # outside the cubes one factor scales all
     assert int(((changes[1] / best).round(decimals=4) == common).sum()) > 400
-    emptied = changes[1] == 0
-    assert int(emptied.sum()) > 0
+    assert int((changes[1] == 0).sum()) > 0
 
 
 def test_noise_of_an_l2_norm_has_it_after_the_clamp() -> None:

@@ -21,7 +21,6 @@ def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype 
 
 
 def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
-    """Change of the volumes."""
     labels = torch.zeros_like(images, dtype=torch.long)
     attack, seeds = make("random_noise", **size), generators(*range(len(images)))
     return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()
@@ -30,8 +29,7 @@ def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
 def test_every_voxel_changes_by_linf_one_half_up() -> None:
     added = noise(grey(dtype=torch.float64), linf=8 / 255)
     assert torch.allclose(added.abs(), torch.tensor(8 / 255, dtype=torch.float64), rtol=0, atol=1e-15)
-    share = float((added > 0).double().mean())
-    assert abs(share - 0.5) < 4 * 0.5 / 16**1.5, "four standard deviations of 4096 coins"
+    assert abs(float((added > 0).double().mean()) - 0.5) < 4 * 0.5 / 16**1.5, "four standard deviations of 4096 coins"
 
 
 def test_linf_and_l2_noise_have_the_same_normals() -> None:
@@ -57,8 +55,7 @@ def test_norm_is_l2_after_clamping(value: float) -> None:
     images[0, :, :12] = 0
     normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     added = noise(images, normals, l2=value)
-    moved = images + added
-    factors = []
+    moved, factors = images + added, []
     for x, change, n in zip(moved, added, normals, strict=True):
         assert float(change.square().sum()) ** 0.5 == pytest.approx(value, abs=1e-12)
         free = (x > 0) & (x < 1)
@@ -83,13 +80,11 @@ def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
 def test_budget_and_threat_model_are_those_of_given_parameter(made_again: Callable[[Any], Any]) -> None:
     for name in ("linf", "l2"):
         attack = made_again(make("random_noise", **{name: 0.5}))
-        assert (attack.threat_model, attack.budget_name) == (name, name)
-        assert getattr(attack, attack.budget_name) == 0.5
+        assert (attack.threat_model, attack.budget_name, getattr(attack, attack.budget_name)) == (name, name, 0.5)
 
 
 def test_records_hold_the_given_budget() -> None:
-    content = small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}])
-    spec, grid = expanded(content)
+    spec, grid = expanded(small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}]))
     listener = Collector()
     serial(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
     columns = ("threat_model", "budget_name", "budget", "seed", "num_forwards")

@@ -29,13 +29,11 @@ def ramp() -> tuple[Tensor, Tensor]:
 def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
     """The least L-infinity distance from 0.5 to w . (x - 0.5) = b is b / |w|_1, along the signs of w."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    images = torch.full_like(weights, 0.5)
-    network = Linear(weights, radius * float(weights.abs().sum()))
+    images, network = torch.full_like(weights, 0.5), Linear(weights, radius * float(weights.abs().sum()))
     result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
     assert radius <= float(result.state) == pytest.approx(radius, rel=1e-3)
     assert torch.equal((result.adversarial - images).sign(), weights.sign())
-    fell = bool((network(result.adversarial).argmax(1) == 0).all())
-    assert fell is (radius < EPS)
+    assert bool((network(result.adversarial).argmax(1) == 0).all()) is (radius < EPS)
 
 
 @pytest.mark.parametrize(("factor", "fell"), [(1.01, True), (0.9, False)])
@@ -43,8 +41,7 @@ def test_result_succeeds_if_the_least_radius_is_within_eps(factor: float, fell: 
     """A least radius beyond eps gives its projection onto the ball: a failure."""
     images, labels = ramp()
     kind = {"queries": 1000, "dice": 0.5}
-    radius = float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
-    eps = factor * radius
+    eps = factor * float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
     adversarial = make("rays", eps=eps, **kind)(Threshold(), images, labels).adversarial
     assert (float(mean_dice(Threshold()(adversarial), labels)) <= 0.5) is fell
     assert float((adversarial - images).abs().max()) == pytest.approx(eps)

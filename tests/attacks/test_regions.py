@@ -53,8 +53,7 @@ def test_every_attack_runs_on_regions_or_refuses_them_by_name(name: str) -> None
 @pytest.mark.parametrize("name", ["pgd", "apgd", "segpgd", "cospgd", "mifgsm", "square", "rays"])
 def test_attacks_lower_the_dice_of_regions(name: str) -> None:
     images, _ = volumes()
-    labels = labelled(images)
-    attack = example(name, eps=EPS)
+    labels, attack = labelled(images), example(name, eps=EPS)
     options = {"generator": generators(1, 2)} if attack.is_stochastic else {}
     adversarial = attack(Regions(), images, labels, **options).adversarial
     before, after = (SIGMOID.mean_dice(Regions()(each), labels, None, None) for each in (images, adversarial))
@@ -79,8 +78,7 @@ def test_organs_are_regions() -> None:
 )
 def test_targets_of_regions(rule: str | tuple[str | int, ...], expected: list[int]) -> None:
     images = torch.tensor([0.1, 0.5, 0.8]).reshape(1, 1, 1, 1, 3)
-    target = target_map(rule, labelled(images), Regions()(images), "sigmoid")
-    assert target.flatten().tolist() == expected
+    assert target_map(rule, labelled(images), Regions()(images), "sigmoid").flatten().tolist() == expected
 
 
 def test_a_target_is_approached() -> None:

@@ -112,8 +112,7 @@ HALVES = torch.tensor([0, 0, 0, 1, 1, 1]).reshape(1, 1, -1, 1, 1)
 def test_auto_raises_the_margin_where_all_voxels_may_fall() -> None:
     before, after, last = (two_classes([-9, -5, m, -9, -6, m]) for m in (-8, -5, -2))
     weak = two_classes([-9, -5, -7.9, -9, -6, -7.9])
-    gradients = objectives(before, after, last, labels=HALVES)
-    for given, got in zip((after, last), gradients[1:], strict=True):
+    for given, got in zip((after, last), objectives(before, after, last, labels=HALVES)[1:], strict=True):
         assert torch.equal(got, gradient_of(margin, given))
     assert not torch.equal(objectives(before, weak, labels=HALVES)[1], gradient_of(margin, weak))
     assert not torch.equal(objectives(before, after, labels=HALVES, steps=2)[1], gradient_of(margin, after))
@@ -166,9 +165,7 @@ def test_auto_takes_no_more_than_few_steps(steps: int) -> None:
 @pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> None:
     with torch.no_grad():
-        best, last = (
-            float(mean_dice(Linear()(attacked(loss, keep=keep).adversarial), LABELS)) for keep in ("best", "last")
-        )
+        best, last = (float(mean_dice(Linear()(attacked(loss, keep=k).adversarial), LABELS)) for k in ("best", "last"))
         clean = float(mean_dice(Linear()(IMAGES), LABELS))
     assert best <= last < clean
 

@@ -16,14 +16,12 @@ BOTH = pytest.mark.parametrize("name", ["segpgd", "cospgd"])
 
 def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, **parameters: Any) -> AttackResult:
     """Without a random start, in a ball that is wide enough."""
-    chosen = {"eps": 0.5, "step_size": 0.01, "random_start": False} | parameters
-    return make(name, **chosen)(model, images, labels)
+    return make(name, **{"eps": 0.5, "step_size": 0.01, "random_start": False} | parameters)(model, images, labels)
 
 
 def terms(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, cosine to the label and correctness of every voxel of the small network, `[B, N]`, by torch."""
-    logits = Net().double()(images).detach()
-    one_hot = F.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
+    logits, one_hot = Net().double()(images).detach(), F.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
     entropy = F.cross_entropy(logits, labels[:, 0], reduction="none")
     cosine = F.cosine_similarity(logits.softmax(1), one_hot, dim=1)
     return entropy.flatten(1), cosine.flatten(1), (logits.argmax(1) == labels[:, 0]).flatten(1)

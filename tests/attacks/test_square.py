@@ -37,8 +37,7 @@ def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 def test_share_is_halved_as_in_the_authors_code() -> None:
-    ends = (-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999)
-    for halvings, (before, last) in enumerate(pairwise(ends)):
+    for halvings, (before, last) in enumerate(pairwise((-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999))):
         assert share(0.8, before + 1, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
     assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == [0.8 / n for n in (1, 4, 4, 8, 512)]
 
@@ -67,8 +66,7 @@ def test_first_query_has_stripes_along_the_first_axis() -> None:
     change = torch.where(inside, model.volumes[0] - images, torch.nan)
     assert torch.allclose(change[inside].abs(), torch.tensor(0.1))
     up = change.nan_to_num(-1).amax(dim=2) > 0
-    down = change.nan_to_num(1).amin(dim=2) < 0
-    assert not bool((up & down).any())
+    assert not bool((up & (change.nan_to_num(1).amin(dim=2) < 0)).any())
     assert 0 < float(up.double().mean()) < 1
 
 
@@ -76,8 +74,7 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
     """The cube has the schedule's side, changes the best volume so far, and never changes nothing."""
     model, _ = search()
     images, _ = task()
-    low, high = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1)
-    sides = set()
+    low, high, sides = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1), set()
     for i in range(3):
         for k, before, asked in trials(model, i):
             changed = (asked != before).nonzero()
@@ -91,8 +88,7 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
 
 
 def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
-    images = torch.full((1, 1, 4, 3, 2), 0.5)
-    model = Asked()
+    images, model = torch.full((1, 1, 4, 3, 2), 0.5), Asked()
     make("square", eps=EPS, queries=300, p_init=0.01)(model, images, torch.zeros_like(images, dtype=torch.long))
     changes = torch.stack(model.volumes[1:]) - torch.stack(model.volumes[:-1])
     assert bool((changes != 0).flatten(0, 1).any(0).all())
@@ -110,8 +106,7 @@ def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
     for before, asked in zip(model.volumes[0][:, 0], model.volumes[1][:, 0], strict=True):
         changed = (asked != before).nonzero()
         first = changed.amin(0)
-        assert (changed.amax(0) - first + 1).tolist() == [6, 6, 4]
-        assert len(changed) == 6 * 6 * 4
+        assert ((changed.amax(0) - first + 1).tolist(), len(changed)) == ([6, 6, 4], 6 * 6 * 4)
         places.add(tuple(first.tolist()))
     assert len(places) > 1
 
@@ -143,8 +138,7 @@ def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     without = moved("foreground", 0), moved("window", 0)
     assert bool((without[0] & ~corner).any()), "a window without foreground is searched everywhere"
     assert torch.equal(*without)
-    larger = moved("foreground", 1, p_init=27 / corner.numel())
-    grown = torch.zeros_like(corner)
+    larger, grown = moved("foreground", 1, p_init=27 / corner.numel()), torch.zeros_like(corner)
     grown[4:, 5:, 1:] = True
     assert bool((larger & ~corner).any()), "a cube of three voxels a side reaches one beyond its middle"
     assert not bool((larger & ~grown).any())

@@ -36,8 +36,7 @@ def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -
 
 def test_network_sees_noise_and_a_multiplied_spectrum() -> None:
     images, labels = volumes(1, (4, 4, 4), torch.float64)
-    start = draws("ssa", images, 1, 1)
-    model = Asked().double()
+    start, model = draws("ssa", images, 1, 1), Asked().double()
     make("ssa", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
     noisy = (images + 0.05 * start["gauss"][0, 0])[0, 0].numpy()
     factors = 0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()
@@ -50,17 +49,13 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
     """The gradient is the one at the volume that was shown, not led back through the transform."""
     images, labels = volumes(1, (8, 8, 4), torch.float64)
     images = 0.2 + 0.6 * images
-    start = draws(name, images, 1, 3)
-    model = Asked().double()
+    start, model = draws(name, images, 1, 3), Asked().double()
     result = make(name, **(SMALL | {"num_spectra": 3}))(model, images, labels, start=start)
-    gradients = []
-    net = Net().double()
+    gradients, net = [], Net().double()
     for volume in list(model.volumes):
         point = volume.clone().requires_grad_()
-        loss = dice_ce(net(point), labels).sum()
-        gradients.append(torch.autograd.grad(loss, point)[0])
-    expected = images + 0.05 * torch.stack(gradients).sum(dim=0).sign()
-    assert torch.allclose(result.adversarial, expected, atol=1e-12)
+        gradients.append(torch.autograd.grad(dice_ce(net(point), labels).sum(), point)[0])
+    assert torch.allclose(result.adversarial, images + 0.05 * torch.stack(gradients).sum(dim=0).sign(), atol=1e-12)
     assert result.losses.shape == (3, 1)
 
 
@@ -68,10 +63,8 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
 def test_draws_are_those_of_the_samples_generators_in_order(name: str) -> None:
     """Noise, then factors, of every pass: so that fewer steps begin as more do."""
     images, labels = volumes(1, (8, 8, 4))
-    generator = torch.Generator().manual_seed(3)
-    given = draws(name, images, 2, 2)
-    pairs = [(i, n) for i in range(2) for n in range(2)]
-    for i, n in pairs:
+    generator, given = torch.Generator().manual_seed(3), draws(name, images, 2, 2)
+    for i, n in [(i, n) for i in range(2) for n in range(2)]:
         for key, sampler in (("gauss", torch.randn), ("unif", torch.rand)):
             given[key][i, n] = sampler(given[key].shape[2:], generator=generator)
     attack = make(name, **(SMALL | {"steps": 2, "num_spectra": 2}))

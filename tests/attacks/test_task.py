@@ -35,8 +35,7 @@ def test_dice_away_from_the_truth_is_the_mean_over_the_organs() -> None:
 def test_dice_towards_a_target_is_the_mean_over_all_classes() -> None:
     _, labels = volumes()
     task = task_on(labels, (2,), ("swap", 1, 2))
-    logits = task.logits(task.clean)
-    target = torch.where(labels == 0, 0, 3 - labels)
+    logits, target = task.logits(task.clean), torch.where(labels == 0, 0, 3 - labels)
     assert torch.equal(task.objective.labels, target)
     expected = -dice_terms(logits, target, labels == 2).mean(1)
     assert torch.allclose(task.objective.raised(logits).double(), expected, atol=1e-6)
@@ -55,8 +54,7 @@ def test_a_sample_is_reached_by_its_organs_alone(rule: Rule | None) -> None:
 
 @BOTH
 def test_a_stopped_sample_stays_stopped(name: str) -> None:
-    passes = iter([1, 0, 0, 0])
-    turning, images = nn.Module(), volumes()[0]
+    passes, turning, images = iter([1, 0, 0, 0]), nn.Module(), volumes()[0]
     turning.forward = lambda x: Fixed(next(passes), 0.1)(x)
     labels = torch.zeros(images.shape, dtype=torch.long)
     long = attack(name, steps=4, ssim_weight=0.0)(turning, images, labels)

@@ -96,10 +96,7 @@ def draws(*step: float) -> Tensor:
 
 
 def test_difgsm_shows_a_smaller_volume_and_maps_logits_back() -> None:
-    """Ratio 0.5 + 0.5 * 0.5 of 8 x 6 x 4, rounded half up: 6 x 5 x 3, moved by 2 of 2, 0 of 1 and 1 of 1.
-
-    The step follows the gradient through the resizing.
-    """
+    """Ratio 0.5 + 0.5 * 0.5 of 8 x 6 x 4, rounded half up: 6 x 5 x 3, moved by 2 of 2, 0 of 1 and 1 of 1."""
     (images, labels), model = doubles(), Asked(SmallNet().double())
     result = run("difgsm", model, draws(0.49, 0.5, 0.9, 0.2, 0.7), steps=1, min_scale=0.5)
     x = images.clone().requires_grad_()

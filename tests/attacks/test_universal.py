@@ -26,8 +26,7 @@ def universal(**parameters: Any) -> Universal:
 
 def cases(count: int, shape: Shape = WINDOW, seed: int = 0, channels: int = 1) -> Cases:
     """Noise, and what the small network predicts on it: it is right everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, channels, *shape, generator=generator)
+    images = torch.rand(count, channels, *shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         labels = Net()(images[:, :1]).argmax(1, keepdim=True)
     return list(zip(images, labels, strict=True))
@@ -114,11 +113,8 @@ def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape
 
 
 def test_one_channel_alone_is_learned_and_changed() -> None:
-    given = cases(2, channels=2)
-    attack = universal(channels=1, steps=2)
-    model = SmallNet(channels=2).eval()
-    tile = attack.learn(model, given, WINDOW)
-    images, labels = given[0][0][None], given[0][1][None]
+    given, attack, model = cases(2, channels=2), universal(channels=1, steps=2), SmallNet(channels=2).eval()
+    tile, images, labels = attack.learn(model, given, WINDOW), given[0][0][None], given[0][1][None]
     change = attack(model, images, labels, learned=tile).adversarial - images
     assert tile.shape == (1, *WINDOW)
     assert not bool(change[:, 0].any())
@@ -126,8 +122,7 @@ def test_one_channel_alone_is_learned_and_changed() -> None:
 
 
 def test_loss_towards_a_target_falls() -> None:
-    given = [(image, torch.ones_like(label)) for image, label in cases(3)]
-    model = Net().eval()
+    given, model = [(image, torch.ones_like(label)) for image, label in cases(3)], Net().eval()
     tile = universal(targeted=True).learn(model, given, WINDOW)
     for image, label in given:
         with torch.no_grad():

@@ -16,16 +16,11 @@ from freqbench.audit.probe_files import SavedScore, SavedScores
 Rows = list[dict[str, Any]]
 
 PLANTED: Mapping[str, dict[str, Any]] = {
-    "budget": {"twice": {"left": 45}},
-    "steps": {"longer": {"left": 43}},
-    "unbounded": {"unbounded": {"left": 30}},
-    "iterative": {"fgsm": {"left": 35}},
-    "transfer": {"pgd": {"left": 75}},
-    "noise_linf": {"noise": {"left": 35}},
-    "noise_l2": {"noise": {"left": 35}},
-    "square": {"square": {"left": 30}},
+    "budget": {"twice": {"left": 45}}, "steps": {"longer": {"left": 43}}, "unbounded": {"unbounded": {"left": 30}},
+    "iterative": {"fgsm": {"left": 35}}, "transfer": {"pgd": {"left": 75}}, "noise_linf": {"noise": {"left": 35}},
+    "noise_l2": {"noise": {"left": 35}}, "square": {"square": {"left": 30}},
     "restarts": {"restarted": {"left": 45}},
-}
+}  # fmt: skip
 
 
 def both(but: Mapping[str, Any] | None = None) -> Rows:
@@ -159,8 +154,7 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
 def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
-    assert (whole.verdict, whole.lacking) == ("no sign", ())
-    assert (less.verdict, less.lacking) == ("not checked", (lacks,))
+    assert (whole.verdict, whole.lacking, less.verdict, less.lacking) == ("no sign", (), "not checked", (lacks,))
     assert f", which decides nothing without {lacks}. " in less.sentence
 
 
@@ -257,8 +251,7 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
 
 
 def test_missing_organs_and_clean_failures_are_reported() -> None:
-    """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of three classes in one volume
-    of six."""
+    """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of 18 values."""
     own = healthy()
     (one,) = CHECKS["organs"].run(evidence(own, classes=classes_of(own, (0.9, 0.5, math.nan), (100, 50, 0))))
     assert (one.verdict, "the label lacks: organ 2 in 6" in one.sentence) == ("noted", True)
@@ -266,8 +259,7 @@ def test_missing_organs_and_clean_failures_are_reported() -> None:
     mostly = finding("background", own, classes=classes_of(own, (0.9, 0.05, 0.05), (9, 9, 9)))
     assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
     assert "a total failure would still score about 33" in mostly.sentence
-    hardly = finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9)))
-    assert hardly.verdict == "holds"
+    assert finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9))).verdict == "holds"
     own[0]["hd95_undefined_classes"], own[2]["dsc_foreground_clean"] = 1, 0.2
     one = finding("hd95", own)
     assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)
@@ -394,14 +386,12 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
     (claim,) = claims(PGD, added)
-    assert (claim.verdict, 0 < claim.low < 0.5) == ("in doubt", True)
-    assert verdict_of(PGD, added).verdict == "in doubt"
+    assert (claim.verdict, 0 < claim.low < 0.5, verdict_of(PGD, added).verdict) == ("in doubt", True, "in doubt")
 
 
 def test_interval_is_corrected_over_attacks_that_were_added() -> None:
     """Each of two comparisons is one of 97.5 %."""
-    differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
-    added = planted("pgd", 62.4, params={"loss": "dice"})
+    differences, added = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0], planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
     (claim,) = claims(PGD, [*added, *planted("dice", 70.0)])

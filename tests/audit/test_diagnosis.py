@@ -43,15 +43,13 @@ def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> li
 @pytest.fixture(scope="module")
 def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SwinUNETR that its authors trained on two cards, of an age that nothing tells."""
-    path = tmp_path_factory.mktemp("swin") / "swin.pt"
-    net = models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
+    path, net = tmp_path_factory.mktemp("swin") / "swin.pt", models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, "epoch": 7}, path)
     return path
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of freqbench's own."""
     path = tmp_path_factory.mktemp("own") / "own.safetensors"
     save_weights(path)
     return path
@@ -63,8 +61,7 @@ def swin_job(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> None:
-    lines = dict(said(swin))
-    content = swin.read_bytes()
+    lines, content = dict(said(swin)), swin.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:12]
     assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
     net = models.build("swin_unetr", 6, SIZE, SWIN)
@@ -114,7 +111,6 @@ def test_the_age_of_unetr_is_told_by_its_keys(arrays: Path, tmp_path: Path, rele
 
 
 def dice_by_hand(job: dict[str, Any]) -> float:
-    """Foreground Dice of the first clean case."""
     _, grid = expanded(job)
     cell = grid.cells[0]
     case, model = cell.dataset.load(grid.cases["phantom"][0]), models.load(cell.source, torch.device("cpu"))
@@ -165,8 +161,7 @@ def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "act": "relu"}
     torch.save(models.build("unet", 6, SIZE, args).state_dict(), tmp_path / "m.pt")
     entry = {"name": "m", "arch": "unet", "checkpoint": str(tmp_path / "m.pt"), "roi": ROI, "expected_dice": 0.01}
-    asked = dict(said(tmp_path / "m.pt"))
-    stated = dict(said("m", small(models=[{**entry, "args": args}])))
+    asked, stated = dict(said(tmp_path / "m.pt")), dict(said("m", small(models=[{**entry, "args": args}])))
     assert {"to state", "no trace"} & {*asked}
     assert not {"to state", "no trace"} & {*stated}
 
@@ -243,8 +238,7 @@ def test_a_mistake_is_one_line(
     (tmp_path / "text.pt").write_text("no weights")
     places = {"text": tmp_path / "text.pt", "own": own}
     if job and job["models"][0]["checkpoint"] == "{own}":
-        broken = {**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}
-        job = {**job, "models": [broken]}
+        job = {**job, "models": [{**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}]}
     with pytest.raises(UserError) as caught:
         said(checkpoint.format(**places) if checkpoint else None, job)
     assert expected in str(caught.value)

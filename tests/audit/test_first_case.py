@@ -28,9 +28,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nibabel.save(
                 nibabel.Nifti1Image(voxels.astype(np.int16), native.affine), root / folder / f"{ref.case_id}.nii.gz"
             )
-        names = {
-            kind: f"./{folder}/{ref.case_id}.nii.gz" for kind, folder in (("image", "imagesTr"), ("label", "labelsTr"))
-        }
+        names = {k: f"./{folder}/{ref.case_id}.nii.gz" for k, folder in (("image", "imagesTr"), ("label", "labelsTr"))}
         lines.append(names)
     labels = {str(number): name for number, name in enumerate(phantom.class_names)}
     content = {"modality": {"0": "CT"}, "labels": labels, "training": lines, "test": []}
@@ -39,7 +37,6 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described(root: Path, modality: dict[str, str]) -> dict[str, str]:
-    """The entry of a folder whose list says this modality."""
     content = json.loads((root / "dataset.json").read_text())
     (root / "dataset.json").write_text(json.dumps({**content, "modality": modality}))
     return {"name": "scans", "root": str(root), "loader": "decathlon", "split": "training"}

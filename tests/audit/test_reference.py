@@ -27,13 +27,9 @@ from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
 OF_CLASSES = {
-    ("dsc", "medpy"),
-    ("dsc", "monai"),
-    ("hd95", "monai"),
-    ("hd95_mm", "monai"),
-    ("hd95_medpy_mm", "medpy"),
+    ("dsc", "medpy"), ("dsc", "monai"), ("hd95", "monai"), ("hd95_mm", "monai"), ("hd95_medpy_mm", "medpy"),
     ("assd_mm", "medpy"),
-}
+}  # fmt: skip
 CLASSES = [[0, IGNORED], [1], [2], [3], [4], [5]]
 OF_RECORDS = {("dsc_foreground", "medpy"), ("dsc_foreground", "monai")}
 OF_IMAGES = {("ssim", "scikit-image"), ("ssim_body", "scikit-image")}
@@ -90,8 +86,7 @@ def test_the_command_fails_for_an_altered_row_alone(grid_copy: Path, bench: Benc
     assert "largest differences of 1 of 16 saved rows from other libraries" in " ".join(out.split())
     alter(grid_copy, "records", lambda rows: [row.update(ssim=0.987) for row in rows])
     code, out, _ = bench("audit", str(grid_copy), "--files", "--reference", "1")
-    assert code == 1
-    assert out.count("wrong") == 1
+    assert (code, out.count("wrong")) == (1, 1)
 
 
 def test_rows_are_chosen_evenly_and_the_same_each_time(grid_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +157,7 @@ def file_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entry = {"arch": "unet", "args": ARGS, "checkpoint": "random", "roi": ROI}
     models = [{"name": "a", **entry}, {"name": "b", **entry, "preprocess": {"spacing": [2.5, 2.5, 2.5]}}]
     changes = {"datasets": [data], "models": models, "targets": "all", "save_adversarial": "nifti", "score_on": "file"}
-    attack = {"name": "fgsm", "eps": "64/255"}
-    execute(job(**changes, attacks=[attack], metrics=["dsc", "hd95", "assd"]), root / "out")
+    execute(job(**changes, attacks=[{"name": "fgsm", "eps": "64/255"}], metrics=["dsc", "hd95", "assd"]), root / "out")
     return root / "out"
 
 
@@ -251,8 +245,7 @@ def test_image_scores_are_those_of_the_columns() -> None:
     clean = draw.random((2, 34, 20, 3), np.float32)
     clean[:, :9] = 0  # air
     adversarial = (clean + 0.1 * draw.random(clean.shape, np.float32)).clip(0, 1)
-    expected = {**metrics.image_scores(clean, adversarial).values}
-    names = ["ssim", "psnr"]
+    expected, names = {**metrics.image_scores(clean, adversarial).values}, ["ssim", "psnr"]
     try:
         expected |= metrics.lpips_scores(clean, adversarial).values
         names.append("lpips")

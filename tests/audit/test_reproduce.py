@@ -51,8 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_row_is_equal_to_bit_and_store_is_left_alone(grid_store: Path) -> None:
-    before = contents(grid_store)
-    reports = all_of(grid_store)
+    before, reports = contents(grid_store), all_of(grid_store)
     assert [each.verdict for each in reports] == ["equal"] * 16
     assert all(each.comparison and each.comparison.compared > 100 for each in reports)
     assert contents(grid_store) == before
@@ -78,9 +77,7 @@ def test_class_s_value_changed_and_class_gone_are_named(grid_copy: Path) -> None
         del rows[0]
 
     alter(grid_copy, "class_records", change)
-    columns_of = [
-        each.comparison.differences for each in all_of(grid_copy) if each.verdict == "different" and each.comparison
-    ]
+    columns_of = [r.comparison.differences for r in all_of(grid_copy) if r.verdict == "different" and r.comparison]
     columns = sorted(each.column.rpartition(": ")[2] for differences in columns_of for each in differences)
     assert (len(columns_of), columns) == (2, ["label_voxels", "rows of classes"])
     (changed,) = (each for differences in columns_of for each in differences if each.column.endswith("label_voxels"))
@@ -175,8 +172,7 @@ def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypa
     save_weights(tmp_path / WEIGHTS, seed=2)
     (report,) = all_of(tmp_path / "out")
     assert (report.verdict, report.comparison) == ("different", None)
-    named = r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)"
-    assert re.search(named, report.reason)
+    assert re.search(r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)", report.reason)
 
 
 def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +210,7 @@ def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
 def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_path: Path) -> None:
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
-    grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
-    runner.rescore(grid, str(grid_copy), Console(file=io.StringIO()))
+    runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
     before = contents(grid_copy)
     reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
     assert [each.verdict for each in reports] == ["equal"] * 8

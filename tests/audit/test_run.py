@@ -54,7 +54,6 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of both networks."""
     place = tmp_path_factory.mktemp("ran") / "out"
     execute(SMALL, place)
     return place
@@ -62,7 +61,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A copy of the store, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
         place = str(shutil.copytree(ran, tmp_path_factory.mktemp("audited") / "out"))
@@ -149,12 +147,10 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 @pytest.mark.integration
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-    before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
-    said = audit(out)
+    before, gradients, said = rows(root_of(out)), probe_files.read(out, Gradients), audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
-    assert rows(root_of(out)) == before
-    assert probe_files.read(out, Gradients) == gradients
+    assert (rows(root_of(out)), probe_files.read(out, Gradients)) == (before, gradients)
 
 
 @pytest.mark.integration
@@ -187,7 +183,6 @@ def test_seconds_of_gradients_are_those_of_their_passes(tmp_path: Path, monkeypa
 
 
 def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:
-    """Plan of the audit of a job with these changes."""
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
@@ -229,7 +224,6 @@ def test_the_cost_of_an_audit_is_told_in_passes_of_its_run(out: str) -> None:
 
 
 def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
-    """Attacks of this name that are planned on the first source."""
     cells = planned(place, **changes).grid.cells
     return [cell.attack for cell in cells if (cell.attack.name, cell.source.name) == (name, "plain")]
 
@@ -238,8 +232,7 @@ def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     stored = {cell.cell_id for cell in expanded(SMALL)[1].cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (tmp_path, True)):
-        cells = planned(place, 3, attacks=ATTACKS).grid.cells
-        assert bool(stored & {cell.cell_id for cell in cells}) == is_there
+        assert bool(stored & {cell.cell_id for cell in planned(place, 3, attacks=ATTACKS).grid.cells}) == is_there
 
 
 def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
@@ -305,8 +298,7 @@ def test_recommendations_of_converge_are_run_too(tmp_path: Path, capsys: pytest.
     file.write_text(RECOMMENDED)
     assert recommended() == {("plain", 8 / 255, 40, "dice")}
     file.write_text("attacks: []  # none has converged")
-    assert recommended() == set()
-    assert capsys.readouterr().out == ""
+    assert (recommended(), capsys.readouterr().out) == (set(), "")
     file.write_text("attacks: [{name: pgdd}]")
     assert recommended() == set()
     assert f"nothing of {file}: " in capsys.readouterr().out
@@ -334,7 +326,6 @@ def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeyp
 
 
 def looked_at(place: str) -> set[tuple[str, ...]]:
-    """Rows that a report's audit looks at."""
     keys = keys_of([Store(place).job()])
     return set(gathered([Store(place)], keys).records[["cell_id", "case_key"]].itertuples(index=False, name=None))
 
@@ -343,8 +334,7 @@ def looked_at(place: str) -> set[tuple[str, ...]]:
 def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
     """A naive attacker sees one draw, and the same gradient twice, which hides the defence."""
     defence = {"name": "randomized_smoothing", "sigma": 0.2, "eot": 2, "samples": 1, "selection_samples": 1}
-    models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
-    _, grid = expanded(job(models=models))
+    _, grid = expanded(job(models=[{**job()["models"][0], "defence": defence, "adaptive": adaptive}]))
     (cell, *_) = grid.cells
     with trusting():
         model = load(cell.source, torch.device("cpu"))

@@ -34,7 +34,6 @@ def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
 
 
 def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
-    """Errors by check."""
     return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
 
 
@@ -87,8 +86,7 @@ def test_a_torn_file_is_named(grid_copy: Path) -> None:
 
 
 def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
-    table = pq.read_table(file_of(grid_copy))
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
+    pq.write_table(pq.read_table(file_of(grid_copy)).replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
     with pytest.raises(UserError, match="expected results of schema version 2, got 3, written by a newer freqbench"):
         verify(Store(str(grid_copy)))
 
@@ -104,14 +102,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
     ({"linf": -0.25}, "linf: -0.25 where 0 to 1 is possible"),
     ({"hd95_penalised": math.inf}, "hd95_penalised: inf where 0 to inf is possible"),
-    ({"dataset": None}, "dataset: null"),
-    ({"status": "done"}, "status: neither ok nor failed"),
+    ({"dataset": None}, "dataset: null"), ({"status": "done"}, "status: neither ok nor failed"),
     ({"error": "out of memory"}, "error: one in a row that is ok"),
-    ({"status": "failed"}, "error: none in a failed row"),
-    ({"metrics": "dsc,hd59"}, "metrics: unknown"),
-    ({"null_reasons": "[1]"}, "null_reasons: invalid"),
-    ({"hd95": None}, "hd95: null without a reason"),
-]
+    ({"status": "failed"}, "error: none in a failed row"), ({"metrics": "dsc,hd59"}, "metrics: unknown"),
+    ({"null_reasons": "[1]"}, "null_reasons: invalid"), ({"hd95": None}, "hd95: null without a reason"),
+]  # fmt: skip
 POSSIBLE: list[dict[str, Any]] = [
     {"psnr": math.inf},
     {"hd95": math.nan, "voxel_success": math.nan},
@@ -345,7 +340,6 @@ def classes(change: Callable[[Rows], Any]) -> Callable[[Path], None]:
 
 
 def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """A change of what the run says of its dataset."""
     return lambda store: alter_json(run_file(store), lambda run: change(run["datasets"]["phantom"]))
 
 

@@ -19,7 +19,6 @@ from freqbench.results import Store
 
 @pytest.fixture(scope="module")
 def audited_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One model, one case and a quick attack."""
     place = str(tmp_path_factory.mktemp("audit") / "out")
     execute(small(), place)
     return place
@@ -84,8 +83,7 @@ def test_run_computes_what_is_missing_and_shows_it(
     audited_store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(computing, "QUERIES", 10)
-    path = write(tmp_path, small())
-    options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
+    options = ("--job", write(tmp_path, small()), "--cases", "1", "--eps", "0.1", "--engine", "serial")
     code, out, _ = bench("audit", audited_store, "--run", *options)
     assert code == 0
     assert "window passes" in out
@@ -139,7 +137,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
-def test_a_mistake_is_one_line_and_exits_with_2(
+def test_a_mistake_is_one_line_and_code_2(
     small_store: Path, bench: Bench, arguments: tuple[str, ...], text: str
 ) -> None:
     assert text in refused(bench, "audit", str(small_store), *arguments)

@@ -33,19 +33,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def job(root: Path, **keys: Any) -> str:
-    """A job of one attack with one step on the two frames."""
     dataset = {"name": "acdc", "root": str(root), "split": "validation[0:2]", "size": ROI, **keys}
     model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
     return write(root.parent, small(datasets=[dataset], models=[model], metrics=["dsc"]))
 
 
 def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
-    voxels = nibabel.load(root / path).get_fdata()
-    downloads.put(root / path, change(voxels).astype("float32"))
+    downloads.put(root / path, change(nibabel.load(root / path).get_fdata()).astype("float32"))
 
 
 def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
-    """Exit code of a run, and its warnings before its first unit."""
     out = str(root.parent / f"out{len([*root.parent.iterdir()])}")
     code, *_ = bench("run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
     return code, Store(out).runs()[-1]["warnings"]
@@ -98,8 +95,7 @@ def test_plan_counts_on_a_window_that_a_usual_unet_refuses(bench: Bench, tmp_pat
 
 
 def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    err = refused(bench, "run", JOB)
-    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in err
+    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in refused(bench, "run", JOB)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -148,10 +148,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("name", "texts"),
     [
-        (
-            "quickstart",
-            ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break"),
-        ),
+        ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
         (
             "research/phantom/zoo",
             ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks"),

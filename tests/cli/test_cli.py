@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from command_line import Bench, refused
+from command_line import Bench, refused, wait_for
 from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
@@ -129,8 +128,7 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
     line = "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases"
     assert line in bench("report", str(tmp_path), "--table", "all")[1]
     code, out, err = bench("report", str(tmp_path), "--format", "csv")
-    assert (code, len(out.splitlines())) == (0, 1)
-    assert err.splitlines()[0] == "left out:"
+    assert (code, len(out.splitlines()), err.splitlines()[0]) == (0, 1, "left out:")
     assert err.splitlines()[1].startswith(line)
 
 
@@ -222,8 +220,7 @@ MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.
 
 @pytest.mark.integration
 def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, bench: Bench) -> None:
-    content = small(**MATCHED, **SAVED)
-    path, out = write(tmp_path, content), tmp_path / "out"
+    path, out = write(tmp_path, small(**MATCHED, **SAVED)), tmp_path / "out"
     code, said, _ = bench("plan", path, "--out", str(out))
     assert (code, out.exists()) == (0, False)
     assert said.startswith("2 of 2 budgets are not known yet: run finds them before anything else\n")
@@ -280,13 +277,6 @@ def test_signal_stores_what_is_done_and_is_130(tmp_path: Path, monkeypatch: pyte
     assert out.splitlines()[-1] == f"stopped: {amount(stored, 'record')} kept in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
     assert (run["status"], run["records"]) == ("interrupted", stored)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, bench: Bench) -> None:

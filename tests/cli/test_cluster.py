@@ -101,8 +101,7 @@ def test_a_command_is_that_of_ray(
 def test_status_answers_first_and_shows_the_output_after(words: Words, bench: Bench) -> None:
     assert bench("cluster", "status", ID, "--address", URL) == (0, f"{ID}: running, s3://lab/a\n", "")
     assert words == [("logs", ID)]
-    assert bench("cluster", "status", "--address", URL)[1] == f"{ID}: running, s3://lab/a\n"
-    assert len(words) == 1
+    assert (bench("cluster", "status", "--address", URL)[1], len(words)) == (f"{ID}: running, s3://lab/a\n", 1)
     assert "unknown job 'freqbench-b-2'" in refused(bench, "cluster", "status", "freqbench-b-2", "--address", URL)
 
 

@@ -52,8 +52,7 @@ def test_search_has_a_curve_by_queries_and_step_sizes_by_steps(tmp_path: Path, b
 
 def test_a_job_without_steps_or_queries_is_refused(small_store: Path, bench: Bench) -> None:
     expected = "expected one that follows a gradient in steps or searches by queries, got fgsm: add one"
-    said = refused(bench, "audit", str(small_store), "--converge")
-    assert said == f"error: {small_store}: attacks: {expected}\n"
+    assert refused(bench, "audit", str(small_store), "--converge") == f"error: {small_store}: attacks: {expected}\n"
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -76,9 +75,7 @@ def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, be
     assert {row["draws"] for row in brackets} == {"60"}
     rows = Store(str(tmp_path)).records().to_pylist()
     drawn = [json.loads(row["draws"])["dsc_foreground"] for row in rows]
-    assert all(
-        row["dsc_foreground"] == pytest.approx(draws[7], abs=1e-6) for row, draws in zip(rows, drawn, strict=True)
-    )
+    assert all(row["dsc_foreground"] == pytest.approx(each[7], abs=1e-6) for row, each in zip(rows, drawn, strict=True))
     assert sorted(row["seed"] for row in rows if row["budget"] == 0) == [0, 1, 2, 3]
     assert len({str(draws) for draws, row in zip(drawn, rows, strict=True) if row["budget"] == 0}) == 4
 
@@ -94,10 +91,7 @@ def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, be
             {"attacks": [{"name": "deformation", "max_mm": 2}]},
             "attacks: expected ball, the one attack with a certificate, got deformation: two displacements",
         ),
-        (
-            {"attacks": [BALL | {"kind": "voxels"}]},
-            "ball on a: expected .*kind: voxels.* got smoothing bias",
-        ),
+        ({"attacks": [BALL | {"kind": "voxels"}]}, "ball on a: expected .*kind: voxels.* got smoothing bias"),
         (
             {"attacks": [BALL]},
             "ball on a: expected draws of the clean volume, got none: add .*radius: 0, control: random",

@@ -20,8 +20,7 @@ def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench
     code, said, err = bench("export", out)
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
-    files = json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]
-    for each in files:
+    for each in json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]:
         image = nibabel.load(made / "out" / "export" / each["path"])
         (made / "tool" / each["path"]).parent.mkdir(parents=True)
         nibabel.save(

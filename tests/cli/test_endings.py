@@ -1,5 +1,4 @@
-"""Ends of commands: within a second where the job is wrong, whole on any stream, with one line whatever happens; the
-end of a run, with its page and what to do next."""
+"""Ends of commands: at once where the job is wrong, whole on any stream, with one line whatever happens."""
 
 import importlib
 import json
@@ -30,17 +29,14 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 WRONG = {
-    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()},
-    "syntax": "{name: [",
-    "key": json.dumps(job(attack=[])),
-    "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
+    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()}, "syntax": "{name: [",
+    "key": json.dumps(job(attack=[])), "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
     "loader": json.dumps(job(datasets=[{"name": "sinapse"}])),
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
-    "metric": json.dumps(job(metrics=["DCS"])),
-    "number": json.dumps(job(seeds=[10**30])),
+    "metric": json.dumps(job(metrics=["DCS"])), "number": json.dumps(job(seeds=[10**30])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
     "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
-}
+}  # fmt: skip
 CHILD = """
 import json, sys
 from freqbench.cli import app
@@ -58,8 +54,7 @@ print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 def test_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     for name, text in WRONG.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    done = python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG]))
-    said, imported = json.loads(done.stdout)
+    said, imported = json.loads(python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG])).stdout)
     assert set(said) == {f"{name}.yaml" for name in WRONG}
     assert imported == []
 
@@ -91,17 +86,10 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.ops.losses import LOSSES
 
     tables = {
-        "attacks": ATTACKS,
-        "datasets": DATASETS,
-        "models": (*MODELS, *READERS),
-        "metrics": METRICS,
-        "losses": LOSSES,
-        "bands": BANDS,
-        "corruptions": KINDS,
-    }
-    assert {table: sorted(names.KNOWN[table]) for table in tables} == {
-        table: sorted(known) for table, known in tables.items()
-    }
+        "attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS,
+        "losses": LOSSES, "bands": BANDS, "corruptions": KINDS,
+    }  # fmt: skip
+    assert {t: sorted(names.KNOWN[t]) for t in tables} == {t: sorted(known) for t, known in tables.items()}
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict"])
@@ -150,8 +138,7 @@ def test_defect_is_one_line_with_log_and_code(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("tempfile.tempdir", None)
     code, out, err = bench("plan", "job.yaml")
     (log,) = tmp_path.glob("freqbench-*.log")
-    assert (code, out) == (70, "")
-    assert err.count("\n") == 1
+    assert (code, out, err.count("\n")) == (70, "", 1)
     assert err.startswith("error: this is a defect, please report it: ZeroDivisionError: two lines (python 3.")
     assert f"log: {log}" in err
     assert "Traceback" in log.read_text()
@@ -270,8 +257,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     code, _, err = bench("report", "--open", out)
     assert (code, f"{out}/report.html: expected a page, found none" in err) == (2, True)
-    path = write(tmp_path, small(metrics=["dsc"]))
-    assert bench("run", path, "--out", out, "--engine", "serial")[0] == 0
+    assert bench("run", write(tmp_path, small(metrics=["dsc"])), "--out", out, "--engine", "serial")[0] == 0
     code, said, _ = bench("report", "--open", out)
     assert code == 0
     file = Path(said.strip().removeprefix("opened: "))
@@ -306,13 +292,9 @@ def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.M
 def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = (
-        "run",
-        write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")),
-        "--out",
-        str(out),
-        "--engine",
+        "run", write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")), "--out", str(out), "--engine",
         "serial",
-    )
+    )  # fmt: skip
     assert bench(*command)[0] == 0
     assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
     assert "freqbench viewer, sources" not in (out / "report.html").read_text()

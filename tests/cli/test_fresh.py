@@ -26,7 +26,6 @@ L2 = {"metric": "l2_body", "value": 1.5, "cases": 1}
 
 
 def runs_of(out: Path) -> set[str]:
-    """The runs whose rows count."""
     return set(Store(str(out)).records(("run_id",))["run_id"].to_pylist())
 
 
@@ -54,13 +53,10 @@ def made_at(cache: Path) -> dict[str, float]:
 
 
 def test_rows_that_are_there_are_computed_anew_and_superseded(tmp_path: Path) -> None:
-    first = execute(job(), tmp_path)
-    before = rows(tmp_path)
-    again = execute(job(), tmp_path, fresh=True)
+    first, before, again = execute(job(), tmp_path), rows(tmp_path), execute(job(), tmp_path, fresh=True)
     assert (again.num_done, again.num_new) == (0, first.num_new)
     assert runs_of(tmp_path) == {again.run_id}
-    assert rows(tmp_path) == before
-    assert execute(job(), tmp_path).num_new == 0
+    assert (rows(tmp_path), execute(job(), tmp_path).num_new) == (before, 0)
 
 
 def test_rows_made_anew_keep_metrics_that_the_job_lacks(tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ Control = Callable[[Path], Array]
 
 def script(root: Path, modality: str = "scan") -> tuple[str, str, list[Path], Control]:
     """A UNet whose author has a script alone, on files whose list says nothing of their modality."""
-    paths = roads.put_folder(root / "data", "ct")
-    path = root / "data/dataset.json"
+    paths, path = roads.put_folder(root / "data", "ct"), root / "data/dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "modality": {"0": modality}}))
     return *bare(root, "ct"), paths, script_control
 
@@ -53,12 +52,12 @@ def bare(root: Path, kind: str) -> tuple[str, str]:
 
 def brats(root: Path) -> tuple[str, str, list[Path], Control]:
     """Four channels, three regions, sigmoid; its author writes the regions as channels."""
-    paths = roads.put_folder(root / "data", "brats")
-    return *bare(root, "brats"), paths, brats_control
-
-
-def brats_control(path: Path) -> Array:
-    return (roads.predicted(roads.trained("brats"), path, roads.BRATS, "sigmoid") > 0.5).astype(np.uint8)
+    paths, net = roads.put_folder(root / "data", "brats"), roads.trained("brats")
+    return (
+        *bare(root, "brats"),
+        paths,
+        lambda x: (roads.predicted(net, x, roads.BRATS, "sigmoid") > 0.5).astype(np.uint8),
+    )
 
 
 def swin(root: Path) -> tuple[str, str, list[Path], Control]:
@@ -103,8 +102,7 @@ def test_init_finds_network_s_own_clean_prediction_at_first_try(name: str, tmp_p
     code, said, err = bench("init", str(job), *options, *(("--arch", "swin_unetr") if name == "swin" else ()))
     assert (code, err) == (0, "")
     assert "proven by its own predictions of 2 cases" in said
-    content = yaml.safe_load(job.read_text())
-    assert share_of(content, tmp_path / "unseen") >= witness.PROVEN
+    assert share_of(yaml.safe_load(job.read_text()), tmp_path / "unseen") >= witness.PROVEN
     assert " # matched by its predictions, " in job.read_text() or name == "nnunet"
 
 
@@ -127,7 +125,6 @@ def test_a_lower_clean_dice_passes_only_with_assumptions_said(name: str, tmp_pat
 
 
 def dice(made: Array, label: Array) -> float:
-    """The mean Dice of classes, or of regions that are channels."""
     masks = [*zip(made > 0.5, roads.region_masks(label), strict=True)] if made.ndim == 4 else []
     masks = masks or [(made == k, label == k) for k in (1, 2)]
     return float(np.mean([2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in masks]))
@@ -139,8 +136,7 @@ def share_of(content: dict[str, Any], folder: Path) -> float:
     entry = ModelEntry(**content["models"][0])
     facts = facts_on(entry, dataset, dataset.refs())
     spec = resolve(entry, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts)
-    own = witnesses.find(str(folder), dataset, "own")
-    network = load(spec, torch.device("cpu"))
+    own, network = witnesses.find(str(folder), dataset, "own"), load(spec, torch.device("cpu"))
     return min(witness.hold(network, spec, dataset, ref, own.files[ref.case_id]).share for ref in own.refs)
 
 
@@ -194,8 +190,7 @@ def test_doctor_finds_settings_of_network_on_dataset_class_in_hu(tmp_path: Path,
     code, said, err = bench("doctor", "--job", str(job), "--checkpoint", "unet")
     assert (code, "intensit" in err) == (2, True)  # of the job as it is
     lines = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model line:")]
-    settings = {key: value for line in lines for key, value in yaml.safe_load(line).items()}
-    content["models"][0] |= settings
+    content["models"][0] |= {key: value for line in lines for key, value in yaml.safe_load(line).items()}
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("run", str(job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert (code, "proven by its own predictions of 1 case" in said + err) == (0, True)
@@ -236,6 +231,4 @@ def test_doctor_tells_channels_of_a_bundle_in_another_order(tmp_path: Path, benc
     assert "instead:         channels: 0x1x3x2 in place of 0x1x2x3" in said
     content["datasets"][0]["image"] = [files[k] for k in (0, 1, 3, 2)]
     job.write_text(yaml.safe_dump(content))
-    assert (
-        "proven by its own predictions of 1 case: " in bench("doctor", "--job", str(job), "--checkpoint", "bundle")[1]
-    )
+    assert "proven by its own predictions of 1 case" in bench("doctor", "--job", str(job), "--checkpoint", "bundle")[1]

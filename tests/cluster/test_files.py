@@ -39,8 +39,7 @@ DEFAULTS = dict(argument.split("=", 1) for argument in instructions("ARG"))
 
 def test_image_is_pinned_python_with_project_s_torch_and_extras() -> None:
     assert re.fullmatch(r"3\.11\.\d+", DEFAULTS["PYTHON"])
-    assert PROJECT["requires-python"] == ">=3.11"
-    assert instructions("FROM") == ["python:${PYTHON}-slim-bookworm"]
+    assert (PROJECT["requires-python"], instructions("FROM")) == (">=3.11", ["python:${PYTHON}-slim-bookworm"])
     assert set(DEFAULTS["EXTRAS"].split(",")) == {"cluster", "s3"} <= PROJECT["optional-dependencies"].keys()
     (line,) = [run for run in instructions("RUN") if "torchvision" in run]
     (wanted,) = [each for each in PROJECT["dependencies"] if each.startswith("torch")]
@@ -86,8 +85,7 @@ def test_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
 
 def test_manifest_runs_a_job_and_gives_it_time_to_store() -> None:
     words = shlex.split(MANIFEST["spec"]["entrypoint"])
-    assert words[:4] == ["python", "-m", "freqbench", "run"]
-    assert instructions("WORKDIR") == ["/opt/freqbench"]
+    assert (words[:4], instructions("WORKDIR")) == (["python", "-m", "freqbench", "run"], ["/opt/freqbench"])
     assert (ROOT / Path(words[4]).relative_to("/opt/freqbench")).is_file()
     assert words[words.index("--address") + 1] == "auto"
     assert words[words.index("--out") + 1].startswith("s3://")

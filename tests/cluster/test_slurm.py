@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TEXT, NODE = (
-    (Path(__file__).parents[2] / "cluster" / name).read_text(encoding="utf-8") for name in ("slurm.sh", "slurm-node.sh")
-)
+TEXT, NODE = ((Path(__file__).parents[2] / "cluster" / n).read_text("utf-8") for n in ("slurm.sh", "slurm-node.sh"))
 PATIENCE_S = 30
 
 STUBS = {
@@ -44,17 +42,11 @@ class Job:
         (place / "slurm.sh").write_text(script, encoding="utf-8")
         self.number = os.getpid()
         environment = {
-            "PATH": f"{folder}:{os.environ['PATH']}",
-            "LOG": str(self.log),
-            "STARTED": str(self.started),
-            "DRIVER_EXIT": str(code),
-            "SLURM_JOB_ID": str(self.number),
-            "SLURM_JOB_NODELIST": "node-[7-8]",
-            "SLURM_JOB_NUM_NODES": "2",
-            "SLURM_CPUS_PER_TASK": "32",
-            "SLURM_SUBMIT_DIR": str(place),
+            "PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(self.log), "STARTED": str(self.started),
+            "DRIVER_EXIT": str(code), "SLURM_JOB_ID": str(self.number), "SLURM_JOB_NODELIST": "node-[7-8]",
+            "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "32", "SLURM_SUBMIT_DIR": str(place),
             **{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()},
-        }
+        }  # fmt: skip
         command = ["bash", "slurm.sh", "job.yaml", "s3://lab/out", "--set", "seeds=[1]"]
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -68,12 +60,10 @@ class Job:
         self.process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
-        """Exit code, and what it says of a mistake."""
         _, error = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, error
 
     def calls(self, name: str) -> list[str]:
-        """The arguments of each call of a program."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
         return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
 

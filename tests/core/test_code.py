@@ -47,7 +47,6 @@ BODIES = {
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
-    """Writes modules of one's own, and imports the last one."""
     before = {*sys.modules}
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -134,14 +133,11 @@ def test_object_made_on_first_use_is_in_no_identity(own: Own) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "is_another"),
     [
-        ("table.txt", "2", True),
-        ("util.py", "def f(x): return x + 2\n", True),
-        ("util.py", "def f(x): return x + 1  # as before\r\n", False),
-        ("more.py", "", True),
-        ("run.log", "", False),
-        (".hidden", "", False),
+        ("table.txt", "2", True), ("util.py", "def f(x): return x + 2\n", True),
+        ("util.py", "def f(x): return x + 1  # as before\r\n", False), ("more.py", "", True),
+        ("run.log", "", False), (".hidden", "", False),
     ],
-)
+)  # fmt: skip
 def test_a_package_counts_with_all_its_files(name: str, text: str, is_another: bool, own: Own, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "table.txt").write_text("1")
@@ -157,8 +153,7 @@ def test_modules_imported_by_others_are_in_no_identity(own: Own) -> None:
     used = own(pack__more="", used="import pack\nclass A:\n    def run(self): return vars(pack)\n")
     before = identity(used.A)
     importlib.import_module("pack.more")
-    assert pack.__name__ == "pack.util"
-    assert identity(used.A) == before
+    assert (pack.__name__, identity(used.A)) == ("pack.util", before)
 
 
 class Window:

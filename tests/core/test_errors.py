@@ -27,8 +27,7 @@ def test_a_refusal_keeps_its_begin_and_its_advice(error: UserError) -> None:
 
 def test_a_long_text_is_cut_between_words() -> None:
     words = " ".join(f"word{number:03}" for number in range(500))
-    assert one_line(words, 20) == "word000 word001 ..."
-    assert one_line(words, 23) == "word000 word001 word002 ..."
+    assert (one_line(words, 20), one_line(words, 23)) == ("word000 word001 ...", "word000 word001 word002 ...")
     assert one_line("9" * 50, 20) == "9" * 20 + " ..."
     assert all(re.fullmatch(r"word\d{3}|\.\.\.", word) for word in str(UserError(words)).split())
 

@@ -16,10 +16,7 @@ from .downloads import Array, Nifti1, put, volume
 
 
 class Folder:
-    """A Decathlon folder that a test can spoil.
-
-    Cases a, b, c (`validation`) have two classes beside the background; intensities are 0 outside a box.
-    """
+    """A Decathlon folder to spoil: cases a, b, c (`validation`) with two classes; intensities are 0 outside a box."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,7 +38,6 @@ class Folder:
         put(self.root / path, voxels, affine, kind)
 
     def list(self, **changes: Any) -> None:
-        """Write the list, with other values of some keys."""
         self.listed |= changes
         (self.root / "dataset.json").write_text(json.dumps(self.listed))
 
@@ -58,7 +54,6 @@ def refused(text: str, read: Callable[[], object], kind: type[UserError] = DataE
 
 
 def made(loader: str, **arguments: Any) -> Any:
-    """A dataset as a job file names it."""
     return validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml")
 
 

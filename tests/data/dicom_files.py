@@ -14,37 +14,20 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from .downloads import Array
 
 PATIENT = {
-    "PatientName": "Zweistein^Albertine",
-    "PatientID": "MRN4711",
-    "PatientBirthDate": "19131108",
-    "OtherPatientIDs": "SSN0815",
-    "PatientBirthName": "Quarkbein^Urlabrunn",
-    "AccessionNumber": "ACC99231",
-    "PatientAddress": "Schneckengasse",
-    "PatientTelephoneNumbers": "0815471142",
-    "PatientMotherBirthName": "Mumpitz^Ottilie",
-    "MedicalRecordLocator": "LOC7733",
-    "PatientComments": "kommtnieallein",
-    "AdditionalPatientHistory": "vorgeschichtlich",
-    "EthnicGroup": "marsianisch",
-    "InstitutionName": "Siebenschlaf-Klinik",
-    "InstitutionAddress": "Kurallee",
-    "InstitutionalDepartmentName": "Durchleuchterei",
-    "StationName": "ROEHRE9",
-    "ReferringPhysicianName": "Doktorowa^Walpurga",
-    "PerformingPhysicianName": "Ueberweiser^Knutolf",
-    "NameOfPhysiciansReadingStudy": "Vorleser^Bodowin",
-    "OperatorsName": "Knipser^Heidelinde",
-    "RequestingPhysician": "Wunschmann^Pittiplatsch",
-    "StudyDescription": "Wehwehchen",
-    "SeriesDescription": "Bauchgrimmen",
-    "ProtocolName": "Pustekuchen",
-    "StudyID": "STU5150",
-    "StudyDate": "19870213",
-    "StudyTime": "142536.731946",
-    "AcquisitionDate": "19870214",
+    "PatientName": "Zweistein^Albertine", "PatientID": "MRN4711", "PatientBirthDate": "19131108",
+    "OtherPatientIDs": "SSN0815", "PatientBirthName": "Quarkbein^Urlabrunn", "AccessionNumber": "ACC99231",
+    "PatientAddress": "Schneckengasse", "PatientTelephoneNumbers": "0815471142",
+    "PatientMotherBirthName": "Mumpitz^Ottilie", "MedicalRecordLocator": "LOC7733",
+    "PatientComments": "kommtnieallein", "AdditionalPatientHistory": "vorgeschichtlich",
+    "EthnicGroup": "marsianisch", "InstitutionName": "Siebenschlaf-Klinik", "InstitutionAddress": "Kurallee",
+    "InstitutionalDepartmentName": "Durchleuchterei", "StationName": "ROEHRE9",
+    "ReferringPhysicianName": "Doktorowa^Walpurga", "PerformingPhysicianName": "Ueberweiser^Knutolf",
+    "NameOfPhysiciansReadingStudy": "Vorleser^Bodowin", "OperatorsName": "Knipser^Heidelinde",
+    "RequestingPhysician": "Wunschmann^Pittiplatsch", "StudyDescription": "Wehwehchen",
+    "SeriesDescription": "Bauchgrimmen", "ProtocolName": "Pustekuchen", "StudyID": "STU5150",
+    "StudyDate": "19870213", "StudyTime": "142536.731946", "AcquisitionDate": "19870214",
     "DeviceSerialNumber": "SER31337",
-}
+}  # fmt: skip
 LABELS = ("liver", "tumour")
 
 
@@ -57,16 +40,12 @@ def put_series(
     frame: str | None = None,
     changes: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[Path]:
-    """Writes `[H, W, D]` as one file a slice, whose names tell another order; `affine` is RAS+ without shear.
-
-    `changes` are other values of some slices' fields; None removes one, and -1 is all slices.
-    """
+    """Writes `[H, W, D]` a file a slice, in another order; `changes` of fields by slice, None removes, -1 is all."""
     folder.mkdir(parents=True, exist_ok=True)
     grid = np.diag([-1.0, -1.0, 1.0, 1.0]) @ (np.eye(4) if affine is None else affine)
     sides = np.linalg.norm(grid[:3, :3], axis=0)
     uid, frame, study = uid or generate_uid(), frame or generate_uid(), generate_uid()
-    stored = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16)
-    paths = []
+    stored, paths = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16), []
     for k in range(voxels.shape[2]):
         meta = FileMetaDataset()
         meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
@@ -107,28 +86,18 @@ def put_seg(
     path.parent.mkdir(parents=True, exist_ok=True)
     segments = [
         highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=label,
-            segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Liver,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+            segment_number=number, segment_label=label, segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=codes.SCT.Liver, algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
         )
         for number, label in enumerate(masks, 1)
-    ]
+    ]  # fmt: skip
     seg = highdicom.seg.Segmentation(
         source_images=[pydicom.dcmread(file) for file in series],
-        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8),
-        segmentation_type=kind,
-        segment_descriptions=segments,
-        series_instance_uid=generate_uid(),
-        series_number=2,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="x",
-        manufacturer_model_name="x",
-        software_versions="1",
-        device_serial_number="1",
-    )
+        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8), segmentation_type=kind,
+        segment_descriptions=segments, series_instance_uid=generate_uid(), series_number=2,
+        sop_instance_uid=generate_uid(), instance_number=1, manufacturer="x", manufacturer_model_name="x",
+        software_versions="1", device_serial_number="1",
+    )  # fmt: skip
     for name, value in fields.items():
         setattr(seg, name, value)
     seg.save_as(path)

@@ -38,8 +38,7 @@ ACDC_PLACES = {
 
 def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Intensities 50 to 150 in a box of zeros, labels 0 to 2."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros(SHAPE, np.float32)
+    rng, image = np.random.default_rng(seed), np.zeros(SHAPE, np.float32)
     image[2:10, 1:9, 1:7] = rng.uniform(50, 150, (8, 8, 6))
     label = np.zeros(SHAPE, np.uint8)
     label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
@@ -52,12 +51,9 @@ def native_case(image: Array, label: Array, source: str = "x.nii.gz", **changes:
     shape = (classes.shape[-3], classes.shape[-2], classes.shape[-1])
     fields = {
         "ref": CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=shape),
-        "image": voxels.float().reshape(-1, *shape),
-        "label": classes.to(torch.uint8).reshape(1, *shape),
-        "affine": np.eye(4),
-        "spacing": (1.0, 1.0, 1.0),
-        "source": source,
-    }
+        "image": voxels.float().reshape(-1, *shape), "label": classes.to(torch.uint8).reshape(1, *shape),
+        "affine": np.eye(4), "spacing": (1.0, 1.0, 1.0), "source": source,
+    }  # fmt: skip
     return NativeCase(**fields | changes)
 
 
@@ -103,8 +99,7 @@ def totalsegmentator(root: Path, splits: dict[str, str]) -> None:
     for seed, case in enumerate(splits):
         image, label = volume(seed)
         put(root / case / "ct.nii.gz", image)
-        masks = {"spleen": label == 1, "liver": label > 0, "aorta": label > 2}
-        for structure, mask in masks.items():
+        for structure, mask in {"spleen": label == 1, "liver": label > 0, "aorta": label > 2}.items():
             put(root / case / f"segmentations/{structure}.nii.gz", mask.astype(np.uint8))
     rows = ["image_id;age;split", *(f"{case};40;{split}" for case, split in splits.items())]
     (root / "meta.csv").write_text("\ufeff" + "\n".join(rows) + "\n", encoding="utf-8")

@@ -42,8 +42,6 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def the_same(first: Case, second: Case) -> bool:
-    """Every field, bit by bit."""
-
     def bits(value: object) -> object:
         if isinstance(value, torch.Tensor):
             return type(value), value.dtype, value.shape, value.stride(), value.numpy().tobytes()
@@ -126,8 +124,7 @@ def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeyp
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
     for number in range(2):
         load(folder.dataset(), number)
-    assert list(kept.iterdir()) == [path]
-    assert path.read_bytes() == b""
+    assert (list(kept.iterdir()), path.read_bytes()) == ([path], b"")
 
 
 def test_dead_writers_files_are_swept_and_clear_empties(folder: Folder, kept: Path) -> None:
@@ -144,8 +141,7 @@ def test_dead_writers_files_are_swept_and_clear_empties(folder: Folder, kept: Pa
     assert len(node_cache.entries("volumes")) == 2
     taken = node_cache.size("volumes")
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
-    assert node_cache.clear("volumes") == taken + 4
-    assert list(kept.iterdir()) == []
+    assert (node_cache.clear("volumes"), list(kept.iterdir())) == (taken + 4, [])
 
 
 ROUNDS, VOLUMES, PROCESSES = 16, 4, 3

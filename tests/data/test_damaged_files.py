@@ -35,7 +35,6 @@ def put_file(path: Path) -> None:
 
 
 def flip(content: bytes, random: np.random.Generator) -> bytes:
-    """Flips up to eight bits of the header."""
     flipped = bytearray(content)
     for _ in range(random.integers(1, 9)):
         flipped[random.integers(min(len(flipped), HEADER))] ^= 1 << int(random.integers(8))
@@ -127,9 +126,7 @@ def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, suffix: 
     lines = refusals(path)
     assert lines or kind == "flipped anywhere"  # of raw voxels, nothing tells
     if "HTML" in kind or "Git" in kind:
-        what = (
-            "packed by gzip, which" if "packed" in kind and not suffix.endswith("gz") else kind.replace("packed ", "")
-        )
+        what = "packed by gzip, which" if "packed" in kind and "gz" not in suffix else kind.replace("packed ", "")
         assert all(line.startswith(f"{path}: {what.replace('a HTML', 'an HTML')}") for line in lines)
 
 

@@ -21,14 +21,10 @@ from .downloads import SHAPE, volume
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, "abc"),
-        ({"split": "validation[0:2]"}, "ab"),
-        ({"split": "validation[2:]"}, "c"),
-        ({"split": "validation[:-1]"}, "ab"),
-        ({"cases": 2}, "ab"),
-        ({"cases": ["c", "a"]}, "ca"),
+        ({}, "abc"), ({"split": "validation[0:2]"}, "ab"), ({"split": "validation[2:]"}, "c"),
+        ({"split": "validation[:-1]"}, "ab"), ({"cases": 2}, "ab"), ({"cases": ["c", "a"]}, "ca"),
     ],
-)
+)  # fmt: skip
 def test_split_slice_and_choice_say_which_cases(folder: Folder, arguments: dict[str, Any], expected: str) -> None:
     if "c" not in expected:  # only the chosen are looked at
         (folder.root / "imagesTr/c.nii.gz").unlink()
@@ -96,12 +92,9 @@ def test_case_key_depends_on_all_that_changes_a_case(folder: Folder, changes: di
 def test_case_key_of_today_stays() -> None:
     """Results of earlier runs are found by it: a change here recomputes all of them."""
     dataset = Decathlon(
-        name="any",
-        root="nowhere",
-        labels=("background", "left", "right"),
-        spacing=(1.5, 1.5, 2.0),
+        name="any", root="nowhere", labels=("background", "left", "right"), spacing=(1.5, 1.5, 2.0),
         intensity={"window": (-175.0, 250.0)},
-    )
+    )  # fmt: skip
     ref = CaseRef(case_id="a", patient_id="a", fingerprint="0123456789abcdef", shape=(1, 1, 1))
     assert dataset.case_key(ref) == "dae9ed907ea1a430"
 
@@ -137,8 +130,7 @@ def test_hippocampus_loads_as_published(shared: Path) -> None:
     assert len(dataset.classes) == 3
     for ref in dataset.refs():
         case = dataset.load(ref)
-        assert case.image.shape == case.label.shape
-        assert case.label.unique().tolist() == [0, 1, 2]
+        assert (case.image.shape, case.label.unique().tolist()) == (case.label.shape, [0, 1, 2])
         assert (case.image.min(), case.image.max()) == (0, 1)
         assert case.spacing == case.original_spacing == (1, 1, 1)
         assert all(cropped <= whole for cropped, whole in zip(case.image.shape[1:], ref.shape, strict=True))

@@ -196,8 +196,7 @@ def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any],
 
 def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
     image, label = volume()
-    uid = generate_uid()
-    moved = LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
+    uid, moved = generate_uid(), LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
     put_series(tmp_path / "images/a", image, LPS, frame=uid)
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "other", image, moved, frame=uid), _masks(label))
     refused("expected each frame on a slice of its series, got frame 1 up to 2 pixels aside", _dataset(tmp_path).refs)
@@ -225,9 +224,7 @@ def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
         fields.compress(RLELossless)
         fields.file_meta.TransferSyntaxUID = MPEG2MPML
         fields.save_as(path)
-    refused(
-        "expected voxels that pydicom or GDCM decodes, got a file that neither does (MPEG2", lambda: _image(tmp_path)
-    )
+    refused("expected voxels that pydicom or GDCM decodes, got a file that neither does", lambda: _image(tmp_path))
 
 
 def test_doctor_knows_a_folder(tmp_path: Path) -> None:
@@ -236,8 +233,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     layout = recognise(str(tmp_path), with_labels=True)
     assert layout.loader == "dicom"
     assert layout.problems == ()
-    dataset = made(**layout.entry)
-    assert len(dataset.classes) == 3
+    assert len(made(**layout.entry).classes) == 3
     (tmp_path / "labels/a.dcm").unlink()
     assert recognise(str(tmp_path)).entry["reference"] == "prediction"
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
@@ -283,8 +279,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     put_seg(tmp_path / "labels/a.dcm", series, _masks(label))
     window: dict[str, Any] = {"intensity": {"window": [0, 150]}}
     dataset = _dataset(tmp_path, **window)
-    wanted = dataset.load(dataset.refs()[0])
-    folder, seg = tmp_path / "images/a", tmp_path / "labels/a.dcm"
+    wanted, folder, seg = dataset.load(dataset.refs()[0]), tmp_path / "images/a", tmp_path / "labels/a.dcm"
     with pytest.warns(UserWarning, match=r"a: of the series 1.2.3 \(8 slices\), .* the segmentation is of it"):
         case = fb.Case.from_file(folder, seg, **window)
     assert torch.equal(case.image, wanted.image)
@@ -293,8 +288,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     assert (case.name, case.class_names) == ("a", ("background", *LABELS))
     with pytest.warns(UserWarning, match="the most slices"):
         assert fb.Case.from_file(folder, **window).reference == "prediction"
-    shorter = fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window)
-    assert shorter.image.shape == (1, 12, 10, 6)
+    assert fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window).image.shape == (1, 12, 10, 6)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,6 @@ def parsed(path: Path) -> Any:
 
 
 def names(path: Path) -> Iterator[str]:
-    """Words of the patient's fields."""
     for name in ("PatientName", "PatientID", "ReferringPhysicianName", "InstitutionName", "AccessionNumber"):
         for word in re.split(r"[\W_]+", str(parsed(path).get(name, ""))):
             if len(word) > 3:
@@ -167,16 +166,9 @@ def made_by_highdicom(kind: str, series: list[Path]) -> Any:
             window_width=1,
         )
     return highdicom.sc.SCImage.from_ref_dataset(
-        sources[0],
-        values[0].astype(np.uint16),
-        photometric_interpretation="MONOCHROME2",
-        bits_allocated=16,
-        coordinate_system="PATIENT",
-        patient_orientation=("L", "P"),
-        manufacturer="x",
-        **of_series,
-        **of_object,
-    )
+        sources[0], values[0].astype(np.uint16), photometric_interpretation="MONOCHROME2", bits_allocated=16,
+        coordinate_system="PATIENT", patient_orientation=("L", "P"), manufacturer="x", **of_series, **of_object,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

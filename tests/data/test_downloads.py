@@ -73,8 +73,7 @@ def amos(tmp_path: Path) -> Path:
 def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
     assert [ref.case_id for ref in dataset.refs()] == cases
-    assert dataset.space.intensity == intensity
-    assert (len(dataset.classes), dataset.class_names[8]) == (16, "aorta")
+    assert (dataset.space.intensity, len(dataset.classes), dataset.class_names[8]) == (intensity, 16, "aorta")
 
 
 def test_cases_of_other_names_are_no_amos(tmp_path: Path) -> None:
@@ -100,8 +99,7 @@ def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
         ("spleen", "liver"): np.where(boxes > 0, 2, 0),
     }.items():
         dataset = total(bodies, *classes)
-        ref = dataset.refs()[0]
-        assert np.array_equal(dataset.load(ref).label[0].numpy(), expected)
+        assert np.array_equal(dataset.load(dataset.refs()[0]).label[0].numpy(), expected)
         assert dataset.class_names == ("background", *classes)
 
 

@@ -102,8 +102,7 @@ def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> 
     """Other voxels beside the same header are another case."""
     put_itk(tmp_path / "a.mhd", volume()[0])
     scans = made("images", root=str(tmp_path), reference="prediction", labels=2)
-    before = scans.refs()[0].fingerprint
-    raw = tmp_path / "a.raw"
+    before, raw = scans.refs()[0].fingerprint, tmp_path / "a.raw"
     raw.write_bytes(raw.read_bytes()[::-1])
     assert scans.refs()[0].fingerprint != before
 
@@ -200,8 +199,7 @@ def _laid_out(root: Path, suffix: str) -> dict[str, Layout]:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suffix: str) -> None:
-    layouts = _laid_out(tmp_path, suffix)
-    for loader, layout in layouts.items():
+    for loader, layout in _laid_out(tmp_path, suffix).items():
         assert (layout.loader, layout.problems) == (loader, ())
         keys = {"labels": 3} if loader == "images" else {}
         dataset = build_dataset({**layout.entry, **keys}, where="job.yaml")
@@ -221,8 +219,7 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     dataset = made("images", root=root, reference="prediction", labels=2)
     (ref,) = dataset.refs()
     assert np.array_equal(dataset.native(ref).image[0], volume()[0])
-    local = made("images", root=str(tmp_path), reference="prediction", labels=2)
-    assert local.refs()[0].fingerprint == ref.fingerprint
+    assert made("images", root=str(tmp_path), reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -267,20 +264,13 @@ def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "way"),
     [
-        ("a.vtk", "SimpleITK.WriteImage"),
-        ("a.tif", "SimpleITK.WriteImage"),
-        ("a.TIFF", "SimpleITK.WriteImage"),
-        ("a.mrc", "SimpleITK.WriteImage"),
-        ("a.h5", "SimpleITK.WriteImage"),
-        ("a.mnc", "nibabel.load(FILE)"),
-        ("a.par", "nibabel.load(PAR FILE)"),
-        ("a.png", "stack the pictures of a volume"),
-        ("a.img", "give the .hdr file beside it"),
-        ("IM0001.dcm", "give the folder of its series"),
-        ("IM0001", "of a DICOM series give the folder"),
-        ("a.xyz", "convert the file"),
+        ("a.vtk", "SimpleITK.WriteImage"), ("a.tif", "SimpleITK.WriteImage"), ("a.TIFF", "SimpleITK.WriteImage"),
+        ("a.mrc", "SimpleITK.WriteImage"), ("a.h5", "SimpleITK.WriteImage"), ("a.mnc", "nibabel.load(FILE)"),
+        ("a.par", "nibabel.load(PAR FILE)"), ("a.png", "stack the pictures of a volume"),
+        ("a.img", "give the .hdr file beside it"), ("IM0001.dcm", "give the folder of its series"),
+        ("IM0001", "of a DICOM series give the folder"), ("a.xyz", "convert the file"),
     ],
-)
+)  # fmt: skip
 def test_a_format_that_is_not_read_is_refused_with_the_way_out(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / name).write_bytes(b"\0" * 512)
     refused(f"got {name!r}: ", lambda: fb.Case.from_file(tmp_path / name))

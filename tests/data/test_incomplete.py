@@ -21,7 +21,6 @@ from .downloads import put_case, volume
 
 
 def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
-    """Cases with a series and a SEG each."""
     for seed, case in enumerate(cases):
         voxels, label = volume(seed)
         series = put_series(root / images / case, voxels)
@@ -51,13 +50,10 @@ def _totalsegmentator(root: Path) -> Dataset:
 
 
 LOADERS: dict[str, tuple[Callable[[Path], Dataset], str]] = {
-    "pairs": (_pairs, "b/t1.nii.gz"),
-    "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
-    "decathlon": (_decathlon, "imagesVa/b.nii.gz"),
-    "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
-    "dicom": (dicom, "images/b"),
-    "dicom without images": (lambda root: dicom(root, images="."), "b"),
-}
+    "pairs": (_pairs, "b/t1.nii.gz"), "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
+    "decathlon": (_decathlon, "imagesVa/b.nii.gz"), "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
+    "dicom": (dicom, "images/b"), "dicom without images": (lambda root: dicom(root, images="."), "b"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -68,8 +64,7 @@ def test_a_label_map_without_its_image_is_named(name: str, tmp_path: Path) -> No
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = dataset.model_validate(dataset.model_dump(by_alias=True))
     refused(f"{path}: expected the ", again.refs, MissingDataError)
-    without = again.model_copy(update={"cases": ("a",)})
-    assert [ref.case_id for ref in without.refs()] == ["a"]
+    assert [ref.case_id for ref in again.model_copy(update={"cases": ("a",)}).refs()] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -120,11 +115,9 @@ def test_plan_and_run_name_the_case(tmp_path: Path, bench: Bench) -> None:
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["itself", "by a link"])
 def test_a_pipe_among_slices_is_left_out_and_never_opened(tmp_path: Path, is_link: bool) -> None:
-    dataset = dicom(tmp_path, "a")
-    pipe = tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
+    dataset, pipe = dicom(tmp_path, "a"), tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
     os.mkfifo(pipe)
     if is_link:
         (tmp_path / "images/a/000.dcm").symlink_to(pipe)
     (ref,) = dataset.refs()
-    assert len(dataset.slices(ref).files) == 8
-    assert recognise(str(tmp_path)).loader == "dicom"
+    assert (len(dataset.slices(ref).files), recognise(str(tmp_path)).loader) == (8, "dicom")

@@ -36,7 +36,6 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
 
 
 def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True) -> list[str]:
-    """Lines on a volume."""
     case = native_case(image, label if labelled else np.full_like(label, 255))
     return [*scale_warnings(case, Preprocess(intensity=intensity))]
 
@@ -47,19 +46,15 @@ SOFT = {1: 60.0, 2: 110.0}
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        (lambda hu: hu + 1024, "subtract 1024"),
-        (lambda hu: np.clip(hu + 1000, 0, None), "subtract 1024"),
-        (lambda hu: hu + 2048, "an offset seems to be added"),
-        (lambda hu: hu + 520, "give the files' own window"),
-        (lambda hu: hu - 1024, "give the files' own window"),
-        (lambda hu: 12 * hu, "give the files' own window"),
+        (lambda hu: hu + 1024, "subtract 1024"), (lambda hu: np.clip(hu + 1000, 0, None), "subtract 1024"),
+        (lambda hu: hu + 2048, "an offset seems to be added"), (lambda hu: hu + 520, "give the files' own window"),
+        (lambda hu: hu - 1024, "give the files' own window"), (lambda hu: 12 * hu, "give the files' own window"),
         (lambda hu: hu / 1000, "give the files' own window"),
         (lambda hu: np.clip((hu + 160) / 400, 0, 1), "scaled to [0, 1] already"),
         (lambda hu: np.clip(np.rint(255 * (hu + 160) / 400), 0, 255), "an 8-bit picture"),
-        (lambda hu: -hu, "an inverted volume"),
-        (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
+        (lambda hu: -hu, "an inverted volume"), (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("labelled", [True, False])
 def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: bool) -> None:
     image, label = ct(SOFT)

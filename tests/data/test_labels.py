@@ -117,8 +117,7 @@ def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
     folder.write("a", volume()[0], files)
     folder.list(labels={"0": "air", "5": "cyst", "12": "kidney"})
     dataset = folder.dataset(cases=["a"])
-    native = dataset.native(dataset.refs()[0])
-    assert (native.label[0].numpy() == np.array([0, 2, 1])[label]).all()
+    assert (dataset.native(dataset.refs()[0]).label[0].numpy() == np.array([0, 2, 1])[label]).all()
     assert dataset.notes == (
         "small: labels of the files become classes: 5 (cyst) -> 1 (cyst), 12 (kidney) -> 2 (kidney); 0 as in the files",
     )
@@ -127,8 +126,7 @@ def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
 def test_unlisted_values_are_refused_with_their_number(folder: Folder) -> None:
     label = volume()[1]
     folder.write("a", volume()[0], np.where(label == 2, 9, label))
-    dataset = folder.dataset(cases=["a"])
-    count = int((label == 2).sum())
+    dataset, count = folder.dataset(cases=["a"]), int((label == 2).sum())
     text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
     refused(text, lambda: dataset.native(dataset.refs()[0]))
 
@@ -147,8 +145,7 @@ def test_a_map_in_other_axes_is_turned_onto_its_image(tmp_path: Path, loader: st
         nibabel.save(Nifti1(mask.astype(np.uint8), LPS).as_reoriented(turn), path)
     keys = {"image": "{case}/ct.nii.gz", "label": "{case}/seg.nii.gz", "labels": 3}
     dataset = made(loader, root=str(tmp_path), **keys if loader == "pairs" else {"classes": ["spleen", "liver"]})
-    native = dataset.native(dataset.refs()[0])
-    np.testing.assert_array_equal(native.label[0], label)
+    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], label)
 
 
 def test_other_labels_become_background_and_a_note_says_so(folder: Folder) -> None:
@@ -187,16 +184,14 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
         key(label_map={1: 1, 2: 1}),
         key(labels=["background", "right"]),
     ]
-    assert len({key(), *changed}) == 5
-    assert key(labels=["background", "right"]) == key(label_map={1: 0, 2: 1})
+    assert (len({key(), *changed}), key(labels=["background", "right"])) == (5, key(label_map={1: 0, 2: 1}))
 
 
 @pytest.mark.parametrize(("slope", "says"), [(1.0, False), (1.00012, True)])
 def test_labels_that_slope_moves_are_rounded_and_line_says_so(folder: Folder, slope: float, says: bool) -> None:
     image, label = volume()
     folder.write("a", image, label)
-    path = folder.root / "labelsTr/a.nii.gz"
-    stored = Nifti1(label.astype(np.uint8), np.eye(4))
+    path, stored = folder.root / "labelsTr/a.nii.gz", Nifti1(label.astype(np.uint8), np.eye(4))
     path.unlink()
     stored.header.set_slope_inter(slope, 0.0)
     stored.to_filename(path)
@@ -211,8 +206,7 @@ def test_fractional_labels_are_refused_with_their_number(folder: Folder) -> None
     image, label = volume()
     folder.write("a", image, label * np.float32(1.01))
     dataset = folder.dataset(cases=["a"])
-    count = int((label > 0).sum())
-    refused(f"({count} such voxels)", lambda: dataset.native(dataset.refs()[0]))
+    refused(f"({int((label > 0).sum())} such voxels)", lambda: dataset.native(dataset.refs()[0]))
 
 
 @pytest.mark.parametrize(
@@ -249,6 +243,5 @@ def test_plan_and_doctor_say_which_labels_become_which_classes(tmp_path: Path) -
     args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
     network = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": [16, 16, 16]}
     content = {"name": "j", "datasets": [entry], "models": [network], "attacks": [{"name": "fgsm", "eps": 0.1}]}
-    grid = expand(JobSpec.model_validate(content))
-    summary = plan.outlook(grid, (), None, str(tmp_path / "out"))
+    summary = plan.outlook(expand(JobSpec.model_validate(content)), (), None, str(tmp_path / "out"))
     assert {f"note: {line}" for line in said} <= set(plan.lines(summary))

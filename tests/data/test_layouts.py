@@ -79,8 +79,7 @@ def test_every_layout_is_recognised_and_its_job_line_reads_cases(tmp_path: Path,
     assert layout.problems == () or loader == "acdc"
     (entry,) = yaml.safe_load(layout.job_line)
     dataset = build_dataset({**entry, "cases": 1}, where="job.yaml")
-    assert len(dataset.refs()) == 1
-    assert dataset.loader == loader
+    assert (len(dataset.refs()), dataset.loader) == (1, loader)
 
 
 def _problems(root: Path) -> str:

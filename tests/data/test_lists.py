@@ -22,10 +22,8 @@ LABELS = {"0": "background", "1": "left", "2": "right"}
 
 
 def _listed(root: Path, name: str = "dataset.json", **content: Any) -> None:
-    """Write a list, and the volumes that its entries name."""
     for seed, line in enumerate(line for lines in content.values() if isinstance(lines, list) for line in lines):
-        images = line["image"] if isinstance(line["image"], list) else [line["image"]]
-        for channel, image in enumerate(images):
+        for channel, image in enumerate(line["image"] if isinstance(line["image"], list) else [line["image"]]):
             put(root / image, volume(100 * channel + seed)[0])
         put(root / line["label"], volume()[1])
     (root / name).write_text(json.dumps(content))

@@ -35,9 +35,7 @@ def test_a_volume_is_that_of_nibabel(tmp_path: Path, suffix: str, kind: type, gr
 def test_frames_are_channels(tmp_path: Path) -> None:
     voxels = np.stack([volume(0)[0], volume(1)[0]], axis=-1)
     path = put_mgh(tmp_path / "a.mgz", voxels)
-    np.testing.assert_array_equal(
-        image_files.read_image(image_files.read_header(path, True)), voxels.transpose(3, 0, 1, 2)
-    )
+    assert np.array_equal(image_files.read_image(image_files.read_header(path, True)), voxels.transpose(3, 0, 1, 2))
     refused("expected a 3D volume, got shape (12, 10, 8, 2)", lambda: image_files.read_header(path))
 
 

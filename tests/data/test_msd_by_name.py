@@ -66,7 +66,6 @@ class Mirrors:
         self.addresses = tuple(f"http://127.0.0.1:{self.server.server_port}/{name}" for name in ("first", "second"))
 
     def pack(self, files: dict[str, bytes], number: int = 0) -> None:
-        """Makes one of the archives anew, of these members."""
         with tarfile.open(self.archives[number], "w") as tar:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
@@ -94,7 +93,6 @@ def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors
 
 
 def hippocampus(**keys: Any) -> Any:
-    """The dataset as a job file names it."""
     return config.validate({"name": "hippocampus", "task": "hippocampus", **keys}, MSD, where="job.yaml")
 
 
@@ -111,8 +109,7 @@ def left(cache: Path) -> list[str]:
     "task", ["Task04_Hippocampus", "task04_hippocampus", 4, "4", "04", "hippocampus", "Hippocampus"]
 )
 def test_a_task_is_called_by_folder_number_or_bare_name(task: object) -> None:
-    dataset = MSD(name="x", root=".", task=task)
-    assert dataset.task == TASK
+    assert MSD(name="x", root=".", task=task).task == TASK
 
 
 def test_archive_is_fetched_once_and_then_needs_no_server(mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +117,7 @@ def test_archive_is_fetched_once_and_then_needs_no_server(mirrors: Mirrors, monk
     msd._fetch_task.cache_clear()  # as another process has it
     monkeypatch.setattr(msd, "MIRRORS", ("http://127.0.0.1:9",))
     assert [cases(split=split) for split in ("validation", "reported", "test")] == [["h_2"], ["h_3"], ["h_4"]]
-    dataset = hippocampus(split="test")
-    assert Path(dataset._root(), FILES[0]).read_bytes() == (mirrors.task / FILES[0]).read_bytes()
+    assert Path(hippocampus(split="test")._root(), FILES[0]).read_bytes() == (mirrors.task / FILES[0]).read_bytes()
     assert mirrors.asked == ["first"]
 
 
@@ -159,9 +155,7 @@ def test_a_folder_of_ones_own_comes_first(
     for file in FILES:
         storage.write_atomic(f"{data}/{name}/{file}", (mirrors.task / file).read_bytes())
     monkeypatch.setenv("FREQBENCH_DATA", data)
-    assert hippocampus()._root() == f"{data}/{name}"
-    assert cases(split="test") == ["h_4"]
-    assert mirrors.asked == []
+    assert (hippocampus()._root(), cases(split="test"), mirrors.asked) == (f"{data}/{name}", ["h_4"], [])
     monkeypatch.delenv("FREQBENCH_DATA")
     assert cases(split="test") == ["h_4"]
     assert mirrors.asked == ["first"], "a variable that changes is honoured"
@@ -212,14 +206,11 @@ def _sparse(mirrors: Mirrors) -> None:
 
 
 HARMS: dict[Callable[[Mirrors], None], str] = {
-    _short: "truncated header",
-    _no_archive: "header",
-    _wrong_file: f"{FILES[-1]}: expected sha256 ",
-    _lacking: f"expected {FILES[2]}, found none",
-    _link: f"expected {FILES[2]}, found none",
+    _short: "truncated header", _no_archive: "header", _wrong_file: f"{FILES[-1]}: expected sha256 ",
+    _lacking: f"expected {FILES[2]}, found none", _link: f"expected {FILES[2]}, found none",
     _sparse: f"expected {FILES[2]}, found none",
     lambda mirrors: mirrors.archives[0].unlink(): "HTTP Error 404: File not found",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -238,8 +229,7 @@ def test_a_wrong_archive_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_next_mirror_is_asked_after_a_wrong_archive(mirrors: Mirrors, harm: Callable[[Mirrors], None]) -> None:
     harm(mirrors)
-    assert cases(split="test") == ["h_4"]
-    assert mirrors.asked == ["first", "second"]
+    assert (cases(split="test"), mirrors.asked) == (["h_4"], ["first", "second"])
 
 
 def test_names_that_lead_out_of_the_archive_write_nothing_there(mirrors: Mirrors, tmp_path: Path) -> None:
@@ -293,8 +283,7 @@ def test_a_job_with_root_reads_the_folders_own_list(mirrors: Mirrors, tmp_path: 
         assert cases(task=task, root=root) == ["h_4"]
     assert cases(root=root, list="freqbench") == ["h_1"]
     shutil.copy(mirrors.task / "dataset.json", tmp_path / "mine.json")
-    assert cases(list=str(tmp_path / "mine.json")) == ["h_4"]
-    assert mirrors.asked == ["first"]
+    assert (cases(list=str(tmp_path / "mine.json")), mirrors.asked) == (["h_4"], ["first"])
 
 
 @pytest.mark.parametrize("keys", [{}, {"root": "x"}, {"list": "mine.json"}])
@@ -306,8 +295,7 @@ def test_a_dumped_dataset_by_name_validates_again(keys: dict[str, str]) -> None:
 def test_a_job_runs_on_data_by_name(mirrors: Mirrors, tmp_path: Path) -> None:
     datasets = [{"name": "hippocampus", "loader": "msd", "task": "hippocampus", "split": "test", "pad_to": [16] * 3}]
     summary = tiny_job.execute(tiny_job.small(datasets=datasets, metrics=["dsc"]), tmp_path / "out")
-    assert (summary.num_new > 0, summary.num_failed) == (True, 0)
-    assert mirrors.asked == ["first"]
+    assert (summary.num_new > 0, summary.num_failed, mirrors.asked) == (True, 0, ["first"])
 
 
 @pytest.mark.usefixtures("mirrors")
@@ -364,5 +352,4 @@ def test_whole_task_equals_the_folders_cases(real: Path, mirrors: Mirrors, monke
     monkeypatch.setattr(msd, "LISTS", {TASK: SPLITS / "msd_hippocampus.json"})
     in_folder = Decathlon(name="x", root=str(real), split="validation[40:60]", intensity="percentile")
     monkeypatch.delenv("FREQBENCH_DATA", raising=False)
-    assert hippocampus(split="test").refs() == in_folder.refs()
-    assert mirrors.asked == ["first"]
+    assert (hippocampus(split="test").refs(), mirrors.asked) == (in_folder.refs(), ["first"])

@@ -25,8 +25,7 @@ GRIDS = {"RAS": np.eye(4), "LPS": LPS, "SRA": SRA, "oblique": TURN @ LPS, "shear
 
 def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -> NativeCase:
     """Intensities -200 to 500, beyond both ends of the window, in a box of -1000."""
-    rng = np.random.default_rng(seed)
-    image = np.full((channels, *SHAPE), -1000, np.float32)
+    rng, image = np.random.default_rng(seed), np.full((channels, *SHAPE), -1000, np.float32)
     image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     return native_case(image, np.zeros(SHAPE), affine=affine, spacing=tuple(steps.tolist()))
@@ -84,23 +83,17 @@ def test_air_outside_the_grid_stays(grid: str) -> None:
 @pytest.mark.parametrize(
     ("clean", "delta", "expected"),
     [
-        (0.0, 0.1, 40.0),
-        (0.0, -0.1, -40.0),
-        (500.0, -0.1, 260.0),
-        (500.0, 0.1, 500.0),
-        (-700.0, 0.1, -60.0),
-        (-700.0, -0.1, -700.0),
-        (300.0, -0.1, 260.0),
+        (0.0, 0.1, 40.0), (0.0, -0.1, -40.0), (500.0, -0.1, 260.0), (500.0, 0.1, 500.0), (-700.0, 0.1, -60.0),
+        (-700.0, -0.1, -700.0), (300.0, -0.1, 260.0),
     ],
-)
+)  # fmt: skip
 def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, delta: float, expected: float) -> None:
     """Window -100 to 300: a tenth is 40."""
     native = _native(GRIDS["RAS"])
     native.image[0, 9, 9, 9] = clean
     case = prepare(native, KEPT)
     adversarial = case.image.clone()
-    index = tuple(torch.tensor([9, 9, 9]) - torch.from_numpy(case.affine[:3, 3]).round().int())
-    adversarial[0][index] += delta
+    adversarial[0][tuple(torch.tensor([9, 9, 9]) - torch.from_numpy(case.affine[:3, 3]).round().int())] += delta
     attacked = attacked_native(native, case, adversarial, KEPT).image
     assert float(attacked[0, 9, 9, 9]) == pytest.approx(expected, abs=1e-3)
     attacked[0, 9, 9, 9] = clean
@@ -116,8 +109,7 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     native = _native(GRIDS[grid])
     native = replace(native, image=native.image.clamp(-50, 250))
     case = prepare(native, KEPT.model_copy(update={"spacing": (1.4, 1.2, 2.0)}))
-    noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(1)) * 0.01
-    adversarial = case.image + noise
+    adversarial = case.image + torch.randn(case.image.shape, generator=torch.Generator().manual_seed(1)) * 0.01
     delta = MetaTensor((adversarial - case.image) * 400, affine=torch.from_numpy(case.affine))
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)
     expected = resample(delta, dst_affine=torch.from_numpy(native.affine), spatial_size=SHAPE).as_tensor()
@@ -132,8 +124,7 @@ def test_bounds_and_crop_are_the_cleans(crop_foreground: bool) -> None:
     native, space = _native(GRIDS["LPS"]), Preprocess(intensity="minmax", crop_foreground=crop_foreground)
     case = prepare(native, space)
     adversarial = case.image * 0.8
-    attacked = attacked_native(native, case, adversarial, space)
-    assert resampling_error(native, attacked, adversarial, space) < 1e-6
+    assert resampling_error(native, attacked_native(native, case, adversarial, space), adversarial, space) < 1e-6
 
 
 def test_a_volume_of_another_shape_is_refused() -> None:

@@ -16,10 +16,6 @@ from .conftest import Folder
 from .downloads import volume
 
 
-def _noise(shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).uniform(0, 1, shape).astype(np.float32)
-
-
 def _resized(array: npt.NDArray[Any], shape: tuple[int, ...], order: int) -> npt.NDArray[np.float64]:
     resized: npt.NDArray[np.float64] = resize(
         array.astype(np.float64), shape, order=order, mode="edge", anti_aliasing=False, clip=False
@@ -36,7 +32,7 @@ def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int])
 
 
 def test_isotropic_images_are_cubic() -> None:
-    image, shape = _noise((2, 8, 12, 7)), (9, 9, 5)
+    image, shape = np.random.default_rng(0).random((2, 8, 12, 7), np.float32), (9, 9, 5)
     expected = [_resized(channel, shape, order=3) for channel in image]
     resampled = nnunet.resample_image(torch.from_numpy(image), shape, None).numpy()
     assert resampled == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)
@@ -62,15 +58,11 @@ def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> Non
 @pytest.mark.parametrize(
     ("spacing", "wanted", "axis"),
     [
-        ((1, 1, 3), (1, 1, 1), None),
-        ((1, 1, 3.1), (1, 1, 1), 2),
-        ((5, 1, 1.2), (1, 1, 1), 0),
-        ((1, 1, 1), (1, 4, 1), 1),
-        ((6, 1, 1), (1, 4, 1), 0),
-        ((1, 4, 4), (1, 1, 1), None),
+        ((1, 1, 3), (1, 1, 1), None), ((1, 1, 3.1), (1, 1, 1), 2), ((5, 1, 1.2), (1, 1, 1), 0),
+        ((1, 1, 1), (1, 4, 1), 1), ((6, 1, 1), (1, 4, 1), 0), ((1, 4, 4), (1, 1, 1), None),
         ((1, 4, 4), (1, 1, 4), None),
     ],
-)
+)  # fmt: skip
 def test_the_coarse_axis(spacing: tuple[float, ...], wanted: tuple[float, ...], axis: int | None) -> None:
     assert nnunet.coarse_axis(spacing, wanted) == axis
 
@@ -91,8 +83,7 @@ def test_the_affine_says_where_the_voxels_are() -> None:
         np.tensordot(affine, indices, 1)[:3],
         strict=True,
     ):
-        resized = _resized(ramp, shape, order=1)
-        assert world[inside] == pytest.approx(resized[inside], abs=1e-9)
+        assert world[inside] == pytest.approx(_resized(ramp, shape, order=1)[inside], abs=1e-9)
 
 
 ANISOTROPIC = np.array([[0, 1.0, 0, 4], [0, 0, -1.5, 5], [5.0, 0, 0, 6], [0, 0, 0, 1]])
@@ -108,14 +99,12 @@ def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     image, _ = volume()
     image[2:4] *= -1
     dataset = _dataset(folder, image, spacing=(0.8, 1.1, 5 / 3), intensity={"percentile": [5, 95]})
-    case = dataset.load(dataset.refs()[0])
-    box = np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
+    case, box = dataset.load(dataset.refs()[0]), np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
     low, high = np.percentile(box, [5, 95])
     shape = (round(8 / 0.8), round(6 * 1.5 / 1.1), 8 * 3)
     expected = _plane_by_plane(np.clip((box - low) / (high - low), 0, 1).astype(np.float32), shape)
     assert case.image[0].numpy() == pytest.approx(expected, abs=2e-6)
-    assert case.native_ranges[0] == pytest.approx((low, high), rel=1e-6)
-    assert case.label.shape == case.image.shape
+    assert (case.native_ranges[0], case.label.shape) == (pytest.approx((low, high), rel=1e-6), case.image.shape)
     assert nibabel.aff2axcodes(case.affine) == ("R", "A", "S")
     assert case.spacing == pytest.approx((8 / 10, 6 * 1.5 / 8, 5 / 3))
     organ = np.argwhere(case.label[0].numpy() == 1).mean(0)

@@ -21,15 +21,13 @@ SETTINGS = {"intensity": "minmax", "spacing": (1.7, 1.9, 2.3), "crop_foreground"
 
 
 def drawn(seed: int) -> tuple[Array, Array, Array]:
-    """A volume, a label map and an affine."""
     random = np.random.default_rng(seed)
     axes = np.eye(3)[random.permutation(3)] * random.choice([-1, 1], 3)
     affine = np.eye(4)
     turn = Rotation.from_euler("xyz", random.uniform(-25, 25, 3), degrees=True).as_matrix()
     affine[:3, :3] = turn @ axes * random.uniform(0.6, 3, 3)
     affine[:3, 3] = random.uniform(-60, 60, 3)
-    voxels = (900 * random.random(SHAPE)).astype(np.int16)
-    label = np.zeros(SHAPE, np.uint8)
+    voxels, label = (900 * random.random(SHAPE)).astype(np.int16), np.zeros(SHAPE, np.uint8)
     label[5:12, 4:11, 3:8], label[12:16, 4:11, 3:8] = 1, 2
     return voxels, label, affine
 

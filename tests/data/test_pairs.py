@@ -26,7 +26,6 @@ def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
 
 
 def _proposed(root: Path) -> Any:
-    """The dataset of doctor's job line."""
     (entry,) = yaml.safe_load(recognise(str(root)).job_line)
     return build_dataset(entry, where="job.yaml")
 
@@ -44,11 +43,8 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
     "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
     "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
     "BIDS": (
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
-        [("8", "a"), ("8", "b"), ("9", "a")],
-        "sub-9_ses-a",
-        2,
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz", "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+        [("8", "a"), ("8", "b"), ("9", "a")], "sub-9_ses-a", 2,
     ),
     "frames": (
         "h{0}/h{0}_frame{1}.nii.gz",
@@ -57,7 +53,7 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
         "h2_frame01",
         2,
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -95,8 +91,7 @@ def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[s
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
     dataset = _proposed(tmp_path)
     image = dataset.native(dataset.refs()[1]).image
-    expected = [volume(len(names) + names.index(name))[0] for name in order]
-    np.testing.assert_array_equal(image, np.stack(expected))
+    np.testing.assert_array_equal(image, np.stack([volume(len(names) + names.index(name))[0] for name in order]))
     shown = ", ".join(f"{{case}}/{{case}}{name}.nii.gz" for name in order)
     assert f"channels are in the order of `image`: {shown}: " in " ".join(recognise(str(tmp_path)).notes)
 
@@ -225,8 +220,7 @@ def test_mask_by_name_is_a_scan_by_its_values(tmp_path: Path) -> None:
 
 def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
     scan = np.random.default_rng(0).integers(0, 256, (12, 12, 12))
-    structures = np.kron(np.arange(27).reshape(3, 3, 3), np.ones((4, 4, 4)))
-    for name, voxels in (("scan", scan), ("structures", structures)):
+    for name, voxels in (("scan", scan), ("structures", np.kron(np.arange(27).reshape(3, 3, 3), np.ones((4, 4, 4))))):
         folder = tmp_path / name
         folder.mkdir()
         nibabel.save(nibabel.Nifti1Image(voxels.astype(np.uint8), np.eye(4)), folder / "p.nii.gz")
@@ -267,8 +261,7 @@ def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], clas
     entry = recognise(str(tmp_path)).entry
     assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
     dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
-    loaded = dataset.load(dataset.refs()[0]).label
-    assert loaded.unique().tolist() == list(range(len(values) + 1))
+    assert dataset.load(dataset.refs()[0]).label.unique().tolist() == list(range(len(values) + 1))
 
 
 def test_a_pattern_of_many_stars_is_refused_at_once(tmp_path: Path) -> None:

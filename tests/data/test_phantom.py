@@ -70,8 +70,7 @@ def test_case_key_ignores_name_split_and_selection() -> None:
 
 
 def test_noise_has_the_measured_power_spectrum() -> None:
-    """Power at 0.5 to 3 line pairs per cm as a share of its peak, from the measured curve; slices of 3 mm, 2 mm apart,
-    share a third."""
+    """Power at 0.5 to 3 line pairs per cm as a share of its peak; slices of 3 mm, 2 mm apart, share a third."""
     noise = scanner_noise(np.random.default_rng(0), (160, 160, 64))
     assert noise.std() == pytest.approx(1, abs=1e-3)
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(160, 0.15)] * 2))
@@ -94,6 +93,5 @@ def test_drawing_is_that_of_its_revision(cases: list[Case]) -> None:
     case = cases[0]
     counts = np.bincount(case.label.flatten().numpy())
     means = [float(case.image[case.label == index].mean()) for index in range(6)]
-    assert REVISION == 2
-    assert counts == pytest.approx([149632, 9778, 1463, 2016, 616, 335], abs=3)
+    assert (REVISION, counts) == (2, pytest.approx([149632, 9778, 1463, 2016, 616, 335], abs=3))
     assert means == pytest.approx([0.1777, 0.6451, 0.6286, 0.7302, 0.6667, 0.4564], abs=2e-4)

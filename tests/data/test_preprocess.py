@@ -35,14 +35,10 @@ def _first(folder: Folder, **arguments: Any) -> Case:
 @pytest.mark.parametrize(
     ("grid", "arguments"),
     [
-        ("RAS", {"crop_foreground": False}),
-        ("LPS", {}),
-        ("SRA", {"crop_foreground": False}),
-        ("oblique LPS", {}),
-        ("LPS", {"pad_to": (30, 30, 30)}),
-        ("SRA", {"size": (14, 12, 9)}),
+        ("RAS", {"crop_foreground": False}), ("LPS", {}), ("SRA", {"crop_foreground": False}), ("oblique LPS", {}),
+        ("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)}),
     ],
-)
+)  # fmt: skip
 def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, arguments: dict[str, Any]) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()
@@ -60,13 +56,10 @@ def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, argumen
 @pytest.mark.parametrize(
     ("grid", "spacing"),
     [
-        ("RAS", (0.7, 3.0, 1.1)),
-        ("LPS", (1.5, 1.5, 2.0)),
-        ("SRA", None),
-        ("SRA", (0.7, 3.0, 1.1)),
+        ("RAS", (0.7, 3.0, 1.1)), ("LPS", (1.5, 1.5, 2.0)), ("SRA", None), ("SRA", (0.7, 3.0, 1.1)),
         ("oblique LPS", None),
     ],
-)
+)  # fmt: skip
 def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
     folder.write("a", *volume(), GRIDS[grid])
     case = _first(folder, spacing=spacing, crop_foreground=False)
@@ -96,15 +89,13 @@ def test_native_range_is_the_volumes_own(
 def test_crop_keeps_the_box_of_positive_voxels(folder: Folder) -> None:
     case = _first(folder, intensity="minmax")
     assert case.image.shape == case.label.shape == (1, 8, 8, 6)
-    assert case.affine[:3, 3].tolist() == [2, 1, 1]
-    assert case.ref.shape == SHAPE
+    assert (case.affine[:3, 3].tolist(), case.ref.shape) == ([2, 1, 1], SHAPE)
 
 
 def test_original_spacing_is_in_the_files_axis_order(folder: Folder) -> None:
     folder.write("a", *volume(), GRIDS["SRA"])
     case = _first(folder)
-    assert case.original_spacing == pytest.approx((3, 1, 2))
-    assert case.spacing == pytest.approx((1, 2, 3))
+    assert (case.original_spacing, case.spacing) == (pytest.approx((3, 1, 2)), pytest.approx((1, 2, 3)))
 
 
 def test_nifti_2_and_scaled_integers_are_read(folder: Folder) -> None:
@@ -215,8 +206,7 @@ def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
         assert dataset.num_channels == 2
-    case = dataset.load(dataset.refs()[0])
-    voxels = two_channels(ord("a")).astype(np.float64)
+    case, voxels = dataset.load(dataset.refs()[0]), two_channels(ord("a")).astype(np.float64)
     ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
     assert np.array(case.native_ranges) == pytest.approx(ranges, rel=1e-5, abs=1e-4)
     expected = np.clip((voxels - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]), 0, 1)
@@ -231,13 +221,10 @@ def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
         update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
     )
     steps = [
-        transforms.LoadImage(),
-        transforms.EnsureChannelFirst(),
-        transforms.Orientation("RAS", labels=None),
+        transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation("RAS", labels=None),
         transforms.Spacing(dataset.spacing, mode="bilinear"),
-        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True),
-        transforms.CropForeground(),
-    ]
+        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True), transforms.CropForeground(),
+    ]  # fmt: skip
     expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
     assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
 

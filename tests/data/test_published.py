@@ -82,8 +82,7 @@ def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> 
 
 
 def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:
-    rng = np.random.default_rng(seed)
-    image = np.full((20, 18, 9), low, np.float32)
+    rng, image = np.random.default_rng(seed), np.full((20, 18, 9), low, np.float32)
     image[3:17, 2:15, 1:8] = rng.uniform(low, high, (14, 13, 7))
     label = np.zeros(image.shape, np.uint8)
     label[5:9, 5:9, 3:6], label[10:12, 5:9, 3:6] = 1, 3

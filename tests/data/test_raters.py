@@ -33,7 +33,6 @@ def _mask(number: int) -> Any:
 
 
 def _proposed(layout: Layout, **keys: Any) -> Any:
-    """The dataset of doctor's job line, with other values of some keys."""
     (entry,) = yaml.safe_load(layout.job_line)
     return build_dataset({**entry, **keys}, where="job.yaml")
 
@@ -66,10 +65,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
         ("jane", "yu"),
     ),
     "rater at the end": (
-        "{}.nii.gz",
-        ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
-        "{case}_rater-{rater}.nii.gz",
-        ("1", "2"),
+        "{}.nii.gz", ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"), "{case}_rater-{rater}.nii.gz", ("1", "2"),
     ),
     "rater between": (
         "{}.nii",
@@ -114,7 +110,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
         "labelsTr/{case}_{rater}.nii.gz",
         ("1", "2"),
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -214,8 +210,7 @@ def test_a_pattern_of_one_rater_reads_the_scans_alone(tmp_path: Path) -> None:
 
 def test_agreement_has_one_case_a_scan(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz")
-    dataset = made("pairs", root=str(tmp_path), reference="prediction", **KEYS)
-    assert [ref.case_id for ref in dataset.refs()] == [*CASES]
+    assert [ref.case_id for ref in made("pairs", root=str(tmp_path), reference="prediction", **KEYS).refs()] == [*CASES]
 
 
 def test_names_of_raters_with_values_of_scans_are_scans(tmp_path: Path) -> None:

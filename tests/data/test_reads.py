@@ -34,7 +34,6 @@ sys.addaudithook(_heed)
 
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
-    """Counts how often each file is opened and each folder listed."""
     _opened.append(Counter())
     yield _opened[-1]
     _opened.pop()
@@ -104,18 +103,10 @@ def _dicom(root: Path, count: int) -> Dataset:
 
 
 LISTS: dict[str, Callable[[Path, int], Dataset]] = {
-    "decathlon": _decathlon,
-    "amos": _amos,
-    "msd": _msd,
-    "synapse": _synapse,
-    "nnunet_raw": _nnunet,
-    "nnunet_raw, a fold": _nnunet_fold,
-    "nnunet_raw, the key dataset": _nnunet_list,
-    "totalsegmentator": _totalsegmentator,
-    "pairs": _pairs,
-    "images": _images,
-    "dicom": _dicom,
-}
+    "decathlon": _decathlon, "amos": _amos, "msd": _msd, "synapse": _synapse, "nnunet_raw": _nnunet,
+    "nnunet_raw, a fold": _nnunet_fold, "nnunet_raw, the key dataset": _nnunet_list,
+    "totalsegmentator": _totalsegmentator, "pairs": _pairs, "images": _images, "dicom": _dicom,
+}  # fmt: skip
 
 
 def test_every_loader_of_files_is_here() -> None:
@@ -138,15 +129,13 @@ def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("cases", [2, 7])
 def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, parsed = _nnunet_list(tmp_path, cases), list[str]()
-    read = folder.json_of
+    dataset, parsed, read = _nnunet_list(tmp_path, cases), list[str](), folder.json_of
     monkeypatch.setattr(folder, "json_of", lambda content, path: (parsed.append(path), read(content, path))[1])
     dataset.refs()
     assert parsed == [str(tmp_path / "dataset.json")]
 
 
 def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Callable[..., bool]) -> list[Any]:
-    """The calls of a function that count."""
     calls, real = list[Any](), getattr(module, name)
 
     def call(*given: Any) -> Any:
@@ -159,22 +148,19 @@ def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Call
 
 
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     swept = _calls(monkeypatch, series.files, "stamp_files", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
     assert (len(stacked), len(swept)) == (3, 3)
 
 
 def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
     for _ in range(2):
         for ref in dataset.refs():
             dataset.load(ref)
-    assert len(stacked) == 3
-    assert len(scanned) == len([*(tmp_path / "images").rglob("*.dcm")])
+    assert (len(stacked), len(scanned)) == (3, len([*(tmp_path / "images").rglob("*.dcm")]))
 
 
 @pytest.mark.integration

@@ -48,8 +48,6 @@ def _rewritten(path: str, change: Callable[[bytes], bytes]) -> Spoil:
 
 
 def _header(**fields: Any) -> Spoil:
-    """An image whose header says something else of some fields."""
-
     def change(content: bytes) -> bytes:
         whole = bytearray(gzip.decompress(content))
         for name, value in fields.items():
@@ -175,8 +173,6 @@ def test_list_without_class_names_is_refused(folder: Folder, listed: object) -> 
 
 
 def _voxel(path: str, value: float) -> Spoil:
-    """One voxel of an image or label map set to a value."""
-
     def spoil(folder: Folder) -> None:
         voxels = nibabel.load(folder.root / path).get_fdata()
         voxels[4, 4, 4] = value
@@ -186,8 +182,7 @@ def _voxel(path: str, value: float) -> Spoil:
 
 
 def _short(folder: Folder) -> None:
-    whole = gzip.decompress((folder.root / IMAGE).read_bytes())
-    (folder.root / "imagesTr/b.nii").write_bytes(whole[:-100])
+    (folder.root / "imagesTr/b.nii").write_bytes(gzip.decompress((folder.root / IMAGE).read_bytes())[:-100])
     folder.listed["validation"][1]["image"] = "imagesTr/b.nii"
     folder.list()
 

@@ -43,8 +43,7 @@ def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> 
 
 
 def test_a_label_map_comes_before_the_regions(folder: Folder) -> None:
-    dataset = folder.dataset(label_map={1: 2, 2: 1}, regions=BRATS)
-    assert dict(dataset.reading.of_value) == {0: 0, 1: 3, 2: 1}
+    assert dict(folder.dataset(label_map={1: 2, 2: 1}, regions=BRATS).reading.of_value) == {0: 0, 1: 3, 2: 1}
 
 
 def test_regions_are_part_of_a_cases_identity(folder: Folder) -> None:
@@ -61,17 +60,14 @@ def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> 
     dataset = of_nnunet(raw, cases=("a",))
     classes = dataset.classes
     assert (classes.names, classes.overlap, classes.ignored) == (("background", "whole", "core"), True, (3,))
-    codes = dataset.native(dataset.refs()[0]).label[0].numpy()
-    assert np.array_equal(codes, np.array([0, 1, 3])[volume(ord("a"))[1]])
-    exclusive = of_nnunet(raw, labels=["air", "rim", "core"])
-    assert not exclusive.classes.overlap
+    assert np.array_equal(dataset.native(dataset.refs()[0]).label[0].numpy(), np.array([0, 1, 3])[volume(ord("a"))[1]])
+    assert not of_nnunet(raw, labels=["air", "rim", "core"]).classes.overlap
 
 
 def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
     """Labels of the regions are those of the files: 4 in BraTS until 2020."""
     downloads.nnunet(tmp_path, ["a"], labels={"background": 0, "whole": [1, 2, 4], "core": [2, 4]})
-    codes = of_nnunet(tmp_path, cases=("a",)).reading.of_value
-    assert codes == {0: 0, 1: 1, 2: 3, 4: 3}
+    assert of_nnunet(tmp_path, cases=("a",)).reading.of_value == {0: 0, 1: 1, 2: 3, 4: 3}
 
 
 @pytest.mark.parametrize(

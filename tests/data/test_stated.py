@@ -40,7 +40,6 @@ def put_image(path: Path, voxels: np.ndarray) -> None:
 
 
 def labelled(folder: Path, **settings: object) -> np.ndarray:
-    """The classes that are read of an image and its segments."""
     case = fb.Case.from_file(
         folder / "a.nii.gz", folder / "a.seg.nrrd", intensity="minmax", crop_foreground=False, **settings
     )
@@ -63,8 +62,7 @@ def test_ignored_labels_beside_named_segments_do_not_count(tmp_path: Path) -> No
     put_image(tmp_path / "a.nii.gz", voxels)
     label[0, 0, 0] = 9
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
-    read = labelled(tmp_path, labels=NAMES, ignore=[9])
-    np.testing.assert_array_equal(read, np.where(label == 9, IGNORED, label))
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, ignore=[9]), np.where(label == 9, IGNORED, label))
 
 
 def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path) -> None:
@@ -83,8 +81,7 @@ def test_names_that_contradict_the_job_are_refused(tmp_path: Path) -> None:
     mapped = {"labels": NAMES, "label_map": {1: 2, 2: 1}}
     refused("label 1 to be liver, as the file names its segment", lambda: labelled(tmp_path, **mapped))
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
-    kept = labelled(tmp_path, labels=NAMES[:2], label_map={2: 0})
-    np.testing.assert_array_equal(kept, np.where(label == 1, 1, 0))
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={2: 0}), np.where(label == 1, 1, 0))
 
 
 def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path) -> None:
@@ -130,8 +127,7 @@ def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path) ->
     put_layers(tmp_path / "a.seg.nrrd", [part == 1, 5 * (part == 2)], [("liver", 1, 0), ("tumour", 5, 1)])
     spoil(tmp_path / "a.seg.nrrd", b"space origin: (0,0,0)", b"space origin: (-2,0,1)")
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
-    numbered = labelled(tmp_path, labels=NAMES, label_map={1: 1, 5: 2})
-    np.testing.assert_array_equal(numbered, label)
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, label_map={1: 1, 5: 2}), label)
 
 
 def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path) -> None:
@@ -143,10 +139,8 @@ def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path) -> Non
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
     header = image_files.read_header(tmp_path / "a.seg.nrrd")
     refused(text, lambda: image_files.read_integers(header))
-    both = labelled(tmp_path, labels=["background", "organ"], label_map={1: 1, 2: 1})
-    np.testing.assert_array_equal(both, label > 0)
-    alone = labelled(tmp_path, labels=NAMES[:2], label_map={"other": "background"})
-    np.testing.assert_array_equal(alone, label > 0)
+    np.testing.assert_array_equal(labelled(tmp_path, labels=["background", "organ"], label_map={1: 1, 2: 1}), label > 0)
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={"other": "background"}), label > 0)
 
 
 def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path) -> None:

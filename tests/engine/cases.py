@@ -24,16 +24,11 @@ def case_of(image: Tensor, label: Tensor, fingerprint: str = "case", **changes: 
     shape = (image.shape[1], image.shape[2], image.shape[3])
     return Case(
         **{
-            "ref": CaseRef(case_id="c", patient_id="p", fingerprint=fingerprint, shape=shape),
-            "image": image,
-            "label": label.to(torch.uint8),
-            "spacing": (1.0, 1.0, 1.0),
-            "affine": np.eye(4),
-            "native_ranges": ((0.0, 1.0),) * len(image),
-            "original_spacing": (1.0, 1.0, 1.0),
-            **changes,
+            "ref": CaseRef(case_id="c", patient_id="p", fingerprint=fingerprint, shape=shape), "image": image,
+            "label": label.to(torch.uint8), "spacing": (1.0, 1.0, 1.0), "affine": np.eye(4),
+            "native_ranges": ((0.0, 1.0),) * len(image), "original_spacing": (1.0, 1.0, 1.0), **changes,
         }
-    )
+    )  # fmt: skip
 
 
 class Threshold(nn.Module):
@@ -53,13 +48,11 @@ def units_of(content: Mapping[str, Any]) -> list[Unit]:
 
 
 def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:
-    """Outcomes of units by the serial engine; `spec` is more of the WorkerSpec."""
     listener, usual = Collector(), {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
     serial(units, WorkerSpec(**usual | spec), listener)
     return listener.outcomes
 
 
 def run_all(content: Mapping[str, Any], **spec: Any) -> list[Outcome]:
-    """Outcomes of a whole job."""
     job, grid = expanded(content)
     return run_serially(list(grid.units()), metrics=job.metrics, **spec)

@@ -30,7 +30,6 @@ def no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The attacks that are carried out from now on."""
     from freqbench.engine import attacking
 
     return noted(

@@ -1,8 +1,4 @@
-"""Faults of workers: attacks that kill their process or hang.
-
-What a fault does is decided by files in a folder, so that it happens a number of times whatever process it happens in,
-and a run without faults can be compared with one that had them.
-"""
+"""Faults of workers: attacks that kill their process or hang as often as files in a folder say, wherever they run."""
 
 import os
 import signal
@@ -33,7 +29,6 @@ def happens(place: str, times: int) -> bool:
 
 
 def add_attack(patch: pytest.MonkeyPatch, attack: type[Attack]) -> None:
-    """Have jobs know an attack by its name."""
     patch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, attack.name: attack})
     patch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], attack.name))  # type: ignore[arg-type]
 

@@ -37,11 +37,7 @@ def ray_session(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any]:
-    """A cluster of machines that are processes of this one, with GPUs that are none.
-
-    Its token is that of `ray_cluster.own`, as Ray reads one once a process: after a Ray of this process's own no worker
-    would start without it.
-    """
+    """A cluster of processes of this one, with GPUs that are none, and the token that this process's Ray has read."""
     from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
@@ -84,7 +80,6 @@ def run_by_ray(
     listener: Collector | None = None,
     **settings: Any,
 ) -> Collector:
-    """Units on the Ray of this process."""
     spec = WorkerSpec(
         run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True, **settings
     )

@@ -65,10 +65,8 @@ def data(root: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def out(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both networks under FGSM and noise, its volumes saved."""
-    root = tmp_path_factory.mktemp("out")
-    attacks = [FGSM, {"name": "random_noise", "linf": "8/255"}]
-    summary = execute(job(datasets=[data(scans)], attacks=attacks, save_adversarial="nifti"), root)
-    assert summary.num_failed == 0
+    root, attacks = tmp_path_factory.mktemp("out"), [FGSM, {"name": "random_noise", "linf": "8/255"}]
+    assert execute(job(datasets=[data(scans)], attacks=attacks, save_adversarial="nifti"), root).num_failed == 0
     return root
 
 
@@ -107,8 +105,7 @@ def test_the_attack_follows_the_sources_own_clean_prediction(out: Path, scans: P
 
 def test_each_model_predicts_a_clean_volume_once(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = noted(monkeypatch, memory, "segment", lambda model, case, *_: f"{model.name} {float(case.image.sum())}")
-    outcomes = run_all(job(datasets=[data(scans, cases=1)], attacks=[FGSM]))
-    assert not any(outcome.failed for outcome in outcomes)
+    assert not any(outcome.failed for outcome in run_all(job(datasets=[data(scans, cases=1)], attacks=[FGSM])))
     assert (len(seen), set(Counter(seen).values())) == (2 * 3, {1})  # clean, and the volumes of both sources
 
 
@@ -121,8 +118,7 @@ def test_records_are_no_records_of_a_job_with_labels() -> None:
 def test_a_label_map_that_is_there_is_not_read(scans: Path, tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 9.5, np.float32), np.eye(4)), tmp_path / "label.nii.gz")
     for case in ({"label": "./label.nii.gz"}, {}):
-        listed = {"test": [{"image": str(scans / "x.nii.gz"), **case}]}
-        (tmp_path / "dataset.json").write_text(json.dumps(listed))
+        (tmp_path / "dataset.json").write_text(json.dumps({"test": [{"image": str(scans / "x.nii.gz"), **case}]}))
         outcomes = run_all(job(datasets=[data(tmp_path, loader="decathlon")], attacks=[FGSM]))
         assert [outcome.failed for outcome in outcomes] == [False, False]
 
@@ -152,8 +148,7 @@ def test_no_mean_holds_scores_of_both_kinds(tmp_path: Path) -> None:
     for more in ({}, AGREE):
         execute(job(datasets=[{**PHANTOM, **more}], models=[A], attacks=[FGSM]), tmp_path)
     _, records = found_records([Store(str(tmp_path))], None)
-    table = summary(records).set_index(["dataset", "attack"])["cases"]
-    assert table.to_dict() == {
+    assert summary(records).set_index(["dataset", "attack"])["cases"].to_dict() == {
         (name, attack): 1 for name in ("phantom", "phantom (agreement)") for attack in (CLEAN, "fgsm eps=8/255")
     }
     assert set(fb.load_results(tmp_path)["dataset"]) == {"phantom"}
@@ -189,11 +184,9 @@ def test_page_and_pictures_call_it_agreement(out: Path) -> None:
     assert not any("DSC" in each["text"] for each in page["findings"])
     assert OWN in page["notes"]
     assert made.restricted == []
-    material = Material(shown_rows(made.records), made.classes, None)
-    (figure, _) = (figure for _, figure in FIGURES["distance"](material))
+    (figure, _) = (figure for _, figure in FIGURES["distance"](Material(shown_rows(made.records), made.classes, None)))
     assert isinstance(figure, Figure)
-    texts = {text.get_text() for text in figure.findobj(Text)}
-    assert "agreement fg drop (points)" in texts
+    assert "agreement fg drop (points)" in {text.get_text() for text in figure.findobj(Text)}
 
 
 def test_probes_look_at_the_clean_prediction(out: Path, scans: Path, tmp_path: Path) -> None:
@@ -271,11 +264,9 @@ def test_a_list_without_label_maps_says_which_key_helps(scans: Path, tmp_path: P
 def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_path: Path, bench: Bench) -> None:
     where, out = tmp_path / "native", shutil.copytree(out, tmp_path / "out")
     assert bench("export", str(out), "--to", str(where))[0] == 0
-    entries = json.loads((where / export.MANIFEST).read_text())["files"]
-    rng = np.random.default_rng(0)
+    entries, rng = json.loads((where / export.MANIFEST).read_text())["files"], np.random.default_rng(0)
     for entry in entries:
-        image = nibabel.load(where / entry["path"])
-        path = tmp_path / "tool" / entry["path"]
+        image, path = nibabel.load(where / entry["path"]), tmp_path / "tool" / entry["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(rng.integers(0, 3, SHAPE, np.uint8), image.affine), path)
     command = ("score", str(out), "--predictions", str(tmp_path / "tool"), "--name", "tool")
@@ -284,8 +275,7 @@ def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_p
     scored = [row[1:] for row in Store(str(out)).rows(columns) if row[0] == "tool"]
     assert scored
     assert all(row[:2] == ("prediction", 1.0) and 0.2 < row[2] < 0.5 for row in scored)
-    clean = next(entry["path"] for entry in entries if entry["cell_id"] is None)
-    (tmp_path / "tool" / clean).unlink()
+    (tmp_path / "tool" / next(entry["path"] for entry in entries if entry["cell_id"] is None)).unlink()
     assert "scans has reference: prediction" in refused(bench, *command)
 
 

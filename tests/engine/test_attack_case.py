@@ -54,17 +54,13 @@ class Paint(Attack):
         return task.draw(lambda shape, **kind: torch.rand(1, **kind).expand(shape)).clone()
 
 
-def paints(case: Case, seed: int = 0) -> list[float]:
-    count = len(attack_windows(case.ref.shape, ROI))
-    return [float(torch.rand(1, generator=window_generator(seed, case.ref.fingerprint, i))) for i in range(count)]
-
-
 @pytest.mark.parametrize("window_batch", [1, 3])
 def test_later_window_overwrites_overlap_with_earlier_one(model: SegmentationModel, window_batch: int) -> None:
     """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
     case = make_case((12, 10, 4))
     painted = attack_case(Paint(), model, case, 0, window_batch).adversarial
-    a, b, c, d = paints(case)
+    generators = (window_generator(0, case.ref.fingerprint, i) for i in range(4))
+    a, b, c, d = (float(torch.rand(1, generator=each)) for each in generators)
     expected = torch.empty(12, 10)
     expected[:4, :2], expected[:4, 2:], expected[4:, :2], expected[4:, 2:] = a, b, c, d
     assert torch.equal(painted[0], expected[:, :, None].expand(-1, -1, 4))
@@ -152,7 +148,6 @@ CUBE: Shape = (8, 8, 8)
 
 
 def two_channels(seed: int) -> Case:
-    """A case of 2 x 2 windows."""
     image = volume((12, 10, 8), 2, seed)
     return case_of(image, image.sum(dim=0, keepdim=True) > 1)
 
@@ -172,8 +167,7 @@ def two() -> Case:
 def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
     summing: SegmentationModel, two: Case, scope: str, channels: tuple[int, ...] | None, reach: float
 ) -> None:
-    attack = make("fgsm", eps=0.1, channels=channels, scope=scope)
-    attacked = attack_case(attack, summing, two, None, 3)
+    attacked = attack_case(make("fgsm", eps=0.1, channels=channels, scope=scope), summing, two, None, 3)
     total, clean = attacked.adversarial.sum(0), two.image.sum(0)
     assert torch.equal((total > 1) != (clean > 1), (clean - 1).abs() < reach)
     assert torch.equal(attacked.adversarial[0], two.image[0]) == (channels is not None)
@@ -182,9 +176,7 @@ def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
 def test_a_reference_has_its_channels(summing: SegmentationModel, two: Case) -> None:
     """Two references lead to two volumes, in the channel that is attacked."""
     attack = make("faa", portion=1.0, bands=2, steps=1, channels=1, reconstruction_weight=0.0)
-    one, other = (
-        attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(seed))).adversarial for seed in (1, 2)
-    )
+    one, other = (attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(s))).adversarial for s in (1, 2))
     assert not torch.equal(one[1], other[1])
     assert torch.equal(one[0], two.image[0])
 

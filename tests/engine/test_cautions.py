@@ -18,16 +18,12 @@ from freqbench.core.errors import UserError
 from freqbench.engine.attacking import caution_of
 from freqbench.results import Store
 
-ZERO, USEFUL, PARTLY, NONE = (
-    torch.tensor([flags]) for flags in ([False, True], [True, True], [True, False], [False, False])
-)
+ZERO, USEFUL, PARTLY, NONE = (torch.tensor([f]) for f in ([False, True], [True, True], [True, False], [False, False]))
 
 
 def scaled(folder: Path, scale: float) -> list[dict[str, Any]]:
     """The entry of an untrained network whose weights are all so many times as large."""
-    weights = {
-        key: scale * value for key, value in models.build("unet", 6, (16, 16, 16), ARGS, seed=0).state_dict().items()
-    }
+    weights = {key: scale * w for key, w in models.build("unet", 6, (16, 16, 16), ARGS, seed=0).state_dict().items()}
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
     models.save_checkpoint(str(folder / "h.safetensors"), weights, metadata, half=False)
     return [{"name": "huge", "checkpoint": str(folder / "h.safetensors")}]
@@ -37,9 +33,7 @@ def test_gradients_of_nan_fail_the_row(tmp_path: Path) -> None:
     summary = execute(small(models=scaled(tmp_path, 1e18)), tmp_path / "out")
     (row,) = Store(str(tmp_path / "out")).records().to_pylist()
     assert (summary.num_failed, row["status"]) == (1, "failed")
-    assert row["error"].startswith(
-        "huge: expected finite gradients of the network, got NaN or infinities at every step"
-    )
+    assert row["error"].startswith("huge: expected finite gradients of the network, got NaN or infinities")
 
 
 @pytest.mark.parametrize("scope", ["window", "volume"])
@@ -52,9 +46,7 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert {row["caution"] for row in rows} == {"every gradient was 0: the attack had nothing to follow"}
     warned = " ".join(said.getvalue().split())
-    assert (
-        warned.count("2 records say little about their model, most of them of pgd on huge: every gradient was 0:") == 1
-    )
+    assert warned.count("2 records say little about their model, most of them of pgd on huge: every gradient") == 1
     assert any("say little about their model" in path.read_text() for path in out.glob("runs/*.json"))
     (finding,) = [each for each in audited(gathered([Store(str(out))])) if each.check == "zero_gradients"]
     assert finding.verdict == "violated"
@@ -93,8 +85,7 @@ def test_an_attack_tells_of_each_gradient_that_it_follows(name: str) -> None:
 
 def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     """HU + 1024 in the window of HU: every labelled voxel is clipped to 1."""
-    rng = np.random.default_rng(0)
-    image = np.zeros((20, 18, 16), np.float32)
+    rng, image = np.random.default_rng(0), np.zeros((20, 18, 16), np.float32)
     image[3:17, 3:15, 2:14] = 1060 + rng.normal(0, 8, (14, 12, 12))
     label = np.zeros(image.shape, np.uint8)
     label[6:12, 6:12, 4:10] = 1

@@ -30,8 +30,7 @@ every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that dra
 def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
     """Equal to the attack called on the whole volume, though the model's windows are smaller; no pass is made."""
     (unit,) = (unit for unit in units() if unit.cell.attack.kind == kind)
-    case = unit.cell.dataset.load(unit.ref)
-    model = models.load(unit.cell.source, torch.device("cpu"))
+    case, model = unit.cell.dataset.load(unit.ref), models.load(unit.cell.source, torch.device("cpu"))
     passes = []
     model.net.register_forward_hook(lambda *_: passes.append(1))
     attacked = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
@@ -43,8 +42,7 @@ def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
-    job = yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8"))
-    cells = expanded(job)[1].cells
+    cells = expanded(yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8")))[1].cells
     kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
     assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()
     assert {cell.attack.threat_model for cell in cells} > {"corruption", "linf"}

@@ -117,8 +117,7 @@ def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path)
 def test_randomised_network_is_held_to_its_undrawn_prediction(tmp_path: Path) -> None:
     """A reference that the draw made would be another for each draw, and no certificate would hold for it."""
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 9, "eot": 1}
-    attack = {"name": "ball", "kind": "bias_field", "radius": 0, "control": "random"}
-    job = content(attack, names=["plain"])
+    job = content({"name": "ball", "kind": "bias_field", "radius": 0, "control": "random"}, names=["plain"])
     (model,) = job["models"]
     job |= {"models": [model | {"defence": smoothing}], "targets": "source"}
     job["datasets"][0] |= {"reference": "prediction"}

@@ -6,23 +6,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
 import psutil
 import pytest
+from command_line import wait_for
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
 from freqbench.engine.ray.ray_cluster import _local_clusters, _twice, existing, own
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -35,9 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def carry_out(
     out: Path, checkpoint: str, expected: float | None, cases: int = 2, engine: run.Engine = "serial", **changes: Any
 ) -> list[str]:
-    """Lines on the terminal of a run of phantoms on one network."""
-    said = io.StringIO()
-    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": cases}]
+    said, phantoms = io.StringIO(), [{"name": "phantom", "shape": SHAPE, "cases": cases}]
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": expected}
     execute(small(**{"datasets": phantoms, "models": [entry], "metrics": ["dsc"], **changes}), out, said, engine)
     return said.getvalue().splitlines()
@@ -62,11 +60,9 @@ def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, eng
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
 def test_network_as_good_as_expected_is_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
-    lines = carry_out(tmp_path, checkpoint, 0.01, engine=engine)
-    store = Store(str(tmp_path))
+    lines, store = carry_out(tmp_path, checkpoint, 0.01, engine=engine), Store(str(tmp_path))
     rows = store.records().to_pylist()
-    mean = sum(row["dsc_foreground_clean"] for row in rows) / 2
-    first = lines.index("clean predictions: 2 of 2")
+    mean, first = sum(row["dsc_foreground_clean"] for row in rows) / 2, lines.index("clean predictions: 2 of 2")
     assert lines[first + 1] == f"m on phantom: clean foreground Dice {mean:.3f} (2 cases), expected_dice 0.01"
     assert not any(" records stored" in line and not line.startswith("0 of") for line in lines[:first])
     judged = {"dataset": "phantom", "target_model_id": rows[0]["target_model_id"], "cases": 2, "verdict": "fits"}
@@ -80,8 +76,7 @@ def test_clean_prediction_serves_the_attack(checkpoint: str, tmp_path: Path, mon
 
 
 def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str) -> None:
-    plan = plan_of(checkpoint)
-    worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
+    plan, worker = plan_of(checkpoint), Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
     outcome, _ = worker.run(unit)
     (facts,), (row,) = outcome.clean, worker.run(plan.units[0])[0].records
@@ -95,12 +90,10 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
 
 def plan_of(checkpoint: str, **keys: Any) -> Plan:
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": None, **keys}
-    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
-    return make_plan(expanded(small(models=[entry], datasets=phantoms))[1], {})
+    return make_plan(expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}]))[1], {})
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:
-    """The judgement of a plan's one network by its one case."""
     (unit,) = plan.units
     dataset, case_key, model_id = "phantom", *unit.cell.key(unit.ref, unit.targets[0])[1:]
     named = {"dataset": dataset, "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}
@@ -114,8 +107,7 @@ def test_class_never_predicted_is_a_misfit(checkpoint: str) -> None:
     assert stated is not None
     names = ", ".join(plan_of(checkpoint).units[0].cell.dataset.class_names[2:4])
     said = f"clean foreground Dice 0.900 (1 case), but labels have {names}, and no prediction has: {CAUSES}"
-    assert stopped.misfit == f"m on phantom: {said}"
-    assert (stated.misfit, stated.has_gap) == (None, True)
+    assert (stopped.misfit, stated.misfit, stated.has_gap) == (f"m on phantom: {said}", None, True)
     all_of = judgement(plan_of(checkpoint), **gap | {"pred_classes": {1, 2, 3}})
     assert all_of is not None
     assert all_of.misfit is None

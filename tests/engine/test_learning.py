@@ -35,7 +35,6 @@ ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The radius of each attack that learns from now on."""
     return noted(monkeypatch, Universal, "learn", lambda attack, *_: attack.eps)
 
 
@@ -51,8 +50,7 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
     assert len(learned) == 2
     assert {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")} == kept
     execute(content, tmp_path / "anew")
-    assert len(learned) == 4
-    assert rows(tmp_path / "out") == rows(tmp_path / "anew")
+    assert (len(learned), rows(tmp_path / "out")) == (4, rows(tmp_path / "anew"))
     assert class_rows(tmp_path / "out") == class_rows(tmp_path / "anew")
     assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"ok"}
 
@@ -60,8 +58,7 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: str) -> None:
     """Saved volumes tell, as nothing was clamped; the null row's has the same size everywhere."""
-    content = small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti")
-    execute(content, tmp_path)
+    execute(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti"), tmp_path)
     changes, free = [], []
     for folder in sorted(path.parent for path in tmp_path.glob("volumes/*/*/attack.json")):
         clean, made = (nibabel.load(folder / f"{name}.nii.gz").get_fdata() for name in ("clean", "adversarial"))
@@ -123,15 +120,11 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
 
 def test_volume_of_windows_teaches_its_predictions_loss() -> None:
     """Through the sliding window, whose overlapping windows show a tile at several places."""
-    model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
-    image = volume((12, 9, 4))
-    case = case_of(image, (image > 0.5).long())
-    attack = make("universal", eps=0.1, steps=2, learn_cases=1)
+    model, image = SegmentationModel(SmallNet(), (8, 6, 4)).eval(), volume((12, 9, 4))
+    case, attack = case_of(image, (image > 0.5).long()), make("universal", eps=0.1, steps=2, learn_cases=1)
     learned = learning.learn(attack, model, [lambda: case], None, windows=2)
-    expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
-    assert torch.equal(learned, expected)
-    alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
-    asked = list[bool]()
+    assert torch.equal(learned, attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi))
+    alone, asked = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long()), list[bool]()
     model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
     within = learning.learn(attack, model, [lambda: alone], None, windows=2)
     assert asked == [True, True], "a volume of one window takes no forward pass twice"

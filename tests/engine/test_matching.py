@@ -28,12 +28,10 @@ MODELS = job()["models"]
 
 
 def two(**changes: Any) -> dict[str, Any]:
-    """Two models on two cases of one window."""
     return job(**{"datasets": [PHANTOM], **changes})
 
 
 def small(*attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """One model on one case."""
     return two(**{"datasets": [{**PHANTOM, "cases": 1}], "models": MODELS[:1], "attacks": list(attacks), **changes})
 
 
@@ -42,7 +40,6 @@ def spec_of(content: dict[str, Any]) -> JobSpec:
 
 
 def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
-    """The grid with its budgets, and what was said on the way."""
     said: list[str] = []
     return expand(match_budgets(spec_of(content), str(out), said.append, compute)), said
 
@@ -50,8 +47,7 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
-    model = models.load(cell.source, torch.device("cpu"))
-    values = []
+    model, values = models.load(cell.source, torch.device("cpu")), []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
         adversarial = attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
@@ -71,8 +67,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
-    content = small({**entry, "match": match}, datasets=[PHANTOM])
-    grid, (line,) = matching(content, tmp_path)
+    grid, (line,) = matching(small({**entry, "match": match}, datasets=[PHANTOM]), tmp_path)
     assert len(grid.cells) == 1
     distance = mean_distance(grid, 0, match["metric"])
     if match["metric"] == "ssim_body":
@@ -85,9 +80,7 @@ def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str
 
 @pytest.mark.integration
 def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
-    datasets = [
-        {"name": name, "loader": "phantom", "shape": SHAPE, "split": name, "cases": 1} for name in ("test", "train")
-    ]
+    datasets = [{"name": n, "loader": "phantom", "shape": SHAPE, "split": n, "cases": 1} for n in ("test", "train")]
     attacks = [
         {"name": "gn", "std": 0.1},
         {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},
@@ -169,8 +162,7 @@ def test_budgets_survive_interruption(tmp_path: Path, attacked: list[str], monke
 def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[str]) -> None:
     content = two(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
     grid, said = matching(content, tmp_path, compute=False)
-    assert attacked == []
-    assert said == ["2 of 2 budgets are not known yet: run finds them before anything else"]
+    assert (attacked, said) == ([], ["2 of 2 budgets are not known yet: run finds them before anything else"])
     assert [unit.passes for unit in grid.units()] == [8, 8, 2, 2] * 2
     assert not (tmp_path / FILE).exists()
     known, _ = matching(content, tmp_path)
@@ -194,8 +186,7 @@ def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: l
     stored = Store(str(tmp_path / "elsewhere"))
     (values,) = stored.records().to_pylist()
     assert (values["budget"], values["l2_body"]) == (record["budget"], record["reached"])
-    assert stored.job()["spec"]["attacks"] == execute_content["attacks"]
-    assert len(rows(tmp_path / "elsewhere")) == 1
+    assert (stored.job()["spec"]["attacks"], len(rows(tmp_path / "elsewhere"))) == (execute_content["attacks"], 1)
 
 
 def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
@@ -309,8 +300,7 @@ def test_ripples_do_not_lead_astray() -> None:
     def rippled(b: float) -> float:
         return 90 * b * (1 + 0.1 * math.sin(40 * math.log(b)))
 
-    best = search(rippled, 3.0, 2**-12, 1.0)
-    assert rippled(best.budget) == pytest.approx(3.0, rel=0.011)
+    assert rippled(search(rippled, 3.0, 2**-12, 1.0).budget) == pytest.approx(3.0, rel=0.011)
 
 
 @pytest.mark.parametrize(

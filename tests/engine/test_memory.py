@@ -25,13 +25,10 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("available", "one_window", "windows"),
     [
-        (100 * GIB, 8 * GIB, 10),
-        (9 * GIB, 8 * GIB, 1),
-        (0, 8 * GIB, 1),
-        (20 * GIB, 8 * GIB, 2),
+        (100 * GIB, 8 * GIB, 10), (9 * GIB, 8 * GIB, 1), (0, 8 * GIB, 1), (20 * GIB, 8 * GIB, 2),
         (139 * GIB, 0, MOST_WINDOWS),
     ],
-)
+)  # fmt: skip
 def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int, windows: int) -> None:
     assert windows_within(available, one_window) == windows
 
@@ -132,8 +129,7 @@ def test_a_measured_step_is_one_with_a_gradient_on_one_window(
 def test_cpu_measures_nothing(passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]) -> None:
     """The least likely classes are asked for first."""
     attack = make("pgd", eps=0.1, target="least-likely", scope="volume")
-    assert memory.fitting_windows(attack, *model_and_case, 1.0) == 1
-    assert passes == []
+    assert (memory.fitting_windows(attack, *model_and_case, 1.0), passes) == (1, [])
     first_step(attack, *model_and_case)
     assert passes == [(1, False), (1, True)]
 
@@ -152,8 +148,7 @@ def test_each_model_and_kind_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
         {"name": "bim", "eps": 0.1, "steps": 1},
         {"name": "fgsm", "eps": 0.3},
     ]
-    units = units_of(small(attacks=attacks))
-    worker = Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
+    units, worker = units_of(small(attacks=attacks)), Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
     outcomes = [worker.run(unit)[0] for unit in units]
     assert measured == [("fgsm", 0.5), ("bim", 0.5)]
     assert taken == [outcome.records[0]["window_batch"] for outcome in outcomes] == [3, 3, 2, 3]

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from engine.cases import Threshold, case_of
+from exchange.elsewhere import voxels_of as load
 from rich.console import Console
 from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
 from torch import Tensor
@@ -61,10 +61,6 @@ def test_other_attacks_leave_the_case_its_label() -> None:
     assert attacked.relabel(case) is case
 
 
-def load(path: Path) -> Any:
-    return np.asanyarray(nibabel.load(path).dataobj)
-
-
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
     """The moved label is saved beside the case's own."""
     execute(small(**ONE, **SERIAL), tmp_path)
@@ -113,12 +109,8 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     sizes = [(row["smallest_linf"], row["smallest_l2"]) for row in (linf, l2, never, share, fgsm)]
     of_l2 = pytest.approx(l2["l2"] / math.prod(SHAPE) ** 0.5, abs=1e-7)
     assert sizes == [
-        (pytest.approx(linf["linf"], abs=1e-7), None),
-        (None, of_l2),
-        (None, None),
-        (0.0, None),
-        (None, None),
-    ]
+        (pytest.approx(linf["linf"], abs=1e-7), None), (None, of_l2), (None, None), (0.0, None), (None, None),
+    ]  # fmt: skip
     assert linf["budget"] is None
     assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 
@@ -129,14 +121,11 @@ def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
         attack_case(
-            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0),
-            model,
-            ball(spacing=(times, times, times)),
-            0,
-            2,
+            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0), model,
+            ball(spacing=(times, times, times)), 0, 2,
         )
         for times in (1.0, 2.0)
-    )
+    )  # fmt: skip
     assert torch.equal(small.adversarial, large.adversarial)
     moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
     assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
@@ -174,8 +163,7 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
     targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
-    assert targets["deformation", "a"] == ["a"]
-    assert targets["deformation", "b"] == ["b"]
+    assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])
     assert targets["fgsm", "a"] == ["a", "b"]
     assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
     _, same = expanded(small(models=[first, second], attacks=attacks))
@@ -192,8 +180,7 @@ def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
 
 
 def test_python_scores_use_the_moved_label() -> None:
-    case = ball()
-    model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
+    case, model = ball(), fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
     given = (case.image, case.label)
     result = fb.attack(model, given, "deformation", max_mm=4.0, knot_mm=8.0, control="random")
     assert not torch.equal(result.label_adversarial, result.label)

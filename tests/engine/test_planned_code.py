@@ -34,7 +34,6 @@ HELPER = "RATE = 1.0\ndef factor(): return RATE\n"
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module `helper`, which the attack `written:Two` uses."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "helper.py").write_text(HELPER)
     module(tmp_path, ATTACK)

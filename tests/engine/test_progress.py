@@ -56,14 +56,12 @@ def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...]
 
 
 def finish(shown: RunProgress, unit: Unit, attack: float = 1.0, scoring: float = 0.0) -> None:
-    """Ends a unit that took so many seconds to attack and to score."""
     key = dict(zip(("cell_id", "case_key"), place(unit), strict=True))
     record = key | {"attack_seconds": attack, "score_seconds": scoring, "status": "ok"}
     shown.finish(Outcome(records=(record,), class_records=(), device_seconds=attack + scoring))
 
 
 def left(said: io.StringIO) -> list[int]:
-    """The remaining seconds of each line."""
     return [int(line.split("about ")[1].split(" s left")[0]) for line in said.getvalue().splitlines()]
 
 
@@ -94,11 +92,7 @@ class Recorded:
 
 
 def told_of(name: str) -> Iterator[tuple[float, float, float]]:
-    """The part of its records that a recorded run has stored, the seconds left that it tells then, and the true ones.
-
-    `time_left.json` has the units of runs on two cores with their estimates, and what their engines told when. Loading
-    and imports are left out of a unit's seconds.
-    """
+    """A part of a recorded run's records, the seconds left that it tells, and the true ones; loading is left out."""
     run = json.loads(Path(__file__).with_name("time_left.json").read_bytes())[name]
     units = [Recorded(number, *facts[:3]) for number, facts in enumerate(run["units"])]
     attack, scoring = ({(str(n), "case"): facts[part] for n, facts in enumerate(run["units"])} for part in (3, 4))
@@ -118,8 +112,7 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
                 time_left.advance((str(facts[0]), "case"), facts[1], now)
             elif kind == "end":
                 record = {"cell_id": str(facts[0]), "case_key": "case", "attack_seconds": facts[1]}
-                outcome = Outcome(records=(record,), class_records=(), device_seconds=facts[1] + facts[2])
-                time_left.end(outcome, now)
+                time_left.end(Outcome(records=(record,), class_records=(), device_seconds=facts[1] + facts[2]), now)
             else:
                 stored += facts[0]
         if tenths % 10 == 0:
@@ -195,8 +188,7 @@ def test_estimate_three_times_too_long_is_put_right_in_minute(at: list[float]) -
 
 def test_slow_scoring_makes_attacks_no_longer(at: list[float]) -> None:
     """Scoring takes 40 seconds instead of 10, an attack a second a pass, and half of the units are left."""
-    budgets = [0.001 * number for number in range(1, 41)]
-    shown, units, said = shown_of(1, budgets)
+    shown, units, said = shown_of(1, [0.001 * number for number in range(1, 41)])
     for unit in units[:20]:
         shown.advance(unit, 1)
         at[0] += unit.passes + 40
@@ -220,8 +212,7 @@ def test_unit_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
 def test_learning_counts_as_attack_and_not_as_scoring(at: list[float]) -> None:
     """A universal attack learned for 500 seconds, then scored as was estimated."""
     said = io.StringIO()
-    universal = {"name": "universal", **EXAMPLES["universal"]}
-    plan = make_plan(expanded(small(attacks=[universal]))[1], {})
+    plan = make_plan(expanded(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}]))[1], {})
     (unit,) = plan.units
     costs = Costs(attack={place(unit): 500.0}, scoring={place(unit): 10.0}, basis="")
     shown = RunProgress(plan, Console(file=said, width=120), costs)
@@ -368,8 +359,7 @@ def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pyt
 )
 def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
     """Each kind of attack counts: without a gradient, with one, with looks beside it, and an ensemble."""
-    listener = Collector()
-    attack = {"name": name, **EXAMPLES[name], "scope": scope}
+    listener, attack = Collector(), {"name": name, **EXAMPLES[name], "scope": scope}
     serial(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
     (record,) = listener.outcomes[0].records
     told = [passes for _, passes in listener.passes]

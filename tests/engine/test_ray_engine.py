@@ -64,12 +64,9 @@ def require_serial_rows(place: Path, good: list[Unit], workers: int) -> None:
     assert (row["attack"], row["status"], row["dsc"]) == ("faulty", "failed", None)
     assert row["error"].startswith("its worker died (ActorDiedError: ")
     assert row["error"].endswith(f", {retry.TRIES} times")
-    deaths = len(list(place.iterdir()))
-    assert deaths in (retry.TRIES, retry.TRIES + 1)  # one more where another unit shared the worker
-    kept = [outcome for outcome in outcomes if not outcome.failed]
-    serial = run_serially(good, metrics=METRICS)
-    assert results(kept) == results(serial)
-    assert glimpses(kept) == glimpses(serial)
+    assert len(list(place.iterdir())) in (retry.TRIES, retry.TRIES + 1)  # one more where another unit shared the worker
+    kept, serial = [outcome for outcome in outcomes if not outcome.failed], run_serially(good, metrics=METRICS)
+    assert (results(kept), glimpses(kept)) == (results(serial), glimpses(serial))
 
 
 def glimpses(outcomes: Sequence[Outcome]) -> set[str]:
@@ -87,8 +84,7 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
     units = with_fault(tmp_path / "faults", "die", 99, good=units_of(small(attacks=attacks)))
     listener = run_by_ray(units, METRICS, workers=1)
     assert [each.records[0]["attack"] for each in listener.outcomes if each.failed] == ["faulty"]
-    assert len(listener.outcomes) == len(units)
-    assert len(list((tmp_path / "faults").iterdir())) == 2
+    assert (len(listener.outcomes), len(list((tmp_path / "faults").iterdir()))) == (len(units), 2)
     (doubt,) = [text for text in listener.said if text.endswith("each is tried again, alone")]
     assert "faulty on a, phantom_2000" in doubt
 
@@ -97,8 +93,7 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
 def test_code_that_ends_its_worker_fails_as_if_serial(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "exits", "exit")
     listener = run_by_ray(units, METRICS, workers=1)
-    errors = sorted(error for outcome in listener.outcomes for error in outcome.errors)
-    assert errors == ["SystemExit: 3"]
+    assert sorted(error for outcome in listener.outcomes for error in outcome.errors) == ["SystemExit: 3"]
     assert not [text for text in listener.said if "died" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
@@ -143,8 +138,7 @@ class Mender(Collector):
 
 @pytest.mark.slow
 def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers where there is room for one, which takes four windows of a second each, with four passes each; then
-    a file lies where the store's folder should be."""
+    """Two workers where there is room for one; then a file lies where the store's folder should be."""
     for module, name, seconds in (
         *((ray_workers, name, 1.0) for name in ("WAITING_S", "WAITING_AGAIN_S")),
         *((ray_engine, "LONG_S", 0.0), (ray_engine, "TICK_S", 0.2)),
@@ -166,8 +160,7 @@ def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch:
 @pytest.mark.integration
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "STARTS", 1)
-    spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
-    listener = Collector()
+    spec, listener = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense"), Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):
         ray_engine.run(Schedule(units_of(small())), spec, Pool(workers=1, threads=1, gpus=0), listener)
     (warning,) = listener.said

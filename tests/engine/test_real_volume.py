@@ -1,8 +1,4 @@
-"""Rows of `bench.py run` on a crop of a real volume against VAFA as its authors released it.
-
-There is no authors' array of a real volume. So their algorithm is written down here once more, step by step and with
-the libraries that they use, held against their arrays of synthetic volumes (`tests/golden`), then run on the real one.
-"""
+"""Rows of `bench.py run` on a real volume against VAFA's algorithm, itself held against the authors' arrays."""
 
 import math
 from pathlib import Path
@@ -59,8 +55,7 @@ def released_vafa(
         alpha = 0.1 * (1 - step / steps)
         table.requires_grad_()
         scaled = spectrum / table
-        whole = scaled.floor()
-        slope = math.log(2 / alpha - 1)
+        whole, slope = scaled.floor(), math.log(2 / alpha - 1)
         rounded = whole + (1 + torch.tanh(slope * (scaled - whole - 0.5)) / (1 - alpha)) / 2
         volume = merged(turned(rounded * table, basis.T) + 128)
         low, high = volume.amin((2, 3), keepdim=True), volume.amax((2, 3), keepdim=True)  # of every depth slice
@@ -124,13 +119,10 @@ def test_rows_agree_with_the_released_attack(
     attack = {"name": "vafa", "variant": "released", "q_max": Q_MAX, "block": BLOCK, "steps": STEPS, "ssim_weight": 1.0}
     space = {"intensity": "minmax", "crop_foreground": False}
     job = {
-        "name": "real",
-        "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
-        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
-        "attacks": [attack],
-        "metrics": ["dsc"],
-        "resources": {"threads": 1},
-    }
+        "name": "real", "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
+        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}], "attacks": [attack],
+        "metrics": ["dsc"], "resources": {"threads": 1},
+    }  # fmt: skip
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop

@@ -25,8 +25,7 @@ def maps() -> LabelMaps:
     def box(low: int, high: int) -> Tensor:
         return ((grid >= low) & (grid < high)).all(dim=0)
 
-    label = box(1, 7) + 2 * box(2, 5)
-    pred = box(2, 7) + 2 * box(3, 7) + 4 * box(6, 8)
+    label, pred = box(1, 7) + 2 * box(2, 5), box(2, 7) + 2 * box(3, 7) + 4 * box(6, 8)
     classes = Classes(names=("none", "whole", "core", "enhancing"), overlap=True, tolerances_mm=(1.0, 2.0, 1.0))
     return LabelMaps(pred=pred.to(torch.uint8), label=label.to(torch.uint8), classes=classes, spacing=SIDES)
 

@@ -101,8 +101,7 @@ def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_an_audit_scores_saved_volumes_again_by_region(out: Path) -> None:
-    grid = expanded(content(save_adversarial="nifti"))[1]
-    probes.rescore_saved(grid, str(out), lambda _: None)
+    probes.rescore_saved(expanded(content(save_adversarial="nifti"))[1], str(out), lambda _: None)
     saved = probe_files.read(str(out), probe_files.SavedScores)
     assert saved is not None
     assert len(saved.volumes) == 2
@@ -121,8 +120,7 @@ def test_doctor_scores_a_network_by_region() -> None:
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:
-    summary = execute(content(save_adversarial="nifti"), out)
-    assert summary.num_new == 0
+    assert execute(content(save_adversarial="nifti"), out).num_new == 0
 
 
 @pytest.mark.parametrize(

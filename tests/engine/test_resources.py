@@ -60,13 +60,11 @@ def test_workers_of_one_machine(machine: dict[str, Any], workers: int, threads: 
 
 def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
     assert pool(16, gpus=1, gpus_per_worker=0.25).memory_share == 0.25
-    assert pool(16, gpus=4, gpus_per_worker=2).memory_share == 1
-    assert pool(16).memory_share == 1
+    assert (pool(16, gpus=4, gpus_per_worker=2).memory_share, pool(16).memory_share) == (1, 1)
 
 
 def test_machines_of_a_cluster_add_up() -> None:
-    node = Node(cores=8, gpus=2, memory=64 * GIB)
-    bare = Node(cores=4, gpus=0, memory=64 * GIB)
+    node, bare = Node(cores=8, gpus=2, memory=64 * GIB), Node(cores=4, gpus=0, memory=64 * GIB)
     assert share(Resources(), [node, node, bare], 100, GIB) == Pool(workers=4, threads=4, gpus=1)
     assert share(Resources(), [bare, bare], 100, GIB) == Pool(workers=4, threads=2, gpus=0)
     assert share(Resources(), [bare, Node(cores=1, gpus=0, memory=64 * GIB)], 100, GIB) == Pool(
@@ -103,13 +101,11 @@ BIG, BARE, HEAD = (Node(cores=c, gpus=g, memory=64 * GIB) for c, g in ((8, 2), (
 
 
 def test_joining_machines_add_room_leaving_take_it() -> None:
-    assert now_there_is_room([BARE, BARE], [BARE] * 3) == 6
-    assert now_there_is_room([BARE, BARE], [BARE]) == 2
+    assert (now_there_is_room([BARE, BARE], [BARE] * 3), now_there_is_room([BARE, BARE], [BARE])) == (6, 2)
     assert now_there_is_room([BIG], [BIG, BIG]) == 4
     assert now_there_is_room([BIG, BARE], [BARE]) == 0, "they need a GPU"
     assert now_there_is_room([BARE], [BARE, BIG]) == 6, "they need none"
-    few = Node(cores=3, gpus=2, memory=64 * GIB)
-    assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
+    assert now_there_is_room([BIG], [BIG, Node(cores=3, gpus=2, memory=64 * GIB)]) == 2, "four cores a worker"
     assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3, "as the job says"
 
 

@@ -43,8 +43,7 @@ def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summa
     _, grid = expanded(JOB)
     planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
     out, summary = whole
-    assert set(rows(out)) == planned
-    assert (summary.num_new, summary.num_failed, summary.num_done) == (12, 0, 0)
+    assert (set(rows(out)), summary.num_new, summary.num_failed, summary.num_done) == (planned, 12, 0, 0)
     assert len(class_rows(out)) == 12 * 6
 
 
@@ -58,11 +57,9 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     execute(small(**TWO), tmp_path)
     before = rows(tmp_path)
     attacked.clear()
-    files = storage.list_files(str(tmp_path / "runs"), ".json")
-    summary = execute(small(**TWO), tmp_path)
+    files, summary = storage.list_files(str(tmp_path / "runs"), ".json"), execute(small(**TWO), tmp_path)
     assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
-    assert rows(tmp_path) == before
-    assert storage.list_files(str(tmp_path / "runs"), ".json") == files
+    assert (rows(tmp_path), storage.list_files(str(tmp_path / "runs"), ".json")) == (before, files)
 
 
 def removed(out: Path) -> None:
@@ -108,8 +105,7 @@ def test_vanished_rows_are_missed_and_computed_again(
     assert lost == (3 if vanish in (removed, replaced) else 1)
     expected = f"expected the 5 records that were stored by now, got {lost} fewer: their files were removed or replaced"
     assert str(caught.value) == f"{out}: {expected} while this ran: the same command computes them anew"
-    assert execute(whole, out).num_new == lost
-    assert len(rows(out)) == 5
+    assert (execute(whole, out).num_new, len(rows(out))) == (lost, 5)
 
 
 def test_files_that_another_run_merged_are_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +123,12 @@ def test_files_that_another_run_merged_are_no_loss(tmp_path: Path, monkeypatch: 
 def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:
     execute({**JOB, "models": JOB["models"][:1]}, tmp_path)
     summary = execute(JOB, tmp_path)
-    assert (summary.num_done, summary.num_new) == (3, 9)
-    assert rows(tmp_path) == rows(whole[0])
+    assert (summary.num_done, summary.num_new, rows(tmp_path)) == (3, 9, rows(whole[0]))
 
 
 def test_further_metrics_are_computed_and_keep_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(small(**TWO), tmp_path)
-    before = rows(tmp_path)
-    further = small(**{**TWO, "metrics": ["psnr"]})
+    before, further = rows(tmp_path), small(**{**TWO, "metrics": ["psnr"]})
     with monkeypatch.context() as patch:
         patch.setattr(attacking, "attack_case", lambda *args: 1 / 0)
         assert execute(further, tmp_path).num_failed == 2
@@ -177,8 +171,7 @@ def test_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (run["status"], run["records"]) == ("interrupted", 8)
     second = execute(JOB, tmp_path)
     assert (second.num_done, second.num_new, second.interrupted) == (8, 4, False)
-    assert rows(tmp_path) == rows(whole[0])
-    assert class_rows(tmp_path) == class_rows(whole[0])
+    assert (rows(tmp_path), class_rows(tmp_path)) == (rows(whole[0]), class_rows(whole[0]))
 
 
 def test_dying_run_stores_what_was_ready_and_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +200,7 @@ def test_runs_file_names_functions_of_long_attacks_by_window(
     for name, value in {"KINDS": ["cpu"], "FORMS": {}, "WORTH": worth, "_compile": lambda plain: plain}.items():
         monkeypatch.setattr(compiled, name, value)
     compiled.form_of.cache_clear()
-    attack = {"name": "pgd", "eps": "8/255", "steps": 2, "scope": scope}
-    execute(small(attacks=[attack], metrics=["dsc"]), tmp_path)
+    execute(small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2, "scope": scope}], metrics=["dsc"]), tmp_path)
     compiled.form_of.cache_clear()
     assert Store(str(tmp_path)).runs()[-1]["compiled"] == ({"losses.dice_ce": "compiled"} if named else {})
 
@@ -224,8 +216,7 @@ def test_machine_without_ray_runs_serially_or_names_package(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("no_lpips")
 def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
-    content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
-    said = io.StringIO()
+    content, said = small(**{**TWO, "metrics": ["dsc", "lpips"]}), io.StringIO()
     summary = execute(content, tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
@@ -269,8 +260,7 @@ def test_a_store_may_be_the_uri_of_a_folder(tmp_path: Path) -> None:
     execute(small(**TWO, save_adversarial="nifti"), out)
     assert execute(small(**TWO), out).num_done == 2
     execute(small(**TWO), tmp_path / "folder")
-    assert rows(out) == rows(tmp_path / "folder")
-    assert class_rows(out) == class_rows(tmp_path / "folder")
+    assert (rows(out), class_rows(out)) == (rows(tmp_path / "folder"), class_rows(tmp_path / "folder"))
 
 
 @pytest.fixture
@@ -291,8 +281,7 @@ def test_run_warns_before_adding_rows_to_another_release(tmp_path: Path, request
     for number, eps in enumerate(("4/255", "6/255", "8/255")):
         if number == 2:
             request.getfixturevalue("other_monai")
-        attacks = [{"name": "fgsm", "eps": ["2/255", eps]}]
-        execute(small(attacks=attacks), tmp_path / "out", said[number])
+        execute(small(attacks=[{"name": "fgsm", "eps": ["2/255", eps]}]), tmp_path / "out", said[number])
     first, second, third = (each.getvalue() for each in said)
     assert "several releases" not in first + second
     assert "1 row with monai 1.4.9" in third.partition("records stored")[0]
@@ -313,10 +302,9 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
         (tmp_path / "out/records" / path.name).write_bytes(path.read_bytes())
     said = io.StringIO()
     assert execute(small(**TWO), tmp_path / "out", said).num_done == 2
-    told = " ".join(said.getvalue().split())
     assert (
         "out: 1 of its records belong to another job or to an earlier version of this one: they stay and are not"
-        in told
+        in " ".join(said.getvalue().split())
     )
     store = Store(str(tmp_path / "out"))
     assert "1 record of another job, or of a former version of this one" in report([store], keys_of([store.job()]))
@@ -326,8 +314,7 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)  # what refused for a while was tried again for ten minutes
 @pytest.mark.parametrize("engine", ["serial", "ray"])
 def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine: runner.Engine) -> None:
-    out = tmp_path / "out"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out, before = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(UserError, match=r"expected to write files of [^\n]*: raise it \(ulimit -f\)"):

@@ -35,13 +35,8 @@ def saved(out: Path) -> list[Path]:
     return sorted(path.parent for path in out.glob("volumes/*/*/attack.json"))
 
 
-def load(path: Path) -> Any:
-    return np.asanyarray(nibabel.load(path).dataobj)
-
-
 def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringIO | None = None) -> Summary:
-    grid = further_targets(expanded(content)[0], names)
-    return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
+    return run.rescore(further_targets(expanded(content)[0], names), str(out), Console(file=said or io.StringIO()))
 
 
 def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
@@ -50,11 +45,8 @@ def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
     assert execute(both, tmp_path).num_new == 2
     assert [path.parent.name.split("-")[0] for path in saved(tmp_path)] == ["gn"]
-    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{name}.nii.gz" for name in FILES} | {
-        "attack.json"
-    }
-    assert len([*tmp_path.glob("volumes/*")]) == 1
-    assert execute(both, tmp_path).num_new == 0
+    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{key}.nii.gz" for key in FILES} | {"attack.json"}
+    assert (len([*tmp_path.glob("volumes/*")]), execute(both, tmp_path).num_new) == (1, 0)
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 
 
@@ -67,7 +59,7 @@ def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> No
     for folder in saved(tmp_path):
         assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
         row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
-        volume = {name: load(folder / f"{name}.nii.gz") for name in FILES}
+        volume = {name: elsewhere.voxels_of(folder / f"{name}.nii.gz") for name in FILES}
         assert np.array_equal(volume["clean"], case.image[0].numpy())
         assert np.array_equal(volume["label"], case.label[0].numpy())
         assert row["psnr"] == metrics.psnr(volume["clean"], volume["adversarial"])
@@ -87,10 +79,8 @@ def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -
     execute(BOTH, tmp_path)
     score(BOTH, tmp_path, ["b"])
     scored = index_keys(Store(str(tmp_path)).job()["index"])
-    assert execute(BOTH, tmp_path).num_new == 0
-    assert index_keys(Store(str(tmp_path)).job()["index"]) == scored
-    assert len(scored) == len(Store(str(tmp_path)).records())
-    assert score(BOTH, tmp_path, ["b"]).num_new == 0
+    assert (execute(BOTH, tmp_path).num_new, index_keys(Store(str(tmp_path)).job()["index"])) == (0, scored)
+    assert (len(scored), score(BOTH, tmp_path, ["b"]).num_new) == (len(Store(str(tmp_path)).records()), 0)
 
 
 def test_units_without_volume_are_left_out_and_reported(tmp_path: Path) -> None:
@@ -109,9 +99,7 @@ def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
     execute(small(**{**ONE, "save_adversarial": "none"}), tmp_path)
     before = rows(tmp_path)
     assert not (tmp_path / "volumes").exists()
-    assert execute(small(**ONE), tmp_path).num_new == 2
-    assert len(saved(tmp_path)) == 2
-    assert rows(tmp_path) == before
+    assert (execute(small(**ONE), tmp_path).num_new, len(saved(tmp_path)), rows(tmp_path)) == (2, 2, before)
     assert execute(small(**ONE), tmp_path).num_new == 0
 
 
@@ -129,8 +117,7 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     execute(content, tmp_path)
     _, grid = expanded(content)
     (cell,), (ref,) = grid.cells, grid.cases["small"]
-    prepared = cell.dataset.load(ref)
-    written = load(saved(tmp_path)[0] / "clean.nii.gz")
+    prepared, written = cell.dataset.load(ref), elsewhere.voxels_of(saved(tmp_path)[0] / "clean.nii.gz")
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)

@@ -15,7 +15,6 @@ def all_units() -> list[Unit]:
 
 
 def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
-    """All that one worker gets."""
     return list(iter(lambda: schedule.take(worker), None))
 
 
@@ -25,8 +24,7 @@ def places(units: list[Unit]) -> list[tuple[str, str]]:
 
 def test_worker_does_a_model_and_a_case_at_a_time() -> None:
     units = taken(Schedule(all_units()[::-1]))
-    assert len(list(groupby(unit.cell.source.name for unit in units))) == 2
-    assert len(places(units)) == 4
+    assert (len(list(groupby(unit.cell.source.name for unit in units))), len(places(units))) == (2, 4)
 
 
 def test_longest_unit_comes_first_after_a_short_one() -> None:

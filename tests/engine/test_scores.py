@@ -33,8 +33,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def adversarial(case: Case) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (case.image + 0.03 * torch.randn(case.image.shape, generator=generator)).clamp(0, 1)
+    return (case.image + 0.03 * torch.randn(case.image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,7 @@ def pred(case: Case) -> Tensor:
 
 def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
     scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), SOURCE, CPU)
-    body = metrics.body_mask(case.image)
-    change = (adversarial - case.image)[0].double()
+    body, change = metrics.body_mask(case.image), (adversarial - case.image)[0].double()
     assert scores.values == {
         "ssim": metrics.ssim(case.image, adversarial),
         "ssim_body": metrics.image_scores(case.image, adversarial, body).values["ssim_body"],
@@ -84,15 +82,13 @@ def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
 def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
     label = case.label[0]
     scores, dice = score_overlap(pred, label, 6), metrics.dice(pred, label, 6)
-    assert scores.record["dsc"] == np.nanmean(dice)
-    assert scores.record["dsc_foreground"] == np.nanmean(dice[1:])
+    assert (scores.record["dsc"], scores.record["dsc_foreground"]) == (np.nanmean(dice), np.nanmean(dice[1:]))
     in_label, in_pred = ({k for k in range(6) if (volume == k).any()} for volume in (label, pred))
     assert scores.record["missed_classes"] == len(in_label - in_pred) == 1
     assert scores.record["hallucinated_classes"] == len(in_pred - in_label)
     for k, row in enumerate(scores.classes):
         assert row["dsc"] == pytest.approx(dice[k], nan_ok=True)
-        assert row["label_voxels"] == int((label == k).sum())
-        assert row["pred_voxels"] == int((pred == k).sum())
+        assert (row["label_voxels"], row["pred_voxels"]) == (int((label == k).sum()), int((pred == k).sum()))
 
 
 def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
@@ -103,10 +99,8 @@ def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
 
 
 def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMaps) -> None:
-    label = case.label[0]
-    scores = score_shapes(maps, ("hd95",))
-    voxels = metrics.hd95(pred, label, 6)
-    mm = metrics.hd95(pred, label, 6, spacing=case.spacing)
+    label, scores = case.label[0], score_shapes(maps, ("hd95",))
+    voxels, mm = metrics.hd95(pred, label, 6), metrics.hd95(pred, label, 6, spacing=case.spacing)
     medpy = metrics.hd95(pred, label, 6, spacing=case.spacing, convention="medpy")
     diagonal = math.dist((0, 0, 0), [size * step for size, step in zip(label.shape, case.spacing, strict=True)])
     assert scores.record["hd95"] == pytest.approx(np.nanmean(voxels))
@@ -115,8 +109,7 @@ def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMa
     assert scores.record["hd95_undefined_classes"] == np.isnan(voxels).sum()
     missed = [k for k in range(1, 6) if (label == k).any() and not (pred == k).any()]
     present = [mm[k] for k in range(1, 6) if (label == k).any() and k not in missed]
-    assert missed == [4]
-    assert scores.record["hd95_penalised"] == pytest.approx(np.mean([*present, diagonal]))
+    assert (missed, scores.record["hd95_penalised"]) == ([4], pytest.approx(np.mean([*present, diagonal])))
     for k, row in enumerate(scores.classes):
         distances = [row["hd95"], row["hd95_mm"], row["hd95_medpy_mm"]]
         assert distances == pytest.approx([voxels[k], mm[k], medpy[k]], nan_ok=True)
@@ -169,8 +162,7 @@ def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
 
 
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, maps: LabelMaps) -> None:
-    label = case.label[0]
-    for scores in (score_overlap(pred, label, 6), score_shapes(maps, ("hd95",))):
+    for scores in (score_overlap(pred, case.label[0], 6), score_shapes(maps, ("hd95",))):
         clean = clean_columns(scores)
         assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
         for row, own in zip(clean.classes, scores.classes, strict=True):

@@ -57,8 +57,7 @@ def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) 
     execute(MANY, tmp_path / "whole")
     assert all(part.num_new > 0 for part in parts), "a shard is empty: this tests little"
     assert [part.num_done for part in parts] == [0, 0, 0]
-    assert rows(out) == rows(tmp_path / "whole")
-    assert class_rows(out) == class_rows(tmp_path / "whole")
+    assert (rows(out), class_rows(out)) == (rows(tmp_path / "whole"), class_rows(tmp_path / "whole"))
 
 
 LEARNING = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
@@ -101,10 +100,8 @@ def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, m
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
     said = io.StringIO()
     refuse(monkeypatch, part, OSError(28, "No space left on device"), times=5)
-    content = {**RUN, "save_adversarial": "nifti"}
-    summary = execute(content, tmp_path, said)
-    assert (summary.num_new, summary.num_failed) == (5, 0)
-    assert rows(tmp_path) == undisturbed
+    summary = execute({**RUN, "save_adversarial": "nifti"}, tmp_path, said)
+    assert (summary.num_new, summary.num_failed, rows(tmp_path)) == (5, 0, undisturbed)
     refusal = "the store refuses files (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
@@ -132,8 +129,7 @@ def test_store_that_refuses_for_good_ends_run(part: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match=r"expected a store that takes files, got none for 0 s \(PermissionError: Perm"):
         execute(small(**TWO, save_adversarial="nifti"), tmp_path)
-    assert len(Store(str(tmp_path)).records()) == 0
-    assert Store(str(tmp_path)).runs()[0]["status"] == "died"
+    assert (len(Store(str(tmp_path)).records()), Store(str(tmp_path)).runs()[0]["status"]) == (0, "died")
     assert not storage.list_files(str(tmp_path / "leases"), ".json")
 
 

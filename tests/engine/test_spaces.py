@@ -41,8 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     affine = np.diag([-STEPS[0], STEPS[1], STEPS[2], 1.0])
     affine[:3, 3] = 10, -5, 3
     for name in ("x", "y"):
-        voxels = rng.uniform(-300, 400, SHAPE).astype(np.float32)
-        label = np.zeros(SHAPE, np.uint8)
+        voxels, label = rng.uniform(-300, 400, SHAPE).astype(np.float32), np.zeros(SHAPE, np.uint8)
         label[4:12, 5:14, 3:9], label[12:16, 8:12, 4:8] = 1, 2
         for kind, volume in (("image", voxels), ("label", label)):
             nibabel.save(nibabel.Nifti1Image(volume, affine), root / f"{name}_{kind}.nii.gz")
@@ -73,7 +72,6 @@ def space_of(dataset: Dataset, name: str) -> Preprocess:
 
 
 def by_hand(grid: Grid, source: str) -> tuple[Case, torch.Tensor]:
-    """The clean case in the source's space and what its attack makes of it."""
     cell = next(cell for cell in grid.cells if cell.source.name == source)
     case = cell.dataset.load(grid.cases["d"][0], space_of(cell.dataset, source))
     model = models.load(cell.source, torch.device("cpu"))
@@ -93,8 +91,7 @@ def test_the_budget_is_in_the_source_s_own_unit(data: dict[str, Any], both: list
 def test_rows_within_a_space_are_unchanged(data: dict[str, Any], both: list[Outcome], entry: dict[str, Any]) -> None:
     alone, _ = results(run_all(job_of(data, entry)))
     ((key, row),) = alone.items()
-    assert row["resampling_error"] == "None"
-    assert results(both)[0][key] == row
+    assert (row["resampling_error"], results(both)[0][key]) == ("None", row)
 
 
 @pytest.mark.parametrize(("source", "target"), ["ab", "ba"])
@@ -107,8 +104,7 @@ def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome
     clean = prepare(native, space_of(dataset, target))
     volume = prepare(attacked, space_of(dataset, target), clean=native).image
     assert volume.shape == clean.image.shape != case.image.shape
-    spec = next(cell.source for cell in grid.cells if cell.source.name == target)
-    model = models.load(spec, torch.device("cpu"))
+    model = models.load(next(cell.source for cell in grid.cells if cell.source.name == target), torch.device("cpu"))
     pred, pred_clean, label = models.predict(model, volume), models.predict(model, clean.image), clean.label[0]
     row = pair(both, source, target)
     assert row["dsc"] == np.nanmean(dice(pred, label, 3))
@@ -129,8 +125,7 @@ def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None
     case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
     row = pair(run_all(job_of(data, A, shifted)), "a", "b")
     cell = next(cell for cell in grid.cells if cell.source.name == "b")
-    model = models.load(cell.source, torch.device("cpu"))
-    pred = models.predict(model, case.image)
+    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
     expected = np.nanmean(hd95(pred, case.label[0], 3, spacing=(4.0, 4.0, 4.0))[1:])
     assert row["hd95_mm_clean"] == pytest.approx(expected, nan_ok=True)
     assert expected > 4
@@ -155,8 +150,7 @@ def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any])
     (cell,), ref = grid.cells, grid.cases["d"][0]
     case, native = cell.dataset.load(ref, cell.source.space), cell.dataset.native(ref)
     made = attacking.attack_case(cell.attack, models.load(cell.source, torch.device("cpu")), case, None, 1).adversarial
-    attacked = attacked_native(native, case, made, cell.source.space)
-    error = resampling_error(native, attacked, made, cell.source.space)
+    error = resampling_error(native, attacked_native(native, case, made, cell.source.space), made, cell.source.space)
     assert pair(run_all(job_of(data, own)), "a", "a")["resampling_error"] == error > 1e-3
     for alike in ({"models": [{**own, "transforms": [RANGE]}]}, {"score_on": "grid"}):
         assert pair(run_all(job_of(data, own, **alike)), "a", "a")["resampling_error"] is None
@@ -192,16 +186,13 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
 
 @pytest.mark.integration
 def test_spaces_score_saved_volumes(data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_source = job_of(data, A, B, **VOLUMES, targets="source")
-    execute(one_source, tmp_path / "scored")
+    execute(job_of(data, A, B, **VOLUMES, targets="source"), tmp_path / "scored")
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
-    grid = further_targets(stored, ["a", "b"])
-    run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    run.rescore(further_targets(stored, ["a", "b"]), str(tmp_path / "scored"), Console(file=io.StringIO()))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
-    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 4
+    assert (class_rows(tmp_path / "scored"), len(rows(tmp_path / "run"))) == (class_rows(tmp_path / "run"), 4)
 
 
 @pytest.mark.parametrize("scope", ["window", "volume"])
@@ -214,8 +205,7 @@ def test_planned_windows_and_passes_are_those_of_source_s_space(data: dict[str, 
     records = {outcome.records[0]["cell_id"]: outcome.records[0] for outcome in run_all(content)}
     for unit in grid.units():
         row = records[unit.cell.cell_id]
-        assert unit.num_windows == row["num_windows"]
-        assert unit.passes == row["num_forwards"] + row["num_backwards"]
+        assert (unit.num_windows, unit.passes) == (row["num_windows"], row["num_forwards"] + row["num_backwards"])
     assert len({unit.num_windows for unit in grid.units()}) == 2
 
 

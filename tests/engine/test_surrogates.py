@@ -100,9 +100,7 @@ def test_weights_of_surrogate_are_in_id_and_its_name_is_not() -> None:
     (beside,) = cells(models=[A, B, C, {**C, "name": "e", "checkpoint": "random:5"}])
     assert cell.cell_id == renamed.cell_id == beside.cell_id
     assert cell.cell_id != other.cell_id
-    assert (
-        len({each.cell_id for each in cells(*(bases(surrogates=[names]) for names in (["b"], ["c"], ["c", "b"])))}) == 3
-    )
+    assert len({each.cell_id for each in cells(*(bases(surrogates=[n]) for n in (["b"], ["c"], ["c", "b"])))}) == 3
     plain = replace(cell, attack=make("fgsm", eps=0.1))  # as an audit makes cells of others
     assert plain.cell_id == replace(plain, surrogates=()).cell_id
 

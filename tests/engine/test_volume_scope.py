@@ -36,7 +36,6 @@ def model() -> SegmentationModel:
 
 @pytest.fixture
 def counted(model: SegmentationModel) -> Iterator[list[int]]:
-    """Number of windows of each pass through the network."""
     batches: list[int] = []
     hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
     yield batches
@@ -77,9 +76,7 @@ def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: Segmentati
 def test_volumes_own_attack_hurts_the_prediction_more(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     window, volume, joint = (attacked(name, model, case, s).adversarial for s in ("window", "volume", "joint"))
-    clean, by_window, by_volume, jointly = (
-        deployed_loss(model, case, made) for made in (case.image, window, volume, joint)
-    )
+    clean, by_window, by_volume, jointly = (deployed_loss(model, case, x) for x in (case.image, window, volume, joint))
     assert min(by_volume, jointly) > by_window > clean
     assert max(float((made - case.image).abs().max()) for made in (volume, joint)) <= 0.05 + 1e-6
 
@@ -95,8 +92,7 @@ def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: Segmenta
 
 def test_joined_windows_are_the_volume() -> None:
     windows = attack_windows(LONG, ROI)
-    parts = torch.rand(len(windows), 1, *ROI, requires_grad=True)
-    expected = torch.zeros(1, 1, *LONG)
+    parts, expected = torch.rand(len(windows), 1, *ROI, requires_grad=True), torch.zeros(1, 1, *LONG)
     for (h, w, d), part in zip(windows, parts, strict=True):
         expected[0, :, h, w, d] = part.detach()
     made = assemble(parts, windows)
@@ -131,9 +127,7 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
     run = partial(attacked, "apgd", model, case, "joint", loss=loss)
     each = [run(keep="last", steps=n).adversarial for n in range(1, 5)]
     with torch.no_grad():
-        best, *dice = (
-            float(mean_dice(sliding(made[None]), case.label[None])) for made in (run(steps=4).adversarial, *each)
-        )
+        best, *dice = (float(mean_dice(sliding(x[None]), case.label[None])) for x in (run(steps=4).adversarial, *each))
     assert best <= min(dice)
 
 
@@ -158,8 +152,7 @@ def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationMo
     volume = attacked(name, model, case, scope, 3, graphs=1000)
     (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
-    assert sum(counted) == volume.facts.num_forwards
-    assert max(counted) == 3
+    assert (sum(counted), max(counted)) == (volume.facts.num_forwards, 3)
     assert unit.passes_on(unit.cell.source) == volume.facts.num_forwards + volume.facts.num_backwards
     windows = attack_windows if scope == "window" else sliding_windows
     assert unit.num_windows == volume.facts.num_windows == len(windows(LONG, ROI))
@@ -186,13 +179,9 @@ def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: Segmentati
     fallen, standing = (
         attack_case(
             make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
-            model,
-            case,
-            0,
-            2,
+            model, case, 0, 2,
         )
         for t in (1.0, 0.0)
-    )
+    )  # fmt: skip
     windows = len(sliding_windows(SHAPE, ROI))
-    assert fallen.facts.num_backwards == 4 * windows
-    assert standing.facts.num_backwards == 8 * windows
+    assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

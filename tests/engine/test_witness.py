@@ -40,7 +40,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entries(place: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Entries of a job for the dataset and the model, whose pipeline is that of its training."""
     data = {"name": "ct", "loader": "decathlon", "root": str(place / "ct"), "split": "training"}
     model = {"name": "unet", "arch": "unet", "checkpoint": str(place / "unet.pt"), "args": roads.ARGS, "roi": ROI}
     model |= {"transforms": [*roads.CT], "inference": {"overlap": 0.5, "weighting": "gaussian"}}
@@ -51,10 +50,8 @@ def held(place: Path, folder: str = "maps", **changes: Any) -> list[Held]:
     data, model = entries(place, **changes)
     dataset: Dataset = build_dataset(data, "ct")
     entry = ModelEntry(**model)
-    facts = facts_on(entry, dataset, dataset.refs())
-    spec = resolve(entry, 3, 1, dataset.space, facts=facts)
-    own = witnesses.find(str(place / folder), dataset, "unet")
-    network = load(spec, torch.device("cpu"))
+    spec = resolve(entry, 3, 1, dataset.space, facts=facts_on(entry, dataset, dataset.refs()))
+    own, network = witnesses.find(str(place / folder), dataset, "unet"), load(spec, torch.device("cpu"))
     return [witness.hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
 
 
@@ -116,8 +113,7 @@ def test_assumptions_are_counted_where_no_own_prediction_is(place: Path) -> None
     data, model = entries(place, inference=None)
     model = {key: value for key, value in model.items() if key not in ("inference", "roi")}
     content = {"name": "own", "datasets": [data], "models": [model], "attacks": [{"name": "fgsm", "eps": 0.03}]}
-    grid = expand(JobSpec(**content))
-    (words,) = grid.clean.values()
+    (words,) = expand(JobSpec(**content)).clean.values()
     assert words == "4 values assumed (roi, class_map, inference.overlap, inference.weighting)"
 
 

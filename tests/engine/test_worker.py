@@ -265,8 +265,7 @@ def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path)
     hours.let_take(saved_volumes, "save", 13)
     hours.let_take(saved_volumes, "save_maps", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
-    worker = make_worker(volumes=str(tmp_path))
-    begun = list[float]()
+    worker, begun = make_worker(volumes=str(tmp_path)), list[float]()
     worker.advance = lambda passes: None if passes else begun.append(hours.now)
     for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 2 * 17), (second, None, 13 + 2 * 17)):
         outcome, _ = worker.run(unit, prefetch=following)
@@ -277,9 +276,7 @@ def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path)
 def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the measure would count on memory of others."""
     done: list[tuple[str, float]] = []
-    monkeypatch.setattr(
-        torch.cuda, "set_per_process_memory_fraction", lambda share, device: done.append(("set", share))
-    )
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: done.append(("set", share)))
 
     def measure(attack: Any, model: Any, case: Any, share: float, *surrogates: Any) -> int:
         done.append(("measured", share))

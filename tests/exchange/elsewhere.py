@@ -26,7 +26,6 @@ def case(channels: int = 1, top: float = 1000) -> tuple[npt.NDArray[np.float32],
 
 
 def folder(root: Path, **asked: Any) -> dict[str, Any]:
-    """A folder of one case, and its dataset entry of a job file."""
     image, label = case(**asked)
     put(root / "imagesTr" / "x.nii.gz", image, AFFINE)
     put(root / "labelsTr" / "x.nii.gz", label, AFFINE)

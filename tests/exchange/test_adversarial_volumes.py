@@ -27,10 +27,8 @@ JOB = job(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc", "psnr"], resourc
 
 
 def prepared(number: int = 0) -> npt.NDArray[np.float32]:
-    """A case of the job as networks see it, `[H, W, D]`."""
     _, grid = expanded(JOB)
-    image = grid.cells[0].dataset.load(grid.cases["phantom"][number]).image[0]
-    return image.numpy()
+    return grid.cells[0].dataset.load(grid.cases["phantom"][number]).image[0].numpy()
 
 
 def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
@@ -39,8 +37,7 @@ def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
 
 
 def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[run.Summary, str]:
-    grid = expanded(content or JOB)[1]
-    said = io.StringIO()
+    grid, said = expanded(content or JOB)[1], io.StringIO()
     volumes, out = str(place / "imagesTsAdv"), str(place / "out")
     return adversarial_volumes.bring_in(
         grid, out, volumes, source, "vafa-released", Console(file=said)
@@ -97,8 +94,7 @@ def test_other_volumes_are_another_cell_and_all_stay_in_report(tmp_path: Path) -
         bring(tmp_path)
     execute(JOB, tmp_path / "out")
     keys = index_keys(Store(str(tmp_path / "out")).job()["index"])
-    assert keys == set(rows(tmp_path / "out"))
-    assert len(keys) == 2 + 2 + 2 * 2 * 2
+    assert (keys, len(keys)) == (set(rows(tmp_path / "out")), 2 + 2 + 2 * 2 * 2)
     assert len({row["cell_id"] for row in records(tmp_path) if row["attack"] == "imported"}) == 2
 
 
@@ -106,8 +102,7 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     put(tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz", released())
     only = {**JOB, "targets": "source"}
     bring(tmp_path, content=only)
-    out = str(tmp_path / "out")
-    grid = further_targets(expanded(only)[0], ["b"])
+    out, grid = str(tmp_path / "out"), further_targets(expanded(only)[0], ["b"])
     summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path))) == (1, 2)
     assert index_keys(Store(out).job()["index"]) == set(rows(out))

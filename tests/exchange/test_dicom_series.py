@@ -47,7 +47,6 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 
 def clinic(root: Path) -> dict[str, Any]:
-    """The entry of a folder with a case of DICOM."""
     image, label = volume()
     series = put_series(root / "images/x", 8 * image.round(), TURN @ LPS, (1.0, -1024.0))
     put_seg(root / "labels/x.dcm", series, {name: label == k for k, name in enumerate(LABELS, 1)})
@@ -55,8 +54,7 @@ def clinic(root: Path) -> dict[str, Any]:
 
 
 def read_by_itk(place: Path) -> Any:
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(place))
-    return SimpleITK.ReadImage(names)
+    return SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(place)))
 
 
 def read_here(place: Path) -> Any:
@@ -102,7 +100,6 @@ def test_a_series_says_what_it_is_and_not_of_whom(tmp_path: Path, case: Any) -> 
 
 
 def _uids(fields: Any) -> set[str]:
-    """The UIDs of a file that tell it from others."""
     return {str(item.value) for item in fields.iterall() if item.VR == "UI" and "Class" not in item.keyword}
 
 
@@ -122,12 +119,10 @@ def test_identity_is_kept_where_it_is_asked_for(tmp_path: Path, case: Any) -> No
 
 def test_predictions_are_segmentations_of_the_series(tmp_path: Path, case: Any) -> None:
     """Segments are the saved label map, whose axes are turned, as SimpleITK resamples it onto the series."""
-    files = exported(*case, tmp_path / "to")
-    for each, kind in zip(files, ("clean", "adversarial"), strict=True):
+    for each, kind in zip(exported(*case, tmp_path / "to"), ("clean", "adversarial"), strict=True):
         (saved,) = case[0].glob(f"volumes/*/*/prediction_{kind}-a.nii.gz")
         place, nearest = tmp_path / "to" / each["path"], SimpleITK.sitkNearestNeighbor
-        image = SimpleITK.ReadImage(str(saved))
-        wanted = SimpleITK.Resample(image, read_by_itk(place), SimpleITK.Transform(), nearest)
+        wanted = SimpleITK.Resample(SimpleITK.ReadImage(str(saved)), read_by_itk(place), SimpleITK.Transform(), nearest)
         dataset = made("dicom", root=str(place.parent), labels=["background", *LABELS])
         label = dataset.native(dataset.refs()[0]).label[0].numpy()
         assert {1, 2} <= {*label.flat}
@@ -150,8 +145,7 @@ def test_segments_of_regions_overlap(tmp_path: Path) -> None:
         wanted = np.isin(label, [value for value, inside in enumerate(regions) if number in inside])
         got = segments.get_volume(segment_numbers=[number]).array if wanted.any() else np.zeros(1)
         assert int(got.sum()) == int(wanted.sum())
-    crossing = [value for value, inside in enumerate(regions) if len(inside) > 1]
-    assert np.isin(label, crossing).any()
+    assert np.isin(label, [value for value, inside in enumerate(regions) if len(inside) > 1]).any()
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -162,8 +156,7 @@ def test_a_case_of_other_files_gets_made_headers(tmp_path: Path, channels: int) 
     for channel in range(channels):
         place = tmp_path / "to/clean/x" / (f"channel_{channel}" if channels > 1 else "")
         image = read_by_itk(place)
-        voxels = SimpleITK.GetArrayFromImage(image).T
-        assert np.abs(voxels - wanted[..., channel]).max() <= files[0]["step"] / 2 + 1e-6
+        assert np.abs(SimpleITK.GetArrayFromImage(image).T - wanted[..., channel]).max() <= files[0]["step"] / 2 + 1e-6
         grid = np.diag([-1, -1, 1]) @ np.reshape(image.GetDirection(), (3, 3)) @ np.diag(image.GetSpacing())
         np.testing.assert_allclose(grid, AFFINE[:3, :3] @ np.diag([1, 1, -1]), atol=1e-6)
         last = AFFINE @ [0, 0, SHAPE[2] - 1, 1]

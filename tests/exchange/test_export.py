@@ -19,7 +19,6 @@ ONE = {"attacks": [{"name": "gn", "std": 0.1}], "metrics": ["dsc"], "save_advers
 
 
 def exported(content: dict[str, Any], tmp_path: Path) -> tuple[Path, dict[str, dict[str, Any]], str]:
-    """The export of a job's store, its manifest by path, and what was said."""
     said = io.StringIO()
     if not (tmp_path / "out").exists():
         execute(content, tmp_path / "out")
@@ -44,10 +43,8 @@ def test_the_perturbation_is_in_the_data_s_unit_and_rounded(tmp_path: Path) -> N
     assert inside.sum() > 1000
     wanted = 425 * voxels_of(saved).astype(np.float64) - 175
     assert np.abs(voxels_of(to / name) - wanted)[inside].max() <= 0.5 + 1e-3
-    clean = voxels_of(to / "clean" / "phantom_2000.nii.gz")
-    assert np.array_equal(clean, np.rint(hu).astype(np.int16))
-    lost = np.abs(hu - np.rint(hu)).astype(np.float64)
-    row = manifest["clean/phantom_2000.nii.gz"]
+    assert np.array_equal(voxels_of(to / "clean" / "phantom_2000.nii.gz"), np.rint(hu).astype(np.int16))
+    lost, row = np.abs(hu - np.rint(hu)).astype(np.float64), manifest["clean/phantom_2000.nii.gz"]
     assert row["rounding_max"] == pytest.approx(lost.max(), rel=1e-6)
     assert row["rounding_rms"] == pytest.approx(np.sqrt((lost**2).mean()), rel=1e-6)
     assert (row["cell_id"], row["attack"], row["dtype"]) == (None, None, "int16")
@@ -60,8 +57,7 @@ def test_the_perturbation_is_in_the_data_s_unit_and_rounded(tmp_path: Path) -> N
 @pytest.mark.parametrize("channels", [1, 2])
 def test_files_keep_their_grid_and_their_channels(tmp_path: Path, channels: int) -> None:
     """Another orientation and spacing than the attack's; the box that the image is 0 around is not attacked away."""
-    content = small(**ONE, datasets=[folder(tmp_path / "data", channels=channels)])
-    to, manifest, _ = exported(content, tmp_path)
+    to, manifest, _ = exported(small(**ONE, datasets=[folder(tmp_path / "data", channels=channels)]), tmp_path)
     image, _ = case(channels=channels)
     shape = SHAPE if channels == 1 else (*SHAPE, 2)
     paths = [path for path in manifest if path.startswith("gn-a-")]
@@ -84,8 +80,7 @@ def test_a_case_s_name_in_two_folders_is_two_files(tmp_path: Path) -> None:
 
 
 def test_data_that_int16_would_spoil_stay_floats(tmp_path: Path) -> None:
-    content = small(**ONE, datasets=[folder(tmp_path / "data", top=1.0)])
-    to, manifest, _ = exported(content, tmp_path)
+    to, manifest, _ = exported(small(**ONE, datasets=[folder(tmp_path / "data", top=1.0)]), tmp_path)
     assert {row["dtype"] for row in manifest.values()} == {"float32"}
     assert {row["rounding_max"] for row in manifest.values()} == {0.0}
     assert np.array_equal(voxels_of(to / "clean" / "x.nii.gz"), case(top=1.0)[0])

@@ -26,8 +26,7 @@ PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
-    place = tmp_path_factory.mktemp("made")
-    attacks = [{"name": "gn", "std": [0.05, 0.1]}]
+    place, attacks = tmp_path_factory.mktemp("made"), [{"name": "gn", "std": [0.05, 0.1]}]
     content = small(
         attacks=attacks, metrics=["dsc", "hd95", "psnr"], save_adversarial="nifti", datasets=[folder(place / "data")]
     )
@@ -40,7 +39,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 @pytest.fixture
 def place(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    """A copy of it that a test can spoil."""
     return shutil.copytree(exported[0], tmp_path / "copy")
 
 
@@ -50,8 +48,7 @@ def content(exported: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
-    grid = expanded(content)[1]
-    said = io.StringIO()
+    grid, said = expanded(content)[1], io.StringIO()
     path = label_map and str(place / label_map)
     predictions.score(grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
     return said.getvalue()
@@ -92,9 +89,7 @@ def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, cont
 def test_reports_know_the_tool_and_scoring_again_replaces(place: Path, content: dict[str, Any]) -> None:
     score(place, content)
     keys = index_keys(Store(str(place / "out")).job()["index"])
-    assert keys == set(rows(place / "out"))
-    assert len(keys) == 4
-    assert execute(content, place / "out").num_new == 0
+    assert (keys, len(keys), execute(content, place / "out").num_new) == (set(rows(place / "out")), 4, 0)
     assert index_keys(Store(str(place / "out")).job()["index"]) == keys
     for path in attacked(place):
         put(path, 10 * LABEL, AFFINE)

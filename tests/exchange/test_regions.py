@@ -27,14 +27,10 @@ NETWORK = {**JOB["models"][0], "outputs": "sigmoid"}
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The export of a job on two nested regions, and maps of a tool that misses the core after the attack."""
     place = tmp_path_factory.mktemp("made")
-    entry = {**folder(place / "data"), "regions": REGIONS}
     content = small(
-        attacks=[{"name": "gn", "std": 0.1}],
-        metrics=["dsc"],
-        save_adversarial="nifti",
-        datasets=[entry],
-        models=[NETWORK],
-    )
+        attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"], save_adversarial="nifti",
+        datasets=[{**folder(place / "data"), "regions": REGIONS}], models=[NETWORK],
+    )  # fmt: skip
     execute(content, place / "out")
     label = case()[1]
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
@@ -64,8 +60,7 @@ def test_each_of_several_datasets_has_a_file_of_its_own(made: tuple[Path, dict[s
     (entry,) = content["datasets"]
     both = {**content, "datasets": [entry, {**entry, "name": "other", "regions": {"right": [2], "any": [1, 2]}}]}
     export.export(expanded(both)[1], str(place / "out"), str(tmp_path), Console(file=io.StringIO()))
-    stated = {path.name: [*json.loads(path.read_text())["labels"]] for path in tmp_path.glob("dataset*")}
-    assert stated == {
+    assert {path.name: [*json.loads(path.read_text())["labels"]] for path in tmp_path.glob("dataset*")} == {
         "dataset-small.json": ["background", "whole", "core"],
         "dataset-other.json": ["background", "any", "right"],
     }

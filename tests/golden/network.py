@@ -26,7 +26,6 @@ class Golden(NamedTuple):
 
 @cache
 def stored(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, read once for all tests."""
     return dict(np.load(path))
 
 
@@ -43,7 +42,6 @@ def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential
 
 
 def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
-    """An attack file by its name without extension, its inputs on a device."""
     inputs, arrays = stored(golden("inputs")), dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
@@ -53,8 +51,7 @@ def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
         shape = (arrays["grad_sign"][0] if "grad_sign" in arrays else arrays["perturbation"]).shape
         low, high = 1 - params["rho"], 1 + params["rho"]
         arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
-    inputs_there = (torch.from_numpy(each).to(device) for each in (images, labels.astype(np.int64)))
-    return Golden(*inputs_there, arrays, params)
+    return Golden(*(torch.from_numpy(each).to(device) for each in (images, labels.astype(np.int64))), arrays, params)
 
 
 def some_later(names: Collection[str], integration: Collection[str], slow: Collection[str] = ()) -> list[Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_msssim
 import torch
@@ -18,15 +17,10 @@ from freqbench.ops.blocks import merge, merge_slices, split
 # Of each form the shortest run is done freely, and so are batches; the others are teacher-forced. The number is the
 # largest difference of `adversarial` in the released code's own round-off experiment.
 FREE_RUN = {
-    "vafa3d_q20_s1_b8_ssim": 4e-7,
-    "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7,
-    "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
-    "saa3d_r03_b8_s3_noncubic": 2e-7,
-    "saa3d_r04_b16_s5_B2": 4e-4,
-    "saa3dcosine_r04_b16_s5": 2e-7,
-    "vafa2d_q20_s5_b8": 4e-7,
-    "saa2d_r04_b8_s5_low_nossim": 2e-7,
-}
+    "vafa3d_q20_s1_b8_ssim": 4e-7, "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7, "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
+    "saa3d_r03_b8_s3_noncubic": 2e-7, "saa3d_r04_b16_s5_B2": 4e-4, "saa3dcosine_r04_b16_s5": 2e-7,
+    "vafa2d_q20_s5_b8": 4e-7, "saa2d_r04_b8_s5_low_nossim": 2e-7,
+}  # fmt: skip
 BATCHES = [name for name in FREE_RUN if name.endswith("_B2")]
 FORCED = [
     *("vafa3d_q20_s5_b32_ssim", "vafa3d_q20_s3_b8_ssim", "vafa3d_q20_s5_b8_ssim_targeted"),
@@ -82,29 +76,21 @@ def final_state(reference: Golden) -> Tensor:
     return split(state, reference.params["block_size"]) if state.ndim == 5 else state
 
 
-def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
-    """Voxel layout of a stored array in blocked layout; in 2D its slices stand in front."""
-    to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge
-    return to_voxels(torch.from_numpy(stored), reference.images.shape[2:])
-
-
 def distance(result: AttackResult, reference: Golden) -> float:
     return float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
 
 
 @pytest.mark.parametrize("name", some_later([*FORCED, *FORCED_LATER, *LONG], integration=FORCED_LATER, slow=LONG))
 def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
-    """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
-
-    The stored sign is that of the descended objective, ours of the raised one.
-    """
+    """float32: volume to 2e-6, state exactly, losses to 2e-6, signs (stored for the descent) on 99.8 % of each step."""
     reference = load(golden, name, processor)
     attack, arrays = as_attack(name, reference), reference.arrays
     stored, gradient_of = iter(arrays["grad_sign"]), Ascent.gradient
+    to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge  # in 2D slices stand in front
 
     def forced_gradient(self: Ascent, state: Tensor, render: Callable[[Tensor], Tensor]) -> Tensor:
         ours = gradient_of(self, state, render).sign()
-        theirs = -in_voxels(next(stored), reference).to(ours)
+        theirs = -to_voxels(torch.from_numpy(next(stored)), reference.images.shape[2:]).to(ours)
         assert float((ours == theirs).double().mean()) >= 0.998
         return theirs
 
@@ -148,5 +134,4 @@ def test_a_dropped_band_is_the_released_one(golden: Find, name: str, processor: 
     reference = load(golden, name, processor)
     params = reference.params
     attack = make(params["name"], band=params["freq_band"], block=params["block_size"])
-    result = attack(reference_network(golden, processor), reference.images, reference.labels)
-    assert distance(result, reference) <= 1e-6
+    assert distance(attack(reference_network(golden, processor), reference.images, reference.labels), reference) <= 1e-6

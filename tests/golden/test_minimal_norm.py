@@ -77,15 +77,13 @@ def test_smallest_changes_are_those_of_other_libraries(
     name: str, given: dict[str, Any], array: str, tolerance: float, arrays: dict[str, Tensor]
 ) -> None:
     """The size of the change is the state; where nothing was found, as in two samples of the last, it is infinite."""
-    loss = {"loss": "margin" if name == "fmn" else "ce"}
-    attack = make(name, steps=60, step_size=24**-0.5, **given, **loss)
+    attack = make(name, steps=60, step_size=24**-0.5, **given, **{"loss": "margin" if name == "fmn" else "ce"})
     labels = voxel(arrays["labels"][:, None])
     result = attack(OneVoxel(arrays), voxel(arrays["images"]), labels)
     assert torch.allclose(result.adversarial.flatten(1), arrays[array], rtol=0, atol=tolerance)
     change = arrays[array] - arrays["images"]
     sizes = change.abs().amax(1) if given.get("norm") == "linf" else change.square().mean(1).sqrt()
-    expected = torch.where(sizes > 0, sizes, torch.inf)
-    assert torch.allclose(result.state, expected, rtol=0, atol=tolerance)
+    assert torch.allclose(result.state, torch.where(sizes > 0, sizes, torch.inf), rtol=0, atol=tolerance)
     assert int((sizes == 0).sum()) == (2 if array == "foolbox_fmn_l2" else 0)
 
 
@@ -93,15 +91,11 @@ def test_foolbox_finds_the_same_smallest_linf_change(arrays: dict[str, Tensor]) 
     """Its volumes differ where two steps have one size, as it keeps the later; the sizes do not."""
     attack = make("fmn", steps=60, step_size=24**-0.5, norm="linf", loss="margin")
     state = attack(OneVoxel(arrays), voxel(arrays["images"]), voxel(arrays["labels"][:, None])).state
-    sizes = (arrays["foolbox_fmn_linf"] - arrays["images"]).abs().amax(1)
-    assert torch.allclose(state, sizes, rtol=0, atol=1e-12)
+    assert torch.allclose(state, (arrays["foolbox_fmn_linf"] - arrays["images"]).abs().amax(1), rtol=0, atol=1e-12)
 
 
 def test_auto_pgd_in_l2_evaluates_the_volumes_of_adv_lib(arrays: dict[str, Tensor]) -> None:
-    """Far from 0 and 1, where a clamp after the ball is the same as both together.
-
-    adv-lib adds 1e-12 to norms; from the first halving on, which of two nearly equal volumes is the best may differ.
-    """
+    """Far from 0 and 1; adv-lib adds 1e-12 to norms, so from the first halving on the best may be the other of two."""
     model = OneVoxel(arrays)
     attack = make("apgd", norm="l2", eps=0.3 * 24**-0.5, steps=26, loss="ce", variant="released")
     attack(model, voxel(arrays["inner"]), voxel(arrays["inner_labels"][:, None]), start=voxel(arrays["noise"]))

@@ -67,8 +67,7 @@ def run(device: torch.device, *, eps: float, stretched: bool, **setting: Any) ->
     noise = 2 * array("draw") - 1
     if stretched:
         noise = noise / noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
-    model = Sines().to(device)
-    attack = make("apgd", variant="released", eps=eps, **setting)
+    model, attack = Sines().to(device), make("apgd", variant="released", eps=eps, **setting)
     result = attack(model, array("images").to(device), array("labels").long().to(device), start=eps * noise)
     return Run(torch.stack(model.asked), result)
 

@@ -45,10 +45,7 @@ def start_of(arrays: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", some_later(FILES, integration=LATER, slow=LONG))
 def test_attacks_by_voxels_equal_the_released_code(golden: Find, name: str, processor: torch.device) -> None:
-    """float32, at most 1e-6, at most one voxel in ten thousand one step away (a sign of a vanishing gradient).
-
-    Losses have the sign of what is raised, and are one a pass: a scalar a batch where it is coupled; gn has none.
-    """
+    """At most 1e-6 off, but one voxel in ten thousand; losses are one a pass, a scalar a batch where it is coupled."""
     reference = load(golden, name, processor)
     model, start = reference_network(golden, processor), start_of(reference.arrays)
     result = as_attack(name, reference)(model, reference.images, reference.labels, start=start)

@@ -22,8 +22,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     place = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij"))
     body = (place**2).sum(axis=0) < 0.9
-    image = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE)
-    label = np.zeros(SHAPE, np.uint8)
+    image, label = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE), np.zeros(SHAPE, np.uint8)
     label[8:16, 6:14, 4:12] = 1
     small_one = label.copy()
     small_one[10:12, 9, 7] = 2
@@ -41,8 +40,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_plan_says_what_is_off_and_what_is_lost(data: dict[str, Any], tmp_path: Path) -> None:
     _, grid = expanded(small(datasets=[data]))
-    warnings = plan.outlook(grid, (), None, str(tmp_path / "out")).warnings
-    about = [line for line in warnings if " of d: " in line]
+    about = [line for line in plan.outlook(grid, (), None, str(tmp_path / "out")).warnings if " of d: " in line]
     assert [line.partition(":")[0] for line in about] == ["offset of d", "tiny of d"]
     assert "subtract 1024" in about[0]
     assert about[1].endswith("2 of 2 voxels of `nodule` vanish at the spacing 3 x 3 x 3 mm")
@@ -56,8 +54,7 @@ def test_plan_reads_no_more_cases_once_its_time_is_over(data: dict[str, Any], mo
 
 def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
     """The space is that of the job line, which has no window here: the crop of a label beside the body."""
-    path = Path(data["root"]) / "labelsTr" / "fine.nii.gz"
-    label = np.zeros(SHAPE, np.uint8)
+    path, label = Path(data["root"]) / "labelsTr" / "fine.nii.gz", np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 1
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), path)
     image = np.full(SHAPE, -1000, np.float32)

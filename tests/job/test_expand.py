@@ -28,8 +28,7 @@ def test_every_dataset_meets_every_source_attack_and_seed() -> None:
         for name, split in (("x", "test"), ("y", "train"))
     ]
     _, grid = expanded(job(datasets=datasets, seeds=[0, 1], attacks=[{"name": "gn", "std": [0.1, 0.2]}]))
-    assert len(grid.cells) == 2 * 2 * 2 * 2
-    assert len(list(grid.units())) == 2 * len(grid.cells)
+    assert (len(grid.cells), len(list(grid.units()))) == (2 * 2 * 2 * 2, 2 * len(grid.cells))
 
 
 def test_an_equal_cell_stands_once() -> None:
@@ -38,12 +37,9 @@ def test_an_equal_cell_stands_once() -> None:
 
 def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
     made = attacks(
-        {"name": "gn", "std": 0.1},
-        {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
-        {"name": "fgsm", "eps": 0.1},
-        {"name": "bim", "eps": 0.1},
-        seeds=[3, 4],
-    )
+        {"name": "gn", "std": 0.1}, {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
+        {"name": "fgsm", "eps": 0.1}, {"name": "bim", "eps": 0.1}, seeds=[3, 4],
+    )  # fmt: skip
     drawn = [(name, seed) for name in ("gn", "pgd") for seed in (3, 4)]
     assert [(attack.name, seed) for attack, seed in made] == [*drawn, *((n, None) for n in ("pgd", "fgsm", "bim"))]
 
@@ -51,19 +47,11 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("8/255", 8 / 255),
-        (" 8 / 255 ", 8 / 255),
-        ("8x16x32", (8, 16, 32)),
-        ("1e-3", 0.001),
-        ("-2E2", -200.0),
-        ("1/2/3", "1/2/3"),
-        ("8/0", "8/0"),
-        ("8x16x32x64", "8x16x32x64"),
-        (["1/4", "a"], (0.25, "a")),
-        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
-        (None, None),
+        ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("8x16x32", (8, 16, 32)), ("1e-3", 0.001), ("-2E2", -200.0),
+        ("1/2/3", "1/2/3"), ("8/0", "8/0"), ("8x16x32x64", "8x16x32x64"), (["1/4", "a"], (0.25, "a")),
+        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}), (None, None),
     ],
-)
+)  # fmt: skip
 def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
     assert parse_value(text) == value
 
@@ -91,8 +79,7 @@ def test_further_targets_of_the_job_keep_the_sources() -> None:
 
 def test_further_target_job_s_own_checkpoint_is_its_model() -> None:
     spec, _ = expanded(job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}]))
-    grid = further_targets(spec, ["zoo://phantom/unet"])
-    assert [target.name for target in grid.cells[0].targets] == ["mine"]
+    assert [target.name for target in further_targets(spec, ["zoo://phantom/unet"]).cells[0].targets] == ["mine"]
 
 
 def test_a_further_target_may_be_given_a_name() -> None:

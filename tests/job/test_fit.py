@@ -35,8 +35,7 @@ def assumed(entry: ModelEntry, **keys: Any) -> set[str]:
 
 
 def test_all_that_nobody_told_of_a_bare_checkpoint_is_assumed(bare: str) -> None:
-    entry = ModelEntry(name="m", arch="unet", checkpoint=bare)
-    assert assumed(entry) == OF_MODEL | OF_DATASET
+    assert assumed(ModelEntry(name="m", arch="unet", checkpoint=bare)) == OF_MODEL | OF_DATASET
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,7 @@ def test_untrained_and_own_weights_need_no_assumption(tmp_path: Path) -> None:
 
 def test_a_plan_says_in_one_line_what_is_assumed(bare: str) -> None:
     entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare}
-    notes = expanded(small(models=[entry]))[1].notes
-    (line,) = [note for note in notes if "assumed" in note]
+    (line,) = [note for note in expanded(small(models=[entry]))[1].notes if "assumed" in note]
     assert line.startswith("m on phantom: assumed, as neither job nor files say it: input.axes: HWD (towards RAS); ")
     assert "inference.weighting: constant" in line
     assert list(note_of("m", ())) == []

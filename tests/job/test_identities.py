@@ -37,8 +37,7 @@ def test_ids_of_today_stay() -> None:
     """The keys of stored results: a change here computes all of them anew."""
     content = small(attacks=[{"name": "fgsm", "eps": "8/255"}, {"name": "pgd", "eps": 0.03125, "steps": 2}], seeds=[7])
     _, grid = expanded(content)
-    keys = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
-    assert keys == PINNED
+    assert [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells] == PINNED
 
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
@@ -58,12 +57,9 @@ PINNED = [
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c.update(name="other"),
-        lambda c: c["datasets"][0].update(name="other", loader="phantom"),
-        lambda c: c["datasets"][0].update(cases=["phantom_2000"]),
-        lambda c: c["datasets"][0].update(cases=3),
-        lambda c: c["datasets"][0].update(split="train"),
-        lambda c: c["models"][0].update(name="other"),
+        lambda c: c.update(name="other"), lambda c: c["datasets"][0].update(name="other", loader="phantom"),
+        lambda c: c["datasets"][0].update(cases=["phantom_2000"]), lambda c: c["datasets"][0].update(cases=3),
+        lambda c: c["datasets"][0].update(split="train"), lambda c: c["models"][0].update(name="other"),
         lambda c: c["models"].append({**job()["models"][1]}),
         lambda c: c["attacks"].append({"name": "gn", "std": 0.1}),
         lambda c: c["attacks"][0].update(random_start=True, step_size=0.01, targeted=False, variant="released"),
@@ -72,7 +68,7 @@ PINNED = [
         lambda c: c.update(resources={"workers": 1, "threads": 2}),
         lambda c: c.update(save_adversarial="nifti", save_only=["pgd"]),
     ],
-)
+)  # fmt: skip
 def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change) -> None:
     assert cell_of(changed(change)).cell_id == cell_of(pgd()).cell_id
 
@@ -80,18 +76,14 @@ def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c["attacks"][0].update(eps="7/255"),
-        lambda c: c["attacks"][0].update(variant="paper"),
+        lambda c: c["attacks"][0].update(eps="7/255"), lambda c: c["attacks"][0].update(variant="paper"),
         lambda c: c["attacks"][0].update(random_start=False),
         lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),
-        lambda c: c.update(seeds=[1]),
-        lambda c: c.update(precision="bf16"),
-        lambda c: c.update(compile=True),
-        lambda c: c["datasets"][0].update(shape=[24, 20, 17]),
-        lambda c: c["models"][0].update(roi=[16, 16, 8]),
+        lambda c: c.update(seeds=[1]), lambda c: c.update(precision="bf16"), lambda c: c.update(compile=True),
+        lambda c: c["datasets"][0].update(shape=[24, 20, 17]), lambda c: c["models"][0].update(roi=[16, 16, 8]),
         lambda c: c["models"][0].update(args=ARGS | {"channels": [4, 9]}),
     ],
-)
+)  # fmt: skip
 def test_a_cell_changes_its_id_with_all_that_makes_its_volumes(change: Change) -> None:
     assert cell_of(changed(change)).cell_id != cell_of(pgd()).cell_id
 
@@ -137,8 +129,7 @@ def test_the_order_of_a_job_changes_no_key() -> None:
         {unit.cell.key(unit.ref, target) for unit in expanded(each)[1].units() for target in unit.targets}
         for each in (content, turned)
     ]
-    assert keys[0] == keys[1]
-    assert len(keys[0]) == 2 * 2 * 3 * 2
+    assert (keys[0], len(keys[0])) == (keys[1], 2 * 2 * 3 * 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,11 +155,8 @@ def test_attack_of_another_package_is_told_apart_by_its_code() -> None:
 
 def test_identities_keep_parameters_off_their_default() -> None:
     assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
-        "name": "pgd",
-        "revision": 1,
-        "eps": 0.1,
-        "random_start": False,
-    }
+        "name": "pgd", "revision": 1, "eps": 0.1, "random_start": False,
+    }  # fmt: skip
 
 
 def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:
@@ -180,7 +168,6 @@ def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:
 
 def test_two_splits_of_one_recipe_share_cells_and_no_key() -> None:
     entry = {"loader": "phantom", "shape": [24, 20, 16], "cases": 1}
-    content = small(datasets=[{**entry, "name": "x"}, {**entry, "name": "y", "split": "train"}])
-    _, grid = expanded(content)
+    _, grid = expanded(small(datasets=[{**entry, "name": "x"}, {**entry, "name": "y", "split": "train"}]))
     assert len({cell.cell_id for cell in grid.cells}) == 1
     assert len({unit.cell.key(unit.ref, unit.cell.source) for unit in grid.units()}) == 2

@@ -182,7 +182,6 @@ def schema() -> Iterator[str]:
 
 
 def changed(content: Any, changes: Changes) -> Any:
-    """A copy of a job with other values at some places."""
     content = copy.deepcopy(content)
     for place, value in changes.items():
         *way, last = (int(part) if part.isdigit() else part for part in place.split("."))
@@ -221,7 +220,6 @@ def keys(of: str, changes: Changes, further: Changes, places: Mapping[str, str])
 
 
 def other(value: Any) -> Any:
-    """Another value of a type."""
     if isinstance(value, bool) or value is None:
         return not value
     return (*value, "other") if isinstance(value, tuple) else value + ("x" if isinstance(value, str) else 1)
@@ -270,8 +268,7 @@ def test_every_field_of_a_defence_moves_its_identity(defence: type[Defence]) -> 
     values: dict[str, Any] = dict.fromkeys(defence.model_fields, 1)
     made = defence.model_construct(**values)
     for name in defence.model_fields:
-        varied = made.model_copy(update={name: other(getattr(made, name))})
-        assert varied.identity() != made.identity(), name
+        assert made.model_copy(update={name: other(getattr(made, name))}).identity() != made.identity(), name
 
 
 def test_a_file_that_is_several_channels_is_told_by_its_places(places: Mapping[str, str]) -> None:

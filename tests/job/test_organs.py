@@ -30,8 +30,7 @@ def test_lists_of_organs_and_rules_multiply_into_cells(name: str, values: list[A
 
 
 def test_names_and_indices_are_one_cell() -> None:
-    rules = [{"swap": {"liver": "spleen"}}, {"swap": {2: 1}}]
-    assert len(cells(organs=[["liver"], [1]], target=rules)) == 1
+    assert len(cells(organs=[["liver"], [1]], target=[{"swap": {"liver": "spleen"}}, {"swap": {2: 1}}])) == 1
 
 
 def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
@@ -44,8 +43,7 @@ def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
 
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
     four = {"name": "phantom", "loader": "stand_in", "shape": SHAPE, "channels": 4, "cases": 1}
-    channels = [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])]
-    assert channels == [(0, 2), (1,), (3,), None]
+    assert [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])] == [(0, 2), (1,), (3,), None]
     assert len(cells(four, channels=[0, [0]])) == 1
 
 

@@ -1,5 +1,4 @@
-"""The jobs of the papers' tables can be tried without their data. That each published number has its cell is shown by
-the tests of the tables."""
+"""The jobs of the papers' tables can be tried without their data."""
 
 import json
 import re
@@ -67,8 +66,7 @@ def test_cases_and_passes_are_counted_without_the_data() -> None:
     grid = expand(add_stand_ins(spec, missing(spec)))
     assert len(grid.cases["synapse"]) == 12
     (unit, *_) = grid.units()
-    assert unit.passes == 2 * 20 * unit.num_windows
-    assert unit.num_windows == 3 * 3 * 2
+    assert (unit.passes, unit.num_windows) == (2 * 20 * unit.num_windows, 3 * 3 * 2)
 
 
 def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
@@ -87,8 +85,7 @@ def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None
 def test_stand_ins_keep_arguments_of_released_code_s_names_too(tmp_path: Path) -> None:
     """A file whose name begins with `random` is a file."""
     data = [{"name": "phantom", "cases": 1}]
-    path = str(tmp_path / "random.pt")
-    models = [{"name": "m", "arch": "unetr-pp", "checkpoint": path, "args": {"stem": [1, 4, 4]}}]
+    models = [{"name": "m", "arch": "unetr-pp", "checkpoint": str(tmp_path / "random.pt"), "args": {"stem": [1, 4, 4]}}]
     spec = JobSpec.model_validate({"name": "j", "datasets": data, "models": models, "attacks": [{"name": "fgsm"}]})
     lacking = missing(spec)
     assert [each.what for each in lacking] == ["model m"]
@@ -121,9 +118,7 @@ def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytes
     for network in networks:
         assert network.input is not None
         assert torch.allclose(network.input.to_network(case.image[None])[0], expected.float(), atol=1e-6)
-    assert len(networks) == 4
-    assert len(dataset.classes) == 3
-    assert int(case.label.max()) == 2
+    assert (len(networks), len(dataset.classes), int(case.label.max())) == (4, 3, 2)
 
 
 # ROG on the Medical Segmentation Decathlon

@@ -108,15 +108,13 @@ def test_cut_is_of_source_whose_roi_it_is_and_of_no_identity() -> None:
     wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
     cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
-    cell = expanded(small(attacks=[VAFA]))[1].cells[0]
-    assert cell.cell_id == "e458d3eb3cb259cc"
+    assert expanded(small(attacks=[VAFA]))[1].cells[0].cell_id == "e458d3eb3cb259cc"
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
 def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for all windows but one: each step runs that one forward twice."""
-    pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
-    _, grid = expanded(small(attacks=[pgd]))
+    _, grid = expanded(small(attacks=[{"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}]))
     (unit,) = grid.units()
     (whole,) = planning._count_rows(grid)
     memory = models.step_bytes(unit.cell.source) * (unit.num_windows - 1)
@@ -128,7 +126,6 @@ def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monk
 
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
-    """The last line of `plan`, where the machine does so many operations a second."""
     monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
     return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 
@@ -168,11 +165,7 @@ def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest
 
 
 def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
-
-    Its seconds a record are of its metrics alone, as others may take many times as long. A broken file in the cache is
-    no basis.
-    """
+    """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
@@ -196,8 +189,7 @@ def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monke
 
 
 def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One took 10 seconds a pass; the other takes as much longer as it has more operations, 100 for each byte of its
-    tensors, whatever cores do now."""
+    """One took 10 seconds a pass, the other as much longer as it has operations, 100 for each byte of its tensors."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]

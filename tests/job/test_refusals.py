@@ -20,7 +20,6 @@ Spoil = Callable[[dict[str, Any]], object]
 
 
 def refusal(folder: Path, spoil: Spoil) -> str:
-    """Message behind the file's name for a job file that `spoil` has spoilt."""
     content = job()
     spoil(content)
     path = write(folder, content)
@@ -151,7 +150,6 @@ def test_attacks_are_refused_before_a_model_is_looked_at(tmp_path: Path) -> None
 
 
 def make_folder(root: Path) -> dict[str, Any]:
-    """A Decathlon folder of one case; its entry in a job file."""
     downloads.decathlon(root, {"validation": ["c"]})
     return {"name": "folder", "loader": "decathlon", "root": str(root), "split": "validation"}
 
@@ -197,8 +195,7 @@ def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:
         content["datasets"] = [make_folder(tmp_path)]
         content["attacks"].append({"name": "faa"})
 
-    text = refusal(tmp_path, spoil)
-    assert text == (
+    assert refusal(tmp_path, spoil) == (
         "datasets[0]: folder: expected another case beside c in the split 'validation', which an attack takes as its "
         "reference, got none: choose a split of two cases or more"
     )

@@ -21,19 +21,16 @@ FGSM, GN = {"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}
 
 
 def cells(models: list[dict[str, Any]] | None = None, attacks: Any = (FGSM,), **changes: Any) -> list[tuple[str, ...]]:
-    content = job(datasets=DATASETS, models=models or [A, B], attacks=list(attacks), **changes)
-    _, grid = expanded(content)
+    _, grid = expanded(job(datasets=DATASETS, models=models or [A, B], attacks=list(attacks), **changes))
     return [(cell.dataset.name, cell.source.name, cell.attack.name) for cell in grid.cells]
 
 
 def test_a_model_is_attacked_on_its_datasets_alone() -> None:
-    pairs = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
-    assert pairs == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
+    assert cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]) == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
 
 
 def test_a_target_that_is_named_scores_where_it_is_for() -> None:
-    content = job(datasets=DATASETS, models=[{**A, "datasets": ["x"]}, B], attacks=[FGSM], targets=["a", "b"])
-    _, grid = expanded(content)
+    _, grid = expanded(job(datasets=DATASETS, models=[{**A, "datasets": ["x"]}, B], attacks=[FGSM], targets=["a", "b"]))
     assert {(cell.dataset.name, len(cell.targets)) for cell in grid.cells} == {("x", 2), ("y", 1)}
 
 
@@ -46,8 +43,7 @@ def test_an_ensemble_has_members_of_its_own_datasets() -> None:
 
 @pytest.mark.parametrize("datasets", ["x", ["x"]])
 def test_an_attack_is_made_on_its_datasets_alone(datasets: object) -> None:
-    pairs = cells([A], [{**FGSM, "datasets": datasets}, GN])
-    assert pairs == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
+    assert cells([A], [{**FGSM, "datasets": datasets}, GN]) == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
 
 
 def test_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:

@@ -65,8 +65,7 @@ def test_a_class_counts_where_the_label_has_it(in_pred: int, in_label: int, f1: 
     pred, label = np.zeros((2, 4, 4, 4), np.uint8)
     pred[0, 0, 0], label[0, 0, 0] = in_pred, in_label
     assert component_f1(pred, label, 2)[1] == pytest.approx(f1, nan_ok=True)
-    scores = betti_errors(pred, label, 2)
-    assert scores["betti0_error"][1] == pytest.approx(errors, nan_ok=True)
+    assert betti_errors(pred, label, 2)["betti0_error"][1] == pytest.approx(errors, nan_ok=True)
 
 
 def shell() -> Array:

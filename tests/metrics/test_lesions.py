@@ -20,7 +20,6 @@ BIG, OTHER, NEAR, FAR = (2, 8), (22, 28), (14, 18), (34, 38)  # boxes along the 
 
 
 def boxes(*ranges: Box, side: int = 4) -> Array:
-    """A map of class 1 in boxes `side` wide."""
     classes = np.zeros(SHAPE, np.uint8)
     for low, high in ranges:
         classes[low:high, 4 : 4 + side, 4 : 4 + side] = 1
@@ -58,15 +57,12 @@ def test_regions_that_both_maps_have_are_scored_as_monai_does() -> None:
 @pytest.mark.parametrize(
     ("pred", "label", "expected"),
     [
-        ([], [], (1, 0, 0, 0)),
-        ([BIG], [BIG], (1, 0, 0, 0)),
-        ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
-        ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)),
-        ([], [BIG], (0, 374, 1, 0)),
+        ([], [], (1, 0, 0, 0)), ([BIG], [BIG], (1, 0, 0, 0)), ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
+        ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)), ([], [BIG], (0, 374, 1, 0)),
         ([BIG], [], (0, 374, 0, 1)),
     ],
     ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"],
-)
+)  # fmt: skip
 def test_missed_and_false_have_0_and_penalty(pred: list[Box], label: list[Box], expected: tuple[float, ...]) -> None:
     assert lesions(boxes(*pred), boxes(*label)) == pytest.approx(expected)
 
@@ -107,8 +103,7 @@ def test_dilation_takes_edges_and_components_take_corners(voxels: list[int], fal
 )
 def test_small_lesions_do_not_count_nor_what_touches_them(spacing: tuple[float, float, float], counts: bool) -> None:
     label = boxes((2, 4), side=5)
-    assert label.sum() == 50
-    assert lesions(np.zeros_like(label), label, spacing)[2] == counts
+    assert (label.sum(), lesions(np.zeros_like(label), label, spacing)[2]) == (50, counts)
     assert lesions(boxes((4, 6)), label, spacing)[3] == 0
     assert (lesions(boxes((4, 6)), label, spacing)[0] == 1) != counts
 
@@ -130,8 +125,7 @@ def test_scattered_lesions_have_scores_by_monai_and_medpy() -> None:
 
     label, spacing, corners = scattered(0), (1.0, 2.0, 1.5), np.ones((3, 3, 3))
     pred = np.maximum(np.roll(label[:, :30], 1, 0), scattered(1)[:, :30])
-    pred = np.pad(pred, ((0, 0), (0, 18), (0, 0)))
-    near = generate_binary_structure(3, 2)
+    pred, near = np.pad(pred, ((0, 0), (0, 18), (0, 0))), generate_binary_structure(3, 2)
     zones, parts = (numbered(each, corners)[0] for each in (binary_dilation(label, near, iterations=3), pred))
     dice, distances, missed, is_found = [], [], 0, np.zeros(parts.max() + 1, bool)
     for zone in range(1, zones.max() + 1):

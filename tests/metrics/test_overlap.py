@@ -37,16 +37,13 @@ def test_dice_is_the_hand_counted_one() -> None:
 @pytest.mark.parametrize("classes", [16, 17, 32, 256])
 def test_confusion_keeps_pairs_of_high_classes_apart(classes: int) -> None:
     label = torch.arange(classes, dtype=torch.uint8).reshape(-1, 1, 1)
-    counts = confusion(label.flip(0), label, classes)
-    assert torch.equal(counts, torch.eye(classes, dtype=torch.int64).flip(1))
+    assert torch.equal(confusion(label.flip(0), label, classes), torch.eye(classes, dtype=torch.int64).flip(1))
 
 
 def test_confusion_has_labels_in_rows() -> None:
     counts = confusion(torch.as_tensor(PRED), torch.as_tensor(LABEL), 6)
-    assert counts.dtype == torch.int64
-    assert counts[0].tolist() == [1, 1, 0, 0, 1, 0]
-    assert counts[3].tolist() == [1, 0, 0, 0, 0, 0]
-    assert counts.sum() == LABEL.size
+    assert (counts.dtype, counts[0].tolist()) == (torch.int64, [1, 1, 0, 0, 1, 0])
+    assert (counts[3].tolist(), counts.sum()) == ([1, 0, 0, 0, 0, 0], LABEL.size)
 
 
 def test_missed_and_hallucinated_classes_are_counted() -> None:
@@ -93,12 +90,9 @@ def row(*values: int) -> Tensor:
 
 def test_an_abstention_counts_as_a_class_that_is_never_right() -> None:
     """Class 1: 2 of its 4 voxels certified right, 1 certified elsewhere, 1 of the abstaining ones outside it."""
-    label = row(1, 1, 1, 1, 0, 0, 0, 0)
-    pred = row(1, 1, 1, 0, 1, 0, 1, 0)
-    certified = row(1, 1, 0, 1, 1, 1, 0, 1).bool()
-    scores = certified_scores(pred, certified, label, 2)
-    assert scores["certified_share"] == 6 / 8
-    assert scores["certified_dice"] == pytest.approx(2 * 2 / (3 + 4))
+    label, pred = row(1, 1, 1, 1, 0, 0, 0, 0), row(1, 1, 1, 0, 1, 0, 1, 0)
+    scores = certified_scores(pred, row(1, 1, 0, 1, 1, 1, 0, 1).bool(), label, 2)
+    assert (scores["certified_share"], scores["certified_dice"]) == (6 / 8, pytest.approx(2 * 2 / (3 + 4)))
     assert scores["certified_dice_bound"] == pytest.approx(2 * 2 / (3 + 4 + 1))
 
 
@@ -109,8 +103,7 @@ def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
         label, pred = (torch.randint(0, 2, (1, 1, 8), generator=generator) for _ in range(2))
         label[..., 0] = 1
         certified = torch.rand(1, 1, 8, generator=generator) > 0.5
-        free = (~certified).nonzero()
-        lowest = np.inf
+        free, lowest = (~certified).nonzero(), np.inf
         for classes in product(range(2), repeat=len(free)):
             allowed = pred.clone()
             allowed[~certified] = torch.tensor(classes, dtype=allowed.dtype)

@@ -59,8 +59,7 @@ def test_each_layers_map_is_the_packages(volumes: Any) -> None:
 def test_score_takes_neither_package_nor_torchvision_along() -> None:
     code = "import sys; from freqbench.metrics import perceptual; perceptual.alexnet('cpu')"
     code += "; print({'lpips', 'torchvision'} & {*sys.modules})"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == "set()\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
@@ -102,8 +101,7 @@ def test_channels_are_images_of_their_own(volumes: Any) -> None:
 def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = lpips_scores(*volumes).values
     monkeypatch.setattr(perceptual, "SLICES_AT_ONCE", 2)
-    apart = lpips_scores(*volumes).values
-    assert apart == pytest.approx(together, rel=1e-5)
+    assert lpips_scores(*volumes).values == pytest.approx(together, rel=1e-5)
 
 
 def test_a_volume_without_a_body_is_nan_with_a_reason(volumes: Any) -> None:

@@ -124,8 +124,7 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
 def test_far_false_voxels_are_exact_in_both_conventions(spacing: Any) -> None:
-    """P95 of one direction and of both pooled lie far apart here: a ball, and a prediction with the ball and single
-    false voxels far from it."""
+    """P95 of one direction and of both pooled lie far apart for a ball and single false voxels far from it."""
     grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
     label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
     masks = label | (np.random.default_rng(6).random(label.shape) < 0.01), label, 2, spacing
@@ -146,15 +145,13 @@ def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, floa
 
 
 def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
-    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more. Two pairs, far apart, so that a
-    tree is asked, which has such differences."""
+    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more; two pairs ask a tree."""
     pred, label = np.zeros((2, 14, 41, 41), int)
     for corner in (0, 40):
         pred[7, corner, corner], label[12, corner, corner] = 1, 1
     assert assd(pred, label, 2, (0.8, 1, 1))[1] == pytest.approx(4.0)
     assert [nsd(pred, label, 2, limit, (0.8, 1, 1))[1] for limit in (4.0, 3.99, 0.0)] == [1, 0, 0]
-    assert nsd(label, label, 2, 0.0)[1] == 1
-    assert assd(label, label, 2)[1] == 0
+    assert (nsd(label, label, 2, 0.0)[1], assd(label, label, 2)[1]) == (1, 0)
 
 
 def test_two_plates_by_hand() -> None:
@@ -197,8 +194,7 @@ def test_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any)
 
 
 def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
-    distances = np.array([1.0, 4.0, math.nan, math.nan])
-    present = np.array([True, True, True, False])
+    distances, present = np.array([1.0, 4.0, math.nan, math.nan]), np.array([True, True, True, False])
     assert hd95_penalised(distances, present, (3, 4, 12), (1.0, 1.0, 1.0)) == pytest.approx((4.0 + 13.0) / 2)
     assert undefined_classes(distances) == 2
 

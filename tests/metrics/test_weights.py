@@ -139,8 +139,7 @@ def test_a_whole_hub_file_is_the_first_choice(empty_machine: Path, monkeypatch: 
     file.write_bytes(b"half a download")
     assert weights.find() is None
     file.write_bytes(stream.getvalue())
-    assert weights.find() == file
-    assert weights.trunk().keys() == state.keys()
+    assert (weights.find(), weights.trunk().keys()) == (file, state.keys())
 
 
 def test_a_pickle_with_more_than_arrays_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,10 @@ def refused(entry: ModelEntry, text: str, num_classes: int = 3) -> None:
 
 
 def facts(reader: str, path: str, **entry: Any) -> Facts:
-    """Facts that a reader states of files."""
     return facts_of(ModelEntry(name="m", arch=reader, checkpoint=path, **entry))
 
 
 def network(reader: str, path: str, with_weights: bool = False) -> nn.Module:
-    """Network that a reader makes of files."""
     net = READERS[reader].network(unresolved(reader, path))
     if with_weights:
         net.load_state_dict(weights_of(reader, path), strict=True)
@@ -34,7 +32,6 @@ def network(reader: str, path: str, with_weights: bool = False) -> nn.Module:
 
 
 def weights_of(reader: str, path: str) -> dict[str, Tensor]:
-    """Weights that a reader finds in files."""
     read = READERS[reader].weights
     return read(unresolved(reader, path), {})[0] if read else {}
 

@@ -29,13 +29,10 @@ def _conv(name: str, before: str, filters: int, side: int, dilation: int) -> dic
 
 
 LAYERS: list[dict[str, Any]] = [
-    _layer("InputLayer", "input", "", batch_input_shape=[None, *SIDE, 1]),
-    _conv("conv3d_0", "input", 4, 3, 1),
-    _layer("Activation", "act_0", "conv3d_0", activation="elu"),
-    _conv("21", "act_0", 4, 3, 2),
-    _layer("Activation", "act_1", "21", activation="relu"),
-    _conv("output", "act_1", 3, 1, 1),
-]
+    _layer("InputLayer", "input", "", batch_input_shape=[None, *SIDE, 1]), _conv("conv3d_0", "input", 4, 3, 1),
+    _layer("Activation", "act_0", "conv3d_0", activation="elu"), _conv("21", "act_0", 4, 3, 2),
+    _layer("Activation", "act_1", "21", activation="relu"), _conv("output", "act_1", 3, 1, 1),
+]  # fmt: skip
 
 
 def weights(seed: int = 0) -> Arrays:

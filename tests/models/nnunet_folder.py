@@ -12,15 +12,10 @@ import torch
 PATCH = (8, 16, 24)
 LAYERS: dict[str, Any] = {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
 COMMON: dict[str, Any] = {
-    "n_stages": 3,
-    "features_per_stage": [4, 8, 10],
-    "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
-    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
-    "n_conv_per_stage_decoder": [1, 1],
-    "conv_bias": True,
-    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-    "nonlin_kwargs": {"inplace": True},
-}
+    "n_stages": 3, "features_per_stage": [4, 8, 10], "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+    "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]], "n_conv_per_stage_decoder": [1, 1], "conv_bias": True,
+    "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin_kwargs": {"inplace": True},
+}  # fmt: skip
 NAMES = {
     "conv_op": "torch.nn.modules.conv.Conv3d",
     "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
@@ -51,15 +46,10 @@ def direct(cls: str, channels: int = 1, classes: int = 3, seed: int = 5) -> torc
 
 def old_architecture(cls: str) -> dict[str, Any]:
     return {
-        "UNet_class_name": cls,
-        "UNet_base_num_features": 4,
-        "unet_max_num_features": 10,
-        "n_conv_per_stage_encoder": [1, 2, 1],
-        "n_conv_per_stage_decoder": [1, 1],
-        "num_pool_per_axis": [1, 2, 2],
-        "pool_op_kernel_sizes": COMMON["strides"],
-        "conv_kernel_sizes": COMMON["kernel_sizes"],
-    }
+        "UNet_class_name": cls, "UNet_base_num_features": 4, "unet_max_num_features": 10,
+        "n_conv_per_stage_encoder": [1, 2, 1], "n_conv_per_stage_decoder": [1, 1], "num_pool_per_axis": [1, 2, 2],
+        "pool_op_kernel_sizes": COMMON["strides"], "conv_kernel_sizes": COMMON["kernel_sizes"],
+    }  # fmt: skip
 
 
 def new_architecture(cls: str) -> dict[str, Any]:
@@ -84,22 +74,15 @@ def plans(architecture: dict[str, Any]) -> dict[str, Any]:
         "configurations": {
             "2d": {"patch_size": [16, 16]},
             "3d_fullres": {
-                "data_identifier": "nnUNetPlans_3d_fullres",
-                "preprocessor_name": "DefaultPreprocessor",
-                "patch_size": list(PATCH),
-                "spacing": [5.0, 1.0, 0.8],
-                "normalization_schemes": ["CTNormalization"],
-                "use_mask_for_norm": [False],
-                "batch_size": 2,
-                "batch_dice": False,
-                **RESAMPLING,
-                **architecture,
+                "data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor",
+                "patch_size": list(PATCH), "spacing": [5.0, 1.0, 0.8], "normalization_schemes": ["CTNormalization"],
+                "use_mask_for_norm": [False], "batch_size": 2, "batch_dice": False, **RESAMPLING, **architecture,
             },
             "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [6.0, 2.0, 1.6]},
             "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
         },
         "foreground_intensity_properties_per_channel": {"0": CT},
-    }
+    }  # fmt: skip
 
 
 def dataset() -> dict[str, Any]:

@@ -160,8 +160,7 @@ def test_other_orientations_reach_network_as_monai_turns_them(write: Write, tmp_
     load = transforms.Compose(
         [transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation(axcodes="PSL", labels=None)]
     )
-    adapter = facts("bundle", folder).input
-    turned = adapter.to_network_axes(torch.from_numpy(volume)[None, None])[0]
+    turned = facts("bundle", folder).input.to_network_axes(torch.from_numpy(volume)[None, None])[0]
     torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
 
 
@@ -366,8 +365,7 @@ def test_a_trusted_expression_that_fails_is_one_line(write: Write) -> None:
 def test_counting_runs_nothing_that_resolving_did_not(write: Write, tmp_path: Path, count: Any) -> None:
     """MONAI's parser runs `_requires_`, which reading as data passes over."""
     folder = write(told(_requires_=f"$open({str(tmp_path / 'ran')!r}, 'w')"))
-    spec = resolve(ModelEntry(name="zoo", bundle=folder), num_classes=3)
-    assert count(spec) > 0
+    assert count(resolve(ModelEntry(name="zoo", bundle=folder), num_classes=3)) > 0
     assert not (tmp_path / "ran").exists()
 
 

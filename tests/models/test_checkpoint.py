@@ -58,7 +58,6 @@ NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight"
 
 
 def placed(folder: Path, content: dict[str, Any], wanted: tuple[str, ...] = ("a.w", "b.w"), **more: Any) -> Placed:
-    """Weights of a file for a network with these names."""
     torch.save(content, folder / "m.pt")
     return read_placed(str(folder / "m.pt"), {key: torch.ones(2) for key in wanted}, **more)
 
@@ -149,10 +148,7 @@ def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Mo
 
 @pytest.mark.parametrize("core", ["_core", "core"])
 def test_numpy_scalars_are_read_and_arrays_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
-    """Arrays hold numpy's random state, the Dice of every class, strings.
-
-    Under numpy 1, the same file has another module's name in its pickle; unzipped, as the name's length differs.
-    """
+    """Arrays hold numpy's random state, Dice by class, strings; under numpy 1 the pickle names another module."""
     path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
     beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text, "acc": np.float64(0.5)}
     beside["args"] = argparse.Namespace(lr=0.1, gpu_ids=[0])
@@ -181,7 +177,6 @@ def test_weights_too_large_for_half_are_not_written(tmp_path: Path) -> None:
 
 @pytest.fixture
 def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A zoo of one checkpoint, `zoo://phantom/unet`."""
     (tmp_path / "zoo" / "phantom").mkdir(parents=True)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
     save_checkpoint(tmp_path / "zoo" / "phantom" / "unet.safetensors", tiny_unet.state_dict(), metadata, half=True)
@@ -191,8 +186,7 @@ def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("zoo")
 def test_zoo_name_needs_nothing_else() -> None:
     spec = resolve(ModelEntry(name="m", checkpoint="zoo://phantom/unet"), 3)
-    assert (spec.arch, spec.checkpoint) == ("unet", "zoo://phantom/unet")
-    assert load(spec, CPU).roi == ROI
+    assert (spec.arch, spec.checkpoint, load(spec, CPU).roi) == ("unet", "zoo://phantom/unet", ROI)
 
 
 @pytest.mark.usefixtures("zoo")
@@ -362,20 +356,15 @@ def _export(folder: Path, net: nn.Module) -> Any:
 
 
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
-    "safetensors": _safetensors,
-    "wrapped": _wrapped,
-    "bundle": _bundle,
-    "nnunet": _nnunet,
-    "script": _script,
-}
+    "safetensors": _safetensors, "wrapped": _wrapped, "bundle": _bundle, "nnunet": _nnunet, "script": _script,
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
     """The first two read a job's file, a zoo's and the start of a training."""
-    read = WAYS.get(way, _export)
-    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
+    read, net = WAYS.get(way, _export), nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
         (tmp_path / "sound").mkdir()
         assert read(tmp_path / "sound", net)

@@ -31,7 +31,6 @@ from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.models.sources import command
 from freqbench.models.sources.command import SOURCE
-from freqbench.models.spec import ModelSpec
 
 SHAPE = (5, 6, 7)
 THRESHOLD = nifti_tool.script("value > 50")
@@ -47,11 +46,6 @@ def entry(folder: Path, script: str = THRESHOLD, **more: Any) -> ModelEntry:
 def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationModel:
     with trusting():
         return load(resolve(entry(folder, script, **more), num_classes=2), torch.device("cpu"))
-
-
-def resolve_trusted(stated: ModelEntry) -> ModelSpec:
-    with trusting():
-        return resolve(stated, num_classes=2)
 
 
 @pytest.fixture
@@ -111,7 +105,8 @@ def test_a_command_gets_and_writes_files_of_its_format(tmp_path: Path, case: Cas
 
 
 def test_format_is_part_of_identity_unless_it_is_usual_one(tmp_path: Path) -> None:
-    usual, mha = (resolve_trusted(entry(tmp_path, **keys)).model_id for keys in ({}, {"format": ".mha"}))
+    with trusting():
+        usual, mha = (resolve(entry(tmp_path, **keys), 2).model_id for keys in ({}, {"format": ".mha"}))
     assert usual != mha
 
 
@@ -181,7 +176,6 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
 
 
 def ends(process: int) -> bool:
-    """Waits up to 5 s for the end of a process."""
     for _ in range(100):
         try:
             if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:  # killed; nobody has waited for it yet
@@ -210,10 +204,7 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
     [pytest.param(False, marks=pytest.mark.integration), pytest.param(True, marks=pytest.mark.slow)],
 )
 def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
-    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write.
-
-    When a driver ends, every process of its Ray is killed at once.
-    """
+    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
     place, said = tmp_path / "temporary", tmp_path / "pid"
     writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
     script = f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60"
@@ -311,11 +302,6 @@ def _sha256(*words: str) -> str:
         return SOURCE.sha256(" ".join(words), {})
 
 
-def _notes(*words: str) -> tuple[str, ...]:
-    with trusting():
-        return SOURCE.facts(ModelEntry(name="tool", command=words, classes=2), " ".join(words), 2, 1).notes
-
-
 @pytest.mark.parametrize(
     "name",
     ["helper.py", "weights.npy", "settings.toml", "own/__init__.py", "own/deep/code.py", "atlas/mean.npy", "sub"],
@@ -409,6 +395,7 @@ def test_files_named_by_scripts_count_if_a_folder_is_large(tmp_path: Path, monke
         _write(tmp_path, **{name: "open('net.pt'), 2"})
         seen.append(_sha256(*words))
     assert [before == after for before, after in pairwise(seen)] == [True, False, False]
-    assert _notes(*words) == (
-        f"{tmp_path} holds more than a program: of it, only files count that the scripts there name",
-    )
+    with trusting():
+        facts = SOURCE.facts(ModelEntry(name="tool", command=words, classes=2), " ".join(words), 2, 1)
+    text = f"{tmp_path} holds more than a program: of it, only files count that the scripts there name"
+    assert facts.notes == (text,)

@@ -81,8 +81,7 @@ def test_labels_are_those_of_logits_interpolated_at_files_voxels(
     inner = ((0, 7), (2, 9), (1, 5))
     made = predicted(scores, FileGrid.of(shape, to_grid, inner)).labels
     wanted = interpolated(scores, to_grid, shape, list(inner))
-    assert made.shape == shape
-    assert len(wanted.unique()) == K
+    assert (made.shape, len(wanted.unique())) == (shape, K)
     assert float((made != wanted).float().mean()) < 1e-3  # ties to rounding
 
 
@@ -134,8 +133,7 @@ def test_the_confidence_is_that_of_the_interpolated_logits() -> None:
 @pytest.mark.parametrize(("coarse", "new"), [(None, (10, 6, 9)), (2, (10, 13, 15)), (0, (20, 13, 5))])
 def test_logits_are_resampled_as_nnunet_does(coarse: int | None, new: Shape) -> None:
     """Its documented steps: order 1 with edges aligned, in planes of the coarse axis, of which the nearest is taken."""
-    scores = smooth(GRID, seed=2)
-    scale = np.array(GRID) / np.array(new)
+    scores, scale = smooth(GRID, seed=2), np.array(GRID) / np.array(new)
     to_grid = np.diag([*scale, 1.0])
     to_grid[:3, 3] = (scale - 1) / 2
     whole = triple((0, size) for size in GRID)

@@ -81,7 +81,6 @@ SAVES: Mapping[str, Save] = {"script": script, "one": export_for_one, "any": exp
 
 @pytest.fixture(scope="module")
 def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The network in each form."""
     folder = tmp_path_factory.mktemp("frozen")
     return {name: save(net, folder / f"{name}.pt2") for name, save in SAVES.items()}
 
@@ -109,8 +108,7 @@ def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, s
 
 def test_exported_network_moves_to_another_device_whole(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
-    model = network(READER, files["any"]).to("meta")
-    assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
+    assert network(READER, files["any"]).to("meta")(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
 
 
 def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:

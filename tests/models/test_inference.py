@@ -52,8 +52,7 @@ def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_b
 
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     windows = attack_windows((10, 4, 6), (4, 4, 4))
-    starts = [tuple(axis.start for axis in window) for window in windows]
-    assert starts == list(product((0, 4, 6), (0,), (0, 2)))
+    assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
@@ -212,8 +211,7 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    assert Inference(mirror="DH") == Inference(mirror="HD")
-    assert Inference(mirror="KI") == Inference(mirror="IK")
+    assert (Inference(mirror="DH"), Inference(mirror="KI")) == (Inference(mirror="HD"), Inference(mirror="IK"))
     for wrong in ("HX", "HH", "hw", "HK"):
         with pytest.raises(
             UserError, match=f"model: mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"
@@ -228,16 +226,12 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
 SETTINGS = [
-    PLAIN,
-    Inference(weighting="gaussian"),
-    Inference(overlap=0.25),
-    Inference(overlap=0.6, weighting="gaussian"),
+    PLAIN, Inference(weighting="gaussian"), Inference(overlap=0.25), Inference(overlap=0.6, weighting="gaussian"),
     Inference(average="probabilities", weighting="gaussian"),
-]
+]  # fmt: skip
 
 
 def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:
-    """Logits of MONAI's inferer."""
     if settings.average == "probabilities":
         return monais(lambda windows: net(windows).softmax(1), images, settings).log()
     return monais(net, images, settings)

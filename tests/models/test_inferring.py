@@ -56,8 +56,7 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 def test_weights_show_the_arguments_that_shape_them(arch: str, args: dict[str, Any]) -> None:
     roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "sam_med3d", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
-    weights = {f"net.{key}": value for key, value in net.state_dict().items()}
-    prefix, arch_shown, bare = find_arch(weights)
+    prefix, arch_shown, bare = find_arch({f"net.{key}": value for key, value in net.state_dict().items()})
     assert (prefix, arch_shown) == ("net.", arch)
     shown = infer_args(arch, bare)
     assert {name: shown.args.get(name) for name in args} == args
@@ -147,8 +146,7 @@ def test_traceless_argument_with_a_guess_has_to_be_stated(arch: str, make: Any, 
 
 
 def test_traceless_arguments_of_usual_default_are_named(tmp_path: Path) -> None:
-    path = saved(tmp_path / "m.pt", unet())
-    spec = resolve(ModelEntry(name="m", arch="unet", checkpoint=path, roi=SIZE), 4, 2)
+    spec = resolve(ModelEntry(name="m", arch="unet", checkpoint=saved(tmp_path / "m.pt", unet()), roi=SIZE), 4, 2)
     assert "m: strides (2, 2): left no trace in its weights, state args if it was trained otherwise" in spec.notes
 
 

@@ -25,7 +25,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The networks that were made."""
     built, real = [], construction.build
 
     def build(arch: str, *arguments: Any) -> Any:
@@ -51,8 +50,7 @@ def test_the_same_network_is_made_once_and_resolves_to_the_same(made: list[str])
     first = resolved()
     assert made == ["unet"]
     again = resolved(name="b")
-    assert made == ["unet"]
-    assert (again.args, again.flops, again.model_id) == (first.args, first.flops, first.model_id)
+    assert (made, again.args, again.flops, again.model_id) == (["unet"], first.args, first.flops, first.model_id)
     assert again.name == "b"
 
 
@@ -69,8 +67,7 @@ def test_checkpoint_is_checked_again_when_its_content_is_another(tmp_path: Path,
     path = saved(tmp_path / "net.safetensors", seed=0)
     made.clear()
     first = resolved(checkpoint=path, arch=None, args={}, roi=None)
-    assert resolved(checkpoint=path, arch=None, args={}, roi=None) == first
-    assert len(made) == 1
+    assert (resolved(checkpoint=path, arch=None, args={}, roi=None), len(made)) == (first, 1)
     saved(tmp_path / "net.safetensors", seed=1)
     made.clear()
     assert resolved(checkpoint=path, arch=None, args={}, roi=None).model_id != first.model_id

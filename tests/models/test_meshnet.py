@@ -57,8 +57,7 @@ def test_the_network_is_its_chain_on_the_arrays_of_an_lia_volume(tmp_path: Path)
     x = torch.rand(1, 1, *spec.roi, generator=torch.Generator().manual_seed(1))
     got = load(spec, CPU)(x)[0].detach().numpy()
     array = x[0, 0].double().numpy()[::-1, :, ::-1].transpose(0, 2, 1)
-    wanted = reference(array).transpose(0, 1, 3, 2)[:, ::-1, :, ::-1]
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    np.testing.assert_allclose(got, reference(array).transpose(0, 1, 3, 2)[:, ::-1, :, ::-1], atol=1e-5)
 
 
 def test_axes_of_the_job_replace_those_of_the_format(tmp_path: Path) -> None:
@@ -77,8 +76,7 @@ def test_file_and_folder_are_one_network(tmp_path: Path) -> None:
     other = meshnet_folder.write(tmp_path / "other", paths)
     save_file(weights(), tmp_path / "other" / "model.safetensors")
     x = torch.rand(1, 1, 9, 7, 8)
-    logits = [load(resolve(entry(each), 3), CPU)(x) for each in (folder, other)]
-    torch.testing.assert_close(*logits, rtol=0, atol=0)
+    torch.testing.assert_close(*[load(resolve(entry(each), 3), CPU)(x) for each in (folder, other)], rtol=0, atol=0)
 
 
 def at(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:

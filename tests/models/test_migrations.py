@@ -89,8 +89,7 @@ def test_unetr_of_monai_0_7_gives_its_outputs(legacy: Legacy, unetr_files: dict[
 def test_age_of_unetr_is_recognised_from_keys(unetr_files: dict[str, Weights], wanted: Weights, migration: str) -> None:
     """The age is recognised with other classes too, so that the complaint is about the classes."""
     roi, args = NETS["unetr"]
-    of_seven = skeleton("unetr", 7, roi, args).state_dict()
-    for each in (wanted, of_seven):
+    for each in (wanted, skeleton("unetr", 7, roi, args).state_dict()):
         assert recognise("unetr", unetr_files[migration], each) == migration
         assert choose("m", "unetr", None, unetr_files[migration], each) == migration
 
@@ -111,8 +110,7 @@ def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wa
 
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
     merging = MIGRATIONS["swin_unetr"]["monai-1.4"].extra["downsample"](2)
-    x = torch.rand(1, 3, 4, 5, 2)
-    by_hand = torch.zeros(1, 4, 4, 6, 2)
+    x, by_hand = torch.rand(1, 3, 4, 5, 2), torch.zeros(1, 4, 4, 6, 2)
     by_hand[:, :3, :, :5] = x
     assert torch.equal(merging(x), merging(by_hand))
 

@@ -81,8 +81,7 @@ def test_misplaced_class_beside_a_stranger_is_refused(tmp_path: Path) -> None:
 
 
 def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
-    labels = {"background": 0, "lesion": 1}
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": names}))
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}, "channel_names": names}))
     return NnunetRaw(name="d", root=str(folder))
 
 

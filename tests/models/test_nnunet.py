@@ -40,8 +40,7 @@ def write(tmp_path: Path) -> Write:
 )
 def test_computes_what_the_class_does(write: Write, architecture: Callable[[str], dict[str, Any]], cls: str) -> None:
     trained = direct(cls)
-    folder = write(architecture=architecture(cls), network=trained)
-    net = network("nnunet", folder, with_weights=True).eval()
+    net = network("nnunet", write(architecture=architecture(cls), network=trained), with_weights=True).eval()
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), trained(images)[0], rtol=0, atol=0)
@@ -55,8 +54,7 @@ def test_network_gets_itk_axes(write: Write, tmp_path: Path, transpose: list[int
     args = {"orientation": codes} if is_stated else {}
     written = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     # Identity direction: towards left, posterior, superior.
-    image = sitk.DICOMOrient(sitk.GetImageFromArray(written), codes)
-    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    sitk.WriteImage(sitk.DICOMOrient(sitk.GetImageFromArray(written), codes), str(tmp_path / "a.nii.gz"))
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
     folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
@@ -92,20 +90,16 @@ def pipeline(stated: Facts) -> NnunetPipeline:
 def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
     stated = facts("nnunet", write(lambda p, dataset, c: dataset.update(labels=labels, regions_class_order=[1, 2, 3])))
-    assert (stated.outputs, stated.num_classes) == ("sigmoid", 3)
-    assert facts("nnunet", write()).outputs == "softmax"
+    assert (stated.outputs, stated.num_classes, facts("nnunet", write()).outputs) == ("sigmoid", 3, "softmax")
 
 
 @pytest.mark.parametrize(
     ("scheme", "ends"),
     [
-        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)),
-        ("ZScoreNormalization", (-5.0, 5.0)),
-        ("RescaleTo01Normalization", (0.0, 1.0)),
-        ("RGBTo01Normalization", (0.0, 1.0)),
-        ("NoNormalization", None),
+        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)), ("ZScoreNormalization", (-5.0, 5.0)),
+        ("RescaleTo01Normalization", (0.0, 1.0)), ("RGBTo01Normalization", (0.0, 1.0)), ("NoNormalization", None),
     ],
-)
+)  # fmt: skip
 def test_each_normalisation_has_its_bounds_and_array_spans_them(write: Write, scheme: str, ends: Any) -> None:
     """The ends of the attacked volume: of CT the clip of the plans; where no plan says them, the volume's own."""
     stated = facts("nnunet", write(lambda p, d, c: full(p).update(normalization_schemes=[scheme])))
@@ -185,8 +179,7 @@ def test_fold_all_is_taken_where_it_is_alone(write: Write) -> None:
 
 def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
     folder = Path(write())
-    first = facts("nnunet", str(folder)).checkpoint_sha256
-    moved = folder.rename(tmp_path / "elsewhere")
+    first, moved = facts("nnunet", str(folder)).checkpoint_sha256, folder.rename(tmp_path / "elsewhere")
     assert facts("nnunet", str(moved)).checkpoint_sha256 == first
     (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
     assert facts("nnunet", str(moved)).checkpoint_sha256 != first

@@ -50,8 +50,7 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
 
 def test_wrongly_converted_network_is_a_black_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
-    other = onnx_file.write(tmp_path / "other.onnx", seed=1)
-    convert = reader._convert
+    other, convert = onnx_file.write(tmp_path / "other.onnx", seed=1), reader._convert
     monkeypatch.setattr(reader, "_convert", lambda path: convert(other))
     reason = resolve(entry(path), num_classes=3).black_box
     assert reason is not None
@@ -61,8 +60,7 @@ def test_wrongly_converted_network_is_a_black_box(tmp_path: Path, monkeypatch: p
 def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> None:
     path = Path(onnx_file.write(tmp_path / "net.onnx"))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
-    before = resolve(entry(str(path)), num_classes=3)
-    data = tmp_path / "net.data"
+    before, data = resolve(entry(str(path)), num_classes=3), tmp_path / "net.data"
     data.write_bytes(data.read_bytes()[:-4] + np.float32(1.5).tobytes())
     assert resolve(entry(str(path)), num_classes=3).model_id != before.model_id
     data.unlink()
@@ -120,8 +118,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     ],
 )
 def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
-    path = onnx_file.write(tmp_path / "net.onnx", **form)
-    refused(entry(path, **more), f"{tmp_path}/{text}")
+    refused(entry(onnx_file.write(tmp_path / "net.onnx", **form), **more), f"{tmp_path}/{text}")
 
 
 def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
@@ -132,8 +129,7 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = onnx_file.write(tmp_path / "net.onnx")
-    real = builtins.__import__
+    path, real = onnx_file.write(tmp_path / "net.onnx"), builtins.__import__
 
     def refusing(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "onnxruntime":
@@ -141,6 +137,4 @@ def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypat
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refusing)
-    refused(
-        entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip install"
-    )
+    refused(entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip")

@@ -69,8 +69,7 @@ def test_points_lie_deep_in_the_largest_component() -> None:
 
 def test_depth_is_in_millimetres() -> None:
     """The outermost of slices that are 8 mm apart are as deep as any voxel."""
-    label = blocks((1, (2, 2, 2), (8, 8, 4)))
-    points = clicked(label, PointPrompts(count=6 * 6 * 4), (1.0, 1.0, 8.0))[1]
+    points = clicked(blocks((1, (2, 2, 2), (8, 8, 4))), PointPrompts(count=6 * 6 * 4), (1.0, 1.0, 8.0))[1]
     assert {*points[:, 2].tolist()} == {2, 3, 4, 5}
     assert (int(points[:, :2].min()), int(points[:, :2].max())) == (3, 8)
 
@@ -96,8 +95,7 @@ def test_points_depend_on_the_seed_and_on_no_other_draws() -> None:
 
 def test_points_of_a_class_do_not_depend_on_the_other_classes() -> None:
     alone = clicked(blocks((2, (12, 12, 12), (6, 6, 6))))
-    beside = clicked(blocks((1, (2, 2, 2), (8, 8, 8)), (2, (12, 12, 12), (6, 6, 6))))
-    assert torch.equal(alone[2], beside[2])
+    assert torch.equal(alone[2], clicked(blocks((1, (2, 2, 2), (8, 8, 8)), (2, (12, 12, 12), (6, 6, 6))))[2])
     assert list(alone) == [2], "a class that the label lacks has none"
 
 
@@ -161,8 +159,7 @@ def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, wind
     result = attack_case(make("pgd", eps=0.1, steps=2, scope=scope), model, case, 0, window_batch)
     assert not torch.equal(result.adversarial, case.image)
     steps = 2 if scope == "window" else 4
-    tiles = attack_windows(triple(case.label.shape[1:]), ROI)
-    prompts = POLICY.draw_points(case)
+    tiles, prompts = attack_windows(triple(case.label.shape[1:]), ROI), POLICY.draw_points(case)
     in_tiles = sum(int(prompts[:, h, w, d].count_nonzero()) for h, w, d in tiles)
     assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
 
@@ -192,8 +189,7 @@ def test_learning_from_several_cases_sees_the_prompts_of_each() -> None:
     net, model = witness()
     cases = [bright_where_clicked(), bright(blocks((1, (5, 5, 5), (9, 9, 9)), shape=(22, 21, 19)))]
     attack = cast(LearnedAttack, make("universal", eps=0.1, steps=2))
-    learned = learning.learn(attack, model, [partial(cases.__getitem__, i) for i in range(2)], 0, 3)
-    assert learned.any()
+    assert learning.learn(attack, model, [partial(cases.__getitem__, i) for i in range(2)], 0, 3).any()
     assert {*net.seen} > {0}
 
 
@@ -208,8 +204,7 @@ def test_memory_and_gradients_are_measured_with_prompts() -> None:
         dataset_shown="d",
         source=SimpleNamespace(name="m", model_id="i", space=None),
     )
-    facts = [*probes.facts_of_case(model, cast(Cell, cell), case.ref, 0.01, print)]
-    assert facts
+    assert [*probes.facts_of_case(model, cast(Cell, cell), case.ref, 0.01, print)]
     assert all(net.seen[1:]), "windows with a prompt"
 
 
@@ -248,8 +243,7 @@ def test_samples_and_classes_are_answered_by_their_own_points(arch: str) -> None
     net, one, two = prompted(arch), prompts((1, 3, 3, 3)), prompts((1, 3, 3, 3), (2, 9, 9, 9))
     both = net(images(2), torch.cat([one, two]))
     torch.testing.assert_close(both[:1], net(images(2)[:1], one), rtol=1e-5, atol=1e-5)
-    alone = net(images(2)[1:], prompts((2, 9, 9, 9)))
-    torch.testing.assert_close(both[1:, 2], alone[:, 2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(both[1:, 2], net(images(2)[1:], prompts((2, 9, 9, 9)))[:, 2], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(both[0, 1], both[1, 1])
     assert not torch.allclose(both[1, 1], both[1, 2])
 
@@ -269,8 +263,7 @@ def test_a_class_without_a_point_is_background_by_a_thousandth(arch: str) -> Non
     ("arch", "points", "precision"), [("vista3d", 0, "bf16"), ("vista3d", 1, "fp32"), ("sam_med3d", 1, "fp32")]
 )
 def test_gradient_reaches_every_voxel_of_every_channel(arch: str, points: int, precision: str) -> None:
-    args = NETWORKS[arch][1] | {"points": points}
-    entry = ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=SIDES)
+    entry = ModelEntry(name="m", arch=arch, checkpoint="random", args=NETWORKS[arch][1] | {"points": points}, roi=SIDES)
     model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"), precision)
     model.prompts = prompts((1, 5, 5, 5)) if points else None
     x = images(channels=2).requires_grad_()

@@ -30,8 +30,7 @@ def grid(tmp_path: Path) -> Expand:
     """The grid of a job whose one model says this of itself; `entry` is added to the job's model."""
 
     def make(entry: dict[str, Any] | None = None, **metadata: Any) -> Grid:
-        path = tmp_path / "net.safetensors"
-        net = models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
+        path, net = tmp_path / "net.safetensors", models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
         known = {"arch": "unet", "args": tiny_job.ARGS, "roi": tiny_job.ROI, "num_classes": 6}
         models.save_checkpoint(path, net.state_dict(), {**known, **metadata}, half=False)
         return tiny_job.expanded(tiny_job.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]
@@ -53,8 +52,7 @@ def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
     assert (cell.source.space.spacing, cell.source.space.crop_foreground) == ((20, 20, 20), True)
     (stated,) = grid(entry={"preprocess": OTHER}).cells
     first, second = (replace(each.source, checkpoint_sha256="") for each in (stated, cell))  # files of two records
-    assert first == second
-    assert first.model_id == second.model_id
+    assert (first, first.model_id) == (second, second.model_id)
     own = grid(preprocess=CT, class_names=CLASSES)
     assert (own.cells[0].source.space, own.warnings) == (None, ())
 
@@ -109,8 +107,7 @@ def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dic
 def test_teaching_and_choosing_cases_are_counted_apart(grid: Expand) -> None:
     dataset = build_dataset({"name": "phantom", "split": "test", "shape": [64, 48, 40]}, "x")
     prints = [ref.fingerprint for ref in dataset.refs()]
-    expanded = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
-    assert expanded.warnings == (
+    assert grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}}).warnings == (
         "m: 1 of 1 cases of phantom taught it (train) and 1 of 1 cases of phantom chose its weights (select): scores "
         "on them are flattered",
     )

@@ -21,17 +21,12 @@ from freqbench.ops.regions import codes_of
 
 ROI = (8, 8, 8)
 ENTRY: dict[str, Any] = {
-    "name": "m",
-    "arch": "unet",
-    "checkpoint": "random",
-    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0},
-    "roi": ROI,
-    "outputs": "sigmoid",
-}
+    "name": "m", "arch": "unet", "checkpoint": "random",
+    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0}, "roi": ROI, "outputs": "sigmoid",
+}  # fmt: skip
 
 
 def model(seed: int = 1, **settings: Any) -> SegmentationModel:
-    """A convolution to two regions."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Conv3d(1, 2, 3, padding=1).requires_grad_(False)
@@ -53,8 +48,7 @@ def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_windows_and_mirrors_are_averaged_as_the_toolchain(average: str) -> None:
-    inference = Inference(average=average, mirror="HD", overlap=0.0)
-    net, image = model(inference=inference), volume()
+    net, image = model(inference=Inference(average=average, mirror="HD", overlap=0.0)), volume()
     taken = torch.sigmoid if average == "probabilities" else (lambda logits: logits)
     flips = [axes for count in range(3) for axes in combinations((2, 4), count)]
     mean = sum(taken(net(image.flip(axes)).flip(axes)) for axes in flips) / 4
@@ -98,8 +92,7 @@ def test_probabilities_of_regions_become_their_logits() -> None:
     result = examine(net, torch.cat([volume(), volume().square()]), 2, "sigmoid")
     assert (result.fault, result.yields) == (None, "probabilities")
     image = volume()
-    logits = mend(net, result.yields, singly=False, head="sigmoid")(image)
-    assert torch.allclose(logits, net[0](image), atol=1e-5)
+    assert torch.allclose(mend(net, result.yields, singly=False, head="sigmoid")(image), net[0](image), atol=1e-5)
     fault = examine(net, torch.cat([volume(), volume().square()]), 2).fault
     assert fault is not None
     assert "set outputs: sigmoid for a dataset of regions" in fault

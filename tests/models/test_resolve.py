@@ -140,8 +140,7 @@ def test_another_space_than_its_pipelines_needs_an_input(tmp_path: Path) -> None
 
 
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
-    path = bundle(tmp_path / "b")
-    planned = spec(bundle=path)
+    planned = spec(bundle=bundle(tmp_path / "b"))
     torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, tmp_path / "b/models/model.pt")
     with pytest.raises(CheckpointError, match="is not the file that was planned with"):
         load(planned, CPU)
@@ -188,10 +187,8 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
     )
     assert (new.reading, recognised.reading) == ({}, {"migration": "monai-1.4"})
     assert recognised.model_id == stated.model_id
-    as_it_is = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none")
-    assert as_it_is.model_id == new.model_id
-    renamed = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4")
-    assert renamed.model_id != new.model_id
+    assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none").model_id == new.model_id
+    assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
 
 @pytest.mark.parametrize(
@@ -226,13 +223,9 @@ def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:
 def test_model_id_depends_on_all_that_changes_predictions(tmp_path: Path, tiny_unet: nn.Module) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
     changes: list[dict[str, Any]] = [
-        {},
-        {"num_classes": 4},
-        {"roi": (32, 32, 32)},
-        {"args": {"dropout": 0.1}},
-        {"args": {"num_res_units": 0}},
+        {}, {"num_classes": 4}, {"roi": (32, 32, 32)}, {"args": {"dropout": 0.1}}, {"args": {"num_res_units": 0}},
         {"checkpoint": str(tmp_path / "a.pt")},
-    ]
+    ]  # fmt: skip
     assert len({unet(**each).model_id for each in changes}) == len(changes)
 
 
@@ -271,17 +264,13 @@ def test_unknown_precision_is_refused() -> None:
 
 @pytest.mark.slow
 def test_compiled_network_gives_the_same_logits_and_keys() -> None:
-    images = torch.rand(1, 1, 32, 32, 16)
-    eager, compiled = load(unet(), CPU), load(unet(), CPU, compile=True)
+    images, eager, compiled = torch.rand(1, 1, 32, 32, 16), load(unet(), CPU), load(unet(), CPU, compile=True)
     torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
     assert compiled.state_dict().keys() == eager.state_dict().keys()
 
 
 def stays(run: Callable[[], object]) -> set[str]:
-    """Functions of the room that take or return an entry, facts or a spec, each with those nested in it.
-
-    Methods of these three are no stays: they answer a question on a value that stays where it is.
-    """
+    """Functions of the room that take or return an entry, facts or a spec, with those nested; no methods of these."""
     room, kinds, road = str(Path(checkpoint.__file__).parents[1]), (ModelEntry, Facts, ModelSpec), set[str]()
 
     def note(frame: FrameType, event: str, returned: object) -> None:

@@ -43,8 +43,7 @@ def entry(**changes: Any) -> ModelEntry:
 
 def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     """The 2D network slice by slice, its stacks written out."""
-    planes = []
-    length = images.shape[2 + axis]
+    planes, length = [], images.shape[2 + axis]
     for middle in range(length):
         inside = [min(max(i, 0), length - 1) for i in range(middle - slices // 2, middle + slices // 2 + 1)]
         planes.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
@@ -60,16 +59,13 @@ def test_logits_are_those_of_the_2d_network_slice_by_slice(network: str, slices:
     height, width, depth = roi
     roi = ((depth, height, width), (height, depth, width), roi)[axis]
     net = build("slices", 3, roi, {"network": network, "slices": slices, "axis": axis, **args}, num_channels=channels)
-    plain = construct(network, slices * channels, 3, (height, width), build_args(network, args))
+    named = {"proj_type": "perceptron"} if network == "unetr" else {}
+    plain = construct(network, slices * channels, 3, (height, width), named | args)
     plain.load_state_dict(net.state_dict())
     images = volume(2, channels, *roi)
     with torch.no_grad():
         expected = by_slice(plain.eval(), images, slices, axis)
         torch.testing.assert_close(net.eval()(images), expected, rtol=1e-5, atol=1e-5)
-
-
-def build_args(network: str, args: dict[str, Any]) -> dict[str, Any]:
-    return {"proj_type": "perceptron", **args} if network == "unetr" else args
 
 
 @pytest.mark.integration
@@ -128,8 +124,7 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
 
 
 def test_own_checkpoint_needs_no_arguments(tmp_path: Path) -> None:
-    args = {**ARGS, "slices": 5, "chunk": 4}
-    path = str(tmp_path / "net.safetensors")
+    args, path = {**ARGS, "slices": 5, "chunk": 4}, str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)
     whole = resolve(entry(arch=None, args={}, roi=None, checkpoint=path), 3)
     parts = resolve(entry(arch=None, args={"chunk": 2}, roi=None, checkpoint=path), 3)

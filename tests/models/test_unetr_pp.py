@@ -23,15 +23,9 @@ CONFIGURATIONS: dict[str, tuple[int, Shape, dict[str, Any]]] = {
     "acdc": (4, (16, 160, 160), ACDC),
 }
 TINY: dict[str, Any] = {
-    "stem": [1, 2, 2],
-    "feature_size": 4,
-    "dims": [4, 8, 16, 16],
-    "depths": [1, 1, 1, 1],
-    "decoder_depth": 1,
-    "num_heads": 2,
-    "proj_sizes": [8, 8, 4, 2],
-    "decoder_proj_size": 4,
-}
+    "stem": [1, 2, 2], "feature_size": 4, "dims": [4, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_depth": 1,
+    "num_heads": 2, "proj_sizes": [8, 8, 4, 2], "decoder_proj_size": 4,
+}  # fmt: skip
 TINY_ROI = (16, 16, 32)
 
 ENCODER = {
@@ -121,8 +115,7 @@ def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_keys_shapes_and_types_are_the_authors_in_their_order(arrays: Path, configuration: str) -> None:
-    golden = contents(arrays, configuration)
-    net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
+    golden, net = contents(arrays, configuration), skeleton("unetr_pp", *CONFIGURATIONS[configuration])
     weights = net.state_dict(keep_vars=True)
     entries = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
     assert entries == golden["entries"]
@@ -137,8 +130,7 @@ def tiny(**args: Any) -> ModelEntry:
 
 def test_fresh_weights_are_the_authors_choice() -> None:
     """Attention starts as good as absent, and linear layers of the encoder alone are drawn from N(0, 0.02^2)."""
-    args = TINY | {"dims": [16, 32, 64, 64]}
-    weights = build("unetr_pp", 3, TINY_ROI, args).state_dict()
+    weights = build("unetr_pp", 3, TINY_ROI, TINY | {"dims": [16, 32, 64, 64]}).state_dict()
     assert weights["decoder3.decoder_block.0.0.gamma"].unique().tolist() == pytest.approx([1e-6])
     assert weights["decoder3.decoder_block.0.0.pos_embed"].count_nonzero() == 0
     block = "epa_block.qkvv.weight"

@@ -43,28 +43,15 @@ def test_weights_have_the_names_and_shapes_of_the_bundle() -> None:
 
 
 NUMBERS = {
-    "liver": 1,
-    "left kidney": 14,
-    "hepatic tumor": 26,
-    "right lung lower lobe": 32,
-    "vertebrae L5": 33,
-    "vertebrae T12": 38,
-    "vertebrae C1": 56,
-    "right iliac vena": 61,
-    "left rib 12": 74,
-    "right rib 1": 75,
-    "right hip": 96,
-    "right iliopsoas": 107,
-    "left common carotid artery": 112,
-    "skull": 120,
-    "thyroid gland": 126,
+    "liver": 1, "left kidney": 14, "hepatic tumor": 26, "right lung lower lobe": 32, "vertebrae L5": 33,
+    "vertebrae T12": 38, "vertebrae C1": 56, "right iliac vena": 61, "left rib 12": 74, "right rib 1": 75,
+    "right hip": 96, "right iliopsoas": 107, "left common carotid artery": 112, "skull": 120, "thyroid gland": 126,
     "airway": 132,
-}
+}  # fmt: skip
 
 
 def test_classes_have_the_numbers_of_the_bundle() -> None:
-    assert network([*NUMBERS]).numbers == [*NUMBERS.values()]
-    assert len(vista3d.NAMES) == 132
+    assert (network([*NUMBERS]).numbers, len(vista3d.NAMES)) == ([*NUMBERS.values()], 132)
 
 
 def test_automatic_mode_is_monais_forward_pass() -> None:
@@ -76,8 +63,7 @@ def test_automatic_mode_is_monais_forward_pass() -> None:
 
 
 def test_kidney_is_the_larger_answer_of_its_two_parts() -> None:
-    parts = network(["left kidney", "right kidney"])(images())
-    whole = network(["kidney", "liver"])(images())
+    parts, whole = network(["left kidney", "right kidney"])(images()), network(["kidney", "liver"])(images())
     torch.testing.assert_close(whole[:, 1], parts[:, 1:].amax(dim=1), rtol=1e-5, atol=1e-5)
     assert sum(map(len, vista3d.PARTS.values())) == 2 + 5 + 24 + 35 + 3
 
@@ -86,8 +72,7 @@ def test_kidney_is_the_larger_answer_of_its_two_parts() -> None:
 def test_points_are_monai_s_positive_clicks_of_the_class(given: str | int, kind: int) -> None:
     """Clicks in tumours are of a kind of their own; 200 is a class that the bundle does not know."""
     net = network([given], points=2)
-    number = torch.tensor([net.numbers])
-    clicks = torch.tensor([[[3.0, 4.0, 5.0], [3.0, 9.0, 2.0]]])
+    number, clicks = torch.tensor([net.numbers]), torch.tensor([[[3.0, 4.0, 5.0], [3.0, 9.0, 2.0]]])
     theirs = nets.VISTA3D.forward(
         net, images(), point_coords=clicks, point_labels=torch.tensor([[kind, kind]]), prompt_class=number
     )
@@ -136,8 +121,7 @@ def test_defence_that_moves_window_is_refused_beside_points() -> None:
 
 @pytest.mark.integration
 def test_a_checkpoint_of_the_bundle_serves_both_modes(tmp_path: Path) -> None:
-    theirs = network(["liver", "spleen"])
-    weights = theirs.state_dict()
+    weights = network(["liver", "spleen"]).state_dict()
     torch.save({"model": weights}, tmp_path / "model.pt")
     scorer = entry(classes=["liver", "spleen"], points=1).model_copy(update={"checkpoint": str(tmp_path / "model.pt")})
     for args in (scorer.args, {**scorer.args, "points": 0}):
@@ -168,8 +152,7 @@ def prompted_job() -> dict[str, Any]:
     model = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": args, "roi": TINY_ROI}
     attacks = [{"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}]
     dataset = {"name": "phantom", "shape": [20, 16, 16], "cases": 1}
-    models = [model, small()["models"][0]]
-    return small(models=models, attacks=attacks, datasets=[dataset], metrics=["dsc"])
+    return small(models=[model, small()["models"][0]], attacks=attacks, datasets=[dataset], metrics=["dsc"])
 
 
 @pytest.mark.integration

@@ -83,8 +83,7 @@ def test_members_of_an_ensemble_pad_in_their_own_unit() -> None:
     nets = Seen(), Seen()
     pairs = zip(nets, (CT, InputAdapter()), strict=True)
     members = [SegmentationModel(net, ROI, adapter=adapter) for net, adapter in pairs]
-    logits = SegmentationModel(MeanOfProbabilities(members), ROI)(torch.rand(1, 1, *SHORT))
-    assert logits.shape == (1, 2, *SHORT)
+    assert SegmentationModel(MeanOfProbabilities(members), ROI)(torch.rand(1, 1, *SHORT)).shape == (1, 2, *SHORT)
     assert all((net.inputs[0][:, :, 4:] == 0).all() and net.inputs[0].shape[2:] == ROI for net in nets)
 
 
@@ -96,13 +95,10 @@ def spec(**given: Any) -> ModelSpec:
 @pytest.mark.parametrize(
     ("given", "is_former"),
     [
-        ({}, True),
-        ({"scale": (0, 3), "axes": "DHW"}, True),
-        ({"scale": (-1, 1)}, False),
-        ({"mean": 0.3}, False),
+        ({}, True), ({"scale": (0, 3), "axes": "DHW"}, True), ({"scale": (-1, 1)}, False), ({"mean": 0.3}, False),
         ({"axes": "-HWD"}, False),
     ],
-)
+)  # fmt: skip
 def test_other_padding_is_another_model_where_it_matters(given: Any, is_former: bool) -> None:
     """`volume` is what was computed before there was the key, so that its rows keep their identity."""
     former = spec(input=given, inference={"padding": "volume"}).model_id

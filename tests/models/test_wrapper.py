@@ -60,11 +60,9 @@ def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
 
 def test_turned_model_predicts_as_its_network_turned() -> None:
     """Its windows begin at the low end of the network's axis, which is the volume's high end."""
-    net = unet(1, (6, 8, 8))
-    image = volume(1, (12, 16, 11))[0]
+    net, image = unet(1, (6, 8, 8)), volume(1, (12, 16, 11))[0]
     turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
-    plain = SegmentationModel(net, (6, 8, 8))
-    predicted = predict(turned, image)
+    plain, predicted = SegmentationModel(net, (6, 8, 8)), predict(turned, image)
     expected = predict(plain, image.flip(2).permute(0, 3, 2, 1)).permute(2, 1, 0).flip(1)
     assert predicted.shape == image.shape[1:]
     assert len(predicted.unique()) > 1
@@ -74,16 +72,13 @@ def test_turned_model_predicts_as_its_network_turned() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"axes": "HWH"}, "expected each of H, W and D once"),
-        ({"axes": "HW"}, "expected each of H, W and D once"),
+        ({"axes": "HWH"}, "expected each of H, W and D once"), ({"axes": "HW"}, "expected each of H, W and D once"),
         ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
-        ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"),
-        ({"std": 0}, "greater than 0"),
+        ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"), ({"std": 0}, "greater than 0"),
         ({"mean": float("nan")}, "finite number"),
-        ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"),
-        ({"scal": (0, 1)}, "Extra inputs"),
+        ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"), ({"scal": (0, 1)}, "Extra inputs"),
     ],
-)
+)  # fmt: skip
 def test_an_adapter_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         InputAdapter(**given)
@@ -98,8 +93,7 @@ def model_id(**given: Any) -> str:
 def test_each_number_of_an_adapter_is_another_model() -> None:
     changes = {"scale": (0, 2)}, {"axes": "DHW"}, {"axes": "D-WH"}, {"mean": 0.1}, {"mean": (0.1, 0.2)}, {"std": 2}
     ids = [model_id(), *(model_id(input=given) for given in changes)]
-    assert len(set(ids)) == len(ids)
-    assert model_id(input={}) == ids[0]
+    assert (len(set(ids)), model_id(input={})) == (len(ids), ids[0])
 
 
 @pytest.mark.parametrize("what", ["mean", "std"])
@@ -133,8 +127,7 @@ def test_bf16_computes_in_bfloat16_and_returns_float32() -> None:
     nn.init.constant_(net.weight, 1.0)
     third = torch.full((1, 1, 2, 2, 2), 1 / 3)
     logits = SegmentationModel(net, (2, 2, 2), precision="bf16")(third)
-    assert logits.dtype == torch.float32
-    assert logits[0, 0, 0, 0, 0] == torch.tensor(1 / 3).bfloat16().float()
+    assert (logits.dtype, logits[0, 0, 0, 0, 0]) == (torch.float32, torch.tensor(1 / 3).bfloat16().float())
 
 
 def flags() -> tuple[bool, bool]:
@@ -171,11 +164,9 @@ class WitnessNet(nn.Module):
 def test_tf32_is_allowed_inside_network_only_and_only_on_request(precision: str, allowed: bool, size: int) -> None:
     net, around = WitnessNet(), list[tuple[bool, bool]]()
     model = SegmentationModel(net, (4, 4, 4), precision=precision)
-    images = torch.rand(1, 1, size, size, size, requires_grad=True)
-    before = Witness.apply(images, around)
+    before = Witness.apply(torch.rand(1, 1, size, size, size, requires_grad=True), around)
     Witness.apply(model(before), around).sum().backward()
-    assert net.seen == [(allowed, allowed)] * 2
-    assert around == [(False, False)] * 4
+    assert (net.seen, around) == ([(allowed, allowed)] * 2, [(False, False)] * 4)
     assert flags() == (False, False)
 
 

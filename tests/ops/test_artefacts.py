@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import KSpaceSpikeNoise
+from ops.test_dct import random as uniform
 from scipy import ndimage
 from skimage.transform import iradon
 from torch import Tensor
@@ -13,10 +14,6 @@ from torch import Tensor
 from freqbench.ops.artefacts import blurred, coarser, reconstructed_noise, with_ghosts, with_motion, with_spikes
 
 SHAPE = (12, 16, 6)
-
-
-def uniform(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def volume(channels: int = 2) -> Tensor:
@@ -31,14 +28,10 @@ def poses(*rows: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("first", "second"), [((0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, -2.0))])
 def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: tuple[float, float, float]) -> None:
-    """Shifts by whole voxels, the border repeated; lines -8..-5 are acquired before a quarter, 4..7 after three.
-
-    Those in the middle are the volume's own, whatever pose was drawn, as labels belong to it.
-    """
+    """Whole voxels; lines -8..-5 come before a quarter, 4..7 after three, and those in the middle are never moved."""
     x = volume().numpy()
     ghosted = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
-    lines = np.fft.fft(x, axis=2)
-    number = np.fft.fftfreq(16, 1 / 16).round()
+    lines, number = np.fft.fft(x, axis=2), np.fft.fftfreq(16, 1 / 16).round()
     for place, (_, down, right) in ((number < -4, first), (number >= 4, second)):
         moved = ndimage.shift(x, (0, -down, -right, 0), order=1, mode="nearest")
         lines[:, :, place] = np.fft.fft(moved, axis=2)[:, :, place]

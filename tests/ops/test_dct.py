@@ -24,7 +24,6 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def relative(ours: Tensor, theirs: np.ndarray) -> float:
-    """Largest difference on the scale of the largest value."""
     reference = torch.from_numpy(theirs).double()
     return float((ours.double() - reference).abs().max() / reference.abs().max())
 
@@ -128,8 +127,7 @@ def test_every_slice_is_stretched_by_its_offset() -> None:
     x = 255 * random(2, 1, 4, 3, 5)
     x[1, 0, :, :, 2] = 51.0
     x[0, 0, :, :, 1] = 51.0 + 1e-6 * random(4, 3)
-    stretched = stretch_slices(x, 255.0)
-    moved = torch.ones(2, 1, 5, dtype=torch.bool)
+    stretched, moved = stretch_slices(x, 255.0), torch.ones(2, 1, 5, dtype=torch.bool)
     moved[1, 0, 2] = moved[0, 0, 1] = False
     assert torch.allclose(stretched.amin(dim=(2, 3))[moved], torch.zeros(8, dtype=torch.float64))
     assert torch.allclose(stretched.amax(dim=(2, 3))[moved], torch.ones(8, dtype=torch.float64))

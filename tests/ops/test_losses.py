@@ -88,8 +88,7 @@ def test_mean_is_the_paper_s(name: str, towards: bool, formula: Callable[[np.nda
         np.mean([formula(z, y, t) for (z, y), (_, t) in zip(*sample, strict=True)])
         for sample in zip(by_voxel(logits, labels), by_voxel(logits, truth), strict=True)
     ]
-    loss = LOSSES[name](logits, labels, Scope(truth=truth if towards else None))
-    assert loss.tolist() == pytest.approx(expected)
+    assert LOSSES[name](logits, labels, Scope(truth=truth if towards else None)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -103,8 +102,7 @@ def test_dlr_has_a_gradient_where_two_classes_tie(label: int) -> None:
 
 def test_balanced_mask_ce_is_mean_over_classes_that_are_there() -> None:
     logits, labels, _ = random_task()
-    labels = torch.where(labels == 3, 1, labels)
-    expected = []
+    labels, expected = torch.where(labels == 3, 1, labels), []
     for sample in by_voxel(logits, labels):
         terms: dict[int, list[float]] = {}
         for z, y in sample:
@@ -131,12 +129,10 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 @every_loss
 def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
     logits, labels, truth = random_task()
-    voxels = truth == 2
-    alone = []
+    voxels, alone = truth == 2, []
     for i in range(len(logits)):
         own = voxels[i, 0]
-        cut = [tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]
-        alone.append(call(name, *cut))
+        alone.append(call(name, *[tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]))
     assert torch.allclose(call(name, logits, labels, truth, voxels), torch.cat(alone))
 
 
@@ -160,8 +156,7 @@ def test_the_masks_of_a_gpu_add_up_to_the_same(name: str, share: float | None, m
 
 def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
     """Nearly the same probability everywhere, whose rounding errors all have one sign."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.zeros(1, 2, 64, 64, 64)
+    generator, logits = torch.Generator().manual_seed(0), torch.zeros(1, 2, 64, 64, 64)
     logits[:, 0] = 4 + 0.02 * torch.randn(64, 64, 64, generator=generator)
     labels = torch.zeros(1, 1, 64, 64, 64, dtype=torch.long)
     labels[..., :2] = 1
@@ -220,8 +215,7 @@ def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
     logits.requires_grad_()
     ours, theirs = LOSSES[name](logits, labels, EVERYTHING).mean(), MONAI[name](logits, labels)
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
-    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
-    assert torch.allclose(*gradients, atol=1e-9)
+    assert torch.allclose(*[torch.autograd.grad(value, logits)[0] for value in (ours, theirs)], atol=1e-9)
 
 
 def test_an_empty_set_gives_nothing_and_no_gradient() -> None:

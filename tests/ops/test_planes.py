@@ -11,8 +11,7 @@ SHAPE = (4, 5, 6)
 
 @pytest.mark.parametrize(("axis", "index"), [(2, 5), (1, 4), (0, 3)])
 def test_plane_has_right_anterior_and_superior_at_its_upper_left(axis: int, index: int) -> None:
-    """Axial: anterior on top, the patient's right on the left; coronal: superior on top; sagittal: the front on the
-    left."""
+    """Axial: anterior on top, the patient's right left; coronal: superior on top; sagittal: the front left."""
     volume = np.zeros(SHAPE)
     volume[3, 4, 5] = 1
     assert plane(volume, axis, index)[0, 0] == 1
@@ -40,5 +39,4 @@ def test_a_class_s_number_lies_inside_its_largest_part() -> None:
 
 
 def test_the_scale_is_above_nothing() -> None:
-    assert span(np.zeros(9)) == 1
-    assert span(np.repeat([-0.5, 0], 9)) == pytest.approx(0.5)
+    assert (span(np.zeros(9)), span(np.repeat([-0.5, 0], 9))) == (1, pytest.approx(0.5))

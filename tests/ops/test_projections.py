@@ -30,8 +30,7 @@ def test_linf_prox_is_the_optimum_of_a_general_solver(sample: int) -> None:
         return float(weight[0] * z[n] + 0.5 * (metric * (z[:n] - point) ** 2).sum())
 
     inside = [{"type": "ineq", "fun": lambda z, sign=sign: z[n] + sign * z[:n]} for sign in (1, -1)]
-    start = np.append(np.clip(point, low, high), 1.0)
-    bounds = [*zip(low, high, strict=True), (0, None)]
+    start, bounds = np.append(np.clip(point, low, high), 1.0), [*zip(low, high, strict=True), (0, None)]
     best = minimize(value, start, bounds=bounds, constraints=inside, options={"ftol": 1e-12, "maxiter": 500})
     nearest = linf_prox(*task())[sample].flatten().numpy()
     assert np.allclose(nearest, best.x[:n], atol=1e-4)
@@ -102,10 +101,8 @@ def test_projected_volumes_stay_when_projected_again(dtype: torch.dtype, eps: fl
 def test_parts_of_one_body_share_a_ball() -> None:
     clean, point = far()
     counted = torch.rand(6, 1, 3, 2, 2, generator=torch.Generator().manual_seed(4)) < 0.7
-    moved = l2_ball(clean, 0.2, counted)(point)
-    kept = counted.expand_as(clean)
-    whole = l2_ball(clean[kept][None], 0.2)(point[kept][None])[0]
-    assert torch.allclose(moved[kept], whole, atol=1e-12)
+    moved, kept = l2_ball(clean, 0.2, counted)(point), counted.expand_as(clean)
+    assert torch.allclose(moved[kept], l2_ball(clean[kept][None], 0.2)(point[kept][None])[0], atol=1e-12)
     assert torch.equal(moved[~kept], clean[~kept])
     assert float(rms(moved - clean, counted)) == pytest.approx(0.2)
     assert float(rms(moved - clean).max()) > 0.25, "every part has the same: nothing is tested"

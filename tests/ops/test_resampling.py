@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from ops.test_dct import random
 from scipy.interpolate import BSpline
-from torch import Tensor
 
 from freqbench.ops.resampling import Zoom, area_matrix, cubic_spline_matrix, gaussian_matrix
 
 SHAPE = (9, 6, 4)
-
-
-def random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 7, 9])
@@ -25,8 +21,7 @@ def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
 @pytest.mark.parametrize("points", [4, 5, 9])
 def test_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -> None:
     pieces, matrix = points - 3, cubic_spline_matrix(points, 11)
-    middles = (np.arange(11) + 0.5) * pieces / 11
-    theirs = BSpline.design_matrix(middles, np.arange(-3.0, pieces + 4), 3).toarray()
+    theirs = BSpline.design_matrix((np.arange(11) + 0.5) * pieces / 11, np.arange(-3.0, pieces + 4), 3).toarray()
     assert np.allclose(matrix.numpy(), theirs, rtol=0, atol=1e-12)
 
 
@@ -36,11 +31,9 @@ def test_ramp_comes_back_where_it_is_in_sight(ratio: float, place: float) -> Non
     """Linear interpolation keeps what is linear; only the outermost half voxels are held."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
     ramp = (1 + i + 10 * j + 100 * k)[None, None]
-    made = Zoom.of(ramp, ratio, [place] * 3)
-    inner = torch.zeros_like(ramp, dtype=torch.bool)
+    made, inner = Zoom.of(ramp, ratio, [place] * 3), torch.zeros_like(ramp, dtype=torch.bool)
     inner[:, :, 1:-1, 1:-1, 1:-1] = True
-    back = made.undo(made.zoom(ramp))
-    seen = made.in_sight & inner
+    back, seen = made.undo(made.zoom(ramp)), made.in_sight & inner
     assert bool(seen.any())
     assert torch.allclose(back[seen], ramp[seen], rtol=0, atol=1e-12)
     assert bool((back[~made.in_sight] == 0).all())

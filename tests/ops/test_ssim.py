@@ -23,8 +23,7 @@ def oracles(arrays: Path) -> dict[str, np.ndarray]:
 def volumes(*shape: int, seed: int = 0, noise: float = 0.2) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(shape, generator=generator, dtype=torch.float64)
-    y = (x + noise * torch.randn(shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
-    return x, y
+    return x, (x + noise * torch.randn(shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
 
 
 def msssim(x: Tensor, y: Tensor) -> Tensor:
@@ -44,23 +43,19 @@ def with_gradient(function: object, y: Tensor) -> tuple[Tensor, Tensor]:
 def test_whole_volume_is_msssim_with_its_gradient(shape: tuple[int, ...]) -> None:
     """36 and 40 take shifted sums, the others matrices; an axis of 2 is not smoothed; the last has two channels."""
     x, y = volumes(2, *shape)
-    ours = with_gradient(ssim_loss(x), y)
-    theirs = with_gradient(lambda t: 1 - msssim(x, t), y)
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(with_gradient(ssim_loss(x), y), with_gradient(lambda t: 1 - msssim(x, t), y), strict=True):
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
 
 
 @pytest.mark.parametrize("block", [(4, 4, 4), (8, 4, 6), (3, 6, 12)])
 def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> None:
-    """Volumes have two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no
-    gradient."""
+    """Two channels, and noise for blocks of negative SSIM, which count 0 and have no gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
     assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0
 
     def theirs(t: Tensor) -> Tensor:
-        tiles = split(t, block)
-        values = msssim(blocks[0], tiles.flatten(0, 2)[:, None])
+        values = msssim(blocks[0], split(t, block).flatten(0, 2)[:, None])
         return 1 - values.reshape(2, -1).mean(dim=1)
 
     for a, b in zip(with_gradient(ssim_loss(x, block), y), with_gradient(theirs, y), strict=True):
@@ -114,8 +109,7 @@ def test_air_around_the_body_does_not_count_and_air_inside_does() -> None:
     above[0, 2:7, 2:7, 2:6] = True
     above[0, 4, 4, 4] = False
     above[0, 9] = True
-    x = (x + 0.01) * torch.from_numpy(above)[:, None]
-    inside = np.zeros((10, 9, 8), bool)
+    x, inside = (x + 0.01) * torch.from_numpy(above)[:, None], np.zeros((10, 9, 8), bool)
     inside[2:7, 2:7, 2:6] = True
     maps = [ssim_map(*(each[i, 0].numpy() for each in (x, y))) for i in range(2)]
     expected = [maps[0][inside[1:-1, 1:-1, 1:-1]].mean(), maps[1].mean()]

@@ -18,10 +18,8 @@ def disc(side: int, radius: float) -> Tensor:
 def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
     image = disc(64, 20)
     beam = ParallelBeam.of(image, 90)
-    readings = beam.project(image)
-    place = torch.arange(beam.bins) - beam.bins // 2
-    chords = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt()
-    inner = place.abs() <= 14
+    readings, place = beam.project(image), torch.arange(beam.bins) - beam.bins // 2
+    chords, inner = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt(), place.abs() <= 14
     assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1
     assert readings.sum(dim=3).flatten().tolist() == pytest.approx([float(image.sum())] * 90)
     back = beam.reconstruct(readings)
@@ -39,8 +37,7 @@ def test_back_projection_is_skimage_s() -> None:
     ours = beam.reconstruct(torch.from_numpy(bumps.T.copy())[None, None, :, :, None].expand(-1, -1, -1, -1, 2))
     assert torch.equal(ours[..., 0], ours[..., 1])
     inside = disc(side, 18)[0, 0, :, :, 0].numpy() > 0
-    ours_in_plane = ours[0, 0, :, :, 0].numpy()
-    assert np.abs(np.flipud(ours_in_plane) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
+    assert np.abs(np.flipud(ours[0, 0, :, :, 0].numpy()) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
 
 
 def test_a_gradient_is_that_of_the_transpose() -> None:

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import UNet
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from pipelines.plans import TIE, Array, Ours, predicted_by
+from roads import step
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -26,10 +27,6 @@ from freqbench.models import ModelEntry, facts_of
 Step = dict[str, Any]
 WINDOW = (24, 16, 16)
 OUTPUTS = 3
-
-
-def step(name: str, **arguments: Any) -> Step:
-    return {"_target_": f"{name}d", "keys": "image", **arguments}
 
 
 class Window(transforms.MapTransform):  # type: ignore[misc]
@@ -203,7 +200,6 @@ def network(channels: int, dims: int = 3) -> UNet:
 
 
 def written(words: Words, root: Path) -> tuple[str, Path]:
-    """Writes a bundle, and the images of one case as files."""
     for folder in ("configs", "models"):
         (root / "bundle" / folder).mkdir(parents=True)
     (root / "bundle/configs/inference.json").write_text(json.dumps(config(words)))
@@ -231,7 +227,6 @@ def drawn(words: Words) -> tuple[Array, Array]:
 
 
 def affine_of(words: Words) -> Array:
-    """Voxel to world of the file."""
     turn = inv_ornt_aff(axcodes2ornt(tuple(words.codes)), words.shape)
     made: Array = np.linalg.inv(turn) @ np.diag([*words.sides, 1.0])
     made[:3, 3] += (11, -7, 3)
@@ -250,8 +245,7 @@ class Theirs:
 
 def by_monai(words: Words, data: Path) -> Theirs:
     """Predicts a case's files by MONAI's parser, transforms, inferer and `Invertd`, as its tutorials do."""
-    files = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))]
-    parser = ConfigParser(config(words))
+    files, parser = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))], ConfigParser(config(words))
     before = parser.get_parsed_content("preprocessing")
     given: dict[str, Any] = {"image": files if len(files) > 1 else files[0], "label": str(data / "a_label.nii.gz")}
     if "image" not in words.keys:
@@ -286,8 +280,7 @@ def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     if words.is_entry:
         args = {"channels": [6, 12], "strides": [2]}
         stated: Mapping[str, Any] = {"arch": "unet", "args": args, "roi": WINDOW, "transforms": [*words.steps]}
-        settings = {"overlap": 0.5, "weighting": "gaussian"}
-        model = load_model(f"{bundle}/models/model.pt", **stated, inference=settings)
+        model = load_model(f"{bundle}/models/model.pt", **stated, inference={"overlap": 0.5, "weighting": "gaussian"})
     else:
         entry = ModelEntry(name="m", bundle=bundle)
         pairs = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map

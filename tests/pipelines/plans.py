@@ -243,7 +243,6 @@ def drawn(plan: Plan) -> tuple[Array, Array]:
 
 
 def affine_of(plan: Plan) -> Array:
-    """Voxel to world of the file; with a tilt its axes lie near the directions that are stated."""
     turn = inv_ornt_aff(axcodes2ornt(tuple(plan.codes)), plan.shape)
     cosine, sine = np.cos(plan.tilt), np.sin(plan.tilt)
     tilted = np.array([[cosine, -sine, 0, 11], [sine, cosine, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
@@ -327,14 +326,9 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
         export = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape
         labels, probabilities = export(logits, *managers, True)
         return Theirs(
-            data=data,
-            seg=seg,
-            logits=logits,
-            labels=np.asarray(labels),
-            probabilities=np.asarray(probabilities),
-            in_float16=np.asarray(export(rounded, *managers)),
-            is_sigmoid=predictor.label_manager.has_regions,
-        )
+            data=data, seg=seg, logits=logits, labels=np.asarray(labels), probabilities=np.asarray(probabilities),
+            in_float16=np.asarray(export(rounded, *managers)), is_sigmoid=predictor.label_manager.has_regions,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,7 +357,6 @@ class Ours:
 
 
 def by_freqbench(folder: str, raw: Path, **entry: Any) -> Ours:
-    """Predicts the case of a raw folder."""
     dataset = load_dataset("nnunet_raw", root=str(raw), split="training").dataset
     return predicted_by(load_model(folder, **entry), dataset)
 

@@ -71,8 +71,7 @@ def model_of(case: Case, roi: tuple[int, int, int] = (6, 10, 8)) -> tuple[Segmen
 
 
 def beside(image: Tensor, fixed: Tensor | None, rest: Tensor | None, *bounds: tuple[float, float]) -> Case:
-    made = Beside(bounds=bounds, rest=rest, fixed=fixed, facts={})
-    return case_of(image, image[:1] > 0.5, prepared=made)
+    return case_of(image, image[:1] > 0.5, prepared=Beside(bounds=bounds, rest=rest, fixed=fixed, facts={}))
 
 
 def test_input_is_low_plus_width_x_plus_rest() -> None:
@@ -91,8 +90,7 @@ def test_no_gradient_passes_where_voxels_are_fixed() -> None:
     fixed = torch.rand(image.shape, generator=torch.Generator().manual_seed(1)) < 0.4
     model, _ = model_of(beside(image, fixed, None, (-5.0, 5.0)))
     given = image[None].clone().requires_grad_()
-    window = (slice(0, 6), slice(0, 10), slice(0, 8))
-    model.cut([window])(given)[:, 1].sum().backward()
+    model.cut([(slice(0, 6), slice(0, 10), slice(0, 8))])(given)[:, 1].sum().backward()
     assert given.grad is not None
     assert bool((given.grad[0][fixed] == 0).all())
     torch.testing.assert_close(given.grad[0][~fixed], torch.full_like(given.grad[0][~fixed], 10.0))
@@ -174,8 +172,7 @@ def test_attacked_file_prepared_again_is_the_volume(plan: Plan, tmp_path: Path) 
     made = (ours.case.image + noise).clamp(0, 1)
     fixed = ours.case.prepared.fixed if ours.case.prepared else None
     made = made if fixed is None else torch.where(fixed, ours.case.image, made)
-    attacked = attacked_native(file, ours.case, made, ours.pipeline)
-    error = resampling_error(file, attacked, made, ours.pipeline)
+    error = resampling_error(file, attacked_native(file, ours.case, made, ours.pipeline), made, ours.pipeline)
     assert error < (1e-4 if not plan.has_skull else 0.002)  # the latter is resampled, which halves white noise
 
 
@@ -191,8 +188,7 @@ def test_resampled_attack_keeps_budget_box_and_mask_of_file(plan: Plan, tmp_path
     ours, file = loaded(plan, tmp_path)
     case, pipeline = ours.case, ours.pipeline
     noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(3)).sign() * EPS
-    made = (case.image + noise).clamp(0, 1)
-    fixed = case.prepared and case.prepared.fixed
+    made, fixed = (case.image + noise).clamp(0, 1), case.prepared and case.prepared.fixed
     made = made if fixed is None else torch.where(fixed, case.image, made)
     attacked = attacked_native(file, case, made, pipeline)
     change = (attacked.image - file.image).abs()
@@ -201,14 +197,12 @@ def test_resampled_attack_keeps_budget_box_and_mask_of_file(plan: Plan, tmp_path
     (_, mask, box), (_, moved, its) = map(cropped, (file, attacked))
     assert box == its
     assert np.array_equal(mask, moved) or not plan.masks[0]
-    clean = pipeline.prepare(file)
-    np.testing.assert_array_equal(pipeline.again(attacked, clean), pipeline.prepare(attacked).data)
+    np.testing.assert_array_equal(pipeline.again(attacked, pipeline.prepare(file)), pipeline.prepare(attacked).data)
 
 
 def test_ct_keeps_its_budget_between_stated_bounds_and_its_clip(tmp_path: Path) -> None:
     """The network is given what lies beyond its bounds, to which the perturbation is added."""
-    plan = PREPARED_AGAIN[0]
-    ours, file = loaded(plan, tmp_path, bounds=((-1.0, 1.0),))
+    ours, file = loaded(PREPARED_AGAIN[0], tmp_path, bounds=((-1.0, 1.0),))
     ((low, high),) = ours.case.native_ranges
     made = (ours.case.image + 0.01).clamp(0, 1)
     change = (attacked_native(file, ours.case, made, ours.pipeline).image - file.image).abs()

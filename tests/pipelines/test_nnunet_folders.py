@@ -9,9 +9,7 @@ from pipelines.plans import PLANS, Plan, as_codes, by_freqbench, by_nnunetv2, wa
 pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
 
 QUICK = ("nested regions of four channels",)
-CASES = [
-    pytest.param(plan, id=plan.name, marks=[] if plan.name in QUICK else pytest.mark.integration) for plan in PLANS
-]
+CASES = [pytest.param(p, id=p.name, marks=[] if p.name in QUICK else pytest.mark.integration) for p in PLANS]
 
 
 @pytest.mark.parametrize("plan", CASES)

@@ -77,8 +77,7 @@ OWN = {
 def test_own_class_makes_nnunets_map(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, own, change = OWN[name]
     monkeypatch.setattr(module, own.__name__, own, raising=False)
-    sides = (1.5, 1.5, 2.0) if own is Alone else (1.2, 1.4, 2.6)
-    plan = Plan(name="own", change=change, sides=sides)
+    plan = Plan(name="own", change=change, sides=(1.5, 1.5, 2.0) if own is Alone else (1.2, 1.4, 2.6))
     folder, raw = plans.written(plan, tmp_path)
     with trusting():
         ours = plans.by_freqbench(folder, raw)

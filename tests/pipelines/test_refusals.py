@@ -25,8 +25,6 @@ Refused = Callable[[Callable[[], object]], str]
 
 @pytest.fixture
 def line() -> Refused:
-    """The one line of a refusal."""
-
     def refused(call: Callable[[], object]) -> str:
         with pytest.raises(UserError) as caught:
             call()
@@ -80,8 +78,7 @@ def test_foreign_name_in_plans_is_refused_unimported(
 def test_a_trainer_elsewhere_needs_trust_and_is_named(tmp_path: Path, trap: Path, line: Refused) -> None:
     pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
     folder = nnunet_folder.write(tmp_path / "n", lambda p, d, checkpoint: checkpoint.update(trainer_name="sprung"))
-    refused = line(lambda: network("nnunet", folder))
-    assert "trainer_name sprung, which is not nnunetv2's: needs --trust-code" in refused
+    assert "trainer_name sprung, which is not nnunetv2's: needs --trust-code" in line(lambda: network("nnunet", folder))
     assert not trap.exists()
 
 
@@ -148,9 +145,7 @@ def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
 
 @pytest.mark.parametrize("entry", [entry for _, entry in RUNS[:2]])
 def test_preprocessing_needs_trust_for_code(entry: dict[str, Any], tmp_path: Path, trap: Path, line: Refused) -> None:
-    folder = test_bundle.written(
-        tmp_path / "b", lambda config, meta: config["preprocessing"]["transforms"].append(entry)
-    )
+    folder = test_bundle.written(tmp_path / "b", lambda config, _: config["preprocessing"]["transforms"].append(entry))
     assert "--trust-code" in line(lambda: resolve(ModelEntry(name="m", bundle=folder), 3))
     assert not trap.exists()
 
@@ -193,8 +188,7 @@ def test_transforms_replace_preprocess_alone(tmp_path: Path, line: Refused) -> N
         ModelEntry(name="m", arch="unet", checkpoint="random", transforms=words, preprocess={})
     pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
     folder = nnunet_folder.write(tmp_path / "n")
-    refused = line(lambda: facts("nnunet", folder, transforms=words))
-    assert "expected no transforms" in refused
+    assert "expected no transforms" in line(lambda: facts("nnunet", folder, transforms=words))
 
 
 def test_bounds_are_refused_where_no_pipeline_has_them(line: Refused) -> None:
@@ -217,8 +211,7 @@ def test_a_module_of_python_takes_its_own_compose() -> None:
     assert isinstance(model.spec.space, MonaiPipeline)
     assert model.spec.space.stated_bounds == ((-1, 1),)
     other = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 299, -1, 1, clip=True)])
-    identities = {json.dumps(MonaiPipeline(release="0", compose=each).identity()) for each in (compose, other)}
-    assert len(identities) == 2
+    assert len({json.dumps(MonaiPipeline(release="0", compose=each).identity()) for each in (compose, other)}) == 2
     again = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 300, -1, 1, clip=True)])
     assert (
         MonaiPipeline(release="0", compose=again).identity() == MonaiPipeline(release="0", compose=compose).identity()

@@ -65,8 +65,7 @@ def by_nnunet(net: nn.Module, volume: Tensor, patch: tuple[int, ...], overlap: f
 def test_windows_of_a_volume_are_those_of_nnunets_predictor(
     shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float, mirror: set[int]
 ) -> None:
-    net, volume = network(3), drawn(shape)
-    letters = "".join(AXES[axis] for axis in sorted(mirror))
+    net, volume, letters = network(3), drawn(shape), "".join(AXES[axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": overlap, "mirror": letters})
     labels = predict(SegmentationModel(net, patch, inference=inference), volume)
     same(labels, by_nnunet(net, volume, patch, overlap, sorted(mirror)))
@@ -77,8 +76,7 @@ def test_windows_of_a_volume_are_those_of_nnunets_predictor(
 @given(shape=SHAPES, patch=PATCHES, mirror=st.sets(st.sampled_from([0, 1])))
 @example(shape=(37, 9, 12), patch=(0, 6, 8), mirror={0, 1})
 def test_slices_are_nnunets(shape: tuple[int, int, int], patch: tuple[int, int, int], mirror: set[int]) -> None:
-    net, volume = network(2), drawn(shape)
-    letters = "".join(AXES[1 + axis] for axis in sorted(mirror))
+    net, volume, letters = network(2), drawn(shape), "".join(AXES[1 + axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": (0.0, 0.5, 0.5), "mirror": letters})
     model = SegmentationModel(Sliced(net, axis=0), (SLICES, *patch[1:]), inference=inference)
     same(predict(model, volume), by_nnunet(net, volume, patch[1:], 0.5, sorted(mirror)))

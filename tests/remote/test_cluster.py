@@ -61,13 +61,9 @@ def started(folder: str, mark: str, url: str, variables: dict[str, str]) -> Iter
     ]
     with Path(folder, "start.log").open("wb") as log:
         process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**kept, **own, **variables, "PATH": path, ray_cleanup.MARK: mark},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+            command, cwd=folder, env={**kept, **own, **variables, "PATH": path, ray_cleanup.MARK: mark}, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
     token = {"Authorization": f"Bearer {variables['RAY_AUTH_TOKEN']}"}
     deadline, is_ready = time.monotonic() + READY_S, False
     try:
@@ -112,14 +108,9 @@ def bench(head: tuple[Path, dict[str, str]], tmp_path: Path) -> Bench:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         done = subprocess.run(
-            [sys.executable, str(ROOT / "bench.py"), *words],
-            cwd=tmp_path,
-            env={**kept, **own, **head[1]},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
+            [sys.executable, str(ROOT / "bench.py"), *words], cwd=tmp_path, env={**kept, **own, **head[1]},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -139,8 +130,7 @@ def test_job_submitted_and_followed_has_rows_of_serial_engine(
     (tmp_path / "walkabout.py").write_text(WALK)
     save_weights(tmp_path / "nets" / "a.safetensors", seed=3, args={**ARGS, "num_res_units": 1})
     model = {"name": "a", "checkpoint": "nets/a.safetensors"}
-    attack = {"name": "walkabout:Walk", "eps": "8/255", "steps": 2}
-    content = small(models=[model], attacks=[attack], trust_code=True)
+    content = small(models=[model], attacks=[{"name": "walkabout:Walk", "eps": "8/255", "steps": 2}], trust_code=True)
     write(tmp_path, content)
     text = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow")
     assert "\n1 record in " in text

@@ -23,19 +23,16 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "fgsm": {"threat_model": "linf"},
+    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}, "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
-    "dfb": {"threat_model": "none"},
-    "fmn": {"threat_model": "linf-minimal"},
-    "ddn": {"threat_model": "l2-minimal"},
+    "dfb": {"threat_model": "none"}, "fmn": {"threat_model": "linf-minimal"}, "ddn": {"threat_model": "l2-minimal"},
     "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
     "ball": {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5},
     "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},
-}
+}  # fmt: skip
 
 
 def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:
@@ -60,14 +57,12 @@ def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: 
 def stored(
     *rows: dict[str, Any], root: object = None, classes: Sequence[Sequence[dict[str, Any]]] = (), name: str = "run0"
 ) -> Store:
-    """Rows to a file of a store, in memory unless its `root` is given; `classes` of each row."""
     store = Store(str(root or f"memory://{uuid4().hex}"))
     commit(store.root, f"{name}-000000.parquet", to_rows(rows, classes or [()] * len(rows)))
     return store
 
 
 def records(*rows: dict[str, Any]) -> pd.DataFrame:
-    """Rows to a data frame of records."""
     return to_table(RECORDS, rows).to_pandas()
 
 
@@ -79,7 +74,6 @@ def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def shown(*rows: dict[str, Any]) -> pd.DataFrame:
-    """Rows to the frame that views get."""
     return current(records(*rows))
 
 
@@ -120,7 +114,6 @@ def t_test(*values: float) -> float:
 
 
 def data_lines(section: Section) -> list[dict[str, Any]]:
-    """The rows of a section's exact data."""
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]
 
 

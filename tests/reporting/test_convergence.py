@@ -101,8 +101,7 @@ def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
     shown = table[["attack", "budget", "loss", "restarts", "steps", "cases", "patients"]].to_numpy().tolist()
     place = ["pgd step_size=eps/4", "eps=8/255", "dice", 1]
     assert shown == [[*place, 10, 2, 2], [*place, 20, 2, 2]]
-    assert table["passes"].tolist() == [20, 40]
-    assert table["drop"].tolist() == pytest.approx([50, 40])
+    assert (table["passes"].tolist(), table["drop"].tolist()) == ([20, 40], pytest.approx([50, 40]))
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
@@ -114,8 +113,7 @@ def test_queries_of_a_search_are_its_steps() -> None:
     }
     rows = [stored("search", 0, 0.4, 150), stored("few steps", 0, 0.4, 150), stored("ensemble", 0, 0.3, 20)]
     table = convergence.settings(records(*rows), entries)
-    shown = table[["attack", "loss", "restarts", "steps"]].to_numpy().tolist()
-    assert shown == [
+    assert table[["attack", "loss", "restarts", "steps"]].to_numpy().tolist() == [
         ["autoattack queries=60", "", 1, 20],
         ["bases steps=3 surrogates=b+c", "", 1, 30],
         ["rays", "", 1, 300],

@@ -45,8 +45,7 @@ def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
 
 
 def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:
-    records = tables.current(store.records().to_pandas())
-    rows = records, store.class_records().to_pandas()
+    rows = tables.current(store.records().to_pandas()), store.class_records().to_pandas()
     manifest = write_volumes(*rows, [store.root], str(tmp_path), regions_of(store.runs()))
     (case,) = manifest["cases"]
     assert case["class_names"] == ["background", *REGIONS]

@@ -86,8 +86,7 @@ def test_each_target_has_its_table_and_a_star() -> None:
 
 
 def test_csv_reads_back_equal(grid: Store) -> None:
-    expected = summary(grid.records().to_pandas())
-    text = io.BytesIO(report([grid], format="csv").encode())
+    expected, text = summary(grid.records().to_pandas()), io.BytesIO(report([grid], format="csv").encode())
     frame = pd.read_csv(text, engine="pyarrow")  # which rounds correctly; that of pandas 2 does not
     frame = frame.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
     pd.testing.assert_frame_equal(frame, expected, rtol=0, atol=0)
@@ -151,8 +150,7 @@ def test_terminal_shows_sixty_rows_other_formats_all() -> None:
     assert shown == 2 * [f"q_max={budget}" for budget in range(1, 60)]  # the table is in two parts, as it is wide
     assert "... and 21 more rows: --format csv (or md) has all of them" in lines
     (table,) = pipe_tables(report([long], format="markdown"))
-    assert len(table) == 2 + 81
-    assert len(pd.read_csv(io.StringIO(report([long], format="csv")))) == 81
+    assert (len(table), len(pd.read_csv(io.StringIO(report([long], format="csv"))))) == (2 + 81, 81)
 
 
 CASES = 3
@@ -185,15 +183,13 @@ def out(tmp_path: Path) -> str:
 
 
 def called(*arguments: str) -> str:
-    """Output of a command; its errors are raised."""
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None:
-    text = called("report", out, f"{out}/", "--table", "budget", "--format", "csv")
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(csv.DictReader(io.StringIO(called("report", out, f"{out}/", "--table", "budget", "--format", "csv"))))
     scores = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
     assert scores == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
     assert [row["cases"] for row in rows] == ["3", "3", "3"]
@@ -247,8 +243,7 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
     out = write(tmp_path / "mixed", [*plain, *reduced])
-    said = called("report", out, "--format", "html")
-    page = Path(out) / "report.html"
+    said, page = called("report", out, "--format", "html"), Path(out) / "report.html"
     assert said.startswith(f"written: {page}")
     assert "freqbench-data" in page.read_text()
 

@@ -59,8 +59,7 @@ def test_mlflow_has_a_run_of_each_cell_and_target(out: str, monkeypatch: pytest.
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     place = tracker.log("mlflow", out)
-    assert place == f"sqlite:///{out}/mlflow.db"
-    assert tracker.log("mlflow", out) == place
+    assert (place, tracker.log("mlflow", out)) == (f"sqlite:///{out}/mlflow.db", place)
     client = MlflowClient(tracking_uri=place)
     experiment = client.get_experiment_by_name("mine")
     assert experiment is not None

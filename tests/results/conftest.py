@@ -23,7 +23,6 @@ def make_record(minute: int = 0, **values: Any) -> Row:
 
 
 def make_failed(minute: int = 0, **values: Any) -> Row:
-    """A record of a unit that failed."""
     nothing = {"status": "failed", "error": "out of memory", "metrics": None, "dsc": None, "dsc_clean": None}
     return make_record(minute, **(nothing | values))
 
@@ -36,5 +35,4 @@ def make_classes(of: Row, count: int = 2) -> list[Row]:
 
 
 def put(store: Store, name: str, *records: Row) -> None:
-    """Commits records and the rows of their classes under a name."""
     commit(store.root, name, to_rows(records, list(map(make_classes, records))))

@@ -72,17 +72,10 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
 @pytest.mark.parametrize(
     ("sizes", "merged"),
     [
-        ([1, 1, 1], [0, 1, 2]),
-        ([64, 1, 1], [1, 2]),
-        ([64, 64, 64, 1], []),
-        ([20, 0.1, 0.1], [1, 2]),
-        ([20, 11, 10], [0, 1, 2]),
-        ([7, 7, 0.1], [0, 1, 2]),
-        ([31, 16, 8, 0.1], []),
-        ([33, 33, 33], []),
-        ([], []),
+        ([1, 1, 1], [0, 1, 2]), ([64, 1, 1], [1, 2]), ([64, 64, 64, 1], []), ([20, 0.1, 0.1], [1, 2]),
+        ([20, 11, 10], [0, 1, 2]), ([7, 7, 0.1], [0, 1, 2]), ([31, 16, 8, 0.1], []), ([33, 33, 33], []), ([], []),
     ],
-)
+)  # fmt: skip
 def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
     files = choose([file(number, mib) for number, mib in enumerate(sizes)])
     assert [int(each.name) for each in files] == merged
@@ -105,8 +98,7 @@ def test_run_of_few_rows_leaves_large_files_alone(tmp_path: Path, monkeypatch: p
     touched = {kind: noted(monkeypatch, storage, kind, lambda path, *_: path) for kind in kinds}
     store.compact()
     assert [kind for kind in kinds if any(path.endswith(large) for path in touched[kind])] == ["read_range"]
-    assert (len(names(store)), large in names(store)) == (2, True)
-    assert seen(store) == before
+    assert (len(names(store)), large in names(store), seen(store)) == (2, True, before)
 
 
 # Who else compacts or dies
@@ -153,10 +145,8 @@ def test_dying_loses_nothing(filled: Callable[[str], Store], full_bytes: int, mo
     [("run", "compacted-h"), ("compacted-00aa", "compacted-00a0"), ("compacted-zza0", "compacted-zzaa")],
 )
 def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) -> None:
-    """One compaction has left a row out for the copy in a merged file, and is about to delete its own; two others then
-    rewrite the merged file, one after the other. The second of them must not leave the row to the file that goes."""
-    store = Store(str(tmp_path))
-    own = f"{own}-000000.parquet"
+    """Two others rewrite the merged file that one has left a row to, the second after the first."""
+    store, own = Store(str(tmp_path)), f"{own}-000000.parquet"
     put(store, own, make_record())
     put(store, f"{other}-000001.parquet", make_record(), make_record(1, cell_id="other"))
     before, real = seen(store), storage.remove
@@ -201,9 +191,7 @@ def test_rows_that_are_merged_share_a_row_group(filled: Callable[[str], Store]) 
     assert all(group.num_row_groups == 1 for group in groups)
 
 
-def test_classes_of_several_row_groups_are_read(
-    filled: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classes_of_many_row_groups_are_read(filled: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow reads codes of nested texts of one group at a time alone."""
     monkeypatch.setattr(compaction, "PIECE_BYTES", 1)
     store = filled("out")

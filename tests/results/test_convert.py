@@ -48,15 +48,14 @@ def former(tmp_path: Path, expected: tuple[pa.Table, pa.Table]) -> Path:
 
 
 def test_converted_rows_are_those_of_the_former_files(former: Path, expected: tuple[pa.Table, pa.Table]) -> None:
-    assert convert(str(former)) == 1
-    assert tables(former) == expected
+    assert (convert(str(former)), tables(former)) == (1, expected)
     assert Store(str(former)).job() == {"index": {"cells": []}}
     assert [run["status"] for run in Store(str(former)).runs()] == ["done"]
     assert convert(str(former)) == 0
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_conversion_that_died_is_finished_by_the_next(
+def test_a_dead_conversion_is_finished_by_the_next(
     former: Path, expected: tuple[pa.Table, pa.Table], step: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):

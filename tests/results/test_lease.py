@@ -51,16 +51,10 @@ def test_a_forced_run_holds_it_and_the_first_is_told(root: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "is_told"),
     [
-        ("1/1", "2/8", True),
-        ("2/8", "1/1", True),
-        ("2/8", "3/8", False),
-        ("2/8", "2/8", True),
-        ("2/8", "2/4", True),
-        ("2/8", "1/4", False),
-        ("1/2", "1/3", True),
-        ("1/6", "2/4", False),
+        ("1/1", "2/8", True), ("2/8", "1/1", True), ("2/8", "3/8", False), ("2/8", "2/8", True),
+        ("2/8", "2/4", True), ("2/8", "1/4", False), ("1/2", "1/3", True), ("1/6", "2/4", False),
     ],
-)
+)  # fmt: skip
 def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second: str, is_told: bool) -> None:
     Lease(root, "a", shard(first)).take()
     assert (Lease(root, "b", shard(second)).take() is not None) is is_told
@@ -93,8 +87,7 @@ def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch:
 
     of_another_machine(root, age=300)
     monkeypatch.setattr(time, "sleep", renewed)
-    other = Lease(root, "b", fresh_seconds=20).take()
-    assert ((other or {})["run_id"], slept) == ("a", [lease.POLL_S])
+    assert ((Lease(root, "b", fresh_seconds=20).take() or {})["run_id"], slept) == ("a", [lease.POLL_S])
 
 
 def test_a_lease_is_released_by_its_holder_alone(root: str) -> None:
@@ -165,5 +158,4 @@ def test_another_text_is_no_shard_and_refused_in_one_line(text: str) -> None:
 
 
 def test_a_shard_is_written_as_it_is_read() -> None:
-    assert str(Shard.parse("2/8")) == "2/8"
-    assert Shard() == Shard.parse("1/1")
+    assert (str(Shard.parse("2/8")), Shard()) == ("2/8", Shard.parse("1/1"))

@@ -23,12 +23,9 @@ from freqbench.results import Store
 from freqbench.results.naming import IDENTIFIED_BY
 
 NAMES: dict[str, Any] = {
-    "models": {"id_unet": "new model"},
-    "classes": ["new 0", "new 1"],
-    "case_ids": ["new case", "other"],
-    "patients": ["new patient", "other"],
-    "clean": {"id_unet": "stated"},
-}
+    "models": {"id_unet": "new model"}, "classes": ["new 0", "new 1"], "case_ids": ["new case", "other"],
+    "patients": ["new patient", "other"], "clean": {"id_unet": "stated"},
+}  # fmt: skip
 INDEX: dict[str, Any] = {
     "cells": [{"cell_id": "cell0", "dataset": "new data", "targets": ["id_unet"], "params": "{}"}],
     "cases": {"new data": ["case0", "case1"]},
@@ -56,12 +53,10 @@ def store_of(root: object, index: dict[str, Any] | None = INDEX, *records: dict[
 
 
 def first(store: Store, column: str) -> object:
-    table = store.class_records((column,)) if column == "class_name" else store.records((column,))
-    return table[column][0].as_py()
+    return (store.class_records((column,)) if column == "class_name" else store.records((column,)))[column][0].as_py()
 
 
 def swapped(content: dict[str, Any]) -> dict[str, Any]:
-    """A job whose two models have each other's names."""
     content = copy.deepcopy(content)
     one, other = content["models"]
     one["name"], other["name"] = other["name"], one["name"]
@@ -78,8 +73,7 @@ def test_a_name_is_that_of_the_job_by_identity(column: str, tmp_path: Path) -> N
 
 
 def test_names_of_what_the_job_does_not_know_stay(tmp_path: Path) -> None:
-    others = make_record(cell_id="c", case_key="c", source_model_id="c", target_model_id="c")
-    store = store_of(tmp_path, INDEX, others)
+    store = store_of(tmp_path, INDEX, make_record(cell_id="c", case_key="c", source_model_id="c", target_model_id="c"))
     assert {name: first(store, name) for name in SAID} == {name: said for name, (said, _) in SAID.items()}
 
 
@@ -108,8 +102,7 @@ def test_several_stores_have_each_the_names_of_its_own_job(tmp_path: Path) -> No
 
 def test_rows_of_audit_are_called_as_its_store_s_job_calls_them(tmp_path: Path) -> None:
     store_of(root_of(str(tmp_path)), {"cells": []}, make_record(case_key="case1"))
-    records = gathered([store_of(tmp_path)]).records
-    assert sorted(records["case_id"]) == ["new case", "other"]
+    assert sorted(gathered([store_of(tmp_path)]).records["case_id"]) == ["new case", "other"]
 
 
 @pytest.mark.parametrize(
@@ -139,11 +132,8 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
     names, shapes = ("open", "private"), (SHAPE, [16, 16, 16])
 
     def of(names: Sequence[str]) -> dict[str, Any]:
-        pairs = zip(names, shapes, (True, False), strict=True)
-        phantom = {"loader": "phantom", "cases": 1}
-        return small(
-            datasets=[{**phantom, "name": name, "shape": shape, "share": share} for name, shape, share in pairs]
-        )
+        pairs, phantom = zip(names, shapes, (True, False), strict=True), {"loader": "phantom", "cases": 1}
+        return small(datasets=[{**phantom, "name": name, "shape": shape, "share": s} for name, shape, s in pairs])
 
     execute(of(names), tmp_path)
     assert contents([Store(str(tmp_path))]).restricted == ["private"]
@@ -164,8 +154,7 @@ def test_surrogates_are_called_in_parameters_as_job_calls_them(tmp_path: Path) -
 def test_dataset_renamed_has_its_new_name_and_its_old_rows(tmp_path: Path) -> None:
     execute(small(), tmp_path)
     renamed = small(datasets=[{"name": "balls", "loader": "phantom", "shape": SHAPE, "cases": 1}])
-    assert execute(renamed, tmp_path).num_new == 0
-    assert first(Store(str(tmp_path)), "dataset") == "balls"
+    assert (execute(renamed, tmp_path).num_new, first(Store(str(tmp_path)), "dataset")) == (0, "balls")
 
 
 def test_a_further_target_has_the_name_of_the_last_score(tmp_path: Path) -> None:
@@ -176,5 +165,4 @@ def test_a_further_target_has_the_name_of_the_last_score(tmp_path: Path) -> None
         grid = further_targets(expanded(saving)[0], [f"{name}={tmp_path / 'w.safetensors'}"])
         runner.rescore(grid, str(tmp_path), Console(file=io.StringIO()))
     execute(saving, tmp_path)
-    rows = Store(str(tmp_path)).records(["target_model"])["target_model"].to_pylist()
-    assert sorted(rows) == ["a", "latter"]
+    assert sorted(Store(str(tmp_path)).records(["target_model"])["target_model"].to_pylist()) == ["a", "latter"]

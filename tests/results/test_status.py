@@ -17,7 +17,6 @@ FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
 
 def said(out: Path, table: int = 0) -> list[list[str]]:
-    """The cells of each line of a table."""
     console = Console(file=io.StringIO(), width=120)
     with console.capture() as capture:
         console.print(tables(facts(str(out)))[table])
@@ -33,8 +32,7 @@ def test_the_status_counts_done_failed_and_missing_records(tmp_path: Path, monke
 
 
 def test_tables_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None:
-    attacks = [{"name": "gn", "std": 0.1}]
-    execute(small(attacks=attacks, metrics=["dsc"]), tmp_path)
+    execute(small(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"]), tmp_path)
     run_id = Store(str(tmp_path)).runs()[0]["run_id"]
     Store(str(tmp_path)).write_run(run_id, {**RUN, "status": "interrupted", "heartbeat": "2026-11-28T12:09:57+00:00"})
     console = Console(file=io.StringIO(), width=80)
@@ -42,9 +40,7 @@ def test_tables_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None
         console.print(*tables(facts(str(tmp_path))))
     text = capture.get()
     assert "…" not in text
-    assert [
-        whole for whole in (run_id, "interrupted", "11-28 12:09", "warnings", "device share") if whole not in text
-    ] == []
+    assert [w for w in (run_id, "interrupted", "11-28 12:09", "warnings", "device share") if w not in text] == []
 
 
 def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -> None:
@@ -59,7 +55,5 @@ def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -
     workers[20]["idle_seconds"] = 20.0
     Store(str(tmp_path)).write_run("20990101", {"status": "running", "workers": workers})
     rows = [row for row in said(tmp_path, 2) if row]
-    assert rows[0] == ["all 25", "", "25", "175", "68", "65 %"]
-    assert len(rows) == 1 + 20
-    assert rows[-1] == ["21", "n21", "1", "7", "20", "25 %"]
-    assert rows[1] == ["1", "n1", "1", "7", "2", "70 %"]
+    assert (rows[0], len(rows)) == (["all 25", "", "25", "175", "68", "65 %"], 1 + 20)
+    assert (rows[-1], rows[1]) == (["21", "n21", "1", "7", "20", "25 %"], ["1", "n1", "1", "7", "2", "70 %"])

@@ -20,7 +20,6 @@ from freqbench.results.store import find_row, row_id, sample_rows
 
 
 def commit(store: Store, run_id: str, *records: dict) -> None:
-    """One committed file with these records and two classes each."""
     records = tuple(row | {"run_id": run_id} for row in records)
     store.writer(run_id, interval_s=0).add(records, list(map(make_classes, records)))
 
@@ -57,9 +56,7 @@ def test_ok_wins_over_failed_then_latest_whatever_order_of_files(empty_store: St
 def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
     others = [{}, {"cell_id": "c"}, {"case_key": "c"}, {"target_model_id": "c"}]
     commit(empty_store, "a", *(make_record(minute, **other) for minute, other in enumerate(others)))
-    assert empty_store.records()["finished_at"].to_pylist() == [
-        make_record(minute)["finished_at"] for minute in range(4)
-    ]
+    assert empty_store.records()["finished_at"].to_pylist() == [make_record(i)["finished_at"] for i in range(4)]
 
 
 def test_class_rows_are_those_of_the_winning_record(empty_store: Store) -> None:
@@ -158,8 +155,7 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     store = Store(str(EXAMPLE))
     rows = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
     assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in rows} == VALUES
-    assert len(store.class_records()) == 24
-    assert store.job()["spec"]["name"] == "age"
+    assert (len(store.class_records()), store.job()["spec"]["name"]) == (24, "age")
     (path,) = (EXAMPLE / "records").iterdir()
     assert types_of(pq.read_schema(path)) == types_of(ROWS), "raise SCHEMA_VERSION"
 
@@ -185,8 +181,7 @@ OLDER = "an older freqbench: python -m freqbench.results.convert OUT converts it
 @pytest.mark.parametrize(("version", "what"), [(3, NEWER), ("2.1", NEWER), ("2026-b", NEWER), (1, OLDER)])
 def test_another_version_is_refused_in_one_line(folder: Path, version: int | str, what: str) -> None:
     path = folder / "records" / "a-000000.parquet"
-    table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(version)}), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_FIELD: str(version)}), path)
     (folder / "run.json").write_text(json.dumps({"job": {}, "schema_version": version}))
     refusal = rf"(run.json|a-000000.parquet): expected results of schema version 2, got {version}, written by {what}$"
     for read in (Store(str(folder)).covered, Store(str(folder)).job):

@@ -19,8 +19,7 @@ def test_five_thousand_rows_are_committed_at_once(tmp_path: Path, monkeypatch: p
     writer = Store(str(tmp_path)).writer("run0")
     assert [writer.add([make_record(cell_id=str(n))], [[]]) for n in range(7)] == [0, 0, 3, 0, 0, 3, 0]
     waiting = Store(str(tmp_path)).writer("run0", interval_s=0.0)
-    assert waiting.add([make_record()], [[]]) == 1
-    assert waiting.flush_due() == 0
+    assert (waiting.add([make_record()], [[]]), waiting.flush_due()) == (1, 0)
 
 
 def test_a_row_after_a_pause_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +39,7 @@ def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path) -> None:
     writer = Store(str(tmp_path)).writer("run0")
     for _ in range(2):
         writer.add([make_record()], [make_classes(make_record())])
-    assert writer.flush() == 1
-    assert pq.read_table(tmp_path / "records").num_rows == 1
+    assert (writer.flush(), pq.read_table(tmp_path / "records").num_rows) == (1, 1)
 
 
 def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path) -> None:
@@ -65,8 +63,7 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     for message, records, classes in refused:
         with pytest.raises(ValueError, match=message):
             writer.add(records, classes)
-    assert writer.flush() == 1
-    assert len(store.records()) == 1
+    assert (writer.flush(), len(store.records())) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,7 @@ GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller
 
 def test_every_name_that_is_known_stays_as_it_is() -> None:
     """Names are those of the lists that the package carries, of its jobs, and of datasets."""
-    listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
-    known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
+    known = {*re.findall(r"(\w+)\.nii\.gz", "".join(path.read_text() for path in SPLITS.glob("*.json"))), *GOOD}
     for path in (ROOT / "jobs").rglob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         known |= {content["name"], *(model["name"] for model in content["models"])}
@@ -129,9 +128,7 @@ def test_list_s_names_are_held_to_it_before_file_is_looked_for(
 
 
 def test_cases_that_one_file_would_hold_are_refused() -> None:
-    refs = tuple(
-        CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
-    )
+    refs = tuple(CaseRef(case_id=n, patient_id="p", fingerprint=n * 8, shape=(1, 1, 1)) for n in ("case_a", "CASE_a"))
     with pytest.raises(UserError, match=r"differ in more than capitals.*got case_a and CASE_a: rename one"):
         require_own_files(refs)
 

@@ -47,8 +47,7 @@ def test_processes_of_a_killed_driver_are_ended_and_no_others() -> None:
     wait, processes = [sys.executable, "-c", "input()"], []
     try:
         for mark in ("one driver", "another"):
-            environment = {**os.environ, ray_cleanup.MARK: mark}
-            processes.append(subprocess.Popen(wait, env=environment, stdin=subprocess.PIPE))
+            processes.append(subprocess.Popen(wait, env={**os.environ, ray_cleanup.MARK: mark}, stdin=subprocess.PIPE))
         subprocess.run([sys.executable, ray_cleanup.__file__, "one driver"], stdin=subprocess.DEVNULL, check=True)
         own, other = processes
         assert (own.poll(), other.poll()) == (-signal.SIGKILL, None)

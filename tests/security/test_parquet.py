@@ -1,7 +1,6 @@
 """A Parquet file of a stranger may stand for any number of rows, or of copies of a text: it is refused unread."""
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,24 +19,13 @@ ROWS = 60
 Write = Callable[[Path, pa.Table], None]
 
 
-def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, pa.field(name, values.type), values)
-
-
-def _in_groups(path: Path, tables: Iterator[pa.Table], **how: object) -> None:
-    first = next(tables)
-    with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
-        for table in chain([first], tables):
-            writer.write_table(table)
-
-
 def _of(make: Callable[[int], pa.Array], column: str = "caution", step: int = 10, **how: object) -> Write:
     """Writes a column of `make(rows)` in row groups of some rows each."""
 
     def write(path: Path, table: pa.Table) -> None:
-        parts = (table.slice(start, step) for start in range(0, len(table), step))
-        _in_groups(path, (_with(part, column, make(len(part))) for part in parts), **how)
+        values, at = make(len(table)), table.schema.get_field_index(column)
+        changed = table.set_column(at, pa.field(column, values.type), values)
+        pq.write_table(changed, path, row_group_size=step, compression="zstd", **how)
 
     return write
 
@@ -86,7 +74,6 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store of some rows."""
     store, rows = Store(str(tmp_path)), [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
     store.writer("run0", interval_s=0).add(rows, list(map(make_classes, rows)))
     return store

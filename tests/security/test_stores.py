@@ -56,15 +56,12 @@ def rewrite(store: Path, **values: str | None) -> None:
 
 
 COMMANDS = {
-    "status": ["cluster", "status", "out"],
-    "report": ["report", "out"],
-    "files": ["audit", "out", "--files"],
+    "status": ["cluster", "status", "out"], "report": ["report", "out"], "files": ["audit", "out", "--files"],
     "score targets": ["score", "out", "--targets", "a"],
     "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
     "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
-    "export": ["export", "out", "--yes"],
-    "plan": ["plan", "job.yaml", "--out", "out"],
-}
+    "export": ["export", "out", "--yes"], "plan": ["plan", "job.yaml", "--out", "out"],
+}  # fmt: skip
 MATCH = {"metric": "l2_body", "value": 6}
 ROW = {"dataset": "phantom", "source": "a", "parameters": {"eps": 0.1}, "match": MATCH, "reached": None}
 FOREIGN = {
@@ -106,8 +103,7 @@ def test_a_class_that_a_store_trusts_is_not_imported(
 
 
 def test_a_match_file_holds_numbers_alone(spoilt: Path, bench: Bench) -> None:
-    entry = {"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}
-    job = write(spoilt.parent, small(attacks=[entry]))
+    job = write(spoilt.parent, small(attacks=[{"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}]))
     for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
         (spoilt / "match.json").write_text(json.dumps(content))
         assert "match.json" in refused(bench, "plan", job, "--out", "out")
@@ -184,8 +180,7 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
         said = {"status": text, "heartbeat": text, "run_id": text}
         change(next((spoilt / "runs").glob("*.json")), lambda run, said=said: run | said)
         code, out, err = bench(*words.split())
-        assert (code, err) == (0, "")
-        assert printable(out) == out
+        assert (code, err, printable(out)) == (0, "", out)
         assert "[red]a" in "".join(out.split()) or text is ESCAPES
     rewrite(spoilt, status="failed", error=f"{ESCAPES}<img src=x>|cell")
     code, out, _ = bench(*words.split())
@@ -197,8 +192,7 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
 def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
     rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
     code, out, err = bench(*words.split())
-    assert (code, err) == (0, "")
-    assert printable(out) == out
+    assert (code, err, printable(out)) == (0, "", out)
     rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
     code, out, err = bench(*words.split())
     assert (code, err.count("\n")) == ((1, 0) if "--files" in words else (2, 1)), err
@@ -261,8 +255,7 @@ def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, l
     else:
         shutil.move(place, elsewhere)
     place.symlink_to(elsewhere)
-    before = sorted(elsewhere.rglob("*"))
-    is_followed = linked in ("volumes", "export")
+    before, is_followed = sorted(elsewhere.rglob("*")), linked in ("volumes", "export")
     expected = "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
     assert expected in refused(bench, "export", "out")
     assert sorted(elsewhere.rglob("*")) == before
@@ -273,8 +266,7 @@ def test_a_run_writes_no_volume_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "volumes").symlink_to(tmp_path / "elsewhere")
-    summary = execute(JOB, tmp_path / "out")
-    assert summary.num_failed == 1
+    assert execute(JOB, tmp_path / "out").num_failed == 1
     (row,) = Store(str(tmp_path / "out")).records().to_pylist()
     assert "got a link that leads out of it" in row["error"]
     assert list((tmp_path / "elsewhere").iterdir()) == []

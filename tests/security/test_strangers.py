@@ -143,8 +143,7 @@ def test_a_glimpse_replaces_the_one_of_its_cell_alone(tmp_path: Path) -> None:
         glimpses.add(Glimpse(cell_id=cell, case_key=case, drop=drop, shown=glimpse_of(0)))
         glimpses.flush()
     require_there(tmp_path / "glimpses", *others)
-    kept = {path.name for path in (tmp_path / "glimpses").iterdir()} - {*others}
-    assert kept == {f"{cell}_{case}_20.00.json"}
+    assert {path.name for path in (tmp_path / "glimpses").iterdir()} - {*others} == {f"{cell}_{case}_20.00.json"}
 
 
 @pytest.mark.parametrize("content", [TEXT, b"[]", b'{"run_id": "a"}'])

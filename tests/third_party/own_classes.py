@@ -30,7 +30,6 @@ def spec(**changes: Any) -> ModelSpec:
 
 
 def module(folder: Path, text: str) -> None:
-    """The module `written`, which is imported anew."""
     (folder / "written.py").write_text(text)
     sys.modules.pop("written", None)
     importlib.invalidate_caches()

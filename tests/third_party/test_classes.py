@@ -46,8 +46,7 @@ def identities(name: str = "edited") -> dict[str, str]:
 
 @pytest.mark.parametrize(("named", "saves"), [([], True), (["toy.attack:Walk"], True), (["gn"], False)])
 def test_volumes_are_saved_of_an_attack_that_its_path_names(named: list[str], saves: bool) -> None:
-    attacks = [*OWN["attacks"], {"name": "gn", "std": 0.1}]
-    (unit, *_) = units(attacks=attacks, save_adversarial="nifti", save_only=named)
+    (unit, *_) = units(attacks=[*OWN["attacks"], {"name": "gn", "std": 0.1}], save_adversarial="nifti", save_only=named)
     assert unit.cell.saves == saves
 
 
@@ -156,8 +155,7 @@ def test_a_class_of_freqbench_s_own_may_be_named_by_its_path() -> None:
     """The class has no source to be told apart by: its revision is freqbench's."""
     args = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32, 32], "stem": [2, 2, 2], "feature_size": 4}
     args |= {"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
-    model = spec(arch="freqbench.models.networks.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
-    assert model.code is None
+    assert spec(arch="freqbench.models.networks.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32]).code is None
 
 
 def trained() -> Tiny:
@@ -167,9 +165,7 @@ def trained() -> Tiny:
 
 
 def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
-    torch.save(
-        {"state_dict": {f"module.{key}": value for key, value in trained().state_dict().items()}}, tmp_path / "a.pt"
-    )
+    torch.save({"state_dict": {f"module.{k}": v for k, v in trained().state_dict().items()}}, tmp_path / "a.pt")
     with trusting():
         model = load(spec(checkpoint=str(tmp_path / "a.pt")), CPU)
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))

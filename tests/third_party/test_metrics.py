@@ -91,7 +91,6 @@ def finished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test can spoil."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 
@@ -166,8 +165,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
             put(tmp_path / "tool" / each.path, case()[1], AFFINE)
     predictions.score(grid, str(out), str(tmp_path / "tool"), "tool", None, quiet)
     own, tool = sorted(Store(str(out)).records().to_pylist(), key=lambda row: row["target_model"])
-    rows = Store(str(out)).class_records().to_pylist()
-    label = first(rows, target_model_id=own["target_model_id"], class_index=1)
+    label = first(Store(str(out)).class_records().to_pylist(), target_model_id=own["target_model_id"], class_index=1)
     assert values(label)["share"] == pytest.approx(label["pred_voxels"] / case()[1].size)
     assert values(tool) == {"share": pytest.approx((case()[1] == 1).mean())}
     assert tool["metrics"] == own["metrics"]
@@ -175,8 +173,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
-    spec = shrink_job(expanded(CONTENT)[0])
-    grid, quiet = expand(spec).shard(Shard.parse("1/1")), Console(file=io.StringIO())
+    grid, quiet = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1")), Console(file=io.StringIO())
     run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
@@ -290,8 +287,7 @@ def test_wrong_class_refused(point: str, text: str, message: str, changed: Path,
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})
     with on_path(changed, "own_metrics"):
-        path = write(tmp_path, {**CONTENT, "metrics": [point.partition(" ")[0]]})
-        assert message in refused(bench, "plan", path)
+        assert message in refused(bench, "plan", write(tmp_path, {**CONTENT, "metrics": [point.partition(" ")[0]]}))
 
 
 @pytest.mark.parametrize("name", ["case_id", "dsc", "hd95_clean"])
@@ -317,8 +313,7 @@ def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> N
 
 @pytest.mark.integration
 def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_path: Path) -> None:
-    twice = [{**CONTENT["datasets"][0], "cases": 2}]
-    execute({**CONTENT, "datasets": twice, "save_adversarial": "none"}, tmp_path)
+    execute({**CONTENT, "datasets": [{**CONTENT["datasets"][0], "cases": 2}], "save_adversarial": "none"}, tmp_path)
     store = Store(str(tmp_path))
     of_cases = [values(row) for row in sorted(store.records().to_pylist(), key=lambda row: row["case_id"])]
     means = pd.DataFrame(of_cases).mean()

@@ -25,17 +25,11 @@ UNION = {"name": "union", "objective": "at", "union": {"mix": "random", "attacks
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
     """A job of the network `net` and what starts from it, on four small phantoms; keywords replace its fields."""
     content = {
-        "name": "tiny",
-        "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
+        "name": "tiny", "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
         "splits": {"train": "train", "select": "validation", "test": "test"},
-        "models": [{"name": "net", **NET}, *more],
-        "steps": 6,
-        "batch_size": 2,
-        "lr": 1e-2,
-        "warmup_steps": 2,
-        "validate_every": 2,
-        "loaders": 0,
-    }
+        "models": [{"name": "net", **NET}, *more], "steps": 6, "batch_size": 2, "lr": 1e-2, "warmup_steps": 2,
+        "validate_every": 2, "loaders": 0,
+    }  # fmt: skip
     return validate(content | changes, TrainJob, where="tiny")
 
 
@@ -48,7 +42,6 @@ def identities(job: TrainJob) -> dict[str, str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, Path]:
     """A clean network in half precision and one of VAFT, judged under two attacks, cut by a process of their own."""
     out = tmp_path_factory.mktemp("trained")
-    judged = {"attack": ["own", FGSM], "choose_by": "worst"}
-    job = job_of(VAFT, half=True, loaders=1, steps=4, validation=judged)
+    job = job_of(VAFT, half=True, loaders=1, steps=4, validation={"attack": ["own", FGSM], "choose_by": "worst"})
     train(job, str(out), progress=False)
     return job, out

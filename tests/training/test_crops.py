@@ -49,16 +49,14 @@ def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> N
     if kind == "voxels":
         assert float(change.std()) == pytest.approx(0.05, rel=0.02)
         assert abs(float(change.mean())) < 1e-3
-    strong = Noise.model_validate({"kind": kind, "sigma": 20})
-    clamped, _ = CropSampler([case], shape, NONE, 0, strong).crops(numbers)
+    clamped, _ = CropSampler([case], shape, NONE, 0, Noise.model_validate({"kind": kind, "sigma": 20})).crops(numbers)
     assert float(clamped.min()) >= 0
     assert float(clamped.max()) == 1
     assert torch.equal(CropSampler([case], shape, NONE, 0, noise).crops([3])[0][0], noisy[0][3])
 
 
 def test_loader_outlives_its_groups_sigterm() -> None:
-    sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
-    others = psutil.Process().children()
+    sampler, others = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0), psutil.Process().children()
     with load_batches(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
         seen = [next(batches)]
         processes = [process for process in psutil.Process().children() if process not in others]
@@ -78,8 +76,7 @@ def test_every_case_is_seen_once_before_any_is_seen_again() -> None:
 
 
 def test_half_of_the_crops_are_centred_on_foreground() -> None:
-    sampler = CropSampler([make_case(0, (24, 24, 24))], (2, 2, 2), NONE, seed=0)
-    _, labels = sampler.crops(range(100))
+    _, labels = CropSampler([make_case(0, (24, 24, 24))], (2, 2, 2), NONE, seed=0).crops(range(100))
     centred = int(labels.amax(dim=(1, 2, 3, 4)).sum())
     assert 30 <= centred <= 70  # binomial: 50 +- 5, and a background crop meets the one voxel in 0.06 % of cases
 
@@ -94,8 +91,7 @@ def test_image_and_label_are_changed_alike() -> None:
 
 
 def test_intensities_change_by_at_most_a_tenth() -> None:
-    case = make_case(0, (4, 4, 4))
-    flat = replace(case, image=torch.full((1, 4, 4, 4), 0.5))
+    flat = replace(make_case(0, (4, 4, 4)), image=torch.full((1, 4, 4, 4), 0.5))
     always = Augmentation(flip=0, rotate90=0, scale_intensity=1, shift_intensity=1)
     images, _ = CropSampler([flat], (4, 4, 4), always, seed=0).crops(range(64))
     values = images.amax(dim=(1, 2, 3, 4))

@@ -51,14 +51,6 @@ def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int
     assert len(parts) == size * accumulate
 
 
-def assert_alike(rows: list[Row], alone: list[Row]) -> None:
-    """Losses of all steps, and the Dice, clean and attacked, that they lead to."""
-    for row, expected in zip(rows, alone, strict=True):
-        assert row.loss == pytest.approx(expected.loss, abs=2e-3)
-        assert row.dice_select == pytest.approx(expected.dice_select, abs=0.01)
-        assert row.dice_attacked == pytest.approx(expected.dice_attacked, abs=0.01)
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """The log of two processes without Ray."""
@@ -76,7 +68,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.mark.integration
 def test_two_processes_that_share_crops_learn_what_one_learns(shared: list[Row], alone: list[Row]) -> None:
-    assert_alike(shared, alone)
+    for row, expected in zip(shared, alone, strict=True):
+        assert row.loss == pytest.approx(expected.loss, abs=2e-3)
+        assert (row.dice_select, row.dice_attacked) == pytest.approx(
+            (expected.dice_select, expected.dice_attacked), abs=0.01
+        )
 
 
 def parts_of(process: "subprocess.Popen[str]", name: str = "RayTrainWorker") -> list[psutil.Process]:
@@ -154,7 +150,6 @@ def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
 def test_a_training_whose_ray_has_lost_its_head_tells_why(tmp_path: Path) -> None:
     """Ray itself would end the process of a lost head after a minute, in a line of its own."""
     code, said, seconds = disturbed(tmp_path, lambda process: parts_of(process, "gcs_server")[0].kill())
-    line = "error: Ray's head process (gcs_server) has died: the same command goes on"
-    assert (code, said[-1]) == (1, line), said
+    assert (code, said[-1]) == (1, "error: Ray's head process (gcs_server) has died: the same command goes on"), said
     assert all(text.startswith("net: ") for text in said[:-1]), said
     assert seconds < 45

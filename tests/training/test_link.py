@@ -91,8 +91,7 @@ def test_model_has_weights_and_training_in_its_identity(trained_copy: Path) -> N
     spec = model()
     assert spec.training is not None
     ids = {replace(spec, **change).model_id for change in ({}, {"training": "0" * 16}, {"weights_sha256": "0" * 64})}
-    assert len(ids) == 3
-    assert replace(spec, checkpoint_sha256="0" * 64).model_id == spec.model_id
+    assert (len(ids), replace(spec, checkpoint_sha256="0" * 64).model_id) == (3, spec.model_id)
 
 
 @pytest.mark.integration
@@ -107,8 +106,7 @@ def test_ctrl_c_while_learning_is_130(folder: Path, done: Path, capsys: Said, mo
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(loop.Trainer, "step", stopped)
-    said = started(capsys, code=130)
-    assert said.splitlines()[-1] == (
+    assert started(capsys, code=130).splitlines()[-1] == (
         "stopped while networks were trained: results are kept, and the same command goes on"
     )
     assert not (folder / "runs" / "tiny").exists()
@@ -211,8 +209,7 @@ def test_trusted_foreign_data_are_trained_on(folder: Path, capsys: Said, monkeyp
 
 
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
-    dataset = {"name": "ct", "loader": "decathlon", "root": "nowhere"}
-    write(folder, "adv.yaml", training(dataset=dataset))
+    write(folder, "adv.yaml", training(dataset={"name": "ct", "loader": "decathlon", "root": "nowhere"}))
     code, out, _ = bench(capsys, "plan", "job.yaml")
     missing = "missing: model m0: expected the data of adv, which trains it: nowhere/dataset.json: expected"
     assert (code, missing in out) == (0, True)
@@ -239,8 +236,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
         {"name": "o", "checkpoint": "train://other"},
     ]
     job = config.validate(benchmark(models=[{**each, "expected_dice": 0.01} for each in entries]), JobSpec, "job.yaml")
-    cells = expand(link.train_rest(job, print)).cells
-    methods = {cell.source.name: cell.source.method_id for cell in cells}
+    methods = {cell.source.name: cell.source.method_id for cell in expand(link.train_rest(job, print)).cells}
     assert methods["m"] == methods["m.1"] != methods["o"]
     assert len(methods) == 3
     (alone,) = tiny_job.expanded(benchmark("runs/adv/net.1/best.safetensors", training=[]))[1].cells

@@ -33,23 +33,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def described(*checkpoints: str, **changes: Any) -> JobSpec:
-    spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
-    return link.describe_job(spec)
+    return link.describe_job(config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml"))
 
 
 @pytest.mark.parametrize(
     ("entry", "out"),
     [
-        ("adv.yaml", "runs/adv"),
-        ("beside.yaml", "runs/adv"),
-        ("file://{}/adv.yaml", "runs/adv"),
-        ("${HERE}/adv.yaml", "runs/adv"),
-        (TRAINING, "runs/adv"),
+        ("adv.yaml", "runs/adv"), ("beside.yaml", "runs/adv"), ("file://{}/adv.yaml", "runs/adv"),
+        ("${HERE}/adv.yaml", "runs/adv"), (TRAINING, "runs/adv"),
         ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
-        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"),
-        ({"job": TRAINING}, "runs/adv"),
+        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"), ({"job": TRAINING}, "runs/adv"),
     ],
-)
+)  # fmt: skip
 def test_every_way_to_name_training_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
@@ -74,8 +69,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
 
 
 def test_two_jobs_may_train_one_name_each() -> None:
-    spec = described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"])
-    assert len(spec.models) == 2
+    assert len(described("train://adv/net", "train://second/net", training=["adv.yaml", "second.yaml"]).models) == 2
 
 
 def test_an_entry_of_replicates_is_a_model_each() -> None:

@@ -87,8 +87,7 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
 @pytest.mark.parametrize("kept", [0.5, 0.0])
 def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, kept: float) -> None:
     """The log's last validation stands for the steps; without a validation nothing tells them."""
-    logged = run(tmp_path).log[-1].step
-    last = tmp_path / "last.pt"
+    logged, last = run(tmp_path).log[-1].step, tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[: int(kept * last.stat().st_size)])
     damaged = f"{last}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
     anew = "the same command trains anew from step 0, and "
@@ -130,11 +129,9 @@ def test_a_union_and_the_average_of_weights_are_resumed_too(tmp_path: Path) -> N
 
 @pytest.mark.integration
 def test_noise_is_resumed_too(tmp_path: Path) -> None:
-    noise = {"kind": "bias_field", "sigma": 0.5}
-    changes = {"models": [{"name": "net", **NET, "noise": noise}], "steps": 3}
+    changes = {"models": [{"name": "net", **NET, "noise": {"kind": "bias_field", "sigma": 0.5}}], "steps": 3}
     uncut = require_resumed(tmp_path, **changes)
-    bare = {**changes, "models": [{"name": "net", **NET}]}
-    assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
+    assert weights(run(tmp_path / "bare", **{**changes, "models": [{"name": "net", **NET}]})) != weights(uncut)
 
 
 def test_the_moving_average_is_judged_and_kept(tmp_path: Path) -> None:
@@ -184,8 +181,7 @@ def test_a_time_limit_stops_after_a_validation_and_can_be_raised(whole: tuple[St
     assert [row.step for row in cut.log] == [1]
     steps: list[int] = []
     resumed = run(tmp_path, lambda state: steps.append(state.step))
-    assert steps == [2, 3, 4, 5, 6]
-    assert weights(resumed) == weights(whole[0])
+    assert (steps, weights(resumed)) == ([2, 3, 4, 5, 6], weights(whole[0]))
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,10 +207,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
     with pytest.raises(UserError, match=f"{message}say precision: fp32, {cure}"):
         run(tmp_path / "half", lr=1e30, warmup_steps=0, validate_every=6, precision="bf16")
     later = tmp_path / "later"
-    good = run(later, max_minutes=1e-9)
-    poisoned = torch.load(later / "last.pt", weights_only=True)
-    first = next(iter(poisoned["net"]))
-    poisoned["net"][first].fill_(math.nan)
+    good, poisoned = run(later, max_minutes=1e-9), torch.load(later / "last.pt", weights_only=True)
+    poisoned["net"][next(iter(poisoned["net"]))].fill_(math.nan)
     torch.save(poisoned, later / "last.pt")
     before = files(later)
     with pytest.raises(UserError, match=rf"at step 2: .*; the state of step {good.step} is kept in {later}"):
@@ -224,7 +218,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
-    """Gradients of every step, as the optimizer gets them."""
     of_steps: list[list[Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 

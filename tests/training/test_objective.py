@@ -94,8 +94,7 @@ def test_attacked_crops_are_those_of_the_attack_itself() -> None:
 
 def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
-    attack = adversary("gn", std=8 / 255)
-    model = SegmentationModel(net, ROI)
+    attack, model = adversary("gn", std=8 / 255), SegmentationModel(net, ROI)
     both = attack.attack_crops(model, images, labels, 4, [8, 9])
     alone = attack.attack_crops(model, images[1:], labels[1:], 4, [9])
     other = attack.attack_crops(model, images[1:], labels[1:], 4, [10])
@@ -184,15 +183,11 @@ def test_trades_adds_the_divergence_from_clean_predictions() -> None:
 
 def test_mean_foreground_counts_cases_not_classes() -> None:
     scores = np.array([[0.9, 0.2, 0.4], [0.9, math.nan, 0.7], [1.0, math.nan, math.nan]])
-    assert mean_foreground(scores) == pytest.approx((0.3 + 0.7) / 2)
-    assert mean_foreground(scores[2:]) == 0
+    assert (mean_foreground(scores), mean_foreground(scores[2:])) == (pytest.approx((0.3 + 0.7) / 2), 0)
 
 
 def test_figures_of_several_attacks_by_hand() -> None:
-    """Two foreground classes; the second case lacks one, the third has none.
-
-    Means of the cases: 0.3 and 0.8 under the first attack, 0.5 and 0.4 under the second.
-    """
+    """The second case lacks a class, the third all. Means: 0.3 and 0.8 under one attack, 0.5 and 0.4 under another."""
     first = np.array([[0.9, 0.2, 0.4], [0.9, 0.8, math.nan], [0.9, math.nan, math.nan]])
     second = np.array([[0.9, 0.6, 0.4], [0.9, 0.4, math.nan], [0.9, math.nan, math.nan]])
     assert attacked_dice([first, second]) == pytest.approx(((0.3 + 0.8 + 0.5 + 0.4) / 4, (0.3 + 0.4) / 2))

@@ -43,15 +43,10 @@ def test_identities_of_trainings_stay() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"random_budget": [6, 20]},
-        {"frequency_consistency": {"form": "paper"}},
-        {"attack": PGD},
-        {"lr": 0.5},
-        {"accumulate": 2},
-        {"clip_norm": 1.0},
-        {"precision": "fp32"},
+        {"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5},
+        {"accumulate": 2}, {"clip_norm": 1.0}, {"precision": "fp32"},
     ],
-)
+)  # fmt: skip
 def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
@@ -60,14 +55,11 @@ def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, A
 @pytest.mark.parametrize(
     "change",
     [
-        {"union": {**UNION["union"], "mix": "worst"}},
-        {"union": {**UNION["union"], "shares": [1, 2]}},
-        {"ema": 0.9},
-        {"noise": {"kind": "voxels", "sigma": 0.1}},
-        {"objective": "trades"},
+        {"union": {**UNION["union"], "mix": "worst"}}, {"union": {**UNION["union"], "shares": [1, 2]}},
+        {"ema": 0.9}, {"noise": {"kind": "voxels", "sigma": 0.1}}, {"objective": "trades"},
         {"objective": "trades", "beta": 2},
     ],
-)
+)  # fmt: skip
 def test_a_setting_of_a_union_changes_its_identity(change: dict[str, Any]) -> None:
     trades = {"objective": "trades"} if "beta" in change else {}
     before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))
@@ -83,8 +75,7 @@ def test_the_lists_and_the_start_are_in_an_identity() -> None:
 
 def test_null_goes_with_the_job_everywhere() -> None:
     """`spacing: null` of ACDC is "as the scanner made it", not the default of 1.5 mm."""
-    dataset = {"name": "acdc", "root": "volumes", "spacing": None, "size": None}
-    job = job_of(AT, dataset=dataset)
+    job = job_of(AT, dataset={"name": "acdc", "root": "volumes", "spacing": None, "size": None})
     again = TrainJob.model_validate(job.model_dump(mode="json", exclude_none=True))
     assert again == job
     assert again.dataset.own == {"root": "volumes", "spacing": None, "size": None}
@@ -103,8 +94,7 @@ def test_replicate_equals_a_job_of_its_seed() -> None:
 
 def test_replicate_starts_from_its_number_or_the_shared_one() -> None:
     again = {**AT, "name": "again", "start": "at"}
-    packaged = {**AT, "name": "zoo", "start": "zoo://phantom/unet"}
-    trainings = planned(job_of(AT, again, packaged, replicates=2))
+    trainings = planned(job_of(AT, again, {**AT, "name": "zoo", "start": "zoo://phantom/unet"}, replicates=2))
     for end, seed in (("", 0), (".1", 1)):
         assert (trainings[f"at{end}"].start, trainings[f"at{end}"].seed) == (f"out/net{end}/best.safetensors", seed)
         assert trainings[f"again{end}"].start == f"out/at{end}/best.safetensors"
@@ -129,8 +119,7 @@ def test_replicates_share_their_method() -> None:
     assert len(set(methods.values())) == 3
     later = planned(job_of(ONE_STEP, name="later", seed=7))["at"]
     assert (later.method, later.identity != trainings["at"].identity) == (methods["at"], True)
-    other_start = planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))
-    assert other_start["at"].method != methods["at"]
+    assert planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))["at"].method != methods["at"]
 
 
 # Attacks that judge
@@ -174,8 +163,7 @@ def test_a_list_of_one_is_that_one(attack: Any) -> None:
 
 def test_a_clean_network_has_no_attack_of_its_own() -> None:
     clean = planned(job_of(VAFA, validation={"attack": "own", "choose_by": "worst"}))["net"]
-    assert (clean.quick, clean.choose_by) == ((), "clean")
-    assert clean.identity == planned(job_of(VAFA))["net"].identity
+    assert (clean.quick, clean.choose_by, clean.identity) == ((), "clean", planned(job_of(VAFA))["net"].identity)
     both = planned(job_of(VAFA, validation={"attack": ["own", FGSM]}))["net"]
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
@@ -186,8 +174,7 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
 def test_a_model_overrides_the_jobs_schedule() -> None:
     job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
     first, second = (job.schedule(model) for model in job.models)
-    assert (first.steps, first.lr) == (9, 1e-2)
-    assert (second.steps, second.lr) == (6, 0.5)
+    assert (first.steps, first.lr, second.steps, second.lr) == (9, 1e-2, 6, 0.5)
 
 
 def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:
@@ -332,5 +319,4 @@ def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     case = dataset.load(dataset.refs()[0])
     entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
     network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
-    scores = dice(models.predict(network, case.image), case.label, len(dataset.classes))
-    assert np.nanmean(scores[1:]) > 0.75
+    assert np.nanmean(dice(models.predict(network, case.image), case.label, len(dataset.classes))[1:]) > 0.75

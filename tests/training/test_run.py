@@ -18,6 +18,7 @@ import tiny_training
 import torch
 from command_line import bench
 from engine.cases import case_of
+from models.test_checkpoint import same
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -46,10 +47,6 @@ def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
     return {name: result for name, result in results.items() if result}
 
 
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
 def refuse(*arguments: object) -> None:
     raise AssertionError("trained")
 
@@ -75,8 +72,7 @@ def test_adversarial_training_begins_at_the_clean_weights(tmp_path: Path, monkey
 
 def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None:
     job, out = trained
-    result = done(job, out)["net"]
-    dataset = job_lists(job)["test"]
+    result, dataset = done(job, out)["net"], job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     per_case = []
@@ -101,8 +97,7 @@ def test_weights_are_chosen_by_what_the_job_says(trained: Trained) -> None:
 
 def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> None:
     job, out = trained
-    metadata = models.read_metadata(str(out / "vaft" / "best.safetensors"))
-    lists = job_lists(job)
+    metadata, lists = models.read_metadata(str(out / "vaft" / "best.safetensors")), job_lists(job)
     assert (metadata["arch"], metadata["roi"], metadata["args"]) == ("unet", [16, 16, 16], NET["args"])
     assert metadata["class_names"] == list(lists["train"].class_names)
     assert metadata["preprocess"] == lists["train"].space.model_dump(mode="json")
@@ -110,8 +105,7 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
     record = metadata["training"]
     assert (record["objective"], record["attack"]["name"], record["seed"]) == ("vaft", "vafa", 0)
     assert record["start"]["identity"] == identities(job)["net"]
-    splits = {"train": "train", "select": "validation", "test": "test"}
-    assert record["splits"] == {**splits, "selected_on_test": False}
+    assert record["splits"] == {**{"train": "train", "select": "validation", "test": "test"}, "selected_on_test": False}
     assert record["steps"] == record["schedule"]["steps"] == 4
     assert set(record["dice_test_classes"]) == set(record["class_names"])
     expected = {role: [ref.fingerprint for ref in lists[role].refs()] for role in ("train", "select")}
@@ -121,8 +115,7 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
 def test_training_json_says_what_made_the_weights(trained: Trained) -> None:
     job, out = trained
     content = json.loads((out / "vaft" / "training.json").read_text())
-    assert TrainJob.model_validate(content["job"]) == job
-    assert content["identity"] == identities(job)["vaft"]
+    assert (TrainJob.model_validate(content["job"]), content["identity"]) == (job, identities(job)["vaft"])
     assert torch.__version__.startswith(content["versions"]["torch"])  # a wheel of an index says "+cu130" there alone
     assert content["seconds"]["steps"] > content["seconds"]["waited_for_crops"] > 0
     assert content["seconds"]["gpu"] == 0 or torch.cuda.is_available()
@@ -137,10 +130,8 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 
 @pytest.mark.integration
 def test_training_killed_at_any_write_ends_as_one_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kill -9` leaves the files from just before a file gets its name, half-written ones of a dead process
-    among it."""
-    job, left = job_of(steps=2, warmup_steps=0, threads=1), list[Path]()
-    dead = subprocess.Popen(["true"])
+    """`kill -9` leaves the files from just before one gets its name, half-written ones of a dead process among it."""
+    job, left, dead = job_of(steps=2, warmup_steps=0, threads=1), list[Path](), subprocess.Popen(["true"])
     dead.wait()
 
     def settle(temporary: Path, target: Path) -> None:
@@ -247,8 +238,7 @@ def test_finished_networks_are_skipped_also_in_a_moved_folder(
     monkeypatch.setattr(run, "fit", refuse)
     moved = out.rename(tmp_path / "moved")
     try:
-        results = train(job, str(moved))
-        former = done(job, moved)
+        results, former = train(job, str(moved)), done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
@@ -283,8 +273,7 @@ def test_time_left_of_training_follows_pace_since_its_first_step() -> None:
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models = [{"name": "net", **NET, "roi": [16, 24, 16]}, AT]
-    job = job_of(models=models, steps=3, warmup_steps=0, validate_every=1)
+    job = job_of(models=[{"name": "net", **NET, "roi": [16, 24, 16]}, AT], steps=3, warmup_steps=0, validate_every=1)
     train(job, str(tmp_path), progress=True)
     said = capsys.readouterr()
     lines = [*filter(None, said.err.splitlines())]  # rich before 14.3 adds an empty one
@@ -324,11 +313,8 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
     job = job_of(
         models=[{"name": "net", "arch": "unetr_pp", "args": small, "roi": [32, 32, 16]}],
-        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1},
-        steps=1,
-        warmup_steps=0,
-        batch_size=1,
-    )
+        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1}, steps=1, warmup_steps=0, batch_size=1,
+    )  # fmt: skip
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
     spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), len(lists.classes))
@@ -340,5 +326,4 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
 @pytest.mark.integration
 def test_attack_that_mixes_with_another_case_has_next_of_list(tmp_path: Path) -> None:
     faa = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
-    results = train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)
-    assert results[1].dice_attacked is not None
+    assert train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)[1].dice_attacked is not None

@@ -58,8 +58,7 @@ def test_one_of_many_creators_made_the_object(s3_root: str) -> None:
     path = storage.join(s3_root, "lease")
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda content: storage.create(path, content), (b"0", b"1", b"2", b"3")))
-    assert sum(made) == 1
-    assert storage.read_bytes(path) == b"%d" % made.index(True)
+    assert (sum(made), storage.read_bytes(path)) == (1, b"%d" % made.index(True))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,7 @@ def test_failed_put_leaves_the_old_object(once: S3, s3_root: str, kind: str, sta
         storage.write_atomic(path, NEW)
     once.fault("none")
     assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, UserError) == (error is StorageRefused)
-    assert storage.read_bytes(path) == OLD
+    assert (isinstance(caught.value, UserError), storage.read_bytes(path)) == (error is StorageRefused, OLD)
 
 
 def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
@@ -202,8 +200,7 @@ def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache
     for copy in cache.rglob("a.bin"):
         copy.unlink()
     s3.requests()
-    assert storage.sha256(path) == HASH
-    assert gets(s3) == []
+    assert (storage.sha256(path), gets(s3)) == (HASH, [])
     storage.write_atomic(path, NEW)
     assert storage.sha256(path) == hashlib.sha256(NEW).hexdigest()
 

@@ -129,8 +129,7 @@ def test_content_is_on_disk_before_its_name_and_readable(tmp_path: Path, monkeyp
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
     storage.write_atomic(str(tmp_path / "a.bin"), b"x")
-    assert calls == ["fsync", "replace", "fsync"]
-    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o644
+    assert (calls, stat.S_IMODE((tmp_path / "a.bin").stat().st_mode)) == (["fsync", "replace", "fsync"], 0o644)
 
 
 def test_sha256_of_a_known_content(root: str) -> None:

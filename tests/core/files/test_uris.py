@@ -52,7 +52,6 @@ def dataset(root: Path | str, **more: Any) -> Dataset:
 
 
 def content(root: Path | str, cases: int = 3, **changes: Any) -> dict[str, Any]:
-    """A job on the first cases."""
     return tiny_job.job(
         datasets=[{**DATA, "root": storage.join(str(root), "data"), "cases": cases}],
         models=[{"name": "a", "checkpoint": storage.join(str(root), "unet.safetensors")}],
@@ -78,8 +77,7 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
     volume = some.load(some.refs()[0])
     assert names(s3.requests()) == ["b.nii.gz", "b.nii.gz", "dataset.json"]
     ours, theirs = dataset(here / "data"), dataset(f"{there}/data")
-    assert ours.whole_recipe() == theirs.whole_recipe()
-    assert ours.refs() == theirs.refs()
+    assert (ours.whole_recipe(), ours.refs()) == (theirs.whole_recipe(), theirs.refs())
     assert [ours.case_key(ref) for ref in ours.refs()] == [theirs.case_key(ref) for ref in theirs.refs()]
     assert torch.equal(ours.load(ours.refs()[1]).image, volume.image)
     s3.requests()
@@ -90,8 +88,7 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
 def test_damaged_copies_are_fetched_again_replaced_refused(here: Path, there: str, cache: Path) -> None:
     theirs = dataset(f"{there}/data", cases=1)
     (ref,) = theirs.refs()
-    whole = theirs.load(ref)
-    copies = list(cache.rglob("a.nii.gz"))
+    whole, copies = theirs.load(ref), list(cache.rglob("a.nii.gz"))
     assert len(copies) == 2
     for copy in copies:
         copy.write_bytes(bytes(copy.stat().st_size))

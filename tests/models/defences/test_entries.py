@@ -30,15 +30,11 @@ def spec(**changes: Any) -> ModelSpec:
 @pytest.mark.integration
 def test_each_defence_and_attacker_makes_another_model() -> None:
     made = [
-        spec(),
-        spec(defence=BITS),
-        spec(defence=BITS, adaptive=False),
-        spec(defence={"name": "bit_depth", "bits": 4}),
-        spec(defence={"name": "total_variation"}),
-        spec(defence={"name": "total_variation", "weight": 0.1}),
-        spec(defence=SMOOTHING),
+        spec(), spec(defence=BITS), spec(defence=BITS, adaptive=False),
+        spec(defence={"name": "bit_depth", "bits": 4}), spec(defence={"name": "total_variation"}),
+        spec(defence={"name": "total_variation", "weight": 0.1}), spec(defence=SMOOTHING),
         spec(defence=SMOOTHING | {"eot": 2}),
-    ]
+    ]  # fmt: skip
     assert len({each.model_id for each in made}) == len(made)
     assert spec(defence={"name": "total_variation", "steps": 20}).model_id == made[4].model_id
 
@@ -95,6 +91,5 @@ def test_one_checkpoint_stands_once_a_defence() -> None:
 
 def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
-    made = config.validate(job(models=models), JobSpec, "job.yaml")
-    grid = further_targets(made, ["random:3"])
+    grid = further_targets(config.validate(job(models=models), JobSpec, "job.yaml"), ["random:3"])
     assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}

@@ -53,8 +53,7 @@ def test_defence_sees_patients_voxels_without_padding_or_adapter() -> None:
     net = Recorder()
     model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
     x = images(1, 1, 6, 8, 5)
-    logits = model(x)
-    blurred = F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
+    logits, blurred = model(x), F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
     torch.testing.assert_close(net.shown[0], blurred.permute(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
     assert logits.shape == (1, 2, 6, 8, 5)
 
@@ -79,8 +78,7 @@ def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
-    model = defended({**content, "eot": 3})
-    x = images(2, 1, *ROI)
+    model, x = defended({**content, "eot": 3}), images(2, 1, *ROI)
     single = SegmentationModel(model.net, ROI, defence=defence_of({**content, "eot": 1}))
     shown: list[Tensor] = model.net.shown
     logits = model(x, keys=[1, 2])
@@ -88,21 +86,15 @@ def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[s
     assert not torch.equal(shown[0], shown[1])
     assert single.passes == 1
     if content["name"] == "randomized_smoothing":
-        probabilities = torch.stack([expit_of(each) for each in shown[:3]]).mean(dim=0)
+        probabilities = torch.stack([torch.sigmoid(8 * (each - 0.5)) for each in shown[:3]]).mean(dim=0)
         torch.testing.assert_close(logits.softmax(dim=1)[:, 1:], probabilities, rtol=0, atol=1e-6)
-
-
-def expit_of(shown: Tensor) -> Tensor:
-    """The Recorder's probability of class 1."""
-    return torch.sigmoid(8 * (shown - 0.5))
 
 
 def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
     """d log E[p(x + e)] / dx of a logistic p, by Gauss-Hermite quadrature."""
     sigma, at = 0.3, 0.4
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    weights = weights / weights.sum()
-    p = expit(8 * (at + sigma * nodes - 0.5))
+    weights, p = weights / weights.sum(), expit(8 * (at + sigma * nodes - 0.5))
     expected = float((weights * 8 * p * (1 - p)).sum() / (weights * p).sum())
     model = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000})
     errors = []
@@ -119,12 +111,10 @@ def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
 def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, Any]) -> None:
     for adaptive in (True, False):
         net = Recorder()
-        model = defended({**content, "eot": 2}, net, adaptive)
-        x = images(2, 1, *ROI)
+        model, x = defended({**content, "eot": 2}, net, adaptive), images(2, 1, *ROI)
         PGD(eps=0.0, steps=3)(model, x, labels_of(x))
         assert len(net.shown) == (6 if adaptive else 3)
-        different = {bytes(each.numpy().tobytes()) for each in net.shown}
-        assert len(different) == (6 if adaptive else 1)
+        assert len({bytes(each.numpy().tobytes()) for each in net.shown}) == (6 if adaptive else 1)
 
 
 def test_attack_and_prediction_have_no_noise_in_common() -> None:
@@ -151,8 +141,7 @@ def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, An
 def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) -> None:
     """Else the gradient would be that of another function; finite differences of the stitched logits say so."""
     model = SlidingWindowModel(defended({**content, "eot": 2}).double(), window_batch=2)
-    x = images(1, 1, 10, 8, 8).double().requires_grad_()
-    direction = images(1, 1, 10, 8, 8).double() - 0.5
+    x, direction = images(1, 1, 10, 8, 8).double().requires_grad_(), images(1, 1, 10, 8, 8).double() - 0.5
 
     def value(shift: float) -> Tensor:
         return model(x + shift * direction, keys=[5])[:, 1].square().sum()
@@ -165,8 +154,7 @@ def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) 
 def test_passes_of_a_volume_as_one_are_those_of_the_network() -> None:
     net = Recorder()
     sliding = SlidingWindowModel(defended({**RANDOM[1], "eot": 3}, net), window_batch=1)
-    x = images(1, 1, 12, 8, 8).requires_grad_()
-    sliding(x, keys=[0]).sum().backward()
+    sliding(images(1, 1, 12, 8, 8).requires_grad_(), keys=[0]).sum().backward()
     assert len(net.shown) == sliding.num_forwards == 2 * 2 * 3
     assert sliding.num_backwards == 2 * 3
 

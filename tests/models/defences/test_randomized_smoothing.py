@@ -77,10 +77,8 @@ def test_no_change_within_radius_makes_certified_voxel_another(margin: float) ->
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(1, 3, 3, 3, generator=generator)
     image = torch.rand(1, 1, 3, 3, 3, generator=generator)
-    defence = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001)
-    norm = float(weights.norm())
-    bias = margin * defence.radius * norm - float((image[0] * weights).sum())
-    segment = Linear(weights, bias)
+    defence, norm = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001), float(weights.norm())
+    segment = Linear(weights, margin * defence.radius * norm - float((image[0] * weights).sum()))
     vote = defence.vote(partial(map, segment), image, key=7)
     # The worst change of norm R is straight to the border.
     worst = image - defence.radius * 0.999 * weights / norm
@@ -102,8 +100,7 @@ def test_noise_is_gaussian_of_sigma_and_no_two_samples_have_same() -> None:
     noise = torch.stack(seen).flatten(1)
     assert len(noise) == 9
     assert stats.kstest(noise.flatten().numpy() / 0.2, "norm").pvalue > 1e-3
-    correlations = torch.corrcoef(noise) - torch.eye(9)
-    assert correlations.abs().max() < 5 / math.sqrt(noise.shape[1])
+    assert (torch.corrcoef(noise) - torch.eye(9)).abs().max() < 5 / math.sqrt(noise.shape[1])
 
 
 def test_a_vote_repeats_to_the_bit_and_hangs_on_its_key() -> None:

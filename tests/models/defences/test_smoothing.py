@@ -63,8 +63,7 @@ def test_the_clamp_comes_after_the_draw(kind: str) -> None:
 @pytest.mark.parametrize("shape", [(8, 8, 8), (12, 8, 8)])
 @pytest.mark.parametrize("kind", ["bias_field", "voxels"])
 def test_attacker_follows_mean_over_draws_of_whole_volume(kind: str, shape: tuple[int, ...]) -> None:
-    net = SmallNet().eval()
-    defence = Smoothing(kind=kind, sigma=0.3, eot=3)
+    net, defence = SmallNet().eval(), Smoothing(kind=kind, sigma=0.3, eot=3)
     bare = SlidingWindowModel(SegmentationModel(net, ROI), window_batch=2)
     model = SlidingWindowModel(SegmentationModel(net, ROI, defence=defence), window_batch=2)
     images = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))

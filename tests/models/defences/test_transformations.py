@@ -14,18 +14,13 @@ from freqbench.models.entry import defence_of
 SHAPE = (9, 8, 7)
 QUANTISING = [{"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}]
 EXAMPLES = [
-    *QUANTISING,
-    {"name": "median_smoothing", "size": 3},
-    {"name": "gaussian_smoothing", "sigma": 0.8},
-    {"name": "total_variation"},
-    {"name": "random_resize_pad"},
-    {"name": "randomized_smoothing", "sigma": 0.1},
-]
+    *QUANTISING, {"name": "median_smoothing", "size": 3}, {"name": "gaussian_smoothing", "sigma": 0.8},
+    {"name": "total_variation"}, {"name": "random_resize_pad"}, {"name": "randomized_smoothing", "sigma": 0.1},
+]  # fmt: skip
 
 
 def windows(batch: int = 2, channels: int = 2) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=generator)
+    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
 
 def filtered(content: dict[str, object], images: Tensor) -> Tensor:
@@ -49,8 +44,7 @@ def test_median_smoothing_is_scipys(size: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
 def test_bit_depth_takes_the_nearest_of_its_levels(bits: int) -> None:
-    images = windows()
-    levels = np.linspace(0, 1, 2**bits)
+    images, levels = windows(), np.linspace(0, 1, 2**bits)
     nearest = levels[np.abs(images.numpy()[..., None] - levels).argmin(axis=-1)]
     np.testing.assert_allclose(filtered({"name": "bit_depth", "bits": bits}, images).numpy(), nearest, atol=1e-15)
 
@@ -163,10 +157,8 @@ def test_resized_window_stands_among_zeros() -> None:
 def test_ratios_and_places_of_resized_windows_fill_their_range() -> None:
     one = torch.ones(1, 1, 20, 20, 20)
     seen = torch.cat([RandomResizePad(smallest=0.5).defend(one, [seed], adaptive=True)[0] for seed in range(200)])
-    sides = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1)
-    first = seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
-    assert (sides.min(), sides.max()) == (10, 20)
-    assert sides.mean() == pytest.approx(15, abs=0.7)
+    sides, first = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1), seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
+    assert (sides.min(), sides.max(), sides.mean()) == (10, 20, pytest.approx(15, abs=0.7))
     gaps = 20 - sides
     assert (first <= gaps).all()
     assert (first[gaps > 0] / gaps[gaps > 0]).mean() == pytest.approx(0.5, abs=0.07)

@@ -66,8 +66,7 @@ def test_drops_are_means_over_kinds_and_over_severities() -> None:
 
 
 def test_worst_attack_is_each_cases_own() -> None:
-    rows = [*both_kinds(), *attacks()]
-    remaining = compared(*rows).left
+    remaining = compared(*[*both_kinds(), *attacks()]).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
     assert drops(remaining, "target_model", "group") == pytest.approx(left)
     assert remaining["low"].isna().all()  # of two patients
@@ -93,8 +92,7 @@ def test_settings_not_shared_by_all_models_are_left_out() -> None:
         *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
     ]
     plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
-    assert more.rows == plain.rows
-    assert more.n == 2
+    assert (more.rows, more.n) == (plain.rows, 2)
     pd.testing.assert_frame_equal(more.left, plain.left)
     pd.testing.assert_frame_equal(more.by_severity, plain.by_severity)
 
@@ -138,19 +136,13 @@ def test_tables_say_what_the_figure_shows() -> None:
     left, by_row = natural.natural(shown(*rows))
     first = left.table.iloc[0].to_dict()
     assert first["model"] == "a"
-    numbers = {name: first[name] for name in first if name not in ("model", *INTERVALS)}
-    assert numbers == pytest.approx(
+    assert {name: first[name] for name in first if name not in ("model", *INTERVALS)} == pytest.approx(
         {
-            "dsc_foreground_clean": 90,
-            "under corruptions\nforeground DSC": 86.25,
-            "under attacks\nforeground DSC": 55,
-            "drop at severity\n1": 3,
-            "drop at severity\n5": 4.5,
-            "DSC\nclean": 95,
-            "DSC\ncorruptions": 91.25,
-            "DSC\nattacks": 60,
+            "dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25,
+            "under attacks\nforeground DSC": 55, "drop at severity\n1": 3, "drop at severity\n5": 4.5,
+            "DSC\nclean": 95, "DSC\ncorruptions": 91.25, "DSC\nattacks": 60,
         }
-    )
+    )  # fmt: skip
     assert first["under corruptions\ninterval"] == ""  # of two patients
     assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
     assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])

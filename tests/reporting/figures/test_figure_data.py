@@ -23,8 +23,7 @@ from freqbench.reporting.figures.style import log_axis
 def test_rows_are_in_the_units_shown() -> None:
     failed = row(case=1, status="failed", error="died")
     scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
-    ok = row(**scores)
-    shown, vafa = shown_rows(records(ok, failed, row("vafa"))).to_dict("records")
+    shown, vafa = shown_rows(records(row(**scores), failed, row("vafa"))).to_dict("records")
     assert (shown["label"], shown["family"], shown["is_white_box"]) == ("pgd eps=8/255", "pgd", True)
     names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget")
     assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8])
@@ -120,17 +119,12 @@ def test_factors_differ_in_one_parameter() -> None:
     rows += [setting(0.5, keep=False), setting(0.4, keep="best"), setting(0.2, block=8, q_max=30)]
     rows += [setting(0.9, control="random"), *(row(budget=eps / 255, dsc=0.5) for eps in (2, 4))]
     table = figure_data.factors(shown_rows(records(*rows)))
-    lines = list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None))
-    assert lines == [
-        ("block", "8", False, pytest.approx(20)),
-        ("block", "16", True, pytest.approx(10)),
-        ("keep", "false", False, pytest.approx(40)),
-        ("keep", '"best"', False, pytest.approx(50)),
-        ("keep", "null", True, pytest.approx(10)),
-        ("q_max", "10", False, pytest.approx(5)),
-        ("q_max", "20", True, pytest.approx(10)),
-        ("q_max", "30", False, pytest.approx(30)),
-    ]
+    assert list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None)) == [
+        ("block", "8", False, pytest.approx(20)), ("block", "16", True, pytest.approx(10)),
+        ("keep", "false", False, pytest.approx(40)), ("keep", '"best"', False, pytest.approx(50)),
+        ("keep", "null", True, pytest.approx(10)), ("q_max", "10", False, pytest.approx(5)),
+        ("q_max", "20", True, pytest.approx(10)), ("q_max", "30", False, pytest.approx(30)),
+    ]  # fmt: skip
     assert set(table["attack"]) == {"vafa"}  # of pgd one parameter alone changes
 
 
@@ -172,8 +166,7 @@ def test_null_rows_are_apart_and_gaps_left_out() -> None:
     measured = {"dsc_foreground": 0.5, "l2_body": 8.0, **CLEAN}
     rows = [row("vafa", {"control": control}, **measured) for control in ("none", "uniform", "random")]
     rows += [row("pgd", dsc_foreground=0.5, **CLEAN), row("gn", l2_body=8.0, **CLEAN)]
-    nulls = figure_data.drops_by_distance(shown_rows(records(*rows))).set_index("label")["is_null"].to_dict()
-    assert nulls == {
+    assert figure_data.drops_by_distance(shown_rows(records(*rows))).set_index("label")["is_null"].to_dict() == {
         "vafa q_max=20": False,
         "vafa q_max=20 control=uniform": True,
         "vafa q_max=20 control=random": True,
@@ -229,8 +222,7 @@ def test_null_rows_are_hollow_in_the_panel_and_in_the_legend(monkeypatch: pytest
 
 
 def test_wide_interval_of_two_patients_does_not_squeeze_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = distances(monkeypatch, ("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))
-    (axis,) = panels(figure).values()
+    (axis,) = panels(distances(monkeypatch, ("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))).values()
     assert axis.get_ylim() == (-5, 49)
 
 
@@ -260,8 +252,7 @@ def test_factors_have_panel_each_and_ring_at_setting_they_share(monkeypatch: pyt
 
 def settings(*rows: Sequence[object]) -> pd.DataFrame:
     """Model, attack, loss, restarts, steps, passes and drop."""
-    names = ["model", "attack", "loss", "restarts", "steps", "passes", "drop"]
-    table = pd.DataFrame(rows, columns=names).assign(
+    table = pd.DataFrame(rows, columns=["model", "attack", "loss", "restarts", "steps", "passes", "drop"]).assign(
         dataset="phantom", threat_model="linf", budget="eps=8/255", cases=3
     )
     return table.reindex(columns=SETTING)
@@ -279,8 +270,7 @@ def test_knee_is_large_and_the_recommendation_ringed() -> None:
     (axis,) = panels(figure).values()
     lines = drawn(axis)
     (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > KNEE]
-    assert ring.get_markerfacecolor() == "none"
-    assert lines[(63.0, 35.0),].get_markerfacecolor() == "white"
+    assert (ring.get_markerfacecolor(), lines[(63.0, 35.0),].get_markerfacecolor()) == ("none", "white")
     large = [line for line in axis.lines if line.get_markersize() == KNEE]
     assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
 

@@ -47,13 +47,11 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     content = tiny_job.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
     tiny_job.execute(content, out)
     stored = Store(str(out))
-    rows = shown_rows(stored.records().to_pandas())
-    return Material(rows, stored.class_records().to_pandas(), str(out / "volumes"))
+    return Material(shown_rows(stored.records().to_pandas()), stored.class_records().to_pandas(), str(out / "volumes"))
 
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Leaves these figures alone to be written."""
     return lambda *names: monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
 
 
@@ -83,8 +81,7 @@ def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Materi
     saved = read_volumes(str(material.root), folder)
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
-        figure = cases.draw_case(replace(saved, label=label), "a", "title", {})
-        assert figure.axes[3].get_title() == first
+        assert cases.draw_case(replace(saved, label=label), "a", "title", {}).axes[3].get_title() == first
 
 
 @pytest.mark.parametrize(
@@ -163,9 +160,7 @@ def test_a_file_s_name_is_safe_and_its_own(name: str) -> None:
 
 
 def test_plain_text_is_one_line_and_no_formula() -> None:
-    assert plain("a\nb") == "a b"
-    assert plain("$5") == r"\$5"
-    assert plain("x" * 99, 9) == "xxxx…xxxx"
+    assert (plain("a\nb"), plain("$5"), plain("x" * 99, 9)) == ("a b", r"\$5", "xxxx…xxxx")
 
 
 @pytest.mark.integration
@@ -202,13 +197,10 @@ def plausible() -> Material:
         for place, budget in enumerate(budgets[attack]):
             drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
             made = row(
-                attack,
-                params.get(attack),
-                **{"source": source, "target": target, "case": case, "budget": budget},
+                attack, params.get(attack), **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
-                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85},
-                l2_body=90 * drop,
-            )
+                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85}, l2_body=90 * drop,
+            )  # fmt: skip
             rows.append(made)
     organs = {f"a long organ {index}": (0.7, 0.9) for index in range(9)}
     return Material(shown_rows(records(*rows)), classes(*((made, organs) for made in rows)), None)
@@ -246,8 +238,7 @@ AFFINE = np.array([[0, -3, 0, 9], [0, 0, -4, 8], [2, 0, 0, 7], [0, 0, 0, 1]], fl
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One case of one cell below `tmp_path / "volumes"`: two channels, the second changed more, at one voxel."""
-    place = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb"
-    clean = torch.zeros(2, *SHAPE)
+    place, clean = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb", torch.zeros(2, *SHAPE)
     clean[1, 2, 0, 0] = 0.5  # most superior, most right, most anterior
     adversarial = clean.clone()
     adversarial[0, 0, 0, 0], adversarial[1, 0, 3, 4] = 0.1, 0.75
@@ -323,8 +314,7 @@ def test_volumes_of_different_shapes_are_refused(folder: Path) -> None:
 
 
 def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    outside = tmp_path_factory.mktemp("outside")
-    link = folder.parent / "case-2-00dd"
+    outside, link = tmp_path_factory.mktemp("outside"), folder.parent / "case-2-00dd"
     link.symlink_to(outside)
     with pytest.raises(UserError, match="got a link that leads out of it"):
         read_volumes(str(folder.parents[1]), str(link))

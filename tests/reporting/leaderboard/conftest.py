@@ -21,17 +21,11 @@ from freqbench.reporting.leaderboard.make import make_entry
 __all__ = ["one_thread"]
 
 CARD: dict[str, Any] = {
-    "title": "Bright",
-    "authors": "The freqbench developers",
-    "summary": "Class 1 where the mean of 27 voxels is bright.",
-    "data": "None.",
-    "training": "None: its weights are 1/27.",
-    "license": "Apache-2.0",
-    "contact": "someone@example.org",
-    "checkpoint": "https://example.org/weights.pt",
-    "paper": None,
-    "bibtex": None,
-}
+    "title": "Bright", "authors": "The freqbench developers",
+    "summary": "Class 1 where the mean of 27 voxels is bright.", "data": "None.",
+    "training": "None: its weights are 1/27.", "license": "Apache-2.0", "contact": "someone@example.org",
+    "checkpoint": "https://example.org/weights.pt", "paper": None, "bibtex": None,
+}  # fmt: skip
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
@@ -48,7 +42,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A job of both networks, each with a checkpoint file, attacked by PGD and VAFA."""
     content = faint_balls.job(attacks=list(attacks) or [{**faint_balls.job()["attacks"][0], "steps": 8}])
     for model in content["models"]:
         place = folder / f"{model['name']}.pt"
@@ -60,7 +53,6 @@ def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any
 
 
 def attacked(folder: Path, content: dict[str, Any]) -> str:
-    """A store of a job, and its audit."""
     out = str(folder / "out")
     with trusting():
         execute(content, out)

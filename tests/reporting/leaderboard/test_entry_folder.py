@@ -20,7 +20,6 @@ from freqbench.reporting.leaderboard.make import seal
 
 @pytest.fixture
 def copy(entered: Path, tmp_path: Path) -> Path:
-    """An entry that stands."""
     return Path(shutil.copytree(entered / "entries" / "plain", tmp_path / "plain"))
 
 
@@ -135,14 +134,12 @@ def test_a_folder_whose_name_no_page_could_have_is_refused(copy: Path) -> None:
 def test_a_filled_in_card_is_read(tmp_path: Path) -> None:
     write_card(tmp_path, summary=" A <b>network</b>.\nTwo lines. ", paper="https://arxiv.org/abs/1706.06083")
     card = read_card(tmp_path / "card.yaml")
-    assert card.summary == "A <b>network</b>.\nTwo lines."
-    assert card.paper == "https://arxiv.org/abs/1706.06083"
+    assert (card.summary, card.paper) == ("A <b>network</b>.\nTwo lines.", "https://arxiv.org/abs/1706.06083")
 
 
 @pytest.mark.parametrize("key", [key for key, value in CARD.items() if value is not None])
 def test_the_template_waits_to_be_filled_in(tmp_path: Path, key: str) -> None:
-    given = {**CARD, key: ""}
-    write_card(tmp_path, **given)
+    write_card(tmp_path, **{**CARD, key: ""})
     with pytest.raises(UserError, match=f"card.yaml: {key}: expected"):
         read_card(tmp_path / "card.yaml")
 

@@ -26,7 +26,6 @@ from freqbench.results import RECORDS
 
 
 def column(frame: Mapping[str, Any], name: str) -> list[Any]:
-    """A column of a frame as plain values."""
     if name in frame["numbers"]:
         return list(frame["numbers"][name])
     coded = frame["texts"][name]
@@ -71,8 +70,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
 
 def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null() -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
-    second = row(case=1, dsc=0.5, metrics="dsc,ssim")
-    made = data_of(records(first, second), None)["summary"]
+    made = data_of(records(first, row(case=1, dsc=0.5, metrics="dsc,ssim")), None)["summary"]
     assert sorted(column(made, "metrics")[0].split(",")) == ["dsc", "lpips", "ssim"]
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
@@ -88,8 +86,7 @@ def test_class_rows_stand_with_their_cases() -> None:
     """Walked by the counts, as the page does it, every case finds its own classes."""
     records, classes = grid(3, ["a", "b"], ["a", "b", "c"], 2, 4)
     made = data_of(records, classes)
-    cases, values = made["cases"], made["case_classes"]
-    keys = ["source", "target", "attack"]
+    cases, values, keys = made["cases"], made["case_classes"], ["source", "target", "attack"]
     summary = made["summary"]
     wanted = classes.merge(current(records.assign(left_out="")), on=["cell_id", "case_key", "target_model_id"])
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
@@ -107,8 +104,7 @@ def test_class_means_leave_undefined_values_out() -> None:
     records, classes = grid(1, ["a"], ["a"], 3, 2)
     classes["dsc"] = [0.2, np.nan, 0.4, 0.5, 0.6, np.nan]  # class 0: .2 .4 .6, class 1: nan .5 nan
     made = data_of(records, classes)["class_means"]
-    assert column(made, "dsc") == [40, 50]
-    assert column(made, "cases") == [3, 1]
+    assert (column(made, "dsc"), column(made, "cases")) == ([40, 50], [3, 1])
 
 
 @pytest.mark.integration
@@ -118,8 +114,7 @@ def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyP
     assert made["cases"] is None
     assert made["case_classes"] is None
     assert "6 single cases are too many" in made["omitted"]["cases"]
-    assert made["summary"]["rows"] == 2
-    assert len(column(made["class_means"], "dsc")) == 4
+    assert (made["summary"]["rows"], len(column(made["class_means"], "dsc"))) == (2, 4)
 
 
 @pytest.mark.integration
@@ -127,8 +122,7 @@ def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
     low, mean, high = (column(made, f"dsc_foreground{end}")[0] for end in ("_low", "", "_high"))
     assert low < mean < high
-    alone = data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"]
-    assert column(alone, "dsc_foreground_low") == [None]
+    assert column(data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"], "dsc_foreground_low") == [None]
 
 
 def test_rows_left_out_by_strength_check_are_told_and_not_shown() -> None:
@@ -144,8 +138,7 @@ def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))
     made = page.page_data(frame, None, facts)
     progress = made["runs"][0]
-    assert (progress["planned"], progress["done"], progress["failed"]) == (6, 1, 1)
-    assert made["title"] == "mine"
+    assert (progress["planned"], progress["done"], progress["failed"], made["title"]) == (6, 1, 1, "mine")
 
 
 def test_packed_data_is_plain_json_and_same_for_same_rows() -> None:
@@ -217,19 +210,13 @@ FOLDER = Path(freqbench.reporting.page.__file__).parent
 WEB, DIST = FOLDER / "web", FOLDER / "dist"
 
 
-def sources_hash() -> str:
-    """Hash of the sources as `web/build.mjs` takes it."""
-    names = [f"src/{path.name}" for path in sorted((WEB / "src").iterdir(), key=lambda path: path.name)]
-    digest = hashlib.sha256()
-    for name in [*names, "build.mjs", "package-lock.json"]:
-        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def test_the_bundle_was_made_of_these_sources() -> None:
     """Otherwise: `npm ci && npm run build` in freqbench/reporting/page/web."""
+    names, digest = [f"src/{name}" for name in sorted(path.name for path in (WEB / "src").iterdir())], hashlib.sha256()
+    for name in [*names, "build.mjs", "package-lock.json"]:
+        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
     for name in ("page.js", "charts.js", "page.css"):
-        assert f"sources sha256 {sources_hash()}" in (DIST / name).read_text()[:200]
+        assert f"sources sha256 {digest.hexdigest()}" in (DIST / name).read_text()[:200]
 
 
 def test_licences_of_what_is_bundled_stand_beside_it() -> None:
@@ -244,8 +231,7 @@ def test_the_lock_file_names_no_host() -> None:
 
 
 def test_page_loads_and_runs_nothing_from_elsewhere() -> None:
-    made = data_of(*grid(2, ["a"], ["a"], 2, 2))
-    volumes = {"base": "volumes/", "cases": []}
+    made, volumes = data_of(*grid(2, ["a"], ["a"], 2, 2)), {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)
     embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
     assert embedded

@@ -35,7 +35,6 @@ def content(folder: Path, key: str) -> Any:
 
 
 def image(store: str, case: Mapping[str, Any], cells: pd.DataFrame, name: str) -> Any:
-    """The image that was saved."""
     row = cells[(cells["label"] == case["attack"]) & (cells["source_model"] == case["source"])].iloc[0]
     [path] = Path(store).glob(f"volumes/*-{row['cell_id']}/*/{name}.nii.gz")
     return nibabel.load(path)
@@ -43,7 +42,6 @@ def image(store: str, case: Mapping[str, Any], cells: pd.DataFrame, name: str) -
 
 @pytest.fixture(scope="module")
 def written(volumes_store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder of a page, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
     return folder, write_volumes(*rows, [volumes_store], str(folder), {})
 
@@ -93,8 +91,7 @@ def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any
     records, classes = rows
     cases = write_volumes(records, classes, [volumes_store], str(tmp_path), {})["cases"]
     [case] = [case for case in cases if (case["source"], case["attack"]) == ("a", "gn std=8/255")]
-    names = classes.sort_values("class_index")["class_name"].unique().tolist()
-    assert case["class_names"] == names
+    assert case["class_names"] == classes.sort_values("class_index")["class_name"].unique().tolist()
     of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
         assert case["dsc"][target] == of_case.loc[target, ["dsc_foreground_clean", "dsc_foreground"]].tolist()

@@ -148,8 +148,7 @@ def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path
     classes["class_name"] = classes["class_name"].str.replace("organ", "part")
     datasets = {str(records["dataset"].iloc[0]): {"regions": [[], [1], [1, 2], [2]]}}
     facts = [{**FACTS[0], "runs": [{**FACTS[0]["runs"][0], "datasets": datasets}]}]
-    data = page_data(tables.current(records), classes, facts)
-    (tmp_path / "page.html").write_text(build_page(data))
+    (tmp_path / "page.html").write_text(build_page(page_data(tables.current(records), classes, facts)))
     page = visit("tab=organs", path=tmp_path / "page.html")
     assert page.locator("#tab-organs").inner_text() == "Regions"
     texts = [page.locator("main").inner_text()]
@@ -187,8 +186,7 @@ def test_telephone_has_all_columns_of_the_chosen_model(visit: Callable[..., Any]
     page = visit(width=400, path=write(tmp_path, *grid(4, names, names, 2, 2)))
     heads = page.locator("#panel-overview .heat-table thead th")
     assert heads.all_inner_texts() == ["attack", "one-network", "drop", "SSIM body"]
-    boxes = [each.bounding_box() for each in heads.all()]
-    assert max(box["x"] + box["width"] for box in boxes) <= 400
+    assert max(box["x"] + box["width"] for box in [each.bounding_box() for each in heads.all()]) <= 400
     page.select_option("#panel-overview label:has-text('Model') select", "unet")
     assert heads.all_inner_texts()[1] == "unet"
 
@@ -208,8 +206,7 @@ def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
-    title = page.locator("dialog h2").inner_text()
-    facts = page.locator("dialog .facts").inner_text()
+    title, facts = page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()
     page.reload()
     page.wait_for_selector("dialog[open]")
     assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)
@@ -296,8 +293,7 @@ def test_twelve_points_have_names_or_numbers(visit: Callable[..., Any], tmp_path
 
 @pytest.mark.integration
 def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any]) -> None:
-    page = visit(color_scheme="dark")
-    shade = "getComputedStyle(document.documentElement).backgroundColor"
+    page, shade = visit(color_scheme="dark"), "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(shade) == "rgb(15, 18, 23)"
     page.click("button.theme")
     assert page.evaluate(shade) == "rgb(246, 247, 249)"
@@ -449,8 +445,7 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
     page.reload()
     page.wait_for_selector(ROW)
     assert page.locator(".grid .heading").first.inner_text() == "agreement"
-    column = page.locator(f"{ROW} [col-id=dataset]")
-    assert set(column.all_inner_texts()[:10]) == {"scans (agreement)"}
+    assert set(page.locator(f"{ROW} [col-id=dataset]").all_inner_texts()[:10]) == {"scans (agreement)"}
     assert page.locator(".grid [role=columnheader][col-id=dsc]").inner_text() == "DSC or agreement with background"
     page.click("#panel-table summary:has-text('Dataset')")
     page.check("#panel-table input[value=synapse]")

@@ -115,8 +115,7 @@ def test_pictures_lead_to_the_rows(overview: Any) -> None:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
 
     order = [place(what) for what in (".lead-case", ".heat-table", ".chart", ".strip", ".findings", ".progress")]
-    assert order == sorted(order)
-    assert overview.evaluate("document.documentElement.scrollWidth") == 390
+    assert (order, overview.evaluate("document.documentElement.scrollWidth")) == (sorted(order), 390)
     assert overview.locator(".heat-table td.null").count() == 2
     assert overview.locator(".strip .glimpse").count() == overview.locator(".strip span.glimpse").count() == 6
     overview.locator(".heat-table button").first.focus()
@@ -193,13 +192,9 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     grey, white = np.full(3, shade), np.full(3, 255)
     orange, purple = (230, 97, 1), (94, 60, 153)
     expected: list[list[Any]] = [
-        [grey, grey, grey, grey],
-        [grey, white, grey, white],
-        [orange, purple, orange, purple],
-        [grey, grey, grey, grey],
-        [grey, white, grey, white],
-        [grey, grey, grey, grey],
-    ]
+        [grey, grey, grey, grey], [grey, white, grey, white], [orange, purple, orange, purple],
+        [grey, grey, grey, grey], [grey, white, grey, white], [grey, grey, grey, grey],
+    ]  # fmt: skip
     pixels = [canvas.evaluate(PIXELS) for canvas in first.locator("canvas").all()]
     assert np.abs(np.subtract(pixels, expected)).max() <= 1
     of_label, of_attacked = (colours(first.locator("canvas").nth(place)) for place in (3, 4))

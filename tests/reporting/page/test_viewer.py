@@ -117,8 +117,7 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
     page, files = alone(opened()), written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
         page.get_by_role("button", name=plane).click()
-        slider = page.get_by_role("slider", name=f"{plane} slice")
-        before, first = state(page)["at"], seen(page)
+        slider, before, first = page.get_by_role("slider", name=f"{plane} slice"), state(page)["at"], seen(page)
         slider.fill("4")
         assert state(page)["at"][axis] == 4
         assert np.abs(seen(page) - first).max() > 0.1
@@ -128,8 +127,7 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
         page.locator(PICTURE).focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")
-        assert state(page)["at"][axis] == 3
-        assert slider.input_value() == "3"
+        assert (state(page)["at"][axis], slider.input_value()) == (3, "3")
         page.keyboard.press("Shift+ArrowDown")
         assert state(page)["at"][axis] == 0
         assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
@@ -156,8 +154,7 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, w
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
     page.get_by_role("slider", name="Axial slice").fill("7")
-    expected = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T
-    shown = seen(page).mean(axis=-1)
+    expected, shown = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T, seen(page).mean(axis=-1)
     rows, columns = np.nonzero(shown > 0.03)
     top, bottom = rows[columns > shown.shape[1] // 2].min(), rows.max() + 1
     assert top < bottom
@@ -183,9 +180,7 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
     """Colours of the voxels of an axial slice, `[H, W, 3]`, in one of the pictures, beside their middles."""
     screen = seen(page, place).transpose(1, 0, 2)
     size = sides * min(screen.shape[:2] / (sides * shape[:2]))
-    places = [
-        (screen.shape[at] / 2 + size[at] * (shape[at] / 2 - 0.7 - np.arange(shape[at]))).astype(int) for at in (0, 1)
-    ]
+    places = [(screen.shape[k] / 2 + size[k] * (shape[k] / 2 - 0.7 - np.arange(shape[k]))).astype(int) for k in (0, 1)]
     return screen[np.ix_(*places)]
 
 
@@ -199,8 +194,7 @@ def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: 
     maps = [volume(written, case["files"]["predictions"]["a"][name])[..., 9].astype(int) for name in names]
     colors = np.array([[*bytes.fromhex(class_color(index)[1:])] for index in range(1, 6)]) / 255
     for index, labels in enumerate(maps):
-        shown = pixels(page, index, labels.shape, sides)
-        nearest = np.abs(shown[..., None, :] - colors).max(axis=-1)
+        nearest = np.abs(pixels(page, index, labels.shape, sides)[..., None, :] - colors).max(axis=-1)
         drawn = np.where(nearest.min(axis=-1) < 0.02, nearest.argmin(axis=-1) + 1, 0)
         where = (maps[0] != maps[1]) & (drawn > 0)
         assert where.sum() > 2
@@ -252,8 +246,7 @@ def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> N
 
 def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: str, written: Any) -> None:
     """A mean over one case is the number of this case; untrained networks keep much of the background."""
-    data = data_of([Store(volumes_store)])[1]
-    place = written[0] / "whole.html"
+    data, place = data_of([Store(volumes_store)])[1], written[0] / "whole.html"
     place.write_text(build_page(data, viewer_script(), written[1]))
     records = rows_of(volumes_store)[0]
     is_row = (records["attack"] == "fgsm") & (records["source_model"] == "a") & (records["target_model"] == "a")
@@ -346,8 +339,7 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     page = alone(opened())
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
-    bare = seen(page)
-    solid = page.get_by_label("Solid outline", exact=True)
+    bare, solid = seen(page), page.get_by_label("Solid outline", exact=True)
     solid.select_option("label")
     full = seen(page)
     label = volume(written, written[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
@@ -368,14 +360,11 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     assert page.locator(".fbv-shown:visible").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
-    shown = seen(page)
-    files = written[1]["cases"][0]["files"]
+    shown, files = seen(page), written[1]["cases"][0]["files"]
     change = volume(written, files["adversarial"]) - volume(written, files["clean"])
-    slice_ = change[..., state(page)["at"][2]]
-    redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
+    slice_, redder = change[..., state(page)["at"][2]], (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
-    assert redder == (slice_ > 0.02).any()
-    assert bluer == (slice_ < -0.02).any()
+    assert (redder, bluer) == ((slice_ > 0.02).any(), (slice_ < -0.02).any())
     page.get_by_label("Magnified").select_option("1")
     assert np.abs(seen(page) - shown).max() > 0.2
 
@@ -420,8 +409,7 @@ def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -
     page.get_by_role("slider", name="Axial slice").fill("7")
     hide_overlays(page)
     page.get_by_label("Solid outline", exact=True).select_option("label")
-    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
-    shown = pixels(page, 0, label.shape, sides)
+    shown = pixels(page, 0, label.shape, np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2])
     one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) / 255 for index in (1, 2))
     drawn = sum(k * (np.abs(shown - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
     inside = [np.isin(label[..., 7], labels) for labels in ((1, 2), (2, 3))]

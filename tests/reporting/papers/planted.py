@@ -29,12 +29,8 @@ FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
 MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
 ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
 UNITS = {
-    "eps": ("eps", 255),
-    "sigma": ("std", 255),
-    "q_max": ("q_max", 1),
-    "patch": ("block", 1),
-    "steps": ("steps", 1),
-}
+    "eps": ("eps", 255), "sigma": ("std", 255), "q_max": ("q_max", 1), "patch": ("block", 1), "steps": ("steps", 1),
+}  # fmt: skip
 
 JOB_OF = {**{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)}, "sa2_synapse": "sa2", "sa2_acdc": "sa2"}
 """Each recipe's job."""
@@ -74,34 +70,23 @@ def is_for(cell: Cell, row: Published) -> bool:
     if cell.attack.name != ATTACKS.get(row["attack"], row["attack"].lower()):
         return False
     said = [part.replace("*", "").split("=") for part in row["params"].split(";") if "=" in part]
-    return all(
-        abs(float(getattr(cell.attack, UNITS[key][0])) - float(value) / UNITS[key][1]) < 1e-9 for key, value in said
-    )
+    return all(abs(float(getattr(cell.attack, UNITS[k][0])) - float(value) / UNITS[k][1]) < 1e-9 for k, value in said)
 
 
 def of_case(cell: Cell, case: int) -> dict[str, Any]:
-    """Columns of a record that hang on the case."""
     patient = case // 2 if cell.dataset.name == "acdc" else case
     return {
-        "case_key": f"key{case}",
-        "target_model_id": cell.source.model_id,
-        "case_id": f"case{case}",
-        "patient_id": f"patient{patient}",
-        "target_model": cell.source.name,
-        "status": "ok",
-        "metrics": "dsc,hd95,ssim,psnr,lpips",
-        "run_id": "run0",
-        "finished_at": START,
-    }
+        "case_key": f"key{case}", "target_model_id": cell.source.model_id, "case_id": f"case{case}",
+        "patient_id": f"patient{patient}", "target_model": cell.source.name, "status": "ok",
+        "metrics": "dsc,hd95,ssim,psnr,lpips", "run_id": "run0", "finished_at": START,
+    }  # fmt: skip
 
 
 @cache
 def _records(job: str) -> list[dict[str, Any]]:
-    lines = []
-    made, own = grid(job), [row for row in PAPERS if job_of(row) == job]
+    lines, made, own = [], grid(job), [row for row in PAPERS if job_of(row) == job]
     for cell in made.cells:
-        cases = len(made.cases[cell.dataset.name])
-        rows = [row for row in own if is_for(cell, row)]
+        cases, rows = len(made.cases[cell.dataset.name]), [row for row in own if is_for(cell, row)]
         shared = dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell)
         for i in range(cases):
             record = shared | of_case(cell, i)
@@ -113,8 +98,7 @@ def _records(job: str) -> list[dict[str, Any]]:
 
 
 def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
-    """One record a cell and case of a job. Cases differ by a sawtooth whose mean is 0, so that only a mean gives the
-    number back; `change` edits each record or leaves it out (None)."""
+    """One record a cell and case of a job, cases by a sawtooth of mean 0; `change` edits each or leaves it out."""
     return [changed for record in _records(job) if (changed := change(record)) is not None]
 
 
@@ -125,7 +109,6 @@ def frame(job: str) -> pd.DataFrame:
 
 
 def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
-    """A row a cell of a recipe, over a frame of records."""
     data = paper_table(recipes.load(recipe) if isinstance(recipe, str) else recipe, frame, facts)[0].data
     assert data is not None
     return data

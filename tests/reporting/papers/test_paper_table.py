@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import shown, stored
 from reporting.papers import planted
-from reporting.papers.planted import PAPERS, Published, cells, cells_of, one
+from reporting.papers.planted import PAPERS, cells, cells_of, one
 from tiers import quick
 
 from freqbench.core.errors import UserError
@@ -73,7 +73,8 @@ def test_the_strongest_of_a_column_is_marked() -> None:
     """DSC and HD95 mark it, among attacks that bound the same; LPIPS says how far an attack went, not how well."""
     layout = paper_table(of_linf("vafa_table5"), planted.frame("vafa_table5"))[0]
     assert {name.partition("\n")[0] for _, name in layout.marks} == {"DSC", "HD95"}
-    printed = {row["attack"]: float(row["value"]) for row in PAPERS if is_dsc_of_unetr(row)}
+    place = {"table": "5", "model": "UNETR", "metric": "dsc", "params": "eps=4"}.items()
+    printed = {row["attack"]: float(row["value"]) for row in PAPERS if place <= row.items()}
     (lowest,) = [layout.table["attack"][row] for row, name in layout.marks if name.startswith("DSC\n4") and row < 4]
     assert printed[lowest] == min(printed[name] for name in ("PGD", "FGSM", "BIM"))
 
@@ -92,8 +93,7 @@ def noisy(swing: float) -> planted.Change:
 def test_a_best_that_other_patients_may_undo_is_not_marked() -> None:
     """PGD is 0.1 points below the others, on 12 patients: clear where they differ by 0.09 to 0.11. At -0.042 to 0.242 p
     is 0.04 against either, alone: t of 11 degrees is 0.1 sqrt(11) / 0.142 = 2.34."""
-    recipe = of_linf("vafa_table5")
-    marked = []
+    recipe, marked = of_linf("vafa_table5"), []
     for swing in (0.01, 0.142):
         layout = paper_table(recipe, shown(*planted.records("vafa_table5", noisy(swing))))[0]
         marked.append({name for row, name in layout.marks if row < 4 and name.startswith("DSC\n4")})
@@ -116,12 +116,6 @@ def of_linf(name: str) -> Recipe:
     recipe = recipes.load(name)
     kept = tuple(entry for entry in recipe.attacks if entry.threat_model in ("", "linf"))
     return recipe.model_copy(update={"attacks": kept, "models": recipe.models[:1]})
-
-
-def is_dsc_of_unetr(row: Published) -> bool:
-    """True if a number is of VAFA's Table 5, at the smaller budget."""
-    place = {"table": "5", "model": "UNETR", "metric": "dsc", "params": "eps=4"}
-    return all(row[key] == value for key, value in place.items())
 
 
 @pytest.mark.integration
@@ -167,8 +161,7 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
 
-    text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
-    own = tmp_path / "mine.yaml"
+    text, own = (recipes.FOLDER / "vafa_table5.yaml").read_text(), tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
     rows = planted.records("vafa_table5", change)
     store = stored(*rows)
@@ -251,12 +244,8 @@ NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
 
 FAILED = {
-    "status": "failed",
-    "error": "out of\nmemory; twice",
-    "dsc": None,
-    "dsc_clean": None,
-    "lpips_similarity": None,
-}
+    "status": "failed", "error": "out of\nmemory; twice", "dsc": None, "dsc_clean": None, "lpips_similarity": None,
+}  # fmt: skip
 
 
 def test_failed_cases_are_counted_with_the_first_reason() -> None:
@@ -279,8 +268,7 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
             return row
         return row | {"dataset": "few"} if row["case_id"] in ("case0", "case1", "case2") else None
 
-    frame = shown(*planted.records("vafa_table1", change))
-    recipe = recipes.load("vafa_table1")
+    frame, recipe = shown(*planted.records("vafa_table1", change)), recipes.load("vafa_table1")
     whole = recipe.datasets[0].model_copy(update={"parts": ("few",)})
     cell = one(cells(recipe.model_copy(update={"datasets": (whole,)}), frame), attack="PGD", metric="dsc")
     assert cell["ours"] == pytest.approx(62.67 + sum((i - 5.5) / 4 for i in range(3)) / 3)
@@ -312,8 +300,7 @@ def test_undefined_distances_drop_out_and_are_counted() -> None:
         return row | {"hd95": value}
 
     cell = one(cells_of("vafa_table5", change), model="UNETR", attack="PGD", params="eps=4", metric="hd95")
-    assert cell["ours"] == pytest.approx((20 + 9 * 10) / 10)
-    assert (cell["cases"], cell["undefined"]) == (12, 2)
+    assert (cell["ours"], cell["cases"], cell["undefined"]) == (pytest.approx((20 + 9 * 10) / 10), 12, 2)
 
 
 def test_seeds_have_spread_and_each_case_counts_with_all_of_them() -> None:
@@ -335,8 +322,7 @@ def test_transferred_volumes_are_not_in_the_table() -> None:
         row | {"source_model": "other", "source_model_id": "ff", "cell_id": row["cell_id"] + "x", "dsc": 0.0}
         for row in rows
     ]
-    cell = one(cells("vafa_table1", shown(*rows, *further)), attack="PGD", metric="dsc")
-    assert cell["ours"] == pytest.approx(62.67)
+    assert one(cells("vafa_table1", shown(*rows, *further)), attack="PGD", metric="dsc")["ours"] == pytest.approx(62.67)
 
 
 def test_other_parameters_are_another_attack() -> None:

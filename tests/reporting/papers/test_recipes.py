@@ -34,8 +34,7 @@ def own(folder: Path, text: str = OWN) -> str:
 def test_published_numbers_keep_their_digits() -> None:
     numbers = published()
     assert len(numbers) == 400
-    texts = {text for text, _ in numbers.values()}
-    assert {"7.897", "99.10", "14.0"} <= texts
+    assert {"7.897", "99.10", "14.0"} <= {text for text, _ in numbers.values()}
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:

@@ -54,8 +54,7 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
     sections = [SECTION, Section(rare, nasty, text=rare), Section("long", long), Section("wide", wide)]
     sections.append(Section("t", text="x"))
     (tmp_path / "tables.tex").write_text(latex(sections))
-    packages = latex([]).strip().removeprefix("% ")
-    head = "\\documentclass{article}\\usepackage[T1]{fontenc}" + packages
+    head = "\\documentclass{article}\\usepackage[T1]{fontenc}" + latex([]).strip().removeprefix("% ")
     (tmp_path / "main.tex").write_text(head + "\\begin{document}\\input{tables}\\end{document}")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "main.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
@@ -82,8 +81,7 @@ def test_no_name_is_torn_apart_and_no_box_is_drawn(width: int) -> None:
 
 
 def test_a_terminal_s_own_width_is_taken_up_to_110(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = Section("title", text="word " * 100)
-    widest = []
+    section, widest = Section("title", text="word " * 100), []
     for columns in ("70", "500"):
         monkeypatch.setenv("COLUMNS", columns)
         widest.append(max(map(len, terminal([section]).splitlines())))

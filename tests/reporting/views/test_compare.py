@@ -32,15 +32,13 @@ def pgd(scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
 
 
 def test_differing_versions_come_first() -> None:
-    frame = shown(*pgd({0: 0.5}))
-    other = copy.deepcopy(FACTS)
+    frame, other = shown(*pgd({0: 0.5})), copy.deepcopy(FACTS)
     other["versions"] |= {"torch": "2.7", "ray": "2.40"}
     other["code"]["dirty"] = True
     other["models"]["id_unet"]["sha256"] = "2" * 64
     other["datasets"]["phantom"]["recipe"]["intensity"] = {"window": [0, 1]}
     other["datasets"]["phantom"]["cases"] |= {"case1": "g1", "case9": "only here"}
-    first = compare(frame, frame, [FACTS], [other])[0]
-    assert first.table.to_numpy().tolist() == [
+    assert compare(frame, frame, [FACTS], [other])[0].table.to_numpy().tolist() == [
         ["version of torch", "2.6", "2.7"],
         ["git commit", "aaaaaaaaaaaa", "aaaaaaaaaaaa, with uncommitted changes"],
         ["sha256 of model unet", "111111111111", "222222222222"],
@@ -51,8 +49,7 @@ def test_differing_versions_come_first() -> None:
 
 
 def test_runs_without_records_or_files_tell_nothing() -> None:
-    frame = shown(*pgd({0: 0.5}, seed=None))
-    old = FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
+    frame, old = shown(*pgd({0: 0.5}, seed=None)), FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
     assert compare(frame, frame, [FACTS], [FACTS, old])[0].text.startswith("Nothing: the same")
     first, paired, only = compare(frame, frame, [FACTS], [])
     assert "No run file tells what made B" in first.text
@@ -62,8 +59,7 @@ def test_runs_without_records_or_files_tell_nothing() -> None:
 
 def test_differences_are_paired_by_case_and_b_minus_a() -> None:
     a = shown(*pgd({0: 0.5, 1: 0.7, 2: nan, 3: 0.9}))
-    b = shown(*pgd({1: 0.8, 0: 0.8, 2: 0.1, 4: 0.0}))
-    line = lines(compare(a, b, [], [])[1])["pgd eps=8/255"]
+    line = lines(compare(a, shown(*pgd({1: 0.8, 0: 0.8, 2: 0.1, 4: 0.0})), [], [])[1])["pgd eps=8/255"]
     assert (line["pairs"], line["patients"], line["undefined"]) == (2, 2, 1)
     assert (line["dsc_a"], line["dsc_b"], line["difference"]) == pytest.approx((60, 80, 20))
     assert math.isnan(line["low"])  # of two patients
@@ -97,8 +93,7 @@ def test_attacks_that_the_stores_name_differently_still_pair() -> None:
 
 def test_seeds_sources_and_targets_do_not_pair_across() -> None:
     a = shown(*pgd({0: 0.5}, seed=0), *pgd({0: 0.5}, seed=1, source="b"))
-    b = shown(*pgd({0: 0.6}, seed=1), *pgd({0: 0.5}, seed=1, target="b"))
-    _, paired, only = compare(a, b, [], [])
+    _, paired, only = compare(a, shown(*pgd({0: 0.6}, seed=1), *pgd({0: 0.5}, seed=1, target="b")), [], [])
     assert paired.table is None
     assert "No volume is in both" in paired.text
     assert only.data[["both", "only_a", "only_b"]].to_numpy().tolist() == [[0, 1, 0], [0, 0, 1], [0, 1, 1]]

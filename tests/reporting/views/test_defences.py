@@ -63,8 +63,7 @@ def test_the_attackers_of_one_defence_stand_in_one_row(rows: Any) -> None:
 
 def test_the_hidden_part_is_paired_by_case(rows: Any) -> None:
     """80 - 30 and 60 - 40, the naive attack's third case being left out."""
-    third = on("naive", "bits", 0.8, 0.6, 0.0)[2:]
-    by_model, _ = table(shown(*rows, *third))
+    by_model, _ = table(shown(*rows, *on("naive", "bits", 0.8, 0.6, 0.0)[2:]))
     bits = by_model["bits"]
     assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx(
         (35, *t_interval(20, 50)), nan_ok=True

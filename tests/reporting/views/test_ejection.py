@@ -33,7 +33,6 @@ def beat(
 
 
 def framed(*beats: list[tuple[dict[str, Any], dict[str, float]]], name: str = "left ventricle") -> Any:
-    """Records and their class records."""
     pairs = [pair for each in beats for pair in each]
     made = classes(*((record, {"background": (1.0, 1.0), name: (0.5, 0.9)}) for record, _ in pairs))
     for number, (_, voxels) in enumerate(pairs):

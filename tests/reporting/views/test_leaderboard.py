@@ -98,27 +98,19 @@ def test_attack_or_case_that_one_model_lacks_flatters_no_other(two_models: Any) 
 
 def test_threat_models_and_budgets_have_their_own_ranks() -> None:
     rows = [
-        *on("a", "pgd", (0.5,)),
-        *on("b", "pgd", (0.4,)),
-        *on("a", "pgd", (0.6,), budget=4 / 255),
-        *on("b", "pgd", (0.7,), budget=4 / 255),
-        *on("b", "vafa", (0.1,)),
-    ]
+        *on("a", "pgd", (0.5,)), *on("b", "pgd", (0.4,)), *on("a", "pgd", (0.6,), budget=4 / 255),
+        *on("b", "pgd", (0.7,), budget=4 / 255), *on("b", "vafa", (0.1,)),
+    ]  # fmt: skip
     lines, text = board(shown(*rows))
-    ranks = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
-    assert ranks == [
-        ("dct-quantization", "q_max=20", 1, "b"),
-        ("linf", "eps=4/255", 1, "b"),
-        ("linf", "eps=4/255", 2, "a"),
-        ("linf", "eps=8/255", 1, "a"),
-        ("linf", "eps=8/255", 2, "b"),
-    ]
+    assert [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines] == [
+        ("dct-quantization", "q_max=20", 1, "b"), ("linf", "eps=4/255", 1, "b"), ("linf", "eps=4/255", 2, "a"),
+        ("linf", "eps=8/255", 1, "a"), ("linf", "eps=8/255", 2, "b"),
+    ]  # fmt: skip
     assert "dct-quantization, q_max=20: one model only" in text
 
 
 def test_the_lowest_seed_counts() -> None:
-    rows = [*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]
-    (line,), _ = board(shown(*rows))
+    (line,), _ = board(shown(*[*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]))
     assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 
@@ -196,8 +188,7 @@ def test_the_certified_end_stands_beside_the_worst_case() -> None:
     draws = json.dumps({"dsc_foreground": [i / 1000 for i in range(1000)]})
     smoothed = {"draws": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
     ball = {"threat_model": "l2", "budget_name": "radius", "budget": 0.5, "dsc": 0.5, "dsc_clean": 0.5}
-    params = {"kind": "voxels", "control": "none"}
-    null = {"kind": "voxels", "control": "random"}
+    params, null = {"kind": "voxels", "control": "none"}, {"kind": "voxels", "control": "random"}
     rows = [row("pgd", params, source="a", target="a", case=case, **ball, **smoothed) for case in (0, 1)]
     rows += [
         row("pgd", null, source="a", target="a", case=case, **ball | {"budget": 0.0}, **smoothed) for case in (0, 1)

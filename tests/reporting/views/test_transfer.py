@@ -32,21 +32,18 @@ def test_rate_is_share_of_white_box_drop_that_arrives(two_patients: Any) -> None
     line = rates.data.iloc[0]
     assert line["rate"] == pytest.approx((100 * 10 / 30 + 75) / 2)
     assert math.isnan(line["rate_low"])  # of two patients
-    assert (line["pairs"], line["undefined"]) == (2, 0)
-    assert line["white_box"] == pytest.approx(25)
+    assert (line["pairs"], line["undefined"], line["white_box"]) == (2, 0, pytest.approx(25))
 
 
 def test_matrix_says_points_and_per_cent_and_marks_white_box(two_patients: Any) -> None:
-    table = transfer(shown(*two_patients))[1].table
-    assert table[["made on", "a", "b"]].to_numpy().tolist() == [
+    assert transfer(shown(*two_patients))[1].table[["made on", "a", "b"]].to_numpy().tolist() == [
         ["a", "30.0*", "10.0 (33 %)"],
         ["b", "15.0 (75 %)", "20.0*"],
     ]
 
 
 def test_a_white_box_drop_of_nearly_nothing_has_no_rate() -> None:
-    rows = volumes("pgd", 0, {"aa": 0.9, "ab": 10, "bb": 20, "ba": 15})
-    ranking, matrix, _ = transfer(shown(*rows))
+    ranking, matrix, _ = transfer(shown(*volumes("pgd", 0, {"aa": 0.9, "ab": 10, "bb": 20, "ba": 15})))
     assert ranking.data.loc[0, ["rate", "pairs", "undefined"]].tolist() == pytest.approx([75, 2, 1])
     assert matrix.table.loc[0, "b"] == "10.0"
     none = volumes("pgd", 0, {"aa": 0.9, "ab": 10})
@@ -70,23 +67,17 @@ def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
         *volumes("dfb", 0, {"aa": 40, "ab": 30}),
     ]
     table = transfer(shown(*rows))[0].table
-    ranks = {name: None if pd.isna(rank) else rank for name, rank in table[["attack", "rank"]].to_numpy()}
-    assert ranks == {
-        "vafa q_max=20": 1,
-        "vafa q_max=20 control=random": None,
-        "pgd eps=4/255 steps=20": 1,
-        "pgd eps=8/255 steps=20": 1,
-        "pgd eps=8/255 steps=10": 2,
-        "dfb": None,
-    }
+    assert {name: None if pd.isna(rank) else rank for name, rank in table[["attack", "rank"]].to_numpy()} == {
+        "vafa q_max=20": 1, "vafa q_max=20 control=random": None, "pgd eps=4/255 steps=20": 1,
+        "pgd eps=8/255 steps=20": 1, "pgd eps=8/255 steps=10": 2, "dfb": None,
+    }  # fmt: skip
 
 
 def test_threat_models_meet_where_distances_agree(two_patients: Any) -> None:
     """gn: L2 10.9 is within 10 % of pgd's 10, random_noise's 12 is not; pgd arrives with 4 and 8 points more."""
     gn = volumes("gn", 0, {"ab": 6, "ba": 11}, l2_body=10.9)
     gn += volumes("gn", 1, {"ab": 2, "ba": 7}, l2_body=10.9)
-    far = volumes("random_noise", 0, {"ab": 1}, l2_body=12.2)
-    matched = transfer(shown(*two_patients, *gn, *far))[2].data
+    matched = transfer(shown(*two_patients, *gn, *volumes("random_noise", 0, {"ab": 1}, l2_body=12.2)))[2].data
     (line,) = matched.to_dict("records")
     assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
     assert (line["drop_a"], line["drop_b"], line["difference"]) == pytest.approx((12.5, 6.5, 6))
@@ -113,10 +104,9 @@ def test_a_distance_is_in_the_unit_of_the_table_beside_it(two_patients: Any, dis
 
 def test_an_order_holds_by_the_corrected_test() -> None:
     """Two of three tests have p 0.026 alone and twice that by Holm's second step; their intervals exclude 0."""
-    drops = {"pgd": (12, 11, 12), "gn": (8, 6, 5), "random_noise": (1, 1, 1)}
     rows = [
         line
-        for attack, of_cases in drops.items()
+        for attack, of_cases in {"pgd": (12, 11, 12), "gn": (8, 6, 5), "random_noise": (1, 1, 1)}.items()
         for case, drop in enumerate(of_cases)
         for line in volumes(attack, case, {"aa": 40, "ab": drop}, l2_body=10.0)
     ]
@@ -124,13 +114,11 @@ def test_an_order_holds_by_the_corrected_test() -> None:
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
     once, sure = t_test(4, 5, 7), t_test(11, 10, 11)
     p_values = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
-    assert p_values["pg"] == pytest.approx((once, 2 * once))
-    assert p_values["gr"] == pytest.approx((once, 2 * once))
+    assert (p_values["pg"], p_values["gr"]) == (pytest.approx((once, 2 * once)), pytest.approx((once, 2 * once)))
     assert p_values["pr"] == pytest.approx((sure, 3 * sure))
     assert once < 0.05 < 2 * once
     assert (section.data["low"] > 0).all()
-    orders = dict(zip(pairs, section.table["order"], strict=True))
-    assert orders == {"pg": "open", "gr": "open", "pr": "holds"}
+    assert dict(zip(pairs, section.table["order"], strict=True)) == {"pg": "open", "gr": "open", "pr": "holds"}
 
 
 def test_rates_and_matches_are_of_the_foreground() -> None:
@@ -140,8 +128,7 @@ def test_rates_and_matches_are_of_the_foreground() -> None:
         row("pgd", source="a", target=target, dsc_foreground=score, dsc_foreground_clean=0.9, dsc=dsc, dsc_clean=0.9)
         for target, (score, dsc) in left.items()
     ]
-    table = transfer(shown(*rows))[0].table
-    (line,) = table.to_dict("records")
+    (line,) = transfer(shown(*rows))[0].table.to_dict("records")
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))
 
 

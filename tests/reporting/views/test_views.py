@@ -29,8 +29,7 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_view_needs_its_named_columns_alone(name: str) -> None:
-    view = VIEWS[name]
-    pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
+    view, pairs = VIEWS[name], [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
     rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
     drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
@@ -50,8 +49,7 @@ def test_view_needs_its_named_columns_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
-    view = VIEWS[name]
-    frame = shown(row("pgd", status="failed", error="no memory"))
+    view, frame = VIEWS[name], shown(row("pgd", status="failed", error="no memory"))
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
     assert section.table is None
     assert section.text.endswith(".")
@@ -124,8 +122,7 @@ def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
 
 
 def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
-    rows = [row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]
-    (section,) = budget(shown(*rows))
+    (section,) = budget(shown(*[row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]))
     assert section.table["attack"].tolist() == ["clean", "pgd"]
     assert "Without a budget, so not here: dfb." in section.text
 
@@ -174,8 +171,7 @@ def test_clean_row_counts_each_case_once() -> None:
     rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
     rows += [row("gn", nsd=0.8, assd_mm=2.0, **cases[0]), row("gn", target="other", nsd=0.0, **cases[0])]
     (section,) = clinical(shown(*rows))
-    headings = [column.heading for column in columns_of(section)]
-    assert headings == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
+    assert [column.heading for column in columns_of(section)] == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
     by_model = {name: values for name, _, *values in section.table.itertuples(index=False)}
     assert by_model["clean"] == [2, pytest.approx(90), "1.50"]
     assert by_model["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
@@ -232,7 +228,6 @@ MODELS = ("unet", "unetr")
 
 
 def cells(section: Section, first: str) -> dict[str, list[object]]:
-    """The cells of each row by what stands in its first column."""
     assert section.table is not None
     return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
 
@@ -255,9 +250,7 @@ def test_null_row_stands_beside_its_attack() -> None:
 
 
 def test_a_cell_has_its_interval_rounded_outwards() -> None:
-    (section,) = overview(
-        shown(*(row(case=case, dsc=dsc, dsc_clean=0.9) for case, dsc in enumerate((0.47, 0.5, 0.53))))
-    )
+    (section,) = overview(shown(*(row(case=case, dsc=x, dsc_clean=0.9) for case, x in enumerate((0.47, 0.5, 0.53)))))
     low, high = t_interval(47.0, 50.0, 53.0, within=(0, 100))
     assert cells(section, "attack")["pgd eps=8/255"] == [f"50.0 [{int(low)}, {int(high) + 1}]"]
 
@@ -317,16 +310,12 @@ def test_matrix_is_of_attack_that_takes_most_from_other_models() -> None:
     other = {("pgd", ""): 0.8, ("vafa", "none"): 0.7, ("vafa", "uniform"): 0.2}
     rows = [
         row(
-            name,
-            {"control": control} if control else {},
-            source=s,
-            target=t,
-            dsc=(own if s == t else other)[name, control],
-            dsc_clean=0.9,
+            name, {"control": control} if control else {}, source=s, target=t,
+            dsc=(own if s == t else other)[name, control], dsc_clean=0.9,
         )
         for name, control in own
         for s, t in pairs
-    ]
+    ]  # fmt: skip
     _, matrix = overview(shown(*rows))
     assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
     scores = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}

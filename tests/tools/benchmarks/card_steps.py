@@ -36,20 +36,13 @@ from freqbench.ops import compiled
 BATCH, CLASSES, SIDE = 2, 14, 8
 CARD = torch.device("cuda", 0)
 FACTS: dict[str, Any] = {
-    "multi_processor_count": 132,
-    "major": 9,
-    "regs_per_multiprocessor": 65536,
-    "max_threads_per_multi_processor": 2048,
-    "warp_size": 32,
-}
+    "multi_processor_count": 132, "major": 9, "regs_per_multiprocessor": 65536,
+    "max_threads_per_multi_processor": 2048, "warp_size": 32,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
-    "pgd": {"eps": 8 / 255},
-    "apgd": {"eps": 8 / 255},
-    "vafa": {"block": 8},
-    "sa2": {"block": 8, "rho": 0.4},
-    "vafa_opt": {"block": 8},
-    "sa2_opt": {"block": 8, "rho": 0.4},
-}
+    "pgd": {"eps": 8 / 255}, "apgd": {"eps": 8 / 255}, "vafa": {"block": 8}, "sa2": {"block": 8, "rho": 0.4},
+    "vafa_opt": {"block": 8}, "sa2_opt": {"block": 8, "rho": 0.4},
+}  # fmt: skip
 VIEWS = {
     *("view", "reshape", "_reshape_alias", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze"),
     *("squeeze", "detach", "alias", "_unsafe_view", "as_strided", "split", "unbind", "unfold", "diagonal"),
@@ -69,8 +62,7 @@ class Count(TorchDispatchMode):
         returned = func(*args, **(kwargs or {}))
         if func._schema.name.split("::")[1] not in VIEWS:
             self.operations += 1
-            leaves = tree_leaves((args, kwargs, returned))
-            self.bytes += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+            self.bytes += sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, returned)) if isinstance(leaf, Tensor))
         return returned
 
 

@@ -61,10 +61,7 @@ def all_measured() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, all_measured: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows to be added to; written when the test ends, so that a run that is stopped keeps what it measured.
-
-    What a file has of the same machine and is not measured again stays in it, so that parts may be measured one by one.
-    """
+    """Rows to be added to; written when the test ends, beside those that a file has of the same machine."""
     yield all_measured
     if given := request.config.getoption("--json"):
         path, today = Path(given), f"{datetime.now(UTC):%Y-%m-%d}"
@@ -81,21 +78,16 @@ def updated(known: dict[str, Any], machine: dict[str, Any], rows: list[dict[str,
 
 
 def subject(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Identity of a row's subject."""
     return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra", "patients"))
 
 
 def machine() -> dict[str, Any]:
-    """Hardware and versions of the measurements."""
     on_gpu = torch.cuda.is_available()
     return {
-        "torch": torch.__version__,
-        "threads": THREADS,
-        "cpu": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "driver": driver() if on_gpu else None,
+        "torch": torch.__version__, "threads": THREADS, "cpu": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None, "driver": driver() if on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-    }
+    }  # fmt: skip
 
 
 def driver() -> str:

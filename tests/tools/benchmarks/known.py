@@ -17,12 +17,9 @@ def grid() -> list[Unit]:
         {**model, "name": f"m{i}", "args": model["args"] | {"channels": [4, 4 * i]}} for i in range(1, NUM_MODELS + 1)
     ]
     content = job(
-        datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}],
-        models=models,
-        attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}],
-        targets="source",
-        metrics=["dsc"],
-    )
+        datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}], models=models,
+        attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}], targets="source", metrics=["dsc"],
+    )  # fmt: skip
     return list(expanded(content)[1].units())
 
 
@@ -32,11 +29,7 @@ def steps_of(unit: Unit) -> int:
 
 
 def lower_bound(seconds: Sequence[float], workers: int, load: float, num_models: int = NUM_MODELS) -> float:
-    """Seconds that no schedule of these units on so many workers can be under.
-
-    Every model is loaded once and by every worker one at least. Of the k x workers + 1 longest units, some worker does
-    k + 1, the shortest of them at best.
-    """
+    """Seconds under which no schedule is: each worker loads, and of k x workers + 1 longest units one does k + 1."""
     longest = sorted(seconds, reverse=True)
     whole = (sum(seconds) + load * max(num_models, workers)) / workers
     rounds = range((len(longest) - 1) // workers + 1)

@@ -12,10 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def peak_mib(pid: int) -> int:
-    """The most memory that a process has held since it began; 0 where it has just ended.
-
-    What the system tells of a child after its end counts the memory of the process that started it too.
-    """
+    """The most memory that a process has held since it began; 0 where it has just ended."""
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(peak[1]) // 1024 if peak else 0
 

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
+from attacks.examples import takes
 
 import freqbench as fb
 from freqbench.attacks import ATTACKS, Attack, make
@@ -59,15 +60,10 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
     ("ssa", {**EPS, "num_spectra": SPECTRA}, (1.15 * SPECTRA, 1.20 * SPECTRA)),
 ]
 OTHERS: dict[str, dict[str, Any]] = {
-    "gn": {"std": 8 / 255},
-    "random_noise": {"linf": 8 / 255},
-    "sinogram": {"eps_p": 0.02, "keep": "last"},
-    "dfb": {"band": "low"},
-    "corruption": {"kind": "motion", "severity": 3},
-    "dfb_2d": {"band": "low"},
-    "ssa_2d": {**EPS, "num_spectra": SPECTRA},
-    "bases": {**EPS, "queries": 1},
-}
+    "gn": {"std": 8 / 255}, "random_noise": {"linf": 8 / 255}, "sinogram": {"eps_p": 0.02, "keep": "last"},
+    "dfb": {"band": "low"}, "corruption": {"kind": "motion", "severity": 3}, "dfb_2d": {"band": "low"},
+    "ssa_2d": {**EPS, "num_spectra": SPECTRA}, "bases": {**EPS, "queries": 1},
+}  # fmt: skip
 BOUNDED = {name for name, _, _ in BOUNDS}
 # Ensembles take the steps of their members.
 UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and not issubclass(attack, Ensemble)]
@@ -181,10 +177,6 @@ def at(setting: Setting, request: pytest.FixtureRequest) -> Bench:
     return bench(setting, fast)
 
 
-def takes(name: str, parameter: str) -> bool:
-    return parameter in {field.name for field in fields(ATTACKS[name])}
-
-
 def few_steps(name: str, **parameters: Any) -> Attack:
     """An attack of STEPS steps, where it takes any."""
     knob = next((knob for knob in ("steps", "queries") if takes(name, knob)), None)
@@ -195,18 +187,10 @@ def row(at: Bench, attack: Attack, steps: int, rounds: int, bound: float | None)
     bare, own, ratio = at.compare(attack, steps, 1 if at.fast else rounds)
     block, spectra = (getattr(attack, field, None) for field in ("block", "num_spectra"))
     return {
-        "attack": attack.name,
-        "block": block,
-        "spectra": spectra,
-        "model": at.name,
-        "bare step, s": bare,
-        "attack step, s": own,
-        "ratio": ratio,
-        "bound": bound,
-        "rounds": rounds,
-        "bare peak, GiB": at.peak(lambda: at.bare(steps)),
-        "attack peak, GiB": at.peak(lambda: at.attack(attack)),
-    }
+        "attack": attack.name, "block": block, "spectra": spectra, "model": at.name, "bare step, s": bare,
+        "attack step, s": own, "ratio": ratio, "bound": bound, "rounds": rounds,
+        "bare peak, GiB": at.peak(lambda: at.bare(steps)), "attack peak, GiB": at.peak(lambda: at.attack(attack)),
+    }  # fmt: skip
 
 
 @pytest.mark.benchmark

@@ -38,9 +38,7 @@ ATTACKS: list[dict[str, Any]] = [
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
-def test_a_unit_of_real_size(
-    attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest
-) -> None:
+def test_a_unit_in_full(attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
     fast = request.config.getoption("--fast")
     size, steps = ((40, 40, 32), 2) if fast else (SIZE, STEPS)
     network = {"name": "model5", "checkpoint": "brainchop://model5_gw_ae", "roi": size}
@@ -49,8 +47,7 @@ def test_a_unit_of_real_size(
     except MissingDataError as error:
         pytest.skip(str(error))
     bare = bare_step(unit.cell.source, size)
-    worker = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads()))
-    made, masks = worker.run(unit)
+    made, masks = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads())).run(unit)
     started = time.perf_counter()
     outcome = add_surfaces(unit, made, masks)
     surfaces = time.perf_counter() - started
@@ -59,18 +56,13 @@ def test_a_unit_of_real_size(
     scoring = record["score_seconds"] + surfaces
     measured.append(
         {
-            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume",
-            "attack": attack["name"],
-            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads",
-            "bare step, s": bare,
-            "attack step, s": record["attack_seconds"] / steps,
-            "ratio": record["attack_seconds"] / steps / bare,
-            f"attack of {steps} steps, s": record["attack_seconds"],
-            "prediction and scoring, s": scoring,
-            "of these HD95, s": surfaces,
-            "peak, GiB": record["peak_memory_bytes"] / 2**30,
+            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume", "attack": attack["name"],
+            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads", "bare step, s": bare,
+            "attack step, s": record["attack_seconds"] / steps, "ratio": record["attack_seconds"] / steps / bare,
+            f"attack of {steps} steps, s": record["attack_seconds"], "prediction and scoring, s": scoring,
+            "of these HD95, s": surfaces, "peak, GiB": record["peak_memory_bytes"] / 2**30,
         }
-    )
+    )  # fmt: skip
     assert fast or scoring <= MOST_SCORING * record["attack_seconds"]
 
 

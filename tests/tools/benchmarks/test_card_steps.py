@@ -12,13 +12,9 @@ pytestmark = pytest.mark.benchmark
 
 # Operations and volumes of logits that a step adds, and a call once. Triton kernels by hand took up to 12 volumes less.
 BOUNDS = {
-    "pgd": (28, 15.0, 60, 6.0),
-    "apgd": (54, 15.0, 40, 8.0),
-    "vafa": (104, 26.0, 150, 6.0),
-    "sa2": (88, 23.5, 120, 6.0),
-    "vafa_opt": (100, 18.5, 110, 30.0),
-    "sa2_opt": (100, 18.5, 100, 30.0),
-}
+    "pgd": (28, 15.0, 60, 6.0), "apgd": (54, 15.0, 40, 8.0), "vafa": (104, 26.0, 150, 6.0),
+    "sa2": (88, 23.5, 120, 6.0), "vafa_opt": (100, 18.5, 110, 30.0), "sa2_opt": (100, 18.5, 100, 30.0),
+}  # fmt: skip
 
 
 def test_a_step_adds_few_operations_and_volumes(measured: list[dict[str, Any]]) -> None:

@@ -1,5 +1,4 @@
-"""Costs of Ray: units a second where attacks take no time, a grid of known durations on eight machines beside what no
-schedule beats, time beside the serial engine's, and its start."""
+"""Costs of Ray: units a second, a grid on eight machines beside a lower bound, the serial engine, its start."""
 
 import asyncio
 import itertools
@@ -155,8 +154,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
     resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
     quarters: list[tuple[float, float, int]] = []
-    process, real = psutil.Process(), runner.RunProgress.begin
-    began = 0
+    process, real, began = psutil.Process(), runner.RunProgress.begin, 0
 
     def begin(run: Any, unit: Unit) -> None:
         nonlocal began
@@ -186,8 +184,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
 def test_hundreds_of_workers_wait_for_no_driver(
     workers: int, seconds: float, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Simulated: workers in two processes, each of which sleeps. Real: driver, Ray's calls, writer and S3 (moto's, over
-    HTTP on loopback). What a process for each worker would add to the driver, connections, is not in it."""
+    """Workers sleep in two processes; driver, Ray's calls, writer and S3 (moto's, on loopback) are real."""
     num_units = rounds * workers
     hosts: list[Any] = []
     numbers = itertools.count()
@@ -233,8 +230,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     attacks = [{"name": "gn", "std": [i / (4 * num_units) for i in range(1, num_units // 4 + 1)]}]
-    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]
-    root = f"s3://{BUCKET}/fleet"
+    datasets, root = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}], f"s3://{BUCKET}/fleet"
     try:
         with ray_session(2):
             summary = execute(small(attacks=attacks, metrics=["dsc"], datasets=datasets), root, engine="ray")
@@ -256,8 +252,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
 
 def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "RemoteWorker", SleepingWorker)
-    units, listener = grid(), Timed()
-    spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
+    units, listener, spec = grid(), Timed(), WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):
         pool = share(Resources(**HALF_A_CARD), list(ray_cluster.machines().values()), len(units), 0)
         assert pool.workers == WORKERS
@@ -277,8 +272,7 @@ def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch:
 
 def test_ray_beside_the_serial_engine() -> None:
     """One worker, one thread: the same units by both, in turns; the first of each loads what it needs."""
-    attacks = [{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]
-    units = list(expanded(small(attacks=attacks))[1].units())
+    units = list(expanded(small(attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]))[1].units())
     spec = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1)
     before, ratios = torch.get_num_threads(), []
     with ray_session(2):

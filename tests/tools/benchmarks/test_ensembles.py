@@ -50,13 +50,10 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
             label += " shrinking"
         measured.append(
             {
-                "network": network,
-                "beside": name,
-                "attack": label,
-                "steps": steps,
+                "network": network, "beside": name, "attack": label, "steps": steps,
                 "dsc_foreground": sum(scores) / len(scores),
             }
-        )
+        )  # fmt: skip
         return scores
 
     settings = (FAST if request.config.getoption("--fast") else SETTINGS)[name]

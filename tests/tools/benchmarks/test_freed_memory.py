@@ -1,7 +1,4 @@
-"""Passes in a process that keeps freed memory, as a ratio to those of one that gives it back: seconds and memory.
-
-Processes of one thread take turns, five of each; medians count. `--fast`: one of each; no bound is held.
-"""
+"""Passes that keep freed memory, as a ratio of medians to those that give it back; `--fast`: one turn, no bound."""
 
 import platform
 import statistics

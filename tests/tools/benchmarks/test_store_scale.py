@@ -59,16 +59,13 @@ def settings() -> list[dict[str, Any]]:
     }
     return [
         {
-            "attack": attack,
-            "threat_model": threat,
-            "budget_name": name,
-            "budget": budget(number),
+            "attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number),
             "variant": "paper" if threat == "linf" else "released",
             "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
         }
         for number in range(1, 11)
         for attack, (threat, name, budget, params) in kinds.items()
-    ]
+    ]  # fmt: skip
 
 
 def cells() -> list[dict[str, Any]]:
@@ -155,8 +152,7 @@ def compact(root: str) -> float:
 def few_more(root: str) -> float:
     """Two runs of few rows end: their rows are merged, and nothing else."""
     for number in range(2):
-        more = rows(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6)
-        commit(root, f"more{number}-000000.parquet", more)
+        commit(root, f"more{number}-000000.parquet", rows(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6))
     return compact(root)
 
 

@@ -166,8 +166,7 @@ def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) 
     )
     dataset = job_lists(job)["train"]
     sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], roi, Augmentation(), seed=0)
-    batches = [range(4 * step, 4 * step + 4) for step in range(60)]
-    waited = 0.0
+    batches, waited = [range(4 * step, 4 * step + 4) for step in range(60)], 0.0
     with load_batches(sampler, batches, loaders=1, pinned=ON_GPU) as crops:
         start = seconds(lambda: next(crops))
         began = time.perf_counter()

@@ -43,8 +43,7 @@ def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.Fix
     shape, size = ([24, 20, 16], "small ") if fast else ([224, 192, 144], "")
     job = small(datasets=[{"name": "phantom", "shape": shape, "cases": 3}], models=[net], attacks=[ATTACK])
     first, unit, following = units_of({**job, "precision": "tf32" if ON_GPU else "fp32"})
-    metrics = ("dsc", "hd95", "ssim", "psnr")
-    worker = Worker(WorkerSpec(run_id="r", metrics=metrics, threads=available_cores()))
+    worker = Worker(WorkerSpec(run_id="r", metrics=("dsc", "hd95", "ssim", "psnr"), threads=available_cores()))
     worker.run(first, prefetch=unit)
     with profile(activities=[ProfilerActivity.CUDA if ON_GPU else ProfilerActivity.CPU]) as profiler:
         began = time.perf_counter()

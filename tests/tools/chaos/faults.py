@@ -110,16 +110,11 @@ def full_disk(run: Run) -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    "driver killed": sent(signal.SIGKILL),
-    "worker killed": killed("ray::RemoteWorker"),
-    "raylet killed": killed("raylet"),
-    "gcs_server killed": killed("gcs_server"),
-    "SIGTERM": sent(signal.SIGTERM),
-    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT),
-    "disk full for a minute": full_disk,
-    "records file cut": stopped_and(cut),
-    "second driver": second_driver,
-}
+    "driver killed": sent(signal.SIGKILL), "worker killed": killed("ray::RemoteWorker"),
+    "raylet killed": killed("raylet"), "gcs_server killed": killed("gcs_server"), "SIGTERM": sent(signal.SIGTERM),
+    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT), "disk full for a minute": full_disk,
+    "records file cut": stopped_and(cut), "second driver": second_driver,
+}  # fmt: skip
 
 
 @contextmanager
@@ -127,8 +122,7 @@ def disk(folder: Path, is_small: bool) -> Iterator[None]:
     """A folder `out`, on a disk of its own that is soon full."""
     (folder / "out").mkdir(parents=True)
     if is_small:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder / "out")]
-        subprocess.run(mount, check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder / "out")], check=True)
     try:
         yield
     finally:
@@ -143,8 +137,7 @@ def main() -> int:
         whole = Path(place, "serial")
         execute(GRID, whole)
         for number, name in enumerate(sys.argv[1:] or FAULTS):
-            fault = FAULTS[name]
-            folder = Path(place, str(number))
+            fault, folder = FAULTS[name], Path(place, str(number))
             with disk(folder, is_small=fault is full_disk):
                 run = Run(folder)
                 seconds, line, code = run.measure(fault)
@@ -159,8 +152,7 @@ def main() -> int:
             is_sound &= end == 0 and not wrong
             table.append([name, f"{seconds:.1f}", code, line.replace(place, ""), end, wrong or "equal"])
             print(table[-1], file=sys.stderr, flush=True)
-    head = ["fault", "seconds to notice", "exit code", "line", "then", "rows"]
-    print(tabulate(table, head, "github"))
+    print(tabulate(table, ["fault", "seconds to notice", "exit code", "line", "then", "rows"], "github"))
     return 0 if is_sound else 1
 
 

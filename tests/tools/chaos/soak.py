@@ -86,8 +86,7 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables that a shell needs to submit to it."""
-        exports = dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))
-        return {**self._environment, **exports}
+        return {**self._environment, **dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))}
 
     def processes(self) -> list[psutil.Process]:
         """Processes that its nodes have started."""
@@ -128,14 +127,9 @@ class Supervisor:
         if self.is_done:
             return
         command = [
-            sys.executable,
-            str(ROOT / "bench.py"),
-            "cluster",
-            "submit",
-            str(self.folder / "job.yaml"),
-            "--out",
+            sys.executable, str(ROOT / "bench.py"), "cluster", "submit", str(self.folder / "job.yaml"), "--out",
             OUT,
-        ]
+        ]  # fmt: skip
         with (self.folder / "jobs.log").open("ab") as log:
             self.follower = subprocess.Popen(
                 [*command, "--follow"], env=self.cluster.environment, stdout=log, stderr=subprocess.STDOUT
@@ -307,16 +301,11 @@ def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     killing = time.monotonic() - started
     code = start(folder, SHORT, "--engine", "ray").wait(FINISH_S)
     return {
-        "kills": kills,
-        "of them after new rows were stored": productive,
-        "seconds of kills": round(killing),
-        "most seconds until no process was left": round(slowest, 1),
-        "submissions and their exit codes": [code],
-        "processes left": len(ray_processes()),
-        "temporary files left": len(list(out.rglob(".freqbench-*"))),
-        "rows once there and lost": len(lost),
-        **compared(out, folder / "serial"),
-    }
+        "kills": kills, "of them after new rows were stored": productive, "seconds of kills": round(killing),
+        "most seconds until no process was left": round(slowest, 1), "submissions and their exit codes": [code],
+        "processes left": len(ray_processes()), "temporary files left": len(list(out.rglob(".freqbench-*"))),
+        "rows once there and lost": len(lost), **compared(out, folder / "serial"),
+    }  # fmt: skip
 
 
 def is_sound(report: dict[str, Any]) -> bool:

@@ -84,8 +84,7 @@ def interleaved(store: Store, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "FULL_BYTES", rng.choice([1, 64 * MIB]))
         patch.setattr(compaction, "choose", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
-        turns = Turns(patch, rng)
-        present = None
+        turns, present = Turns(patch, rng), None
         for _ in turns.play([twice] * 3, kill=0.01):
             former, present = present, names(store)
             if present != former:

@@ -128,8 +128,7 @@ def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: in
     good, bad = {"name": "fgsm", "eps": [0.01, 0.02, 0.03]}, {"name": "faulty", "place": "no", "fault": "raise"}
     units = units_of(small(attacks=[good, bad]))
     with machines(1, cpus=1, metrics_export_port=unused_port) as cluster, existing(cluster.address):
-        listener = run_by_ray(units, METRICS, workers=1)
-        device = sum(row["device_seconds"] for row in listener.workers)
+        device = sum(row["device_seconds"] for row in run_by_ray(units, METRICS, workers=1).workers)
         end, records = time.monotonic() + 60, 0.0
         while records < 4 and time.monotonic() < end:
             time.sleep(2)

@@ -1,5 +1,4 @@
-"""A run that dies at any moment: nothing that was reported is lost, nothing stands twice, and the rerun ends as if it
-had never died."""
+"""A run that dies at any moment: nothing reported is lost, nothing stands twice, and the rerun ends as if not."""
 
 import io
 import multiprocessing
@@ -60,8 +59,7 @@ def test_run_that_dies_at_any_write_goes_on(tmp_path: Path, monkeypatch: pytest.
         assert is_part(out, whole)
         productive += 0 < len(rows(out)) < 2
         execute(content, out, force=True)
-        assert rows(out) == rows(whole)
-        assert class_rows(out) == class_rows(whole)
+        assert (rows(out), class_rows(out)) == (rows(whole), class_rows(whole))
     assert len(left) > 8
     assert productive > 0
 
@@ -98,8 +96,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_process(
     forks: ForkServerContext, tmp_path: Path, whole: Path, seed: int, saved: str, kills: int
 ) -> None:
-    """Up to 0.4 seconds after it has begun; of few kills the k-th not before it has reported 8 k records, so that
-    something is stored on a slow machine too."""
+    """Up to 0.4 seconds after it has begun; of few kills the k-th not before it has reported 8 k records."""
     rng, out, log, productive = random.Random(seed), tmp_path / "out", tmp_path / "log", 0
     content = {**CONTENT, "save_adversarial": saved}
     least = 8 if kills == 3 else 0
@@ -125,5 +122,4 @@ def test_a_killed_process(
         productive += len(rows(out)) > before
     assert productive >= 1 or kills > 3, "the kills hit before anything was stored: this tests nothing"
     execute(content, out)
-    assert rows(out) == rows(whole)
-    assert class_rows(out) == class_rows(whole)
+    assert (rows(out), class_rows(out)) == (rows(whole), class_rows(whole))

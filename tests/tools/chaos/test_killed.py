@@ -22,8 +22,7 @@ TEST = "FREQBENCH_TEST"
 
 
 def ray_processes(name: str = "") -> list[psutil.Process]:
-    """Processes of the own Ray of a driver of this test, by how its name begins: others may have theirs at the same
-    time."""
+    """Processes of the own Ray of a driver of this test, by how its name begins: others may have theirs."""
     processes = []
     for process in psutil.process_iter():
         try:
@@ -77,8 +76,7 @@ def test_certificate_goes_on_after_a_killed_driver(tmp_path: Path, slow_net: dic
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 20, "eot": 1}
     ball = {"name": "ball", "kind": "bias_field"}
     attacks = [ball | {"radius": 0, "control": "random"}, ball | {"radius": 0.2, "steps": 2, "random_start": False}]
-    models = [slow_net | {"defence": smoothing}]
-    changes = {"models": models, "seeds": list(range(30)), "trust_code": True}
+    changes = {"models": [slow_net | {"defence": smoothing}], "seeds": list(range(30)), "trust_code": True}
     content = small(attacks=attacks, targets="source", metrics=["dsc"], **changes)
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: committed(tmp_path) or process.poll() is not None, 240)
@@ -115,12 +113,9 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
         {"name": "vafa_opt", "q_max": 20, "steps": 6, "block": 8, "scope": "joint"},
     ]
     content = job(
-        datasets=[lesions],
-        models=models,
-        attacks=[attack | {"sources": "unet"} for attack in attacks],
-        metrics=["dsc", "hd95", "brats", "lesion"],
-        resources={"workers": 2, "threads": 1},
-    )
+        datasets=[lesions], models=models, attacks=[attack | {"sources": "unet"} for attack in attacks],
+        metrics=["dsc", "hd95", "brats", "lesion"], resources={"workers": 2, "threads": 1},
+    )  # fmt: skip
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: len(stamps(tmp_path)) > 2 and bool(ray_processes("ray::RemoteWorker")), 240)
     ray_processes("ray::RemoteWorker")[0].kill()
@@ -134,8 +129,7 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "out") == class_rows(tmp_path / "whole")
-    assert len(rows(tmp_path / "out")) == 20
+    assert (class_rows(tmp_path / "out"), len(rows(tmp_path / "out"))) == (class_rows(tmp_path / "whole"), 20)
 
 
 @pytest.mark.integration
@@ -148,8 +142,7 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
     ],
 )
 def test_broken_own_ray_frees_the_store(tmp_path: Path, name: str, complaint: str, slow_net: dict[str, Any]) -> None:
-    """Ray itself would wait for another node for ever, and for its head a minute, to end the process without a word of
-    ours. Attacks that were in flight begin again by the same command."""
+    """Ray itself would wait for ever; attacks that were in flight begin again by the same command."""
     attacks = [{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}]
     content = small(models=[slow_net], attacks=attacks, metrics=["dsc"], trust_code=True)
     process = start(tmp_path, content, "--engine", "ray")
@@ -170,14 +163,12 @@ def test_black_box_targets_go_on_after_a_killed_driver(tmp_path: Path) -> None:
     slow.touch()
     script = f"import os, time; time.sleep(0.8 * os.path.exists({str(slow)!r}))\n{nifti_tool.script('int(value > 0)')}"
     (tmp_path / "tool.py").write_text(script)
-    onnx = onnx_file.write(tmp_path / "net.onnx", classes=6)
     models = [
         {**JOB["models"][0], "name": "white"},
-        {"name": "onnx", "arch": "onnx", "checkpoint": onnx, "roi": ROI},
+        {"name": "onnx", "arch": "onnx", "checkpoint": onnx_file.write(tmp_path / "net.onnx", classes=6), "roi": ROI},
         {"name": "tool", "command": [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]},
     ]
-    eps = [f"{n}/255" for n in range(1, 5)]
-    attacks = [{"name": "pgd", "eps": eps, "steps": 2, "sources": "white"}]
+    attacks = [{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 5)], "steps": 2, "sources": "white"}]
     content = job(models=models, attacks=attacks, targets=["onnx", "tool"], metrics=["dsc", "hd95"], trust_code=True)
 
     process = start(tmp_path, content, "--engine", "ray", TMPDIR=str(temporary), RAY_TMPDIR="/tmp")

@@ -71,8 +71,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cluster")
-    options = ["--nodes", str(NODES), "--gpus", str(GPUS), "--cpus", str(CPUS)]
-    result = local("up", *options, "--folder", folder)
+    result = local("up", *["--nodes", str(NODES), "--gpus", str(GPUS), "--cpus", str(CPUS)], "--folder", folder)
     try:
         assert result.returncode == 0, result.stderr
         yield folder
@@ -115,8 +114,7 @@ class TestCluster:
         request = urllib.request.Request(jobs, headers={"Authorization": f"Bearer {token}"} if token else {})
         with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
             urllib.request.urlopen(request, timeout=20)
-        assert (cluster / "token").stat().st_mode & 0o777 == 0o600
-        assert cluster.stat().st_mode & 0o777 == 0o700
+        assert ((cluster / "token").stat().st_mode & 0o777, cluster.stat().st_mode & 0o777) == (0o600, 0o700)
 
     def test_second_cluster_in_the_same_folder_is_refused(self, cluster: Path, tmp_path: Path) -> None:
         result = local("up", "--folder", cluster)

@@ -1,8 +1,4 @@
-"""Values that nobody means, changes of a tree of them, and what a command does with the result within limits.
-
-A few examples, always the same, run in the integration tier. FREQBENCH_FUZZ_EXAMPLES=2500 looks for longer, and
-`--hypothesis-seed` elsewhere.
-"""
+"""Values that nobody means, in a tree, and what a command makes of them; FREQBENCH_FUZZ_EXAMPLES=2500 looks longer."""
 
 import copy
 import io
@@ -31,26 +27,18 @@ MEMORY = 12 << 30
 
 EXAMPLES = os.environ.get("FREQBENCH_FUZZ_EXAMPLES")
 unhurried = settings(
-    max_examples=int(EXAMPLES or 4),
-    derandomize=EXAMPLES is None,
-    database=None,
-    deadline=None,
+    max_examples=int(EXAMPLES or 4), derandomize=EXAMPLES is None, database=None, deadline=None,
     suppress_health_check=list(HealthCheck),
-)
+)  # fmt: skip
 
 NUMBERS = (0, -1, 1, 2, 7, 2**31, 2**63, -(2**64), 10**12, 10**400, 0.0, 1e-320, 1e308, float("nan"), float("inf"))
 TEXTS = ("", " ", "~", "~nosuchuser/x", "${HOME}", "${NOWHERE}", "../..", "/dev/null", "NaN", "1e999", "8/0", "٤/255")
 TEXTS += ("eps/4", "9" * 5000, "a\x00b", "\u202e", "pgd", "DSC", "random:1", "s3://", "file:///", "zoo://phantom/unet")
 
 scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from(NUMBERS),
-    st.sampled_from(TEXTS),
-    st.integers(),
-    st.floats(),
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.integers(), st.floats(),
     st.text(max_size=8),
-)
+)  # fmt: skip
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -111,8 +99,7 @@ def limits() -> Iterator[None]:
 
 def refused_or_done(*arguments: str) -> int:
     """Exit code of a command: 0, or 1 or 2 with a line that says why; anything else fails."""
-    out, err = io.StringIO(), io.StringIO()
-    terminate = signal.getsignal(signal.SIGTERM)
+    out, err, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, limits(), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["bench.py", *arguments])
         try:

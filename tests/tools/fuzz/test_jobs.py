@@ -17,15 +17,9 @@ from tools.fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, 
 pytestmark = pytest.mark.integration
 
 FULL: dict[str, Any] = {
-    **JOB,
-    "seeds": [0],
-    "targets": "all",
-    "precision": "fp32",
-    "window_batch": 1,
-    "case_timeout": None,
-    "save_adversarial": "none",
-    "resources": {"threads": 1, "workers": 1, "gpus_per_worker": 0},
-}
+    **JOB, "seeds": [0], "targets": "all", "precision": "fp32", "window_batch": 1, "case_timeout": None,
+    "save_adversarial": "none", "resources": {"threads": 1, "workers": 1, "gpus_per_worker": 0},
+}  # fmt: skip
 """Every key of a job that there is."""
 DATASET = {"name": "phantom", "shape": SHAPE, "cases": 1, "split": "test", "intensity": {"window": [-175, 250]}}
 PACKAGED = {name: entry for name, entry in SETTINGS.items() if name != "walk"}
@@ -40,12 +34,9 @@ def attacks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 jobs = st.one_of(
-    spoilt(FULL),
-    spoilt(small(datasets=[DATASET]), most=1),
-    attacks().map(lambda entry: small(attacks=[entry])),
-    st.text(max_size=200),
-    values,
-)
+    spoilt(FULL), spoilt(small(datasets=[DATASET]), most=1), attacks().map(lambda entry: small(attacks=[entry])),
+    st.text(max_size=200), values,
+)  # fmt: skip
 
 
 @unhurried

@@ -73,8 +73,7 @@ class Card(TorchDispatchMode):
         ours = [each for each in tensors if isinstance(each, OnCard)]
         if not ours and kwargs.get("device") != CARD:
             return func(*args, **kwargs)
-        others = [each for each in tensors if not isinstance(each, OnCard)]
-        onto = _target(func, args, kwargs)
+        others, onto = [each for each in tensors if not isinstance(each, OnCard)], _target(func, args, kwargs)
         if waits(func, args, kwargs, onto) and Card.refuses_waits:
             raise WaitError(f"{func} makes the host wait")
         if onto is None and any(each.ndim for each in others) and func not in INDEXED:
@@ -111,10 +110,6 @@ def waits(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], onto: torch
     return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
 
 
-def is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
 def _autocast(kind: str, *options: Any, _real: type[torch.autocast] = torch.autocast, **more: Any) -> torch.autocast:
     return _real("cpu" if kind == CARD.type else kind, *options, **more)
 
@@ -127,7 +122,12 @@ class _Literals(TorchFunctionMode):
         if func is Tensor.new_tensor and isinstance(args[0], OnCard):
             func, kwargs, args = torch.tensor, {"dtype": args[0].dtype, "device": CARD} | kwargs, args[1:]
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnCard):
-            lists = tree_map_only(list, lambda numbers: torch.tensor(numbers).to(CARD), args[1], is_leaf=is_list)
+            lists = tree_map_only(
+                list,
+                lambda numbers: torch.tensor(numbers).to(CARD),
+                args[1],
+                is_leaf=lambda value: isinstance(value, list),
+            )
             args = (args[0], lists, *args[2:])
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == CARD:
             return func(*args, **kwargs | {"device": CPU}).to(CARD)

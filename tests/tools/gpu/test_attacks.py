@@ -22,12 +22,9 @@ FEW = {"steps": 3, "queries": 5}
 SMALLER = {"sea": {"steps": 4, "losses": ("dice", "segpgd")}, "autoattack": {"members": ("apgd-ce", "square")}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pgd": [
-        *({"loss": loss} for loss in LOSSES if not loss.startswith("dlr-")),
-        {"organs": (1, 2)},
-        {"target": "least-likely", "keep": "best"},
-        {"target": ("swap", 0, 1)},
-        {"restarts": 2, "keep": "best", "organs": (1,)},
-        {"channels": (0,)},
+        *({"loss": loss} for loss in LOSSES if not loss.startswith("dlr-")), {"organs": (1, 2)},
+        {"target": "least-likely", "keep": "best"}, {"target": ("swap", 0, 1)},
+        {"restarts": 2, "keep": "best", "organs": (1,)}, {"channels": (0,)},
     ],
     "apgd": [{"eps_schedule": ((2, 0.5), (1, 0.5)), "steps": 6}],
     "difgsm": [{"keep": "best"}],
@@ -35,7 +32,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "vafa_opt": [{"ssim_min": 0.1}],
     "sa2": [{"organs": (1,), "loss": "ce"}],
     "almaprox": [{"organs": (1,)}],
-}
+}  # fmt: skip
 VARIANTS = [(name, {"variant": variant}) for name, attack in ATTACKS.items() for variant in attack.variants]
 TURNING = ("ssa_2d", {"variant": "released"})  # it takes cubes alone, and does no more on a device than its other form
 CASES = [
@@ -52,10 +49,7 @@ def made(name: str, **options: Any) -> Any:
 
 
 class Guarded(nn.Module):
-    """A network that has nothing wait for the device from the second time that it is asked until the last.
-
-    The first pass belongs to the checks of a call, and what follows the last one asks for its result.
-    """
+    """A network that has nothing wait for the device but in its first pass, of the checks, and after its last one."""
 
     def __init__(self, net: nn.Module, passes: int) -> None:
         super().__init__()

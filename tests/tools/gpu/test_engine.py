@@ -37,13 +37,10 @@ def unit_of(attack: Mapping[str, Any], shape: Sequence[int] = (24, 20, 16), roi:
     return units_of(small(attacks=[dict(attack)], datasets=datasets, models=[net]))[0]
 
 
-def spec_on(device: torch.device, windows: int = 3) -> WorkerSpec:
-    return WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=windows)
-
-
 def rows(unit: Unit, device: torch.device) -> tuple[Any, Any]:
     """A unit's record and those of its classes, as a worker on the device makes them."""
-    outcome = add_surfaces(unit, *Worker(spec_on(device, 2)).run(unit))
+    spec = WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=2)
+    outcome = add_surfaces(unit, *Worker(spec).run(unit))
     assert not outcome.failed, outcome.records[0]["error"]
     return outcome.records[0], outcome.class_records[0]
 
@@ -71,9 +68,7 @@ def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device
 def test_running_out_leaves_a_row_that_is_ok(
     cuda: torch.device, monkeypatch: pytest.MonkeyPatch, roi: int, windows: int | None, mib: int
 ) -> None:
-    """2048 windows at once take above 800 MiB, and the volume's logits above 128. `auto` promises four times what there
-    is, at most 32, above 800 MiB.
-    """
+    """2048 windows at once take above 800 MiB, the volume's logits above 128; `auto` promises four times what is."""
     monkeypatch.setattr(memory, "HEADROOM", 4.0)
     share = mib * 2**20 / torch.cuda.get_device_properties(cuda).total_memory
     spec = WorkerSpec(run_id="r", metrics=(), device="cuda", window_batch=windows, gpu_share=share)
@@ -102,8 +97,7 @@ def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int
     net, image = SmallNet().eval(), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
-        model = SegmentationModel(net.to(where), ROI, defence=defence)
-        made = prediction(model, image, 3 * windows + 1, judge=shares)
+        made = prediction(SegmentationModel(net.to(where), ROI, defence=defence), image, 3 * windows + 1, judge=shares)
         return made.labels, made.draws
 
     expected, scores = predicted(torch.device("cpu"))

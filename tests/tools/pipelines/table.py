@@ -1,7 +1,4 @@
-"""Measures the share of voxels that freqbench labels as nnunetv2 and MONAI do: `python tests/tools/pipelines/table.py`.
-
-Rewrites reports/pipelines/alike.csv, which docs/generated.py makes tables of.
-"""
+"""Measures, into reports/pipelines/alike.csv, the share of voxels that freqbench labels as nnunetv2 and MONAI do."""
 
 import csv
 import sys
