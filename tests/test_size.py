@@ -20,7 +20,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 4916,  # as in the package
         "cli": 2330,  # run --fresh
         "core": 3625,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6513,  # as in the package
+        "data": 6512,  # as in the package
         "engine": 4782,  # as in the package
         "exchange": 1020,
         "job": 2748,  # a line for each key of a job
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1930,  # as in the package
     },
 }
-SUMS = {"freqbench": 60589, "tests": 61218}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60588, "tests": 61218}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -19,7 +19,6 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
 from freqbench.core.types import (
     IGNORED,
-    LOST,
     NO_LABEL,
     Beside,
     Box,

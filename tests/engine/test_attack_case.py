@@ -16,7 +16,7 @@ from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import Needs, attack_case
 from freqbench.engine.scoring import score_volume
-from freqbench.models import ModelSpec, SegmentationModel, attack_windows, build
+from freqbench.models import ModelSpec, SegmentationModel, build
 
 ROI: Shape = (8, 8, 4)
 
