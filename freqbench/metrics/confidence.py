@@ -51,7 +51,7 @@ def calibration(
     require_same_shape(sure.shape, predicted.shape)
     least, most = sure.aminmax()
     if not (least >= 0 and most <= 1):
-        raise UserError(f"expected a confidence in [0, 1], got {least:.4g} to {most:.4g}: give probabilities")
+        raise UserError(f"expected confidence in [0, 1], got {least:.4g} to {most:.4g}: give probabilities")
     counts = counted(as_tensor(label).cpu(), codes)
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
