@@ -21,9 +21,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2395,  # eight roads
         "core": 3719,  # identities of code, pair by pair; the one keeper's contract
         "data": 6758,  # as in the package
-        "engine": 4782,  # as in the package
-        "exchange": 1020,
-        "job": 2752,  # a line for each key of a job
+        "engine": 4777,  # as in the package
+        "exchange": 1015,
+        "job": 2739,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
         "models": 8350,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
@@ -31,7 +31,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 387,
         "reporting": 6670,  # an attack that did nothing is said
         "results": 2170,  # as in the package
-        "training": 1689,  # code of others, where it is trusted
+        "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3693,  # the table of all that is kept and of what it depends on, each line of which is varied
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61623, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61601, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
