@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3693,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3685,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
         "audit": 2666,  # as in the package
@@ -42,10 +42,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6006,  # as in the package
-        "engine": 6706,  # as in the package
+        "engine": 6736,  # as in the package
         "exchange": 817,
         "golden": 521,
-        "job": 2152,  # a line for each key of a job
+        "job": 2157,  # a line for each key of a job
         "metrics": 1274,  # weights are checked when read
         "models": 7625,  # inferers by class and arguments
         "ops": 1627,  # compiled.py: functions that a GPU compiles
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61601, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61601, "tests": 63096}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

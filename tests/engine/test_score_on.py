@@ -31,6 +31,7 @@ SHAPE = (26, 22, 12)
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.5, 0, -4], [0, 0, -2, 9], [0, 0, 0, 1]])
 COLUMNS = ("dsc", "dsc_clean", "hd95_mm_clean", "missed_classes", "scored_on", "caution", "linf", "ssim")
 GN = [{"name": "gn", "std": "8/255"}]
+VOTES = "a: expected score_on: grid for a defence that votes"
 
 
 def anatomy() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -244,14 +245,8 @@ def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
     ("changes", "text"),
     [
         ({"attacks": [{"name": "deformation", "max_mm": 2}]}, "deformation: expected score_on: grid, as its labels"),
-        (
-            {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
-        (
-            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
+        ({"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}}, VOTES),
+        ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}}, VOTES),
         ({"score_on": "native"}, "score_on: "),
     ],
 )
