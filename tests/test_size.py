@@ -21,11 +21,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2395,  # eight roads
         "core": 3719,  # identities of code, pair by pair; the one keeper's contract
         "data": 6758,  # as in the package
-        "engine": 4777,  # as in the package
-        "exchange": 1015,
+        "engine": 4776,  # as in the package
+        "exchange": 1014,
         "job": 2739,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
-        "models": 8350,  # inferers by class and arguments
+        "models": 8327,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61601, "tests": 63096}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61576, "tests": 63096}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -13,8 +13,7 @@ import torch
 from freqbench.core.errors import DataError
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef, FileLabel, NativeCase, triple
-from freqbench.data import Dataset
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data import Dataset, ListedFolder
 from freqbench.data.preprocess import prepare
 from freqbench.data.witnesses import read
 from freqbench.engine import memory
