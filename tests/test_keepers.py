@@ -110,6 +110,7 @@ def pass_costs(at: Place, **change: Any) -> None:
 
 
 PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 1}
+IN_FILE: Change = {"scored_on": ScoredOn.FILE}
 OTHER = {"models": [{**MODEL, "checkpoint": "random:1"}]}
 CASE, SPACE = {"datasets": [{**PHANTOM, "shape": [16, 16, 16]}]}, Preprocess(intensity="minmax")
 HOW: Change = {"precision": {"cell": {"precision": "bf16"}}, "compile": {"cell": {"compile": True}}}
@@ -129,18 +130,9 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     ),
     CLEAN: (
         of_cell(clean),
-        {
-            "case": CASE,
-            "model": OTHER,
-            "scored_on": {"cell": {"scored_on": ScoredOn.FILE}},
-            "metrics": {"metrics": ("hd95",)},
-        }
-        | HOW,
+        {"case": CASE, "model": OTHER, "scored_on": {"cell": IN_FILE}, "metrics": {"metrics": ("hd95",)}} | HOW,
     ),
-    FILES: (
-        of_cell(lambda worker, cell, ref: clean(worker, replace(cell, scored_on=ScoredOn.FILE), ref)),
-        {"case": CASE},
-    ),
+    FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, **IN_FILE), ref)), {"case": CASE}),
     SPLITS: (
         of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
         {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},

@@ -21,20 +21,20 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2330,  # run --fresh
         "core": 3625,  # identities of code, pair by pair; the one keeper's contract
         "data": 6512,  # as in the package
-        "engine": 4782,  # as in the package
-        "exchange": 1020,
-        "job": 2748,  # a line for each key of a job
+        "engine": 4776,  # as in the package
+        "exchange": 1014,
+        "job": 2735,  # a line for each key of a job
         "metrics": 1615,  # weights are checked when read
-        "models": 8350,  # inferers by class and arguments
+        "models": 8327,  # inferers by class and arguments
         "ops": 2826,  # compiled.py: functions that a GPU compiles
         "pipelines": 1328,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
         "reporting": 6382,  # an attack that did nothing is said
         "results": 2114,  # as in the package
-        "training": 1689,  # code of others, where it is trusted
+        "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3590,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3628,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 933,
         "attacks": 5149,
         "audit": 2612,  # as in the package
@@ -42,10 +42,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 324,
         "core": 1665,  # identities of code, pair by pair; the one keeper's contract
         "data": 5824,  # as in the package
-        "engine": 6489,  # as in the package
+        "engine": 6519,  # as in the package
         "exchange": 789,
         "golden": 493,
-        "job": 2096,  # a line for each key of a job
+        "job": 2101,  # a line for each key of a job
         "metrics": 1249,  # weights are checked when read
         "models": 7429,  # inferers by class and arguments
         "ops": 1577,  # compiled.py: functions that a GPU compiles
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1930,  # as in the package
     },
 }
-SUMS = {"freqbench": 60588, "tests": 61218}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60541, "tests": 61291}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

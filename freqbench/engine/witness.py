@@ -13,10 +13,9 @@ import torch
 from freqbench.core.errors import DataError
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef, FileLabel, NativeCase, triple
-from freqbench.data import Dataset
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data import Dataset, ListedFolder
 from freqbench.data.preprocess import prepare
-from freqbench.data.witnesses import Values, read
+from freqbench.data.witnesses import read
 from freqbench.engine import memory
 from freqbench.metrics.agreement import PROVEN, Pattern, agreement, pattern
 from freqbench.models import ModelSpec, SegmentationModel
@@ -65,8 +64,20 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
     Raises DataError for another grid, or numbers that are neither.
     """
     numbers = read(path, native)
-    if numbers.ndim == 4:
-        return [_outputs(path, numbers, dataset, spec)]
+    if numbers.ndim == 4:  # probabilities, a channel an output of the network
+        if len(numbers) != spec.num_outputs:
+            raise DataError(
+                f"{path}: expected a channel for each of the {spec.num_outputs} outputs of {spec.name}, got "
+                f"{len(numbers)}: give label maps, or all probabilities"
+            )
+        groups = spec.class_map or tuple((k,) for k in range(len(numbers)))
+        if spec.head == "sigmoid":
+            kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
+            ties = np.any(np.abs(numbers[kept] - 0.5) < TIE / 2, axis=0)
+            return [(codes_of(torch.from_numpy(numbers[kept] > 0.5)).numpy(), np.asarray(ties))]
+        of_class = np.stack([numbers[[*outputs]].sum(axis=0) for outputs in groups])
+        top = np.sort(of_class, axis=0)[-2:]
+        return [(of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE))]
     values, tables = np.unique(numbers).tolist(), []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
         tables.append(dict(dataset.reading.of_value))
@@ -88,23 +99,6 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
         for value in values:
             labels[numbers == value] = table.get(value, 0)
     return [(labels, None) for labels in made]
-
-
-def _outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tuple[Labels, Ties]:
-    """Returns the classes of probabilities `[K, H, W, D]`, a channel an output of the network, and their ties."""
-    if len(values) != spec.num_outputs:
-        raise DataError(
-            f"{path}: expected a channel for each of the {spec.num_outputs} outputs of {spec.name}, got {len(values)}: "
-            "give label maps, or all probabilities"
-        )
-    groups = spec.class_map or tuple((k,) for k in range(len(values)))
-    if spec.head == "sigmoid":
-        kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
-        ties = np.any(np.abs(values[kept] - 0.5) < TIE / 2, axis=0)
-        return codes_of(torch.from_numpy(values[kept] > 0.5)).numpy(), np.asarray(ties)
-    of_class = np.stack([values[[*outputs]].sum(axis=0) for outputs in groups])
-    top = np.sort(of_class, axis=0)[-2:]
-    return of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE)
 
 
 def predictions(

@@ -309,15 +309,22 @@ class CaseSeries:
                 first = first or series
             for target, path in self._predictions(cells, layout.ON_ADVERSARIAL if number else layout.ON_CLEAN).items():
                 uids = tuple(derivation.uid(derivation.key, part, target) for part in ("object", "series"))
-                masks = self._masks(self._read_on_file(path))
-                made = segmentation(masks, first, self.dataset.class_names[1:], target, uids)
+                made = segmentation(self._masks(path), first, self.dataset.class_names[1:], target, uids)
                 labels[f"prediction-{target}.dcm"] = pack_file(made)
         _replace(folder, files)
         _replace(storage.join(above, LABELS, case), labels)
         return torch.stack(stored), max(steps)
 
-    def _masks(self, label: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """Returns the masks of regions, which a saved label map shows; of classes the map itself."""
+    def _masks(self, path: str) -> npt.NDArray[Any]:
+        """Returns a saved label map on the grid of the case's file, by the nearest voxels; of regions their masks."""
+        from scipy.ndimage import affine_transform
+
+        header = image_files.read_header(image_files.fetch(path))
+        way, shape = np.linalg.inv(header.affine) @ self.native.affine, self.native.image.shape[1:]
+        read = image_files.read_integers(header)
+        label: npt.NDArray[np.float32] = affine_transform(
+            read, way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
+        )
         if not (regions := self.dataset.classes.of_labels):
             return label
         labels = (
@@ -356,15 +363,3 @@ class CaseSeries:
             source=own,
             keeps_identity=self.keeps_identity,
         )
-
-    def _read_on_file(self, path: str) -> npt.NDArray[np.float32]:
-        """Returns a saved label map on the grid of the case's file, by the nearest voxels; 0 outside."""
-        from scipy.ndimage import affine_transform
-
-        header = image_files.read_header(image_files.fetch(path))
-        way = np.linalg.inv(header.affine) @ self.native.affine
-        label = image_files.read_integers(header)
-        on_file: npt.NDArray[np.float32] = affine_transform(
-            label, way[:3, :3], way[:3, 3], self.native.image.shape[1:], order=0, mode="grid-constant"
-        )
-        return on_file

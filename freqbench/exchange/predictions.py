@@ -20,10 +20,9 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.measures import METRIC_OF, METRICS
 from freqbench.core.types import NativeCase, triple
-from freqbench.data import Dataset, image_files
+from freqbench.data import Dataset, ListedFolder, image_files
 from freqbench.data.headers import Header
 from freqbench.data.labels import few
-from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Additions, Summary

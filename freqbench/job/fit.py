@@ -115,7 +115,19 @@ def matching(
     names, theirs = [*map(plain_name, dataset.class_names)], space.region_names
     if theirs and {*names[1:]} <= {*theirs}:
         return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
-    found = [pairs for ref in refs[:LAST] if (pairs := _same_voxels(space, dataset, ref)) is not None]
+    found, first = list[tuple[int, dict[int, set[int]]]](), int(dataset.classes.overlap)
+    for native in map(dataset.native, refs[:LAST]):
+        if (made := space.relabel(native)) is None:  # labels stay
+            continue
+        label, is_split = native.label[0], bool(first) or len(made) > 1  # a channel an output, no background of regions
+        number = len(made) if is_split else int(made.max()) + 1
+        outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
+        pairs, counts = {}, ... if (marked := counted(label)) is None else marked
+        for k in range(1, len(dataset.classes)):
+            voxels = members(label, k) if first else label == k
+            if voxels.any():  # else the case tells nothing of it
+                pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
+        found.append((number, pairs))
     if not found:
         return None
     count, alike = max(number for number, _ in found), dict[int, tuple[int, ...]]()
@@ -132,23 +144,6 @@ def matching(
                 f"the model, such as {{{shown}}}"
             )
     return alike, count, why
-
-
-def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[int, dict[int, set[int]]] | None:
-    """Returns the number of outputs, and for each class those with its voxels in a case; None: labels stay."""
-    native = dataset.native(ref)
-    if (made := space.relabel(native)) is None:
-        return None
-    label, first = native.label[0], int(dataset.classes.overlap)
-    is_split = bool(first) or len(made) > 1  # a channel an output, of regions without the background
-    count = len(made) if is_split else int(made.max()) + 1
-    outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, count + first)}
-    pairs, counts = {}, ... if (marked := counted(label)) is None else marked
-    for k in range(1, len(dataset.classes)):
-        voxels = members(label, k) if first else label == k
-        if voxels.any():  # else the case tells nothing of it
-            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
-    return count, pairs
 
 
 def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     """Plans the rest of a grid, given the metrics that each good row of a store covers (`Store.covered`).
 
     `is_saved` tells if the volume of a cell and case exists; a unit without its volume is not done. If None, rows are
-    enough.
+    enough. Raises UserError if a package of a metric that rows lose otherwise is not installed.
     """
     wanted = frozenset(grid.metrics)
     units, num_done, num_unsaved, former = [], 0, 0, set[str]()
@@ -80,22 +80,14 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
             num_done += len(cell.targets) - len(missing)
             if missing:
                 units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
-    metrics = (*grid.metrics, *_former(former, wanted))
+    kept = {text for text in former - wanted if "@" not in text}
+    if of_packages := former - wanted - kept:
+        from freqbench.metrics import added
+
+        names = {*map(added.name_of, wanted)}  # as they are installed here
+        kept |= {added.resolved(text) for text in of_packages if added.name_of(text) not in names}
+    metrics = (*grid.metrics, *sorted(kept))
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics, num_unsaved=num_unsaved)
-
-
-def _former(covered: Collection[str], wanted: Collection[str]) -> list[str]:
-    """Lists further metrics of rows that are computed anew, of packages as installed; raises UserError without one."""
-    kept = set[str]()
-    for text in {*covered} - {*wanted}:
-        if "@" in text:
-            from freqbench.metrics import added
-
-            if added.name_of(text) not in map(added.name_of, wanted):
-                kept.add(added.resolved(text))
-        else:
-            kept.add(text)
-    return sorted(kept)
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySpace]]:

@@ -17,22 +17,11 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, ScoredOn
-from freqbench.models import hub
+from freqbench.models import Inference, InputAdapter, ModelEntry, ModelSpec, hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.transforms import RandomResizePad
-from freqbench.models.entry import (
-    AXES,
-    DEFAULT_INFERENCE,
-    DEFAULT_INPUT,
-    DEFAULT_ROI,
-    ENSEMBLE,
-    Inference,
-    InputAdapter,
-    ModelEntry,
-    advice_on_classes,
-    seed_of,
-)
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, ENSEMBLE, advice_on_classes, seed_of
 from freqbench.models.examination import EXAMINATIONS, Examination, examine, windows
 from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.models.loading import load, naming
@@ -41,7 +30,6 @@ from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.nnunet import folder_near
 from freqbench.models.sources.source import Facts, adapter_of
-from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline, from_words
@@ -593,7 +581,7 @@ def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[Case
     files = f"files of {dataset} lie towards {', '.join(f'{codes} ({count})' for codes, count in counts.items())}"
     if first.input.is_of_file:
         yield f"{model.name}: is given each file as it lies, its axes in the order {first.input.axes}: {files}"
-    elif first.input.axes != AXES:
+    elif first.input.axes != DEFAULT_INPUT.axes:
         yield f"{model.name}: is assumed to take axes towards {first.input.codes}; each file is turned to them: {files}"
     elif counts.keys() != {"RAS"}:
         yield (

@@ -195,11 +195,25 @@ def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(job: JobSpec) -> list[_Training]:
-    """Reads the training jobs that a job names; refuses two with one name, or one place to write to."""
+    """Reads the training jobs that a job names, by paths relative to it or to the current folder.
+
+    Refuses two with one name, or one place to write to.
+    """
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"
-        training = _from_file(entry.job, job.where, place) if isinstance(entry.job, str) else entry.job
+        training = entry.job
+        if isinstance(training, str):
+            path = storage.filled_in(training, place)
+            beside = Path(job.where).parent / path
+            path = str(beside) if "://" not in path and beside.is_file() else path
+            try:
+                content = mapping_of(storage.fetch(path).read_bytes(), f"{place}: {path}")
+            except NoFileError:
+                raise UserError(
+                    f"{place}: expected a training job (YAML) at {training}, found none: check the path"
+                ) from None
+            training = config.validate(content, TrainJob, f"{place}: {path}")
         if training.trust_code != job.trust_code:  # a training job in a store must not run code here
             training = training.model_copy(update={"trust_code": job.trust_code})
         trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
@@ -252,16 +266,3 @@ def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _L
         ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in matching)
         raise UserError(f"{place}: expected one network of {checkpoint}, got {len(matching)}: write {ways}")
     return matching[0]
-
-
-def _from_file(written: str, where: str, place: str) -> TrainJob:
-    """Reads the training job at a path, relative to the job file or to the current folder."""
-    path = storage.filled_in(written, place)
-    beside = Path(where).parent / path
-    if "://" not in path and beside.is_file():
-        path = str(beside)
-    try:
-        content = storage.fetch(path).read_bytes()
-    except NoFileError:
-        raise UserError(f"{place}: expected a training job (YAML) at {written}, found none: check the path") from None
-    return config.validate(mapping_of(content, f"{place}: {path}"), TrainJob, f"{place}: {path}")

@@ -185,9 +185,8 @@ def test_scores_are_those_of_both_channels(two: Case) -> None:
     adversarial = two.image.clone()
     adversarial[1, 4, 5, 6] += 0.1
     adversarial[0, 4, 5, 6] -= 0.05
-    values = score_volume(
-        two, adversarial, ("ssim", "psnr"), ModelSpec(name="m", roi=CUBE, num_classes=2), torch.device("cpu")
-    ).values
+    about = ModelSpec(name="m", roi=CUBE, num_classes=2), torch.device("cpu")
+    values = score_volume(two, adversarial, ("ssim", "psnr"), *about).values
     assert values["linf"] == pytest.approx(0.1)
     assert values["l2"] == values["l2_body"] == pytest.approx(math.hypot(0.1, 0.05))
     mse = (0.1**2 + 0.05**2) / two.image.numel()

@@ -20,13 +20,18 @@ import freqbench as fb
 from freqbench.analysis.frames import found_records
 from freqbench.audit.checks import audited, gathered
 from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Case, CaseRef, FileLabel
+from freqbench.engine import memory
 from freqbench.metrics import dice
+from freqbench.models import SegmentationModel
 from freqbench.results import Store
 
 SHAPE = (26, 22, 12)
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.5, 0, -4], [0, 0, -2, 9], [0, 0, 0, 1]])
 COLUMNS = ("dsc", "dsc_clean", "hd95_mm_clean", "missed_classes", "scored_on", "caution", "linf", "ssim")
 GN = [{"name": "gn", "std": "8/255"}]
+VOTES = "a: expected score_on: grid for a defence that votes"
 
 
 def anatomy() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -192,6 +197,38 @@ def test_scores_in_the_file_alone_have_another_identity(data: dict[str, Any]) ->
     assert cells[0] == cells[1] != other.cell_id
 
 
+def test_a_cell_scored_in_the_file_marks_its_dataset(data: dict[str, Any]) -> None:
+    (cell,) = expanded(job_of(data, score_on="file"))[1].cells
+    assert cell.dataset_shown == "d (file grid)"
+
+
+class Bright(nn.Module):
+    """Says labels of whole volumes alone, as a command does: 1 where a voxel is bright."""
+
+    takes_volumes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(0))
+
+    def forward(self, images: Tensor, *_: object) -> Tensor:
+        return 20 * torch.cat([images < 0.5, images >= 0.5], dim=1).float()
+
+
+def test_labels_alone_go_to_the_nearest_voxels_of_a_file() -> None:
+    """A lone voxel fills its whole block of the finer file, of which interpolated scores would leave the middle."""
+    image, affine = torch.zeros(1, 4, 4, 4), np.diag([2.0, 2, 2, 1])
+    image[0, 1, 2, 1], affine[:3, 3] = 1, 0.5
+    about: dict[str, Any] = {"spacing": (2.0,) * 3, "original_spacing": (1.0,) * 3, "native_ranges": ((0.0, 1.0),)}
+    ref = CaseRef(case_id="a", patient_id="a", fingerprint="0", shape=(4, 4, 4))
+    case = Case(ref=ref, image=image, label=torch.zeros(1, 4, 4, 4, dtype=torch.uint8), affine=affine, **about)
+    file = FileLabel(label=torch.zeros(1, 8, 8, 8, dtype=torch.uint8), affine=np.eye(4), spacing=(1.0,) * 3)
+    space = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
+    made, _ = memory.segment(SegmentationModel(Bright(), (4, 4, 4)), case, 1, to=(file, space))
+    wanted = image[0].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert torch.equal(made.scored.labels, wanted.to(torch.uint8))
+
+
 def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
     _, records = found_records([Store(str(both[0] / name)) for name in ("grid", "file")], None)
     assert sorted(records["dataset"].unique()) == ["d", "d (file grid)"]
@@ -202,14 +239,8 @@ def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
     ("changes", "text"),
     [
         ({"attacks": [{"name": "deformation", "max_mm": 2}]}, "deformation: expected score_on: grid, as its labels"),
-        (
-            {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
-        (
-            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
+        ({"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}}, VOTES),
+        ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}}, VOTES),
         ({"score_on": "native"}, "score_on: "),
     ],
 )

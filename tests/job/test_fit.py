@@ -55,6 +55,11 @@ def test_stated_is_not_assumed(bare: str, of_model: dict[str, Any], of_dataset: 
     assert assumed(entry, **of_dataset) == (OF_MODEL | OF_DATASET) - told
 
 
+def test_nothing_is_assumed_of_a_command() -> None:
+    entry = ModelEntry(name="m", command=("tool", "{image}", "{labels}"))
+    assert assumptions(entry, Facts(arch="command"), *folder()) == ()
+
+
 def test_folder_with_window_and_space_assumes_nothing() -> None:
     space = folder()[0].space
     told = {"roi": (16, 16, 16), "space": space, "inference": {"windows": "even"}}

@@ -36,17 +36,8 @@ from freqbench.core.files import programs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
 from freqbench.models.networks.slices import SLICES, Sliced
-from freqbench.models.sources.source import (
-    Facts,
-    Metadata,
-    Source,
-    axes_of,
-    axes_towards,
-    construct,
-    fingerprint,
-    read_object,
-    spanning,
-)
+from freqbench.models.sources import source
+from freqbench.models.sources.source import Facts, Metadata, Source
 from freqbench.models.spec import ModelSpec
 from freqbench.pipelines.nnunet import NnunetPipeline, pipeline_of, release
 from freqbench.pipelines.pipeline import quiet
@@ -81,7 +72,7 @@ class NnunetArgs(Strict):
     @classmethod
     def _check_orientation(cls, codes: str | None) -> str | None:
         if codes is not None:
-            axes_towards(codes)
+            source.axes_towards(codes)
         return codes
 
     @field_validator("fold")
@@ -124,7 +115,7 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
             "leave it out"
         )
     configuration = str(stated.configuration or trained_as or "3d_fullres")
-    plans, dataset = (read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
+    plans, dataset = (source.read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
     pipeline = pipeline_of(path, plans, dataset, configuration, stated.orientation, bounds)
     return _Folder(path=path, checkpoints=files, content=content, pipeline=pipeline)
 
@@ -140,8 +131,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """
     folder = _folder(path, entry.args, entry.bounds)
     pipeline = folder.pipeline
-    letters = axes_of(pipeline)
-    adapter = InputAdapter(axes=letters, **spanning(pipeline.stated_bounds))
+    letters = source.axes_of(pipeline)
+    adapter = InputAdapter(axes=letters, **source.spanning(pipeline.stated_bounds))
     patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
     overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
     folds, regions = len(folder.checkpoints), pipeline.regions
@@ -229,7 +220,7 @@ def network(spec: ModelSpec) -> nn.Module:
             ]
         return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
 
-    return construct(where, build_all)
+    return source.construct(where, build_all)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
@@ -254,7 +245,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
         for folder in () if is_known else folders:
             files = (programs.program_files(folder) or {}).values()
             named |= {f"trainer/{path.relative_to(folder).as_posix()}": path for path in files}
-    return fingerprint(named)
+    return source.fingerprint(named)
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:

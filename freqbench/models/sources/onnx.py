@@ -17,11 +17,10 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.core.torchvision_import import import_torchvision
-from freqbench.models.entry import ModelEntry
+from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.examination import mend
 from freqbench.models.sources.frozen import FrozenArgs, agreed_argument, complete_args
 from freqbench.models.sources.source import Facts, Source, fingerprint
-from freqbench.models.spec import ModelSpec
 
 TOLERANCE = 1e-5
 """Largest difference between the two networks' outputs, as a share of the largest output if that exceeds 1."""

@@ -7,11 +7,10 @@ from torch import nn
 from freqbench.core import plugins
 from freqbench.core.code import provenance
 from freqbench.core.errors import UserError
-from freqbench.models.entry import ModelEntry
+from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.networks.construction import refusing, seed_weights
 from freqbench.models.sources import checkpoint
 from freqbench.models.sources.source import Facts, Source
-from freqbench.models.spec import ModelSpec
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
