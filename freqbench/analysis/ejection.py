@@ -31,8 +31,7 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
         classes: CLASS_RECORDS of these rows; further ones do no harm.
     """
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
-    marked = records.assign(is_null=is_undirected(records))
-    rows = plain(joined_classes(marked, cavity, [*_BEAT, "case_id"]))
+    rows = plain(joined_classes(records.assign(is_null=is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
     frames = rows.sort_values("true", kind="stable").groupby(_BEAT, dropna=False)
     systole, diastole = frames[_VOLUMES].first(), frames[_VOLUMES].last()

@@ -72,8 +72,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     classes = {row["class_index"]: row for row in found_classes}
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
         if row["class_index"] in classes:
-            begin = f"{row['class_name']}: "
-            pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], begin))
+            pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], f"{row['class_name']}: "))
     compared, differences, skipped = 0, list[Difference](), dict[str, str]()
     for kind, columns, one, other, begin in pairs:
         own = [column.name for column in columns if column.mark != "measured" and column.name not in TEXTS]

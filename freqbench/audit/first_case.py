@@ -216,8 +216,7 @@ def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: Cas
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    is_low = shortfall(expected, {(ref.patient_id, ref.case_id): dice})
-    return f"{said} is low: {CAUSES}" if is_low else said
+    return f"{said} is low: {CAUSES}" if shortfall(expected, {(ref.patient_id, ref.case_id): dice}) else said
 
 
 def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | None:

@@ -123,8 +123,7 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     def add(table: str, source: Source, stored: float | None, found: float) -> None:
         if stored is not None:
             tolerance = RANK if source[1] == MONAI and source[0].startswith("hd95") else ROUNDING
-            agreement = comparison.agreements.setdefault((table, *source), Agreement(tolerance))
-            agreement.add(stored, found, of_row)
+            comparison.agreements.setdefault((table, *source), Agreement(tolerance)).add(stored, found, of_row)
 
     images = {name for name in ("ssim", "psnr", LPIPS) if row[METRICS[name].columns[0]] is not None}
     for metric, reason in scoring.unavailable([*images]).items():

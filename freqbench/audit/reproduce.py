@@ -170,16 +170,8 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
     return storage.join(folder, VOLUMES)
 
 
-# Printing
-
-
 def reproduce(
-    out: str,
-    rows: str,
-    seed: int,
-    job: JobSpec | None,
-    console: Console,
-    first: Collection[Key] = (),
+    out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
     """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
     store, is_number = Store(out), rows.isdecimal() and len(rows) < LEAST_DIGITS

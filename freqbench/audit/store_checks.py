@@ -89,8 +89,6 @@ class Errors:
         return Check(name, "not checked" if missing else "ok", missing or ok)
 
 
-# Values of single rows
-
 SLACK = 1e-6  # beyond a range, for rounding
 _POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
 UNITS: Mapping[str, tuple[float, float]] = {
@@ -165,8 +163,6 @@ def _reasons(text: str | None) -> frozenset[str] | None:
     return frozenset(reasons) if reasons.keys() <= {column.name for column in RECORDS} else None
 
 
-# Records against their classes
-
 ROUNDING = 1e-9
 FLAGS = ("missed_classes", "hallucinated_classes")
 """Columns of records that count classes of the foreground in the label or the prediction alone."""
@@ -203,11 +199,8 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
         stored = floats(rows[name])
         compared = is_ok(rows) & is_complete & is_each & valid(rows[name]) & (asked > 0)
         wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-        text = f"{name}: {{:g}}, the classes say {{:g}}"
-        errors.wrong_rows("classes", where, rows, wrong, text, stored, value)
+        errors.wrong_rows("classes", where, rows, wrong, f"{name}: {{:g}}, the classes say {{:g}}", stored, value)
 
-
-# All files
 
 MOST_DOUBLES = 200_000  # most rows of repeated keys to compare: some 100 MB
 MOST_KINDS = 100_000  # most settings of cells, and most origins of rows, to keep

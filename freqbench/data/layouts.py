@@ -278,8 +278,7 @@ class Layout:
         yield "job line", self.job_line
         for survey in self.surveys:
             complete = f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
-            counted = f"; {counted_patients(survey.patients)}" if survey.patients else ""
-            yield survey.split, complete + counted
+            yield survey.split, complete + (f"; {counted_patients(survey.patients)}" if survey.patients else "")
         yield from (("note", note) for note in self.notes)
         yield from (("problem", problem) for problem in self.problems)
 

@@ -117,8 +117,7 @@ class _Merged:
             if self._waiting:
                 self._write()
             self._writer.close()
-            generation = 1 + max(_age(name)[0] for name in self._names)
-            name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{generation:06d}.parquet"
+            name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{(1 + max(_age(name)[0] for name in self._names)):06d}.parquet"
             storage.write_atomic(storage.join(self._files.root, "records", name), bytes(self._sink.getvalue()))
         self._files.remove(self._names)
 

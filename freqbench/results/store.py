@@ -173,8 +173,7 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """Lists the ids of the runs so far, ordered."""
-        files = storage.list_files(storage.join(self.root, "runs"), ".json")
-        return [name.removesuffix(".json") for name in files]
+        return [name.removesuffix(".json") for name in storage.list_files(storage.join(self.root, "runs"), ".json")]
 
     def write_job(self, job: dict[str, Any]) -> None:
         """Writes `run.json`: the job and the ids of the runs so far; derived data, for people who open the folder."""
@@ -218,8 +217,7 @@ class Store:
         for name in known.keys() - set(names):
             del known[name]
         new = [name for name in names if name not in known]
-        read = self._files.each(lambda name: self._files.columns(name, columns), new)
-        known.update(zip(new, read, strict=True))
+        known.update(zip(new, self._files.each(lambda name: self._files.columns(name, columns), new), strict=True))
         return [known[name] for name in names]
 
     def _find_rows(self, names: Sequence[str], keys: pa.Array, index: Index) -> dict[Key, tuple[Row, list[Row]]]:
@@ -249,9 +247,6 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
     return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
-
-
-# Names of rows: digests of their keys, which are stored nowhere
 
 
 def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:

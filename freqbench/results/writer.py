@@ -69,8 +69,7 @@ class Writer:
     def flush_due(self) -> int:
         """Commits if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop."""
         is_full = len(self._waiting) >= MAX_RECORDS and not self._has_failed
-        due = is_full or time.monotonic() - self._flushed_at >= self._interval_s
-        return self.flush() if due else 0
+        return self.flush() if (is_full or time.monotonic() - self._flushed_at >= self._interval_s) else 0
 
     def flush(self) -> int:
         """Commits the waiting rows."""
@@ -90,9 +89,6 @@ class Writer:
     def num_waiting(self) -> int:
         """Number of records that are not committed yet."""
         return len(self._waiting)
-
-
-# From rows to tables
 
 
 def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> pa.Table:

@@ -100,8 +100,7 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
 def version_of(info: Mapping[str, Any]) -> str:
     """Version string of an object: ETag or generation, else modification time, and size."""
     marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
-    mark = next((str(info[name]) for name in marks if info.get(name)), "")
-    return f"{mark}:{info.get('size')}"
+    return f"{next((str(info[name]) for name in marks if info.get(name)), '')}:{info.get('size')}"
 
 
 def _options(protocol: str) -> dict[str, Any]:
