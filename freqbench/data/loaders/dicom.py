@@ -183,8 +183,8 @@ class DicomFolders(ListedFolder):
         if not scans:
             raise MissingDataError(f"{root}: expected {IMAGES}/CASE with slices of a series, found none: check `root`")
         if count := sum(scan.is_hashed for scan in scans.values()):
-            told = "cases are called by a hash, as the names of their folders hold a field of the patient"
-            self.guesses[f"{count} {told}: rename the folders to choose other names"] = {}
+            said = "cases are called by a hash, as the names of their folders hold a field of the patient"
+            self.guesses[f"{count} {said}: rename the folders to choose other names"] = {}
         return scans
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
