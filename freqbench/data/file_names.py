@@ -125,11 +125,7 @@ class Pairing:
 
 
 def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
-    """Yields the ways in which names pair images and label maps below a folder, from the likeliest on.
-
-    Args:
-        paths: image files, relative to the folder.
-    """
+    """Yields the ways in which names pair images and label maps, `paths` below a folder, from the likeliest on."""
     of_raters, cut = _rater_groups(paths), []
     for found in _pairings(paths, {}):
         masks = {*found.masks}

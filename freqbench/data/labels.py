@@ -118,8 +118,7 @@ def classes_of(
             they are background unless `labels` counts or names them, or it maps no value.
         ignore: values that do not count.
 
-    Raises:
-        DataError: names that fit only in part, a value without a class, a class without a value.
+    Raises DataError for names that fit only in part, a value without a class, a class without a value.
     """
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}

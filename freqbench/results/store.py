@@ -95,11 +95,9 @@ class Store:
         return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
+        """Returns `columns` of one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
 
-        Args:
-            columns: columns of RECORDS; the fewer, the faster.
-            coded: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
+        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
