@@ -56,10 +56,7 @@ def _gain_p(k: float, b: float, sigma: float) -> float:
 
 
 def rank(draws: int, level: float, alpha: float) -> int:
-    """Returns k: the k-th smallest of these draws is at or below the quantile `level`, but for a chance of alpha.
-
-    0 if there are too few draws for any k.
-    """
+    """Returns k: the k-th smallest of the draws is at or below the quantile, but for a chance of alpha; 0: none is."""
     from scipy.stats import binom
 
     below = int(binom.ppf(alpha, draws, level))  # the fewest with P(Bin <= below) >= alpha
@@ -89,10 +86,7 @@ def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> flo
 
 
 def upper(scores: Sequence[float], alpha: float) -> float:
-    """Returns an upper bound of the median of scores in rising order: the draws that estimate it are random too.
-
-    Infinite for too few draws.
-    """
+    """Returns an upper bound of the median of scores in rising order, as they are draws; infinite for too few."""
     k = rank(len(scores), 0.5, alpha)
     return scores[-k] if k else math.inf
 

@@ -89,10 +89,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Selects from a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first.
-
-    Columns of MOVED with a value follow. `target` None: white-box.
-    """
+    """Selects ATTACK_TABLE (and MOVED) of a summary, the target's `clean` row first; `target` None: white-box."""
     attacked = rows[rows["attack"] != CLEAN]
     attacked = attacked[attacked["target_model"] == (attacked["source_model"] if target is None else target)]
     clean = rows[rows["attack"] == CLEAN].drop(columns="source_model")

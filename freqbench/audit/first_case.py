@@ -161,10 +161,7 @@ def _match(
 def held_and_found(
     model: ModelEntry, dataset: Dataset, own: Witness, log: Log, modality: str = ""
 ) -> tuple[list[Held], FoundSettings | None]:
-    """Returns a network as it is stated held against its own predictions, and what is found if it is another.
-
-    The first is empty if it cannot be run as it is stated.
-    """
+    """Returns a network held against its predictions as stated, if it runs, and what is found if it is another."""
     held = list[Held]()
     with suppress(UserError):
         held = _compare(model, dataset, own)

@@ -70,10 +70,7 @@ class Errors:
     def wrong_rows(
         self, name: str, where: str, rows: pa.Table, mask: Mask, text: str, *values: Floats, what: str = "rows"
     ) -> None:
-        """Records the rows of a mask `[rows]`, if any, as an error: their number, and the first one's id.
-
-        The text's braces take the first row's `values`, each `[rows]`.
-        """
+        """Records the rows of a mask, if any: their number, the first's id, and `text` with the first of `values`."""
         if mask.any():
             first = int(mask.argmax())
             key = [str(rows[column][first].as_py()) for column in KEY]
@@ -246,10 +243,7 @@ class StoreSurvey:
 
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:
-        """Compares the ok rows of each repeated key (`doubles`); returns a sentence on them.
-
-        Two copies of one execution must be equal to the bit, others within the tolerances.
-        """
+        """Compares ok rows of one key, copies to the bit, others within tolerances; returns a sentence on them."""
         doubles = {key: count for key, count in self.ok.items() if count > 1}
         if not doubles:
             return "no key has two rows that are ok"

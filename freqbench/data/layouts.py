@@ -284,10 +284,7 @@ class Layout:
 
 
 def recognise(root: str, with_labels: bool = False) -> Layout:
-    """Recognises the loader of a local folder and reads all cases' headers; raises UserError if there is none.
-
-    With `with_labels`, reads their label maps too.
-    """
+    """Recognises a local folder's loader and reads all headers, and label maps `with_labels`; refuses other folders."""
     path = expand_variables(root, "--data")
     if not storage.is_local(path):
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")

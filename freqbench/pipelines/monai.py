@@ -410,10 +410,7 @@ class MonaiPipeline(Pipeline):
         return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
 
     def relabel(self, native: NativeCase) -> Tensor | None:
-        """Returns the label map `[L, H, W, D]` of a file, on its grid, as the transforms change what its numbers mean.
-
-        None if none of them does, or the label map is no file's.
-        """
+        """Returns a file's label map `[L, H, W, D]` as the transforms change its numbers; None if none does."""
         from monai.data import MetaTensor
         from monai.transforms import Compose
 

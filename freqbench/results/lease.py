@@ -34,10 +34,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
-
-    A cell's id, which is a hash, modulo `count` is the shard's number minus 1, so every run of a job agrees on it.
-    """
+    """The `number`-th of `count` shards, from 1 on: cells whose id, a hash, has that remainder, in every run."""
 
     number: int = 1
     count: int = 1

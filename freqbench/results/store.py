@@ -103,10 +103,7 @@ class Store:
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
     def found(self, keys: Collection[Key], as_written: bool = False) -> dict[Key, tuple[Row, list[Row]]]:
-        """Returns some rows of `records` with their classes, all columns; reads only files that hold them.
-
-        `as_written`: with the names of the run that wrote them.
-        """
+        """Returns some rows of `records` with their classes; `as_written`: with the names of their run."""
         texts = pa.array(map("/".join, keys), pa.string())
         index = NAMELESS if as_written else self._index(IDENTIFIED_BY)
         return self._files.consistent(lambda names: self._find_rows(names, texts, index))
@@ -127,10 +124,7 @@ class Store:
         write_table(storage.join(self.root, "class_records", "rows.parquet"), self.class_records())
 
     def covered(self) -> dict[Key, frozenset[str]]:
-        """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again.
-
-        Without rows that stand for their run alone.
-        """
+        """Returns the keys of ok rows and their metrics, which a resume need not compute; none of a run alone."""
         listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
         rows = self.rows((*KEY, "metrics", "status", "caution"))
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
@@ -238,10 +232,7 @@ class Store:
 
 
 def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """Expands an index of `Grid.index`, as in `Store.job`, to its keys; a cell with `cases` has only those.
-
-    Raises UserError for more keys than a job may have: a short index may stand for any number.
-    """
+    """Expands an index of `Grid.index` to its keys (a cell with `cases` has those alone), as many as a job may have."""
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
     return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
@@ -272,10 +263,7 @@ def find_row(store: Store, text: str) -> Key:
 
 
 def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
-    """Returns the keys `first` and those of `count` other ok rows drawn at random, or of all if there are fewer.
-
-    They are the same for the same store. Raises UserError if no row is ok.
-    """
+    """Returns the keys `first` and those of `count` other ok rows at random, the same for one store."""
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")

@@ -54,10 +54,7 @@ class Writer:
         self.names = set[str]()  # of the files committed so far
 
     def add(self, records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> int:
-        """Queues rows of `RECORDS`, each with those of its classes; adding a row twice has no further effect.
-
-        Raises ValueError if a row does not fit the schema or is of another run.
-        """
+        """Queues rows of `RECORDS`, each with its classes, once; ValueError for a misfit, or a row of another run."""
         table = to_rows(records, class_records)
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")

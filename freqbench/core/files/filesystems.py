@@ -50,10 +50,7 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns the file system of a path or URI, and the path within it.
-
-    Raises UserError if no installed package reads its protocol, or the protocol is forbidden (`names.require_plain`).
-    """
+    """Returns the file system of a path or URI, and the path within it; refuses a protocol that no package reads."""
     names.require_plain(os.fspath(path))
     protocol, separator, _ = os.fspath(path).partition("://")
     try:
