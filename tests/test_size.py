@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1432,  # rows of several releases
+        "analysis": 1407,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4888,  # as in the package
+        "audit": 4863,  # as in the package
         "cli": 2393,  # eight roads
-        "core": 3600,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6494,  # as in the package
+        "core": 3553,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6446,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2821,  # a line for each key of a job
         "metrics": 1597,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1325,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6668,  # an attack that did nothing is said
-        "results": 2095,  # as in the package
+        "results": 2067,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61113, "tests": 63004}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60934, "tests": 63004}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

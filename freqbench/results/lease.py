@@ -19,6 +19,7 @@ import psutil
 from freqbench.core.documents import json_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.interrupt import alongside
 
 FOLDER = "leases"
 FRESH_S = 60.0
@@ -90,14 +91,10 @@ class Lease:
                 f"{holder['shard']} (host {holder['host']}, pid {holder['pid']}): wait for it, take another --shard, "
                 "or --force (rows stay right, but work is done twice)"
             )
-        ended = threading.Event()
-        thread = threading.Thread(target=self._keep, args=(ended, lost), name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with alongside(lambda ended: self._keep(ended, lost), "lease"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             self.release()
 
     def take(self, force: bool = False) -> Facts | None:

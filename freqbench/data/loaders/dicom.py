@@ -227,14 +227,10 @@ class DicomFolders(ListedFolder):
             )
         names = dict(enumerate(("background", *self._segments)))
         channels = ("CT",) if next(iter(self.scans.values())).image().is_ct else ()
-        return Stated(names=names, shared=frozenset() if self.regions else self._shared, channels=channels)
-
-    @cached_property
-    def _shared(self) -> frozenset[frozenset[int]]:
-        """Labels that share a voxel in any case."""
-        values = {plain(name): value for value, name in enumerate(self._segments, 1)}
-        sets = (together for scan in self.scans.values() for together in scan.overlaps())
-        return frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
+        values = {plain(name): value for value, name in names.items() if value}
+        sets = (together for scan in self.scans.values() for together in scan.overlaps()) if not self.regions else ()
+        shared = frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
+        return Stated(names=names, shared=shared, channels=channels)
 
 
 def _folders(place: Path) -> list[Path]:
