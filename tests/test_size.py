@@ -14,27 +14,27 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1433,  # rows of several releases
+        "analysis": 1405,  # rows of several releases
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4916,  # as in the package
-        "cli": 2330,  # run --fresh
-        "core": 3625,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6512,  # as in the package
+        "audit": 4863,  # as in the package
+        "cli": 2330,  # eight roads
+        "core": 3575,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6458,  # as in the package
         "engine": 4776,  # as in the package
         "exchange": 1014,
         "job": 2735,  # a line for each key of a job
-        "metrics": 1615,  # weights are checked when read
+        "metrics": 1598,  # weights are checked when read
         "models": 8327,  # inferers by class and arguments
         "ops": 2826,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1328,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
         "reporting": 6382,  # an attack that did nothing is said
-        "results": 2114,  # as in the package
+        "results": 2067,  # as in the package
         "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3628,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3607,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 933,
         "attacks": 5149,
         "audit": 2612,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1930,  # as in the package
     },
 }
-SUMS = {"freqbench": 60541, "tests": 61291}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60283, "tests": 61270}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

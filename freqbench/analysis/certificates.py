@@ -56,10 +56,7 @@ def _gain_p(k: float, b: float, sigma: float) -> float:
 
 
 def rank(draws: int, level: float, alpha: float) -> int:
-    """Returns k: the k-th smallest of these draws is at or below the quantile `level`, but for a chance of alpha.
-
-    0 if there are too few draws for any k.
-    """
+    """Returns k: the k-th smallest of the draws is at or below the quantile, but for a chance of alpha; 0: none is."""
     from scipy.stats import binom
 
     below = int(binom.ppf(alpha, draws, level))  # the fewest with P(Bin <= below) >= alpha
@@ -89,10 +86,7 @@ def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> flo
 
 
 def upper(scores: Sequence[float], alpha: float) -> float:
-    """Returns an upper bound of the median of scores in rising order: the draws that estimate it are random too.
-
-    Infinite for too few draws.
-    """
+    """Returns an upper bound of the median of scores in rising order, as they are draws; infinite for too few."""
     k = rank(len(scores), 0.5, alpha)
     return scores[-k] if k else math.inf
 
@@ -100,17 +94,12 @@ def upper(scores: Sequence[float], alpha: float) -> float:
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
     """Returns one row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws.
 
-    Draws of the clean volume are those of its records of radius 0, one per seed. Without one there is no row.
-
-    Args:
-        records: rows with COLUMNS beside those that identify a row.
-        alpha: probability that any bound is wrong, shared equally by all rows and scores.
-
-    Returns:
-        The identity columns with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of the median;
-        `attacked`: its median in `attacked_draws` draws, and `attacked_high`, which it exceeds with the same small
-        chance; `clean`: the median without attack. A lower score is better for LOWER, whose `certified` bounds from
-        above and whose `attacked_high` is a lower limit. NaN in `certified`: too few draws.
+    Records have COLUMNS beside those that identify a row. Draws of the clean volume are those of its records of radius
+    0, one per seed. Without one there is no row. All rows and scores share the probability alpha that any bound is
+    wrong. The columns are those of identity with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of
+    the median, NaN for too few draws; `attacked`: its median in `attacked_draws` draws, and `attacked_high`, which it
+    exceeds with the same small chance; `clean`: the median without attack. A lower score is better for LOWER, whose
+    `certified` bounds from above and whose `attacked_high` is a lower limit.
     """
     balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
     balls = balls[balls["source_model_id"] == balls["target_model_id"]]

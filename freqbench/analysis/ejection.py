@@ -24,15 +24,11 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     and the `attacked` prediction.
 
     EF is NaN where a prediction has no ventricle at end-diastole. Patients need two cases, whose voxels are of one
-    size: frames of one acquisition, or cases that the job brings to one spacing.
-
-    Args:
-        records: white-box rows with IDENTITY of `groups`, or `figure_data.shown_rows`.
-        classes: CLASS_RECORDS of these rows; further ones do no harm.
+    size: frames of one acquisition, or cases that the job brings to one spacing. Records are white-box rows with
+    IDENTITY of `groups`, or `figure_data.shown_rows`; classes are theirs, and further ones do no harm.
     """
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
-    marked = records.assign(is_null=is_undirected(records))
-    rows = plain(joined_classes(marked, cavity, [*_BEAT, "case_id"]))
+    rows = plain(joined_classes(records.assign(is_null=is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
     frames = rows.sort_values("true", kind="stable").groupby(_BEAT, dropna=False)
     systole, diastole = frames[_VOLUMES].first(), frames[_VOLUMES].last()

@@ -19,11 +19,9 @@ def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
     A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is
     compared with the same setting in plain fp32 over the cases and seeds that both have, of the same files and
-    preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
-
-    Args:
-        records: as in `tables.summary`. Records that have the column are returned unchanged.
-        reference: searched for the rows in fp32, such as all rows of the stores; None: `records`.
+    preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do:
+    those among `reference`, such as all rows of the stores, or None: `records`, which have the columns of
+    `tables.summary`. Records that have `left_out` are returned unchanged.
     """
     if "left_out" in records:
         return records

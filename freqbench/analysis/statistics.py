@@ -230,9 +230,6 @@ def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Data
     return rows
 
 
-# Statistics of several means
-
-
 def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, clusters: Array) -> Array:
     r"""Estimates statistics of several means over the same patients, which are drawn together, with their intervals.
 
@@ -311,9 +308,6 @@ def _quantiles(drawn: Array, levels: Array) -> Array:
     low = np.take_along_axis(ordered, floor, axis=1)
     high = np.take_along_axis(ordered, np.minimum(floor + 1, np.maximum(last, 0)), axis=1)
     return np.asarray(low + (high - low) * (place - floor))
-
-
-# Patients and trained networks, with intervals for new patients and new trainings
 
 
 class Nested(NamedTuple):

@@ -87,10 +87,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Selects from a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first.
-
-    Columns of MOVED with a value follow. `target` None: white-box.
-    """
+    """Selects ATTACK_TABLE (and MOVED) of a summary, the target's `clean` row first; `target` None: white-box."""
     attacked = rows[rows["attack"] != CLEAN]
     attacked = attacked[attacked["target_model"] == (attacked["source_model"] if target is None else target)]
     clean = rows[rows["attack"] == CLEAN].drop(columns="source_model")
@@ -152,8 +149,7 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
 def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Selects the cases for which every attack (`label`) of their group has a score; all rows have a score."""
     num_attacks = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
-    all_of_them = frame.groupby(list(by), observed=True)["label"].transform("nunique")
-    return frame[num_attacks == all_of_them]
+    return frame[num_attacks == frame.groupby(list(by), observed=True)["label"].transform("nunique")]
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,8 +157,7 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
     models = frame["target_model"].nunique()
     attacked = frame.groupby("label", observed=True)["target_model"].transform("nunique")
     complete = complete_cases(frame[attacked == models], ["target_model"])
-    scored = complete.groupby("case_id", observed=True)["target_model"].transform("nunique")
-    return complete[scored == models]
+    return complete[complete.groupby("case_id", observed=True)["target_model"].transform("nunique") == models]
 
 
 def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

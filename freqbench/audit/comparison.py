@@ -63,17 +63,14 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     params = [object_of(row["params"], "params") for row in (stored, found)]
-    one, other = ({name: value for name, value in each.items() if name in params[0]} for each in params)
-    records = (
-        {**stored, "params": json.dumps(one, sort_keys=True)},
-        {**found, "params": json.dumps(other, sort_keys=True)},
-    )
+    known = [{name: value for name, value in each.items() if name in params[0]} for each in params]
+    texts = [json.dumps(each, sort_keys=True) for each in known]
+    records = {**stored, "params": texts[0]}, {**found, "params": texts[1]}
     pairs: list[tuple[str, Sequence[Column], Row, Row, str]] = [("records", RECORDS, *records, "")]
     classes = {row["class_index"]: row for row in found_classes}
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
         if row["class_index"] in classes:
-            begin = f"{row['class_name']}: "
-            pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], begin))
+            pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], f"{row['class_name']}: "))
     compared, differences, skipped = 0, list[Difference](), dict[str, str]()
     for kind, columns, one, other, begin in pairs:
         own = [column.name for column in columns if column.mark != "measured" and column.name not in TEXTS]

@@ -66,10 +66,7 @@ class MissingOptions:
 
 
 def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOptions) -> int | None:
-    """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
-
-    Returns the number of failed records; None if stopped.
-    """
+    """Computes what a store's audit lacks into OUT/audit, or goes on; returns its failures, None if stopped."""
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)

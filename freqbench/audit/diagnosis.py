@@ -117,8 +117,9 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: s
         yield from (("checkpoint", f"{path}: read as {reader}"), *facts)
     else:
         yield from _contents(path, entry)
-        if entry is None and not read_metadata(path):
-            yield from _assumed_of(path)
+        if entry is None and not read_metadata(path) and (arch := architecture(path)[0]) in MODELS:
+            alone = ModelEntry(name="checkpoint", checkpoint=path, arch=arch)
+            yield from (("assumed", str(each)) for each in assumptions(alone, facts_of(alone)))
     if job and entry:
         if predictions or entry.predictions:
             entry = entry.model_copy(update={"predictions": predictions or entry.predictions})
@@ -201,14 +202,6 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     usual = defaults(arch, found) if arch and found else {}
     others = {name: value for name, value in found.items() if name not in usual or usual[name] != value}
     return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in others.items()}
-
-
-def _assumed_of(path: str) -> Lines:
-    """Names what is assumed of a network whose file tells its architecture, before a job says more."""
-    arch, _ = architecture(path)
-    if arch in MODELS:
-        entry = ModelEntry(name="checkpoint", checkpoint=path, arch=arch)
-        yield from (("assumed", str(each)) for each in assumptions(entry, facts_of(entry)))
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:

@@ -161,10 +161,7 @@ def _match(
 def held_and_found(
     model: ModelEntry, dataset: Dataset, own: Witness, log: Log, modality: str = ""
 ) -> tuple[list[Held], FoundSettings | None]:
-    """Returns a network as it is stated held against its own predictions, and what is found if it is another.
-
-    The first is empty if it cannot be run as it is stated.
-    """
+    """Returns a network held against its predictions as stated, if it runs, and what is found if it is another."""
     held = list[Held]()
     with suppress(UserError):
         held = _compare(model, dataset, own)
@@ -216,8 +213,7 @@ def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: Cas
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    is_low = shortfall(expected, {(ref.patient_id, ref.case_id): dice})
-    return f"{said} is low: {CAUSES}" if is_low else said
+    return f"{said} is low: {CAUSES}" if shortfall(expected, {(ref.patient_id, ref.case_id): dice}) else said
 
 
 def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | None:

@@ -104,8 +104,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
     foreground = [int((prompted[:, h, w, d] > 0).sum()) for h, w, d in windows]
-    chosen = sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]
-    for number in chosen:
+    for number in sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]:
         h, w, d = windows[number]
         error, zero, agreement, losses = None, None, None, list[float]()
         try:
@@ -156,8 +155,7 @@ def _look(
     with torch.enable_grad(), task.evaluation_mode():
         first, second = (task.gradient(task.clean, partial(draw_loss, key) if is_drawn else None) for key in (1, 2))
     agreement = sign_agreement(first, second)
-    result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)
-    losses = result.losses[:, 0].tolist()
+    losses = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label).losses[:, 0].tolist()
     return zero_share(first), None if math.isnan(agreement) else agreement, losses
 
 

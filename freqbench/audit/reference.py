@@ -92,10 +92,7 @@ class Comparison:
 
 
 def compare(store: Store, count: int) -> Comparison:
-    """Compares `count` rows, the same each time, spread evenly over datasets, models, attacks and cells.
-
-    Raises UserError if no row has saved volumes, or if a saved file is missing or damaged.
-    """
+    """Compares `count` rows, the same each time, spread over datasets, models, attacks and cells."""
     root = storage.join(store.root, layout.VOLUMES)
     folders = layout.whole(root)
     columns = (*KEY, "status", "dataset", "source_model", "attack")
@@ -123,8 +120,7 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     def add(table: str, source: Source, stored: float | None, found: float) -> None:
         if stored is not None:
             tolerance = RANK if source[1] == MONAI and source[0].startswith("hd95") else ROUNDING
-            agreement = comparison.agreements.setdefault((table, *source), Agreement(tolerance))
-            agreement.add(stored, found, of_row)
+            comparison.agreements.setdefault((table, *source), Agreement(tolerance)).add(stored, found, of_row)
 
     images = {name for name in ("ssim", "psnr", LPIPS) if row[METRICS[name].columns[0]] is not None}
     for metric, reason in scoring.unavailable([*images]).items():
@@ -292,10 +288,7 @@ def perceptual_network() -> Any:
 
 
 def show_comparison(comparison: Comparison, out: str, console: Console) -> bool:
-    """Prints the largest difference of each column, and what was left out.
-
-    Returns True if something was compared, nothing was left out, and no difference is beyond its tolerance.
-    """
+    """Prints the largest difference of each column, and what is left out; True if all is compared and within bounds."""
     title = f"{out}: largest differences of {comparison.rows} of {comparison.saved} saved rows from other libraries"
     table = Table(title=title)
     for text in ("column", "reference", "rows", "differs by", "allowed"):

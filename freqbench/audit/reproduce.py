@@ -170,9 +170,6 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
     return storage.join(folder, VOLUMES)
 
 
-# Printing
-
-
 def reproduce(
     out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:

@@ -70,10 +70,7 @@ class Errors:
     def wrong_rows(
         self, name: str, where: str, rows: pa.Table, mask: Mask, text: str, *values: Floats, what: str = "rows"
     ) -> None:
-        """Records the rows of a mask `[rows]`, if any, as an error: their number, and the first one's id.
-
-        The text's braces take the first row's `values`, each `[rows]`.
-        """
+        """Records the rows of a mask, if any: their number, the first's id, and `text` with the first of `values`."""
         if mask.any():
             first = int(mask.argmax())
             key = [str(rows[column][first].as_py()) for column in KEY]
@@ -88,8 +85,6 @@ class Errors:
             return Check(name, "wrong", "; ".join(texts) + more)
         return Check(name, "not checked" if missing else "ok", missing or ok)
 
-
-# Values of single rows
 
 SLACK = 1e-6  # beyond a range, for rounding
 _POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
@@ -165,8 +160,6 @@ def _reasons(text: str | None) -> frozenset[str] | None:
     return frozenset(reasons) if reasons.keys() <= {column.name for column in RECORDS} else None
 
 
-# Records against their classes
-
 ROUNDING = 1e-9
 FLAGS = ("missed_classes", "hallucinated_classes")
 """Columns of records that count classes of the foreground in the label or the prediction alone."""
@@ -203,11 +196,8 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
         stored = floats(rows[name])
         compared = is_ok(rows) & is_complete & is_each & valid(rows[name]) & (asked > 0)
         wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-        text = f"{name}: {{:g}}, the classes say {{:g}}"
-        errors.wrong_rows("classes", where, rows, wrong, text, stored, value)
+        errors.wrong_rows("classes", where, rows, wrong, f"{name}: {{:g}}, the classes say {{:g}}", stored, value)
 
-
-# All files
 
 MOST_DOUBLES = 200_000  # most rows of repeated keys to compare: some 100 MB
 MOST_KINDS = 100_000  # most settings of cells, and most origins of rows, to keep
@@ -253,10 +243,7 @@ class StoreSurvey:
 
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:
-        """Compares the ok rows of each repeated key (`doubles`); returns a sentence on them.
-
-        Two copies of one execution must be equal to the bit, others within the tolerances.
-        """
+        """Compares ok rows of one key, copies to the bit, others within tolerances; returns a sentence on them."""
         doubles = {key: count for key, count in self.ok.items() if count > 1}
         if not doubles:
             return "no key has two rows that are ok"

@@ -367,8 +367,7 @@ def _slots(
         others = usual.get(slot or "", {})
         made[slot or f"step {number}"] = {_state_of(step, others): step, **others}
     for slot, steps in usual.items():
-        nothing = next((label for label, step in steps.items() if step is None), None)
-        made.setdefault(slot, {nothing: None, **steps})
+        made.setdefault(slot, {next((label for label, step in steps.items() if step is None), None): None, **steps})
     return made
 
 
@@ -424,8 +423,7 @@ def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | Non
     if dataset.classes.overlap:
         return ("sigmoid",)
     if theirs.ndim == 4 and len(theirs) == outputs:
-        is_exclusive = bool(np.allclose(theirs.sum(axis=0), 1, atol=1e-2))
-        return ("softmax",) if is_exclusive else ("sigmoid", "softmax")
+        return ("softmax",) if bool(np.allclose(theirs.sum(axis=0), 1, atol=1e-2)) else ("sigmoid", "softmax")
     return ("sigmoid", "softmax") if outputs == len(dataset.classes) - 1 else ("softmax", "sigmoid")
 
 

@@ -104,9 +104,6 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
     return f"the runs' files of {unknown} cases do not say what they were made of" if unknown else ""
 
 
-# Cells
-
-
 def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
     """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job."""
     cells: dict[str, Row] = {}
@@ -158,9 +155,6 @@ def _differing(one: Row, other: Row) -> Iterable[str]:
         yield "params"
 
 
-# Holes
-
-
 def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
     """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
     wanted, shards = index_keys(job["index"]), _shards(runs)
@@ -189,9 +183,6 @@ def _shards(runs: Runs) -> list[Shard]:
         if isinstance(text, str):  # None: a run that only scored
             shards.append(Shard.parse(text))
     return shards
-
-
-# Volumes
 
 
 def _check_volumes(

@@ -25,10 +25,7 @@ Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Native intensities that become 0 (`low`) and 1 (`high`); intensities outside are clipped.
-
-    By `kind`, they are native intensities, percentiles of the volume, or standard deviations from its mean.
-    """
+    """Native intensities, percentiles or deviations, by `kind`, that become 0 (`low`) and 1 (`high`)."""
 
     kind: Literal["window", "percentile", "zscore"]
     low: float

@@ -16,10 +16,7 @@ class Interrupt:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Makes the first Ctrl-C in the block only set `requested`, so that the step ends; the second raises at once.
-
-    Signals reach only the main thread: in another thread this does nothing.
-    """
+    """Makes the first Ctrl-C in the block only set `requested`, the second raise; works in the main thread."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
@@ -53,10 +50,7 @@ def alongside(watch: Callable[[threading.Event], object], name: str) -> Iterator
 
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the block once the process has computed for that long, even within a regular expression.
-
-    Signals reach only the main thread: in another thread this does nothing.
-    """
+    """Raises TimeoutError in the block, even within a regular expression, once it has computed for that long."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

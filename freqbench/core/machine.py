@@ -101,10 +101,7 @@ def stated_threads() -> int | None:
 
 
 def core_seconds() -> tuple[float, float]:
-    """Returns the seconds that this process's threads have run, and have been ready to run while others had the cores.
-
-    Linux counts both; elsewhere both are 0.
-    """
+    """Returns the seconds that this process's threads ran, and waited for cores that others had; 0 beside Linux."""
     counted = [_read(path).split() for path in (PROC / "self/task").glob("*/schedstat")]
     ran, waited = (sum(int(times[place]) / 1e9 for times in counted if len(times) == 3) for place in (0, 1))
     return ran, waited

@@ -170,8 +170,7 @@ def require_inside(root: str, path: str) -> None:
     protocol, separator, folder = root.rpartition("://")
     if protocol not in ("", "file", "local"):
         return
-    inner = path.removeprefix(f"{protocol}{separator}")
-    if not home_of(inner).resolve().is_relative_to(home_of(folder).resolve()):
+    if not home_of(path.removeprefix(f"{protocol}{separator}")).resolve().is_relative_to(home_of(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

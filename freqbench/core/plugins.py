@@ -83,10 +83,7 @@ def require_trust(what: str) -> None:
 
 
 def load_class(path: str, base: type) -> type[Any]:
-    """Returns the subclass of `base` that `module:Class` names, imported as Python does (see `import_beside`).
-
-    Raises UserError if it is not trusted, not importable, missing, not a subclass, or abstract.
-    """
+    """Returns the subclass of `base` that `module:Class` names; refuses an untrusted, missing or abstract one."""
     if not is_installed(path):
         require_trust(path)
     module, _, name = path.partition(":")

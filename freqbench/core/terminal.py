@@ -53,10 +53,7 @@ class PlainConsole(Console):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Prints as `Console.print` does, but no lone reset of colours.
-
-        Ray has colorama write one at exit, into the stdout of the moment in which it was imported: a bar's.
-        """
+        """Prints as `Console.print` does, but no lone reset of colours, which Ray has colorama write at exit."""
         if objects != (RESET,):
             super().print(*objects, **options)
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 
-from freqbench.core.identity import digest as digest
-from freqbench.core.input_space import Preprocess as Preprocess
-from freqbench.core.types import CaseRef as CaseRef
-from freqbench.core.types import NativeCase as NativeCase
-from freqbench.data.base import Dataset as Dataset
-from freqbench.data.base import case_key_of as case_key_of
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import CaseRef, NativeCase
+from freqbench.data.base import Dataset, case_key_of
 from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.dicom import DicomFolders
-from freqbench.data.loaders.folder import ListedFolder as ListedFolder
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.loaders.images import Images
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
@@ -20,9 +18,10 @@ from freqbench.data.loaders.pairs import Pairs
 from freqbench.data.loaders.phantom import Phantom, StandIn
 from freqbench.data.loaders.synapse import Synapse
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
-from freqbench.data.preprocess import attacked_native as attacked_native
-from freqbench.data.preprocess import prepare as prepare
-from freqbench.data.preprocess import resampling_error as resampling_error
+from freqbench.data.preprocess import attacked_native, prepare, resampling_error
+
+__all__ = ["CaseRef", "Dataset", "ListedFolder", "NativeCase", "Preprocess", "attacked_native", "case_key_of"]
+__all__ += ["digest", "prepare", "resampling_error"]
 
 
 def listed_cases(dataset: Dataset) -> int | None:

@@ -21,10 +21,7 @@ def require_usable() -> None:
 
 
 def cached_case(ref: CaseRef, make: Callable[[], Case], **asked: Any) -> Case:
-    """Returns the stored case, equal to the bit, or made, as `Kept.get` does; raises as `require_usable`.
-
-    It carries the caller's `ref`: the same content may have another name elsewhere.
-    """
+    """Returns the stored case, with the caller's `ref`, or made, as `Kept.get` does; raises as `require_usable`."""
     require_usable()
     return replace(VOLUMES.get(make, **asked), ref=ref)
 

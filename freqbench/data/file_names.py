@@ -125,11 +125,7 @@ class Pairing:
 
 
 def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
-    """Yields the ways in which names pair images and label maps below a folder, from the likeliest on.
-
-    Args:
-        paths: image files, relative to the folder.
-    """
+    """Yields the ways in which names pair images and label maps, `paths` below a folder, from the likeliest on."""
     of_raters, cut = _rater_groups(paths), []
     for found in _pairings(paths, {}):
         masks = {*found.masks}
@@ -167,8 +163,7 @@ def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
     part, above = parts[index], parts[:index]
     if above and _RATERS_FOLDER.fullmatch(above[-1]):
         return re.fullmatch(f"(?P<rater>[^{_SEPARATORS}]+)", part)
-    is_below = any(map(_MASK_FOLDER.fullmatch, above))
-    return _RATED.search(part) or (_RATED_BELOW.search(part) if is_below else None)
+    return _RATED.search(part) or (_RATED_BELOW.search(part) if any(map(_MASK_FOLDER.fullmatch, above)) else None)
 
 
 def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) -> Iterator[Pairing]:

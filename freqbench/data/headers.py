@@ -94,10 +94,7 @@ class Header:
         return replace(self, shape=shape, affine=affine, spacing=spacing, stated=None, turned=(self, turn))
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away.
-
-        Files of segments may hold a part of the image alone, around the segments.
-        """
+        """Refuses another shape than the image's, but of a part with segments, and a corner half a voxel away."""
         if self.shape != image.shape and self.segments and self.place_in(image):
             return
         if self.shape != image.shape:
@@ -137,10 +134,7 @@ def header_of(
     unfilled: str,
     **more: Any,
 ) -> Header:
-    """Returns the header of a file in millimetres, once its shape, type of numbers and affine are checked.
-
-    `unit` is that of the affine: its name, its millimetres, and the header's field of it.
-    """
+    """Returns the header of a file in mm, once it is checked; `unit` of the affine: its name, its mm, and its field."""
     sizes, (name, length, field_of_unit) = checked_shape(path, tuple(map(int, shape)), multichannel), unit
     if kind.kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
@@ -173,10 +167,7 @@ def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:
 
 
 def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tuple[int, ...]:
-    """Returns a shape without trailing axes of length 1; `multichannel` allows channels along a fourth axis.
-
-    Raises DataError for one that is not 3D, is empty, or does not fit in memory.
-    """
+    """Returns a 3D shape without trailing axes of length 1 (`multichannel`: of 4D too); refuses empty and huge ones."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in ((3, 4) if multichannel else (3,)):

@@ -40,10 +40,7 @@ class Reading:
         return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
 
     def file_classes(self, header: Header) -> Mapping[int, int]:
-        """Returns the class of each value of a label map: by the names of its segments, if it states some.
-
-        Raises DataError if some of these names are no class, or if `label_map` says otherwise.
-        """
+        """Returns the class of each value of a map, by its segments' names if it has some; refuses what differs."""
         codes = [code_of([k] if k else []) if self.regions else k for k in range(len(self.names))]
         by_name = {plain(name): code for name, code in zip(self.names, codes, strict=True)}
         stated = {value: by_name.get(plain(name)) for value, name in header.segments.items()}
@@ -118,8 +115,7 @@ def classes_of(
             they are background unless `labels` counts or names them, or it maps no value.
         ignore: values that do not count.
 
-    Raises:
-        DataError: names that fit only in part, a value without a class, a class without a value.
+    Raises DataError for names that fit only in part, a value without a class, a class without a value.
     """
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}

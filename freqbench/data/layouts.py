@@ -278,17 +278,13 @@ class Layout:
         yield "job line", self.job_line
         for survey in self.surveys:
             complete = f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
-            counted = f"; {counted_patients(survey.patients)}" if survey.patients else ""
-            yield survey.split, complete + counted
+            yield survey.split, complete + (f"; {counted_patients(survey.patients)}" if survey.patients else "")
         yield from (("note", note) for note in self.notes)
         yield from (("problem", problem) for problem in self.problems)
 
 
 def recognise(root: str, with_labels: bool = False) -> Layout:
-    """Recognises the loader of a local folder and reads all cases' headers; raises UserError if there is none.
-
-    With `with_labels`, reads their label maps too.
-    """
+    """Recognises a local folder's loader and reads all headers, and label maps `with_labels`; refuses other folders."""
     path = expand_variables(root, "--data")
     if not storage.is_local(path):
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")

@@ -49,10 +49,7 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
-    """Returns the voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
-
-    Raises DataError if it is damaged, or its header states more voxels than it holds.
-    """
+    """Returns the voxels of a `.nii.gz` in memory, channels on a fourth axis; refuses a damaged one after `path`."""
     begin = f"{path}: expected a volume that was saved, got an unreadable one"
     with _refusal(begin), gzip.open(io.BytesIO(content)) as stream:
         spec = _nifti_header(path, stream.read(LONGEST_HEADER))

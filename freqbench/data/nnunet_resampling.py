@@ -80,8 +80,7 @@ def _resize(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vol
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
-    nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
-    taken, place = np.unique(nearest, return_inverse=True)
+    taken, place = np.unique((2 * np.arange(count) + 1) * len(slices) // (2 * count), return_inverse=True)
     planes = np.stack([_interpolate(slices[z], plane, order) for z in taken])
     return np.moveaxis(planes[place], 0, coarse)
 

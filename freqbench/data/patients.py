@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from freqbench.core.terminal import amount
+
 # A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
 _PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
 
@@ -32,8 +34,7 @@ def usual_patient(case_id: str) -> str:
 
 def counted_patients(patients: Sequence[str]) -> str:
     """Returns in words how many cases and patients there are, given the patient of each case."""
-    cases, different = len(patients), len(set(patients))
-    return f"{cases} case{'s' * (cases != 1)} of {different} patient{'s' * (different != 1)}"
+    return f"{amount(len(patients), 'case')} of {amount(len(set(patients)), 'patient')}"
 
 
 def alike(patients: Sequence[str]) -> tuple[str, ...]:

@@ -223,10 +223,7 @@ class LabelWay:
         return triple(zip(low.tolist(), high.tolist(), strict=True))
 
     def lost_classes(self, words: Mapping[str, str], classes: Classes) -> Iterator[str]:
-        """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
-
-        `words` says what each step does to voxels. A class without a name goes by its number.
-        """
+        """Yields a line per class that lost more than MOST_LOST of its volume, with the worst step by `words`."""
         if not self._counts:
             return
         steps, volumes = list(self._volumes), np.stack(list(self._volumes.values()))
@@ -283,10 +280,7 @@ def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Sp
 
 
 def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str = "RAS") -> Shape:
-    """Returns the shape that `prepare` makes of a grid along RAS axes, before any crop; exact without shear.
-
-    `codes` are the directions of the file's axes.
-    """
+    """Returns the shape that `prepare` makes of a grid along RAS axes before a crop; `codes` are those of the file."""
     if isinstance(space, Pipeline):
         return space.shape_of(shape, spacing, codes)
     preprocess = space

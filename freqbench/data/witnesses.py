@@ -73,10 +73,7 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
 
 
 def read(path: str, native: NativeCase) -> Values:
-    """Returns the numbers `[H, W, D]` of a label map in a file, or those of a channel an output, `[K, H, W, D]`.
-
-    Raises DataError for another grid than the case's file.
-    """
+    """Returns a file's label map `[H, W, D]`, or a channel an output; refuses another grid than the case's."""
     if path.endswith(PACKED):  # probabilities that nnU-Net saved, which have the axes of SimpleITK
         with np.load(storage.fetch(path)) as content:
             name = next((name for name in ("probabilities", "softmax") if name in content), None)

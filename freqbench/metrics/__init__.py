@@ -6,50 +6,38 @@ from inspect import getdoc, signature
 from pkgutil import resolve_name
 from typing import Any
 
-from freqbench.core.measures import ADDED_METRIC, Number
-from freqbench.core.measures import METRICS as METRICS
-from freqbench.core.measures import Metric as Metric
+from freqbench.core.measures import ADDED_METRIC, METRICS, Metric, Number
 from freqbench.metrics import weights
-from freqbench.metrics.added import LabelMetric as LabelMetric
-from freqbench.metrics.added import added_scores as added_scores
-from freqbench.metrics.added import load
-from freqbench.metrics.added import name_of as name_of
-from freqbench.metrics.components import betti_errors as betti_errors
-from freqbench.metrics.components import component_f1 as component_f1
-from freqbench.metrics.confidence import Calibration as Calibration
-from freqbench.metrics.confidence import calibration as calibration
-from freqbench.metrics.image import body_mask as body_mask
-from freqbench.metrics.image import energy_scores as energy_scores
-from freqbench.metrics.image import image_scores as image_scores
-from freqbench.metrics.image import l2 as l2
-from freqbench.metrics.image import linf as linf
-from freqbench.metrics.image import psnr as psnr
-from freqbench.metrics.image import seam_scores as seam_scores
-from freqbench.metrics.image import ssim as ssim
-from freqbench.metrics.lesions import brats_scores as brats_scores
-from freqbench.metrics.lesions import lesion_scores as lesion_scores
-from freqbench.metrics.overlap import Values
-from freqbench.metrics.overlap import certified_scores as certified_scores
-from freqbench.metrics.overlap import class_mean as class_mean
-from freqbench.metrics.overlap import confusion as confusion
-from freqbench.metrics.overlap import dice as dice
-from freqbench.metrics.overlap import dice_from_confusion as dice_from_confusion
-from freqbench.metrics.overlap import foreground_mean as foreground_mean
-from freqbench.metrics.overlap import hallucinated_classes as hallucinated_classes
-from freqbench.metrics.overlap import missed_classes as missed_classes
-from freqbench.metrics.overlap import undefined_classes as undefined_classes
-from freqbench.metrics.overlap import volume_errors as volume_errors
-from freqbench.metrics.overlap import voxel_success as voxel_success
-from freqbench.metrics.perceptual import lpips as lpips
-from freqbench.metrics.perceptual import lpips_scores as lpips_scores
-from freqbench.metrics.perceptual import prepare_lpips as prepare_lpips
-from freqbench.metrics.surface import assd as assd
-from freqbench.metrics.surface import hd95 as hd95
-from freqbench.metrics.surface import hd95_penalised as hd95_penalised
-from freqbench.metrics.surface import nsd as nsd
-from freqbench.metrics.surface import surface_scores as surface_scores
-from freqbench.metrics.volumes import Scores as Scores
-from freqbench.metrics.weights import LpipsUnavailable as LpipsUnavailable
+from freqbench.metrics.added import LabelMetric, added_scores, load, name_of
+from freqbench.metrics.components import betti_errors, component_f1
+from freqbench.metrics.confidence import Calibration, calibration
+from freqbench.metrics.image import body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
+from freqbench.metrics.lesions import brats_scores, lesion_scores
+from freqbench.metrics.overlap import (
+    Values,
+    certified_scores,
+    class_mean,
+    confusion,
+    dice,
+    dice_from_confusion,
+    foreground_mean,
+    hallucinated_classes,
+    missed_classes,
+    undefined_classes,
+    volume_errors,
+    voxel_success,
+)
+from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
+from freqbench.metrics.surface import assd, hd95, hd95_penalised, nsd, surface_scores
+from freqbench.metrics.volumes import Scores
+from freqbench.metrics.weights import LpipsUnavailable
+
+__all__ = ["METRICS", "Calibration", "LabelMetric", "LpipsUnavailable", "Metric", "Scores", "added_scores", "assd"]
+__all__ += ["betti_errors", "body_mask", "brats_scores", "calibration", "certified_scores", "class_mean"]
+__all__ += ["component_f1", "confusion", "dice", "dice_from_confusion", "energy_scores", "foreground_mean"]
+__all__ += ["hallucinated_classes", "hd95", "hd95_penalised", "image_scores", "l2", "lesion_scores", "linf", "lpips"]
+__all__ += ["lpips_scores", "missed_classes", "name_of", "nsd", "prepare_lpips", "psnr", "seam_scores", "ssim"]
+__all__ += ["surface_scores", "undefined_classes", "volume_errors", "voxel_success"]
 
 lpips_weights = weights.find
 

@@ -79,8 +79,7 @@ def exchange(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, int]:
 
     numbers = [k for k, _ in _foreground(classes)]
     pairs = np.bincount(ours.ravel() * np.int64(256) + theirs.ravel(), minlength=1 << 16).reshape(256, 256)
-    values = np.arange(256, dtype=np.uint8)
-    inside = np.array([_mask(values, k, classes) for k in numbers], np.float64)
+    inside = np.array([_mask(np.arange(256, dtype=np.uint8), k, classes) for k in numbers], np.float64)
     common = inside @ pairs @ inside.T + 0.5 * np.eye(len(numbers))  # where nothing tells, a class is itself
     rows, columns = linear_sum_assignment(common, maximize=True)
     return {numbers[row]: numbers[column] for row, column in zip(rows, columns, strict=True)}

@@ -59,8 +59,7 @@ def calibration(
     if has_regions:
         overall = _score(sure, is_right)
         insides = [members(predicted, k) for k in range(num_classes)]
-        each = [_score(sure[inside], is_right[inside]) for inside in insides]
-        by_class = np.array(each).T
+        by_class = np.array([_score(sure[inside], is_right[inside]) for inside in insides]).T
         return Calibration(
             ece=overall[0], ece_by_class=by_class[0], wrong_confidence=overall[1], wrong_confidence_by_class=by_class[1]
         )

@@ -116,8 +116,7 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
         dice.append(both / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
         distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size
-    means = (class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)
-    return [*means, missed, false]
+    return [*((class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)), missed, false]
 
 
 def _distinct(first: Numbers, second: Numbers) -> Numbers:

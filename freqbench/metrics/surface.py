@@ -87,8 +87,7 @@ def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacin
     (millimetres) are of the axes H, W, D.
     """
     diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
-    charged = np.where(np.isnan(hd95_mm), diagonal, hd95_mm)
-    return foreground_mean(np.where(in_label, charged, np.nan))
+    return foreground_mean(np.where(in_label, np.where(np.isnan(hd95_mm), diagonal, hd95_mm), np.nan))
 
 
 def nsd(

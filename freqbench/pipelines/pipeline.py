@@ -193,10 +193,7 @@ def line_of(raw: Volume, prepared: Volume) -> Line | None:
 
 
 def own_bounds(source: str, data: "Tensor", stated: Sequence[tuple[float, float] | None]) -> Bounds:
-    """Returns the bounds of each channel of `[C, *grid]`: the stated ones, else the volume's own ends.
-
-    Raises DataError for a channel without contrast.
-    """
+    """Returns the bounds of each channel of `[C, *grid]`: stated, or its own ends; refuses one without contrast."""
     bounds = []
     for index, (channel, ends) in enumerate(zip(data, stated, strict=True)):
         low, high = ends or tuple(map(float, channel.aminmax()))

@@ -49,7 +49,7 @@ class StoredFile:
 def compact(files: Files, above: int) -> None:
     """Compacts a store: see `Store.compact`."""
     if len(files.names()) > above:
-        files.consistent(lambda names: _merge(files, choose(_survey(files, list(filter(OWN_NAME.fullmatch, names))))))
+        files.consistent(lambda names: _merge(files, names))
         pa.default_memory_pool().release_unused()  # otherwise a run keeps the merge's memory to its end
 
 
@@ -70,16 +70,15 @@ def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
     return worthwhile if len(worthwhile) > 1 or any(file.lost for file in worthwhile) else []
 
 
-def _survey(files: Files, names: list[str]) -> list[StoredFile]:
+def _merge(files: Files, names: Sequence[str]) -> None:
+    names, merged = list(filter(OWN_NAME.fullmatch, names)), _Merged(files)
     sizes = storage.list_sizes(storage.join(files.root, "records"), ".parquet")
     tables = list(files.each(lambda name: files.columns(name, ORDER), names))
     ranks = {name: rank for rank, name in enumerate(sorted(names, key=_age))}
     wins = split_winners(tables, [ranks[name] for name in names])
-    return [StoredFile(name=name, size=sizes.get(name, 0), wins=own) for name, own in zip(names, wins, strict=True)]
-
-
-def _merge(files: Files, chosen: Sequence[StoredFile]) -> None:
-    merged = _Merged(files)
+    del tables
+    pairs = zip(names, wins, strict=True)
+    chosen = choose([StoredFile(name=name, size=sizes.get(name, 0), wins=own) for name, own in pairs])
     for file, source in zip(chosen, files.each(lambda file: files.open(file.name), chosen), strict=True):
         if len(types_of(files.schema(file.name, source))) <= len(types_of(ROWS)):  # else a merge would lose columns
             merged.add(file, source)
@@ -117,8 +116,7 @@ class _Merged:
             if self._waiting:
                 self._write()
             self._writer.close()
-            generation = 1 + max(_age(name)[0] for name in self._names)
-            name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{generation:06d}.parquet"
+            name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{(1 + max(_age(name)[0] for name in self._names)):06d}.parquet"
             storage.write_atomic(storage.join(self._files.root, "records", name), bytes(self._sink.getvalue()))
         self._files.remove(self._names)
 

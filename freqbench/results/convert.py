@@ -20,10 +20,7 @@ FORMER, NOW = (f'"schema_version": {version}\n}}'.encode() for version in (1, 2)
 
 
 def convert(root: str) -> int:
-    """Converts a store; returns the number of its files that were converted.
-
-    Raises UserError for rows of an early release, and for rows without the file of their classes.
-    """
+    """Converts a store, returns the number of converted files; refuses early rows, and rows without their classes."""
     records, classes, runs = (storage.join(root, folder) for folder in ("records", "class_records", "runs"))
     names, former = (storage.list_files(folder, ".parquet") for folder in (records, classes))
     count = 0

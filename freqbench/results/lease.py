@@ -19,6 +19,7 @@ import psutil
 from freqbench.core.documents import json_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.interrupt import alongside
 
 FOLDER = "leases"
 FRESH_S = 60.0
@@ -34,10 +35,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
-
-    A cell's id, which is a hash, modulo `count` is the shard's number minus 1, so every run of a job agrees on it.
-    """
+    """The `number`-th of `count` shards, from 1 on: cells whose id, a hash, has that remainder, in every run."""
 
     number: int = 1
     count: int = 1
@@ -93,14 +91,10 @@ class Lease:
                 f"{holder['shard']} (host {holder['host']}, pid {holder['pid']}): wait for it, take another --shard, "
                 "or --force (rows stay right, but work is done twice)"
             )
-        ended = threading.Event()
-        thread = threading.Thread(target=self._keep, args=(ended, lost), name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with alongside(lambda ended: self._keep(ended, lost), "lease"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             self.release()
 
     def take(self, force: bool = False) -> Facts | None:

@@ -17,10 +17,9 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 def facts(out: str) -> dict[str, Any]:
     """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read.
 
-    Returns:
-        `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
-        `ok` and `failed` of each; `runs`: the fields RUN of each, null if its file lacks them, and the number of its
-        `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one.
+    It has `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
+    `ok` and `failed` of each; `runs`: the fields RUN of each, null if its file lacks them, and the number of its
+    `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
@@ -57,8 +56,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     runs = Table(Column("run", no_wrap=True), *heads, title="runs")
     for run in found["runs"]:
         texts = {name: "" if value is None else str(value) for name, value in run.items()}
-        seen = texts["heartbeat"][5:16].replace("T", " ")  # the run's name has the year
-        status = f"{texts['status']}\n{seen}".strip()
+        status = f"{texts['status']}\n{texts['heartbeat'][5:16].replace('T', ' ')}".strip()
         runs.add_row(texts["run_id"], status, texts["records"], texts["failed"], texts["warnings"])
     return [progress, runs, *(_workers(found["out"], run) for run in found["workers"])]
 
@@ -82,8 +80,7 @@ class _Worker(Strict):
 
 def _workers(out: str, run: Mapping[str, Any]) -> Table:
     """Tabulates the time of a run's workers: of all, and of those whose devices had least work."""
-    where = f"{out}/runs/{run['run_id']}.json"
-    workers = [validate(facts, _Worker, where) for facts in run["workers"]]
+    workers = [validate(facts, _Worker, f"{out}/runs/{run['run_id']}.json") for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
     columns = ("worker", "node", "load s", "device s", "idle s", "device share")
     table = Table(*(Column(head, overflow="fold") for head in columns), title=title)

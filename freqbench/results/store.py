@@ -95,20 +95,15 @@ class Store:
         return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
+        """Returns `columns` of one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
 
-        Args:
-            columns: columns of RECORDS; the fewer, the faster.
-            coded: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
+        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
     def found(self, keys: Collection[Key], as_written: bool = False) -> dict[Key, tuple[Row, list[Row]]]:
-        """Returns some rows of `records` with their classes, all columns; reads only files that hold them.
-
-        `as_written`: with the names of the run that wrote them.
-        """
+        """Returns some rows of `records` with their classes; `as_written`: with the names of their run."""
         texts = pa.array(map("/".join, keys), pa.string())
         index = NAMELESS if as_written else self._index(IDENTIFIED_BY)
         return self._files.consistent(lambda names: self._find_rows(names, texts, index))
@@ -129,10 +124,7 @@ class Store:
         write_table(storage.join(self.root, "class_records", "rows.parquet"), self.class_records())
 
     def covered(self) -> dict[Key, frozenset[str]]:
-        """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again.
-
-        Without rows that stand for their run alone.
-        """
+        """Returns the keys of ok rows and their metrics, which a resume need not compute; none of a run alone."""
         listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
         rows = self.rows((*KEY, "metrics", "status", "caution"))
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
@@ -173,8 +165,7 @@ class Store:
 
     def run_ids(self) -> list[str]:
         """Lists the ids of the runs so far, ordered."""
-        files = storage.list_files(storage.join(self.root, "runs"), ".json")
-        return [name.removesuffix(".json") for name in files]
+        return [name.removesuffix(".json") for name in storage.list_files(storage.join(self.root, "runs"), ".json")]
 
     def write_job(self, job: dict[str, Any]) -> None:
         """Writes `run.json`: the job and the ids of the runs so far; derived data, for people who open the folder."""
@@ -218,8 +209,7 @@ class Store:
         for name in known.keys() - set(names):
             del known[name]
         new = [name for name in names if name not in known]
-        read = self._files.each(lambda name: self._files.columns(name, columns), new)
-        known.update(zip(new, read, strict=True))
+        known.update(zip(new, self._files.each(lambda name: self._files.columns(name, columns), new), strict=True))
         return [known[name] for name in names]
 
     def _find_rows(self, names: Sequence[str], keys: pa.Array, index: Index) -> dict[Key, tuple[Row, list[Row]]]:
@@ -242,16 +232,10 @@ class Store:
 
 
 def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """Expands an index of `Grid.index`, as in `Store.job`, to its keys; a cell with `cases` has only those.
-
-    Raises UserError for more keys than a job may have: a short index may stand for any number.
-    """
+    """Expands an index of `Grid.index` to its keys (a cell with `cases` has those alone), as many as a job may have."""
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
     return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
-
-
-# Names of rows: digests of their keys, which are stored nowhere
 
 
 def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
@@ -279,10 +263,7 @@ def find_row(store: Store, text: str) -> Key:
 
 
 def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
-    """Returns the keys `first` and those of `count` other ok rows drawn at random, or of all if there are fewer.
-
-    They are the same for the same store. Raises UserError if no row is ok.
-    """
+    """Returns the keys `first` and those of `count` other ok rows at random, the same for one store."""
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")

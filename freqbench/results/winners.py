@@ -32,8 +32,7 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
         best.append(last)
     rows = np.lexsort((*(-column for column in reversed(best)), *reversed(keys)))
     if len(rows) > 1:
-        changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
-        rows = rows[np.concatenate(([True], changes))]
+        rows = rows[np.concatenate(([True], np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])))]
     return np.asarray(rows[np.argsort(finished[rows], kind="stable")])  # stable: by key within one time
 
 

@@ -54,10 +54,7 @@ class Writer:
         self.names = set[str]()  # of the files committed so far
 
     def add(self, records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> int:
-        """Queues rows of `RECORDS`, each with those of its classes; adding a row twice has no further effect.
-
-        Raises ValueError if a row does not fit the schema or is of another run.
-        """
+        """Queues rows of `RECORDS`, each with its classes, once; ValueError for a misfit, or a row of another run."""
         table = to_rows(records, class_records)
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
@@ -69,8 +66,7 @@ class Writer:
     def flush_due(self) -> int:
         """Commits if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop."""
         is_full = len(self._waiting) >= MAX_RECORDS and not self._has_failed
-        due = is_full or time.monotonic() - self._flushed_at >= self._interval_s
-        return self.flush() if due else 0
+        return self.flush() if (is_full or time.monotonic() - self._flushed_at >= self._interval_s) else 0
 
     def flush(self) -> int:
         """Commits the waiting rows."""
@@ -90,9 +86,6 @@ class Writer:
     def num_waiting(self) -> int:
         """Number of records that are not committed yet."""
         return len(self._waiting)
-
-
-# From rows to tables
 
 
 def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> pa.Table:

@@ -142,7 +142,7 @@ def test_totalsegmentator_refuses_in_one_line(bodies: Path, arguments: dict[str,
 
 def test_a_table_with_other_columns_is_refused(bodies: Path) -> None:
     (bodies / "meta.csv").write_text("image_id,split\ns0000,test\n")
-    text = "meta.csv: expected the columns image_id and split, apart by semicolons, got ['image_id,split']"
+    text = "meta.csv: expected columns image_id and split, apart by semicolons, got ['image_id,split']"
     refused("totalsegmentator", text, root=str(bodies), classes=["liver"])
 
 

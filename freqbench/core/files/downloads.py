@@ -72,12 +72,8 @@ def no_file(uri: str) -> NoFileError:
 def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found]) -> Path:
     """Returns a folder with whole copies of the remote files that `find` names; fetches those missing or damaged.
 
-    Args:
-        uri: the URI that is fetched.
-        fs: its file system.
-        find: looks up each file's facts; with True anew, as the old ones were wrong.
-
-    Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails.
+    `find` looks up each file's facts below the URI; with True anew, as the old ones were wrong. Raises UserError if a
+    file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails.
     """
     for number in range(TRIES):
         there = find(number > 0)
@@ -95,14 +91,10 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
 
 
 def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
-    """Returns a folder of the cache with files of fixed content; asks for those that are missing.
+    """Returns a folder of the cache, of a URI, with files of fixed content; asks for those that are missing.
 
-    Args:
-        uri: names the files together.
-        files: SHA-256 (hex) of each file, by its name; None: unknown, so that the first content stays.
-        get: writes the file of a name to a path; returns its source.
-
-    Raises UserError if a source has another content.
+    `files` has the SHA-256 (hex) of each name; None: unknown, so that the first content stays. `get` writes the file of
+    a name to a path, and returns its source. Raises UserError if a source has another content.
     """
     folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
 

@@ -50,10 +50,7 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns the file system of a path or URI, and the path within it.
-
-    Raises UserError if no installed package reads its protocol, or the protocol is forbidden (`names.require_plain`).
-    """
+    """Returns the file system of a path or URI, and the path within it; refuses a protocol that no package reads."""
     names.require_plain(os.fspath(path))
     protocol, separator, _ = os.fspath(path).partition("://")
     try:
@@ -100,8 +97,7 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
 def version_of(info: Mapping[str, Any]) -> str:
     """Version string of an object: ETag or generation, else modification time, and size."""
     marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
-    mark = next((str(info[name]) for name in marks if info.get(name)), "")
-    return f"{mark}:{info.get('size')}"
+    return f"{next((str(info[name]) for name in marks if info.get(name)), '')}:{info.get('size')}"
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -159,8 +159,7 @@ class Kept(Generic[V]):
             from safetensors.torch import load
 
             header, tensors = content[8 : 8 + int.from_bytes(content[:8], "little")], load(content)
-        facts = json.loads(json.loads(header)["__metadata__"]["kept"].split(" ", 2)[2])
-        return self.unpack(facts, tensors), ""
+        return self.unpack(json.loads(json.loads(header)["__metadata__"]["kept"].split(" ", 2)[2]), tensors), ""
 
     def _save(self, path: str, key: str, value: V) -> None:
         """Writes a file; a node's disk that is full or read-only only costs time, a store's has its own patience."""

@@ -44,10 +44,7 @@ def folder() -> Path:
 
 
 def limit() -> int:
-    """Returns the bytes for all volumes together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0 keeps none.
-
-    Raises UserError if the variable is not a number from 0.
-    """
+    """Returns the bytes for all volumes: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set), a number from 0 (none)."""
     text = os.environ.get(LIMIT) or "20"
     try:
         value = float(text)
@@ -59,10 +56,7 @@ def limit() -> int:
 
 
 def part(name: str) -> Path:
-    """Returns a part of the cache, one of those above; marks the cache's folder if that has no mark yet.
-
-    Raises UserError if the folder has no mark, but files that freqbench did not make.
-    """
+    """Returns a part of the cache, marking its folder; refuses a folder without a mark, but with files of others."""
     root = folder()
     marker = root / MARKER
     # Asked again, as another process may have marked it meanwhile.

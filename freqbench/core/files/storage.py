@@ -28,10 +28,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.
 
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns the file system of a path or URI, and the path within it; fetches a file of OWN_PROTOCOLS before.
-
-    Raises as `filesystems.filesystem_of` and the function that fetches do.
-    """
+    """Returns the file system of a path or URI, and the path within it; fetches a file of OWN_PROTOCOLS before."""
     fetch = names.OWN_PROTOCOLS.get(str(path).partition("://")[0])
     return filesystems.filesystem_of(str(pkgutil.resolve_name(fetch)(path)) if fetch else path)
 
@@ -47,10 +44,7 @@ def local_path(path: str) -> str:
 
 
 def filled_in(text: str, owner: str) -> str:
-    """Returns a path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
-
-    Raises UserError, which begins with `owner`, if a variable does not exist or sounds secret.
-    """
+    """Returns a path with `~` and `${VARIABLES}` filled in; refuses missing and secret ones in a line after `owner`."""
 
     def value(match: re.Match[str]) -> str:
         variable, where = match[1] or match[2], f"{owner}: {text}: expected"
@@ -196,10 +190,7 @@ def _list_entries(folder: str, detail: bool) -> list[Any]:
 
 
 def list_tree(folder: str, depth: int) -> list[str]:
-    """Lists the paths of files at most `depth` parts below a folder, sorted; empty without it.
-
-    Leaves out hidden files, and pipes, sockets and devices, which have no end; links that lead nowhere are listed.
-    """
+    """Lists files at most `depth` parts below a folder, sorted, but hidden ones, pipes, sockets and devices."""
     fs, inner = filesystem_of(folder)
     if not filesystems.is_local(fs):
         with explain_errors(folder, fs):
@@ -311,10 +302,7 @@ def sha256(path: str) -> str:
 
 
 def once_each_content(read: Callable[[str], T], content_of: Callable[[str], str] = sha256) -> Callable[[str], T]:
-    """Returns a reader of a file whose answers this process keeps by path and content (`content_of`).
-
-    It raises UserError if the file changes while it is read, as the answer is of neither content then.
-    """
+    """Returns a reader whose answers this process keeps by path and content; refuses a file that changes meanwhile."""
 
     @lru_cache(maxsize=4096)
     def read_content(path: str, content: str) -> T:

@@ -204,10 +204,7 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
 
 @contextmanager
 def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
-
-    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; DataError for more, or a truncated one.
-    """
+    """Opens a DICOM file with its syntax, a deflated one inflated, MOST_FIELDS and `voxels` bytes at most."""
     from pydicom.filereader import read_dataset, read_preamble
 
     with path.open("rb") as stream:

@@ -39,10 +39,7 @@ class _Content:
 
 
 def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
-    """Returns the header of a SEG, whose frames lie on slices of the image.
-
-    Raises DataError for an RTSTRUCT or another file, probabilities, another frame of reference, or another grid.
-    """
+    """Returns the header of a SEG on slices of the image; refuses other files, probabilities, frames and grids."""
     content = _content(files.stamp_files([path], where), where)
     if content.frame_of_reference != image.frame_of_reference:
         raise DataError(

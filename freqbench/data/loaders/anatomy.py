@@ -46,8 +46,7 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
     _soft_background(canvas, cavity)
     _organs(canvas, cavity)
     _table(canvas)
-    sigma = [BLUR_MM / step for step in spacing]
-    hu = gaussian_filter(canvas.hu, sigma, mode="nearest")
+    hu = gaussian_filter(canvas.hu, [BLUR_MM / step for step in spacing], mode="nearest")
     hu += np.float32(rng.uniform(*NOISE_HU)) * scanner_noise(rng, shape)
     return hu, canvas.label
 
@@ -106,8 +105,7 @@ class Canvas:
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
         """Returns the depth below the surface of a tube along z."""
-        squared = np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y))
-        return np.float32(radius) - np.sqrt(squared)
+        return np.float32(radius) - np.sqrt(np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y)))
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
         """Returns the depth of an ellipsoid whose place, size and turn vary from patient to patient."""
@@ -213,8 +211,7 @@ def _skeleton(canvas: Canvas) -> None:
     rng = canvas.rng
     for side in (-1, 1):
         canvas.paint(canvas.ellipsoid((side * 34, -62, 0), (25, 20, 400)), MUSCLE + 8 * canvas.texture)
-    process = np.minimum(5 - np.abs(canvas.x), np.minimum(canvas.y + 90, -62 - canvas.y))
-    canvas.paint(process, 260.0)
+    canvas.paint(np.minimum(5 - np.abs(canvas.x), np.minimum(canvas.y + 90, -62 - canvas.y)), 260.0)
     canvas.paint(canvas.tube(0, -72, 14), 280.0)
     canvas.paint(canvas.tube(0, -72, 8.5), 25.0)
     spine = canvas.tube(0, -48, 20)

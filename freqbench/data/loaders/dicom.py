@@ -183,8 +183,8 @@ class DicomFolders(ListedFolder):
         if not scans:
             raise MissingDataError(f"{root}: expected {IMAGES}/CASE with slices of a series, found none: check `root`")
         if count := sum(scan.is_hashed for scan in scans.values()):
-            told = "cases are called by a hash, as the names of their folders hold a field of the patient"
-            self.guesses[f"{count} {told}: rename the folders to choose other names"] = {}
+            said = "cases are called by a hash, as the names of their folders hold a field of the patient"
+            self.guesses[f"{count} {said}: rename the folders to choose other names"] = {}
         return scans
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
@@ -227,14 +227,10 @@ class DicomFolders(ListedFolder):
             )
         names = dict(enumerate(("background", *self._segments)))
         channels = ("CT",) if next(iter(self.scans.values())).image().is_ct else ()
-        return Stated(names=names, shared=frozenset() if self.regions else self._shared, channels=channels)
-
-    @cached_property
-    def _shared(self) -> frozenset[frozenset[int]]:
-        """Labels that share a voxel in any case."""
-        values = {plain(name): value for value, name in enumerate(self._segments, 1)}
-        sets = (together for scan in self.scans.values() for together in scan.overlaps())
-        return frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
+        values = {plain(name): value for value, name in names.items() if value}
+        sets = (together for scan in self.scans.values() for together in scan.overlaps()) if not self.regions else ()
+        shared = frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
+        return Stated(names=names, shared=shared, channels=channels)
 
 
 def _folders(place: Path) -> list[Path]:

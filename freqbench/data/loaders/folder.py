@@ -298,10 +298,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
-        """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.
-
-        Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
-        """
+        """Surveys a split for complete cases and missing parts, by headers, and label maps (not masks) if asked."""
         lines = self._list_cases(split)
         survey = Survey(split=split, num_cases=len(lines))
         for line in lines:

@@ -53,7 +53,7 @@ class Images(ListedFolder):
             raise MissingDataError(
                 f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
             )
-        self.guesses.update({line: {} for line in self._told(files, [*map(image_files.stem, masks)])})
+        self.guesses.update({line: {} for line in self._list_guesses(files, [*map(image_files.stem, masks)])})
         stems = {image_files.stem(file): file for file in files}
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
         if cases is None:
@@ -66,7 +66,7 @@ class Images(ListedFolder):
             self.guesses[f"{said}, as all names end in the numbers _0000 to _{most:04d}"] = {}
         return [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]
 
-    def _told(self, files: Sequence[str], masks: Sequence[str]) -> Iterator[str]:
+    def _list_guesses(self, files: Sequence[str], masks: Sequence[str]) -> Iterator[str]:
         """Yields what names and values tell of the scans and of the label maps among them."""
         called = (file for file in files if file != self._root() and file_names.is_called_mask(file))
         if scans := [*map(image_files.stem, called)]:

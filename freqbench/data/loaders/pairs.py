@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
+from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import image_files
 from freqbench.data.base import Pattern, match_in_time
@@ -132,8 +133,8 @@ class Pairs(ListedFolder):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
         if raters := sorted({scan.rater for scan in scans if scan.rater}):
-            images = len({scan.channels for scan in scans})
-            self.guesses[f"raters {few(raters)}: {len(scans)} label maps of {images} scan{'s' * (images != 1)}"] = {}
+            count = len({scan.channels for scan in scans})
+            self.guesses[f"raters {few(raters)}: {len(scans)} label maps of {amount(count, 'scan')}"] = {}
         return splits
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:

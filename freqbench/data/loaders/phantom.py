@@ -50,8 +50,7 @@ class Phantom(Dataset):
 
     def _classes_of(self, names: tuple[str, ...]) -> Classes:
         nested = {number: (1 << number) - 1 for number in range(len(names))} if self.regions else {}
-        tolerances = organ_tolerances(names[1:])
-        return Classes(names=names, overlap=self.regions, stated=nested, tolerances_mm=tolerances)
+        return Classes(names=names, overlap=self.regions, stated=nested, tolerances_mm=organ_tolerances(names[1:]))
 
     @property
     @override
