@@ -79,7 +79,15 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
         (curves.show_convergence if options.converge else curves.show_bounds)(out, stored.grid(out))
         return
     if options.files:
-        is_sound = _verify(out, options)
+        from freqbench.audit import verify
+        from freqbench.results import Store
+
+        console, store = common.console(), Store(out)
+        is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
+        if options.reference:
+            from freqbench.audit import reference as libraries
+
+            is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
     elif options.rows:
         is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
@@ -118,20 +126,6 @@ def _reproduce(out: str, rows: str, seed: int, stored: common.StoredOptions) -> 
     spec = stored.spec(out) if stored.job else None
     with trusting(stored.trust_code or bool(spec and spec.trust_code)):
         return not reproduce.reproduce(out, rows, seed, spec, common.console())["different"]
-
-
-def _verify(out: str, options: AuditOptions) -> bool:
-    """Prints whether a store is whole; True if it is. Nothing is changed."""
-    from freqbench.audit import verify
-    from freqbench.results import Store
-
-    console, store = common.console(), Store(out)
-    is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
-    if options.reference:
-        from freqbench.audit import reference as libraries
-
-        is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
-    return is_sound
 
 
 def _show_most(out: str, stored: common.StoredOptions) -> None:

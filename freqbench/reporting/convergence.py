@@ -91,9 +91,8 @@ def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[st
 
 def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Selects the white-box rows of the entries' cells and adds the columns of CURVE and `steps`."""
-    rows = plain(records[records["cell_id"].isin(list(entries)) & is_white_box(records)]).astype(
-        dict.fromkeys(COLUMNS, float)
-    )
+    rows = plain(records[records["cell_id"].isin(list(entries)) & is_white_box(records)])
+    rows = rows.astype(dict.fromkeys(COLUMNS, float))
     cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
     described = pd.DataFrame(
         {"cell_id": cell_id, **_parts(entries[cell_id], name, value)}

@@ -193,7 +193,13 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
             frames["case_classes"] = _frame({}, values)
-            blocks, frames["clean_classes"] = _clean_classes(records, joined)
+            volumes = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False)
+            blocks = volumes.ngroup().to_numpy()  # a model's scores of a clean volume stand there once
+            rows = joined.assign(block=blocks[joined["position"]]).drop_duplicates(["block", "class_index"])
+            rows = rows.sort_values(["block", "class_index"], kind="stable")
+            exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
+            of_clean = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
+            frames["clean_classes"] = _frame({}, of_clean, **exact)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
             f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
@@ -221,16 +227,6 @@ def _class_names(joined: pd.DataFrame) -> dict[str, list[tuple[int, str, str]]]:
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
         names.setdefault(str(dataset), []).append((int(index), str(name), class_color(int(index))))
     return names
-
-
-def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, Part]:
-    """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
-    block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
-    rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
-    rows = rows.sort_values(["block", "class_index"], kind="stable")
-    exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-    values = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
-    return block, _frame({}, values, **exact)
 
 
 def _groups(rows: pd.DataFrame, *rest: str) -> list[Part]:
