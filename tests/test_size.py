@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1359,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4992,  # as in the package
-        "cli": 2314,  # eight roads
+        "cli": 2302,  # eight roads
         "core": 3697,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2826,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6370,  # an attack that did nothing is said
+        "reporting": 6367,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61321, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61306, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import starmap
@@ -147,23 +147,21 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
     """Returns by row of the summary the first `error` if none is ok, the ok records' `metrics` and `null_reasons`."""
-    is_ok = records["status"] == "ok"
-    has_ok = set(records.loc[is_ok, "row"])
-    errors = records["error"].astype(object).groupby(records["row"]).first()
-    distinct = records.loc[is_ok, ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
-    covered: dict[int, dict[str, None]] = {}
-    reasons: dict[int, dict[str, Any]] = {}
-    for row, metrics, text in distinct.itertuples(index=False, name=None):
-        if isinstance(metrics, str):
-            covered.setdefault(row, {}).update(dict.fromkeys(metrics.split(",")))
-        if isinstance(text, str):
-            reasons[row] = object_of(text, "null_reasons") | reasons.get(row, {})
+    ok = records.loc[records["status"] == "ok", ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
+
+    def covered(texts: Iterable[str]) -> str | None:
+        return ",".join(dict.fromkeys(name for text in texts for name in text.split(","))) or None
+
+    def merged(texts: Iterable[str]) -> str:
+        reasons = [object_of(text, "null_reasons") for text in texts]
+        return json.dumps({name: each[name] for each in reversed(reasons) for name in each}, sort_keys=True)
+
     columns = {
-        "error": [None if row in has_ok else errors.get(row) for row in range(rows)],
-        "metrics": [",".join(covered.get(row, {})) or None for row in range(rows)],
-        "null_reasons": [json.dumps(reasons[row], sort_keys=True) if row in reasons else None for row in range(rows)],
+        "error": records[~records["row"].isin(ok["row"])].astype({"error": object}).groupby("row")["error"].first(),
+        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(covered),
+        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merged),
     }
-    return {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+    return {name: values.reindex(range(rows)) for name, values in columns.items()}
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
