@@ -149,17 +149,17 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
     """Returns by row of the summary the first `error` if none is ok, the ok records' `metrics` and `null_reasons`."""
     ok = records.loc[records["status"] == "ok", ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
 
-    def covered(texts: Iterable[str]) -> str | None:
+    def list_metrics(texts: Iterable[str]) -> str | None:
         return ",".join(dict.fromkeys(name for text in texts for name in text.split(","))) or None
 
-    def merged(texts: Iterable[str]) -> str:
+    def merge_reasons(texts: Iterable[str]) -> str:
         reasons = [object_of(text, "null_reasons") for text in texts]
         return json.dumps({name: each[name] for each in reversed(reasons) for name in each}, sort_keys=True)
 
     columns = {
         "error": records[~records["row"].isin(ok["row"])].astype({"error": object}).groupby("row")["error"].first(),
-        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(covered),
-        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merged),
+        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(list_metrics),
+        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merge_reasons),
     }
     return {name: values.reindex(range(rows)) for name, values in columns.items()}
 
