@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1454,  # rows of several releases
+        "analysis": 1451,  # rows of several releases
         "api": 1359,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4992,  # as in the package
@@ -26,10 +26,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2821,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
-        "ops": 2826,  # compiled.py: functions that a GPU compiles
+        "ops": 2825,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6367,  # an attack that did nothing is said
+        "reporting": 6358,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61306, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61293, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -36,10 +36,8 @@ ATTACK_TABLE = [
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 """Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
 
-ADDED = "@"
-"""Precedes the name of another package's metric as a column, which is then no other column's."""
-RMS = " rms"
-"""Follows a budget of the worst case in `l2` that is a root mean square."""
+ADDED = "@"  # precedes the name of another package's metric as a column, which is then no other column's
+RMS = " rms"  # follows a budget of the worst case in `l2` that is a root mean square
 _THREAT = [*PAIR, "threat_model", "budget"]
 WORST_CASE = [
     *_THREAT,

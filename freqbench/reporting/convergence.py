@@ -24,16 +24,14 @@ from freqbench.reporting.render import Section
 if TYPE_CHECKING:
     from freqbench.job.cells import Cell
 
-ENOUGH = 0.2
-"""Points of foreground DSC."""
+ENOUGH = 0.2  # points of foreground DSC
 RISES = "not converged"
 PLACE = ["dataset", "model", "threat_model", "budget"]
 CURVE = [*PLACE, "attack", "loss", "restarts"]
-COLUMNS = (
+COLUMNS = (  # columns of RECORDS that are needed beside those that identify a row
     *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
     *("attack_seconds", "l2_body"),
 )
-"""Columns of RECORDS that are needed beside those that identify a row."""
 SETTING = [
     *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
     *("cases", "patients", "l2_body", "seconds", "cell_id"),

@@ -31,10 +31,8 @@ from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, Told
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
-PROBED = "zero_gradients"
-"""Check that can always be made once `audit --run` has finished."""
-ALWAYS = ("clean", "saved", "bounds")
-"""Checks beside those of gradients and claims that an entry may not violate."""
+PROBED = "zero_gradients"  # check that can always be made once `audit --run` has finished
+ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and claims that an entry may not violate
 
 
 def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:

@@ -40,8 +40,7 @@ MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
 
-Part = dict[str, Any]
-"""Part of the page's data, by name in `$defs` of the schema."""
+Part = dict[str, Any]  # part of the page's data, by name in `$defs` of the schema
 
 _NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
