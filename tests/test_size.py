@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1405,  # rows of several releases
+        "analysis": 1404,  # rows of several releases
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4863,  # as in the package
-        "cli": 2330,  # eight roads
+        "cli": 2304,  # eight roads
         "core": 3575,  # identities of code, pair by pair; the one keeper's contract
         "data": 6458,  # as in the package
         "engine": 4776,  # as in the package
@@ -26,10 +26,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2735,  # a line for each key of a job
         "metrics": 1598,  # weights are checked when read
         "models": 8327,  # inferers by class and arguments
-        "ops": 2826,  # compiled.py: functions that a GPU compiles
+        "ops": 2825,  # compiled.py: functions that a GPU compiles
         "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6382,  # an attack that did nothing is said
+        "reporting": 6357,  # an attack that did nothing is said
         "results": 2067,  # as in the package
         "training": 1690,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1930,  # as in the package
     },
 }
-SUMS = {"freqbench": 60283, "tests": 61270}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60230, "tests": 61270}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -24,11 +24,10 @@ COUNTS = (
     "their number (Student's t, of DSC on the logit scale; from 20 patients on BCa bootstrap). Those of three or four "
     "patients are wide."
 )
-LIMITS: Mapping[str, Limits] = {
+LIMITS: Mapping[str, Limits] = {  # limits of the values whose intervals are shown
     **dict.fromkeys(("dsc_foreground", "dsc_foreground_clean", "dsc"), DICE),
     **dict.fromkeys(("dsc_foreground_drop", "drop", "hidden"), POINTS),
 }
-"""Limits of the values whose intervals are shown."""
 
 
 def select_scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.audit.checks import Finding
+    from freqbench.job.grid import Grid
     from freqbench.job.schema import JobSpec
     from freqbench.results import Store
 
@@ -74,12 +75,18 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
     }
     common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
     if options.converge or options.certify:
-        from freqbench.cli import curves
-
-        (curves.show_convergence if options.converge else curves.show_bounds)(out, stored.grid(out))
+        (_show_convergence if options.converge else _show_bounds)(out, stored.grid(out))
         return
     if options.files:
-        is_sound = _verify(out, options)
+        from freqbench.audit import verify
+        from freqbench.results import Store
+
+        console, store = common.console(), Store(out)
+        is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
+        if options.reference:
+            from freqbench.audit import reference as libraries
+
+            is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
     elif options.rows:
         is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
@@ -118,20 +125,6 @@ def _reproduce(out: str, rows: str, seed: int, stored: common.StoredOptions) -> 
     spec = stored.spec(out) if stored.job else None
     with trusting(stored.trust_code or bool(spec and spec.trust_code)):
         return not reproduce.reproduce(out, rows, seed, spec, common.console())["different"]
-
-
-def _verify(out: str, options: AuditOptions) -> bool:
-    """Prints whether a store is whole; True if it is. Nothing is changed."""
-    from freqbench.audit import verify
-    from freqbench.results import Store
-
-    console, store = common.console(), Store(out)
-    is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
-    if options.reference:
-        from freqbench.audit import reference as libraries
-
-        is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
-    return is_sound
 
 
 def _show_most(out: str, stored: common.StoredOptions) -> None:
@@ -212,3 +205,71 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
         f"freqbench run {job.name if is_packaged else 'JOB'} --out {store.root} --set datasets.{number}.cases={ENOUGH}"
     )
     return f"{who} cannot settle it: {command}, about {spoken_hours(hours)} on one worker"
+
+
+def _show_convergence(out: str, grid: "Grid") -> None:
+    """Prints what more passes, losses and restarts add to each attack that has steps or queries, and advice.
+
+    OUT then has converge.csv (the curves), converge.yaml (recommended attacks of a job), converge.pdf and converge.png.
+    """
+    from freqbench.analysis.frames import found_records
+    from freqbench.reporting import convergence, render
+    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.figures.curves import convergence_figure
+    from freqbench.results import Store
+
+    store, entries = Store(out), convergence.counted_entries(grid.cells)
+    if not entries:
+        expected = "expected one that follows a gradient in steps or searches by queries"
+        got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))
+        raise UserError(f"{grid.job.where}: attacks: {expected}, got {got}: add one")
+    _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
+    for line in convergence.failed_lines(records, entries):
+        common.say(line)
+    table = convergence.settings(records, entries)
+    if table.empty:
+        raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
+    common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
+    advice = convergence.job_text(convergence.recommend(table), entries).encode()
+    figure = convergence_figure(table)
+    _put_beside(out, "converge", figure, csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
+
+
+def _show_bounds(out: str, grid: "Grid") -> None:
+    """Prints what is proven of networks smoothed as `ball` attacks them, and what attacks leave.
+
+    OUT then has bounds.csv, bounds.pdf and bounds.png. Refuses a job with a cell that has no certificate.
+    """
+    import pandas as pd
+
+    from freqbench.analysis import certificates
+    from freqbench.reporting import render
+    from freqbench.reporting.contents import contents
+    from freqbench.reporting.figures.curves import bounds_figure
+    from freqbench.reporting.views import defences
+    from freqbench.results import Store
+
+    defences.require_certified(grid)
+    content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
+    sections = defences.bounds(content.records)
+    common.put(render.terminal(sections), None)
+    tables = [section.data for section in sections if section.data is not None]
+    if tables:
+        table = pd.concat(tables)
+        _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
+
+
+def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
+    """Writes a figure and files by their suffix beside a store's records; refuses to replace files of others."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.figures.style import MAKER, pdf_and_png
+
+    pdf, png = pdf_and_png(figure)
+    files |= {"pdf": pdf, "png": png}
+    paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
+    for suffix, path in paths.items():  # all before the first is written
+        mark = MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0]
+        storage.require_own(path, mark)
+    for suffix, path in paths.items():
+        storage.write_atomic(path, files[suffix])
+        common.say(f"written: {path}")

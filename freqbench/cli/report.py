@@ -96,36 +96,28 @@ def _name_others(outs: list[str]) -> None:
     common.console().print(f"more by --table NAME: {', '.join(others)}; of papers: {', '.join(RECIPES)}")
 
 
-def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
-    """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
+def write_page(outs: list[str], to: str | None = None, with_volumes: bool | None = None, yes: bool = False) -> None:
+    """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow.
+
+    None: one file, and where a store of this machine has volumes that may be passed on, a folder with some beside it.
+    """
     from freqbench.core.files import storage
     from freqbench.reporting.page import data_of
     from freqbench.results import Store
+    from freqbench.results.volumes import VOLUMES, whole
 
-    place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
+    out, place = outs[0], to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
     if not with_volumes:
         common.require_file(place)
     content, data = data_of([Store(out) for out in outs])
     if with_volumes:
         common.ask_to_write(content.restricted, yes)
         _write_folder(content, data, outs, place)
-    else:
-        _put_page(place, data)
-
-
-def _write_pages(out: str) -> None:
-    """Writes a store's page, and where it has volumes that may be passed on, a folder with the viewer beside it."""
-    from freqbench.core.files import storage
-    from freqbench.reporting.page import data_of
-    from freqbench.results import Store
-    from freqbench.results.volumes import VOLUMES, whole
-
-    place = storage.join(out, PAGE)
-    common.require_file(place)
-    content, data = data_of([Store(out)])
+        return
     _put_page(place, data)
-    if storage.is_local(out) and not content.restricted and whole(storage.join(out, VOLUMES)):
-        _write_folder(content, data, [out], storage.join(out, PAGE_FOLDER), MOST_BESIDE)
+    may_be = with_volumes is None and storage.is_local(out) and not content.restricted
+    if may_be and whole(storage.join(out, VOLUMES)):
+        _write_folder(content, data, outs, storage.join(out, PAGE_FOLDER), MOST_BESIDE)
 
 
 def _write_folder(content: "Contents", data: "Part", outs: list[str], place: str, most: int | None = None) -> None:
@@ -171,7 +163,7 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     if page:
         with common.stoppable("the page was written"):
             try:
-                _write_pages(out)
+                write_page([out])
             except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
                 common.say(f"no page: {one_line(error)}")
     for i, command in enumerate(NEXT):

@@ -34,13 +34,12 @@ WORTH = 24e9
 """Logits of all steps of an attack on a case from which it is compiled. An H100 took 1.1 ms in place of 3.2 for a loss
 of 50 million (four windows of 96^3 voxels, 14 classes), which makes a second of these, and 17 s to compile it
 (reports/speed/gpu.json): some cases pay for that, fewer where a process before has filled the node's cache."""
-OPTIONS: Mapping[str, Any] = {
+OPTIONS: Mapping[str, Any] = {  # settings of inductor, where a release has them
     "emulate_precision_casts": True,  # fuses no multiplication with an addition either
     "eager_numerics.division_rounding": True,
     "deterministic": True,  # chooses nothing by the clock
     "compile_threads": 1,  # a function is a few kernels: a pool of processes would take longer to start
 }
-"""Settings of inductor, where a release has them."""
 SHAPES = 256  # of one function, beyond which PyTorch would not compile
 FORMS: dict[str, str] = {}
 """The form that this process took of each function that it was asked for: `compiled`, or `plain` and why."""

@@ -25,12 +25,10 @@ class Contents:
     @property
     def restricted(self) -> list[str]:
         """Datasets whose volumes must not be passed on: some run does not allow it, or no run names the dataset."""
-        may_be: dict[str, bool] = {}
-        for run in (run for store in self.facts for run in store["runs"]):
-            for name, dataset in run.get("datasets", {}).items():
-                may_be[name] = may_be.get(name, True) and dataset.get("redistributable") is True
-        names = self.records["dataset"].unique()
-        return sorted(name for name in names if not may_be.get(dataset_name(name)))
+        stated = [item for store in self.facts for run in store["runs"] for item in run.get("datasets", {}).items()]
+        kept = {name for name, dataset in stated if dataset.get("redistributable") is not True}
+        shared = {name for name, _ in stated} - kept
+        return sorted(name for name in self.records["dataset"].unique() if dataset_name(name) not in shared)
 
 
 def regions_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, RegionsOfLabels]:

@@ -24,16 +24,14 @@ from freqbench.reporting.render import Section
 if TYPE_CHECKING:
     from freqbench.job.cells import Cell
 
-ENOUGH = 0.2
-"""Points of foreground DSC."""
+ENOUGH = 0.2  # points of foreground DSC
 RISES = "not converged"
 PLACE = ["dataset", "model", "threat_model", "budget"]
 CURVE = [*PLACE, "attack", "loss", "restarts"]
-COLUMNS = (
+COLUMNS = (  # columns of RECORDS that are needed beside those that identify a row
     *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
     *("attack_seconds", "l2_body"),
 )
-"""Columns of RECORDS that are needed beside those that identify a row."""
 SETTING = [
     *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
     *("cases", "patients", "l2_body", "seconds", "cell_id"),
@@ -91,9 +89,8 @@ def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[st
 
 def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Selects the white-box rows of the entries' cells and adds the columns of CURVE and `steps`."""
-    rows = plain(records[records["cell_id"].isin(list(entries)) & is_white_box(records)]).astype(
-        dict.fromkeys(COLUMNS, float)
-    )
+    rows = plain(records[records["cell_id"].isin(list(entries)) & is_white_box(records)])
+    rows = rows.astype(dict.fromkeys(COLUMNS, float))
     cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
     described = pd.DataFrame(
         {"cell_id": cell_id, **_parts(entries[cell_id], name, value)}

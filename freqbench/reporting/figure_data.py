@@ -178,9 +178,7 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
     sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
-    matrices = {
-        label: drops[label].unstack().reindex(index=sources, columns=targets) for label in places(rows, "label")
-    }
+    matrices = {name: drops[name].unstack().reindex(index=sources, columns=targets) for name in places(rows, "label")}
     attacked = set(rows.loc[~rows["is_white_box"] & rows["drop"].notna(), "label"])
     return {label: matrix for label, matrix in matrices.items() if label in attacked}
 

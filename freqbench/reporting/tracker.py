@@ -54,32 +54,33 @@ def log(tracker: str, out: str) -> str:
     """
     store = Store(out)
     try:
-        return TRACKERS[tracker](storage.local_path(out), str(store.job()["spec"]["name"]), _runs(store))
+        return TRACKERS[tracker](out, str(store.job()["spec"]["name"]), _runs(store))
     except Exception as error:
         if type(error).__module__.partition(".")[0] != tracker:
             raise
         raise UserError(f"--log {tracker}: expected a server that answers, got {one_line(error, 200)}") from None
 
 
-def _tensorboard(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
+def _tensorboard(out: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     from torch.utils.tensorboard import SummaryWriter
 
+    folder = f"{storage.local_path(out)}/tensorboard"
     for run in runs:
-        with SummaryWriter(f"{folder}/tensorboard/{run.name}") as writer:
+        with SummaryWriter(f"{folder}/{run.name}") as writer:
             writer.add_hparams(run.settings, run.means, run_name=".", global_step=run.cases)
             if run.picture:
                 writer.add_image("glimpse", np.asarray(run.picture), run.cases, dataformats="HWC")
-    return f"{folder}/tensorboard"
+    return folder
 
 
-def _mlflow(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
+def _mlflow(out: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     """Logs to the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; updates the means of known cells."""
     for name, value in MLFLOW.items():
         os.environ.setdefault(f"MLFLOW_{name}", value)  # read when it is imported
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
-    local = None if SERVER in os.environ else Path(folder).resolve()
+    local = None if SERVER in os.environ else Path(storage.local_path(out)).resolve()
     place = os.environ.get(SERVER) or f"sqlite:///{local}/mlflow.db"
     client = MlflowClient(tracking_uri=place)
     experiment = client.get_experiment_by_name(job)
@@ -96,11 +97,11 @@ def _mlflow(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     return place
 
 
-def _wandb(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
+def _wandb(out: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     """Logs to the server of the library's settings; with WANDB_MODE=offline to OUT/wandb, for `wandb sync`."""
     import wandb
 
-    place, settings = "", wandb.Settings(silent=True, console="off", init_timeout=20)
+    folder, place, settings = storage.local_path(out), "", wandb.Settings(silent=True, console="off", init_timeout=20)
     try:
         for run in runs:
             about: dict[str, Any] = {"id": digest([job, run.name]), "name": run.name, "config": run.settings}
@@ -114,7 +115,7 @@ def _wandb(folder: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     return place or f"{folder}/wandb"
 
 
-Tracker = Callable[[str, str, Iterable[_LoggedCell]], str]  # of the store's folder and its job's name
+Tracker = Callable[[str, str, Iterable[_LoggedCell]], str]  # of a store's place and its job's name
 TRACKERS: Mapping[str, Tracker] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
 
 

@@ -31,10 +31,8 @@ from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, Told
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
-PROBED = "zero_gradients"
-"""Check that can always be made once `audit --run` has finished."""
-ALWAYS = ("clean", "saved", "bounds")
-"""Checks beside those of gradients and claims that an entry may not violate."""
+PROBED = "zero_gradients"  # check that can always be made once `audit --run` has finished
+ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and claims that an entry may not violate
 
 
 def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
@@ -179,7 +177,12 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         results = list(_identities(entry, grid))
         if results[-1].verdict == "wrong":
             return results
-        out = _copy_store(entry, here, folder)
+        copy, content = Path(folder) / "store", here.model_dump(mode="json")  # of weights and data here, without audit
+        shutil.copytree(entry.folder / STORE, copy, ignore=shutil.ignore_patterns("audit"))
+        for path in (copy / "runs").glob("*.json"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), "job": content}))
+        out = str(copy)
+        Store(out).write_job({**entry.store.job(), "spec": content})
         results.append(_again(entry, out, here, asked, console))
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
@@ -227,17 +230,6 @@ def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
         yield Check("identities", "wrong", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
         return
     yield Check("identities", "ok", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
-
-
-def _copy_store(entry: BoardEntry, job: JobSpec, folder: str) -> str:
-    """Copies an entry's store without its audit; the copy's job names the places of weights and data here."""
-    out = Path(folder) / "store"
-    shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
-    content = job.model_dump(mode="json")
-    for path in (out / "runs").glob("*.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "job": content}))
-    Store(str(out)).write_job({**entry.store.job(), "spec": content})
-    return str(out)
 
 
 def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import starmap
@@ -40,8 +40,7 @@ MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
 
-Part = dict[str, Any]
-"""Part of the page's data, by name in `$defs` of the schema."""
+Part = dict[str, Any]  # part of the page's data, by name in `$defs` of the schema
 
 _NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
@@ -147,23 +146,21 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
     """Returns by row of the summary the first `error` if none is ok, the ok records' `metrics` and `null_reasons`."""
-    is_ok = records["status"] == "ok"
-    has_ok = set(records.loc[is_ok, "row"])
-    errors = records["error"].astype(object).groupby(records["row"]).first()
-    distinct = records.loc[is_ok, ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
-    covered: dict[int, dict[str, None]] = {}
-    reasons: dict[int, dict[str, Any]] = {}
-    for row, metrics, text in distinct.itertuples(index=False, name=None):
-        if isinstance(metrics, str):
-            covered.setdefault(row, {}).update(dict.fromkeys(metrics.split(",")))
-        if isinstance(text, str):
-            reasons[row] = object_of(text, "null_reasons") | reasons.get(row, {})
+    ok = records.loc[records["status"] == "ok", ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
+
+    def list_metrics(texts: Iterable[str]) -> str | None:
+        return ",".join(dict.fromkeys(name for text in texts for name in text.split(","))) or None
+
+    def merge_reasons(texts: Iterable[str]) -> str:
+        reasons = [object_of(text, "null_reasons") for text in texts]
+        return json.dumps({name: each[name] for each in reversed(reasons) for name in each}, sort_keys=True)
+
     columns = {
-        "error": [None if row in has_ok else errors.get(row) for row in range(rows)],
-        "metrics": [",".join(covered.get(row, {})) or None for row in range(rows)],
-        "null_reasons": [json.dumps(reasons[row], sort_keys=True) if row in reasons else None for row in range(rows)],
+        "error": records[~records["row"].isin(ok["row"])].astype({"error": object}).groupby("row")["error"].first(),
+        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(list_metrics),
+        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merge_reasons),
     }
-    return {name: pd.Series(values, dtype=object) for name, values in columns.items()}
+    return {name: values.reindex(range(rows)) for name, values in columns.items()}
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
@@ -193,7 +190,13 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
             frames["case_classes"] = _frame({}, values)
-            blocks, frames["clean_classes"] = _clean_classes(records, joined)
+            volumes = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False)
+            blocks = volumes.ngroup().to_numpy()  # a model's scores of a clean volume stand there once
+            rows = joined.assign(block=blocks[joined["position"]]).drop_duplicates(["block", "class_index"])
+            rows = rows.sort_values(["block", "class_index"], kind="stable")
+            exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
+            of_clean = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
+            frames["clean_classes"] = _frame({}, of_clean, **exact)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
             f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
@@ -221,16 +224,6 @@ def _class_names(joined: pd.DataFrame) -> dict[str, list[tuple[int, str, str]]]:
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
         names.setdefault(str(dataset), []).append((int(index), str(name), class_color(int(index))))
     return names
-
-
-def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, Part]:
-    """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
-    block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
-    rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
-    rows = rows.sort_values(["block", "class_index"], kind="stable")
-    exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-    values = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
-    return block, _frame({}, values, **exact)
 
 
 def _groups(rows: pd.DataFrame, *rest: str) -> list[Part]:

@@ -16,13 +16,12 @@ from freqbench.core.errors import one_line
 from freqbench.reporting.papers.recipes import SCORES, Recipe, TableCell, setting_of
 
 NEVER = "never run"
-COLUMNS = (
+COLUMNS = (  # columns of RECORDS that a table is made of
     *("dataset", "case_id", "patient_id", "seed", "attack", "params", "precision", "compile", "status", "error"),
     *("metrics", "null_reasons", "source_model", "source_model_id", "target_model", "target_model_id", "finished_at"),
     *SCORES,
     *(score.clean for score in SCORES.values() if score.clean),
 )
-"""Columns of RECORDS that a table is made of."""
 
 _PAIR = ["_dataset", "_model"]
 

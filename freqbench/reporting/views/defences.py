@@ -58,12 +58,11 @@ NO_BOUNDS = (
     "No network was certified: give a model the defence smoothing and attack it with ball of the same kind, as "
     "phantom/bounds does."
 )
-NO_CERTIFICATE = {
+NO_CERTIFICATE = {  # reasons for threat models without a certificate, by the beginning of an attack's name
     "deformation": "two displacements, one after another, are not their sum: the second reads the field elsewhere",
     "vafa": "two roundings, one after another, are no rounding, and noise on a step's size is not undone by another",
     "sa2": "its multipliers lie in a box of thousands of coefficients: its L2 ball has a useless radius",
 }
-"""Reasons for threat models without a certificate, by the beginning of an attack's name."""
 
 
 def defences(records: pd.DataFrame) -> list[Section]:

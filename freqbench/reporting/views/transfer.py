@@ -20,10 +20,9 @@ MIN_DROP = 1.0
 PAIR = ["source_model", "target_model"]
 DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
-OF_MODELS = {
+OF_MODELS = {  # new names of models that are called like a column of a table
     name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on", "drop", "null row", "SSIM body")
 }
-"""New names of models that are called like a column of a table."""
 DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS x100 body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
