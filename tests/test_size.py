@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3582,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 938,
-        "attacks": 5149,
-        "audit": 2612,  # as in the package
-        "cli": 2277,  # run --fresh
+        ".": 3568,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 934,
+        "attacks": 5136,
+        "audit": 2602,  # as in the package
+        "cli": 2265,  # run --fresh
         "cluster": 324,
-        "core": 1662,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5807,  # as in the package
-        "engine": 6485,  # as in the package
+        "core": 1648,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5746,  # as in the package
+        "engine": 6477,  # as in the package
         "exchange": 789,
         "golden": 493,
-        "job": 2096,  # a line for each key of a job
+        "job": 2092,  # a line for each key of a job
         "metrics": 1249,  # weights are checked when read
-        "models": 7429,  # inferers by class and arguments
-        "ops": 1577,  # compiled.py: functions that a GPU compiles
+        "models": 7391,  # inferers by class and arguments
+        "ops": 1572,  # compiled.py: functions that a GPU compiles
         "pipelines": 1762,  # six more pipelines of MONAI's, and whole runs
-        "remote": 491,
-        "reporting": 6292,  # an attack that did nothing is said
-        "results": 1323,  # as in the package
-        "security": 1417,  # bombs in the classes of rows
-        "third_party": 902,
-        "tools": 4583,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "remote": 486,
+        "reporting": 6288,  # an attack that did nothing is said
+        "results": 1319,  # as in the package
+        "security": 1413,  # bombs in the classes of rows
+        "third_party": 894,
+        "tools": 4574,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1930,  # as in the package
+        "training": 1916,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 61231}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 61000}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -214,13 +214,9 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
 def test_spreads_between_cases_and_seeds_by_hand() -> None:
     """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count."""
     frame = pd.DataFrame(
-        {
-            "attack": ["pgd"] * 5 + ["gn"] * 2,
-            "case_id": ["a", "a", "b", "b", "c", "a", "b"],
-            "seed": [0, 1, 0, 1, 0, np.nan, np.nan],
-            "dsc": [1.0, 3, 2, 6, 99, 1, 3],
-        }
-    )
+        {"attack": ["pgd"] * 5 + ["gn"] * 2, "case_id": ["a", "a", "b", "b", "c", "a", "b"],
+         "seed": [0, 1, 0, 1, 0, np.nan, np.nan], "dsc": [1.0, 3, 2, 6, 99, 1, 3]}
+    )  # fmt: skip
     spreads = group_spreads(frame, ["attack"], "dsc").set_index("attack")
     assert spreads.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
     assert spreads.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)

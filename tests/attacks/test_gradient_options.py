@@ -83,14 +83,10 @@ def test_target_rule_equals_attack_towards_labels_that_it_makes(name: str, form:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [
-        *OBJECTIVES,
-        *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES),
-        ("sea", {}),
-        ("autoattack", {"members": ("apgd-dlr", "apgd-ce")}),
-    ],
+    [*OBJECTIVES, *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES), ("sea", {}),
+     ("autoattack", {"members": ("apgd-dlr", "apgd-ce")})],
     ids=str,
-)
+)  # fmt: skip
 def test_labels_of_other_organs_change_nothing(name: str, changes: dict[str, Any]) -> None:
     images, labels = volumes()
     attack = plain(name, organs=(1,), **changes)
@@ -110,14 +106,9 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "changes", "passes"),
-    [
-        ("bim", {"loss": "ce"}, 1),
-        ("bim", {"loss": "mask-ce"}, 1),
-        ("segpgd", {}, 1),
-        ("cospgd", {"variant": "released"}, 1),
-        ("ssa", {"loss": "ce", "num_spectra": 2, "block": 4, "eps": 0.2}, 3),
-    ],
-)
+    [("bim", {"loss": "ce"}, 1), ("bim", {"loss": "mask-ce"}, 1), ("segpgd", {}, 1),
+     ("cospgd", {"variant": "released"}, 1), ("ssa", {"loss": "ce", "num_spectra": 2, "block": 4, "eps": 0.2}, 3)],
+)  # fmt: skip
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
     """Steps overshoot; the cross-entropy of every iterate, the first pass of a step, decides: SSA adds others."""
     images, labels = volumes()

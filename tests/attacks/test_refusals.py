@@ -161,14 +161,10 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
 
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
-    [
-        *REFUSED,
-        *(("pgd", *case) for case in SHARED),
-        *(("vafa", *case) for case in SHARED[::4]),
-        *(("almaprox", *case) for case in OF_ALMAPROX[::3]),
-    ],
+    [*REFUSED, *(("pgd", *case) for case in SHARED), *(("vafa", *case) for case in SHARED[::4]),
+     *(("almaprox", *case) for case in OF_ALMAPROX[::3])],
     ids=str,
-)
+)  # fmt: skip
 def test_wrong_parameters_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
         make(name, **(EXAMPLES[name] | changes))

@@ -144,13 +144,9 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "lacks"),
-    [
-        ("square", "a black-box search"),
-        ("noise", "noise of equal size"),
-        ("longer", "more steps"),
-        ("restarted", "a random start"),
-    ],
-)
+    [("square", "a black-box search"), ("noise", "noise of equal size"), ("longer", "more steps"),
+     ("restarted", "a random start")],
+)  # fmt: skip
 def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))

@@ -346,11 +346,8 @@ def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("schema", columns(lambda table: table.drop_columns(["dsc_foreground"])), "no column dsc_foreground"),
     ("schema", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "own, which is not documented"),
-    (
-        "schema",
-        columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
-        "cell_id: int64 in place of string",
-    ),
+    ("schema", columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
+     "cell_id: int64 in place of string"),
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),
@@ -360,12 +357,9 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cases", phantom(lambda facts: facts["recipe"].update(revision=99)), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].pop("phantom_2000")), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].update(phantom_2000="0" * 64)), "case phantom_2000 of phantom: key"),
-    (
-        "volumes",
-        lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
-        "2 records have no whole volume, though the job saves them",
-    ),
-]
+    ("volumes", lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
+     "2 records have no whole volume, though the job saves them"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])

@@ -79,16 +79,12 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
         (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
         (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
-        (
-            ("models", "zoo://phantom/unet-vaft"),
-            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
-        ),
-        (
-            ("models", "zoo://hippocampus/union-wide"),
-            ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field"),
-        ),
+        (("models", "zoo://phantom/unet-vaft"),
+         ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground")),
+        (("models", "zoo://hippocampus/union-wide"),
+         ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field")),
     ],
-)
+)  # fmt: skip
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
     """Names of all tables but metrics are read on first use, as in a process of its own."""
     KNOWN.pop("models", None)
@@ -116,14 +112,10 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
 
 @pytest.mark.parametrize(
     ("words", "names", "others"),
-    [
-        (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}),
-        (("models", "tensorflow"), {"meshnet"}, {"unet"}),
-        (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
-        (("metrics", "95"), {"hd95"}, {"dsc"}),
-        (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
-    ],
-)
+    [(("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}), (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+     (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+     (("metrics", "95"), {"hd95"}, {"dsc"}), (("jobs", "quick"), {"quickstart"}, {"phantom/suite"})],
+)  # fmt: skip
 def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
     code, out, err = bench("list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}

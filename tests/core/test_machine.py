@@ -36,23 +36,17 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ({"proc/self/cgroup": "0::/", "groups/cpu.max": "50000 100000"}, 1),
         ({"proc/self/cgroup": "0::/a/b", "groups/a/b/cpu.max": "max 100000", "groups/a/cpu.max": "300000 100000"}, 3),
         (
-            {
-                "proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1",
-                "groups/cpu/cpu.cfs_quota_us": "200000",
-                "groups/cpu/cpu.cfs_period_us": "100000",
-            },
+            {"proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1", "groups/cpu/cpu.cfs_quota_us": "200000",
+             "groups/cpu/cpu.cfs_period_us": "100000"},
             2,
         ),
         (
-            {
-                "proc/self/cgroup": "3:cpu:/",
-                "groups/cpu/cpu.cfs_quota_us": "-1",
-                "groups/cpu/cpu.cfs_period_us": "100000",
-            },
+            {"proc/self/cgroup": "3:cpu:/", "groups/cpu/cpu.cfs_quota_us": "-1",
+             "groups/cpu/cpu.cfs_period_us": "100000"},
             8,
         ),
     ],
-)
+)  # fmt: skip
 def test_cores_are_those_of_affinity_or_the_quota(group: Path, files: dict[str, str], cores: int) -> None:
     write(group, files)
     assert machine.available_cores() == cores

@@ -173,16 +173,12 @@ def _scans(root: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("stems", "cases"),
-    [
-        (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
-        (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
-        (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
-        (["u_0001", "u_0002"], ["u_0001", "u_0002"]),
-        (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
-        (["u_0000", "w_0000"], ["u", "w"]),
-        (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
-    ],
-)
+    [(["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
+     (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
+     (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
+     (["u_0001", "u_0002"], ["u_0001", "u_0002"]), (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
+     (["u_0000", "w_0000"], ["u", "w"]), (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"])],
+)  # fmt: skip
 def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases

@@ -109,14 +109,10 @@ def test_patients_are_in_no_identity(folder: Folder) -> None:
 
 @pytest.mark.parametrize(
     ("names", "is_said"),
-    [
-        (("k9_left", "k9_right", "k10_left"), True),
-        (("UPENN-00001_11", "UPENN-00001_21", "UPENN-00002_11"), True),
-        (("BraTS20_Training_001", "BraTS20_Training_002"), False),
-        (("case_1", "case_2", "case_3"), False),
-        (("case_1_t0", "case_1_t1", "case_2_t0"), False),
-    ],
-)
+    [(("k9_left", "k9_right", "k10_left"), True), (("UPENN-00001_11", "UPENN-00001_21", "UPENN-00002_11"), True),
+     (("BraTS20_Training_001", "BraTS20_Training_002"), False), (("case_1", "case_2", "case_3"), False),
+     (("case_1_t0", "case_1_t1", "case_2_t0"), False)],
+)  # fmt: skip
 def test_names_that_look_as_if_they_shared_a_patient_are_said(names: tuple[str, ...], is_said: bool) -> None:
     patients = [usual_patient(name) for name in names]
     assert ("give the key `patient` a pattern" in " ".join(Phantom(name="x").remarks(patients))) == is_said

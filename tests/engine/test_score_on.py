@@ -202,17 +202,13 @@ def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
     ("changes", "text"),
     [
         ({"attacks": [{"name": "deformation", "max_mm": 2}]}, "deformation: expected score_on: grid, as its labels"),
-        (
-            {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
-        (
-            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
-            "a: expected score_on: grid for a defence that votes",
-        ),
+        ({"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1}},
+         "a: expected score_on: grid for a defence that votes"),
+        ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
+         "a: expected score_on: grid for a defence that votes"),
         ({"score_on": "native"}, "score_on: "),
     ],
-)
+)  # fmt: skip
 def test_scoreless_in_the_file_are_refused(data: dict[str, Any], changes: dict[str, Any], text: str) -> None:
     content = job_of(data, score_on="file")
     content["models"][0] |= {key: value for key, value in changes.items() if key == "defence"}

@@ -297,10 +297,8 @@ REFUSED: list[tuple[str, Change]] = [
     (r"network_def::act is an object of torch.nn.ReLU: .*--trust-code", told(act={"_target_": "torch.nn.ReLU"})),
     (r"network_def does not fit its class: .*depth", told(depth=3)),
     (r"would download weights", told(pretrained=True)),
-    (
-        r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
-        lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)"),
-    ),
+    (r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
+     lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)")),
     (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),
     (r"refers to itself: .* > other > num_classes", lambda c, m: c.update(num_classes="@other", other="@num_classes")),
     (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
@@ -322,10 +320,8 @@ REFUSED: list[tuple[str, Change]] = [
         ),
     ),
     *(
-        (
-            rf"inferer: expected one of .*, got {name}: .*take the weights",
-            lambda c, m, name=name: inferer(c, _target_=name),
-        )
+        (rf"inferer: expected one of .*, got {name}: .*take the weights",
+         lambda c, m, name=name: inferer(c, _target_=name))
         for name in ("SaliencyInferer", "own.SlidingWindowInferer")
     ),
     (r"spatial_dims: expected 2 beside this inferer, got 3", slices()),
@@ -336,7 +332,7 @@ REFUSED: list[tuple[str, Change]] = [
     (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
     (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("message", "change"), REFUSED, ids=[message for message, _ in REFUSED])

@@ -338,13 +338,9 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"),
-        (None, "added_metrics: no share in 1 rows"),
-        ('{"share": "much"}', "added_metrics: invalid in 1 rows"),
-        ("[1]", "added_metrics: invalid in 1 rows"),
-    ],
-)
+    [('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"), (None, "added_metrics: no share in 1 rows"),
+     ('{"share": "much"}', "added_metrics: invalid in 1 rows"), ("[1]", "added_metrics: invalid in 1 rows")],
+)  # fmt: skip
 def test_verify_finds_missing_and_non_numeric_values(text: str | None, message: str, store: Path) -> None:
     assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
     set_first(store, "records", added_metrics=text)

@@ -110,14 +110,10 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
     for action in (bound, consistency, lambda: whole.step(iter([(images, labels)]))):
         action()
     rounds = [
-        (
-            seconds(bound),
-            seconds(full_step),
-            seconds(consistency),
-            seconds(lambda: whole.step(iter([(images, labels)]))),
-        )
+        (seconds(bound), seconds(full_step), seconds(consistency),
+         seconds(lambda: whole.step(iter([(images, labels)]))))
         for _ in range(1 if fast else ROUNDS)
-    ]
+    ]  # fmt: skip
     to_bound = statistics.median(vaft / least for least, _, _, vaft in rounds)
     to_full = statistics.median(vaft / ((STEPS + 2) * full) for _, full, _, vaft in rounds)
     share = statistics.median(term / vaft for _, _, term, vaft in rounds)
