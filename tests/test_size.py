@@ -35,32 +35,32 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     },
     "tests": {
         ".": 3568,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 934,
-        "attacks": 5136,
+        "analysis": 927,
+        "attacks": 5100,
         "audit": 2602,  # as in the package
-        "cli": 2265,  # run --fresh
+        "cli": 2256,  # run --fresh
         "cluster": 324,
-        "core": 1648,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5746,  # as in the package
+        "core": 1638,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5736,  # as in the package
         "engine": 6477,  # as in the package
-        "exchange": 789,
+        "exchange": 760,
         "golden": 493,
-        "job": 2092,  # a line for each key of a job
+        "job": 2065,  # a line for each key of a job
         "metrics": 1249,  # weights are checked when read
-        "models": 7391,  # inferers by class and arguments
-        "ops": 1572,  # compiled.py: functions that a GPU compiles
+        "models": 7381,  # inferers by class and arguments
+        "ops": 1558,  # compiled.py: functions that a GPU compiles
         "pipelines": 1762,  # six more pipelines of MONAI's, and whole runs
         "remote": 486,
-        "reporting": 6288,  # an attack that did nothing is said
-        "results": 1319,  # as in the package
+        "reporting": 6272,  # an attack that did nothing is said
+        "results": 1303,  # as in the package
         "security": 1413,  # bombs in the classes of rows
-        "third_party": 894,
+        "third_party": 879,
         "tools": 4574,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1916,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 61000}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 60801}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
