@@ -34,10 +34,9 @@ def steps(*sections: str) -> list[tuple[str, str, str]]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     chosen = [part for part in text.split("\n## ") if part.split("\n")[0] in sections]
     assert len(chosen) == len(sections)
-    blocks = re.findall(r"^( *)```(\w+)\n(.*?)^\1```", "\n".join(chosen), re.MULTILINE | re.DOTALL)
     files = [
         (language, re.split(r"^# (?=\w+/)", textwrap.dedent(block), flags=re.MULTILINE)[1:])
-        for _, language, block in blocks
+        for _, language, block in re.findall(r"^( *)```(\w+)\n(.*?)^\1```", "\n".join(chosen), re.MULTILINE | re.DOTALL)
     ]
     return [(language, *file.split("\n", 1)) for language, parts in files for file in parts]  # type: ignore[misc]
 

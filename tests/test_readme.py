@@ -191,8 +191,7 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     name = path.relative_to(ROOT / "jobs").with_suffix("").as_posix()
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config.load(job_file(name), TrainJob if "splits" in content else JobSpec)
+    config.load(job_file(name), TrainJob if "splits" in yaml.safe_load(path.read_text(encoding="utf-8")) else JobSpec)
     assert packaged_jobs()[name].samefile(path)
 
 

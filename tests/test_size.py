@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3568,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 927,
-        "attacks": 5100,
-        "audit": 2602,  # as in the package
-        "cli": 2256,  # run --fresh
+        ".": 3565,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 926,
+        "attacks": 5092,
+        "audit": 2599,  # as in the package
+        "cli": 2255,  # run --fresh
         "cluster": 324,
         "core": 1638,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5736,  # as in the package
-        "engine": 6477,  # as in the package
-        "exchange": 760,
-        "golden": 493,
-        "job": 2065,  # a line for each key of a job
+        "data": 5734,  # as in the package
+        "engine": 6473,  # as in the package
+        "exchange": 759,
+        "golden": 492,
+        "job": 2064,  # a line for each key of a job
         "metrics": 1249,  # weights are checked when read
-        "models": 7381,  # inferers by class and arguments
-        "ops": 1558,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1762,  # six more pipelines of MONAI's, and whole runs
+        "models": 7376,  # inferers by class and arguments
+        "ops": 1554,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1761,  # six more pipelines of MONAI's, and whole runs
         "remote": 486,
-        "reporting": 6272,  # an attack that did nothing is said
-        "results": 1303,  # as in the package
+        "reporting": 6261,  # an attack that did nothing is said
+        "results": 1302,  # as in the package
         "security": 1413,  # bombs in the classes of rows
         "third_party": 879,
-        "tools": 4574,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4571,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1916,  # as in the package
+        "training": 1915,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 60801}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 60750}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -89,8 +89,7 @@ def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
         row(budget=4 / 255, dsc=0.3), row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
     )  # fmt: skip
     table = attack_table(summary(frame))
-    ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
-    assert table["attack"].tolist() == ordered
+    assert table["attack"].tolist() == ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert table["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
     assert only(table, "dfb band=low")["dsc_drop"] == pytest.approx(80)
 

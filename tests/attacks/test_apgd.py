@@ -187,8 +187,7 @@ def test_the_iteration_is_projected_amsgrad(top: float, eps: float, steps: int) 
     """The three cases swing until gradients fade, run into the edge of the ball, and into the end of the scale."""
     model, image = Quadratic(top), torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     result = make("padam", eps=eps, steps=steps, random_start=False)(model, image, torch.zeros_like(image).long())
-    expected = amsgrad(0.5, top, eps, eps / 4, steps)
-    assert [*model.asked, float(result.adversarial)] == pytest.approx(expected, abs=1e-12)
+    assert [*model.asked, float(result.adversarial)] == pytest.approx(amsgrad(0.5, top, eps, eps / 4, steps), abs=1e-12)
 
 
 def test_defaults_are_those_of_the_authors() -> None:

@@ -226,8 +226,7 @@ def test_air_stays_finite_and_dark_in_float32() -> None:
     """Beside blocks of air alone, in which each slice reconstructs to one value."""
     images = torch.zeros(1, 1, 16, 16, 16)
     images[..., :8] = torch.rand(1, 1, 16, 16, 8, generator=torch.Generator().manual_seed(2))
-    labels = torch.zeros(images.shape, dtype=torch.long)
-    result = attack("vafa", block=8, control="uniform")(Net(), images, labels)
+    result = attack("vafa", block=8, control="uniform")(Net(), images, torch.zeros(images.shape, dtype=torch.long))
     assert bool(torch.isfinite(result.adversarial).all())
     assert float(result.adversarial[..., 8:].max()) < 0.01
 

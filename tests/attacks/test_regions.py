@@ -208,8 +208,7 @@ def test_stripes_and_cubes_have_a_sign_in_each_channel() -> None:
     assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
     assert not torch.equal(stripes[:, 0], stripes[:, 1])
     assert torch.equal(change[:, 0] != 0, change[:, 1] != 0)
-    signs = change.flatten(2).sum(2).sign()
-    assert {tuple(pair) for pair in signs.tolist()} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    assert {tuple(pair) for pair in change.flatten(2).sum(2).sign().tolist()} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
 
 
 def test_every_channel_has_gates_of_its_own() -> None:

@@ -25,8 +25,7 @@ PLANTED: Mapping[str, dict[str, Any]] = {
 
 def both(but: Mapping[str, Any] | None = None) -> Rows:
     """The model m with changes, a healthy one beside it, and the PGD of each scored on the other."""
-    crossed = [*rows("pgd", "m", "n", left=70.0), *rows("pgd", "n", "m", left=70.0)]
-    return [*healthy("m", but), *healthy("n"), *crossed]
+    return [*healthy("m", but), *healthy("n"), *rows("pgd", "m", "n", left=70.0), *rows("pgd", "n", "m", left=70.0)]
 
 
 def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:

@@ -66,8 +66,7 @@ def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> 
     digest = hashlib.sha256(content).hexdigest()[:12]
     assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
     net = models.build("swin_unetr", 6, SIZE, SWIN)
-    numbers = sum(parameter.numel() for parameter in net.parameters())
-    counts = f"{len(net.state_dict())} entries, {numbers:,} parameters"
+    counts = f"{len(net.state_dict())} entries, {sum(parameter.numel() for parameter in net.parameters()):,} parameters"
     assert lines["weights"] == f"{counts}, under state_dict, every key behind module."
     assert lines["metadata"] == "none of freqbench's"
     assert lines["architecture"] == "swin_unetr (SwinUNETR), by its keys"

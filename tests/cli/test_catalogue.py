@@ -33,8 +33,7 @@ TABLES: dict[str, Callable[[str], catalogue.Described]] = {
 def test_a_list_has_every_name_that_a_job_may_have(table: str, bench: Bench) -> None:
     code, out, err = bench("list", table)
     assert (code, err) == (0, "")
-    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
-    assert set(KNOWN[table]) <= firsts
+    assert set(KNOWN[table]) <= {line.split()[0] for line in out.splitlines() if line.strip()}
 
 
 def line_of(table: str, name: str) -> dict[str, Any]:

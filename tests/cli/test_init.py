@@ -164,7 +164,7 @@ def test_a_budget_is_a_number_or_a_fraction(
     budget: str, eps: float | str, data: str, checkpoint: str, tmp_path: Path, bench: Bench
 ) -> None:
     path = tmp_path / "mine.yaml"
-    assert bench(*("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", budget))[0] == 0
+    assert bench("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", budget)[0] == 0
     assert {attack["name"]: attack.get("eps") for attack in yaml.safe_load(path.read_text())["attacks"]}["pgd"] == eps
 
 

@@ -89,8 +89,7 @@ def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, A
 
 def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
     label = volume()[1]
-    files = np.array([0, 12, 5], np.uint8)[label]
-    folder.write("a", volume()[0], files)
+    folder.write("a", volume()[0], np.array([0, 12, 5], np.uint8)[label])
     folder.list(labels={"0": "air", "5": "cyst", "12": "kidney"})
     dataset = folder.dataset(cases=["a"])
     assert (dataset.native(dataset.refs()[0]).label[0].numpy() == np.array([0, 2, 1])[label]).all()

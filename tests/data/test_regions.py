@@ -104,8 +104,7 @@ def test_region_that_a_crop_loses_is_named(folder: Folder) -> None:
     image[...] = np.where(np.indices(image.shape)[0] < image.shape[0] // 2, image, 0)
     folder.write("a", image, np.where(np.indices(image.shape)[0] == image.shape[0] - 1, 2, label * (label < 2)))
     dataset = folder.dataset(regions=BRATS, cases=("a",))
-    lost = dataset.load(dataset.refs()[0]).lost
-    assert [line.partition("`")[2].partition("`")[0] for line in lost][-1] == "core"
+    assert [line.partition("`")[2].partition("`")[0] for line in dataset.load(dataset.refs()[0]).lost][-1] == "core"
 
 
 def test_the_phantoms_lesions_lie_inside_each_other() -> None:

@@ -126,8 +126,7 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
 
 
 def test_an_ensemble_with_the_target_is_no_surrogate() -> None:
-    ensemble = {"name": "mean", "ensemble": ["a", "b"]}
-    (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, ensemble])
+    (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, {"name": "mean", "ensemble": ["a", "b"]}])
     assert [each.name for each in cell.surrogates] == ["c"]
 
 

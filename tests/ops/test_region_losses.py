@@ -135,8 +135,7 @@ def test_heads_agree_on_one_region() -> None:
 def test_logits_of_the_mean_probability_give_it_back() -> None:
     logits, _ = drawn()
     mean = SIGMOID.mean_of_probabilities([logits, 100 * logits - 1])
-    expected = (logits.sigmoid() + (100 * logits - 1).sigmoid()) / 2
-    assert torch.allclose(mean.sigmoid(), expected, atol=1e-12)
+    assert torch.allclose(mean.sigmoid(), (logits.sigmoid() + (100 * logits - 1).sigmoid()) / 2, atol=1e-12)
     assert torch.allclose(SIGMOID.logits_of(logits.sigmoid()), logits, atol=1e-9)
 
 

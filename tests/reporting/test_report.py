@@ -45,8 +45,7 @@ def pipe_tables(text: str) -> list[list[list[str]]]:
     tables: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
-            cells = line.replace("\\|", "/").strip("|").split("|")
-            tables[-1].append([cell.strip() for cell in cells])
+            tables[-1].append([cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")])
         elif tables[-1]:
             tables.append([])
     tables = [table for table in tables if table]
@@ -94,8 +93,7 @@ def test_csv_reads_back_equal(grid: Store) -> None:
 
 def test_only_the_rows_of_the_job_are_shown() -> None:
     mine, former = row(dsc=0.5), row("gn", dsc=0.1)
-    keys = {tuple(mine[name] for name in KEY), ("not", "done", "yet")}
-    text = report([stored(mine, former)], keys)
+    text = report([stored(mine, former)], {tuple(mine[name] for name in KEY), ("not", "done", "yet")})
     assert "gn" not in text
     assert "1 ok, 0 failed, 1 not done, of 2" in text
 

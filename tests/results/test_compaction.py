@@ -77,8 +77,7 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     ],
 )  # fmt: skip
 def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
-    files = choose([file(number, mib) for number, mib in enumerate(sizes)])
-    assert [int(each.name) for each in files] == merged
+    assert [int(each.name) for each in choose([file(number, mib) for number, mib in enumerate(sizes)])] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])

@@ -93,8 +93,7 @@ def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, ke
     anew = "the same command trains anew from step 0, and "
     with pytest.raises(UserError) as caught:
         run(tmp_path)
-    lost = f"the {logged} steps that log.csv lists, and any since, are lost"
-    assert str(caught.value) == damaged + anew + lost
+    assert str(caught.value) == damaged + anew + f"the {logged} steps that log.csv lists, and any since, are lost"
     (tmp_path / "log.csv").unlink()
     with pytest.raises(UserError) as caught:
         run(tmp_path)

@@ -52,8 +52,7 @@ def test_the_sets_of_several_seeds_are_one_large_set() -> None:
 def test_the_clamp_comes_after_the_draw(kind: str) -> None:
     defence, volume = Smoothing(kind=kind, sigma=0.5), 3 * torch.rand(1, 1, 8, 8, 8) - 1
     noise = torch.randn(CHANGES[kind].layout(volume.shape[1:]), generator=torch.Generator().manual_seed(3))
-    expected = CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1)
-    assert torch.equal(defence.apply_draw(volume, seed=3), expected)
+    assert torch.equal(defence.apply_draw(volume, seed=3), CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1))
     assert kind == "voxel_shift" or any(  # which makes no new values, so that either order is one
         not torch.equal(defence.apply_draw(volume, seed), defence.apply_draw(volume.clamp(0, 1), seed))
         for seed in range(9)

@@ -66,7 +66,7 @@ def test_drops_are_means_over_kinds_and_over_severities() -> None:
 
 
 def test_worst_attack_is_each_cases_own() -> None:
-    remaining = compared(*[*both_kinds(), *attacks()]).left
+    remaining = compared(*both_kinds(), *attacks()).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
     assert drops(remaining, "target_model", "group") == pytest.approx(left)
     assert remaining["low"].isna().all()  # of two patients

@@ -143,8 +143,7 @@ def test_transfers_are_mean_drops_with_empty_gaps() -> None:
 def test_means_come_in_the_order_of_places() -> None:
     rows = records(row(case=0, l2_body=2.0), row(case=1, l2_body=4.0), row("vafa", l2_body=9.0))
     table = figure_data.means(shown_rows(rows), ["l2_body"])
-    expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
-    assert table[["label", "l2_body", "n"]].to_numpy().tolist() == expected
+    assert table[["label", "l2_body", "n"]].to_numpy().tolist() == [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
 
 
 CLEAN = {"dsc_foreground_clean": 0.9}

@@ -63,8 +63,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
     made = data_of(records(row(status="failed", error="out of memory"), row("gn", dsc=0.5)), None)
     errors = dict(zip(column(made["summary"], "attack"), column(made["summary"], "error"), strict=True))
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
-    place = column(made["summary"], "error").index("out of memory")
-    assert column(made["summary"], "dsc")[place] is None
+    assert column(made["summary"], "dsc")[column(made["summary"], "error").index("out of memory")] is None
     assert made["failures"][0]["reason"] == "out of memory"
 
 

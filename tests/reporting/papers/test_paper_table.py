@@ -185,8 +185,7 @@ def test_every_format_has_every_number() -> None:
 
 def test_a_recipe_without_published_numbers_has_no_verdicts() -> None:
     content = recipes.load("vafa_table1").model_dump() | {"published": None}
-    records = planted.frame("vafa_table1")
-    layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
+    layout, evidence, _ = paper_table(Recipe.model_validate(content), planted.frame("vafa_table1"))
     assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
     assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
 

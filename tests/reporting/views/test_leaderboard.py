@@ -110,7 +110,7 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
 
 
 def test_the_lowest_seed_counts() -> None:
-    (line,), _ = board(shown(*[*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]))
+    (line,), _ = board(shown(*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)))
     assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 

@@ -123,10 +123,9 @@ def test_an_order_holds_by_the_corrected_test() -> None:
 
 def test_rates_and_matches_are_of_the_foreground() -> None:
     """The foreground loses 40 points at home and 10 abroad, all classes 20 and 2."""
-    left = {"a": (0.5, 0.7), "b": (0.8, 0.88)}
     rows = [
         row("pgd", source="a", target=target, dsc_foreground=score, dsc_foreground_clean=0.9, dsc=dsc, dsc_clean=0.9)
-        for target, (score, dsc) in left.items()
+        for target, (score, dsc) in {"a": (0.5, 0.7), "b": (0.8, 0.88)}.items()
     ]
     (line,) = transfer(shown(*rows))[0].table.to_dict("records")
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))

@@ -63,10 +63,9 @@ def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
 
 def test_smallest_changes_are_counted_by_patient() -> None:
     """Five patients, the first with two cases, the last without a change that was found; other attacks stay out."""
-    sizes = [(0, 3), (0, 1), (1, 4), (2, 2), (3, 8), (4, None)]
     rows = [
         row("fmn", case=case, patient_id=f"p{patient}", smallest_linf=size and size / 255)
-        for case, (patient, size) in enumerate(sizes)
+        for case, (patient, size) in enumerate([(0, 3), (0, 1), (1, 4), (2, 2), (3, 8), (4, None)])
     ]
     l2 = [row("ddn", smallest_l2=5 / 255), row("ddn", source="a", smallest_l2=1 / 255), row("pgd", dsc=0.5)]
     (section,) = smallest(shown(*rows, *l2))
@@ -128,7 +127,7 @@ def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
 
 
 def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
-    (section,) = budget(shown(*[row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]))
+    (section,) = budget(shown(row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)))
     assert section.table["attack"].tolist() == ["clean", "pgd"]
     assert "Without a budget, so not here: dfb." in section.text
 
@@ -190,8 +189,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
         {"background": (0.9, 1.0), "liver": (0.5, 0.9), "spleen": (0.2, 0.8)},
         {"background": (0.9, 1.0), "liver": (0.7, 0.9), "spleen": (nan, nan)},
     ]
-    of_classes = classes(*zip(rows, scores, strict=True))
-    (section,) = organs(shown(*rows), of_classes)
+    (section,) = organs(shown(*rows), classes(*zip(rows, scores, strict=True)))
     assert list(section.table) == ["attack", "threat_model", "liver", "spleen", "hit hardest"]
     assert section.table.to_numpy().tolist() == [
         ["(DSC clean)", "", "90.0", "80.0", ""],
@@ -218,8 +216,7 @@ def test_unscored_records_classes_do_not_count() -> None:
 def test_classes_called_as_a_column_or_alike_stay_apart() -> None:
     good = row("pgd", dsc=0.5, dsc_clean=0.9)
     held = classes((good, {"background": (1, 1), "attack": (0.1, 0.2), "vein": (0.1, 0.3)}))
-    twin = held[held["class_index"] == 2].assign(class_index=3)
-    (section,) = organs(shown(good), pd.concat([held, twin]))
+    (section,) = organs(shown(good), pd.concat([held, held[held["class_index"] == 2].assign(class_index=3)]))
     assert list(section.table) == ["attack", "threat_model", "attack #1", "vein #2", "vein #3", "hit hardest"]
 
 

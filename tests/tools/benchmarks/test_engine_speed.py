@@ -160,8 +160,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
         nonlocal began
         began += 1
         if began % (NUM_UNITS // 4) == 0:
-            memory = process.memory_info().rss >> 20
-            quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), memory))
+            quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), process.memory_info().rss >> 20))
         real(run, unit)
 
     monkeypatch.setattr(runner.RunProgress, "begin", begin)
