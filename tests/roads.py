@@ -159,9 +159,7 @@ def put_folder(root: Path, kind: str, count: int = 3) -> list[Path]:
     kinds = ("CT",) if kind == "ct" else ("FLAIR", "T1w", "t1gd", "T2w")
     content = {
         "modality": {str(k): name for k, name in enumerate(kinds)},
-        "labels": {str(k): name for k, name in enumerate(("background", *names))},
-        "training": lines,
-        "test": [],
-    }
+        "labels": {str(k): name for k, name in enumerate(("background", *names))}, "training": lines, "test": [],
+    }  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(content))
     return [root / "imagesTr" / f"{kind}_{number}.nii.gz" for number in range(count)]

@@ -411,10 +411,8 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     **{
         f"ignore {value!r:.9}": (lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value), f"^Case: ignore.*{text}")
         for value, text in {
-            (1.5,): "got 1.5",
-            "255": "got '255': put the values between brackets",
-            255: "got 255: put the values between brackets",
-            None: "got None: put the values between brackets",
+            (1.5,): "got 1.5", "255": "got '255': put the values between brackets",
+            255: "got 255: put the values between brackets", None: "got None: put the values between brackets",
         }.items()
     },
     "ignore of a file as a table": (
@@ -513,7 +511,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         "expected logits .*, got list: wrap",
     ),
     "one output": (lambda *_: fb.load_model(Returns(lambda it: it[:, :1]), roi=ROI), r"got \(1, 1, 16, 16, 16\): wrap"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -595,15 +593,12 @@ def test_certificate_bounds_from_the_worse_side() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"sigma": 0}, "certify: sigma: .*greater than 0"),
-        ({"kind": "rotation"}, "certify: kind: "),
-        ({"draws": 0}, "certify: samples: "),
-        ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
-        ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
-        ({"metrics": 3}, "certify: metrics: .*got 3"),
-    ],
-)
+    [({"sigma": 0}, "certify: sigma: .*greater than 0"), ({"kind": "rotation"}, "certify: kind: "),
+     ({"draws": 0}, "certify: samples: "),
+     ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
+     ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
+     ({"metrics": 3}, "certify: metrics: .*got 3")],
+)  # fmt: skip
 def test_wrong_certificate_is_refused(model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})

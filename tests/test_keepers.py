@@ -115,11 +115,9 @@ CASE, SPACE = {"datasets": [{**PHANTOM, "shape": [16, 16, 16]}]}, Preprocess(int
 HOW: Change = {"precision": {"cell": {"precision": "bf16"}}, "compile": {"cell": {"compile": True}}}
 NETWORK: Change = {
     "arch": {"entry": {"arch": "segresnet", "args": {"init_filters": 8}}},
-    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}},
-    "roi": {"entry": {"roi": [32, 16, 16]}},
-    "num_channels": {"num_channels": 2},
-    "num_outputs": {"num_classes": 4},
-}
+    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}}, "roi": {"entry": {"roi": [32, 16, 16]}},
+    "num_channels": {"num_channels": 2}, "num_outputs": {"num_classes": 4},
+}  # fmt: skip
 TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     VOLUMES: (volumes, {"case": {"other": True}, "space": {"space": SPACE}}),
     NETWORKS: (of_cell(lambda worker, cell, _: worker._model(cell.source, cell)), {"model": OTHER, **HOW}),

@@ -136,13 +136,10 @@ def test_one_patient_has_a_mean_and_no_interval() -> None:
 def test_many_groups_at_once_are_as_each_alone() -> None:
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(
-        {
-            "attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
-            "budget": rng.choice([1.0, np.nan], 300),
-            "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
-            "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300)),
-        }
-    )
+        {"attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
+         "budget": rng.choice([1.0, np.nan], 300), "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
+         "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300))}
+    )  # fmt: skip
     together = mean_intervals(frame, ["attack", "budget"], "dsc")
     assert len(together) == 4
     for line in together.itertuples():

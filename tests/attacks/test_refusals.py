@@ -256,14 +256,11 @@ def test_wrong_call_is_refused(
         ),
         ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
         ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
-        (
-            "autoattack",
-            {"members": ("apgd-ce", "apgd-dlr")},
-            "members: expected at least 3 classes for apgd-dlr, got 2: leave it out",
-        ),
+        ("autoattack", {"members": ("apgd-ce", "apgd-dlr")},
+         "members: expected at least 3 classes for apgd-dlr, got 2: leave it out"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_too_few_classes_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     """Said before a model is loaded, and by the call."""
     images, _ = volumes()

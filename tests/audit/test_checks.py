@@ -216,13 +216,10 @@ def test_check_that_has_its_rows_is_not_one_that_audit_may_make() -> None:
 
 @pytest.mark.parametrize(
     ("uniform", "verdict", "told"),
-    [
-        (85, "holds", "The optimisation adds 15.0 points"),
-        (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
-        (70.45, "in doubt", "is not clearly more than 0.5"),
-        (60, "violated", "takes 10.0 points of damage away"),
-    ],
-)
+    [(85, "holds", "The optimisation adds 15.0 points"),
+     (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
+     (70.45, "in doubt", "is not clearly more than 0.5"), (60, "violated", "takes 10.0 points of damage away")],
+)  # fmt: skip
 def test_optimisation_gets_what_the_null_row_leaves(uniform: float, verdict: str, told: str) -> None:
     """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
     nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]

@@ -108,11 +108,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"null_reasons": "[1]"}, "null_reasons: invalid"), ({"hd95": None}, "hd95: null without a reason"),
 ]  # fmt: skip
 POSSIBLE: list[dict[str, Any]] = [
-    {"psnr": math.inf},
-    {"hd95": math.nan, "voxel_success": math.nan},
-    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'},
-    {"metrics": "", "hd95": None},
-]
+    {"psnr": math.inf}, {"hd95": math.nan, "voxel_success": math.nan},
+    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'}, {"metrics": "", "hd95": None},
+]  # fmt: skip
 
 
 @pytest.mark.usefixtures("all_told")
@@ -197,13 +195,10 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
 
 @pytest.mark.parametrize(
     ("column", "again", "is_wrong"),
-    [
-        ("voxel_success", lambda stored: abs(stored - 0.01), False),
-        ("voxel_success", lambda stored: abs(stored - 0.03), True),
-        ("l2", lambda stored: 1.04 * stored, False),
-        ("l2", lambda stored: 1.06 * stored, True),
-    ],
-)
+    [("voxel_success", lambda stored: abs(stored - 0.01), False),
+     ("voxel_success", lambda stored: abs(stored - 0.03), True), ("l2", lambda stored: 1.04 * stored, False),
+     ("l2", lambda stored: 1.06 * stored, True)],
+)  # fmt: skip
 def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})

@@ -51,12 +51,9 @@ def test_first_screen_names_the_commands_with_their_cost(audited_store: str, ben
 
 @pytest.mark.parametrize(
     ("low", "high", "told"),
-    [
-        (-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
-        (-0.9, -0.1, "What is in doubt: 5 patients "),
-        (-0.2, 0.2, "What is in doubt: 5 patients "),
-    ],
-)
+    [(-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
+     (-0.9, -0.1, "What is in doubt: 5 patients "), (-0.2, 0.2, "What is in doubt: 5 patients ")],
+)  # fmt: skip
 def test_more_cases_may_settle_a_doubt(low: float, high: float, told: str, audited_store: str) -> None:
     doubt = Finding(
         check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,

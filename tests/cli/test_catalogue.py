@@ -22,11 +22,9 @@ from freqbench.models import zoo_names
 from freqbench.models.defences.table import DEFENCES
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
-    "attacks": catalogue.attack,
-    "models": catalogue.model,
-    "datasets": catalogue.dataset,
+    "attacks": catalogue.attack, "models": catalogue.model, "datasets": catalogue.dataset,
     "metrics": catalogue.metric,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -218,12 +216,9 @@ def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("latex", "text"),
-    [
-        (r"\frac{a + 1}{b}", "(a + 1) / b"),
-        (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
-        (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
-    ],
-)
+    [(r"\frac{a + 1}{b}", "(a + 1) / b"), (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
+     (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1")],
+)  # fmt: skip
 def test_a_formula_is_text_in_a_terminal(latex: str, text: str) -> None:
     assert catalogue.plain(f"Does it.\n\n.. math:: {latex}\n") == f"Does it.\n\n    {text}"
     assert catalogue.plain(f"With :math:`{latex}` in\na paragraph.") == f"With {text} in a paragraph."

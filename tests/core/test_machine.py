@@ -102,15 +102,12 @@ def test_import_of_libraries_reads_the_first_thread_number(module: str) -> None:
         ({"proc/self/cgroup": "0::/", "groups/memory.max": "max", "groups/memory.current": "10"}, None),
         ({"proc/self/cgroup": "0::/", "groups/memory.max": "1000", "groups/memory.current": "400"}, 600),
         (
-            {
-                "proc/self/cgroup": "4:memory:/x",
-                "groups/memory/x/memory.limit_in_bytes": "500",
-                "groups/memory/x/memory.usage_in_bytes": "700",
-            },
+            {"proc/self/cgroup": "4:memory:/x", "groups/memory/x/memory.limit_in_bytes": "500",
+             "groups/memory/x/memory.usage_in_bytes": "700"},
             0,
         ),
     ],
-)
+)  # fmt: skip
 def test_memory_is_that_of_machine_or_less_by_container_s_limit(
     group: Path, files: dict[str, str], free: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,11 +154,9 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
 
     assert key() == key(label_map={1: 1}) == key(labels=["background", "left", "right"])
     changed = [
-        key(label_map={1: 2, 2: 1}),
-        key(ignore=[4]),
-        key(label_map={1: 1, 2: 1}),
+        key(label_map={1: 2, 2: 1}), key(ignore=[4]), key(label_map={1: 1, 2: 1}),
         key(labels=["background", "right"]),
-    ]
+    ]  # fmt: skip
     assert (len({key(), *changed}), key(labels=["background", "right"])) == (5, key(label_map={1: 0, 2: 1}))
 
 

@@ -28,11 +28,9 @@ from .conftest import Folder, refused
 from .downloads import LPS, SHAPE, SRA, TURN, volume
 
 GRIDS = {
-    "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]),
-    "LPS": LPS,
-    "SRA": SRA,
+    "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]), "LPS": LPS, "SRA": SRA,
     "oblique LPS": TURN @ LPS,
-}
+}  # fmt: skip
 
 
 def _first(folder: Folder, **arguments: Any) -> Case:
@@ -144,13 +142,10 @@ def test_lengths_are_millimetres(folder: Folder, code: int, length: float, space
 
 @pytest.mark.parametrize(
     "space",
-    [
-        {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)},
-        {"size": (3000, 3000, 3000)},
-        {"pad_to": (3000, 3000, 3000)},
-    ],
+    [{"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)}, {"size": (3000, 3000, 3000)},
+     {"pad_to": (3000, 3000, 3000)}],
     ids=["before it is cut", "size", "pad_to"],
-)
+)  # fmt: skip
 def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")

@@ -151,12 +151,9 @@ def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -
 
 @pytest.mark.parametrize(
     ("loader", "keys"),
-    [
-        ("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}),
-        ("images", {"reference": "prediction"}),
-        ("decathlon", {"reference": "prediction"}),
-    ],
-)
+    [("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}), ("images", {"reference": "prediction"}),
+     ("decathlon", {"reference": "prediction"})],
+)  # fmt: skip
 def test_regions_number_the_labels_that_nothing_names(loader: str, keys: dict[str, str]) -> None:
     assert made(loader, regions=BRATS, **keys).class_names == ("background", "whole", "core")
 

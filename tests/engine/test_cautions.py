@@ -55,12 +55,9 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
 
 @pytest.mark.parametrize(
     ("gradients", "caution"),
-    [
-        ([USEFUL, ZERO], None),
-        ([ZERO, ZERO], "every gradient was 0: the attack had nothing to follow"),
-        ([ZERO, PARTLY], "some gradients had NaN or infinities: the attack took these voxels for settled"),
-    ],
-)
+    [([USEFUL, ZERO], None), ([ZERO, ZERO], "every gradient was 0: the attack had nothing to follow"),
+     ([ZERO, PARTLY], "some gradients had NaN or infinities: the attack took these voxels for settled")],
+)  # fmt: skip
 def test_one_gradient_of_use_is_enough(gradients: list[torch.Tensor], caution: str | None) -> None:
     assert caution_of("m", gradients) == caution
 

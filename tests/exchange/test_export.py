@@ -133,11 +133,9 @@ def test_dataset_json_of_an_export_states_regions_as_nnunet_does(made: tuple[Pat
     stated = json.loads((made[0] / "to" / "dataset.json").read_text())
     assert [*stated["labels"]] == ["background", "whole", "core"]
     assert stated == {
-        "channel_names": {"0": "channel 0"},
-        "labels": {"background": 0, "whole": [1, 2], "core": [2]},
-        "regions_class_order": [1, 2],
-        "file_ending": ".nii.gz",
-    }
+        "channel_names": {"0": "channel 0"}, "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+        "regions_class_order": [1, 2], "file_ending": ".nii.gz",
+    }  # fmt: skip
 
 
 def test_each_of_several_datasets_has_a_file_of_its_own(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -303,16 +301,13 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "source", "expected"),
     [
-        (
-            lambda voxels: voxels[:-1],
-            "a",
-            r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)",
-        ),
+        (lambda voxels: voxels[:-1], "a",
+         r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
         (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
         (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
         (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),
     ],
-)
+)  # fmt: skip
 def test_wrong_volume_or_source_is_refused_unstored(
     tmp_path: Path, spoil: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]] | None, source: str, expected: str
 ) -> None:

@@ -166,14 +166,11 @@ def test_no_length_null_row_and_smallest_change_have_no_entry(attack: dict[str, 
 
 @pytest.mark.parametrize(
     "attack",
-    [
-        {"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
-        {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0},
-        {"name": "vafa_opt", "q_max": 20},
-        {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}},
-    ],
+    [{"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
+     {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0}, {"name": "vafa_opt", "q_max": 20},
+     {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}}],
     ids=lambda attack: attack["name"],
-)
+)  # fmt: skip
 def test_an_entry_in_a_job_makes_the_same_cells(attack: dict[str, Any]) -> None:
     given = grid(attack)
     entry = counted_entry(given.cells[0].attack)
@@ -327,11 +324,8 @@ def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
     four = {"name": "phantom", "loader": "stand_in", "shape": SHAPE, "channels": 4, "cases": 1}
     assert [cell.attack.channels for cell in cells_of(four, channels=[[2, 0], [1], 3, None])] == [
-        (0, 2),
-        (1,),
-        (3,),
-        None,
-    ]
+        (0, 2), (1,), (3,), None,
+    ]  # fmt: skip
     assert len(cells_of(four, channels=[0, [0]])) == 1
 
 

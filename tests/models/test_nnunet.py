@@ -261,11 +261,9 @@ def packed(folder: Path) -> Path:
 
 
 PARTS: dict[str, Callable[[Path], Path]] = {
-    "fold": lambda folder: folder / "fold_0",
-    "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
-    "dataset": lambda folder: folder.parent,
-    "archive": packed,
-}
+    "fold": lambda folder: folder / "fold_0", "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
+    "dataset": lambda folder: folder.parent, "archive": packed,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", ["nnunet", None])

@@ -163,11 +163,9 @@ def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: byte
 
 
 WRITERS = {
-    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"),
-    "figures": ("report", "--figures"),
-    "export": ("export", "--yes", "--to"),
-    "dicom": ("export", "--format", "dicom", "--yes", "--to"),
-}
+    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"), "figures": ("report", "--figures"),
+    "export": ("export", "--yes", "--to"), "dicom": ("export", "--format", "dicom", "--yes", "--to"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -253,14 +253,11 @@ def test_a_metric_that_raises_fails_its_record_in_one_line(changed: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [
-        ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"),
-        ("return 0.5", f"{NUMBERS} float64 of shape ()"),
-        ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
-        ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
-        ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
-    ],
-)
+    [("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"), ("return 0.5", f"{NUMBERS} float64 of shape ()"),
+     ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
+     ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
+     ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one")],
+)  # fmt: skip
 def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: str, changed: Path) -> None:
     write_body(changed, body)
     volume = torch.zeros(2, 2, 2, dtype=torch.uint8)
@@ -274,15 +271,12 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
         ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
         ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
         ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
-        (
-            "share = own_metrics:Share",
-            SHARE.replace('"higher"', '"up"'),
-            "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'",
-        ),
+        ("share = own_metrics:Share", SHARE.replace('"higher"', '"up"'),
+         "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'"),
         ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
         ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
     ],
-)
+)  # fmt: skip
 def test_wrong_class_refused(point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench) -> None:
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})

@@ -50,12 +50,10 @@ def written(folder: Path) -> str:
     save_file(TwoLayers().state_dict(), folder / "net.safetensors")
     model = {"name": "net", "arch": "two_layers", "checkpoint": str(folder / "net.safetensors"), "roi": [16, 16, 16]}
     content = {
-        "name": "by_name",
-        "datasets": [{"name": "spheres", "cases": 1}],
-        "models": [{**model, "expected_dice": 0.01}],
-        "attacks": [{"name": "two_steps", "eps": 0.1}],
+        "name": "by_name", "datasets": [{"name": "spheres", "cases": 1}],
+        "models": [{**model, "expected_dice": 0.01}], "attacks": [{"name": "two_steps", "eps": 0.1}],
         "metrics": ["dsc", "boundary"],
-    }
+    }  # fmt: skip
     (folder / "job.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "job.yaml")
 

@@ -127,13 +127,10 @@ def test_replicates_share_their_method() -> None:
 
 @pytest.mark.parametrize(
     ("arm", "attack"),
-    [
-        (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}),
-        (VAFA, "own"),
-        ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
-    ],
+    [(AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}), (VAFA, "own"),
+     ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own")],
     ids=["linf", "dct-quantization", "gaussian"],
-)
+)  # fmt: skip
 def test_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
     by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
@@ -240,11 +237,8 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"validation": {"attack": [{"eps": 1}]}}, rf"{NO_ATTACK}\[{{'eps': 1}}\]"),
     ({"attack": {"eps": 1}}, {}, r"attack\.name: required, but not given"),
     (FAA, {"dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 1}}, r"at: splits\.select: expected two cas"),
-    (
-        {"attack": {"name": "deformation", "max_mm": 2, "steps": 1}},
-        {},
-        r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$",
-    ),
+    ({"attack": {"name": "deformation", "max_mm": 2, "steps": 1}}, {},
+     r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$"),
     ({"attack": {"name": "universal", "eps": 0.1}}, {}, r"attack: expected one that learns from no other cases, got u"),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
     *(
@@ -266,7 +260,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"noise": {"kind": "voxels"}}, {}, r"models\[1\]\.noise\.sigma: required"),
     ({"ema": 1}, {}, r"models\[1\]\.ema: Input should be less than 1"),
     ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "changes", "message"), BAD)

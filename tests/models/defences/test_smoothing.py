@@ -96,12 +96,9 @@ def test_predictions_differ_with_the_case_and_the_draws_only() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"sigma": 0}, "smoothing.*sigma: .*greater than 0"),
-        ({"kind": "deformation"}, "kind: .*bias_field"),
-        ({"samples": 0}, "samples: "),
-    ],
-)
+    [({"sigma": 0}, "smoothing.*sigma: .*greater than 0"), ({"kind": "deformation"}, "kind: .*bias_field"),
+     ({"samples": 0}, "samples: ")],
+)  # fmt: skip
 def test_a_wrong_entry_is_refused_in_a_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(Exception, match=message):
         defence_of({"name": "smoothing", "kind": "voxels", "sigma": 0.1, **changes})

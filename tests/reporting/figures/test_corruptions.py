@@ -85,12 +85,10 @@ def test_corrupted_volume_serves_models_without_their_own() -> None:
 
 def test_settings_not_shared_by_all_models_are_left_out() -> None:
     further = [
-        corrupted("a", 0, 50, "spikes"),
-        corrupted("a", 1, 50, "spikes"),
-        corrupted("a", 2, 50),
+        corrupted("a", 0, 50, "spikes"), corrupted("a", 1, 50, "spikes"), corrupted("a", 2, 50),
         attacked("a", 0, 70, "gn"),
         *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
-    ]
+    ]  # fmt: skip
     plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
     assert (more.rows, more.n) == (plain.rows, 2)
     pd.testing.assert_frame_equal(more.left, plain.left)

@@ -277,14 +277,11 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
 
 @pytest.mark.parametrize(
     ("values", "metric", "reason"),
-    [
-        (None, "dsc", "never run"),
-        (FAILED, "dsc", "12 failed: out of memory; twice"),
-        ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
-        ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
-        ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
-    ],
-)
+    [(None, "dsc", "never run"), (FAILED, "dsc", "12 failed: out of memory; twice"),
+     ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
+     ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
+     ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights")],
+)  # fmt: skip
 def test_cell_without_number_is_no_zero_and_says_why(values: dict[str, Any] | None, metric: str, reason: str) -> None:
     data = cells_of("vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
     cell = one(data, attack="PGD", metric=metric)

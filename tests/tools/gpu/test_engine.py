@@ -23,11 +23,9 @@ from freqbench.testing import SmallNet
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 ATTACKS: list[dict[str, Any]] = [
-    {"name": "pgd", "eps": 0.1, "steps": 2},
-    {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
-    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
-    {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
-]
+    {"name": "pgd", "eps": 0.1, "steps": 2}, {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
+    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8}, {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
+]  # fmt: skip
 FIRST, *MORE = ATTACKS
 
 

@@ -49,11 +49,9 @@ def raw(data: Path, folder: Path) -> None:
             shutil.copy(data / "imagesTr" / f"{case}.nii.gz", folder / f"images{side}" / f"{case}_0000.nii.gz")
             shutil.copy(data / "labelsTr" / f"{case}.nii.gz", folder / f"labels{side}" / f"{case}.nii.gz")
     described = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
-        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]),
-        "file_ending": ".nii.gz",
-    }
+        "channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
+        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]), "file_ending": ".nii.gz",
+    }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
