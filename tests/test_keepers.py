@@ -98,8 +98,7 @@ def fits(
 ) -> None:
     """Asks about a network of an entry, of which the draft, the file's facts or the job's words are then changed."""
     asked = ModelEntry(**{**MODEL, **entry})
-    spec = replace(resolve(asked, num_classes, num_channels), **draft)
-    words = asked.model_copy(update={**stated})
+    spec, words = replace(resolve(asked, num_classes, num_channels), **draft), asked.model_copy(update={**stated})
     checkpoint.fit(models.sources.source_of(spec.arch), spec, replace(facts_of(asked), **facts), words)
 
 

@@ -294,8 +294,7 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
     away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
     ends = [100 * special.expit(special.logit(0.025) + sign * away) for sign in (-1, 1)]
     assert methods.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
-    behind = nested_intervals(frame, "dsc", behind="a").set_index("method")
-    names = ["mean", "low", "high", "df"]
+    behind, names = nested_intervals(frame, "dsc", behind="a").set_index("method"), ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])
     assert pd.isna(behind.loc["a", "mean"])
 

@@ -28,8 +28,7 @@ class Tent(nn.Module):
 
 def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]], list[float]]:
     """Queried and resulting intensities of one voxel a sample, without a draw, in float64."""
-    model = Tent(top)
-    images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
+    model, images = Tent(top), torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
     result = make("apgd", **(by_hand | changes))(model, images, torch.zeros_like(images, dtype=torch.long))
     return [asked.flatten().tolist() for asked in model.asked], result.adversarial.flatten().tolist()

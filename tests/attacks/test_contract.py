@@ -205,8 +205,7 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
 
 def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     """Code outside asks no `isinstance(attack, ...)`, so that an attack of another package is treated alike."""
-    room = FILES[0].parent
-    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    room, asking = FILES[0].parent, re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
     asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked

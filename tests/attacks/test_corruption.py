@@ -32,8 +32,7 @@ def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype =
 
 
 def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:
-    labels = torch.zeros_like(images[:, :1], dtype=torch.long)
-    model = SmallNet(images.shape[1]).to(images.dtype)
+    labels, model = torch.zeros_like(images[:, :1], dtype=torch.long), SmallNet(images.shape[1]).to(images.dtype)
     attack = make("corruption", kind=kind, severity=severity, **options)
     return attack(model, images, labels, generator=generators(*seeds) if seeds else None).adversarial
 
@@ -79,8 +78,7 @@ def test_channels_share_a_corruption_but_for_noise(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "severity", "size"), [("gaussian_noise", 3, 0.07), ("low_dose", 4, 0.11)])
 def test_noise_has_the_standard_deviation_of_its_severity(kind: str, severity: int, size: float) -> None:
     noise = corrupted(kind, severity, torch.full((1, 1, 40, 40, 20), 0.5), 1) - 0.5
-    assert float(noise.std()) == pytest.approx(size, rel=0.02)
-    assert float(noise.mean()) == pytest.approx(0, abs=0.003)
+    assert (float(noise.std()), float(noise.mean())) == (pytest.approx(size, rel=0.02), pytest.approx(0, abs=0.003))
 
 
 def test_rician_noise_is_rayleigh_in_air() -> None:

@@ -91,8 +91,7 @@ def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     attack = make("faa", bands=BANDS, portion=0.5, steps=1, reconstruction_weight=0.7)
     result = attack(model, images, labels, start=draws, reference=reference)
 
-    bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own, other = spectrum(images), np.abs(spectrum(reference))
+    bands, own, other = fourier_bands(images.shape[2:], BANDS).numpy(), spectrum(images), np.abs(spectrum(reference))
     volume = np.where(np.isin(bands, [2, 6]), other * np.exp(1j * np.angle(own)), own)
     mixed = torch.from_numpy(np.fft.irfftn(volume, s=images.shape[2:], axes=(2, 3, 4)))
     change = np.abs(other - np.abs(own))[:, 0, bands == 2].sum(1)
@@ -137,8 +136,7 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     images, labels = volumes()
     model, seen = SmallNet().eval(), list[Tensor]()
     model.register_forward_hook(lambda _, inputs, logits: seen.append(dice_ce(logits.detach(), labels)))
-    result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
-    losses = torch.stack(seen)
+    result, losses = run(images, labels, model, step_size=0, reconstruction_weight=0.0), torch.stack(seen)
     assert len(losses) == 7
     assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
     with torch.no_grad():

@@ -68,8 +68,7 @@ def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> 
     net = models.build("swin_unetr", 6, SIZE, SWIN)
     counts = f"{len(net.state_dict())} entries, {sum(parameter.numel() for parameter in net.parameters()):,} parameters"
     assert lines["weights"] == f"{counts}, under state_dict, every key behind module."
-    assert lines["metadata"] == "none of freqbench's"
-    assert lines["architecture"] == "swin_unetr (SwinUNETR), by its keys"
+    assert (lines["metadata"], lines["architecture"]) == ("none of freqbench's", "swin_unetr (SwinUNETR), by its keys")
 
 
 def test_the_two_ages_of_swin_unetr_are_a_choice(swin: Path) -> None:

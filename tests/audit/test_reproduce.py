@@ -211,8 +211,7 @@ def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_p
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
     runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
-    before = contents(grid_copy)
-    reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
+    before, reports = contents(grid_copy), [each for each in all_of(grid_copy) if "scored on c" in each.label]
     assert [each.verdict for each in reports] == ["equal"] * 8
     assert contents(grid_copy) == before
 

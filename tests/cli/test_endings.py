@@ -261,8 +261,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     code, said, _ = bench("report", "--open", out)
     assert code == 0
     file = Path(said.strip().removeprefix("opened: "))
-    assert seen.read_text().strip() == file.as_uri()
-    assert file.read_bytes() == storage.read_bytes(f"{out}/report.html")
+    assert (seen.read_text().strip(), file.read_bytes()) == (file.as_uri(), storage.read_bytes(f"{out}/report.html"))
 
 
 def test_place_of_page_is_said_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:

@@ -120,8 +120,7 @@ def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str
     layout = recognise(str(tmp_path), with_labels=True)
     dataset = _proposed(layout)
     assert (dataset.loader, dataset.label, dataset.rater, layout.problems) == ("pairs", label, "all", ())
-    refs = dataset.refs()
-    expected = [(f"{case}_{rater}", case) for case in CASES for rater in raters]
+    refs, expected = dataset.refs(), [(f"{case}_{rater}", case) for case in CASES for rater in raters]
     assert [(ref.case_id, ref.patient_id) for ref in refs] == expected
     for number, ref in enumerate(refs[2:]):
         np.testing.assert_array_equal(dataset.native(ref).image[0], volume(1)[0])

@@ -298,8 +298,7 @@ def test_volumes_made_elsewhere_score_as_those_of_the_run(out: Path, scans: Path
 
 def test_python_takes_scans_alone_and_says_so() -> None:
     """A transferred volume is scored against the target's own clean prediction."""
-    model, other = load(), load("b")
-    image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    model, other, image = load(), load("b"), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
     result = fb.attack(model, (image, None, (1.0, 1.0, 2.0)), "fgsm", eps="8/255")
     assert (result.reference, result.case.reference, result.case.label) == ("prediction", "prediction", None)
     assert (result.label[0] == result.prediction_clean).all()

@@ -91,8 +91,7 @@ def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     listed = {"labels": {"0": "air", "1": "organ"}, "test": [{"image": "i.nii.gz", "label": "l.nii.gz"}]}
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     window = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}
-    data = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}
-    said = io.StringIO()
+    data, said = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}, io.StringIO()
     execute(small(datasets=[data], metrics=["dsc"]), tmp_path / "out", said)
     (row,) = Store(str(tmp_path / "out")).records(("caution",)).to_pylist()
     assert row["caution"].startswith("i.nii.gz: expected intensities on the scale of the window [-175, 250]")

@@ -158,8 +158,7 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
 def test_targets_on_another_grid_are_left_out_and_named() -> None:
     """Only of attacks that move labels."""
     first, second = job()["models"]
-    apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
-    attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
+    apart, attacks = {**second, "preprocess": {"spacing": [8, 8, 8]}}, [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
     targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
     assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])

@@ -163,8 +163,7 @@ def test_python_scores_as_a_run_does(data: dict[str, Any], tmp_path: Path) -> No
         case = fb.load_dataset(**{key: value for key, value in data.items() if key != "name"})[0]
     model = fb.load_model("random", **weights)
     result = fb.attack(model, case, "fgsm", eps="8/255")
-    record = fb.evaluate(model, case, result, metrics=["dsc", "hd95"], score_on="file")
-    row = row_of(tmp_path)
+    record, row = fb.evaluate(model, case, result, metrics=["dsc", "hd95"], score_on="file"), row_of(tmp_path)
     assert [record[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")] == pytest.approx(
         [row[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")], nan_ok=True
     )

@@ -289,8 +289,7 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     bring(tmp_path, content=only)
     out, grid = str(tmp_path / "out"), further_targets(expanded(only)[0], ["b"])
     summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, Console(file=io.StringIO()))
-    assert (summary.num_new, len(records(tmp_path))) == (1, 2)
-    assert index_keys(Store(out).job()["index"]) == set(rows(out))
+    assert (summary.num_new, len(records(tmp_path)), index_keys(Store(out).job()["index"])) == (1, 2, set(rows(out)))
     _, grid = expanded(only)
     written = export.export(
         adversarial_volumes.join_imported(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO())

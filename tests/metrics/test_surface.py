@@ -89,8 +89,7 @@ def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacin
     np.testing.assert_allclose(hd95(pred, label, 4, spacing), expected, rtol=5e-5)  # the rank, too, is in float32
     medpy = hd95(pred, label, 4, spacing, convention="medpy")
     np.testing.assert_allclose(medpy, medpy_hd95(pred, label, 4, spacing), rtol=1e-12)
-    missing = np.array([not (label == number).any() for number in range(1, 4)])
-    tolerances = [1.0, 1.95, 3.0]
+    missing, tolerances = np.array([not (label == number).any() for number in range(1, 4)]), [1.0, 1.95, 3.0]
     expected = by_monai("compute_surface_dice", pred, label, 4, class_thresholds=tolerances, spacing=spacing)
     shares = nsd(pred, label, 4, tolerances, spacing)
     np.testing.assert_allclose(shares, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)

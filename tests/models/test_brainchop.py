@@ -90,8 +90,7 @@ def test_own_files_need_no_server(release: Release, tmp_path: Path, monkeypatch:
         storage.write_atomic(f"{data}/{path.relative_to(tmp_path / 'data').as_posix()}", path.read_bytes())
     monkeypatch.setenv("FREQBENCH_DATA", data)
     assert Path(storage.local_path(NETWORK), "model.json").read_bytes() == (release.network / "model.json").read_bytes()
-    assert storage.fetch(VOLUME).read_bytes() == (release.folder / brainchop.T1).read_bytes()
-    assert release.asked == []
+    assert (storage.fetch(VOLUME).read_bytes(), release.asked) == ((release.folder / brainchop.T1).read_bytes(), [])
 
 
 @pytest.mark.parametrize("place", ["server", "FREQBENCH_DATA"])

@@ -215,8 +215,7 @@ def test_a_slice_inferer_gives_monais_logits_and_their_gradient(write: Write, tm
     inferer = SliceInferer(roi_size=(8, 12), spatial_dim=axis, overlap=0.5, mode="gaussian")
     drawn = torch.rand(1, 1, 20, 18, 10, generator=torch.Generator().manual_seed(1))
     ours, theirs = drawn.clone().requires_grad_(), drawn.clone().requires_grad_()
-    logits = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours)
-    wanted = inferer(theirs, net)
+    logits, wanted = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours), inferer(theirs, net)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
     upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
     gradients = [torch.autograd.grad(made, x, upstream)[0] for made, x in ((logits, ours), (wanted, theirs))]

@@ -88,8 +88,7 @@ def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
 @pytest.mark.parametrize("form", SAVES)
 def test_logits_and_gradients_are_exact(net: nn.Module, images: Tensor, files: Mapping[str, str], form: str) -> None:
     model = SegmentationModel(network(READER, files[form]).requires_grad_(False), ROI)
-    weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
-    passes = []
+    weights, passes = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4)), []
     for each in (model.eval(), net):
         x = images.clone().requires_grad_()
         logits = each(x)

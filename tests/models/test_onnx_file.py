@@ -26,8 +26,7 @@ def entry(path: str, **more: Any) -> ModelEntry:
 @pytest.mark.parametrize(("operator", "batch"), [("Relu", "batch"), ("Relu", 1), (BLACK, "batch"), (BLACK, 1)])
 def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
-    spec = resolve(entry(path), num_classes=3)
-    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    spec, x = resolve(entry(path), num_classes=3), torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(path)
     wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
     np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)

@@ -75,8 +75,7 @@ def test_an_ensemble_has_the_mean_of_the_sigmoids() -> None:
 
 def test_confidence_is_that_of_the_least_sure_region() -> None:
     net, image = model(), volume()
-    p = net(image)[0].sigmoid()
-    confidence = prediction(net, image[0], wanted=Wanted(with_confidence=True)).confidence
+    p, confidence = net(image)[0].sigmoid(), prediction(net, image[0], wanted=Wanted(with_confidence=True)).confidence
     assert confidence is not None
     assert torch.allclose(confidence, torch.maximum(p, 1 - p).amin(dim=0))
 

@@ -65,8 +65,7 @@ def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
 def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
     """MONAI sets one coefficient and takes the real part; its phase is that of the volume."""
     x, place = volume(1), (2, 3, 1)
-    spectrum = torch.fft.fftn(x[0])[place]
-    loc = tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
+    spectrum, loc = torch.fft.fftn(x[0])[place], tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
     expected = KSpaceSpikeNoise(loc, k_intensity=math.log(0.1 * math.prod(SHAPE) + float(spectrum.abs())))(x)
     frequency = torch.tensor([[k / side for side, k in zip(SHAPE, place, strict=True)]], dtype=torch.float64)
     phase = torch.tensor([float(spectrum.angle()) / (2 * math.pi)], dtype=torch.float64)

@@ -34,8 +34,7 @@ def pair(kind: str, shape: tuple[int, ...], size: float) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("kind", CHANGES)
 def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
     shape = (1, *shape[1:]) if kind == "gain_offset" else shape
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    apply = CHANGES[kind].apply
+    x, apply = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, shape, 0.3)
     assert torch.allclose(apply(apply(x, a), b), apply(x, both), atol=1e-5)
     nothing = apply(x, torch.zeros_like(a))

@@ -56,8 +56,7 @@ def test_dice_and_cross_entropy_are_those_of_monai_and_pytorch() -> None:
 
 
 def test_monais_compound_loss_is_ours_for_one_region() -> None:
-    monai = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
-    ours, theirs = [], []
+    monai, ours, theirs = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6), [], []
     for regions in (1, 3):
         logits, labels = drawn(regions)
         ours.append(float(region_losses.dice_ce(logits, labels).mean()))

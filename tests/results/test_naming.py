@@ -137,8 +137,7 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
 
     execute(of(names), tmp_path)
     assert contents([Store(str(tmp_path))]).restricted == ["private"]
-    assert execute(of(names[::-1]), tmp_path).num_new == 0
-    assert contents([Store(str(tmp_path))]).restricted == ["open"]
+    assert (execute(of(names[::-1]), tmp_path).num_new, contents([Store(str(tmp_path))]).restricted) == (0, ["open"])
 
 
 @pytest.mark.integration

@@ -206,8 +206,7 @@ def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: st
 @pytest.fixture
 def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
-    made = Store(str(tmp_path))
-    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made, rows = Store(str(tmp_path)), [make_record(number, cell_id=f"cell{number}") for number in range(299)]
     made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [[]] * 300)
     return made
 
@@ -341,8 +340,7 @@ def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, remote_store
     assert remote_store.records().to_pylist() == expected()
     assert methods(s3, ".parquet") == {"GET": NUM_FILES}, "a request a file"
     remote_store.compact()
-    assert remote_store.records().to_pylist() == expected()
-    assert len(remote_store.class_records()) == 2 * len(expected())
+    assert (remote_store.records().to_pylist(), len(remote_store.class_records())) == (expected(), 2 * len(expected()))
     assert len(remote_store.covered()) == len(expected())
 
 

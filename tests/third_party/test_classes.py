@@ -218,8 +218,7 @@ def test_each_is_refused_without_trust_in_one_line_that_says_why(foreign: str) -
     key = ENTRIES[foreign]
     with pytest.raises(UserError) as caught:
         expanded(small(**{key: OWN[key]}))
-    path = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"]
-    text = str(caught.value)
+    path, text = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"], str(caught.value)
     assert text.startswith(f"job.yaml: {key}[0]")
     assert f"{path}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can" in text
     assert "\n" not in text

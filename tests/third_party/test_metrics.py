@@ -157,8 +157,7 @@ def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path)
 @pytest.mark.integration
 def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp_path: Path) -> None:
     out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
-    grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
-    quiet = Console(file=io.StringIO())
+    grid, quiet = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1], Console(file=io.StringIO())
     run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume

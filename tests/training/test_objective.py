@@ -59,8 +59,7 @@ def test_vaft_is_the_sum_of_both_losses() -> None:
     net, (images, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(images, attacked, labels)
     wanted = [float(MONAI(net(x), labels)) for x in (images, attacked)]
-    assert terms[:2].tolist() == pytest.approx(wanted, abs=1e-6)
-    assert float(loss) == pytest.approx(sum(wanted), abs=1e-6)
+    assert (terms[:2].tolist(), float(loss)) == (pytest.approx(wanted, abs=1e-6), pytest.approx(sum(wanted), abs=1e-6))
 
 
 def test_the_consistency_is_added_with_its_weight() -> None:

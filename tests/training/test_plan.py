@@ -310,7 +310,6 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO_JOBS)
 def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
-    case = dataset.load(dataset.refs()[0])
-    entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
+    case, entry = dataset.load(dataset.refs()[0]), models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
     network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     assert np.nanmean(dice(models.predict(network, case.image), case.label, len(dataset.classes))[1:]) > 0.75

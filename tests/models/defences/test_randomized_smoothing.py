@@ -75,8 +75,7 @@ class Linear:
 def test_no_change_within_radius_makes_certified_voxel_another(margin: float) -> None:
     """Margins in units of R: a certificate is given to none within R of the border, whatever the draws."""
     generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(1, 3, 3, 3, generator=generator)
-    image = torch.rand(1, 1, 3, 3, 3, generator=generator)
+    weights, image = torch.randn(1, 3, 3, 3, generator=generator), torch.rand(1, 1, 3, 3, 3, generator=generator)
     defence, norm = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001), float(weights.norm())
     segment = Linear(weights, margin * defence.radius * norm - float((image[0] * weights).sum()))
     vote = defence.vote(partial(map, segment), image, key=7)

@@ -176,8 +176,7 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_every_format_has_every_number() -> None:
-    store = stored(*planted.records("vafa_table1"))
-    wanted = [row["value"] for row in PAPERS if row["table"] == "1"]
+    store, wanted = stored(*planted.records("vafa_table1")), [row["value"] for row in PAPERS if row["table"] == "1"]
     for format in FORMATS:
         text = report([store], format=format, table="vafa_table1")
         assert [value for value in wanted if value.rstrip("0") not in text] == [], format

@@ -92,8 +92,7 @@ def test_a_distance_is_in_the_unit_of_the_table_beside_it(two_patients: Any, dis
     gn = volumes("gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
     pgd = volumes("pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
     ranking, _, matched = transfer(shown(*gn, *pgd))
-    of_attack = ranking.table.set_index("attack")[distance]
-    lines = matched.data[matched.data["distance"] == distance]
+    of_attack, lines = ranking.table.set_index("attack")[distance], matched.data[matched.data["distance"] == distance]
     assert len(lines) == 1
     for side in ("a", "b"):
         assert (lines[f"distance_{side}"] + lines[f"attack_{side}"].map(of_attack)).tolist() == pytest.approx([100])

@@ -205,8 +205,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
 def test_unscored_records_classes_do_not_count() -> None:
     good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
     failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
-    kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
-    worse = {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
+    kidney, worse = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}, {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
     (section,) = organs(
         shown(good, other, failed), classes((good, kidney), *((each, worse) for each in (other, failed, unknown)))
     )
