@@ -47,7 +47,7 @@ would compile the same files at the same time."""
 
 PAGES = (
     *("reporting/page/", "reporting/figures/", "reporting/leaderboard/", "reporting/views/", "reporting/render/"),
-    *("reporting/test_report", "reporting/test_colors", "reporting/test_convergence", "reporting/test_regions"),
+    *("reporting/test_report", "reporting/test_colors", "reporting/test_convergence"),
     "cli/test_catalogue",
 )
 """Tests of what is looked at, many of them in Chromium, for `.ci/pages`."""

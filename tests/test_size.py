@@ -36,31 +36,31 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "tests": {
         ".": 3553,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 921,
-        "attacks": 5081,
-        "audit": 2578,  # as in the package
-        "cli": 2245,  # run --fresh
+        "attacks": 5069,
+        "audit": 2572,  # as in the package
+        "cli": 2237,  # run --fresh
         "cluster": 324,
         "core": 1635,  # identities of code, pair by pair; the one keeper's contract
         "data": 5697,  # as in the package
         "engine": 6448,  # as in the package
         "exchange": 753,
         "golden": 488,
-        "job": 2056,  # a line for each key of a job
+        "job": 2049,  # a line for each key of a job
         "metrics": 1245,  # weights are checked when read
-        "models": 7339,  # inferers by class and arguments
+        "models": 7321,  # inferers by class and arguments
         "ops": 1551,  # compiled.py: functions that a GPU compiles
         "pipelines": 1760,  # six more pipelines of MONAI's, and whole runs
         "remote": 486,
-        "reporting": 6241,  # an attack that did nothing is said
+        "reporting": 6203,  # an attack that did nothing is said
         "results": 1299,  # as in the package
-        "security": 1411,  # bombs in the classes of rows
+        "security": 1388,  # bombs in the classes of rows
         "third_party": 866,
-        "tools": 4544,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4535,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1904,  # as in the package
+        "training": 1895,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 60487}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 60357}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
