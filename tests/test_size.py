@@ -35,8 +35,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     },
     "tests": {
         ".": 3553,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 921,
-        "attacks": 5069,
+        "analysis": 912,
+        "attacks": 5048,
         "audit": 2572,  # as in the package
         "cli": 2237,  # run --fresh
         "cluster": 324,
@@ -46,8 +46,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 753,
         "golden": 488,
         "job": 2049,  # a line for each key of a job
-        "metrics": 1245,  # weights are checked when read
-        "models": 7321,  # inferers by class and arguments
+        "metrics": 1235,  # weights are checked when read
+        "models": 7312,  # inferers by class and arguments
         "ops": 1551,  # compiled.py: functions that a GPU compiles
         "pipelines": 1760,  # six more pipelines of MONAI's, and whole runs
         "remote": 486,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1895,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 60357}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 60308}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

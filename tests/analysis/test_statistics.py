@@ -12,17 +12,7 @@ from scipy import special, stats
 
 from freqbench.analysis import statistics
 from freqbench.analysis.precision import NO_DSC, NOT_RUN, exclude
-from freqbench.analysis.statistics import (
-    DICE,
-    group_spreads,
-    holm,
-    mean_intervals,
-    nested_interval,
-    nested_intervals,
-    statistic_intervals,
-    t_intervals,
-    t_tests,
-)
+from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals, nested_interval, t_intervals, t_tests
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
@@ -94,7 +84,7 @@ def test_repeated_cases_and_row_order_keep_the_interval(patients: int) -> None:
 @pytest.mark.parametrize("patients", [1, 2])
 def test_one_or_two_patients_are_too_few_for_interval_in_table(patients: int) -> None:
     frame = rows([30.0, 90.0, 60.0], [*"aba"][:patients] * 3 if patients == 1 else "aba").assign(method="m")
-    of_networks = nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
+    of_networks = statistics.nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
     for line in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
         assert math.isnan(line["low"])
         assert math.isnan(line["high"])
@@ -153,7 +143,7 @@ def test_many_groups_at_once_are_as_each_alone() -> None:
 def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> None:
     """b = 2 a in every patient: the ratio is 2 in every draw, though either mean varies much."""
     sums = np.stack([SKEWED[:patients], 2 * SKEWED[:patients]])
-    ours = statistic_intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
+    ours = statistics.statistic_intervals(sums, np.ones_like(sums), lambda x: x[1:] / x[:1], np.array([patients]))
     np.testing.assert_allclose(ours, [[2.0, 2.0, 2.0]])
 
 
@@ -161,15 +151,15 @@ def test_statistic_of_few_patients_has_t_by_the_jackknife() -> None:
     """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
     sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
     counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
-    ours = statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
+    ours = statistics.statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
     assert (ours[0, 0], tuple(ours[0, 1:])) == (pytest.approx(SKEWED[:7].mean()), student(SKEWED[:7]))
     np.testing.assert_allclose(ours[1], [1.0, np.nan, np.nan])
 
 
 def test_holm_equals_values_by_hand() -> None:
     """0.005, 0.01, 0.03, 0.04 become 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to its forerunner's 0.06."""
-    np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
-    np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
+    np.testing.assert_allclose(statistics.holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
+    np.testing.assert_allclose(statistics.holm([0.6, 0.7]), [1.0, 1.0])
 
 
 def test_p_is_scipys_t_test_on_means_of_patients() -> None:
@@ -288,13 +278,14 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
     frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
     names = ["mean", "df"]
-    methods, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
+    methods, expected = statistics.nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
     assert (methods.loc["a", "networks"], methods.loc["a", "patients"], methods.loc["b", "networks"]) == (2, 3, 1)
     assert tuple(methods.loc["a", names]) == pytest.approx((expected.mean, expected.df))
     away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
     ends = [100 * special.expit(special.logit(0.025) + sign * away) for sign in (-1, 1)]
     assert methods.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
-    behind, names = nested_intervals(frame, "dsc", behind="a").set_index("method"), ["mean", "low", "high", "df"]
+    behind = statistics.nested_intervals(frame, "dsc", behind="a").set_index("method")
+    names = ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])
     assert pd.isna(behind.loc["a", "mean"])
 

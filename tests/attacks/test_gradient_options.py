@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.examples import (
-    EXAMPLES,
-    FREQUENCY,
-    GRADIENT,
-    STOCHASTIC,
-    SmallNet,
-    every_gradient_attack,
-    generators,
-    plain,
-    takes,
-    volumes,
-)
+from attacks import examples
+from attacks.examples import EXAMPLES, FREQUENCY, GRADIENT, SmallNet, every_gradient_attack, generators, takes, volumes
 from torch import Tensor, nn
 
 from freqbench.attacks import make
@@ -37,7 +27,8 @@ CASES = [
     (name, setting)
     for i, name in enumerate(GRADIENT)
     for j, (setting, changes) in enumerate(SETTINGS.items())
-    if ("restarts" not in changes or name in STOCHASTIC) and (takes(name, "loss") or changes.keys() != {"loss"})
+    if ("restarts" not in changes or name in examples.STOCHASTIC)
+    and (takes(name, "loss") or changes.keys() != {"loss"})
     if name == "pgd" or (i + j) % 7 == 0
 ]
 # Attacks with an objective of their own, in the variants that differ; all others raise what `Task` raises.
@@ -58,7 +49,7 @@ class Wave(nn.Module):
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
-    attack = plain(name, **SETTINGS[setting])
+    attack = examples.plain(name, **SETTINGS[setting])
     (images, labels), model, calls = volumes(2), SmallNet().double(), []
     images, hook = images.double(), model.register_forward_hook(lambda *_: calls.append(1))
     batch = attack(model, images, labels, generator=generators(1, 2))
@@ -73,9 +64,9 @@ def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: 
 def test_target_rule_equals_attack_towards_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
     images, labels = volumes()
     target = torch.where(labels == 0, 0, 3 - labels)
-    rule = plain(name, **form, target=("swap", 1, 2))(SmallNet(), images, labels)
-    given = plain(name, **form, targeted=True)(SmallNet(), images, target)
-    away = plain(name, **form)(SmallNet(), images, target)
+    rule = examples.plain(name, **form, target=("swap", 1, 2))(SmallNet(), images, labels)
+    given = examples.plain(name, **form, targeted=True)(SmallNet(), images, target)
+    away = examples.plain(name, **form)(SmallNet(), images, target)
     assert torch.equal(rule.adversarial, given.adversarial)
     assert torch.equal(rule.losses, given.losses)
     assert not torch.equal(rule.adversarial, away.adversarial)
@@ -89,7 +80,7 @@ def test_target_rule_equals_attack_towards_labels_that_it_makes(name: str, form:
 )  # fmt: skip
 def test_labels_of_other_organs_change_nothing(name: str, changes: dict[str, Any]) -> None:
     images, labels = volumes()
-    attack = plain(name, organs=(1,), **changes)
+    attack = examples.plain(name, organs=(1,), **changes)
     one, other = (attack(SmallNet(), images, y) for y in (labels, torch.where(labels == 1, 1, 2 - labels)))
     assert torch.equal(one.adversarial, other.adversarial)
     assert torch.equal(one.losses, other.losses)
@@ -99,7 +90,7 @@ def test_labels_of_other_organs_change_nothing(name: str, changes: dict[str, Any
 def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     images, labels = volumes()
     labels[1] = labels[1].clamp(max=1)
-    result = plain(name, organs=(2,), loss="ce")(SmallNet(), images, labels)
+    result = examples.plain(name, organs=(2,), loss="ce")(SmallNet(), images, labels)
     assert torch.equal(result.losses[:, 1], torch.zeros(len(result.losses)))
     assert bool(result.adversarial.isfinite().all())
 
@@ -145,7 +136,7 @@ def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: d
     images, labels = volumes()
     model, looks = SmallNet().eval(), list[tuple[Tensor, Tensor]]()
     model.register_forward_hook(lambda _, inputs, output: looks.append((inputs[0].detach(), output.detach())))
-    attack = plain(name, restarts=4, loss="ce", **changes)
+    attack = examples.plain(name, restarts=4, loss="ce", **changes)
     result = attack(model, images, labels, generator=generators(1, 2))
     assert len(looks) == attack.passes[0]
     ends, classes = looks[len(looks) // 4 - 1 :: len(looks) // 4], list(changes.get("organs", (1, 2)))
@@ -158,8 +149,8 @@ def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: d
 @pytest.mark.parametrize("name", FREQUENCY)
 def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
     images, labels = volumes()
-    result = plain(name, keep="best", steps=1)(SmallNet(), images, labels)
-    null = plain(name, control="random", steps=1)(SmallNet(), images, labels, start=result.state)
+    result = examples.plain(name, keep="best", steps=1)(SmallNet(), images, labels)
+    null = examples.plain(name, control="random", steps=1)(SmallNet(), images, labels, start=result.state)
     assert torch.allclose(null.adversarial, result.adversarial, atol=1e-6)
 
 
