@@ -194,9 +194,7 @@ def test_the_budget_of_another_attack_points_to_the_attacks_own(name: str, given
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
 def test_an_attack_of_windows_refuses_a_whole_volume(name: str) -> None:
-    with pytest.raises(
-        ParameterError, match=rf"^{name}: scope: expected window, got 'volume': this attack perturbs windows"
-    ):
+    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': this attack perturbs"):
         example(name, scope="volume")
 
 

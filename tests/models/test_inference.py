@@ -204,9 +204,7 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     assert (Inference(mirror="DH"), Inference(mirror="KI")) == (Inference(mirror="HD"), Inference(mirror="IK"))
     for wrong in ("HX", "HH", "hw", "HK"):
-        with pytest.raises(
-            UserError, match=f"model: mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"
-        ):
+        with pytest.raises(UserError, match=f"mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"):
             validate({"mirror": wrong}, Inference, "model")
     for overlap in (-0.1, 1.0):
         with pytest.raises(UserError, match="overlap: "):

@@ -408,9 +408,7 @@ def test_an_entry_is_of_one_network_alone(entered: Path, tmp_path: Path) -> None
     stored = Store(str(out)).job()
     stored["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
     Store(str(out)).write_job(stored)
-    with pytest.raises(
-        UserError, match=r"plain: expected attacks that need no other network .*, got bases with surrog"
-    ):
+    with pytest.raises(UserError, match=r"plain: expected attacks that need no other network .*, got bases with"):
         make_entry(str(out), "plain", tmp_path / "plain")
 
 
