@@ -220,10 +220,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not expression or not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
         return None
     had, text = file_markers(collection_path), collection_path.read_text("utf-8")
-    named = {
-        "integration": "integration" in text or "from tiers import quick" in text,
-        "repository": "repository" in text,
-    }
+    named = {"integration": "integration" in text or "tiers import quick" in text, "repository": "repository" in text}
     lacked = {"ray", "workshop", "pages"} - had | {name for name, is_named in named.items() if not is_named}
     return None if may_select(expression, frozenset(had), frozenset(lacked)) else True
 

@@ -36,10 +36,7 @@ CT: tuple[Step, ...] = (
     step("Orientation", axcodes="RAS"),
     step("ScaleIntensityRange", a_min=-175, a_max=250, b_min=0.0, b_max=1.0, clip=True),
 )
-BRATS: tuple[Step, ...] = (
-    step("Orientation", axcodes="RAS"),
-    step("NormalizeIntensity", nonzero=True, channel_wise=True),
-)
+BRATS = (step("Orientation", axcodes="RAS"), step("NormalizeIntensity", nonzero=True, channel_wise=True))
 
 
 def _inside(centre: Sequence[float], radii: Sequence[float]) -> npt.NDArray[np.bool_]:

@@ -326,10 +326,8 @@ class InPlace(Returns):
         return super().forward(images.relu_())
 
 
-VOLUME, LABEL = (
-    torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0)),
-    torch.zeros(16, 16, 16, dtype=torch.int64),
-)
+VOLUME = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+LABEL = torch.zeros(16, 16, 16, dtype=torch.int64)
 WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "channels": (
         lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),

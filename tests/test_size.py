@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3553,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3539,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 912,
-        "attacks": 5048,
-        "audit": 2572,  # as in the package
+        "attacks": 5039,
+        "audit": 2567,  # as in the package
         "cli": 2237,  # run --fresh
         "cluster": 324,
-        "core": 1635,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5697,  # as in the package
-        "engine": 6448,  # as in the package
-        "exchange": 753,
+        "core": 1633,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5685,  # as in the package
+        "engine": 6444,  # as in the package
+        "exchange": 749,
         "golden": 488,
-        "job": 2049,  # a line for each key of a job
+        "job": 2044,  # a line for each key of a job
         "metrics": 1235,  # weights are checked when read
-        "models": 7312,  # inferers by class and arguments
+        "models": 7298,  # inferers by class and arguments
         "ops": 1551,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1760,  # six more pipelines of MONAI's, and whole runs
-        "remote": 486,
-        "reporting": 6203,  # an attack that did nothing is said
+        "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
+        "remote": 483,
+        "reporting": 6193,  # an attack that did nothing is said
         "results": 1299,  # as in the package
         "security": 1388,  # bombs in the classes of rows
-        "third_party": 866,
-        "tools": 4535,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "third_party": 858,
+        "tools": 4533,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1895,  # as in the package
+        "training": 1893,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 60308}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 60209}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -106,11 +106,8 @@ def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.Monkey
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
-    noise, gradients, gradient_and = (
-        torch.linspace(-2, 2, BANDS, dtype=torch.float64),
-        list[Tensor](),
-        Task.gradient_and,
-    )
+    noise, gradients = torch.linspace(-2, 2, BANDS, dtype=torch.float64), list[Tensor]()
+    gradient_and = Task.gradient_and
 
     def noted(self: Task, *arguments: Any) -> Any:
         gradient, besides = gradient_and(self, *arguments)

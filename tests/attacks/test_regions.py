@@ -309,10 +309,8 @@ def test_a_sample_is_reached_by_its_labelled_voxels_alone() -> None:
 
 
 def test_dice_of_voxels_that_count_is_that_of_the_part() -> None:
-    logits, labels = (
-        torch.randn(2, 3, 4, 4, 4, generator=generators(0)[0]),
-        torch.zeros(2, 1, 4, 4, 4, dtype=torch.long),
-    )
+    logits = torch.randn(2, 3, 4, 4, 4, generator=generators(0)[0])
+    labels = torch.zeros(2, 1, 4, 4, 4, dtype=torch.long)
     labels[0, :, 1:, 2:] = 2
     counts = torch.zeros_like(labels, dtype=torch.bool)
     counts[:, :, 1:] = True

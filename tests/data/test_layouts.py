@@ -98,10 +98,7 @@ def test_pictures_of_nnunet_are_refused_as_its_loader_does(tmp_path: Path) -> No
 def test_missing_empty_and_unreadable_files_are_named(tmp_path: Path, place: str) -> None:
     _synapse(tmp_path, place)
     image, label = (path.format(case="img0003", number="0007") for path in PLACES[place])
-    spoilt = {
-        path.format(case="img0002", number="0006"): text
-        for path, text in zip(PLACES[place], ("", "x" * 900), strict=True)
-    }
+    spoilt = {p.format(case="img0002", number="0006"): t for p, t in zip(PLACES[place], ("", "x" * 900), strict=True)}
     for path in (image, label, *spoilt):
         (tmp_path / path).unlink()
     for path, text in spoilt.items():

@@ -194,11 +194,7 @@ def test_several_raters_without_choice_among_them_are_refused(tmp_path: Path, ke
 
 @pytest.mark.parametrize("keys", [{"label": "{case}_seg1.nii.gz"}, {"reference": "prediction"}])
 def test_a_rater_of_no_pattern_is_refused(keys: dict[str, Any]) -> None:
-    refused(
-        "write {rater} in `label`, or leave `rater` out",
-        lambda: made("pairs", **{**KEYS, "rater": 1, **keys}),
-        UserError,
-    )
+    refused("write {rater} in `label`", lambda: made("pairs", **{**KEYS, "rater": 1, **keys}), UserError)
 
 
 def test_a_pattern_of_one_rater_reads_the_scans_alone(tmp_path: Path) -> None:

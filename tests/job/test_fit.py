@@ -57,10 +57,7 @@ def test_folder_with_window_and_space_assumes_nothing() -> None:
     facts, entry = Facts(arch="nnunet", path="f", **told), ModelEntry(name="m", arch="nnunet", checkpoint="f")
     assert assumptions(entry, facts, *folder()) == ()
     open_ends = Facts(arch="bundle", path="f", roi=(16, 16, 16), space=space)
-    assert {each.key for each in assumptions(entry, open_ends, *folder())} == {
-        "inference.overlap",
-        "inference.weighting",
-    }
+    assert {a.key for a in assumptions(entry, open_ends, *folder())} == {"inference.overlap", "inference.weighting"}
 
 
 def test_untrained_and_own_weights_need_no_assumption(tmp_path: Path) -> None:

@@ -117,10 +117,8 @@ def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
     ],
 )  # fmt: skip
 def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str) -> None:
-    entry, facts = (
-        validate(ENTRY | {"outputs": stated}, ModelEntry, "job"),
-        Facts(arch="unet", outputs=of_file, path="net.pt"),
-    )
+    entry = validate(ENTRY | {"outputs": stated}, ModelEntry, "job")
+    facts = Facts(arch="unet", outputs=of_file, path="net.pt")
     with pytest.raises(UserError, match=line):
         require_head(entry, facts, "d", Classes(names=(), overlap=has_regions))
     require_head(entry, facts, "d", Classes(names=(), overlap=not has_regions))

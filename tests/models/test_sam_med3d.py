@@ -49,10 +49,8 @@ def attention(name: str, inner: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 def authors_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the weights, as the released code makes them, in their order."""
     yield "image_encoder.pos_embed", (1, 8, 8, 8, 768)
-    yield from (
-        ("image_encoder.patch_embed.proj.weight", (768, 1, 16, 16, 16)),
-        ("image_encoder.patch_embed.proj.bias", (768,)),
-    )
+    yield "image_encoder.patch_embed.proj.weight", (768, 1, 16, 16, 16)
+    yield "image_encoder.patch_embed.proj.bias", (768,)
     for i in range(12):
         at = f"image_encoder.blocks.{i}"
         offsets = 15 if i in (2, 5, 8, 11) else 27

@@ -54,10 +54,7 @@ def with_data(**keys: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["nets/a.pt", "{here}/nets/a.pt"])
 def test_checkpoint_travels_and_its_path_is_relative_on_nodes(folder: Path, text: str) -> None:
     packed = pack(folder, with_checkpoint(text.format(here=folder)))
-    assert {place: file.name for place, file in packed.files.items()} == {
-        "jobs/job.yaml": "job.yaml",
-        "nets/a.pt": "a.pt",
-    }
+    assert {k: file.name for k, file in packed.files.items()} == {"jobs/job.yaml": "job.yaml", "nets/a.pt": "a.pt"}
     assert packed.job == "jobs/job.yaml"
     assert packed.overrides == (() if text == "nets/a.pt" else ('models.0.checkpoint="nets/a.pt"',))
     assert config.load("jobs/job.yaml", JobSpec, packed.overrides).models[0].checkpoint == "nets/a.pt"

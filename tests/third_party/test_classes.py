@@ -204,11 +204,7 @@ def test_a_checkpoint_may_bring_arguments_but_not_code(tmp_path: Path) -> None:
 
 ENTRIES = {"dataset": "datasets", "model": "models", "attack": "attacks"}
 # What else a job must say where one of the three alone is the toy's: the phantom has six classes, its own two.
-BESIDE: dict[str, dict[str, Any]] = {
-    "dataset": {},
-    "attack": {},
-    "model": {"models": [{**OWN["models"][0], "args": {"classes": 6}}]},
-}
+BESIDE = {"dataset": {}, "attack": {}, "model": {"models": [{**OWN["models"][0], "args": {"classes": 6}}]}}
 
 
 @pytest.mark.parametrize("foreign", ENTRIES)

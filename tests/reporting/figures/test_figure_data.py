@@ -91,10 +91,7 @@ def test_the_last_panel_has_the_lowest_of_each_network() -> None:
     titles = [axis.get_title() for axis in drawn.axes[:3]]
     assert titles == ["dct-quantization, q_max = 20", "linf, eps = 8/255", "the lowest of these"]
     lowest = [bars.lines[0] for bars in drawn.axes[2].containers]
-    assert [(*line.get_xdata(), *line.get_ydata()) for line in lowest] == [
-        pytest.approx((80, 30)),
-        pytest.approx((90, 25)),
-    ]
+    assert [(*x.get_xdata(), *x.get_ydata()) for x in lowest] == [pytest.approx((80, 30)), pytest.approx((90, 25))]
     alone = rows[rows["target_model"] == "a"]
     assert list(worst(Material(alone, classes(), None), alone, "phantom")) == [
         "needs an attack with a budget on two networks or more"

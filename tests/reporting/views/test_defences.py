@@ -24,10 +24,7 @@ MODELS = {
 
 
 def on(source: str, target: str, *scores: float, **values: Any) -> list[dict[str, Any]]:
-    told = {
-        f"{role}_defence": MODELS[name] and json.dumps(MODELS[name])
-        for role, name in (("source", source), ("target", target))
-    }
+    told = {f"{r}_defence": MODELS[n] and json.dumps(MODELS[n]) for r, n in (("source", source), ("target", target))}
     return [
         row("pgd", source=source, target=target, case=case, dsc=score, dsc_clean=0.9, **told, **values)
         for case, score in enumerate(scores)
