@@ -25,8 +25,7 @@ ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
     *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
-    *("engine/test_ray_folder", "engine/test_ray_memory"),
-    *("tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
+    *("engine/test_ray_folder", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
 """Files of tests that start Ray: a process of its own runs them, as two Rays wait for each other, and as none may fork
 afterwards, as loaders of training do."""

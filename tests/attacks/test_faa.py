@@ -72,10 +72,10 @@ def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None
     """One of eight may be taken; numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
     images, labels, reference = wave(band)
     free, held = (
-        make("faa", bands=BANDS, portion=0.125, reconstruction_weight=weight)(
+        make("faa", bands=BANDS, portion=0.125, reconstruction_weight=w)(
             Threshold(), images, labels, reference=reference
         )
-        for weight in (0.0, 10.0)
+        for w in (0.0, 10.0)
     )
     assert free.state.tolist() == [[float(n == band) for n in range(BANDS)]]
     assert float(((free.adversarial > 0.5).long() != labels).double().mean()) > 0.3

@@ -236,7 +236,5 @@ def test_one_attack_has_one_identity() -> None:
     assert make("vafa", loss="dicece") == make("vafa"), "the loss of the variant"
     assert json.loads(attack_params(make("vafa", block=[8, 16, 32])))["block"] == [8, 16, 32]
     assert attack_identity(make("vafa_2d", block=[16, 16])) == {"name": "vafa_2d", "revision": 1, "block": 16}
-    assert attack_identity(make("dfb_2d", band="low", block=(4, 8))) == {
-        **{"name": "dfb_2d", "revision": 1, "band": "low"},
-        "block": (4, 8),
-    }
+    identity = {"name": "dfb_2d", "revision": 1, "band": "low", "block": (4, 8)}
+    assert attack_identity(make("dfb_2d", band="low", block=(4, 8))) == identity

@@ -82,10 +82,8 @@ def test_the_two_ages_of_swin_unetr_are_a_choice(swin: Path) -> None:
 
 def test_a_checkpoint_of_freqbench_s_own_says_what_it_is(own: Path) -> None:
     lines = dict(said(own))
-    assert (
-        lines["metadata"]
-        == f"written by freqbench: arch unet, args {dict(sorted(ARGS.items()))}, roi {ROI}, num_classes 6"
-    )
+    text = f"written by freqbench: arch unet, args {dict(sorted(ARGS.items()))}, roi {ROI}, num_classes 6"
+    assert lines["metadata"] == text
     assert (lines["architecture"], lines["migration"]) == ("unet (UNet)", "none: freqbench wrote it")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import Bench, refused
-from job.test_checks import WRONG as MISTAKES
+from job.test_refusals import WRONG as MISTAKES
 from tiny_job import job, small, write
 
 import freqbench.core.config
