@@ -35,32 +35,32 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     },
     "tests": {
         ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 912,
+        "analysis": 905,
         "attacks": 5028,
-        "audit": 2552,  # as in the package
+        "audit": 2505,  # as in the package
         "cli": 2237,  # run --fresh
         "cluster": 324,
         "core": 1633,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5670,  # as in the package
-        "engine": 6413,  # as in the package
+        "data": 5664,  # as in the package
+        "engine": 6403,  # as in the package
         "exchange": 749,
         "golden": 488,
-        "job": 2031,  # a line for each key of a job
-        "metrics": 1235,  # weights are checked when read
-        "models": 7298,  # inferers by class and arguments
-        "ops": 1551,  # compiled.py: functions that a GPU compiles
+        "job": 2029,  # a line for each key of a job
+        "metrics": 1223,  # weights are checked when read
+        "models": 7264,  # inferers by class and arguments
+        "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
-        "reporting": 6177,  # an attack that did nothing is said
-        "results": 1299,  # as in the package
-        "security": 1376,  # bombs in the classes of rows
-        "third_party": 857,
-        "tools": 4533,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "reporting": 6176,  # an attack that did nothing is said
+        "results": 1277,  # as in the package
+        "security": 1368,  # bombs in the classes of rows
+        "third_party": 846,
+        "tools": 4531,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1893,  # as in the package
+        "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 60094}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61772, "tests": 59908}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

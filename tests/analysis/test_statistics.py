@@ -214,8 +214,6 @@ def test_spreads_between_cases_and_seeds_by_hand() -> None:
     assert spreads.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
 
 
-# Patients and networks
-
 BY_HAND = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])
 FIRST, SECOND = np.array([0.9, 0.8, 0.5, 0.7]), np.array([0.4, 0.7, 0.3, 0.1])
 PATIENTS = np.array([[0.0], [3.0], [7.0]])
@@ -365,9 +363,6 @@ def test_former_versions_of_a_case_are_not_compared() -> None:
     old = {"cell_id": "old", "minute": -1, "case_key": "former"}
     former = [row(dsc=0.9, **old), row(dsc=0.1, **old | BF16)]
     assert reasons(records(*former, row(dsc=0.5), row(dsc=0.5, **BF16))) == ["", ""]
-
-
-# Tables and the report
 
 
 @pytest.fixture

@@ -146,8 +146,6 @@ def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> No
     assert table["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
 
 
-# The worst case over attacks
-
 LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
 
 

@@ -164,9 +164,6 @@ def test_rows_without_scores_give_no_verdict() -> None:
     assert (verdict.verdict, verdict.sentence) == ("not checked", "Nothing could be checked.")
 
 
-# Gradients
-
-
 @pytest.mark.parametrize(
     ("check", "facts", "verdict"),
     [
@@ -211,9 +208,6 @@ def test_check_that_has_its_rows_is_not_one_that_audit_may_make() -> None:
     assert [may_be_made(each) for each in lacking if each.check in names] == [True, False]
 
 
-# Credit
-
-
 @pytest.mark.parametrize(
     ("uniform", "verdict", "told"),
     [(85, "holds", "The optimisation adds 15.0 points"),
@@ -237,9 +231,6 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
     credited = finding("credit", [*own, *rows("vafa uniform", params=plain, left=88.0)])
     assert (credited.verdict, "slices not stretched" in credited.sentence) == ("holds", True)
     assert "Not run: control: random" in credited.sentence
-
-
-# Scores, labels and bounds
 
 
 def test_missing_organs_and_clean_failures_are_reported() -> None:
@@ -301,9 +292,6 @@ def test_threat_models_side_by_side_and_distances_are_told() -> None:
     (far,) = CHECKS["distances"].run(evidence(own))
     distances = "L-inf 8.0/255, L2 in the body 7.0 to 8.0, SSIM in the body 90.0, 1-LPIPS x100 in the body 98.0"
     assert (far.subject, far.sentence) == ("pgd eps=8/255", f"linf bounded by eps: {distances}.")
-
-
-# Claims against the strongest attacks
 
 
 def planted(name: str, fg: float, **changes: Any) -> Rows:

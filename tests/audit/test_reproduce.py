@@ -155,9 +155,6 @@ def test_rows_are_computed_with_threads_and_windows_of_their_run(tmp_path: Path)
     assert not any("threads" in cause.text or "window" in cause.text for each in reports for cause in each.causes)
 
 
-# What goes in has changed
-
-
 def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
@@ -192,9 +189,6 @@ def test_data_of_another_recipe_are_named(grid_store: Path) -> None:
     (reason,) = {each.reason for each in all_of(grid_store, spec)}
     assert "data: " in reason
     assert "checkpoint" not in reason
-
-
-# Rows that no attack made now
 
 
 @pytest.mark.integration
@@ -235,9 +229,6 @@ def test_a_row_of_a_tool_is_told_in_one_line(grid_copy: Path) -> None:
     alter_json(run_file(grid_copy), lambda run: run["models"].update({tool: facts_of}))
     with pytest.raises(UserError, match="its label maps are those of a tool: have tool predict again"):
         said(grid_copy, first_id(grid_copy, target_model="tool"))
-
-
-# What a store may not do
 
 
 def test_a_store_cannot_have_its_code_run(grid_copy: Path) -> None:

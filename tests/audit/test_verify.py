@@ -55,9 +55,6 @@ def test_a_sound_store_has_nothing_wrong_and_is_left_alone(grid_copy: Path) -> N
     assert before == {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
 
 
-# files
-
-
 def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
@@ -82,9 +79,6 @@ def test_a_torn_file_is_named(grid_copy: Path) -> None:
     assert f"records/{path.name}: expected a Parquet file of results" in checks(grid_copy)["files"].text
 
 
-# the version
-
-
 def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
     pq.write_table(pq.read_table(file_of(grid_copy)).replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
     with pytest.raises(UserError, match="expected results of schema version 2, got 3, written by a newer freqbench"):
@@ -95,8 +89,6 @@ def test_the_stored_example_is_sound() -> None:
     results = checks(Path(__file__).parents[1] / "results" / "example")
     assert {name for name, check in results.items() if check.verdict != "ok"} == {"volumes"}
 
-
-# values
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
@@ -132,9 +124,6 @@ def test_impossible_values_are_named_with_their_row(grid_copy: Path) -> None:
     assert set(wrong(grid_copy)["values"].split("; ")) == expected
 
 
-# classes
-
-
 @pytest.mark.usefixtures("all_told")
 def test_means_and_counts_not_those_of_classes_are_found(grid_copy: Path) -> None:
     expected: set[str] = set()
@@ -168,9 +157,6 @@ def test_mean_defined_for_no_class_and_one_not_are_told_apart(grid_copy: Path) -
     assert "hd95_undefined_classes: " in wrong(grid_copy)["classes"]
     set_first(grid_copy, "records", key, hd95=1.0)
     assert "hd95: 1, the classes say nan" in wrong(grid_copy)["classes"]
-
-
-# doubles
 
 
 def doubled(store: Path, **values: Any) -> None:
@@ -216,9 +202,6 @@ def test_rows_beyond_the_bounds_of_memory_are_told(grid_copy: Path, monkeypatch:
     assert results["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
 
 
-# cells
-
-
 @pytest.mark.usefixtures("all_told")
 def test_settings_that_are_not_those_of_the_cell_s_id_are_found(grid_copy: Path) -> None:
     def change(rows: Rows) -> None:
@@ -256,9 +239,6 @@ def test_missing_data_leave_ids_unchecked_with_the_reason(grid_copy: Path) -> No
         alter_json(path, change)
     cells = checks(grid_copy)["cells"]
     assert (cells.verdict, "gone.safetensors" in cells.text) == ("not checked", True)
-
-
-# holes
 
 
 def remove(store: Path, kind: str, keys: set[tuple[str, ...]]) -> None:
@@ -299,9 +279,6 @@ def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     )
 
 
-# volumes
-
-
 def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:
     bit, end, empty = sorted((grid_copy / "volumes").rglob("adversarial.nii.gz"))[:3]
     flip(bit, len(bit.read_bytes()) - 6)  # of the checksum
@@ -317,9 +294,6 @@ def test_volumes_of_the_named_attacks_alone_have_to_be_there(grid_copy: Path, na
     alter_json(grid_copy / "run.json", lambda run: run["job"]["spec"].update(save_only=[named]))
     next((grid_copy / "volumes").glob("gn-*/**/attack.json")).unlink()
     assert ("2 records have no whole volume" in wrong(grid_copy).get("volumes", "")) == (named == "gn")
-
-
-# Damage in one place, found by one check
 
 
 def columns(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:

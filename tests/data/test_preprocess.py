@@ -171,8 +171,6 @@ def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
 
 
 # Several channels, along a file's fourth axis or in a file each
-
-
 class FileAChannel(Decathlon):
     """Every case with a second channel beside its image, as nnU-Net has it."""
 

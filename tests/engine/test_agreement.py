@@ -141,9 +141,6 @@ def test_files_that_differ_in_a_channels_number_are_one_case(scans: Path, tmp_pa
     assert [(case.name, len(case.image)) for case in dataset] == [("p", 2), ("q", 2)]
 
 
-# Tables
-
-
 def test_no_mean_holds_scores_of_both_kinds(tmp_path: Path) -> None:
     """A dataset that was run with labels first, and later without."""
     for more in ({}, AGREE):
@@ -205,9 +202,6 @@ def test_probes_look_at_the_clean_prediction(out: Path, scans: Path, tmp_path: P
     assert (made["zero_gradients"], made["saved"]) == ("holds", "holds")
 
 
-# What it cannot mean, and wrong input
-
-
 def test_a_leaderboard_takes_no_entry(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="scans: expected scores against labels, as boards rank by them"):
         make_entry(str(out), "a", tmp_path / "entry")
@@ -255,9 +249,6 @@ def test_a_list_without_label_maps_says_which_key_helps(scans: Path, tmp_path: P
     (tmp_path / "dataset.json").write_text(json.dumps({"test": [{"image": str(scans / "x.nii.gz")}]}))
     with pytest.raises(UserError, match=r"expected a label map for .* or set reference: prediction"):
         expanded(job(datasets=[data(tmp_path, loader="decathlon", reference="label")]))
-
-
-# Other doors
 
 
 @pytest.mark.integration

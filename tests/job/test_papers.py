@@ -120,8 +120,6 @@ def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytes
     assert (len(networks), len(dataset.classes), int(case.label.max())) == (4, 3, 2)
 
 
-# ROG on the Medical Segmentation Decathlon
-
 TASKS = ("brain", "heart", "liver", "hippocampus", "prostate", "lung", "pancreas", "vessel", "spleen", "colon")
 
 

@@ -71,9 +71,6 @@ def test_a_value_that_is_no_class_is_refused() -> None:
         dice(PRED, np.zeros_like(LABEL), 3)
 
 
-# What is certified
-
-
 def row(*values: int) -> Tensor:
     return torch.tensor(values).reshape(1, 1, -1)
 

@@ -211,8 +211,6 @@ def test_settings_that_cannot_be_are_refused() -> None:
             validate({"overlap": overlap}, Inference, "model")
 
 
-# The network over a whole volume as one
-
 SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
 SETTINGS = [
     PLAIN, Inference(weighting="gaussian"), Inference(overlap=0.25), Inference(overlap=0.6, weighting="gaussian"),

@@ -209,9 +209,6 @@ def test_a_migration_where_nothing_is_read_is_refused() -> None:
         spec(**UNET, checkpoint="random", migration="none")
 
 
-# Identities, and what `load` hands out
-
-
 def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:
     args = {"channels": [8, 16, 32, 64], "strides": [2, 2, 2], **changes.pop("args", {})}
     entry = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": (32, 32, 16), **changes}

@@ -29,9 +29,6 @@ def network(num_classes: int = 3, **args: Any) -> SAMMed3D:
     return net.requires_grad_(False)
 
 
-# The network
-
-
 def linear(name: str, before: int, after: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from ((f"{name}.weight", (after, before)), (f"{name}.bias", (after,)))
 
@@ -144,9 +141,6 @@ def test_window_is_in_deviations_from_the_mean_above_zero() -> None:
         torch.testing.assert_close(result, (one - one[one > 0].mean()) / one[one > 0].std())
     torch.testing.assert_close(scaled[1], torch.stack([given[1, 0], torch.zeros(4, 4, 4)]))
     torch.testing.assert_close(standardise(1000 * given[:1]), scaled[:1])
-
-
-# What a job says of it
 
 
 @pytest.mark.integration

@@ -32,9 +32,6 @@ def images(batch: int = 1) -> Tensor:
     return torch.rand(batch, 1, *ROI, generator=torch.Generator().manual_seed(2))
 
 
-# The network
-
-
 def test_weights_have_the_names_and_shapes_of_the_bundle() -> None:
     with torch.device("meta"):
         theirs = nets.vista3d132(encoder_embed_dim=48, in_channels=1).state_dict()
@@ -82,9 +79,6 @@ def test_points_are_monai_s_positive_clicks_of_the_class(given: str | int, kind:
         net, images(), point_coords=clicks, point_labels=torch.tensor([[4 - kind] * 2]), prompt_class=number
     )
     assert not torch.allclose(logits[:, 1:], other)
-
-
-# What a job says of it
 
 
 def entry(**args: Any) -> ModelEntry:
@@ -141,9 +135,6 @@ def test_an_ensemble_of_prompted_members_is_refused() -> None:
     plain = small()["models"][0]
     with pytest.raises(UserError, match=r"expected members without prompts, got p with args\.points: take networks wi"):
         expanded(small(models=[prompted, plain, {"name": "both", "ensemble": ["p", plain["name"]]}]))
-
-
-# From a job to its rows
 
 
 def prompted_job() -> dict[str, Any]:

@@ -103,7 +103,6 @@ def test_numbers_a_channel_are_as_many_as_channels(what: str) -> None:
 
 
 # Padding inside the gradient, and arithmetic that stays where it belongs
-
 WINDOW = (32, 32, 16)
 
 

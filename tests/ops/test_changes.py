@@ -85,8 +85,6 @@ def test_each_band_of_each_block_gets_its_own_factor() -> None:
         np.testing.assert_allclose(changed[block].numpy(), expected, atol=1e-5)
 
 
-# Shifts
-
 MOVES = torch.tensor([[0.3, -1.7, 2.0], [2.5, 0.5, -0.25]])
 
 

@@ -115,9 +115,6 @@ def test_names_that_no_run_writes_are_refused_in_one_line(names: dict[str, Any],
         store.records()
 
 
-# After runs
-
-
 def test_models_that_swap_names_keep_their_numbers(tmp_path: Path) -> None:
     content = small(**BOTH, targets="source")
     execute(content, tmp_path / "old")

@@ -101,9 +101,6 @@ def test_a_run_is_known_by_its_file_whatever_the_file_says(folder: Path) -> None
     assert store.run("b")["run_id"] == "b"
 
 
-# What cannot be read
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A local store with one committed file."""
@@ -141,8 +138,6 @@ def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     (folder / "records" / ".a.parquet").write_bytes(b"torn")
     assert len(Store(str(folder)).records()) == 1
 
-
-# The version of the schema
 
 EXAMPLE = Path(__file__).parent / "example"
 """A store whose values no later code computed (job: `run.json`)."""

@@ -55,8 +55,6 @@ def require_there(folder: Path, *names: str) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == dict.fromkeys(names, TEXT)
 
 
-# the cache
-
 IN_CACHE = (
     *("thesis.tex", "lpips/mine.pt", "volumes/weights.safetensors", "volumes/.notes.tmp", f"volumes/{DIGEST}.nii.gz"),
     *(f"volumes/sub/{DIGEST}.safetensors", "files/thesis.tex", f"files/{DIGEST}.txt", f"files/{DIGEST}/notes.txt"),
@@ -121,9 +119,6 @@ def test_a_manifest_does_not_lead_out_of_the_cache(own_cache: Path, way: str) ->
     require_there(own_cache.parent, "mine/a.bin")
 
 
-# a store
-
-
 @pytest.fixture
 def filled(tmp_path: Path) -> Store:
     """A store of two files of a run."""
@@ -173,9 +168,6 @@ def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: byte
     lease.release()
     assert (tmp_path / "leases" / "1-of-1.json").read_bytes() == content
     require_there(tmp_path, "leases/notes.json")
-
-
-# what is written into a folder of the user's
 
 
 WRITERS = {

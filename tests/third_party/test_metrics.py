@@ -108,9 +108,6 @@ def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
     return make_plan(expanded(content)[1], Store(str(store)).covered()).num_todo
 
 
-# in rows
-
-
 def test_rows_hold_class_values_and_their_foreground_mean(finished: Path) -> None:
     classes = Store(str(finished)).class_records().sort_by("class_index").to_pylist()
     for suffix in ("", "_clean"):
@@ -177,9 +174,6 @@ def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) 
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
 
-# its version
-
-
 def test_row_covers_a_metric_until_its_version_changes(store: Path, changed: Path) -> None:
     assert left(store) == 0
     lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
@@ -229,8 +223,6 @@ def test_a_stored_job_names_the_metric_in_a_form_that_jobs_take(finished: Path, 
     assert spec["metrics"] == row_of(finished)["metrics"].split(",")
     assert config.validate(spec, JobSpec, "job").metrics == expanded(CONTENT)[0].metrics
 
-
-# what is refused
 
 BODY = "    def score(self, pred, label, num_classes, spacing):\n        "
 NUMBERS = "expected 6 numbers, one a class, NaN where it has none, got"
@@ -299,9 +291,6 @@ def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> N
     ):
         with pytest.raises(UserError, match=message):
             config.validate({**CONTENT, "metrics": metrics}, JobSpec, "job")
-
-
-# readers
 
 
 @pytest.mark.integration

@@ -35,9 +35,6 @@ def planned(job: TrainJob) -> dict[str, NetworkTraining]:
     return {each.model.name: each for each in prepare(job, "out").trainings}
 
 
-# Identities
-
-
 def test_identities_of_trainings_stay() -> None:
     """A change here trains all networks again."""
     assert identities(job_of(AT)) == {"net": "9dee39ab0cfe8cb0", "at": "6d23032206252c95"}
@@ -86,9 +83,6 @@ def test_null_goes_with_the_job_everywhere() -> None:
     assert again.dataset.own == {"root": "volumes", "spacing": None, "size": None}
 
 
-# Replicates
-
-
 def test_replicate_equals_a_job_of_its_seed() -> None:
     one, second, three = (identities(job_of(AT, **more)) for more in ({}, {"seed": 2}, {"replicates": 3}))
     assert [*three] == ["net", "at", "net.1", "at.1", "net.2", "at.2"]
@@ -125,9 +119,6 @@ def test_replicates_share_their_method() -> None:
     later = planned(job_of(ONE_STEP, name="later", seed=7))["at"]
     assert (later.method, later.identity != trainings["at"].identity) == (methods["at"], True)
     assert planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))["at"].method != methods["at"]
-
-
-# Attacks that judge
 
 
 @pytest.mark.parametrize(
@@ -170,9 +161,6 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
 
-# Files
-
-
 def test_a_model_overrides_the_jobs_schedule() -> None:
     job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
     first, second = (job.schedule(model) for model in job.models)
@@ -187,9 +175,6 @@ def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:
     assert (of_its_own.augmentation.flip, of_its_own.augmentation.shift_intensity) == (0, 0.1)
     assert of_its_own.record["augmentation"] == of_its_own.augmentation.model_dump()
     assert of_the_job.identity != of_its_own.identity
-
-
-# Lists
 
 
 def test_a_job_that_selects_on_its_test_list_records_that() -> None:
@@ -285,7 +270,6 @@ def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPa
 
 
 # The packaged networks are what two packaged jobs make on today's phantom
-
 ZOO_JOBS = {
     model.name: job
     for name in ("zoo", "zoo_vaft")

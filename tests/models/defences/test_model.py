@@ -177,9 +177,6 @@ def test_confidence_of_smoothed_model_is_share_of_votes() -> None:
     assert set((smoothed.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
 
 
-# Attacks on defended models
-
-
 def attacked(name: str, defence: dict[str, Any], adaptive: bool) -> Tensor:
     """Volumes of the example of an attack, of two steps where it takes steps."""
     model = defended(defence, Net(), adaptive)

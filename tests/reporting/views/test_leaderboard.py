@@ -118,7 +118,6 @@ def test_models_that_share_no_case_have_no_ranks() -> None:
 
 
 # Methods, of which networks are replicates
-
 PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
 
 

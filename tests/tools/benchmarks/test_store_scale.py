@@ -102,8 +102,6 @@ def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> p
 
 
 # What the processes do. Each prints `seconds` of its own work, imports left out.
-
-
 def fill(root: str, classes: int = 6) -> float:
     grid, seconds, per_file = cells(), 0.0, MAX_RECORDS // CASES
     for number, first in enumerate(range(0, len(grid), per_file)):
