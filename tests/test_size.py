@@ -53,9 +53,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 483,
         "reporting": 6176,  # an attack that did nothing is said
         "results": 1277,  # as in the package
-        "security": 1368,  # bombs in the classes of rows
+        "security": 1367,  # bombs in the classes of rows
         "third_party": 846,
-        "tools": 4531,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4532,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1871,  # as in the package
     },

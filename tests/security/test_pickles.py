@@ -28,7 +28,7 @@ from freqbench.data import image_files, nibabel_files
 from freqbench.models import ModelEntry, resolve
 from freqbench.models.checkpoints import files as checkpoint
 from freqbench.results import Store, schema
-from freqbench.results.schema import CLASSES, RECORDS, arrow_schema
+from freqbench.results.schema import CLASSES
 from freqbench.results.writer import to_rows
 from freqbench.training.state import LAST, State
 
@@ -174,9 +174,8 @@ def test_a_table_s_own_types_run_nothing(sprung: Path, tmp_path: Path) -> None:
     """Arrow's old extension types are pickles in a field's metadata, and pandas' index stands in the schema's."""
     serialized = pickle.dumps(Trap(sprung))
     marks = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": serialized}
-    schema = arrow_schema(RECORDS)
-    fields = [field.with_metadata(marks) for field in schema]
-    hostile = pa.schema(fields, metadata={**(schema.metadata or {}), b"pandas": serialized})
+    fields = [field.with_metadata(marks) for field in schema.ROWS]
+    hostile = pa.schema(fields, metadata={**(schema.ROWS.metadata or {}), b"pandas": serialized})
     (tmp_path / "records").mkdir()
     pq.write_table(hostile.empty_table(), tmp_path / "records" / "a.parquet")
     Store(str(tmp_path)).records().to_pandas()

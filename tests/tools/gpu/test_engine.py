@@ -15,7 +15,7 @@ from freqbench.engine import attacking, memory
 from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
-from freqbench.models import SegmentationModel, prediction, sliding_windows
+from freqbench.models import SegmentationModel, Wanted, prediction, sliding_windows
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -95,7 +95,8 @@ def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int
     net, image = SmallNet().eval(), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
-        made = prediction(SegmentationModel(net.to(where), ROI, defence=defence), image, 3 * windows + 1, judge=shares)
+        model, wanted = SegmentationModel(net.to(where), ROI, defence=defence), Wanted(judge=shares)
+        made = prediction(model, image, 3 * windows + 1, wanted=wanted)
         return made.labels, made.draws
 
     expected, scores = predicted(torch.device("cpu"))
