@@ -147,7 +147,7 @@ def write(folder: Path) -> None:
         "quickstart-attacks": section_of(QUICKSTART, "phantom: attacks on unet, white-box"),
         "quickstart-transfer": "\n".join(
             line
-            for line in section_of(QUICKSTART, "phantom: DSC foreground x100").splitlines()
+            for line in section_of(QUICKSTART, "phantom: foreground DSC x100").splitlines()
             if re.match(r"\| (attack|clean|sa2 rho=0.4 |sa2_opt|pgd)|\|:", line) and "control" not in line
         ),
         "records": column_table(RECORDS),

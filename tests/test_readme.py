@@ -245,7 +245,7 @@ def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
     for network in ("unet", "unet-vaft"):
         table = generated.section_of(tables, f"phantom: attacks on {network}, white-box").splitlines()
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table if line.startswith("|")]
-        place = cells[0].index("DSC foreground")
+        place = cells[0].index("foreground DSC")
         rows.update({(network, line[0]): float(line[place]) for line in cells[2:]})
     return rows
 

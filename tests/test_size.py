@@ -24,12 +24,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2817,  # a line for each key of a job
-        "metrics": 1629,  # weights are checked when read
+        "metrics": 1628,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
-        "reporting": 6660,  # an attack that did nothing is said
+        "reporting": 6657,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1277,  # as in the package
         "security": 1367,  # bombs in the classes of rows
         "third_party": 846,
-        "tools": 4532,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4558,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 61772, "tests": 59908}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61768, "tests": 59934}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

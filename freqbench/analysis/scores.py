@@ -36,7 +36,7 @@ _MOVED = "of a voxel, by attacks that move the anatomy"
 _SMALLEST = "size of the smallest change that made the volume fall"
 _JACOBIAN = "least determinant of the displacement's Jacobian; 100: no change of volume"
 SCORES: tuple[Score, ...] = (
-    Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", FOREGROUND, 100, 1, True),
+    Score("dsc_foreground", "dsc_foreground", "foreground DSC", "x100", "higher", FOREGROUND, 100, 1, True),
     Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"foreground DSC {_LOST}", 100, 1, True),
     Score("hd95_penalised_mm", "hd95_penalised", "HD95 penalised mm", "mm", "lower", _PENALISED, 1, 1, True),
     Score("dsc", "dsc", "DSC", "x100", "higher", _WITH_BACKGROUND, 100, 1, True),

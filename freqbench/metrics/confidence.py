@@ -47,12 +47,11 @@ def calibration(
     """
     codes = 1 << num_classes - 1 if has_regions else num_classes
     sure = as_tensor(confidence).double().cpu()
-    predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, codes))
+    predicted, labelled = (torch.from_numpy(classes).short() for classes in class_maps(pred, label, codes))
     require_same_shape(sure.shape, predicted.shape)
-    if not (sure.min() >= 0 and sure.max() <= 1):
-        raise UserError(
-            f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
-        )
+    least, most = sure.aminmax()
+    if not (least >= 0 and most <= 1):
+        raise UserError(f"expected a confidence in [0, 1], got {least:.4g} to {most:.4g}: give probabilities")
     counts = counted(as_tensor(label).cpu(), codes)
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
@@ -69,7 +68,7 @@ def calibration(
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
 
-    places = predicted * BINS + (sure * BINS).long().clamp(max=BINS - 1)
+    places = predicted * BINS + (sure * BINS).short().clamp(max=BINS - 1)
     gaps = sums(places, sure - is_right.double(), num_classes * BINS)  # [K, BINS]
     wrong = predicted[~is_right]
     voxels, wrong_voxels = sums(predicted, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]

@@ -26,7 +26,7 @@ from freqbench.results import Key, Store
 
 NOTES = (
     "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against "
-    "clean; n is cases, or cases x seeds. DSC foreground leaves the background out, and HD95 penalised is in mm, a "
+    "clean; n is cases, or cases x seeds. The foreground DSC leaves the background out, and HD95 penalised is in mm, a "
     "missed class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with "
     "background: a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef "
     "counts the classes that have none, missing in the label or in the prediction, and drop out of its mean, so a "
@@ -157,7 +157,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
             sections.append(Section(f"{dataset}: attacks on {source}, {title}", group.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
-            sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))
+            sections.append(Section(f"{dataset}: foreground DSC {place}", transfer_table(rows)))
             sections.append(Section(f"{dataset}: DSC {place}", transfer_table(rows, "dsc")))
         if len(worst := worst_case(of_dataset)):
             title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"

@@ -69,14 +69,14 @@ def pipe_tables(text: str) -> list[list[list[str]]]:
 def test_page_fits_the_terminal_and_has_its_parts(grid: Store) -> None:
     text = report([grid])
     assert max(len(line) for line in text.splitlines()) <= 110
-    titles = ("unet, white-box", "DSC foreground x100 of each target", "phantom: DSC x100 of each target", "Failed")
+    titles = ("unet, white-box", "foreground DSC x100 of each target", "phantom: DSC x100 of each target", "Failed")
     for words in (*titles, "How to read this", "47 ok, 1 failed"):
         assert words in text
 
 
 def test_the_markdown_tables_can_be_parsed(grid: Store) -> None:
     first, *_, failed = pipe_tables(report([grid], format="markdown"))
-    assert first[0][:5] == ["attack", "threat model", "n", "DSC foreground", "drop foreground"]
+    assert first[0][:5] == ["attack", "threat model", "n", "foreground DSC", "drop foreground"]
     assert first[2][:4] == ["clean", "", "2", "75.0"]
     assert failed[2][-2:] == ["1", "CUDA / out of memory " * 11 + "CUDA / out of memory"]
 

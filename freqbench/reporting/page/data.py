@@ -257,10 +257,7 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
     tables = []
     for section in word_sections(sections, regional):
         columns = columns_of(section)
-        headings = [
-            {"heading": one_line(each.heading).replace("DSC foreground", "foreground DSC"), "number": each.is_number}
-            for each in columns
-        ]
+        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
         tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables

@@ -42,7 +42,7 @@ class TableScore(NamedTuple):
 
 SCORES: Mapping[str, TableScore] = {
     "dsc": TableScore("DSC", 100, "dsc_clean"),
-    "dsc_foreground": TableScore("DSC foreground", 100, "dsc_foreground_clean"),
+    "dsc_foreground": TableScore("foreground DSC", 100, "dsc_foreground_clean"),
     "hd95": TableScore("HD95", clean="hd95_clean"),
     "hd95_mm": TableScore("HD95 mm", clean="hd95_mm_clean"),
     "ssim": TableScore("SSIM", 100),

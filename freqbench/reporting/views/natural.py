@@ -122,7 +122,7 @@ def _left_section(dataset: str, comparison: NaturalComparison) -> Section:
     table = pd.DataFrame({"model": comparison.models, "dsc_foreground_clean": clean})
     for group, name in GROUPS.items():
         part = _reindex(comparison, comparison.left[comparison.left["group"] == group])
-        table[f"under {name}\nDSC foreground"] = part["mean"]
+        table[f"under {name}\nforeground DSC"] = part["mean"]
         table[f"under {name}\ninterval"] = bounds(part)
     for severity, rows in comparison.by_severity.groupby("budget"):
         table[f"drop at severity\n{severity:g}"] = _reindex(comparison, rows)["mean"]

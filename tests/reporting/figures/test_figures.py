@@ -448,8 +448,8 @@ def test_tables_say_what_the_figure_shows() -> None:
     assert first["model"] == "a"
     assert {name: first[name] for name in first if name not in ("model", *INTERVALS)} == pytest.approx(
         {
-            "dsc_foreground_clean": 90, "under corruptions\nDSC foreground": 86.25,
-            "under attacks\nDSC foreground": 55, "drop at severity\n1": 3, "drop at severity\n5": 4.5,
+            "dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25,
+            "under attacks\nforeground DSC": 55, "drop at severity\n1": 3, "drop at severity\n5": 4.5,
             "DSC\nclean": 95, "DSC\ncorruptions": 91.25, "DSC\nattacks": 60,
         }
     )  # fmt: skip

@@ -3,11 +3,12 @@
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from tabulate import tabulate
@@ -25,6 +26,29 @@ def same_threads() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--json", default=None, help="file for what benchmarks of attacks measured")
     parser.addoption("--fast", action="store_true", help="fewer steps, where a benchmark says so")
+    parser.addoption("--outcomes", default=None, help="table of each benchmark's outcome: reports/speed/outcomes.csv")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Writes the outcome of a benchmark when it ends. Those of others stay, so that parts may be run one by one."""
+    report = yield
+    given = item.config.getoption("--outcomes")
+    if given and item.get_closest_marker("benchmark") and (report.when == "call" or not report.passed):
+        row = {
+            "benchmark": report.nodeid.rpartition("/")[2],
+            "outcome": report.outcome,
+            "seconds": round(report.duration),
+            "found": call.excinfo.exconly().splitlines()[0][:200] if call.excinfo else None,
+            "machine": ", ".join(f"{name} {value}" for name, value in machine().items() if value),
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+        known = pd.read_csv(given) if Path(given).exists() else pd.DataFrame(columns=list(row))
+        rows = pd.concat([known[known["benchmark"] != row["benchmark"]], pd.DataFrame([row])])
+        rows.sort_values("benchmark").to_csv(given, index=False)
+    return report
 
 
 @pytest.fixture(scope="session")
