@@ -25,8 +25,7 @@ ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
     *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
-    *("engine/test_ray_folder", "engine/test_ray_memory"),
-    *("tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
+    *("engine/test_ray_folder", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
 """Files of tests that start Ray: a process of its own runs them, as two Rays wait for each other, and as none may fork
 afterwards, as loaders of training do."""
@@ -47,7 +46,7 @@ would compile the same files at the same time."""
 
 PAGES = (
     *("reporting/page/", "reporting/figures/", "reporting/leaderboard/", "reporting/views/", "reporting/render/"),
-    *("reporting/test_report", "reporting/test_colors", "reporting/test_convergence", "reporting/test_regions"),
+    *("reporting/test_report", "reporting/test_colors", "reporting/test_convergence"),
     "cli/test_catalogue",
 )
 """Tests of what is looked at, many of them in Chromium, for `.ci/pages`."""
@@ -220,10 +219,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not expression or not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
         return None
     had, text = file_markers(collection_path), collection_path.read_text("utf-8")
-    named = {
-        "integration": "integration" in text or "from tiers import quick" in text,
-        "repository": "repository" in text,
-    }
+    named = {"integration": "integration" in text or "tiers import quick" in text, "repository": "repository" in text}
     lacked = {"ray", "workshop", "pages"} - had | {name for name, is_named in named.items() if not is_named}
     return None if may_select(expression, frozenset(had), frozenset(lacked)) else True
 

@@ -24,11 +24,9 @@ ARGUMENTS = (
 FINISHED = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = "dsc,hd95,ssim,psnr,lpips"
 KINDS = (
-    ("pgd", "linf", "eps", 255),
-    ("gn", "gaussian", "std", 255),
-    ("vafa", "dct-quantization", "q_max", 1),
+    ("pgd", "linf", "eps", 255), ("gn", "gaussian", "std", 255), ("vafa", "dct-quantization", "q_max", 1),
     ("sa2", "dct-scaling", "rho", 100),
-)
+)  # fmt: skip
 _WHOLE = {"hd95_undefined_classes", "missed_classes", "hallucinated_classes", "num_forwards", "num_backwards"}
 
 

@@ -202,11 +202,7 @@ def exists(path: str, page: str) -> bool:
 @cache
 def tree() -> frozenset[str]:
     """Every file and folder of the repository, from a `/` on."""
-    paths = [
-        *ROOT.glob("*"),
-        *ROOT.glob(".ci/*"),
-        *(path for folder in (*CODE, "reports") for path in (ROOT / folder).rglob("*")),
-    ]
+    paths = [*ROOT.glob("*"), *ROOT.glob(".ci/*"), *(p for f in (*CODE, "reports") for p in (ROOT / f).rglob("*"))]
     return frozenset(f"/{path.relative_to(ROOT).as_posix()}" for path in paths if "generated" not in path.parts)
 
 

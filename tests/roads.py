@@ -36,10 +36,7 @@ CT: tuple[Step, ...] = (
     step("Orientation", axcodes="RAS"),
     step("ScaleIntensityRange", a_min=-175, a_max=250, b_min=0.0, b_max=1.0, clip=True),
 )
-BRATS: tuple[Step, ...] = (
-    step("Orientation", axcodes="RAS"),
-    step("NormalizeIntensity", nonzero=True, channel_wise=True),
-)
+BRATS = (step("Orientation", axcodes="RAS"), step("NormalizeIntensity", nonzero=True, channel_wise=True))
 
 
 def _inside(centre: Sequence[float], radii: Sequence[float]) -> npt.NDArray[np.bool_]:
@@ -159,9 +156,7 @@ def put_folder(root: Path, kind: str, count: int = 3) -> list[Path]:
     kinds = ("CT",) if kind == "ct" else ("FLAIR", "T1w", "t1gd", "T2w")
     content = {
         "modality": {str(k): name for k, name in enumerate(kinds)},
-        "labels": {str(k): name for k, name in enumerate(("background", *names))},
-        "training": lines,
-        "test": [],
-    }
+        "labels": {str(k): name for k, name in enumerate(("background", *names))}, "training": lines, "test": [],
+    }  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(content))
     return [root / "imagesTr" / f"{kind}_{number}.nii.gz" for number in range(count)]

@@ -326,10 +326,8 @@ class InPlace(Returns):
         return super().forward(images.relu_())
 
 
-VOLUME, LABEL = (
-    torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0)),
-    torch.zeros(16, 16, 16, dtype=torch.int64),
-)
+VOLUME = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
+LABEL = torch.zeros(16, 16, 16, dtype=torch.int64)
 WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "channels": (
         lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),
@@ -411,10 +409,8 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     **{
         f"ignore {value!r:.9}": (lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value), f"^Case: ignore.*{text}")
         for value, text in {
-            (1.5,): "got 1.5",
-            "255": "got '255': put the values between brackets",
-            255: "got 255: put the values between brackets",
-            None: "got None: put the values between brackets",
+            (1.5,): "got 1.5", "255": "got '255': put the values between brackets",
+            255: "got 255: put the values between brackets", None: "got None: put the values between brackets",
         }.items()
     },
     "ignore of a file as a table": (
@@ -513,7 +509,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         "expected logits .*, got list: wrap",
     ),
     "one output": (lambda *_: fb.load_model(Returns(lambda it: it[:, :1]), roi=ROI), r"got \(1, 1, 16, 16, 16\): wrap"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -538,9 +534,7 @@ def test_a_detached_network_is_scored_but_gives_no_gradient(case: fb.Case) -> No
     given = VOLUME, LABEL
     own = fb.load_model(Returns(Tensor.detach), roi=ROI)
     assert fb.evaluate(own, given, VOLUME, metrics=("dsc",))["status"] == "ok"
-    with pytest.raises(
-        UserError, match="fgsm: expected logits that a gradient goes through, got detached ones: return"
-    ):
+    with pytest.raises(UserError, match="fgsm: expected logits that a gradient goes through, got detached ones"):
         fb.attack(own, given, "fgsm", eps=EPS)
 
 
@@ -595,15 +589,12 @@ def test_certificate_bounds_from_the_worse_side() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"sigma": 0}, "certify: sigma: .*greater than 0"),
-        ({"kind": "rotation"}, "certify: kind: "),
-        ({"draws": 0}, "certify: samples: "),
-        ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
-        ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
-        ({"metrics": 3}, "certify: metrics: .*got 3"),
-    ],
-)
+    [({"sigma": 0}, "certify: sigma: .*greater than 0"), ({"kind": "rotation"}, "certify: kind: "),
+     ({"draws": 0}, "certify: samples: "),
+     ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
+     ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
+     ({"metrics": 3}, "certify: metrics: .*got 3")],
+)  # fmt: skip
 def test_wrong_certificate_is_refused(model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})

@@ -34,10 +34,9 @@ def steps(*sections: str) -> list[tuple[str, str, str]]:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     chosen = [part for part in text.split("\n## ") if part.split("\n")[0] in sections]
     assert len(chosen) == len(sections)
-    blocks = re.findall(r"^( *)```(\w+)\n(.*?)^\1```", "\n".join(chosen), re.MULTILINE | re.DOTALL)
     files = [
         (language, re.split(r"^# (?=\w+/)", textwrap.dedent(block), flags=re.MULTILINE)[1:])
-        for _, language, block in blocks
+        for _, language, block in re.findall(r"^( *)```(\w+)\n(.*?)^\1```", "\n".join(chosen), re.MULTILINE | re.DOTALL)
     ]
     return [(language, *file.split("\n", 1)) for language, parts in files for file in parts]  # type: ignore[misc]
 
@@ -83,8 +82,8 @@ TESTS = (
     "attacks/test_contract.py::test_every_attack_keeps_the_contract[two_step]",
     "attacks/test_contract.py::test_attacks_raise_the_loss_and_towards_a_target_lower_it[two_step]",
     "attacks/test_threat_models.py::test_strongest_forms_have_the_limits_of_the_attack[two_step]",
-    "job/test_checks.py::test_the_outline_of_an_attack_agrees_with_its_class[two_step]",
-    "job/test_checks.py::test_parameters_that_an_attack_takes_pass_the_check[two_step]",
+    "job/test_refusals.py::test_the_outline_of_an_attack_agrees_with_its_class[two_step]",
+    "job/test_refusals.py::test_parameters_that_an_attack_takes_pass_the_check[two_step]",
     "models/test_nets.py::test_default_network_takes_the_default_window[attention_unet]",
 )
 COMMANDS = """

@@ -98,8 +98,7 @@ def fits(
 ) -> None:
     """Asks about a network of an entry, of which the draft, the file's facts or the job's words are then changed."""
     asked = ModelEntry(**{**MODEL, **entry})
-    spec = replace(resolve(asked, num_classes, num_channels), **draft)
-    words = asked.model_copy(update={**stated})
+    spec, words = replace(resolve(asked, num_classes, num_channels), **draft), asked.model_copy(update={**stated})
     checkpoint.fit(models.sources.source_of(spec.arch), spec, replace(facts_of(asked), **facts), words)
 
 
@@ -116,11 +115,9 @@ CASE, SPACE = {"datasets": [{**PHANTOM, "shape": [16, 16, 16]}]}, Preprocess(int
 HOW: Change = {"precision": {"cell": {"precision": "bf16"}}, "compile": {"cell": {"compile": True}}}
 NETWORK: Change = {
     "arch": {"entry": {"arch": "segresnet", "args": {"init_filters": 8}}},
-    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}},
-    "roi": {"entry": {"roi": [32, 16, 16]}},
-    "num_channels": {"num_channels": 2},
-    "num_outputs": {"num_classes": 4},
-}
+    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}}, "roi": {"entry": {"roi": [32, 16, 16]}},
+    "num_channels": {"num_channels": 2}, "num_outputs": {"num_classes": 4},
+}  # fmt: skip
 TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     VOLUMES: (volumes, {"case": {"other": True}, "space": {"space": SPACE}}),
     NETWORKS: (of_cell(lambda worker, cell, _: worker._model(cell.source, cell)), {"model": OTHER, **HOW}),

@@ -151,21 +151,17 @@ def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [
-        ("[a page](docs/nowhere.md)", "link docs/nowhere.md"),
-        ("See `freqbench/attacks/pdg.py`.", "path freqbench/attacks/pdg.py"),
-        ("```bash\nfreqbench rnu mine.yaml  # all\n```", "command freqbench rnu"),
-        ("```bash\npip install x && freqbench run quikstart\n```", "freqbench run: packaged job quikstart"),
-        ("`freqbench run mine.yaml --ouput x`", "freqbench run: No such option: --ouput"),
-        ("The option `--ouput`.", "option --ouput"),
-        ("`sa3 rho=0.4` takes most.", "attack sa3"),
-        ("`sa2 roh=0.4` takes most.", "parameter roh of sa2"),
-        ("The column `dsc_foregruond`.", "word dsc_foregruond"),
-        ("`test_names.py::test_nothing`", "test test_names.py::test_nothing"),
-        ("`freqbench.attacks.mak` makes one.", "name freqbench.attacks.mak"),
-        ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack"),
-    ],
-)
+    [("[a page](docs/nowhere.md)", "link docs/nowhere.md"),
+     ("See `freqbench/attacks/pdg.py`.", "path freqbench/attacks/pdg.py"),
+     ("```bash\nfreqbench rnu mine.yaml  # all\n```", "command freqbench rnu"),
+     ("```bash\npip install x && freqbench run quikstart\n```", "freqbench run: packaged job quikstart"),
+     ("`freqbench run mine.yaml --ouput x`", "freqbench run: No such option: --ouput"),
+     ("The option `--ouput`.", "option --ouput"), ("`sa3 rho=0.4` takes most.", "attack sa3"),
+     ("`sa2 roh=0.4` takes most.", "parameter roh of sa2"), ("The column `dsc_foregruond`.", "word dsc_foregruond"),
+     ("`test_names.py::test_nothing`", "test test_names.py::test_nothing"),
+     ("`freqbench.attacks.mak` makes one.", "name freqbench.attacks.mak"),
+     ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack")],
+)  # fmt: skip
 def test_a_name_of_nothing_is_a_complaint(text: str, complaint: str) -> None:
     (line,) = pages.complaints(text, "README.md")
     assert line.startswith(complaint)
@@ -195,8 +191,7 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     name = path.relative_to(ROOT / "jobs").with_suffix("").as_posix()
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config.load(job_file(name), TrainJob if "splits" in content else JobSpec)
+    config.load(job_file(name), TrainJob if "splits" in yaml.safe_load(path.read_text(encoding="utf-8")) else JobSpec)
     assert packaged_jobs()[name].samefile(path)
 
 

@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4863,  # as in the package
-        "cli": 2304,  # eight roads
+        "cli": 2304,  # run --fresh
         "core": 3575,  # identities of code, pair by pair; the one keeper's contract
         "data": 6458,  # as in the package
         "engine": 4776,  # as in the package
@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3607,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 933,
-        "attacks": 5149,
-        "audit": 2612,  # as in the package
-        "cli": 2277,  # run --fresh
+        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 900,
+        "attacks": 5028,
+        "audit": 2505,  # as in the package
+        "cli": 2237,  # run --fresh
         "cluster": 324,
-        "core": 1665,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5824,  # as in the package
-        "engine": 6519,  # as in the package
-        "exchange": 789,
-        "golden": 493,
-        "job": 2101,  # a line for each key of a job
-        "metrics": 1249,  # weights are checked when read
-        "models": 7429,  # inferers by class and arguments
-        "ops": 1577,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1762,  # six more pipelines of MONAI's, and whole runs
-        "remote": 491,
-        "reporting": 6292,  # an attack that did nothing is said
-        "results": 1323,  # as in the package
-        "security": 1353,  # bombs in the classes of rows
-        "third_party": 902,
-        "tools": 4607,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "core": 1636,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5681,  # as in the package
+        "engine": 6441,  # as in the package
+        "exchange": 749,
+        "golden": 488,
+        "job": 2034,  # a line for each key of a job
+        "metrics": 1223,  # weights are checked when read
+        "models": 7264,  # inferers by class and arguments
+        "ops": 1549,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
+        "remote": 483,
+        "reporting": 6176,  # an attack that did nothing is said
+        "results": 1277,  # as in the package
+        "security": 1303,  # bombs in the classes of rows
+        "third_party": 846,
+        "tools": 4558,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1930,  # as in the package
+        "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 60230, "tests": 61270}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60230, "tests": 59928}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -15,8 +15,7 @@ def quick(cases: Iterable[Any], *few: Any) -> list[Any]:
     """
     cases = [*cases]
     assert all(case in cases for case in few), f"expected some of {cases}, got {few}"
-    values = [case if isinstance(case, tuple) else (case,) for case in cases]
     return [
         case if case in few else pytest.param(*each, marks=pytest.mark.integration)
-        for case, each in zip(cases, values, strict=True)
+        for case, each in zip(cases, [case if isinstance(case, tuple) else (case,) for case in cases], strict=True)
     ]

@@ -93,8 +93,7 @@ def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: floa
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    defence = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1})
-    values = np.linspace(0, 1, 1000)
+    defence, values = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1}), np.linspace(0, 1, 1000)
     draws = {"dsc_foreground": values.tolist(), "volume_error_relative": (2 * values).tolist()}
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
     same |= {"threat_model": "l2", "seed": None}

@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy, closed forms, published tables and their own coverage."""
+"""Intervals and tests against scipy, closed forms, published tables, coverage; reduced precision beside fp32."""
 
 import math
 from typing import Any
@@ -7,20 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from generated import rank_correlation
+from reporting.handmade import records, row, stored
 from scipy import special, stats
 
 from freqbench.analysis import statistics
-from freqbench.analysis.statistics import (
-    DICE,
-    group_spreads,
-    holm,
-    mean_intervals,
-    nested_interval,
-    nested_intervals,
-    statistic_intervals,
-    t_intervals,
-    t_tests,
-)
+from freqbench.analysis.precision import NO_DSC, NOT_RUN, exclude
+from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals, nested_interval, t_intervals, t_tests
+from freqbench.analysis.tables import summary
+from freqbench.reporting.report import report
+from freqbench.results import KEY, Store
 
 SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
 MANY = 40_000  # resamples: the Monte Carlo error of a bound is then about 0.003 here
@@ -89,10 +84,10 @@ def test_repeated_cases_and_row_order_keep_the_interval(patients: int) -> None:
 @pytest.mark.parametrize("patients", [1, 2])
 def test_one_or_two_patients_are_too_few_for_interval_in_table(patients: int) -> None:
     frame = rows([30.0, 90.0, 60.0], [*"aba"][:patients] * 3 if patients == 1 else "aba").assign(method="m")
-    of_networks = nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
-    for row in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
-        assert math.isnan(row["low"])
-        assert math.isnan(row["high"])
+    of_networks = statistics.nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
+    for line in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
+        assert math.isnan(line["low"])
+        assert math.isnan(line["high"])
     assert t_intervals(frame, ["g"], "v")["low"].isna().all() == (patients == 1)
     assert nested_interval(np.array([[0.1, 0.3]]))[:4] == pytest.approx((0.2, *[math.nan] * 3), nan_ok=True)
 
@@ -131,27 +126,24 @@ def test_one_patient_has_a_mean_and_no_interval() -> None:
 def test_many_groups_at_once_are_as_each_alone() -> None:
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(
-        {
-            "attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
-            "budget": rng.choice([1.0, np.nan], 300),
-            "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
-            "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300)),
-        }
-    )
+        {"attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
+         "budget": rng.choice([1.0, np.nan], 300), "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
+         "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300))}
+    )  # fmt: skip
     together = mean_intervals(frame, ["attack", "budget"], "dsc")
     assert len(together) == 4
-    for row in together.itertuples():
-        own = frame[(frame["attack"] == row.attack) & (frame["budget"].fillna(0) == np.nan_to_num(row.budget))]
+    for line in together.itertuples():
+        own = frame[(frame["attack"] == line.attack) & (frame["budget"].fillna(0) == np.nan_to_num(line.budget))]
         alone = interval(own["dsc"], own["patient_id"])
-        assert (row.mean, row.low, row.high) == pytest.approx((alone.mean, alone.low, alone.high))
-        assert (row.n, row.clusters, row.method) == (alone.n, alone.clusters, alone.method)
+        assert (line.mean, line.low, line.high) == pytest.approx((alone.mean, alone.low, alone.high))
+        assert (line.n, line.clusters, line.method) == (alone.n, alone.clusters, alone.method)
 
 
 @pytest.mark.parametrize("patients", [6, 30])
 def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> None:
     """b = 2 a in every patient: the ratio is 2 in every draw, though either mean varies much."""
     sums = np.stack([SKEWED[:patients], 2 * SKEWED[:patients]])
-    ours = statistic_intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
+    ours = statistics.statistic_intervals(sums, np.ones_like(sums), lambda x: x[1:] / x[:1], np.array([patients]))
     np.testing.assert_allclose(ours, [[2.0, 2.0, 2.0]])
 
 
@@ -159,15 +151,15 @@ def test_statistic_of_few_patients_has_t_by_the_jackknife() -> None:
     """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
     sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
     counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
-    ours = statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
+    ours = statistics.statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
     assert (ours[0, 0], tuple(ours[0, 1:])) == (pytest.approx(SKEWED[:7].mean()), student(SKEWED[:7]))
     np.testing.assert_allclose(ours[1], [1.0, np.nan, np.nan])
 
 
 def test_holm_equals_values_by_hand() -> None:
     """0.005, 0.01, 0.03, 0.04 become 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to its forerunner's 0.06."""
-    np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
-    np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
+    np.testing.assert_allclose(statistics.holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
+    np.testing.assert_allclose(statistics.holm([0.6, 0.7]), [1.0, 1.0])
 
 
 def test_p_is_scipys_t_test_on_means_of_patients() -> None:
@@ -214,19 +206,13 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
 def test_spreads_between_cases_and_seeds_by_hand() -> None:
     """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count."""
     frame = pd.DataFrame(
-        {
-            "attack": ["pgd"] * 5 + ["gn"] * 2,
-            "case_id": ["a", "a", "b", "b", "c", "a", "b"],
-            "seed": [0, 1, 0, 1, 0, np.nan, np.nan],
-            "dsc": [1.0, 3, 2, 6, 99, 1, 3],
-        }
-    )
+        {"attack": ["pgd"] * 5 + ["gn"] * 2, "case_id": ["a", "a", "b", "b", "c", "a", "b"],
+         "seed": [0, 1, 0, 1, 0, np.nan, np.nan], "dsc": [1.0, 3, 2, 6, 99, 1, 3]}
+    )  # fmt: skip
     spreads = group_spreads(frame, ["attack"], "dsc").set_index("attack")
     assert spreads.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
     assert spreads.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
 
-
-# Patients and networks
 
 BY_HAND = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])
 FIRST, SECOND = np.array([0.9, 0.8, 0.5, 0.7]), np.array([0.4, 0.7, 0.3, 0.1])
@@ -290,13 +276,13 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
     frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
     names = ["mean", "df"]
-    methods, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
+    methods, expected = statistics.nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
     assert (methods.loc["a", "networks"], methods.loc["a", "patients"], methods.loc["b", "networks"]) == (2, 3, 1)
     assert tuple(methods.loc["a", names]) == pytest.approx((expected.mean, expected.df))
     away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
     ends = [100 * special.expit(special.logit(0.025) + sign * away) for sign in (-1, 1)]
     assert methods.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
-    behind = nested_intervals(frame, "dsc", behind="a").set_index("method")
+    behind = statistics.nested_intervals(frame, "dsc", behind="a").set_index("method")
     names = ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])
     assert pd.isna(behind.loc["a", "mean"])
@@ -313,3 +299,105 @@ def test_orders_on_two_patient_sets_compare_by_kendalls_tau() -> None:
     assert low < high, "the last two are open"
     tied = np.repeat(levels[[0, 0, 2, 3, 4]][:, None], 10, axis=1)
     assert rank_correlation(one, tied)[0] == pytest.approx(stats.kendalltau(one.mean(1), tied.mean(1)).statistic)
+
+
+BF16 = {"precision": "bf16"}
+
+
+def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[str]:
+    """Reasons of the rows in a reduced precision; those in fp32 have none."""
+    rows = exclude(frame, reference)
+    is_reduced = (rows["precision"] != "fp32") | rows["compile"]
+    assert set(rows.loc[~is_reduced, "left_out"]) <= {""}
+    return rows.loc[is_reduced, "left_out"].tolist()
+
+
+@pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
+@pytest.mark.parametrize("attack", [{}, {"attack": "dfb", "seed": None, "variant": None}], ids=["seed", "no seed"])
+def test_row_is_shown_at_dsc_of_fp32_and_left_out_without_fp32(changed: dict[str, Any], attack: dict[str, Any]) -> None:
+    plain, reduced = row(dsc=0.5, **attack), row(dsc=0.5, **attack, **changed)
+    assert (reasons(records(plain, reduced)), reasons(records(reduced))) == ([""], [NOT_RUN])
+    assert reasons(records(reduced), records(plain)) == [""]  # of the reference
+
+
+@pytest.mark.parametrize(("dsc", "apart"), [(0.502, ""), (0.498, ""), (0.5035, "0.35"), (0.4965, "0.35")])
+def test_two_tenths_of_a_point_up_or_down_are_near_enough(dsc: float, apart: str) -> None:
+    expected = f"{apart} DSC points from fp32, more than 0.2" if apart else ""
+    assert reasons(records(row(dsc=0.5), row(dsc=dsc, **BF16))) == [expected]
+
+
+@pytest.mark.parametrize("varied", ["case", "seed"])
+def test_means_are_compared_over_cases_and_seeds_that_both_have(varied: str) -> None:
+    """One is 1 point above fp32 and one 0.9 below: 0.05 points apart in the mean."""
+    plain = [row(**{varied: number}, dsc=dsc) for number, dsc in enumerate((0.5, 0.5, 0.9))]
+    reduced = [row(**{varied: number}, dsc=dsc, **BF16) for number, dsc in ((0, 0.51), (1, 0.491), (3, 0.1))]
+    assert reasons(records(*plain, *reduced)) == [""] * 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"case_key": "of-other-files"}, {"seed": 1}, {"params": {"steps": 10}}, {"variant": "paper"}),
+        *({"attack": "gn"}, {"dataset": "other"}, {"source": "unetr"}, {"target": "unetr"}, {"compile": True}),
+    ],
+)
+def test_row_that_differs_in_more_than_precision_checks_nothing(changed: dict[str, Any]) -> None:
+    assert exclude(records(row(dsc=0.5, **BF16), row(**{"dsc": 0.5} | changed)))["left_out"].tolist()[0] == NOT_RUN
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_a_failure_is_nothing_to_compare_with(is_plain: bool) -> None:
+    failed: dict[str, Any] = {"status": "failed", "error": "e", "dsc": math.nan}
+    plain, other = ({"dsc": 0.5}, failed) if not is_plain else (failed, {"dsc": 0.5})
+    assert reasons(records(row(**plain), row(**other, **BF16))) == [NO_DSC]
+
+
+def test_each_pair_of_models_is_checked_on_its_own() -> None:
+    targets = {"unet": 0.5, "unetr": 0.6}
+    plain = [row(target=target, dsc=0.5) for target in targets]
+    frame = records(*plain, *(row(target=target, dsc=dsc, **BF16) for target, dsc in targets.items()))
+    assert reasons(frame) == ["", "10.00 DSC points from fp32, more than 0.2"]
+
+
+def test_former_versions_of_a_case_are_not_compared() -> None:
+    old = {"cell_id": "old", "minute": -1, "case_key": "former"}
+    former = [row(dsc=0.9, **old), row(dsc=0.1, **old | BF16)]
+    assert reasons(records(*former, row(dsc=0.5), row(dsc=0.5, **BF16))) == ["", ""]
+
+
+@pytest.fixture
+def two() -> Store:
+    """PGD agrees with fp32, GN does not, and nobody ran VAFA in fp32."""
+    plain = [row(attack, dsc=0.5, dsc_clean=0.9) for attack in ("pgd", "gn")]
+    reduced = [row(attack, dsc=dsc, dsc_clean=0.9, **BF16) for attack, dsc in (("pgd", 0.501), ("gn", 0.6))]
+    return stored(*plain, *reduced, row("vafa", dsc=0.5, dsc_clean=0.9, **BF16))
+
+
+SHOWN = ["clean", "gn std=8/255", "pgd eps=8/255", "pgd eps=8/255 precision=bf16"]
+
+
+def test_weak_rows_leave_tables_and_the_report_names_them(two: Store) -> None:
+    assert summary(two.records().to_pandas())["attack"].tolist() == SHOWN
+    lines = " ".join(report([two], format="markdown").split())
+    assert "phantom: gn std=8/255 precision=bf16 on unet: 10.00 DSC points from fp32, more than 0.2 - phantom" in lines
+    assert f"phantom: vafa q_max=20 precision=bf16 on unet: {NOT_RUN}" in lines
+
+
+def test_many_rows_left_out_are_counted() -> None:
+    text = report([stored(*(row("vafa", budget=float(budget), dsc=0.5, **BF16) for budget in range(1, 16)))])
+    assert text.count("precision=bf16 on unet") == 10
+    assert "and 5 more rows" in text
+
+
+def test_report_without_rows_names_the_target() -> None:
+    text = " ".join(report([stored(row(target="unetr", dsc=0.5, **BF16))]).split())
+    assert "on unet, transferred to unetr: not run" in text
+    assert "threat" not in text.split("How to read this")[0]
+
+
+def test_fp32_of_a_former_job_is_enough() -> None:
+    plain, reduced = row(dsc=0.5), row(dsc=0.5, **BF16)
+    text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
+    assert "| pgd eps=8/255 precision=bf16 |" in text
+    left_out = text.partition("Left out of the tables")[2].partition("##")[0]
+    assert left_out.strip() == "- 1 record of another job, or of a former version of this one"

@@ -88,8 +88,7 @@ def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
         row(budget=4 / 255, dsc=0.3), row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
     )  # fmt: skip
     table = attack_table(summary(frame))
-    ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
-    assert table["attack"].tolist() == ordered
+    assert table["attack"].tolist() == ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert table["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
     assert only(table, "dfb band=low")["dsc_drop"] == pytest.approx(80)
 
@@ -145,8 +144,6 @@ def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> No
     assert table[["source_model", "attack"]].to_numpy().tolist() == keys
     assert table["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
 
-
-# The worst case over attacks
 
 LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
 

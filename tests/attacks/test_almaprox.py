@@ -130,8 +130,7 @@ def test_constraints_are_the_papers_ratio(num_classes: int, towards: bool) -> No
     labels = torch.randint(0, num_classes, (2, 1, 3, 2, 2), generator=generator)
     lacking, reached = violations(logits, labels, towards)
     voxels = zip(logits.movedim(1, -1).reshape(-1, num_classes).numpy(), labels.flatten().tolist(), strict=True)
-    expected = [written_out(z, y, towards) for z, y in voxels]
-    assert lacking.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert lacking.flatten().tolist() == pytest.approx([written_out(z, y, towards) for z, y in voxels], abs=1e-6)
     assert torch.equal(reached, (logits.argmax(1, keepdim=True) == labels) == towards)
 
 

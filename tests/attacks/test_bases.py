@@ -34,8 +34,7 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 @pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
 def test_bases_recovers_weights_that_hurt_linear_network_most(best: tuple[float, float]) -> None:
     result = search(Linear(mixed(*best)))
-    assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
-    assert float(result.state.sum()) == pytest.approx(1)
+    assert (result.state[0].tolist(), float(result.state.sum())) == (pytest.approx(best, abs=0.05), pytest.approx(1))
     assert float(((result.adversarial - 0.5).sign() == mixed(*best)).double().mean()) > 0.98
 
 

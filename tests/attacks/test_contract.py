@@ -10,20 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.examples import (
-    CLASSES,
-    EXAMPLES,
-    FREQUENCY,
-    GRADIENT,
-    SETTINGS,
-    SmallNet,
-    Threshold,
-    every_attack,
-    example,
-    generators,
-    takes,
-    volumes,
-)
+from attacks import examples
+from attacks.examples import CLASSES, EXAMPLES, GRADIENT, SETTINGS, SmallNet, every_attack, example, takes, volumes
 from tiers import quick
 from torch import Tensor
 
@@ -68,7 +56,7 @@ def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
     labels, eps = (images > 0.5).long(), SETTINGS[name]["eps"]
-    adversarial = example(name, **TWO_CLASSES.get(name, {}))(Threshold(), images, labels).adversarial
+    adversarial = example(name, **TWO_CLASSES.get(name, {}))(examples.Threshold(), images, labels).adversarial
     flipped, reach = (adversarial > 0.5).long() != labels, (images - 0.5).abs()
     decided = (reach - eps).abs() > 1e-6
     assert torch.equal(flipped[decided], (reach < eps)[decided])
@@ -123,7 +111,7 @@ def test_no_tensor_outlives_its_step(name: str) -> None:
 
 def test_a_call_without_a_generator_has_seed_zero() -> None:
     images, labels = volumes()
-    default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, generators(0)[0]))
+    default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, examples.generators(0)[0]))
     assert torch.equal(default.adversarial, zero.adversarial)
 
 
@@ -132,7 +120,7 @@ def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
     model, begin = SmallNet().eval(), images
-    if name in FREQUENCY:
+    if name in examples.FREQUENCY:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     before = dice_ce(model(begin), labels)
     for targeted, sign in ((False, 1), (True, -1)):
@@ -205,8 +193,7 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
 
 def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     """Code outside asks no `isinstance(attack, ...)`, so that an attack of another package is treated alike."""
-    room = FILES[0].parent
-    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    room, asking = FILES[0].parent, re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
     asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked

@@ -72,10 +72,10 @@ def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None
     """One of eight may be taken; numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
     images, labels, reference = wave(band)
     free, held = (
-        make("faa", bands=BANDS, portion=0.125, reconstruction_weight=weight)(
+        make("faa", bands=BANDS, portion=0.125, reconstruction_weight=w)(
             Threshold(), images, labels, reference=reference
         )
-        for weight in (0.0, 10.0)
+        for w in (0.0, 10.0)
     )
     assert free.state.tolist() == [[float(n == band) for n in range(BANDS)]]
     assert float(((free.adversarial > 0.5).long() != labels).double().mean()) > 0.3
@@ -91,8 +91,7 @@ def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     attack = make("faa", bands=BANDS, portion=0.5, steps=1, reconstruction_weight=0.7)
     result = attack(model, images, labels, start=draws, reference=reference)
 
-    bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own, other = spectrum(images), np.abs(spectrum(reference))
+    bands, own, other = fourier_bands(images.shape[2:], BANDS).numpy(), spectrum(images), np.abs(spectrum(reference))
     volume = np.where(np.isin(bands, [2, 6]), other * np.exp(1j * np.angle(own)), own)
     mixed = torch.from_numpy(np.fft.irfftn(volume, s=images.shape[2:], axes=(2, 3, 4)))
     change = np.abs(other - np.abs(own))[:, 0, bands == 2].sum(1)
@@ -107,11 +106,8 @@ def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.Monkey
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
-    noise, gradients, gradient_and = (
-        torch.linspace(-2, 2, BANDS, dtype=torch.float64),
-        list[Tensor](),
-        Task.gradient_and,
-    )
+    noise, gradients = torch.linspace(-2, 2, BANDS, dtype=torch.float64), list[Tensor]()
+    gradient_and = Task.gradient_and
 
     def noted(self: Task, *arguments: Any) -> Any:
         gradient, besides = gradient_and(self, *arguments)
@@ -137,8 +133,7 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     images, labels = volumes()
     model, seen = SmallNet().eval(), list[Tensor]()
     model.register_forward_hook(lambda _, inputs, logits: seen.append(dice_ce(logits.detach(), labels)))
-    result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
-    losses = torch.stack(seen)
+    result, losses = run(images, labels, model, step_size=0, reconstruction_weight=0.0), torch.stack(seen)
     assert len(losses) == 7
     assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
     with torch.no_grad():

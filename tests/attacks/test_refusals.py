@@ -161,14 +161,10 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
 
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
-    [
-        *REFUSED,
-        *(("pgd", *case) for case in SHARED),
-        *(("vafa", *case) for case in SHARED[::4]),
-        *(("almaprox", *case) for case in OF_ALMAPROX[::3]),
-    ],
+    [*REFUSED, *(("pgd", *case) for case in SHARED), *(("vafa", *case) for case in SHARED[::4]),
+     *(("almaprox", *case) for case in OF_ALMAPROX[::3])],
     ids=str,
-)
+)  # fmt: skip
 def test_wrong_parameters_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
         make(name, **(EXAMPLES[name] | changes))
@@ -198,9 +194,7 @@ def test_the_budget_of_another_attack_points_to_the_attacks_own(name: str, given
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
 def test_an_attack_of_windows_refuses_a_whole_volume(name: str) -> None:
-    with pytest.raises(
-        ParameterError, match=rf"^{name}: scope: expected window, got 'volume': this attack perturbs windows"
-    ):
+    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': this attack perturbs"):
         example(name, scope="volume")
 
 
@@ -260,14 +254,11 @@ def test_wrong_call_is_refused(
         ),
         ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
         ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
-        (
-            "autoattack",
-            {"members": ("apgd-ce", "apgd-dlr")},
-            "members: expected at least 3 classes for apgd-dlr, got 2: leave it out",
-        ),
+        ("autoattack", {"members": ("apgd-ce", "apgd-dlr")},
+         "members: expected at least 3 classes for apgd-dlr, got 2: leave it out"),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_too_few_classes_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     """Said before a model is loaded, and by the call."""
     images, _ = volumes()

@@ -39,8 +39,7 @@ def test_network_sees_noise_and_a_multiplied_spectrum() -> None:
     start, model = draws("ssa", images, 1, 1), Asked().double()
     make("ssa", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
     noisy = (images + 0.05 * start["gauss"][0, 0])[0, 0].numpy()
-    factors = 0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()
-    expected = idctn(dctn(noisy, norm="ortho") * factors, norm="ortho")
+    expected = idctn(dctn(noisy, norm="ortho") * (0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()), norm="ortho")
     assert np.allclose(model.volumes[0][0, 0].numpy(), expected, atol=1e-12)
 
 

@@ -125,8 +125,7 @@ def test_difgsm_draws_sizes_and_places_for_every_step_and_sample() -> None:
 def test_dynamic_scaling_counts_the_shown_part_alone() -> None:
     """Ratio 0.5 + 1.5 * 2/3 of 8 x 6 x 4: 12 x 9 x 6, from 4 of 4, 1 of 3 and 0 of 2 on."""
     (images, labels), model = doubles(), Asked(SmallNet().double())
-    scales = {"min_scale": 0.5, "max_scale": 2.0}
-    result = run("dynamic_scaling", model, draws(2 / 3, 0.9, 0.3, 0.1), steps=1, **scales)
+    result = run("dynamic_scaling", model, draws(2 / 3, 0.9, 0.3, 0.1), steps=1, min_scale=0.5, max_scale=2.0)
     assert torch.allclose(model.volumes[0], resized(images, 12, 9, 6)[:, :, 4:12, 1:7, 0:4], rtol=0, atol=1e-12)
     logits = resized(F.pad(model.logits[0], (0, 2, 1, 2, 4, 0)), 8, 6, 4)
     losses = F.cross_entropy(logits, labels[:, 0], reduction="none")

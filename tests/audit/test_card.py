@@ -38,8 +38,7 @@ def test_rows_beyond_a_tolerance_are_named_and_others_are_not() -> None:
     by = dict(zip(CPU.rows, (0.2, 1e-4, 0, 0), strict=True))
     rows = {name: {**row, "dsc": row["dsc"] + by[name]} for name, row in CPU.rows.items()}
     moved = CPU.model_copy(update={"rows": rows, "device": "other", "measured": date(2026, 1, 2)})
-    first = next(iter(CPU.rows))
-    assert moved.differences(CPU) == {first: ["dsc"]}
+    assert moved.differences(CPU) == {next(iter(CPU.rows)): ["dsc"]}
     assert line_of(moved).endswith("| 3 of 4 (dsc) | 2026-01-02 |")
     assert CPU.differences(CPU) == {}
 

@@ -1,6 +1,8 @@
 """`bench.py doctor --checkpoint`: what a file is, and what its model makes of a job's first clean case."""
 
 import hashlib
+import math
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 from freqbench import models
 from freqbench.audit import diagnosis
 from freqbench.audit.diagnosis import Wrong, diagnose
+from freqbench.audit.symptoms import share_at_end, sign_agreement, zero_share
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
@@ -65,11 +68,9 @@ def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> 
     digest = hashlib.sha256(content).hexdigest()[:12]
     assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
     net = models.build("swin_unetr", 6, SIZE, SWIN)
-    numbers = sum(parameter.numel() for parameter in net.parameters())
-    counts = f"{len(net.state_dict())} entries, {numbers:,} parameters"
+    counts = f"{len(net.state_dict())} entries, {sum(parameter.numel() for parameter in net.parameters()):,} parameters"
     assert lines["weights"] == f"{counts}, under state_dict, every key behind module."
-    assert lines["metadata"] == "none of freqbench's"
-    assert lines["architecture"] == "swin_unetr (SwinUNETR), by its keys"
+    assert (lines["metadata"], lines["architecture"]) == ("none of freqbench's", "swin_unetr (SwinUNETR), by its keys")
 
 
 def test_the_two_ages_of_swin_unetr_are_a_choice(swin: Path) -> None:
@@ -81,10 +82,8 @@ def test_the_two_ages_of_swin_unetr_are_a_choice(swin: Path) -> None:
 
 def test_a_checkpoint_of_freqbench_s_own_says_what_it_is(own: Path) -> None:
     lines = dict(said(own))
-    assert (
-        lines["metadata"]
-        == f"written by freqbench: arch unet, args {dict(sorted(ARGS.items()))}, roi {ROI}, num_classes 6"
-    )
+    text = f"written by freqbench: arch unet, args {dict(sorted(ARGS.items()))}, roi {ROI}, num_classes 6"
+    assert lines["metadata"] == text
     assert (lines["architecture"], lines["migration"]) == ("unet (UNet)", "none: freqbench wrote it")
 
 
@@ -239,9 +238,8 @@ def test_a_mistake_is_one_line(
     places = {"text": tmp_path / "text.pt", "own": own}
     if job and job["models"][0]["checkpoint"] == "{own}":
         job = {**job, "models": [{**job["models"][0], "checkpoint": str(own), "args": {"num_res_units": 2}}]}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=re.escape(expected)):
         said(checkpoint.format(**places) if checkpoint else None, job)
-    assert expected in str(caught.value)
 
 
 def test_a_folder_of_nnunet_says_its_network_and_pipeline(tmp_path: Path) -> None:
@@ -312,3 +310,40 @@ def test_a_record_of_another_kind_is_shown_as_far_as_it_goes(tmp_path: Path) -> 
     for i, metadata in enumerate(({"training": [1], "class_names": 3}, {"training": {"fingerprints": 1}})):
         save_weights(tmp_path / f"{i}.safetensors", **metadata)
         assert not {"classes", "cases"} & {name for name, _ in said(tmp_path / f"{i}.safetensors")}
+
+
+def test_exact_zeros_and_infinities_are_counted() -> None:
+    for gradient in ([0.0, -0.0, 1e-38, -1.0], [math.nan, math.inf, 1.0, 1.0]):
+        assert zero_share(torch.tensor(gradient)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [
+        ([1.0, -2.0, 0.0, 0.0], [3.0, -1.0, 0.0, 1.0], 2 / 3),  # the third is zero in both, the fourth in one
+        ([math.nan, math.inf, 1.0, 1.0], [math.nan, math.inf, 1.0, 1.0], 0.5),
+        ([0.0], [0.0], math.nan),
+    ],
+)
+def test_signs_agree_over_voxels_that_have_one_in_either(first: list[float], second: list[float], share: float) -> None:
+    assert sign_agreement(torch.tensor(first), torch.tensor(second)) == pytest.approx(share, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("losses", "share"),
+    [
+        ([float(step) for step in range(21)], 2 / 20),  # two of 20 equal steps
+        ([0.0, 1.0, 1.0, 1.0], 0.0),
+        ([0.0, 1.0, 0.5, 0.4], 0.0),  # it falls at the end
+        ([0.0, 0.0, 0.0, 2.0], 1.0),
+        ([1.0, *[0.5] * 18, 1.01], 1.0),  # it only comes back
+        ([1.0, *[0.5] * 9, 2.0, *[0.5] * 8, 1.5], 0.5),
+    ],
+)
+def test_the_share_of_the_rise_in_the_last_tenth(losses: list[float], share: float) -> None:
+    assert share_at_end(losses) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("losses", [[], [1.0, 2.0], [1.0, 1.0, 1.0], [2.0, 1.0, 0.5]])
+def test_a_loss_that_never_rose_has_no_share(losses: list[float]) -> None:
+    assert math.isnan(share_at_end(losses))

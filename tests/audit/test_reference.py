@@ -122,12 +122,9 @@ def without_predictions(store: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [
-        (on_another_grid, reference.NOT_SAVED),
-        (scored_in_files, reference.NOT_SAVED),
-        (without_predictions, reference.NOT_SAVED),
-    ],
-)
+    [(on_another_grid, reference.NOT_SAVED), (scored_in_files, reference.NOT_SAVED),
+     (without_predictions, reference.NOT_SAVED)],
+)  # fmt: skip
 def test_unsaved_label_maps_are_left_out(grid_copy: Path, change: Any, reason: str) -> None:
     change(grid_copy)
     comparison = compare(Store(str(grid_copy)), 4)
@@ -144,8 +141,7 @@ def test_maps_that_are_not_saved_fail_the_command(grid_copy: Path, bench: Bench)
 @pytest.fixture(scope="module")
 def file_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows on the grid of anisotropic files in LAS, of a network on a coarser grid and of one that resamples anew."""
-    root = tmp_path_factory.mktemp("files")
-    draw, affine = np.random.default_rng(7), np.diag([-1.0, 1.5, 2.0, 1.0])
+    root, draw, affine = tmp_path_factory.mktemp("files"), np.random.default_rng(7), np.diag([-1.0, 1.5, 2.0, 1.0])
     label = np.zeros((20, 18, 14), np.uint8)
     label[4:11, 3:12, 3:10], label[12:17, 8:15, 4:11] = 1, 2
     image = (100 * label + draw.normal(0, 20, label.shape)).astype(np.float32)

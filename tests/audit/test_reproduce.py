@@ -155,9 +155,6 @@ def test_rows_are_computed_with_threads_and_windows_of_their_run(tmp_path: Path)
     assert not any("threads" in cause.text or "window" in cause.text for each in reports for cause in each.causes)
 
 
-# What goes in has changed
-
-
 def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
@@ -194,9 +191,6 @@ def test_data_of_another_recipe_are_named(grid_store: Path) -> None:
     assert "checkpoint" not in reason
 
 
-# Rows that no attack made now
-
-
 @pytest.mark.integration
 def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
     set_first(grid_copy, "records", status="failed", error="out of memory")
@@ -211,8 +205,7 @@ def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_p
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
     runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
-    before = contents(grid_copy)
-    reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
+    before, reports = contents(grid_copy), [each for each in all_of(grid_copy) if "scored on c" in each.label]
     assert [each.verdict for each in reports] == ["equal"] * 8
     assert contents(grid_copy) == before
 
@@ -221,9 +214,7 @@ def test_a_row_whose_volume_is_gone_says_so(grid_copy: Path) -> None:
     alter_json(run_file(grid_copy), lambda run: run.update(reuse=True))
     for path in (grid_copy / "volumes").rglob("adversarial.nii.gz"):
         path.unlink()
-    with pytest.raises(
-        UserError, match=r"expected the saved volume that the row was scored from, found no adversarial"
-    ):
+    with pytest.raises(UserError, match=r"expected the saved volume that the row was scored from, found no"):
         all_of(grid_copy)
 
 
@@ -238,9 +229,6 @@ def test_a_row_of_a_tool_is_told_in_one_line(grid_copy: Path) -> None:
     alter_json(run_file(grid_copy), lambda run: run["models"].update({tool: facts_of}))
     with pytest.raises(UserError, match="its label maps are those of a tool: have tool predict again"):
         said(grid_copy, first_id(grid_copy, target_model="tool"))
-
-
-# What a store may not do
 
 
 def test_a_store_cannot_have_its_code_run(grid_copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""`audit --run` on networks of known making: the one that hides its gradient is flagged, the plain one is not."""
+"""An audit computes what a store lacks, holds claims against it, and shows what it found."""
 
 import io
 import re
@@ -8,9 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from audit.planted import gradients, healthy
+from audit.planted import rows as planted_rows
 from faint_balls import job
+from reporting.handmade import job_of
 from rich.console import Console
 from tiny_job import execute, expanded, rows
 
@@ -18,7 +22,7 @@ from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
 from freqbench.audit.computing import MissingOptions, compute_missing
-from freqbench.audit.probe_files import Gradients, SavedScores, root_of
+from freqbench.audit.probe_files import GRADIENTS, Gradients, SavedScores, root_of, write
 from freqbench.audit.reproduce import Reproducer
 from freqbench.cli.audit import _more_cases
 from freqbench.core import code
@@ -27,8 +31,11 @@ from freqbench.core.plugins import trusting
 from freqbench.job import costs
 from freqbench.job.schema import JobSpec
 from freqbench.models import forward_flops, load, step_bytes
+from freqbench.reporting.audit import LINES, first_screen
 from freqbench.reporting.contents import keys_of
-from freqbench.results import Store
+from freqbench.reporting.page import facts
+from freqbench.reporting.report import report
+from freqbench.results import KEY, Store
 
 SHORT = {"STEPS": 8, "QUERIES": 100}
 ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
@@ -260,16 +267,13 @@ def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> N
     ("attack", "form", "bounds"),
     [
         ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
-        (
-            {"name": "vafa", "block": 8, "variant": "paper"},
-            "vafa_opt",
-            {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False},
-        ),
+        ({"name": "vafa", "block": 8, "variant": "paper"}, "vafa_opt",
+         {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False}),
         ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
         ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_adaptive_forms_run(attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]
@@ -346,12 +350,9 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
 
 @pytest.mark.parametrize(
     ("attacks", "eps"),
-    [
-        ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
-        ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255),
-        ([{"name": "gn", "std": "4/255"}], 8 / 255),
-    ],
-)
+    [([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
+     ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255), ([{"name": "gn", "std": "4/255"}], 8 / 255)],
+)  # fmt: skip
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
     assert computing.usual_eps(grid.cells) == eps
@@ -378,3 +379,71 @@ def test_planned_settings_are_strong_enough_for_the_checks(tmp_path: Path) -> No
     assert {cell.precision for cell in grid.cells} == {"fp32"}
     assert (grid.job.precision, grid.job.compile) == ("fp32", False)
     assert [cell.attack.name for cell in grid.cells if len(cell.targets) == 2] == ["pgd", "pgd"]  # one a source
+
+
+def stored(root: str, rows: list[dict[str, Any]]) -> Store:
+    store = Store(root)
+    store.writer("run0", interval_s=0).add(rows, [[]] * len(rows))
+    store.write_job(job_of(rows))
+    return store
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return stored(str(tmp_path_factory.mktemp("flagged") / "out"), healthy(but={"twice": {"left": 45}}))
+
+
+def test_a_report_says_what_is_flagged_and_why(flagged: Store) -> None:
+    keys = {tuple(row[name] for name in KEY) for row in flagged.records().to_pylist()}
+    text = " ".join(report([flagged], keys).split())
+    assert "flagged (6 of 12)" in text
+    assert "it does not hold that a larger budget hurts more (1 sign of masked gradients in " in text
+    assert "a larger budget hurts more" in text
+    assert "points more DSC" in text
+
+
+@pytest.mark.integration
+def test_whole_audit_is_a_table_a_csv_and_json_without_nan(flagged: Store) -> None:
+    for format in ("terminal", "latex"):
+        text = report([flagged], None, format, "audit")
+        assert "violated" in text
+        assert "not checked" in text
+        assert format != "terminal" or max(map(len, text.splitlines())) <= 110
+    frame = pd.read_csv(io.StringIO(report([flagged], None, "csv", "audit")))
+    budget = frame[frame["check"] == "budget"].iloc[0]
+    assert (budget["verdict"], budget["cases"]) == ("violated", 6)
+    assert budget["low"] < budget["difference"] < budget["high"]
+    part = facts.audit(audited(gathered([flagged])))
+    names = {f"{name}: {should}" for name, should in zip(frame["check"], frame["should"], strict=True)}
+    assert names == {each["should"] for each in part["findings"]}  # one name everywhere
+    assert part["models"][0]["verdict"] == "flagged"
+    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == {*part["findings"][0]}
+
+
+def test_first_screen_has_gravest_findings_in_twenty_lines(flagged: Store) -> None:
+    findings = audited(gathered([flagged]))
+    many = [replace(each, model=f"{each.model}{number}") for number in range(9) for each in findings]
+    lines = first_screen(tuple(many), ["freqbench audit out --run " * 4] * 3, 80).splitlines()
+    assert LINES - 6 <= len(lines) + 3 <= LINES  # each of the commands takes two lines
+    assert max(map(len, lines[:-3])) <= 80
+    assert lines[1] == "m0 on phantom  flagged: budget; 6 of 12 checks hold, 4 not made"
+    assert lines[9].startswith("budget: a larger budget hurts more. Violated for 9 networks; on m0: ")
+
+
+def test_rows_and_gradients_of_the_audit_s_own_store_count(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    store = stored(out, planted_rows("pgd"))
+    before = {each.check: each.verdict for each in audited(gathered([store]))}
+    stored(root_of(out), planted_rows("twice", left=45))
+    write(out, gradients(zero_share=0.9))
+    after = {each.check: each.verdict for each in audited(gathered([store]))}
+    assert (before["budget"], before["zero_gradients"]) == ("not checked", "not checked")
+    assert (after["budget"], after["zero_gradients"]) == ("violated", "violated")
+
+
+def test_a_file_of_gradients_that_is_none_is_one_line(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / GRADIENTS).write_text('{"eps": 1, "windows": "many"}')
+    with pytest.raises(UserError, match=r"gradients.json: "):
+        probe_files.read(out, Gradients)

@@ -55,9 +55,6 @@ def test_a_sound_store_has_nothing_wrong_and_is_left_alone(grid_copy: Path) -> N
     assert before == {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
 
 
-# files
-
-
 def flip(path: Path, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
@@ -82,9 +79,6 @@ def test_a_torn_file_is_named(grid_copy: Path) -> None:
     assert f"records/{path.name}: expected a Parquet file of results" in checks(grid_copy)["files"].text
 
 
-# the version
-
-
 def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
     pq.write_table(pq.read_table(file_of(grid_copy)).replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
     with pytest.raises(UserError, match="expected results of schema version 2, got 3, written by a newer freqbench"):
@@ -96,8 +90,6 @@ def test_the_stored_example_is_sound() -> None:
     assert {name for name, check in results.items() if check.verdict != "ok"} == {"volumes"}
 
 
-# values
-
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
     ({"linf": -0.25}, "linf: -0.25 where 0 to 1 is possible"),
@@ -108,11 +100,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"null_reasons": "[1]"}, "null_reasons: invalid"), ({"hd95": None}, "hd95: null without a reason"),
 ]  # fmt: skip
 POSSIBLE: list[dict[str, Any]] = [
-    {"psnr": math.inf},
-    {"hd95": math.nan, "voxel_success": math.nan},
-    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'},
-    {"metrics": "", "hd95": None},
-]
+    {"psnr": math.inf}, {"hd95": math.nan, "voxel_success": math.nan},
+    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'}, {"metrics": "", "hd95": None},
+]  # fmt: skip
 
 
 @pytest.mark.usefixtures("all_told")
@@ -132,9 +122,6 @@ def test_impossible_values_are_named_with_their_row(grid_copy: Path) -> None:
         for key, (_, text) in zip(keys[: len(IMPOSSIBLE)], IMPOSSIBLE, strict=True)
     }
     assert set(wrong(grid_copy)["values"].split("; ")) == expected
-
-
-# classes
 
 
 @pytest.mark.usefixtures("all_told")
@@ -172,9 +159,6 @@ def test_mean_defined_for_no_class_and_one_not_are_told_apart(grid_copy: Path) -
     assert "hd95: 1, the classes say nan" in wrong(grid_copy)["classes"]
 
 
-# doubles
-
-
 def doubled(store: Path, **values: Any) -> None:
     """All rows once more, in another file; the first of them with other values."""
     path = file_of(store)
@@ -197,13 +181,10 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
 
 @pytest.mark.parametrize(
     ("column", "again", "is_wrong"),
-    [
-        ("voxel_success", lambda stored: abs(stored - 0.01), False),
-        ("voxel_success", lambda stored: abs(stored - 0.03), True),
-        ("l2", lambda stored: 1.04 * stored, False),
-        ("l2", lambda stored: 1.06 * stored, True),
-    ],
-)
+    [("voxel_success", lambda stored: abs(stored - 0.01), False),
+     ("voxel_success", lambda stored: abs(stored - 0.03), True), ("l2", lambda stored: 1.04 * stored, False),
+     ("l2", lambda stored: 1.06 * stored, True)],
+)  # fmt: skip
 def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
@@ -219,9 +200,6 @@ def test_rows_beyond_the_bounds_of_memory_are_told(grid_copy: Path, monkeypatch:
     cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
     left_out = 2 * (cells - 3 + origins - 3)  # told of each file
     assert results["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
-
-
-# cells
 
 
 @pytest.mark.usefixtures("all_told")
@@ -263,9 +241,6 @@ def test_missing_data_leave_ids_unchecked_with_the_reason(grid_copy: Path) -> No
     assert (cells.verdict, "gone.safetensors" in cells.text) == ("not checked", True)
 
 
-# holes
-
-
 def remove(store: Path, kind: str, keys: set[tuple[str, ...]]) -> None:
     alter(store, kind, lambda rows: rows.__setitem__(slice(None), [row for row in rows if key_of(row) not in keys]))
 
@@ -304,9 +279,6 @@ def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     )
 
 
-# volumes
-
-
 def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:
     bit, end, empty = sorted((grid_copy / "volumes").rglob("adversarial.nii.gz"))[:3]
     flip(bit, len(bit.read_bytes()) - 6)  # of the checksum
@@ -322,9 +294,6 @@ def test_volumes_of_the_named_attacks_alone_have_to_be_there(grid_copy: Path, na
     alter_json(grid_copy / "run.json", lambda run: run["job"]["spec"].update(save_only=[named]))
     next((grid_copy / "volumes").glob("gn-*/**/attack.json")).unlink()
     assert ("2 records have no whole volume" in wrong(grid_copy).get("volumes", "")) == (named == "gn")
-
-
-# Damage in one place, found by one check
 
 
 def columns(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
@@ -346,11 +315,8 @@ def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("schema", columns(lambda table: table.drop_columns(["dsc_foreground"])), "no column dsc_foreground"),
     ("schema", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "own, which is not documented"),
-    (
-        "schema",
-        columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
-        "cell_id: int64 in place of string",
-    ),
+    ("schema", columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
+     "cell_id: int64 in place of string"),
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),
@@ -360,12 +326,9 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cases", phantom(lambda facts: facts["recipe"].update(revision=99)), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].pop("phantom_2000")), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].update(phantom_2000="0" * 64)), "case phantom_2000 of phantom: key"),
-    (
-        "volumes",
-        lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
-        "2 records have no whole volume, though the job saves them",
-    ),
-]
+    ("volumes", lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
+     "2 records have no whole volume, though the job saves them"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])

@@ -51,12 +51,9 @@ def test_first_screen_names_the_commands_with_their_cost(audited_store: str, ben
 
 @pytest.mark.parametrize(
     ("low", "high", "told"),
-    [
-        (-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
-        (-0.9, -0.1, "What is in doubt: 5 patients "),
-        (-0.2, 0.2, "What is in doubt: 5 patients "),
-    ],
-)
+    [(-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
+     (-0.9, -0.1, "What is in doubt: 5 patients "), (-0.2, 0.2, "What is in doubt: 5 patients ")],
+)  # fmt: skip
 def test_more_cases_may_settle_a_doubt(low: float, high: float, told: str, audited_store: str) -> None:
     doubt = Finding(
         check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,
@@ -96,20 +93,16 @@ def test_run_computes_what_is_missing_and_shows_it(
     [
         (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
         (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
-        (
-            ("--set", "resources.threads=1"),
-            "audit: --set: expected --run or --plan or --converge or --certify beside it, got none",
-        ),
+        (("--set", "resources.threads=1"),
+         "audit: --set: expected --run or --plan or --converge or --certify beside it, got none"),
         (("--run", "--set", "resources.threads=none"), "resources.threads"),
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
-        (
-            ("--run", "--plan"),
-            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
-        ),
+        (("--run", "--plan"),
+         "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan"),
         (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
     ],
-)
+)  # fmt: skip
 def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
     assert complaint in refused(bench, "audit", audited_store, *arguments)
 

@@ -22,19 +22,16 @@ from freqbench.models import zoo_names
 from freqbench.models.defences.table import DEFENCES
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
-    "attacks": catalogue.attack,
-    "models": catalogue.model,
-    "datasets": catalogue.dataset,
+    "attacks": catalogue.attack, "models": catalogue.model, "datasets": catalogue.dataset,
     "metrics": catalogue.metric,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_list_has_every_name_that_a_job_may_have(table: str, bench: Bench) -> None:
     code, out, err = bench("list", table)
     assert (code, err) == (0, "")
-    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
-    assert set(KNOWN[table]) <= firsts
+    assert set(KNOWN[table]) <= {line.split()[0] for line in out.splitlines() if line.strip()}
 
 
 def line_of(table: str, name: str) -> dict[str, Any]:
@@ -79,16 +76,12 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
         (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
         (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
-        (
-            ("models", "zoo://phantom/unet-vaft"),
-            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
-        ),
-        (
-            ("models", "zoo://hippocampus/union-wide"),
-            ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field"),
-        ),
+        (("models", "zoo://phantom/unet-vaft"),
+         ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground")),
+        (("models", "zoo://hippocampus/union-wide"),
+         ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field")),
     ],
-)
+)  # fmt: skip
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
     """Names of all tables but metrics are read on first use, as in a process of its own."""
     KNOWN.pop("models", None)
@@ -116,14 +109,10 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
 
 @pytest.mark.parametrize(
     ("words", "names", "others"),
-    [
-        (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}),
-        (("models", "tensorflow"), {"meshnet"}, {"unet"}),
-        (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
-        (("metrics", "95"), {"hd95"}, {"dsc"}),
-        (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
-    ],
-)
+    [(("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}), (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+     (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+     (("metrics", "95"), {"hd95"}, {"dsc"}), (("jobs", "quick"), {"quickstart"}, {"phantom/suite"})],
+)  # fmt: skip
 def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
     code, out, err = bench("list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
@@ -227,12 +216,9 @@ def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("latex", "text"),
-    [
-        (r"\frac{a + 1}{b}", "(a + 1) / b"),
-        (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
-        (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
-    ],
-)
+    [(r"\frac{a + 1}{b}", "(a + 1) / b"), (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
+     (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1")],
+)  # fmt: skip
 def test_a_formula_is_text_in_a_terminal(latex: str, text: str) -> None:
     assert catalogue.plain(f"Does it.\n\n.. math:: {latex}\n") == f"Does it.\n\n    {text}"
     assert catalogue.plain(f"With :math:`{latex}` in\na paragraph.") == f"With {text} in a paragraph."

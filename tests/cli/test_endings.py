@@ -1,24 +1,28 @@
-"""Ends of commands: at once where the job is wrong, whole on any stream, with one line whatever happens."""
+"""Commands' front and ends: at once where the job is wrong, whole on any stream, one line whatever happens."""
 
 import importlib
+import inspect
 import json
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from command_line import Bench, refused
-from job.test_checks import WRONG as MISTAKES
+from job.test_refusals import WRONG as MISTAKES
 from tiny_job import job, small, write
 
 import freqbench.core.config
-from freqbench.cli import report
+from freqbench.cli import PANELS, app, report
 from freqbench.core import names
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.names import packaged_jobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -261,8 +265,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     code, said, _ = bench("report", "--open", out)
     assert code == 0
     file = Path(said.strip().removeprefix("opened: "))
-    assert seen.read_text().strip() == file.as_uri()
-    assert file.read_bytes() == storage.read_bytes(f"{out}/report.html")
+    assert (seen.read_text().strip(), file.read_bytes()) == (file.as_uri(), storage.read_bytes(f"{out}/report.html"))
 
 
 def test_place_of_page_is_said_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
@@ -302,3 +305,81 @@ def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(report, "MOST_BESIDE", 10)
     assert bench(*command)[0] == 0
     assert not (out / "report" / "index.html").exists()
+
+
+def below(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yields the words and the command of every command and group."""
+    for name, command in group.commands.items():
+        yield (*before, name), command
+        if hasattr(command, "commands"):
+            yield from below(command, *before, name)
+
+
+COMMANDS = typer.main.get_command(app)
+PATHS = dict(below(COMMANDS))
+COMMANDS = {words: command for words, command in PATHS.items() if not hasattr(command, "commands")}
+
+
+def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, err = bench("--help")
+    lines = text.splitlines()
+    assert (code, err) == (0, "")
+    assert 24 <= len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    assert "..." not in text.partition("\n")[2], "a sentence is cut"
+    names = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].islower()][: len(OF_PANELS) + 1]
+    assert names[1:] == OF_PANELS  # after the sentence at the top
+    assert bench() == (2, text, "")
+    assert set(OF_PANELS) == set(COMMANDS.commands)  # type: ignore[attr-defined]
+
+
+OF_PANELS = [name for names in PANELS.values() for name in names]
+
+
+@pytest.mark.parametrize("words", PATHS, ids=" ".join)
+def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> None:
+    code, out, err = bench(*words, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage:" in out
+    for option in ("--out", "--set", "--limit-cases") if words[-1] in ("plan", "run", "submit") else ():
+        assert option in out
+
+
+def test_the_help_shows_45_options_and_help_all_every_one(bench: Bench) -> None:
+    options = [each for command in (COMMANDS, *PATHS.values()) for each in command.params if hasattr(each, "is_flag")]
+    assert sum(not each.hidden for each in options) <= 45
+    assert len(COMMANDS) == 16
+    for words, is_there in ((("--help",), False), (("--help-all",), True), (("--help",), False)):
+        said = bench("run", *words)[1]
+        assert ("--engine" in said, "more options: --help-all" in said) == (is_there, not is_there)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_function_of_a_command_has_at_most_seven_parameters(words: tuple[str, ...]) -> None:
+    assert len(inspect.signature(inspect.unwrap(COMMANDS[words].callback)).parameters) <= 7
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "kind"),
+    [
+        ("research/phantom/zoo", ("--shard", "1/2"), "a job with attacks, got a training job"),
+        ("research/phantom/zoo", ("--engine", "serial"), "a job with attacks, got a training job"),
+        ("quickstart", ("--only", "unet"), "a training job, got a job with attacks"),
+    ],
+)
+def test_option_of_other_kind_of_job_is_refused(path: str, option: tuple[str, str], kind: str, bench: Bench) -> None:
+    said = refused(bench, "run", path, *option)
+    assert said == f"error: {packaged_jobs()[path]}: {option[0]}: expected {kind}: leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("a", "b", "--open"), "report: --open: expected one store, got 2: open one after another"),
+        (("a", "--open", "--figures", "f"), "report: --figures: expected no other option beside it: run report twice"),
+        (("a", "--open", "--format", "md"), "report: --open: expected no other option beside it: run report twice"),
+    ],
+)
+def test_a_report_is_shown_one_way_at_a_time(words: tuple[str, ...], complaint: str, bench: Bench) -> None:
+    assert refused(bench, "report", *words) == f"error: {complaint}\n"

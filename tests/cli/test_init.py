@@ -59,8 +59,7 @@ def test_onnx_file_gives_a_job_it_allows(is_black: bool, attack: str, data: str,
     from models import onnx_file
 
     black = {"operator": onnx_file.BLACK, "alpha": 0.5} if is_black else {}
-    network = onnx_file.write(tmp_path / "net.onnx", sides=(16, 16, 16), **black)
-    path = str(tmp_path / "mine.yaml")
+    network, path = onnx_file.write(tmp_path / "net.onnx", sides=(16, 16, 16), **black), str(tmp_path / "mine.yaml")
     code, said, err = bench("init", path, "--data", data, "--checkpoint", network, "--budget", "4/255")
     assert (code, err, "clean Dice of b: " in said) == (0, "", True)
     job = yaml.safe_load(Path(path).read_text())
@@ -164,7 +163,7 @@ def test_a_budget_is_a_number_or_a_fraction(
     budget: str, eps: float | str, data: str, checkpoint: str, tmp_path: Path, bench: Bench
 ) -> None:
     path = tmp_path / "mine.yaml"
-    assert bench(*("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", budget))[0] == 0
+    assert bench("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", budget)[0] == 0
     assert {attack["name"]: attack.get("eps") for attack in yaml.safe_load(path.read_text())["attacks"]}["pgd"] == eps
 
 

@@ -32,15 +32,11 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
 
 @pytest.mark.parametrize(
     ("override", "value"),
-    [
-        ("name=b", lambda o: o.name == "b"),
-        ("inner.size=3", lambda o: o.inner.size == 3),
-        ("items.0.size=4", lambda o: o.items[0].size == 4),
-        ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
-        ("items.1={size: 5}", lambda o: o.items[1].size == 5),
-        ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
-    ],
-)
+    [("name=b", lambda o: o.name == "b"), ("inner.size=3", lambda o: o.inner.size == 3),
+     ("items.0.size=4", lambda o: o.items[0].size == 4),
+     ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
+     ("items.1={size: 5}", lambda o: o.items[1].size == 5), ("inner.either=a=b", lambda o: o.inner.either == "a=b")],
+)  # fmt: skip
 def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, value: object) -> None:
     key = override.partition("=")[0]
     assert value(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))

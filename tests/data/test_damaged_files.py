@@ -53,11 +53,9 @@ def insert(content: bytes, random: np.random.Generator) -> bytes:
 
 # Each changes what a file holds, unpacked if it is packed as a whole.
 INSIDE: dict[str, Damage] = {
-    "bits of the header": flip,
-    "zeros in the header": zero,
-    "bytes too many": insert,
+    "bits of the header": flip, "zeros in the header": zero, "bytes too many": insert,
     "unpacked and short": lambda content, random: content[: random.integers(len(content))],
-}
+}  # fmt: skip
 # Each changes the file itself.
 OUTSIDE: dict[str, Damage] = {
     "truncated": lambda content, random: content[: random.integers(len(content))],
@@ -142,14 +140,11 @@ def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, su
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(
     ("make", "text"),
-    [
-        (Path.mkdir, "expected a file, got a folder"),
-        (os.mkfifo, "expected a file, got something else"),
-        (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
-        (lambda path: path.with_name("other").touch(), "expected a file, got nothing"),
-    ],
+    [(Path.mkdir, "expected a file, got a folder"), (os.mkfifo, "expected a file, got something else"),
+     (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
+     (lambda path: path.with_name("other").touch(), "expected a file, got nothing")],
     ids=["folder", "pipe", "broken link", "no file"],
-)
+)  # fmt: skip
 def test_folder_pipe_or_link_is_refused(tmp_path: Path, suffix: str, make: Callable[[Path], object], text: str) -> None:
     path = tmp_path / f"a{suffix}"
     make(path)

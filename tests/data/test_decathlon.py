@@ -137,8 +137,6 @@ def test_hippocampus_loads_as_published(shared: Path) -> None:
 
 
 # The case beside a case: what attacks take their reference from
-
-
 def test_reference_is_another_case_and_stays() -> None:
     dataset = Phantom(name="p")
     for ref in dataset.refs():

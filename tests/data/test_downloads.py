@@ -64,12 +64,9 @@ def amos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("modality", "cases", "intensity"),
-    [
-        ("ct", ["amos_0500"], {"window": (-175, 250)}),
-        ("mr", ["amos_0501"], "percentile"),
-        ("all", ["amos_0500", "amos_0501"], "percentile"),
-    ],
-)
+    [("ct", ["amos_0500"], {"window": (-175, 250)}), ("mr", ["amos_0501"], "percentile"),
+     ("all", ["amos_0500", "amos_0501"], "percentile")],
+)  # fmt: skip
 def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
     assert [ref.case_id for ref in dataset.refs()] == cases

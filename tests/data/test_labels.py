@@ -41,53 +41,29 @@ def decided(
     [
         (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
         (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-        (
-            TUMOUR,
-            {"label_map": {1: 1, 2: 1, 7: 1}},
-            ("background", "core + oedema + enhancing"),
-            {0: 0, 1: 1, 2: 1, 7: 1},
-        ),
+        (TUMOUR, {"label_map": {1: 1, 2: 1, 7: 1}}, ("background", "core + oedema + enhancing"),
+         {0: 0, 1: 1, 2: 1, 7: 1}),
         (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
-        (
-            TUMOUR,
-            {"labels": 4, "label_map": {7: 3}},
-            ("background", "class 1", "class 2", "class 3"),
-            {0: 0, 1: 1, 2: 2, 7: 3},
-        ),
+        (TUMOUR, {"labels": 4, "label_map": {7: 3}}, ("background", "class 1", "class 2", "class 3"),
+         {0: 0, 1: 1, 2: 2, 7: 3}),
         (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
-        (
-            ORGANS,
-            {"labels": ["rest", "Left kidney", "Liver"]},
-            ("rest", "Left kidney", "Liver"),
-            {0: 0, 1: 2, 2: 1, 3: 0},
-        ),
+        (ORGANS, {"labels": ["rest", "Left kidney", "Liver"]}, ("rest", "Left kidney", "Liver"),
+         {0: 0, 1: 2, 2: 1, 3: 0}),
         (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
-        (
-            ORGANS,
-            {"labels": ["air", "liver", "kidney", "aorta"]},
-            ("air", "liver", "kidney", "aorta"),
-            {0: 0, 1: 1, 2: 2, 3: 3},
-        ),
+        (ORGANS, {"labels": ["air", "liver", "kidney", "aorta"]}, ("air", "liver", "kidney", "aorta"),
+         {0: 0, 1: 1, 2: 2, 3: 3}),
         (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
         (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
         (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
         (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
         (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
-        (
-            ORGANS,
-            {"labels": ["air", "aorta"], "label_map": {"other": "background"}},
-            ("air", "aorta"),
-            {**dict.fromkeys(range(3), 0), 3: 1},
-        ),
-        (
-            {},
-            {"labels": 3, "label_map": {5: 2, "other": "background"}},
-            ("background", "class 1", "class 2"),
-            {0: 0, 1: 1, 5: 2},
-        ),
+        (ORGANS, {"labels": ["air", "aorta"], "label_map": {"other": "background"}}, ("air", "aorta"),
+         {**dict.fromkeys(range(3), 0), 3: 1}),
+        ({}, {"labels": 3, "label_map": {5: 2, "other": "background"}}, ("background", "class 1", "class 2"),
+         {0: 0, 1: 1, 5: 2}),
         ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
     ],
-)
+)  # fmt: skip
 def test_every_label_has_its_class(
     listed: dict[int, str], given: dict[str, Any], names: tuple[str, ...], of_value: dict[int, int]
 ) -> None:
@@ -113,8 +89,7 @@ def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, A
 
 def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
     label = volume()[1]
-    files = np.array([0, 12, 5], np.uint8)[label]
-    folder.write("a", volume()[0], files)
+    folder.write("a", volume()[0], np.array([0, 12, 5], np.uint8)[label])
     folder.list(labels={"0": "air", "5": "cyst", "12": "kidney"})
     dataset = folder.dataset(cases=["a"])
     assert (dataset.native(dataset.refs()[0]).label[0].numpy() == np.array([0, 2, 1])[label]).all()
@@ -179,11 +154,9 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
 
     assert key() == key(label_map={1: 1}) == key(labels=["background", "left", "right"])
     changed = [
-        key(label_map={1: 2, 2: 1}),
-        key(ignore=[4]),
-        key(label_map={1: 1, 2: 1}),
+        key(label_map={1: 2, 2: 1}), key(ignore=[4]), key(label_map={1: 1, 2: 1}),
         key(labels=["background", "right"]),
-    ]
+    ]  # fmt: skip
     assert (len({key(), *changed}), key(labels=["background", "right"])) == (5, key(label_map={1: 0, 2: 1}))
 
 

@@ -310,8 +310,6 @@ def test_plan_names_what_lacks_and_run_refuses(bench: Bench, tmp_path: Path, mon
 
 
 # The list of the package and the real volumes
-
-
 @pytest.fixture
 def real(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the real task's volumes, which FREQBENCH_DATA leads to."""

@@ -79,13 +79,10 @@ def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "order"),
-    [
-        (["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
-        (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]),
-        (["_0001", "_0000"], ["_0000", "_0001"]),
-        (["_adc", "_T2W"], ["_T2W", "_adc"]),
-    ],
-)
+    [(["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
+     (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]), (["_0001", "_0000"], ["_0000", "_0001"]),
+     (["_adc", "_T2W"], ["_T2W", "_adc"])],
+)  # fmt: skip
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
@@ -179,16 +176,12 @@ def _remarks(root: Path, *patients: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("stems", "cases"),
-    [
-        (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
-        (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
-        (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
-        (["u_0001", "u_0002"], ["u_0001", "u_0002"]),
-        (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
-        (["u_0000", "w_0000"], ["u", "w"]),
-        (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
-    ],
-)
+    [(["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
+     (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
+     (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
+     (["u_0001", "u_0002"], ["u_0001", "u_0002"]), (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
+     (["u_0000", "w_0000"], ["u", "w"]), (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"])],
+)  # fmt: skip
 def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases

@@ -1,30 +1,36 @@
-"""Grids and intensities: where a voxel lands, what its value becomes."""
+"""Grids and intensities: where a voxel lands, what its value becomes, also by the `space` of one's own class."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from third_party.own_classes import OWN, TRUST
+from tiny_job import expanded, small
+from torch import Tensor
+from toy.data import Balls
 
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Case
+from freqbench.core.types import Case, CaseRef, NativeCase
+from freqbench.data import Dataset
+from freqbench.data.base import AS_GIVEN
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.preprocess import prepare
 from freqbench.data.scans import ImageFiles
+from freqbench.job.fit import space_notes
 
 from .conftest import Folder, refused
 from .downloads import LPS, SHAPE, SRA, TURN, volume
 
 GRIDS = {
-    "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]),
-    "LPS": LPS,
-    "SRA": SRA,
+    "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]), "LPS": LPS, "SRA": SRA,
     "oblique LPS": TURN @ LPS,
-}
+}  # fmt: skip
 
 
 def _first(folder: Folder, **arguments: Any) -> Case:
@@ -136,13 +142,10 @@ def test_lengths_are_millimetres(folder: Folder, code: int, length: float, space
 
 @pytest.mark.parametrize(
     "space",
-    [
-        {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)},
-        {"size": (3000, 3000, 3000)},
-        {"pad_to": (3000, 3000, 3000)},
-    ],
+    [{"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)}, {"size": (3000, 3000, 3000)},
+     {"pad_to": (3000, 3000, 3000)}],
     ids=["before it is cut", "size", "pad_to"],
-)
+)  # fmt: skip
 def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")
@@ -156,9 +159,7 @@ def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monke
 
 def test_a_spacing_that_leaves_one_voxel_is_refused_as_such(folder: Folder) -> None:
     """One voxel has no contrast, which is not what is to be mended."""
-    with pytest.raises(
-        DataError, match=r"expected a `spacing` that leaves more than one voxel, got 1e.09 x 1e.09 x 1e"
-    ):
+    with pytest.raises(DataError, match=r"expected a `spacing` that leaves more than one voxel, got 1e.09 x 1e.09"):
         folder.dataset(spacing=(1e9, 1e9, 1e9)).refs()
 
 
@@ -170,8 +171,6 @@ def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
 
 
 # Several channels, along a file's fourth axis or in a file each
-
-
 class FileAChannel(Decathlon):
     """Every case with a second channel beside its image, as nnU-Net has it."""
 
@@ -257,3 +256,85 @@ def test_a_constant_channel_is_refused(fourth: Decathlon, folder: Folder) -> Non
     folder.put("imagesTr/a.nii.gz", spoilt)
     text = "/a.nii.gz: expected an image, got the same intensity 7 everywhere in channel 1: "
     refused(text, lambda: fourth.load(fourth.refs()[0]))
+
+
+class Given(Balls):
+    """Volumes between two intensities, in air, without a `space`."""
+
+    space = Dataset.space
+    ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        case, (low, high) = super().native(ref), self.ends
+        image = torch.full_like(case.image, low)
+        image[:, 5:15, 4:16, 6:12] = low + (high - low) * case.image[:, 5:15, 4:16, 6:12] / 1.3
+        return NativeCase(**{**vars(case), "image": image})
+
+
+class Hounsfield(Given):
+    """The same as of a CT."""
+
+    ends = (-1000.0, 800.0)
+
+
+class Windowed(Hounsfield):
+    """The same with the window of its training."""
+
+    @property
+    def space(self) -> Preprocess:
+        return Preprocess(intensity={"window": [-175, 250]}, crop_foreground=False)
+
+
+def pair(cls: type[Balls], **settings: Any) -> tuple[Tensor, Tensor]:
+    """The first volume as the class gives it, and as it is attacked."""
+    dataset = cls(name="own", **settings)
+    return dataset.native(dataset.refs()[0]).image, dataset.load(dataset.refs()[0]).image
+
+
+def test_a_class_without_a_space_keeps_intensities_and_extent() -> None:
+    given, attacked = pair(Given)
+    assert attacked.shape == given.shape
+    assert torch.equal(attacked, given)
+
+
+def test_intensities_beyond_0_to_1_are_refused_without_a_space() -> None:
+    expected = r"own: ball_0: expected intensities from 0 to 1 of a class that states no `space`, got -1000 to "
+    with pytest.raises(DataError, match=expected):
+        pair(Hounsfield)
+
+
+def test_a_class_with_a_space_is_scaled_by_it_alone() -> None:
+    given, attacked = pair(Windowed)
+    np.testing.assert_allclose(attacked, (given.clamp(-175, 250) + 175) / 425, atol=1e-6)
+
+
+def test_a_model_s_own_space_takes_the_place_of_a_missing_one() -> None:
+    dataset, own = Hounsfield(name="own"), Preprocess(intensity={"window": [-1000, 1000]}, crop_foreground=False)
+    assert float(dataset.load(dataset.refs()[0], own).image.max()) <= 0.9
+
+
+def test_way_of_keeping_volumes_is_in_the_key() -> None:
+    given, windowed = (cls(name="own").whole_recipe() for cls in (Given, Windowed))
+    assert given["space"] == AS_GIVEN.identity()
+    assert "space" not in windowed
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Given, "states no `space`: its volumes, from 0 to 1, are neither scaled nor cropped"),
+        (
+            Windowed,
+            "states what is done to its volumes, as `space`: intensity: {window: [-175.0, 250.0]}, "
+            "crop_foreground: false, resampling: linear",
+        ),
+    ],
+)
+def test_the_note_says_what_is_done(cls: type[Balls], told: str) -> None:
+    (note,) = space_notes(cls(name="own"))
+    assert note == f"own: {cls.__module__}:{cls.__qualname__} {told}"
+
+
+def test_plan_has_the_note() -> None:
+    _, grid = expanded(small(**OWN, **TRUST))
+    assert any("balls: toy.data:Balls states what is done to its volumes" in note for note in grid.notes)

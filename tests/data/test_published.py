@@ -70,8 +70,7 @@ def test_acdc_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None:
     (ref,) = dataset.refs()
     assert dataset.load(ref).label.max() == 2
     (tested,) = dataset.model_copy(update={"cases": ("patient002_frame01",)}).refs("test")
-    assert [ref.patient_id, tested.patient_id] == ["patient089", "patient002"]
-    assert dataset.load(tested).ref == tested
+    assert ([ref.patient_id, tested.patient_id], dataset.load(tested).ref) == (["patient089", "patient002"], tested)
 
 
 def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> None:
@@ -104,8 +103,7 @@ def test_a_case_equals_the_papers_pipeline(
     for path, voxels in zip(paths, _native(1, -1000, 400), strict=True):
         put(path, voxels, TURN @ np.diag([-0.8, -0.8, 3, 1]))
     dataset = DATASETS[loader].model_validate({"name": "x", "root": str(tmp_path), "cases": 1, **keys})
-    case = dataset.load(dataset.refs()[0])
-    expected = prepared_by_monai(paths[0], paths[1], (-175, 250), size=size)
+    case, expected = dataset.load(dataset.refs()[0]), prepared_by_monai(paths[0], paths[1], (-175, 250), size=size)
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
     assert case.affine == pytest.approx(expected["image"].affine.numpy())

@@ -120,8 +120,7 @@ def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str
     layout = recognise(str(tmp_path), with_labels=True)
     dataset = _proposed(layout)
     assert (dataset.loader, dataset.label, dataset.rater, layout.problems) == ("pairs", label, "all", ())
-    refs = dataset.refs()
-    expected = [(f"{case}_{rater}", case) for case in CASES for rater in raters]
+    refs, expected = dataset.refs(), [(f"{case}_{rater}", case) for case in CASES for rater in raters]
     assert [(ref.case_id, ref.patient_id) for ref in refs] == expected
     for number, ref in enumerate(refs[2:]):
         np.testing.assert_array_equal(dataset.native(ref).image[0], volume(1)[0])
@@ -195,11 +194,7 @@ def test_several_raters_without_choice_among_them_are_refused(tmp_path: Path, ke
 
 @pytest.mark.parametrize("keys", [{"label": "{case}_seg1.nii.gz"}, {"reference": "prediction"}])
 def test_a_rater_of_no_pattern_is_refused(keys: dict[str, Any]) -> None:
-    refused(
-        "write {rater} in `label`, or leave `rater` out",
-        lambda: made("pairs", **{**KEYS, "rater": 1, **keys}),
-        UserError,
-    )
+    refused("write {rater} in `label`", lambda: made("pairs", **{**KEYS, "rater": 1, **keys}), UserError)
 
 
 def test_a_pattern_of_one_rater_reads_the_scans_alone(tmp_path: Path) -> None:

@@ -104,8 +104,7 @@ def test_region_that_a_crop_loses_is_named(folder: Folder) -> None:
     image[...] = np.where(np.indices(image.shape)[0] < image.shape[0] // 2, image, 0)
     folder.write("a", image, np.where(np.indices(image.shape)[0] == image.shape[0] - 1, 2, label * (label < 2)))
     dataset = folder.dataset(regions=BRATS, cases=("a",))
-    lost = dataset.load(dataset.refs()[0]).lost
-    assert [line.partition("`")[2].partition("`")[0] for line in lost][-1] == "core"
+    assert [line.partition("`")[2].partition("`")[0] for line in dataset.load(dataset.refs()[0]).lost][-1] == "core"
 
 
 def test_the_phantoms_lesions_lie_inside_each_other() -> None:
@@ -152,12 +151,9 @@ def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -
 
 @pytest.mark.parametrize(
     ("loader", "keys"),
-    [
-        ("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}),
-        ("images", {"reference": "prediction"}),
-        ("decathlon", {"reference": "prediction"}),
-    ],
-)
+    [("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}), ("images", {"reference": "prediction"}),
+     ("decathlon", {"reference": "prediction"})],
+)  # fmt: skip
 def test_regions_number_the_labels_that_nothing_names(loader: str, keys: dict[str, str]) -> None:
     assert made(loader, regions=BRATS, **keys).class_names == ("background", "whole", "core")
 

@@ -143,7 +143,6 @@ def test_reference_is_cut_into_its_windows(model: SegmentationModel, shape: Shap
 
 
 # Two channels: windows, references and scores have both, labels one
-
 CUBE: Shape = (8, 8, 8)
 
 

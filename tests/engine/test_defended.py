@@ -55,11 +55,7 @@ def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome])
 @pytest.mark.integration
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
-    again = {
-        (row["cell_id"], row["target_model_id"]): row
-        for out in run_serially(units, window_batch=2)
-        for row in out.records
-    }
+    again = {(r["cell_id"], r["target_model_id"]): r for o in run_serially(units, window_batch=2) for r in o.records}
     for row in (row for outcome in first for row in outcome.records):
         other = again[row["cell_id"], row["target_model_id"]]
         for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):

@@ -99,8 +99,7 @@ def test_a_map_of_255_is_refused_as_before() -> None:
 
 def test_a_case_without_any_label_has_no_score() -> None:
     label = torch.full((4, 4, 4), IGNORED, dtype=torch.uint8)
-    scores = scoring.score_overlap(torch.zeros_like(label), label, 3)
-    assert all(np.isnan(row["dsc"]) for row in scores.classes)
+    assert all(np.isnan(row["dsc"]) for row in scoring.score_overlap(torch.zeros_like(label), label, 3).classes)
 
 
 def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> None:

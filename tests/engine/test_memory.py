@@ -167,8 +167,7 @@ def test_running_out_halves_windows_of_volume_attacked_as_one(monkeypatch: pytes
         return real(self, images, *rest)
 
     monkeypatch.setattr(SegmentationModel, "forward", narrow)
-    attack = {"name": "autoattack", "eps": 0.1, "steps": 2, "members": [["apgd-dice"]]}
-    rows = {}
+    attack, rows = {"name": "autoattack", "eps": 0.1, "steps": 2, "members": [["apgd-dice"]]}, {}
     for windows in (4, 2):
         outcome, _ = Worker(WorkerSpec(run_id="r", metrics=("dsc",), window_batch=windows)).run(
             unit_of(attacks=[attack])

@@ -99,10 +99,9 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})
     execute(small(attacks=[*attacks, {"name": "fgsm", "eps": 0.1}], metrics=["dsc"], **SERIAL), tmp_path)
     by_params = {(row["attack"], row["params"]): row for row in Store(str(tmp_path)).records().to_pylist()}
-    settings = {key: json.loads(key[1]) for key in by_params}
     stated = {
         (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
-        for (name, text), setting in settings.items()
+        for (name, text), setting in {key: json.loads(key[1]) for key in by_params}.items()
     }
     linf, l2 = stated["fmn", "linf", 0.999], stated["fmn", "l2", 0.999]
     never, share, fgsm = stated["fmn", "linf", 0], stated["almaprox", None, None], stated["fgsm", None, None]
@@ -159,8 +158,7 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
 def test_targets_on_another_grid_are_left_out_and_named() -> None:
     """Only of attacks that move labels."""
     first, second = job()["models"]
-    apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
-    attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
+    apart, attacks = {**second, "preprocess": {"spacing": [8, 8, 8]}}, [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
     targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
     assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])

@@ -51,8 +51,7 @@ def two() -> dict[str, Any]:
 
 def errors(unit: Unit, planner: str) -> list[str]:
     """Complaints of a worker whose work a process with this token planned."""
-    spec = WorkerSpec(run_id="r", metrics=("dsc",), trust_code=True, planner=planner)
-    here = code.run_token()
+    spec, here = WorkerSpec(run_id="r", metrics=("dsc",), trust_code=True, planner=planner), code.run_token()
     try:
         return Worker(spec).run(unit)[0].errors
     finally:

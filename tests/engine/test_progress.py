@@ -47,8 +47,7 @@ def shown_of(
 
 def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
     """The progress of two units of FGSM, then two of noise, of these estimated seconds; the units, and the lines."""
-    said = io.StringIO()
-    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
+    said, attacks = io.StringIO(), [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
     plan = make_plan(expanded(small(attacks=attacks))[1], {})
     attack = dict(zip(map(place, plan.units), seconds, strict=True))
     costs = Costs(attack=attack, scoring=dict.fromkeys(attack, 0.0), basis="")

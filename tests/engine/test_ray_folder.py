@@ -1,13 +1,19 @@
-"""The folder of this process's Ray: the user's, unless its sockets cannot lie there."""
+"""This process's Ray: a folder that its sockets fit in, and advice where workers end for memory."""
 
 import errno
 import logging
 from pathlib import Path
 
 import pytest
+from engine.cases import units_of
+from engine.ray_session import ray_session
+from tiny_job import Collector, small
 
 from freqbench.core.errors import UserError
-from freqbench.engine.ray import ray_cluster
+from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
+from freqbench.engine.resources import Pool
+from freqbench.engine.schedule import Schedule
+from freqbench.engine.worker import WorkerSpec
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +66,19 @@ def test_no_folder_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/tmp/" + "y" * 99)
     with pytest.raises(UserError, match=r"at most 39 bytes for its files, got /tmp/y+, of 104 bytes, .*set RAY_TMPDIR"):
         ray_cluster._folder_for_files()
+
+
+@pytest.mark.integration
+def test_workers_ended_for_memory_come_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray takes any use of memory for too much."""
+    for name, value in {"CRASHES": 2, "START_S": 0.0}.items():
+        monkeypatch.setattr(ray_workers, name, value)
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    listener, pool = Collector(), Pool(workers=1, threads=1, gpus=0)
+    with ray_session(1), pytest.raises(UserError, match="no worker starts: see the warnings above"):
+        ray_engine.run(Schedule(units_of(small())), WorkerSpec(run_id="r", metrics=("dsc",)), pool, listener)
+    advice = "Ray ended it, as its machine ran low on memory: take fewer workers (resources.workers), or free memory"
+    assert listener.said == [
+        f"worker 1 died while it started: {advice}",
+        f"worker 1 does not start, and the run goes on without it: {advice}",
+    ]

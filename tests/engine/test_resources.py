@@ -20,8 +20,7 @@ GIB = 1 << 30
 def pool(
     cores: float = 8, gpus: float = 0, memory: float = 64, units: int = 100, model: float = 1, **asked: Any
 ) -> Pool:
-    node = Node(cores=cores, gpus=gpus, memory=memory * GIB)
-    return share(Resources(**asked), [node], units, int(model * GIB))
+    return share(Resources(**asked), [Node(cores=cores, gpus=gpus, memory=memory * GIB)], units, int(model * GIB))
 
 
 @pytest.mark.parametrize(

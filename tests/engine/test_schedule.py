@@ -40,8 +40,7 @@ def test_the_schedule_loses_and_doubles_no_unit() -> None:
     assert len(schedule) == len(units)
     done = taken(schedule)
     keys = [unit.cell.key(unit.ref, unit.targets[0]) for unit in done]
-    assert sorted(keys) == sorted(unit.cell.key(unit.ref, unit.targets[0]) for unit in units)
-    assert len(schedule) == 0
+    assert (sorted(keys), len(schedule)) == (sorted(unit.cell.key(unit.ref, unit.targets[0]) for unit in units), 0)
 
 
 def test_two_workers_begin_on_two_models_or_on_two_cases_of_one() -> None:

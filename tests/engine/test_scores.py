@@ -126,11 +126,9 @@ def test_shape_columns_are_metrics_and_their_foreground_means(maps: LabelMaps) -
     counts = metrics.confusion(*masks)
     expected = {
         "nsd": metrics.nsd(*masks, maps.classes.tolerances_mm, maps.spacing),
-        "assd_mm": metrics.assd(*masks, maps.spacing),
-        "component_f1": metrics.component_f1(*masks),
-        **metrics.volume_errors(counts, maps.spacing),
-        **metrics.betti_errors(*masks),
-    }
+        "assd_mm": metrics.assd(*masks, maps.spacing), "component_f1": metrics.component_f1(*masks),
+        **metrics.volume_errors(counts, maps.spacing), **metrics.betti_errors(*masks),
+    }  # fmt: skip
     scores = score_shapes(maps, ("dsc", "nsd", "assd", "volume", "components", "topology"))
     for name, values in expected.items():
         assert scores.record[name] == pytest.approx(np.nanmean(values[1:]))

@@ -126,8 +126,7 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
 
 
 def test_an_ensemble_with_the_target_is_no_surrogate() -> None:
-    ensemble = {"name": "mean", "ensemble": ["a", "b"]}
-    (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, ensemble])
+    (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, {"name": "mean", "ensemble": ["a", "b"]}])
     assert [each.name for each in cell.surrogates] == ["c"]
 
 
@@ -214,8 +213,7 @@ def test_surrogates_given_in_python_make_the_cell_of_the_job() -> None:
     parameters = {key: value for key, value in BASES.items() if key not in ("name", "sources", "surrogates")}
     attacked = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
     (cell,) = cells()
-    assert attacked.cell.cell_id == cell.cell_id
-    assert (attacked.num_forwards, attacked.num_backwards) == (3 * NUM_WINDOWS, 0)
+    assert (attacked.cell.cell_id, attacked.num_forwards, attacked.num_backwards) == (cell.cell_id, 3 * NUM_WINDOWS, 0)
     (row,) = run_all(content())[0].records
     assert fb.evaluate(a, case, attacked, metrics=["dsc"])["dsc"] == row["dsc"]
 

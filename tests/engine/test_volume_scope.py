@@ -140,12 +140,9 @@ def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, m
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [
-        *((name, "volume") for name in ("pgd", "vafa_opt", "square", "autoattack")),
-        *((name, "joint") for name in ("pgd", "apgd")),
-        *((name, "window") for name in ("square", "autoattack")),
-    ],
-)
+    [*((name, "volume") for name in ("pgd", "vafa_opt", "square", "autoattack")),
+     *((name, "joint") for name in ("pgd", "apgd")), *((name, "window") for name in ("square", "autoattack"))],
+)  # fmt: skip
 def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationModel, counted: list[int]) -> None:
     case = make_case(model, LONG)
     counted.clear()

@@ -87,8 +87,7 @@ def test_an_attack_without_a_budget_has_none_in_its_row() -> None:
     (outcome,) = run_all(small(attacks=[{"name": "dfb_2d", "band": "low", "block": "4x8"}]))
     (record,) = to_table(RECORDS, outcome.records).to_pylist()
     assert (record["status"], record["budget_name"], record["budget"], record["eps_native"]) == ("ok", None, None, None)
-    assert (record["threat_model"], record["seed"]) == ("none", None)
-    assert json.loads(record["params"])["block"] == [4, 8]
+    assert (record["threat_model"], record["seed"], json.loads(record["params"])["block"]) == ("none", None, [4, 8])
 
 
 def test_scores_are_those_of_the_predictions_by_hand() -> None:

@@ -184,13 +184,9 @@ def test_axes_that_dicom_cannot_hold_are_refused(tmp_path: Path) -> None:
     sheared[0, 1] = 0.3
     put(tmp_path / "data/x.nii.gz", volume()[0], sheared)
     entry = {"name": "x", "loader": "images", "root": str(tmp_path / "data"), "reference": "prediction", "labels": 2}
-    with pytest.raises(
-        UserError, match=r"expected axes at right angles, .* got a cosine of 0\.2.*: export it as nifti"
-    ):
+    with pytest.raises(UserError, match=r"expected axes at right angles, .* got a cosine of 0\.2.*: export it"):
         exported(tmp_path / "out", entry, tmp_path / "to")
-    with pytest.raises(
-        UserError, match=r"--keep-identity: expected --format dicom and cases of `loader: dicom`, got x"
-    ):
+    with pytest.raises(UserError, match=r"--keep-identity: expected --format dicom and cases of `loader: dicom`, got"):
         exported(tmp_path / "out", entry, tmp_path / "to", keeps_identity=True)
 
 

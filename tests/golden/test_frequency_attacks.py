@@ -47,11 +47,9 @@ def as_attack(name: str, reference: Golden) -> Attack:
     """The attack that a file's params describe, in our names."""
     params = reference.params
     ours: dict[str, Any] = {
-        "steps": params["steps"],
-        "block": tuple(params["block_size"]),
-        "targeted": params["targeted"],
+        "steps": params["steps"], "block": tuple(params["block_size"]), "targeted": params["targeted"],
         "variant": "released",
-    }
+    }  # fmt: skip
     for copy, variant in (("saacopy", "released-saa"), ("saa3dcosine", "released-cosine")):
         if copy in name:
             ours["variant"] = variant

@@ -77,9 +77,8 @@ def test_smallest_changes_are_those_of_other_libraries(
     name: str, given: dict[str, Any], array: str, tolerance: float, arrays: dict[str, Tensor]
 ) -> None:
     """The size of the change is the state; where nothing was found, as in two samples of the last, it is infinite."""
-    attack = make(name, steps=60, step_size=24**-0.5, **given, **{"loss": "margin" if name == "fmn" else "ce"})
-    labels = voxel(arrays["labels"][:, None])
-    result = attack(OneVoxel(arrays), voxel(arrays["images"]), labels)
+    attack = make(name, steps=60, step_size=24**-0.5, **given, loss="margin" if name == "fmn" else "ce")
+    result = attack(OneVoxel(arrays), voxel(arrays["images"]), voxel(arrays["labels"][:, None]))
     assert torch.allclose(result.adversarial.flatten(1), arrays[array], rtol=0, atol=tolerance)
     change = arrays[array] - arrays["images"]
     sizes = change.abs().amax(1) if given.get("norm") == "linf" else change.square().mean(1).sqrt()

@@ -20,11 +20,9 @@ LONG = [name for name in FILES if name.endswith("_s20")]
 LATER = ["pgd_saa_e8_s5", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "cospgd_saa_e8_s5", "ssa2d_e16_s3_n10_b16_r05"]
 """Longer, or done by a batch or target too."""
 NAMES = {
-    **{name: name for name in ("eps", "std", "steps", "random_start", "targeted", "rho")},
-    "alpha": "step_size",
-    "num_spectrum_augs": "num_spectra",
-    "block_size": "block",
-}
+    **{name: name for name in ("eps", "std", "steps", "random_start", "targeted", "rho")}, "alpha": "step_size",
+    "num_spectrum_augs": "num_spectra", "block_size": "block",
+}  # fmt: skip
 
 
 def as_attack(name: str, reference: Golden) -> Attack:

@@ -124,10 +124,9 @@ def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
 
 def test_the_order_of_a_job_changes_no_key() -> None:
     content = job()
-    turned = {**content, **{key: content[key][::-1] for key in ("models", "attacks", "metrics")}}
     keys = [
         {unit.cell.key(unit.ref, target) for unit in expanded(each)[1].units() for target in unit.targets}
-        for each in (content, turned)
+        for each in (content, {**content, **{key: content[key][::-1] for key in ("models", "attacks", "metrics")}})
     ]
     assert (keys[0], len(keys[0])) == (keys[1], 2 * 2 * 3 * 2)
 

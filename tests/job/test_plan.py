@@ -203,8 +203,7 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     sources = [unit.cell.source for unit in (known, unknown)]
     operations = [models.forward_flops(source) + 100 * models.step_bytes(source) for source in sources]
-    assert seconds[0] == 10.0 * known.passes
-    assert seconds[1] / seconds[0] == pytest.approx(operations[1] / operations[0])
+    assert (seconds[0], seconds[1] / seconds[0]) == (10.0 * known.passes, pytest.approx(operations[1] / operations[0]))
 
 
 def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

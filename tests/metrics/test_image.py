@@ -56,9 +56,6 @@ def test_norms_add_up_as_numpy_does_to_the_bit() -> None:
     assert l2(clean, adversarial) == math.sqrt((difference * difference).sum())
 
 
-# Body
-
-
 def test_body_is_the_largest_component_with_its_holes() -> None:
     volume = np.zeros((2, 20, 20, 20), np.float32)
     volume[0, 3:9, 3:13, 3:13] = 0.5
@@ -107,9 +104,6 @@ def test_volumes_of_two_shapes_are_refused(scores: type) -> None:
         scores(np.zeros((8, 8, 8)), np.zeros((8, 8, 9)))
 
 
-# Channels
-
-
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
     """The second channel is changed ten times as much; both are black in the first planes."""
@@ -142,8 +136,6 @@ def test_norms_and_noise_are_over_all_channels(pair: tuple[np.ndarray, np.ndarra
 
 
 # Energy: a constant c has one coefficient in the 20 of the low band, c sqrt(512)
-
-
 def test_white_noise_is_the_same_in_every_band() -> None:
     """The mean absolute value of a normal variable is its standard deviation times sqrt(2 / pi)."""
     noise = 0.1 * torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(1))
@@ -173,7 +165,6 @@ def test_an_attack_on_one_band_has_its_energy_there() -> None:
 
 
 # Seams: none in a ramp or in noise, known ones where windows are shifted against each other
-
 GRID = (12, 8, 6)
 RAMP = 0.001 * sum(torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in GRID), indexing="ij"))
 

@@ -11,19 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from freqbench import metrics
 from freqbench.core.errors import UserError
-from freqbench.metrics import (
-    certified_scores,
-    class_mean,
-    confusion,
-    dice,
-    dice_from_confusion,
-    foreground_mean,
-    hallucinated_classes,
-    missed_classes,
-    volume_errors,
-    voxel_success,
-)
+from freqbench.metrics import certified_scores, class_mean, confusion, dice, dice_from_confusion, foreground_mean
 
 LABEL = np.array([[[0, 0, 1, 1, 2, 2, 3, 0]]])
 PRED = np.array([[[0, 1, 1, 1, 2, 0, 0, 4]]])  # class 3 missed, class 4 hallucinated, class 5 nowhere
@@ -48,8 +38,8 @@ def test_confusion_has_labels_in_rows() -> None:
 
 def test_missed_and_hallucinated_classes_are_counted() -> None:
     counts = confusion(PRED, LABEL, 6)
-    assert (missed_classes(counts), hallucinated_classes(counts)) == (1, 1)
-    assert (voxel_success(LABEL, PRED), voxel_success(PRED, PRED)) == (4 / 8, 0.0)
+    assert (metrics.missed_classes(counts), metrics.hallucinated_classes(counts)) == (1, 1)
+    assert (metrics.voxel_success(LABEL, PRED), metrics.voxel_success(PRED, PRED)) == (4 / 8, 0.0)
 
 
 @pytest.mark.parametrize("case", ["normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin"])
@@ -79,9 +69,6 @@ def test_means_over_nothing_are_nan_without_a_warning() -> None:
 def test_a_value_that_is_no_class_is_refused() -> None:
     with pytest.raises(UserError, match="expected classes 0 to 2, got 0 to 4: map the labels"):
         dice(PRED, np.zeros_like(LABEL), 3)
-
-
-# What is certified
 
 
 def row(*values: int) -> Tensor:
@@ -123,9 +110,9 @@ def test_volume_errors_of_a_grown_a_missed_and_an_invented_class() -> None:
     """Voxels of a cubic centimetre: class 1 has two and is given three, class 2 is missed, class 3 is nowhere true."""
     label, pred = torch.tensor([1, 1, 0, 2, 0, 0]), torch.tensor([1, 1, 1, 0, 3, 0])
     counts = confusion(pred.reshape(6, 1, 1), label.reshape(6, 1, 1), 5)
-    errors = volume_errors(counts, (5.0, 10.0, 20.0))
+    errors = metrics.volume_errors(counts, (5.0, 10.0, 20.0))
     np.testing.assert_allclose(errors["volume_error_ml"], [math.nan, 1, -1, math.nan, math.nan])
     np.testing.assert_allclose(errors["volume_error_relative"], [math.nan, 0.5, 1, math.nan, math.nan])
-    np.testing.assert_allclose(volume_errors(counts, (10.0, 20.0, 40.0))["volume_error_ml"][1:3], [8, -8])
+    np.testing.assert_allclose(metrics.volume_errors(counts, (10.0, 20.0, 40.0))["volume_error_ml"][1:3], [8, -8])
     with pytest.raises(UserError, match="expected a spacing of three positive numbers"):
-        volume_errors(counts, (1.0, 1.0))
+        metrics.volume_errors(counts, (1.0, 1.0))

@@ -89,8 +89,7 @@ def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacin
     np.testing.assert_allclose(hd95(pred, label, 4, spacing), expected, rtol=5e-5)  # the rank, too, is in float32
     medpy = hd95(pred, label, 4, spacing, convention="medpy")
     np.testing.assert_allclose(medpy, medpy_hd95(pred, label, 4, spacing), rtol=1e-12)
-    missing = np.array([not (label == number).any() for number in range(1, 4)])
-    tolerances = [1.0, 1.95, 3.0]
+    missing, tolerances = np.array([not (label == number).any() for number in range(1, 4)]), [1.0, 1.95, 3.0]
     expected = by_monai("compute_surface_dice", pred, label, 4, class_thresholds=tolerances, spacing=spacing)
     shares = nsd(pred, label, 4, tolerances, spacing)
     np.testing.assert_allclose(shares, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)
@@ -201,17 +200,14 @@ def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        ({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
-        ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
-        ({"convention": "max"}, "expected convention 'monai' or 'medpy'"),
-        ({"num_classes": 1}, "expected classes 0 to 0"),
-        ({"num_classes": 300}, "expected 1 to 256 classes"),
-        ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
-        ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
-        ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume"),
-    ],
-)
+    [({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
+     ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
+     ({"convention": "max"}, "expected convention 'monai' or 'medpy'"),
+     ({"num_classes": 1}, "expected classes 0 to 0"), ({"num_classes": 300}, "expected 1 to 256 classes"),
+     ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
+     ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
+     ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume")],
+)  # fmt: skip
 def test_bad_input_is_refused(arguments: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"pred": np.ones((3, 3, 3), int), "label": np.ones((3, 3, 3), int), "num_classes": 2}
     with pytest.raises(UserError, match=message):

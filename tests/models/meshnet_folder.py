@@ -15,11 +15,9 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 def _layer(kind: str, name: str, before: str, **config: Any) -> dict[str, Any]:
     return {
-        "class_name": kind,
-        "name": name,
-        "config": {"name": name, **config},
+        "class_name": kind, "name": name, "config": {"name": name, **config},
         "inbound_nodes": [[[before, 0, 0, {}]]] if before else [],
-    }
+    }  # fmt: skip
 
 
 def _conv(name: str, before: str, filters: int, side: int, dilation: int) -> dict[str, Any]:

@@ -215,8 +215,7 @@ def test_a_slice_inferer_gives_monais_logits_and_their_gradient(write: Write, tm
     inferer = SliceInferer(roi_size=(8, 12), spatial_dim=axis, overlap=0.5, mode="gaussian")
     drawn = torch.rand(1, 1, 20, 18, 10, generator=torch.Generator().manual_seed(1))
     ours, theirs = drawn.clone().requires_grad_(), drawn.clone().requires_grad_()
-    logits = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours)
-    wanted = inferer(theirs, net)
+    logits, wanted = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours), inferer(theirs, net)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
     upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
     gradients = [torch.autograd.grad(made, x, upstream)[0] for made, x in ((logits, ours), (wanted, theirs))]
@@ -297,10 +296,8 @@ REFUSED: list[tuple[str, Change]] = [
     (r"network_def::act is an object of torch.nn.ReLU: .*--trust-code", told(act={"_target_": "torch.nn.ReLU"})),
     (r"network_def does not fit its class: .*depth", told(depth=3)),
     (r"would download weights", told(pretrained=True)),
-    (
-        r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
-        lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)"),
-    ),
+    (r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
+     lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)")),
     (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),
     (r"refers to itself: .* > other > num_classes", lambda c, m: c.update(num_classes="@other", other="@num_classes")),
     (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
@@ -322,10 +319,8 @@ REFUSED: list[tuple[str, Change]] = [
         ),
     ),
     *(
-        (
-            rf"inferer: expected one of .*, got {name}: .*take the weights",
-            lambda c, m, name=name: inferer(c, _target_=name),
-        )
+        (rf"inferer: expected one of .*, got {name}: .*take the weights",
+         lambda c, m, name=name: inferer(c, _target_=name))
         for name in ("SaliencyInferer", "own.SlidingWindowInferer")
     ),
     (r"spatial_dims: expected 2 beside this inferer, got 3", slices()),
@@ -336,7 +331,7 @@ REFUSED: list[tuple[str, Change]] = [
     (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
     (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("message", "change"), REFUSED, ids=[message for message, _ in REFUSED])
@@ -376,18 +371,15 @@ INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", 
 
 @pytest.mark.parametrize(
     ("steps", "notes"),
-    [
-        ((INVERT, SOFTMAX, ARGMAX), ()),
-        ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
-        ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
-        ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
-        ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()),
-        ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
-        (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
-        ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
-        ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ()),
-    ],
-)
+    [((INVERT, SOFTMAX, ARGMAX), ()),
+     ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
+     ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
+     ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
+     ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()), ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
+     (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
+     ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
+     ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ())],
+)  # fmt: skip
 def test_steps_changing_classes_noted(write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]) -> None:
     stated = facts("bundle", write(after(*steps))).notes
     assert [note[: len(start)] for note, start in zip(stated, notes, strict=True)] == list(notes)

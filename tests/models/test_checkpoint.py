@@ -274,8 +274,6 @@ def test_digest_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> Non
     assert len({digest(), *others}) == 7
 
 
-# Weights that no network can compute with
-
 FIRST = "model.0.conv.unit0.conv.weight"
 
 UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

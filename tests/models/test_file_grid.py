@@ -154,8 +154,7 @@ def test_a_sheared_file_is_refused() -> None:
 
 
 def test_a_defence_that_votes_is_refused() -> None:
-    defence = Smoothing(kind="voxels", sigma=0.1, samples=2)
-    model = SegmentationModel(Pointwise().eval(), roi=(4, 4, 4), defence=defence)
+    model = SegmentationModel(Pointwise().eval(), roi=(4, 4, 4), defence=Smoothing(kind="voxels", sigma=0.1, samples=2))
     grid = FileGrid.of(GRID, np.eye(4), ((0, 7), (0, 9), (0, 6)))
     with pytest.raises(UserError, match="expected score_on: grid for a defence that votes"):
         models.prediction(model, smooth(GRID), wanted=models.Wanted(file_grid=grid))

@@ -154,8 +154,7 @@ def test_moved_branch_is_another_model(server: Hub, weights: Path) -> None:
     server.put(REPO, NEW, {FILE: weights.read_bytes()}, "main")
     after = resolved(URI)
     assert (after.checkpoint, after.model_id) != (before.checkpoint, before.model_id)
-    assert after.checkpoint == f"hf://{REPO}/{FILE}@{NEW}"
-    assert resolved(before.checkpoint).model_id == before.model_id
+    assert (after.checkpoint, resolved(before.checkpoint).model_id) == (f"hf://{REPO}/{FILE}@{NEW}", before.model_id)
 
 
 @pytest.mark.usefixtures("weights")

@@ -11,20 +11,11 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from freqbench import models
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
-from freqbench.models import (
-    Inference,
-    SegmentationModel,
-    SlidingWindowModel,
-    Wanted,
-    attack_windows,
-    build,
-    predict,
-    prediction,
-    sliding_windows,
-)
+from freqbench.models import Inference, SegmentationModel, SlidingWindowModel, Wanted, build, predict, prediction
 from freqbench.models.inference import window_weights
 from freqbench.ops.losses import dice_ce
 
@@ -51,7 +42,7 @@ def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_b
 
 
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
-    windows = attack_windows((10, 4, 6), (4, 4, 4))
+    windows = models.attack_windows((10, 4, 6), (4, 4, 4))
     assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
@@ -59,7 +50,7 @@ def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
 def test_windows_are_monais(roi: Shape) -> None:
     for shape, overlap in product([(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)], [0.0, 0.25, 0.5, 0.6, 0.9]):
         steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
-        assert list(sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
+        assert list(models.sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
 
 
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
@@ -67,7 +58,7 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
     for shape, overlap in product([(20, 19, 33), (8, 6, 40), (9, 61, 21), (33, 12, 28)], [0.25, 0.5, 0.7]):
         padded = [max(sides) for sides in zip(shape, roi, strict=True)]
         starts = compute_steps_for_sliding_window(padded, roi, 1 - overlap)
-        windows = sliding_windows(shape, roi, overlap, even=True)
+        windows = models.sliding_windows(shape, roi, overlap, even=True)
         assert [tuple(axis.start for axis in window) for window in windows] == list(product(*starts))
     model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
     expected = compute_gaussian(roi, value_scaling_factor=10, device=torch.device("cpu"))  # float16, as it predicts
@@ -76,7 +67,7 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
 
 def test_axis_without_overlap_has_windows_side_by_side() -> None:
     """Slices of nnU-Net's 2d networks have the weights of a slice."""
-    windows = sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
+    windows = models.sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
     assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
     assert sorted({w.start for _, w, _ in windows}) == compute_steps_for_sliding_window([19], [6], 0.5)[0]
     settings = Inference(weighting="nnunet", overlap=(0.0, 0.5, 0.5))
@@ -86,7 +77,7 @@ def test_axis_without_overlap_has_windows_side_by_side() -> None:
 
 
 def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:
-    windows = sliding_windows((10, 4, 11), (4, 4, 4), turned=(0, 2))
+    windows = models.sliding_windows((10, 4, 11), (4, 4, 4), turned=(0, 2))
     assert sorted({h.start for h, _, _ in windows}) == [0, 2, 4, 6]
     assert sorted({d.start for _, _, d in windows}) == [0, 1, 3, 5, 7]  # 7, 5, 3, 1 from the high end, then shifted
 
@@ -213,16 +204,12 @@ def test_more_classes_than_a_mask_holds_are_refused_in_one_line() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     assert (Inference(mirror="DH"), Inference(mirror="KI")) == (Inference(mirror="HD"), Inference(mirror="IK"))
     for wrong in ("HX", "HH", "hw", "HK"):
-        with pytest.raises(
-            UserError, match=f"model: mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"
-        ):
+        with pytest.raises(UserError, match=f"mirror: expected some of .*HWD or .*IJK, each once, got '{wrong}'"):
             validate({"mirror": wrong}, Inference, "model")
     for overlap in (-0.1, 1.0):
         with pytest.raises(UserError, match="overlap: "):
             validate({"overlap": overlap}, Inference, "model")
 
-
-# The network over a whole volume as one
 
 SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
 SETTINGS = [
@@ -317,7 +304,7 @@ def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch
     logits.sum().backward()
     hook.remove()
     assert kept == [images.numel()] * 2
-    assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))
+    assert (max(passed), sum(passed)) == (window_batch, 2 * len(models.sliding_windows((20, 9, 7), ROI)))
 
 
 @pytest.mark.parametrize("shape", [(13, 9, 6), (19, 6, 4)], ids=["many windows a plane", "one window a plane"])

@@ -158,8 +158,7 @@ def test_folds_average_logits_and_not_probabilities(write: Write) -> None:
     net = network("nnunet", folder, with_weights=True).eval()
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        wanted = (direct("PlainConvUNet")(images)[0] + second(images)[0]) / 2
-        torch.testing.assert_close(net(images), wanted)
+        torch.testing.assert_close(net(images), (direct("PlainConvUNet")(images)[0] + second(images)[0]) / 2)
 
 
 @pytest.mark.parametrize("fold", [[0, 0], []])
@@ -262,11 +261,9 @@ def packed(folder: Path) -> Path:
 
 
 PARTS: dict[str, Callable[[Path], Path]] = {
-    "fold": lambda folder: folder / "fold_0",
-    "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
-    "dataset": lambda folder: folder.parent,
-    "archive": packed,
-}
+    "fold": lambda folder: folder / "fold_0", "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
+    "dataset": lambda folder: folder.parent, "archive": packed,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", ["nnunet", None])
@@ -290,8 +287,7 @@ def test_a_trainer_of_a_former_release_builds_the_network_too(write: Write) -> N
     folder = write()
     space = pipeline(facts("nnunet", folder))
     net = nnunet._called_as_now(former)(space.manager, space.settings, 1, 3, False).eval()
-    weights = weights_of("nnunet", folder)
-    net.load_state_dict({name.removeprefix("nets.0."): value for name, value in weights.items()})
+    net.load_state_dict({name.removeprefix("nets.0."): value for name, value in weights_of("nnunet", folder).items()})
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), direct("PlainConvUNet")(images)[0], rtol=0, atol=0)

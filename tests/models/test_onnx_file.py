@@ -26,8 +26,7 @@ def entry(path: str, **more: Any) -> ModelEntry:
 @pytest.mark.parametrize(("operator", "batch"), [("Relu", "batch"), ("Relu", 1), (BLACK, "batch"), (BLACK, 1)])
 def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
-    spec = resolve(entry(path), num_classes=3)
-    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    spec, x = resolve(entry(path), num_classes=3), torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(path)
     wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
     np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
@@ -105,18 +104,15 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     ("form", "more", "text"),
     [
         ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
-        (
-            {"sides": ROI},
-            {"roi": (8, 8, 8)},
-            "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)",
-        ),
+        ({"sides": ROI}, {"roi": (8, 8, 8)},
+         "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
         ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
         ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
         ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
         ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
         ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
     ],
-)
+)  # fmt: skip
 def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
     refused(entry(onnx_file.write(tmp_path / "net.onnx", **form), **more), f"{tmp_path}/{text}")
 

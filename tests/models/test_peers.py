@@ -40,8 +40,7 @@ def agreement(labels: Tensor, logits: Tensor, tie: float) -> None:
 
 def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
     """Axes, scale, means and deviations of which 0 is anywhere in the network's range."""
-    low = float(rng.uniform(-400, 100))
-    mean, std = rng.uniform(-200, 200, channels), rng.uniform(20, 150, channels)
+    low, mean, std = float(rng.uniform(-400, 100)), rng.uniform(-200, 200, channels), rng.uniform(20, 150, channels)
     return InputAdapter(
         axes=str(rng.choice(AXES)),
         scale=(low, low + float(rng.uniform(50, 600))),

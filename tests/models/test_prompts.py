@@ -55,9 +55,6 @@ def clicked(label: Tensor, policy: PointPrompts = POLICY, spacing: Spacing = (1.
     return {int(index): (prompts[0] == index).nonzero() for index in prompts.unique() if index}
 
 
-# Where points lie
-
-
 def test_points_lie_deep_in_the_largest_component() -> None:
     """The deepest voxels of a block of side 8 are 4 away from the outside, the outermost 1."""
     label = blocks((1, (2, 2, 2), (8, 8, 8)), (1, (14, 14, 14), (4, 4, 4)), (4, (14, 0, 0), (3, 3, 3)))
@@ -106,9 +103,6 @@ def test_too_few_voxels_are_one_line() -> None:
         "c: expected at least 3 voxels in the largest component of class 1, as a network is prompted by as many "
         "points, got 2: set args.points to at most 2"
     )
-
-
-# What any network sees
 
 
 class Witness(nn.Module):
@@ -220,8 +214,6 @@ def test_a_model_without_prompts_is_itself_for_every_case() -> None:
     assert model.cut(attack_windows((22, 21, 19), ROI)) is model
     assert not SegmentationModel(MeanOfProbabilities([model]), ROI).takes_prompts
 
-
-# The networks that take prompts
 
 SIDES = (16, 16, 16)
 NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {

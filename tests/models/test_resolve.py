@@ -162,8 +162,7 @@ def test_random_takes_a_seed() -> None:
     first, zero, seven = (spec(**UNET, checkpoint=text) for text in ("random", "random:0", "random:7"))
     assert (first.seed, zero.seed, seven.seed) == (0, 0, 7)
     assert first.model_id == zero.model_id != seven.model_id
-    wanted = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict()
-    state = load(seven, CPU).net.state_dict()
+    wanted, state = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict(), load(seven, CPU).net.state_dict()
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
     assert not all(torch.equal(load(zero, CPU).net.state_dict()[key], wanted[key]) for key in wanted)
 
@@ -185,8 +184,7 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
         spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
         for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
     )
-    assert (new.reading, recognised.reading) == ({}, {"migration": "monai-1.4"})
-    assert recognised.model_id == stated.model_id
+    assert (new.reading, recognised.reading, recognised.model_id) == ({}, {"migration": "monai-1.4"}, stated.model_id)
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none").model_id == new.model_id
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
@@ -209,9 +207,6 @@ def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: st
 def test_a_migration_where_nothing_is_read_is_refused() -> None:
     with pytest.raises(UserError, match=r"m: migration: expected none for unet of random, got none: it is for check"):
         spec(**UNET, checkpoint="random", migration="none")
-
-
-# Identities, and what `load` hands out
 
 
 def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:

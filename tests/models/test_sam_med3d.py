@@ -29,9 +29,6 @@ def network(num_classes: int = 3, **args: Any) -> SAMMed3D:
     return net.requires_grad_(False)
 
 
-# The network
-
-
 def linear(name: str, before: int, after: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from ((f"{name}.weight", (after, before)), (f"{name}.bias", (after,)))
 
@@ -49,10 +46,8 @@ def attention(name: str, inner: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 def authors_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the weights, as the released code makes them, in their order."""
     yield "image_encoder.pos_embed", (1, 8, 8, 8, 768)
-    yield from (
-        ("image_encoder.patch_embed.proj.weight", (768, 1, 16, 16, 16)),
-        ("image_encoder.patch_embed.proj.bias", (768,)),
-    )
+    yield "image_encoder.patch_embed.proj.weight", (768, 1, 16, 16, 16)
+    yield "image_encoder.patch_embed.proj.bias", (768,)
     for i in range(12):
         at = f"image_encoder.blocks.{i}"
         offsets = 15 if i in (2, 5, 8, 11) else 27
@@ -146,9 +141,6 @@ def test_window_is_in_deviations_from_the_mean_above_zero() -> None:
         torch.testing.assert_close(result, (one - one[one > 0].mean()) / one[one > 0].std())
     torch.testing.assert_close(scaled[1], torch.stack([given[1, 0], torch.zeros(4, 4, 4)]))
     torch.testing.assert_close(standardise(1000 * given[:1]), scaled[:1])
-
-
-# What a job says of it
 
 
 @pytest.mark.integration

@@ -115,8 +115,7 @@ def test_activations_of_all_slices_are_not_held_at_once() -> None:
 def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) -> None:
     net = construct("unet", 3, 3, ROI[:2], ARGS).eval()
     torch.save(net.state_dict(), tmp_path / "2d.pt")
-    model = load(resolve(entry(checkpoint=str(tmp_path / "2d.pt")), 3), CPU)
-    images = volume(1, 1, *ROI)
+    model, images = load(resolve(entry(checkpoint=str(tmp_path / "2d.pt")), 3), CPU), volume(1, 1, *ROI)
     with torch.no_grad():
         torch.testing.assert_close(model(images), by_slice(net, images, 3, 2), rtol=1e-5, atol=1e-5)
     with pytest.raises(CheckpointError, match="does not fit"):

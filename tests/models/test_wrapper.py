@@ -103,7 +103,6 @@ def test_numbers_a_channel_are_as_many_as_channels(what: str) -> None:
 
 
 # Padding inside the gradient, and arithmetic that stays where it belongs
-
 WINDOW = (32, 32, 16)
 
 
@@ -125,8 +124,7 @@ def test_window_larger_than_the_roi_is_refused(tiny_unet: nn.Module) -> None:
 def test_bf16_computes_in_bfloat16_and_returns_float32() -> None:
     net = nn.Conv3d(1, 2, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
-    third = torch.full((1, 1, 2, 2, 2), 1 / 3)
-    logits = SegmentationModel(net, (2, 2, 2), precision="bf16")(third)
+    logits = SegmentationModel(net, (2, 2, 2), precision="bf16")(torch.full((1, 1, 2, 2, 2), 1 / 3))
     assert (logits.dtype, logits[0, 0, 0, 0, 0]) == (torch.float32, torch.tensor(1 / 3).bfloat16().float())
 
 

@@ -1,4 +1,4 @@
-"""Degraded volumes against scipy, MONAI, skimage, means of blocks and what k-space says of them."""
+"""Degraded volumes and projections against scipy, MONAI, skimage, closed forms and what k-space says."""
 
 import math
 
@@ -12,6 +12,7 @@ from skimage.transform import iradon
 from torch import Tensor
 
 from freqbench.ops.artefacts import blurred, coarser, reconstructed_noise, with_ghosts, with_motion, with_spikes
+from freqbench.ops.tomography import ParallelBeam
 
 SHAPE = (12, 16, 6)
 
@@ -64,8 +65,7 @@ def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
 def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
     """MONAI sets one coefficient and takes the real part; its phase is that of the volume."""
     x, place = volume(1), (2, 3, 1)
-    spectrum = torch.fft.fftn(x[0])[place]
-    loc = tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
+    spectrum, loc = torch.fft.fftn(x[0])[place], tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
     expected = KSpaceSpikeNoise(loc, k_intensity=math.log(0.1 * math.prod(SHAPE) + float(spectrum.abs())))(x)
     frequency = torch.tensor([[k / side for side, k in zip(SHAPE, place, strict=True)]], dtype=torch.float64)
     phase = torch.tensor([float(spectrum.angle()) / (2 * math.pi)], dtype=torch.float64)
@@ -123,3 +123,46 @@ def test_axis_of_one_voxel_stays_and_slice_of_one_has_no_noise() -> None:
     assert coarser(x, 3.0).shape == x.shape
     assert torch.isfinite(blurred(x, 1.6)).all()
     assert float(reconstructed_noise(normals(1, 1, 3)).abs().max()) == 0
+
+
+def disc(side: int, radius: float) -> Tensor:
+    """A slice `[1, 1, side, side, 1]`, 1 where a voxel's middle lies within the radius."""
+    h, w = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for _ in range(2))
+    return (h[:, None].square() + w.square() <= radius**2).double()[None, None, :, :, None]
+
+
+def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
+    image = disc(64, 20)
+    beam = ParallelBeam.of(image, 90)
+    readings, place = beam.project(image), torch.arange(beam.bins) - beam.bins // 2
+    chords, inner = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt(), place.abs() <= 14
+    assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1
+    assert readings.sum(dim=3).flatten().tolist() == pytest.approx([float(image.sum())] * 90)
+    back = beam.reconstruct(readings)
+    assert float((back - image)[disc(64, 16) > 0].abs().mean()) < 0.02
+    assert float((back * (1 - disc(64, 24))).abs().mean()) < 0.02
+
+
+def test_back_projection_is_skimage_s() -> None:
+    """Smooth readings agree in the circle that skimage reconstructs; it turns the other way around another middle."""
+    side, angles = 41, 30
+    beam = ParallelBeam.of(torch.zeros(1, 1, side, side, 2, dtype=torch.float64), angles)
+    place = np.arange(beam.bins) - beam.bins // 2
+    bumps = np.exp(-((place - 6) ** 2) / 40)[:, None] * (1 + 0.3 * np.sin(np.arange(angles)))
+    theirs = iradon(bumps, np.arange(angles) * 180 / angles, output_size=side, filter_name="ramp", circle=False)
+    ours = beam.reconstruct(torch.from_numpy(bumps.T.copy())[None, None, :, :, None].expand(-1, -1, -1, -1, 2))
+    assert torch.equal(ours[..., 0], ours[..., 1])
+    inside = disc(side, 18)[0, 0, :, :, 0].numpy() > 0
+    assert np.abs(np.flipud(ours[0, 0, :, :, 0].numpy()) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
+
+
+def test_a_gradient_is_that_of_the_transpose() -> None:
+    """Reconstruction is linear: the slope along a direction is the reconstruction of the direction."""
+    generator = torch.Generator().manual_seed(0)
+    image, weights = (torch.rand(2, 2, 7, 5, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    beam = ParallelBeam.of(image, 8)
+    readings = beam.project(image)
+    point = readings.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((beam.reconstruct(point) * weights).sum(), point)
+    assert float((gradient * readings).sum()) == pytest.approx(float((beam.reconstruct(readings) * weights).sum()))
+    assert torch.equal(beam.gather.to_dense().T, beam.spread.to_dense())

@@ -34,8 +34,7 @@ def pair(kind: str, shape: tuple[int, ...], size: float) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("kind", CHANGES)
 def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
     shape = (1, *shape[1:]) if kind == "gain_offset" else shape
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    apply = CHANGES[kind].apply
+    x, apply = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, shape, 0.3)
     assert torch.allclose(apply(apply(x, a), b), apply(x, both), atol=1e-5)
     nothing = apply(x, torch.zeros_like(a))
@@ -86,8 +85,6 @@ def test_each_band_of_each_block_gets_its_own_factor() -> None:
         np.testing.assert_allclose(changed[block].numpy(), expected, atol=1e-5)
 
 
-# Shifts
-
 MOVES = torch.tensor([[0.3, -1.7, 2.0], [2.5, 0.5, -0.25]])
 
 
@@ -116,8 +113,7 @@ def test_two_shifts_are_no_third_with_the_nyquist_frequency() -> None:
     wave = torch.tensor([1.0, -1.0] * 4)
 
     def moved(x: Tensor, by: float) -> Tensor:
-        turn = torch.exp(-2j * math.pi * by * torch.fft.fftfreq(8))
-        return torch.fft.ifft(torch.fft.fft(x) * turn).real
+        return torch.fft.ifft(torch.fft.fft(x) * torch.exp(-2j * math.pi * by * torch.fft.fftfreq(8))).real
 
     assert float((moved(moved(wave, 0.5), 0.5) - moved(wave, 1.0)).abs().max()) > 0.9
     assert float(CHANGES["fourier_shift"].apply(wave.reshape(1, 1, 8, 1, 1), torch.zeros(1, 3)).abs().max()) < 1e-6

@@ -56,8 +56,7 @@ def test_dice_and_cross_entropy_are_those_of_monai_and_pytorch() -> None:
 
 
 def test_monais_compound_loss_is_ours_for_one_region() -> None:
-    monai = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
-    ours, theirs = [], []
+    monai, ours, theirs = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6), [], []
     for regions in (1, 3):
         logits, labels = drawn(regions)
         ours.append(float(region_losses.dice_ce(logits, labels).mean()))
@@ -135,8 +134,7 @@ def test_heads_agree_on_one_region() -> None:
 def test_logits_of_the_mean_probability_give_it_back() -> None:
     logits, _ = drawn()
     mean = SIGMOID.mean_of_probabilities([logits, 100 * logits - 1])
-    expected = (logits.sigmoid() + (100 * logits - 1).sigmoid()) / 2
-    assert torch.allclose(mean.sigmoid(), expected, atol=1e-12)
+    assert torch.allclose(mean.sigmoid(), (logits.sigmoid() + (100 * logits - 1).sigmoid()) / 2, atol=1e-12)
     assert torch.allclose(SIGMOID.logits_of(logits.sigmoid()), logits, atol=1e-9)
 
 

@@ -72,8 +72,7 @@ def test_a_remainder_is_a_block_of_its_own() -> None:
 @pytest.mark.parametrize("side", [8, 16, 32, None])
 def test_ssim_values_are_the_released_ones(golden: Find, oracles: dict[str, np.ndarray], side: int | None) -> None:
     reference = load(golden, "vafa3d_q20_s5_b32_ssim")
-    adversarial = torch.from_numpy(reference.arrays["adversarial"])
-    loss = ssim_loss(reference.images, side and (side,) * 3)(adversarial)
+    loss = ssim_loss(reference.images, side and (side,) * 3)(torch.from_numpy(reference.arrays["adversarial"]))
     expected = float(oracles[f"ssim_loss_block{side}" if side else "ssim_loss_whole"])
     assert float(loss) == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
     assert 1 - float(loss) == pytest.approx(1 - expected, rel=1e-6)
@@ -149,5 +148,4 @@ def test_gradient_is_that_of_the_point_on_the_bound(monkeypatch: pytest.MonkeyPa
     for place in ((0, 0, 0, 0, 0), (0, 0, 2, 1, 3), (0, 0, 4, 3, 3)):
         step = torch.zeros_like(x)
         step[place] = 1e-5
-        slope = float(value(x + step) - value(x - step)) / 2e-5
-        assert float(gradient[place]) == pytest.approx(slope, rel=1e-5)
+        assert float(gradient[place]) == pytest.approx(float(value(x + step) - value(x - step)) / 2e-5, rel=1e-5)

@@ -125,8 +125,7 @@ def test_budget_in_files_unit_is_exact_where_way_is_line() -> None:
 
 
 def test_budget_in_files_unit_is_none_where_way_is_no_line() -> None:
-    steps = [{"_target_": "HistogramNormalized", "keys": "image"}]
-    case = prepare(native(skull()), from_words(steps, "job"))
+    case = prepare(native(skull()), from_words([{"_target_": "HistogramNormalized", "keys": "image"}], "job"))
     assert all(math.isnan(end) for ends in case.native_ranges for end in ends)
     assert native_budget(make("pgd", eps=EPS), case) is None
 

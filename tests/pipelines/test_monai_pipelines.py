@@ -13,10 +13,7 @@ from freqbench.core.types import CaseRef, NativeCase
 from freqbench.pipelines.monai import MonaiPipeline
 
 QUICK = ("z-scores of voxels that are not 0, as `transforms:`", "range, spacing in SAR, Invertd")
-CASES = [
-    pytest.param(words, id=words.name, marks=[] if words.name in QUICK else pytest.mark.integration)
-    for words in PIPELINES
-]
+CASES = [pytest.param(p, id=p.name, marks=[] if p.name in QUICK else pytest.mark.integration) for p in PIPELINES]
 
 
 @pytest.mark.parametrize("words", CASES)

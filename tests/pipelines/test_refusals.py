@@ -155,9 +155,7 @@ def test_preprocessing_needs_trust_for_code(entry: dict[str, Any], tmp_path: Pat
 def test_references_need_trust_for_code(key: str, value: Any, tmp_path: Path, trap: Path, line: Refused) -> None:
     def change(config: dict[str, Any], metadata: dict[str, Any]) -> None:
         config[key] = value
-        config["preprocessing"]["transforms"].append(
-            {"_target_": "ScaleIntensityd", "keys": "image", "minv": f"@{key}"}
-        )
+        config["preprocessing"]["transforms"] += [{"_target_": "ScaleIntensityd", "keys": "image", "minv": f"@{key}"}]
 
     folder = test_bundle.written(tmp_path / "b", change)
     assert "--trust-code" in line(lambda: resolve(ModelEntry(name="m", bundle=folder), 3))

@@ -54,10 +54,7 @@ def with_data(**keys: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("text", ["nets/a.pt", "{here}/nets/a.pt"])
 def test_checkpoint_travels_and_its_path_is_relative_on_nodes(folder: Path, text: str) -> None:
     packed = pack(folder, with_checkpoint(text.format(here=folder)))
-    assert {place: file.name for place, file in packed.files.items()} == {
-        "jobs/job.yaml": "job.yaml",
-        "nets/a.pt": "a.pt",
-    }
+    assert {k: file.name for k, file in packed.files.items()} == {"jobs/job.yaml": "job.yaml", "nets/a.pt": "a.pt"}
     assert packed.job == "jobs/job.yaml"
     assert packed.overrides == (() if text == "nets/a.pt" else ('models.0.checkpoint="nets/a.pt"',))
     assert config.load("jobs/job.yaml", JobSpec, packed.overrides).models[0].checkpoint == "nets/a.pt"
@@ -72,14 +69,9 @@ def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [
-        ("../outside.pt", r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"),
-        ("~/best.pt", "outside"),
-        ("link.pt", "outside"),
-        ("data/.git/x", "hidden"),
-        ("nets/b.pt", "found none at nets/b.pt"),
-    ],
-)
+    [("../outside.pt", r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"), ("~/best.pt", "outside"),
+     ("link.pt", "outside"), ("data/.git/x", "hidden"), ("nets/b.pt", "found none at nets/b.pt")],
+)  # fmt: skip
 def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complaint: str) -> None:
     (folder / "link.pt").symlink_to(folder.parent / "outside.pt")
     with pytest.raises(UserError, match=complaint):

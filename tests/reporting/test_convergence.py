@@ -28,8 +28,7 @@ def test_knee_is_the_first_place_without_later_gain(drops: list[float], place: i
 
 
 def test_the_last_passes_are_compared_with_the_best_before_them() -> None:
-    text = "not converged: still gains 1.0 points from 20 to 40 passes"
-    assert still_gains([10, 20, 40], [10.0, 5.0, 11.0]) == text
+    assert still_gains([10, 20, 40], [10.0, 5.0, 11.0]) == "not converged: still gains 1.0 points from 20 to 40 passes"
     assert still_gains([10, 20, 40], [10.0, 5.0, 9.0]) == ""
     assert still_gains([10], [5.0]).startswith("one setting only")
     assert still_gains([10, 20], [10.0, 10.2]) == "not converged: still gains 0.2 points from 10 to 20 passes"

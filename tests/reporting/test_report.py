@@ -3,19 +3,32 @@
 import csv
 import io
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
 from reporting.handmade import job_of, row, stored
+from tiny_job import JOB, execute, small
 from typer.testing import CliRunner
 
+from freqbench.analysis import tables
 from freqbench.analysis.tables import summary
 from freqbench.cli.report import app, write_page
 from freqbench.core.errors import UserError
+from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.ops.regions import members, numbers_of
 from freqbench.reporting import figures
+from freqbench.reporting.contents import regions_of
+from freqbench.reporting.figure_data import Material, shown_rows
+from freqbench.reporting.figures import FIGURES, cases
+from freqbench.reporting.page.manifest import write_volumes
 from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.render import Section, markdown, terminal
 from freqbench.reporting.report import FORMATS, report
@@ -45,8 +58,7 @@ def pipe_tables(text: str) -> list[list[list[str]]]:
     tables: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
-            cells = line.replace("\\|", "/").strip("|").split("|")
-            tables[-1].append([cell.strip() for cell in cells])
+            tables[-1].append([cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")])
         elif tables[-1]:
             tables.append([])
     tables = [table for table in tables if table]
@@ -94,8 +106,7 @@ def test_csv_reads_back_equal(grid: Store) -> None:
 
 def test_only_the_rows_of_the_job_are_shown() -> None:
     mine, former = row(dsc=0.5), row("gn", dsc=0.1)
-    keys = {tuple(mine[name] for name in KEY), ("not", "done", "yet")}
-    text = report([stored(mine, former)], keys)
+    text = report([stored(mine, former)], {tuple(mine[name] for name in KEY), ("not", "done", "yet")})
     assert "gn" not in text
     assert "1 ok, 0 failed, 1 not done, of 2" in text
 
@@ -255,3 +266,57 @@ def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path) -> None:
         write_page([out], None, with_volumes=True, yes=False)
     called("report", out, "--format", "html", "--volumes", "--yes")
     assert (Path(out) / "report" / "index.html").exists()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    out = tmp_path_factory.mktemp("out")
+    content = small(
+        datasets=[{"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}],
+        models=[{**JOB["models"][0], "outputs": "sigmoid"}],
+        attacks=[{"name": "fgsm", "eps": "8/255"}],
+        metrics=["dsc"],
+        save_adversarial="nifti",
+    )
+    execute(content, out)
+    return Store(str(out))
+
+
+def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
+    rows = shown_rows(store.records().to_pandas())
+    material = Material(rows, store.class_records().to_pandas(), f"{store.root}/volumes")
+    figure = dict(FIGURES["case"](material))["lesions", "a"]
+    assert isinstance(figure, Figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"{k} {name}" for k, name in enumerate(REGIONS, 1)]
+
+
+def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:
+    rows = tables.current(store.records().to_pandas()), store.class_records().to_pandas()
+    manifest = write_volumes(*rows, [store.root], str(tmp_path), regions_of(store.runs()))
+    (case,) = manifest["cases"]
+    assert case["class_names"] == ["background", *REGIONS]
+    assert manifest["regions"][case["dataset"]][:4] == [[], [1], [1, 2], [1, 2, 3]]
+
+
+def test_tables_of_regions_speak_of_regions(store: Store) -> None:
+    text = report([store], table="organs")
+    assert "drop of each region of a" in text
+    assert not re.search(r"organ|class(?!_)", text)
+
+
+def test_outline_of_a_region_runs_around_inner_ones() -> None:
+    """Lines between the labels of a shown map are the outlines of the regions."""
+    codes = torch.zeros(12, 12, dtype=torch.uint8)
+    codes[1:11, 1:11], codes[3:9, 3:8], codes[5:7, 5:7] = 1, 3, 7
+    codes[8:10, 3:10] |= 4
+    axis, regions = Figure().subplots(), Figure().subplots()
+    cases._show(axis, np.zeros((12, 12)), 1.0, codes.numpy(), regions=[numbers_of(code) for code in range(8)])
+    for region in (1, 2, 3):
+        regions.contour(members(codes, region).numpy(), levels=[0.5])
+    points = [
+        {tuple(point) for each in drawn.findobj(QuadContourSet) for path in each.get_paths() for point in path.vertices}
+        for drawn in (axis, regions)
+    ]
+    assert points[0] == points[1]
+    assert len(points[0]) > 40

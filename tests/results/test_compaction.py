@@ -60,9 +60,6 @@ def seen(store: Store) -> tuple[list[Any], list[Any]]:
     return sorted(store.rows(("cell_id", "dsc", "run_id"))), sorted(tuple(row.values()) for row in classes)
 
 
-# What is merged
-
-
 def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     wins = np.ones(100, np.bool_)
     wins[:lost] = False
@@ -77,8 +74,7 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     ],
 )  # fmt: skip
 def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
-    files = choose([file(number, mib) for number, mib in enumerate(sizes)])
-    assert [int(each.name) for each in files] == merged
+    assert [int(each.name) for each in choose([file(number, mib) for number, mib in enumerate(sizes)])] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
@@ -99,9 +95,6 @@ def test_run_of_few_rows_leaves_large_files_alone(tmp_path: Path, monkeypatch: p
     store.compact()
     assert [kind for kind in kinds if any(path.endswith(large) for path in touched[kind])] == ["read_range"]
     assert (len(names(store)), large in names(store), seen(store)) == (2, True, before)
-
-
-# Who else compacts or dies
 
 
 @pytest.fixture
@@ -166,9 +159,6 @@ def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) ->
     assert [name.rpartition("-")[2] for name in names(store)] == ["000003.parquet"]
 
 
-# Who else reads or writes
-
-
 def test_reader_starts_again_if_a_compaction_passes(filled: Callable[[str], Store]) -> None:
     store = filled("out")
     before = seen(store)
@@ -212,9 +202,6 @@ def test_rows_committed_during_a_compaction_stay(filled: Callable[[str], Store],
     after = seen(store)
     assert [len(part) for part in after] == [len(before[0]) + 1, len(before[1]) + 2]
     assert set(before[0]) < set(after[0])
-
-
-# Flushes that die
 
 
 @pytest.mark.parametrize(("step", "committed"), [(0, 0), (1, 1)])

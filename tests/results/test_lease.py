@@ -133,8 +133,6 @@ def test_two_at_the_same_moment_do_not_both_hold_it(tmp_path: Path) -> None:
         assert len(held) < 2
 
 
-# Shards
-
 CELLS = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
 
 

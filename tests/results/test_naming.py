@@ -115,9 +115,6 @@ def test_names_that_no_run_writes_are_refused_in_one_line(names: dict[str, Any],
         store.records()
 
 
-# After runs
-
-
 def test_models_that_swap_names_keep_their_numbers(tmp_path: Path) -> None:
     content = small(**BOTH, targets="source")
     execute(content, tmp_path / "old")
@@ -137,8 +134,7 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
 
     execute(of(names), tmp_path)
     assert contents([Store(str(tmp_path))]).restricted == ["private"]
-    assert execute(of(names[::-1]), tmp_path).num_new == 0
-    assert contents([Store(str(tmp_path))]).restricted == ["open"]
+    assert (execute(of(names[::-1]), tmp_path).num_new, contents([Store(str(tmp_path))]).restricted) == (0, ["open"])
 
 
 @pytest.mark.integration

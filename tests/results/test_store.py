@@ -1,19 +1,25 @@
-"""The store shows each row once a key, in the promised order, and refuses what it cannot read."""
+"""The store shows each row once a key, on S3 too, refuses what it cannot read, and says what is committed."""
 
 import hashlib
 import json
 import math
+from collections import Counter
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from results.conftest import make_classes, make_failed, make_record
+from results.conftest import make_classes, make_failed, make_record, put
+from s3_server import S3
 
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
-from freqbench.results import CLASS_RECORDS, RECORDS, Store
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, files, to_table
+from freqbench.results import writer as writer_module
 from freqbench.results.nested import types_of
 from freqbench.results.schema import ROWS, VERSION_FIELD
 from freqbench.results.store import find_row, row_id, sample_rows
@@ -95,9 +101,6 @@ def test_a_run_is_known_by_its_file_whatever_the_file_says(folder: Path) -> None
     assert store.run("b")["run_id"] == "b"
 
 
-# What cannot be read
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A local store with one committed file."""
@@ -135,8 +138,6 @@ def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     (folder / "records" / ".a.parquet").write_bytes(b"torn")
     assert len(Store(str(folder)).records()) == 1
 
-
-# The version of the schema
 
 EXAMPLE = Path(__file__).parent / "example"
 """A store whose values no later code computed (job: `run.json`)."""
@@ -200,8 +201,7 @@ def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: st
 @pytest.fixture
 def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
-    made = Store(str(tmp_path))
-    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made, rows = Store(str(tmp_path)), [make_record(number, cell_id=f"cell{number}") for number in range(299)]
     made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [[]] * 300)
     return made
 
@@ -233,3 +233,146 @@ def test_a_draw_is_of_good_rows_and_hangs_on_the_seed_alone(many_rows: Store) ->
     everything = sample_rows(many_rows, 1000, seed=0)
     assert len(everything) == 299
     assert "failed" not in {key[0] for key in everything}
+
+
+def test_five_thousand_rows_are_committed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert writer_module.MAX_RECORDS == 5000
+    monkeypatch.setattr(writer_module, "MAX_RECORDS", 3)
+    writer = Store(str(tmp_path)).writer("run0")
+    assert [writer.add([make_record(cell_id=str(n))], [[]]) for n in range(7)] == [0, 0, 3, 0, 0, 3, 0]
+    waiting = Store(str(tmp_path)).writer("run0", interval_s=0.0)
+    assert (waiting.add([make_record()], [[]]), waiting.flush_due()) == (1, 0)
+
+
+def test_a_row_after_a_pause_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run asks once a second what is due; a second row soon after the first waits for the interval."""
+    now = [100.0]
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
+    writer = Store(str(tmp_path)).writer("run0", interval_s=5.0)
+    for _ in range(7):
+        now[0] += 1
+        assert writer.flush_due() == 0
+    assert [writer.add([make_record(cell_id=str(n))], [[]]) for n in range(2)] == [1, 0]
+    now[0] += 5
+    assert writer.flush_due() == 1
+
+
+def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path) -> None:
+    writer = Store(str(tmp_path)).writer("run0")
+    for _ in range(2):
+        writer.add([make_record()], [make_classes(make_record())])
+    assert (writer.flush(), pq.read_table(tmp_path / "records").num_rows) == (1, 1)
+
+
+def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for number in range(2):
+        store.writer("run0", interval_s=0).add([make_record(cell_id=str(number))], [[]])
+    assert len(store.records()) == 2
+
+
+def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    first, second = make_classes(make_record(cell_id="bad"))
+    refused: list[tuple[str, list[Any], list[Any]]] = [
+        ("'dsc' must be double", [make_record(cell_id="bad", dsc="half")], [[]]),
+        ("'seed' must be int64", [make_record(cell_id="good"), make_record(1, seed="first")], [[], []]),
+        ("'label_voxels' must be int64", [make_record(cell_id="bad")], [[first, second | {"label_voxels": "many"}]]),
+        ("row of another run", [make_record(run_id="run1")], [[]]),
+    ]
+    writer = store.writer("run0")
+    writer.add([make_record()], [[]])
+    for message, records, classes in refused:
+        with pytest.raises(ValueError, match=message):
+            writer.add(records, classes)
+    assert (writer.flush(), len(store.records())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"dcs": 0.5}, r"missing \[\], unknown \['dcs'\]"), ({"cell_id": None}, "'cell_id' must not be None"),
+     ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
+     ({"num_windows": True}, "'num_windows' must be int64"), ({"num_windows": 2**70}, "'num_windows' must be int64"),
+     ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone")],
+)  # fmt: skip
+def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_table(RECORDS, [make_record() | change])
+
+
+def test_numpy_scalars_are_taken() -> None:
+    table = to_table(RECORDS, [make_record(dsc=np.float64(0.25), num_windows=np.int64(3))])
+    assert (table["dsc"].to_pylist(), table["num_windows"].to_pylist()) == ([0.25], [3])
+
+
+NUM_FILES = 6
+MERGED = "compacted-a-000001.parquet"
+
+
+def methods(s3: S3, part: str = "") -> Counter[str]:
+    """Number of requests of each method since the last call."""
+    return Counter(request.split()[0] for request in s3.requests() if part in request)
+
+
+@pytest.fixture
+def remote_store(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A file a record, more than are read at once, and one that is superseded."""
+    monkeypatch.setattr(files, "AT_ONCE", 4)
+    store = Store(s3_root)
+    for number in range(NUM_FILES - 1):
+        put(store, f"run-{number:06d}.parquet", make_record(number, cell_id=f"cell{number:02d}"))
+    put(store, f"run-{NUM_FILES:06d}.parquet", make_record(NUM_FILES, cell_id="cell00", dsc=0.25))
+    return store
+
+
+def expected() -> list[dict[str, Any]]:
+    first = [make_record(number, cell_id=f"cell{number:02d}") for number in range(1, NUM_FILES - 1)]
+    return [*first, make_record(NUM_FILES, cell_id="cell00", dsc=0.25)]
+
+
+def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, remote_store: Store) -> None:
+    s3.requests()
+    assert remote_store.records().to_pylist() == expected()
+    assert methods(s3, ".parquet") == {"GET": NUM_FILES}, "a request a file"
+    remote_store.compact()
+    assert (remote_store.records().to_pylist(), len(remote_store.class_records())) == (expected(), 2 * len(expected()))
+    assert len(remote_store.covered()) == len(expected())
+
+
+def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, remote_store: Store) -> None:
+    s3.fault("refuse", match="/records/compacted", status=403)
+    with pytest.raises(OSError, match="fault on demand"):
+        remote_store.compact()
+    assert remote_store.records().to_pylist() == expected()
+    remote_store.compact()
+    assert remote_store.records().to_pylist() == expected()
+
+
+def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str) -> None:
+    store = Store(s3_root)
+    put(store, MERGED, *(make_record(number, cell_id=f"cell{number}") for number in range(100)))
+    s3.requests()
+    assert len(store.covered()) == 100
+    assert methods(s3, MERGED)["GET"] > 1
+
+
+@pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
+def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, name: str) -> None:
+    store = Store(s3_root)
+    put(store, name, make_record())
+    s3.fault("refuse", method="GET", match=name, times=99, status=403)
+    with pytest.raises(OSError, match="fault on demand") as refused:
+        store.covered()
+    assert "delete it" not in str(refused.value)
+    s3.fault("none")
+    assert len(store.covered()) == 1
+
+
+def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
+    store = Store(s3_root)
+    for number in range(5):
+        store.write_run(f"run{number}", {})
+    s3.requests()
+    store.write_job({"index": {"cells": []}})
+    assert not [request for request in s3.requests() if "/runs/run" in request]
+    assert [run["run_id"] for run in store.runs()] == store.run_ids() == [f"run{number}" for number in range(5)]

@@ -1,9 +1,21 @@
-"""Files that freqbench did not make, in every place that it removes or replaces files in: none is ever gone."""
+"""Files that freqbench did not make, and stores of strangers: what is removed, replaced, followed or believed."""
 
+import csv
+import gzip
+import io
 import json
 import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import nibabel
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_training
@@ -13,15 +25,19 @@ from engine.cases import case_of
 from reporting.handmade import glimpse_of
 from results.conftest import make_record
 from results.conftest import put as put_rows
-from tiny_job import execute, small
+from security.traps import line_of
+from tiny_job import execute, expanded, small, write
 
 from freqbench.audit import probe_files
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
+from freqbench.core.terminal import PlainConsole, printable
 from freqbench.data import cache
+from freqbench.engine import saved_volumes
 from freqbench.reporting import figures as all_figures
 from freqbench.results import Lease, Store
 from freqbench.results.glimpses import Glimpse, Glimpses
+from freqbench.results.store import RunFacts
 from freqbench.training import TrainJob, state, train
 
 TEXT = b"years of somebody's work"
@@ -38,8 +54,6 @@ def put(folder: Path, *names: str) -> None:
 def require_there(folder: Path, *names: str) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == dict.fromkeys(names, TEXT)
 
-
-# the cache
 
 IN_CACHE = (
     *("thesis.tex", "lpips/mine.pt", "volumes/weights.safetensors", "volumes/.notes.tmp", f"volumes/{DIGEST}.nii.gz"),
@@ -105,9 +119,6 @@ def test_a_manifest_does_not_lead_out_of_the_cache(own_cache: Path, way: str) ->
     require_there(own_cache.parent, "mine/a.bin")
 
 
-# a store
-
-
 @pytest.fixture
 def filled(tmp_path: Path) -> Store:
     """A store of two files of a run."""
@@ -159,15 +170,10 @@ def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: byte
     require_there(tmp_path, "leases/notes.json")
 
 
-# what is written into a folder of the user's
-
-
 WRITERS = {
-    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"),
-    "figures": ("report", "--figures"),
-    "export": ("export", "--yes", "--to"),
-    "dicom": ("export", "--format", "dicom", "--yes", "--to"),
-}
+    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"), "figures": ("report", "--figures"),
+    "export": ("export", "--yes", "--to"), "dicom": ("export", "--format", "dicom", "--yes", "--to"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -214,3 +220,300 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
         probe_files.write(str(tmp_path), files[name])
     require_there(tmp_path, f"audit/{name}")
+
+
+JOB = small(metrics=["dsc"], save_adversarial="nifti")
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
+MARKUP = "[red]a[/red][link=http://localhost]b[/link]:bomb:"
+
+
+@pytest.fixture
+def spoilt(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy of a store to spoil, as `out` of the folder that commands run in."""
+    monkeypatch.chdir(small_copy.parent)
+    return small_copy
+
+
+def change(path: Path, into: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(into(json.loads(path.read_text()))))
+
+
+def rewrite(store: Path, **values: str | None) -> None:
+    """Other texts in the columns of its records, whose names no index knows better."""
+    change(store / "run.json", lambda run: with_index(run, names={}))
+    for path in (store / "records").glob("*.parquet"):
+        table = pq.read_table(path)
+        for name, value in values.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), pa.array([value] * len(table), pa.string()))
+        pq.write_table(table, path)
+
+
+COMMANDS = {
+    "status": ["cluster", "status", "out"], "report": ["report", "out"], "files": ["audit", "out", "--files"],
+    "score targets": ["score", "out", "--targets", "a"],
+    "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
+    "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
+    "export": ["export", "out", "--yes"], "plan": ["plan", "job.yaml", "--out", "out"],
+}  # fmt: skip
+MATCH = {"metric": "l2_body", "value": 6}
+ROW = {"dataset": "phantom", "source": "a", "parameters": {"eps": 0.1}, "match": MATCH, "reached": None}
+FOREIGN = {
+    "dataset": lambda spec: spec | {"datasets": [{"name": "phantom", "loader": "booby:Trap"}]},
+    "model": lambda spec: spec | {"models": [{**spec["models"][0], "arch": "booby:Trap"}]},
+    "attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap"}]},
+    "matched attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap", "match": MATCH, "matched": [ROW]}]},
+    "torchscript": lambda spec: spec | {"models": [{"name": "a", "arch": "torchscript", "checkpoint": "m.pt"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "foreign"),
+    [*((name, "dataset") for name in COMMANDS), *(("score targets", foreign) for foreign in list(FOREIGN)[1:])],
+)
+def test_a_class_that_a_store_trusts_is_not_imported(
+    spoilt: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(spoilt.parent)
+    monkeypatch.delitem(sys.modules, "booby", raising=False)
+    (spoilt.parent / "m.pt").write_bytes(b"")
+
+    def trusting(content: dict[str, Any]) -> dict[str, Any]:
+        content["job"]["spec"] = FOREIGN[foreign](content["job"]["spec"]) | {"trust_code": True}
+        return content
+
+    change(spoilt / "run.json", trusting)
+    change(next((spoilt / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
+    own = name in ("status", "report", "files", "plan")  # these take nothing from the store's job but keys
+    if own:
+        assert bench(*COMMANDS[name])[0] == 0
+    else:
+        assert "needs --trust-code" in refused(bench, *COMMANDS[name])
+    assert not (spoilt.parent / "sprung").exists()
+    if not own and foreign != "torchscript":  # the trap works, where the user trusts it
+        bench(*COMMANDS[name], "--trust-code")
+        assert (spoilt.parent / "sprung").exists()
+
+
+def test_a_match_file_holds_numbers_alone(spoilt: Path, bench: Bench) -> None:
+    job = write(spoilt.parent, small(attacks=[{"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}]))
+    for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
+        (spoilt / "match.json").write_text(json.dumps(content))
+        assert "match.json" in refused(bench, "plan", job, "--out", "out")
+
+
+def nested(content: Any) -> Any:
+    for _ in range(80):
+        content = {"a": content}
+    return content
+
+
+def with_index(run: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    return run | {"job": run["job"] | {"index": run["job"]["index"] | parts}}
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a list": lambda run: [run],
+    "no job": lambda run: {"schema_version": 2},
+    "a job that is a text": lambda run: run | {"job": "x"},
+    "a job of nothing": lambda run: run | {"job": {}},
+    "an index that is a number": lambda run: run | {"job": run["job"] | {"index": 5, "spec": 5}},
+    "an index of numbers": lambda run: run | {"job": {"spec": [], "index": {"cells": [1], "cases": {}}}},
+    "an index of no cases": lambda run: run | {"job": {"index": {"cells": run["job"]["index"]["cells"], "cases": {}}}},
+    "unhashable keys": lambda run: run | {"job": {"index": {"cells": [{"cell_id": [], "targets": [1], "cases": [2]}]}}},
+    "a dataset of no cases": lambda run: with_index(run, cases=run["job"]["index"]["cases"] | {"": None}),
+    "a cell of no keys behind others": lambda run: with_index(run, cells=[*run["job"]["index"]["cells"], {"x": 1}]),
+    "deep": nested,
+    "no version": lambda run: run | {"schema_version": float("inf")},
+    "additions of numbers": lambda run: run | {"job": run["job"] | {"imported": [1], "scored": 7}},
+    "additions of others": lambda run: run | {"job": run["job"] | {"imported": [{"cell_id": "../x"}]}},
+}
+
+
+IN_TURN = ("status", "report", "files", "export")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        *((IN_TURN[place % len(IN_TURN)], broken) for place, broken in enumerate(BROKEN)),
+        *(("score targets", broken) for broken in BROKEN),
+    ],
+)
+def test_job_of_store_that_is_something_else_is_one_line(spoilt: Path, name: str, broken: str, bench: Bench) -> None:
+    change(spoilt / "run.json", BROKEN[broken])
+    if broken.startswith("additions") and name in ("status", "report"):
+        assert bench(*COMMANDS[name])[0] == 0  # they do not look there
+    else:
+        assert refused(bench, *COMMANDS[name]).startswith("error: ")
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '{"schema_version": 2, "warnings": 7, "status": {"a": []}}', "{"])
+def test_a_run_s_file_that_is_something_else_is_no_traceback(spoilt: Path, content: str, bench: Bench) -> None:
+    next((spoilt / "runs").glob("*.json")).write_text(content)
+    code, _, err = bench("cluster", "status", "out")
+    assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 5000, "\x1b[2J"], ids=len)
+def test_rows_that_hold_something_else_are_one_line(spoilt: Path, text: str, bench: Bench) -> None:
+    for column, ends in (("null_reasons", (0, 0)), ("params", (2, 1)), ("added_metrics", (2, 1))):
+        rewrite(spoilt, **{"params": "{}", column: text})
+        code, _, err = bench("report", "out")
+        assert (code, err.count("\n")) == ends, err
+        assert printable(err) == err
+
+
+@pytest.mark.parametrize(
+    "words", ["cluster status out", "report out", "report out --format md", "report out --format csv"]
+)
+def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, bench: Bench) -> None:
+    for text in (ESCAPES, MARKUP):
+        rewrite(spoilt, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))
+        said = {"status": text, "heartbeat": text, "run_id": text}
+        change(next((spoilt / "runs").glob("*.json")), lambda run, said=said: run | said)
+        code, out, err = bench(*words.split())
+        assert (code, err, printable(out)) == (0, "", out)
+        assert "[red]a" in "".join(out.split()) or text is ESCAPES
+    rewrite(spoilt, status="failed", error=f"{ESCAPES}<img src=x>|cell")
+    code, out, _ = bench(*words.split())
+    assert (code, printable(out)) == (0, out)
+    assert ("<img" not in out and "\\|cell" in out) or "md" not in words
+
+
+@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv", "audit out --files"])
+def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
+    rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
+    code, out, err = bench(*words.split())
+    assert (code, err, printable(out)) == (0, "", out)
+    rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
+    code, out, err = bench(*words.split())
+    assert (code, err.count("\n")) == ((1, 0) if "--files" in words else (2, 1)), err
+    assert printable(out + err) == out + err
+
+
+def test_an_error_s_text_is_one_plain_line(spoilt: Path, bench: Bench) -> None:
+    change(spoilt / "run.json", lambda run: run | {"job": {"spec": run["job"]["spec"] | {f"a\n{ESCAPES}": 1}}})
+    err = refused(bench, "score", "out", "--targets", "a")
+    assert printable(err) == err
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "-1", "@SUM(1)", " +1"])
+def test_a_cell_of_a_table_is_never_a_formula(spoilt: Path, text: str, bench: Bench) -> None:
+    rewrite(spoilt, dataset=text, attack=text, source_model=text, target_model=text)
+    _, out, _ = bench("report", "out", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["dataset"] for row in rows} == {f"'{text}"}
+    assert not any(cell.lstrip().startswith(("=", "+", "@")) for row in rows for cell in row.values())
+
+
+def test_a_console_keeps_its_own_style_and_no_other() -> None:
+    file = io.StringIO()
+    PlainConsole(file=file, force_terminal=True, width=80).print(f"\x1b[32mtext\x9b2J {MARKUP}", style="red")
+    assert file.getvalue() == f"\x1b[31m?[32mtext?2J {MARKUP}\x1b[0m\n"
+
+
+def test_facts_of_a_volume_that_are_others_are_one_line(spoilt: Path, bench: Bench) -> None:
+    """A volume of another shape is one line too."""
+    (path,) = spoilt.glob("volumes/*/*/attack.json")
+    good = path.read_text()
+    for facts in ("{}", "[]", "{", '{"num_windows": 1, "more": 2}', "[" * 5000):
+        path.write_text(facts)
+        assert "attack.json: " in refused(bench, "export", "out")
+    path.write_text(good)
+    volume = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4))
+    path.with_name("adversarial.nii.gz").write_bytes(gzip.compress(volume.to_bytes()))
+    expected = "expected the shape of the prepared case, (1, 24, 20, 16), got (1, 2, 3, 4)"
+    assert expected in refused(bench, "export", "out")
+
+
+@pytest.mark.parametrize("folder", ["records", "runs"])
+def test_a_store_with_a_folder_elsewhere_is_refused(spoilt: Path, folder: str) -> None:
+    shutil.move(spoilt / folder, spoilt.parent / "elsewhere")
+    (spoilt / folder).symlink_to(spoilt.parent / "elsewhere")
+    with pytest.raises(UserError, match=f"{folder}: expected a place in .*, got a link that leads out of it") as caught:
+        execute(JOB, spoilt)
+    line_of(caught)
+
+
+@pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
+def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, linked: str, bench: Bench) -> None:
+    cell = next(spoilt.glob("volumes/*"))
+    place = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}[
+        linked
+    ]
+    elsewhere = spoilt.parent / "elsewhere"
+    if linked == "export":
+        elsewhere.mkdir()
+    else:
+        shutil.move(place, elsewhere)
+    place.symlink_to(elsewhere)
+    before, is_followed = sorted(elsewhere.rglob("*")), linked in ("volumes", "export")
+    expected = "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
+    assert expected in refused(bench, "export", "out")
+    assert sorted(elsewhere.rglob("*")) == before
+    assert not (spoilt / "export" / "clean").exists() or linked != "export"
+
+
+def test_a_run_writes_no_volume_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "volumes").symlink_to(tmp_path / "elsewhere")
+    assert execute(JOB, tmp_path / "out").num_failed == 1
+    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    assert "got a link that leads out of it" in row["error"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_store_may_itself_be_a_link_and_have_links_within(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large")
+    (tmp_path / "large" / "disk").mkdir()
+    (tmp_path / "large" / "volumes").symlink_to("disk")
+    summary = execute(JOB, tmp_path / "out")
+    assert (summary.num_new, summary.num_failed) == (1, 0)
+    _, grid = expanded(JOB)
+    (cell,), (ref,) = grid.cells, grid.cases["phantom"]
+    saved_volumes.read(str(tmp_path / "out" / "volumes"), cell, ref)
+    assert len(list((tmp_path / "large" / "disk").rglob("*.nii.gz"))) == 5
+
+
+SHAPES = [[1], "text", 5, {"a": [1]}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+@pytest.mark.parametrize("name", RunFacts.model_fields)
+def test_a_part_of_a_runs_file_of_another_kind_is_one_line(spoilt: Path, name: str, shape: Any) -> None:
+    run = next((spoilt / "runs").glob("*.json"))
+    change(run, lambda facts: {**facts, name: shape})
+    is_right = isinstance(shape, list if name in ("workers", "devices") else dict) and name not in (
+        "models",
+        "datasets",
+    )
+    with nullcontext() if is_right else complaint(run, name):
+        Store(str(spoilt)).runs()
+
+
+@pytest.mark.parametrize("part", ["cases", "recipe"])
+def test_part_of_dataset_in_runs_file_of_another_kind_is_refused(spoilt: Path, part: str) -> None:
+    run = next((spoilt / "runs").glob("*.json"))
+    change(run, lambda facts: {**facts, "datasets": {"phantom": {part: [1]}}})
+    with complaint(run, rf"datasets\.phantom\.{part}"):
+        Store(str(spoilt)).runs()
+
+
+def complaint(run: Path, place: str) -> AbstractContextManager[object]:
+    return pytest.raises(UserError, match=rf"^{run}: {place}(\.\w+)?: expected what a run wrote")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["run.json", "runs/*.json", "records/*.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_one_line(spoilt: Path, place: str) -> None:
+    (path,) = spoilt.glob(place)
+    path.unlink()
+    os.mkfifo(path)
+    read = {"run.json": Store(str(spoilt)).job, "runs/*.json": Store(str(spoilt)).runs}
+    with pytest.raises(UserError, match=f"^{path}: expected a file, got a pipe, socket or device: move it away$"):
+        read.get(place, Store(str(spoilt)).class_records)()
+    assert stat.S_ISFIFO(path.stat().st_mode)

@@ -108,9 +108,6 @@ def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
     return make_plan(expanded(content)[1], Store(str(store)).covered()).num_todo
 
 
-# in rows
-
-
 def test_rows_hold_class_values_and_their_foreground_mean(finished: Path) -> None:
     classes = Store(str(finished)).class_records().sort_by("class_index").to_pylist()
     for suffix in ("", "_clean"):
@@ -157,8 +154,7 @@ def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path)
 @pytest.mark.integration
 def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp_path: Path) -> None:
     out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
-    grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
-    quiet = Console(file=io.StringIO())
+    grid, quiet = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1], Console(file=io.StringIO())
     run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
@@ -176,9 +172,6 @@ def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) 
     grid, quiet = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1")), Console(file=io.StringIO())
     run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
-
-
-# its version
 
 
 def test_row_covers_a_metric_until_its_version_changes(store: Path, changed: Path) -> None:
@@ -231,8 +224,6 @@ def test_a_stored_job_names_the_metric_in_a_form_that_jobs_take(finished: Path, 
     assert config.validate(spec, JobSpec, "job").metrics == expanded(CONTENT)[0].metrics
 
 
-# what is refused
-
 BODY = "    def score(self, pred, label, num_classes, spacing):\n        "
 NUMBERS = "expected 6 numbers, one a class, NaN where it has none, got"
 
@@ -253,14 +244,11 @@ def test_a_metric_that_raises_fails_its_record_in_one_line(changed: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("body", "message"),
-    [
-        ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"),
-        ("return 0.5", f"{NUMBERS} float64 of shape ()"),
-        ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
-        ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
-        ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
-    ],
-)
+    [("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"), ("return 0.5", f"{NUMBERS} float64 of shape ()"),
+     ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
+     ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
+     ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one")],
+)  # fmt: skip
 def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: str, changed: Path) -> None:
     write_body(changed, body)
     volume = torch.zeros(2, 2, 2, dtype=torch.uint8)
@@ -274,15 +262,12 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
         ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
         ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
         ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
-        (
-            "share = own_metrics:Share",
-            SHARE.replace('"higher"', '"up"'),
-            "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'",
-        ),
+        ("share = own_metrics:Share", SHARE.replace('"higher"', '"up"'),
+         "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'"),
         ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
         ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
     ],
-)
+)  # fmt: skip
 def test_wrong_class_refused(point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench) -> None:
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})
@@ -308,9 +293,6 @@ def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> N
             config.validate({**CONTENT, "metrics": metrics}, JobSpec, "job")
 
 
-# readers
-
-
 @pytest.mark.integration
 def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_path: Path) -> None:
     execute({**CONTENT, "datasets": [{**CONTENT["datasets"][0], "cases": 2}], "save_adversarial": "none"}, tmp_path)
@@ -331,20 +313,14 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
     assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
     (cell,) = tracker._runs(str(tmp_path))
-    assert {name: cell.means[name] for name in means.index} == {
-        name: pytest.approx(means[name]) for name in means.index
-    }
+    assert {name: cell.means[name] for name in means.index} == pytest.approx(means.to_dict())
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [
-        ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"),
-        (None, "added_metrics: no share in 1 rows"),
-        ('{"share": "much"}', "added_metrics: invalid in 1 rows"),
-        ("[1]", "added_metrics: invalid in 1 rows"),
-    ],
-)
+    [('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"), (None, "added_metrics: no share in 1 rows"),
+     ('{"share": "much"}', "added_metrics: invalid in 1 rows"), ("[1]", "added_metrics: invalid in 1 rows")],
+)  # fmt: skip
 def test_verify_finds_missing_and_non_numeric_values(text: str | None, message: str, store: Path) -> None:
     assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
     set_first(store, "records", added_metrics=text)

@@ -1,6 +1,7 @@
-"""Packages that add an attack, a dataset, a network and a metric by entry points, by the template in the docs."""
+"""Packages that add an attack, a dataset, a network and a metric, and classes in modules beside a job."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from command_line import Bench, refused
 from safetensors.torch import save_file
 from scipy.ndimage import binary_erosion
 from third_party.packages import lay_out, on_path
+from tiny_job import rows
 
 from freqbench import testing
 from freqbench.core.code import provenance
@@ -48,12 +50,10 @@ def written(folder: Path) -> str:
     save_file(TwoLayers().state_dict(), folder / "net.safetensors")
     model = {"name": "net", "arch": "two_layers", "checkpoint": str(folder / "net.safetensors"), "roi": [16, 16, 16]}
     content = {
-        "name": "by_name",
-        "datasets": [{"name": "spheres", "cases": 1}],
-        "models": [{**model, "expected_dice": 0.01}],
-        "attacks": [{"name": "two_steps", "eps": 0.1}],
+        "name": "by_name", "datasets": [{"name": "spheres", "cases": 1}],
+        "models": [{**model, "expected_dice": 0.01}], "attacks": [{"name": "two_steps", "eps": 0.1}],
         "metrics": ["dsc", "boundary"],
-    }
+    }  # fmt: skip
     (folder / "job.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "job.yaml")
 
@@ -74,13 +74,9 @@ def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) ->
 
 @pytest.mark.parametrize(
     ("table", "name", "text"),
-    [
-        ("attacks", "two_steps", "Two steps of FGSM"),
-        ("datasets", "spheres", "voxels of a volume along each axis"),
-        ("models", "two_layers", "Two convolutions"),
-        ("metrics", "boundary", "freqbench-example 1.0"),
-    ],
-)
+    [("attacks", "two_steps", "Two steps of FGSM"), ("datasets", "spheres", "voxels of a volume along each axis"),
+     ("models", "two_layers", "Two convolutions"), ("metrics", "boundary", "freqbench-example 1.0")],
+)  # fmt: skip
 @pytest.mark.usefixtures("site")
 def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]
@@ -127,3 +123,51 @@ def test_template_is_installed_and_its_metric_in_rows(tmp_path: Path, bench: Ben
         assert bench("run", written(tmp_path), "--engine", "serial", "--out", out, "--no-page")[0] == 0
     (row,) = Store(out).records().to_pylist()
     assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}
+
+
+ROOT = Path(__file__).parents[2]
+YAML = re.compile(r"```yaml\n(name: toy\n.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """The job of the how-to, with copies of the toy package's modules beside it under another name."""
+    (tmp_path / "mine" / "beside").mkdir(parents=True)
+    for path in (ROOT / "tests" / "toy_package" / "toy").glob("*.py"):
+        (tmp_path / "mine" / "beside" / path.name).write_text(path.read_text().replace("toy.", "beside."))
+    (text,) = YAML.findall((ROOT / "docs" / "how-to" / "own-classes.md").read_text())
+    path = tmp_path / "mine" / "job.yaml"
+    path.write_text(text.replace("toy.", "beside.").replace("side: 24", "side: 16, cases: 1"))
+    return path
+
+
+def freqbench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, whose Python does not look into the tests' folders."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "freqbench", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_plan_reads_the_how_to_s_job_from_another_folder(job: Path, tmp_path: Path) -> None:
+    made = freqbench("plan", "mine/job.yaml", "--json", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert [row["attack"] for row in json.loads(made.stdout)["grid"]] == ["walk"]
+
+
+def test_modules_beside_a_job_are_not_imported_without_trust(job: Path, tmp_path: Path) -> None:
+    job.write_text(job.read_text().replace("trust_code: true\n", ""))
+    (tmp_path / "mine" / "beside" / "data.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+    assert "needs --trust-code" in freqbench("plan", "mine/job.yaml", folder=tmp_path).stderr
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_module_beside_a_job_hides_none_that_is_installed(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "monai.py").write_text("raise SystemExit(3)\n")
+    assert freqbench("plan", "mine/job.yaml", folder=tmp_path).returncode == 0
+
+
+@pytest.mark.integration
+def test_ray_s_workers_import_what_lies_beside_a_job(job: Path, tmp_path: Path) -> None:
+    made = freqbench("run", "mine/job.yaml", "--out", "out", "--engine", "ray", "--no-page", folder=tmp_path)
+    assert made.returncode == 0, made.stderr + made.stdout
+    assert {row["status"] for row in rows(tmp_path / "out").values()} == {"'ok'"}

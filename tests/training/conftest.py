@@ -14,11 +14,9 @@ PGD = {"name": "pgd", "eps": "4/255", "steps": 2}
 FGSM = {"name": "fgsm", "eps": "4/255"}
 AT = {"name": "at", "objective": "at", "attack": PGD}
 VAFT = {
-    "name": "vaft",
-    "objective": "vaft",
-    "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
+    "name": "vaft", "objective": "vaft", "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
     "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
-}
+}  # fmt: skip
 UNION = {"name": "union", "objective": "at", "union": {"mix": "random", "attacks": [VAFT["attack"], PGD]}}
 
 

@@ -86,20 +86,16 @@ TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
-        (
-            {"checkpoint": "train://net", "replicates": 3},
-            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2",
-        ),
+        ({"checkpoint": "train://net", "replicates": 3},
+         "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2"),
         ({"checkpoint": "train://adv/other.2"}, "got other.2, as its replicates are 2: set replicates: 3 there"),
         ({"checkpoint": f"train://net.{'9' * 5000}"}, "models[0].checkpoint: unknown network to train 'net.9"),
         ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),
-        (
-            {"checkpoint": "zoo://phantom/unet", "replicates": 2},
-            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME",
-        ),
+        ({"checkpoint": "zoo://phantom/unet", "replicates": 2},
+         "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME"),
         ({"checkpoint": "x.pt", "trained": TRAINED}, "models[0]: expected no trained beside checkpoint: x.pt"),
     ],
-)
+)  # fmt: skip
 def test_a_model_that_cannot_be_is_one_line(model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         described(models=[{"name": "m", **model}], training=[training(replicates=2)])
@@ -122,18 +118,12 @@ ADV = "adv.yaml"
         ("nett", [ADV], "models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other"),
         ("advv/net", [ADV], "unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/other"),
         ("/net", [ADV], "unknown network to train '/net'. Did you mean 'adv/net'?"),
-        (
-            "net",
-            [],
-            "models[0].checkpoint: expected `training` in the job for train://net, got none: name the training ",
-        ),
+        ("net", [],
+         "models[0].checkpoint: expected `training` in the job for train://net, got none: name the training "),
         ("net", [ADV, "second.yaml"], "train://net, got 2: write train://adv/net or train://second/net"),
         ("adv/net", [ADV, "twin.yaml"], "training[1].name: 'adv' is taken already"),
-        (
-            "net",
-            [ADV, {"job": "second.yaml", "out": "runs/adv/"}],
-            "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/",
-        ),
+        ("net", [ADV, {"job": "second.yaml", "out": "runs/adv/"}],
+         "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/"),
         ("net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
         ("net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
         ("net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
@@ -142,7 +132,7 @@ ADV = "adv.yaml"
         ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
         ("net", [7], "training[0].job: Input should be a valid string or a mapping, got 7"),
     ],
-)
+)  # fmt: skip
 def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         described(f"train://{checkpoint}", training=jobs)
@@ -150,13 +140,9 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 
 @pytest.mark.parametrize(
     ("name", "networks"),
-    [
-        ("research/hippocampus/table6", 8),
-        ("research/hippocampus/strongest", 12),
-        ("papers/vafa_table6_synapse", 16),
-        ("papers/vafa_table6_acdc", 8),
-    ],
-)
+    [("research/hippocampus/table6", 8), ("research/hippocampus/strongest", 12), ("papers/vafa_table6_synapse", 16),
+     ("papers/vafa_table6_acdc", 8)],
+)  # fmt: skip
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     job = link.describe_job(config.load(job_file(name), JobSpec))
     [training] = [entry.job for entry in job.training]

@@ -93,8 +93,7 @@ def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, ke
     anew = "the same command trains anew from step 0, and "
     with pytest.raises(UserError) as caught:
         run(tmp_path)
-    lost = f"the {logged} steps that log.csv lists, and any since, are lost"
-    assert str(caught.value) == damaged + anew + lost
+    assert str(caught.value) == damaged + anew + f"the {logged} steps that log.csv lists, and any since, are lost"
     (tmp_path / "log.csv").unlink()
     with pytest.raises(UserError) as caught:
         run(tmp_path)
@@ -171,8 +170,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(loop, "mean_foreground", lambda *arguments: next(scores))
     seen: dict[int, bytes] = {}
     state = run(tmp_path, lambda state: seen.update({state.step: weights(state)}))
-    assert b"".join(tensor.numpy().tobytes() for tensor in state.best.values()) == seen[4]
-    assert state.dice_select == 0.9
+    assert (b"".join(tensor.numpy().tobytes() for tensor in state.best.values()), state.dice_select) == (seen[4], 0.9)
 
 
 def test_a_time_limit_stops_after_a_validation_and_can_be_raised(whole: tuple[State, Path], tmp_path: Path) -> None:

@@ -59,8 +59,7 @@ def test_vaft_is_the_sum_of_both_losses() -> None:
     net, (images, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(images, attacked, labels)
     wanted = [float(MONAI(net(x), labels)) for x in (images, attacked)]
-    assert terms[:2].tolist() == pytest.approx(wanted, abs=1e-6)
-    assert float(loss) == pytest.approx(sum(wanted), abs=1e-6)
+    assert (terms[:2].tolist(), float(loss)) == (pytest.approx(wanted, abs=1e-6), pytest.approx(sum(wanted), abs=1e-6))
 
 
 def test_the_consistency_is_added_with_its_weight() -> None:
@@ -119,9 +118,6 @@ def test_attack_that_mixes_with_another_crop_takes_next_of_batch() -> None:
     assert not torch.equal(volumes, images)
 
 
-# Unions of attacks
-
-
 def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
     """A weak attack and a strong one, whose crops can be told apart."""
     each = tuple(adversary(eps=eps / 255, steps=2, random_start=False) for eps in (1, 8))
@@ -176,9 +172,6 @@ def test_trades_adds_the_divergence_from_clean_predictions() -> None:
     assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)
     assert torch.isnan(terms[1])
     assert float(loss) == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
-
-
-# By which figures weights are chosen
 
 
 def test_mean_foreground_counts_cases_not_classes() -> None:

@@ -1,7 +1,9 @@
-"""From a training job to its networks, without training: names, identities, starts, attacks that judge, refusals."""
+"""From a training job to its networks, without training, and the packaged ones: identities, recipes, first losses."""
 
 import json
+import signal
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from freqbench import models
 from freqbench.core.config import load
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.job import schema
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.metrics import dice
+from freqbench.models import ModelEntry, packaged, read_metadata, resolve
 from freqbench.training import TrainJob, train
-from freqbench.training.loop import NetworkTraining
-from freqbench.training.plan import job_lists, prepare
+from freqbench.training.loop import NetworkTraining, fit
+from freqbench.training.plan import Prepared, job_lists, prepare
+from freqbench.training.state import BEST, State
 
 from .conftest import AT, FGSM, NET, PGD, UNION, VAFT, identities, job_of
 
@@ -28,9 +33,6 @@ ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
 
 def planned(job: TrainJob) -> dict[str, NetworkTraining]:
     return {each.model.name: each for each in prepare(job, "out").trainings}
-
-
-# Identities
 
 
 def test_identities_of_trainings_stay() -> None:
@@ -81,9 +83,6 @@ def test_null_goes_with_the_job_everywhere() -> None:
     assert again.dataset.own == {"root": "volumes", "spacing": None, "size": None}
 
 
-# Replicates
-
-
 def test_replicate_equals_a_job_of_its_seed() -> None:
     one, second, three = (identities(job_of(AT, **more)) for more in ({}, {"seed": 2}, {"replicates": 3}))
     assert [*three] == ["net", "at", "net.1", "at.1", "net.2", "at.2"]
@@ -122,18 +121,12 @@ def test_replicates_share_their_method() -> None:
     assert planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))["at"].method != methods["at"]
 
 
-# Attacks that judge
-
-
 @pytest.mark.parametrize(
     ("arm", "attack"),
-    [
-        (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}),
-        (VAFA, "own"),
-        ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
-    ],
+    [(AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}), (VAFA, "own"),
+     ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own")],
     ids=["linf", "dct-quantization", "gaussian"],
-)
+)  # fmt: skip
 def test_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
     by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
@@ -168,9 +161,6 @@ def test_a_clean_network_has_no_attack_of_its_own() -> None:
     assert [attack.name for attack in both.quick] == ["fgsm"]
 
 
-# Files
-
-
 def test_a_model_overrides_the_jobs_schedule() -> None:
     job = job_of(models=[{"name": "a", "arch": "unet", "steps": 9}, {"name": "b", "arch": "unet", "lr": 0.5}])
     first, second = (job.schedule(model) for model in job.models)
@@ -185,9 +175,6 @@ def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:
     assert (of_its_own.augmentation.flip, of_its_own.augmentation.shift_intensity) == (0, 0.1)
     assert of_its_own.record["augmentation"] == of_its_own.augmentation.model_dump()
     assert of_the_job.identity != of_its_own.identity
-
-
-# Lists
 
 
 def test_a_job_that_selects_on_its_test_list_records_that() -> None:
@@ -240,11 +227,8 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"validation": {"attack": [{"eps": 1}]}}, rf"{NO_ATTACK}\[{{'eps': 1}}\]"),
     ({"attack": {"eps": 1}}, {}, r"attack\.name: required, but not given"),
     (FAA, {"dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 1}}, r"at: splits\.select: expected two cas"),
-    (
-        {"attack": {"name": "deformation", "max_mm": 2, "steps": 1}},
-        {},
-        r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$",
-    ),
+    ({"attack": {"name": "deformation", "max_mm": 2, "steps": 1}}, {},
+     r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$"),
     ({"attack": {"name": "universal", "eps": 0.1}}, {}, r"attack: expected one that learns from no other cases, got u"),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
     *(
@@ -266,7 +250,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"noise": {"kind": "voxels"}}, {}, r"models\[1\]\.noise\.sigma: required"),
     ({"ema": 1}, {}, r"models\[1\]\.ema: Input should be less than 1"),
     ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "changes", "message"), BAD)
@@ -281,14 +265,11 @@ def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPa
     job = job_of(models=[{"name": "net", **NET, "noise": {"kind": "gain_offset", "sigma": 0.1}}])
     assert planned(job)["net"].record["noise"] == {"kind": "gain_offset", "sigma": 0.1}
     monkeypatch.setattr(Phantom, "num_channels", 2)
-    with pytest.raises(
-        UserError, match=r"^tiny: net: noise: gain_offset: expected volumes of 1 channel, got 2: [^\n]*$"
-    ):
+    with pytest.raises(UserError, match=r"net: noise: gain_offset: expected volumes of 1 channel, got 2: [^\n]*$"):
         prepare(job)
 
 
 # The packaged networks are what two packaged jobs make on today's phantom
-
 ZOO_JOBS = {
     model.name: job
     for name in ("zoo", "zoo_vaft")
@@ -316,7 +297,72 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO_JOBS)
 def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
-    case = dataset.load(dataset.refs()[0])
-    entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
+    case, entry = dataset.load(dataset.refs()[0]), models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
     network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     assert np.nanmean(dice(models.predict(network, case.image), case.label, len(dataset.classes))[1:]) > 0.75
+
+
+JOB = Path(__file__).parents[2] / "jobs" / "research" / "hippocampus" / "zoo.yaml"
+LOSSES = Path(__file__).with_name("zoo_losses.json")
+CARRIED = [name for name in packaged.zoo_names() if name.startswith("hippocampus/")]
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results that has the packaged clean network, from which the others start."""
+    out = tmp_path_factory.mktemp("zoo")
+    (out / "unet").mkdir()
+    copyfile(packaged.zoo_path("zoo://hippocampus/unet"), out / "unet" / BEST)
+    return out
+
+
+@pytest.fixture(scope="module")
+def prepared(shared: Path, start: Path) -> Prepared:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FREQBENCH_DATA", str(shared / "data"))
+        return prepare(schema.load_any(str(JOB)), str(start))
+
+
+@pytest.mark.integration
+def test_each_network_states_the_recipe_that_the_job_has_now(prepared: Prepared) -> None:
+    methods = {each.model.name: each.method for each in prepared.trainings}
+    stated = {name.partition("/")[2]: read_metadata(f"zoo://{name}")["training"]["method"] for name in CARRIED}
+    assert stated.items() <= methods.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "union"])
+def test_first_steps_of_training_have_losses_of_packaged_one(
+    name: str, prepared: Prepared, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREQBENCH_DATA", str(shared / "data"))
+    [training] = [each for each in prepared.trainings if each.model.name == name]
+    losses: list[float] = []
+
+    def seen(state: State) -> None:
+        losses.append(state.losses[-1][0])
+        if state.step == STEPS:
+            signal.raise_signal(signal.SIGINT)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(training, prepared.cases("train"), [], str(tmp_path), seen)
+    finally:
+        torch.set_num_threads(threads)
+    stored = json.loads(LOSSES.read_text())[name]
+    if name == "unet":
+        assert losses == pytest.approx(stored, rel=1e-3)
+    else:  # an adversary carries on how a processor rounds: with two threads a step moves by half, the mean by little
+        assert losses[0] == pytest.approx(stored[0], rel=1e-3)
+        assert sum(losses) == pytest.approx(sum(stored), rel=0.05)
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_a_packaged_network_is_small_and_needs_only_its_name(name: str) -> None:
+    address = f"zoo://{name}"
+    assert packaged.zoo_path(address).stat().st_size <= 1.5e6
+    assert resolve(ModelEntry(name="m", checkpoint=address), 3).num_classes == 3
+    assert packaged.card(address).licence.startswith("CC-BY-SA 4.0")

@@ -105,7 +105,7 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
     record = metadata["training"]
     assert (record["objective"], record["attack"]["name"], record["seed"]) == ("vaft", "vafa", 0)
     assert record["start"]["identity"] == identities(job)["net"]
-    assert record["splits"] == {**{"train": "train", "select": "validation", "test": "test"}, "selected_on_test": False}
+    assert record["splits"] == {"train": "train", "select": "validation", "test": "test", "selected_on_test": False}
     assert record["steps"] == record["schedule"]["steps"] == 4
     assert set(record["dice_test_classes"]) == set(record["class_names"])
     expected = {role: [ref.fingerprint for ref in lists[role].refs()] for role in ("train", "select")}

@@ -105,9 +105,7 @@ def test_data_not_there_is_told_apart_from_data_refused(s3: S3, there: str) -> N
     storage.remove(f"{there}/data/labelsTr/b.nii.gz")
     with pytest.raises(MissingDataError, match=r"labelsTr/b\.nii\.gz: expected .* case b, found no file"):
         dataset(f"{there}/data").refs()
-    with pytest.raises(
-        MissingDataError, match=r"^s3://.*/nothing/dataset\.json: expected the JSON list of cases, found no file"
-    ):
+    with pytest.raises(MissingDataError, match=r"^s3://.*/nothing/dataset\.json: expected the JSON list of cases"):
         dataset(f"{there}/nothing").refs()
 
 

@@ -96,8 +96,7 @@ def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     weights, p = weights / weights.sum(), expit(8 * (at + sigma * nodes - 0.5))
     expected = float((weights * 8 * p * (1 - p)).sum() / (weights * p).sum())
-    model = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000})
-    errors = []
+    model, errors = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000}), []
     for eot in (10, 1000):
         model.defence = defence_of({"name": "randomized_smoothing", "sigma": sigma, "eot": eot})
         x = torch.full((1, 1, 4, 4, 4), at, requires_grad=True)
@@ -176,9 +175,6 @@ def test_confidence_of_smoothed_model_is_share_of_votes() -> None:
     smoothed = prediction(model, torch.zeros(1, 1, 12, 8, 8))
     assert smoothed.confidence is not None
     assert set((smoothed.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
-
-
-# Attacks on defended models
 
 
 def attacked(name: str, defence: dict[str, Any], adaptive: bool) -> Tensor:

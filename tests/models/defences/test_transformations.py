@@ -126,13 +126,10 @@ def test_a_naive_attacker_gets_no_gradient_through_a_rounding(content: dict[str,
 
 @pytest.mark.parametrize(
     "content",
-    [
-        {"name": "gaussian_smoothing", "sigma": 0.8},
-        {"name": "median_smoothing", "size": 3},
-        {"name": "total_variation", "weight": 0.1, "steps": 7},
-    ],
+    [{"name": "gaussian_smoothing", "sigma": 0.8}, {"name": "median_smoothing", "size": 3},
+     {"name": "total_variation", "weight": 0.1, "steps": 7}],
     ids=lambda content: content["name"],
-)
+)  # fmt: skip
 def test_gradients_through_smooth_ones_are_finite_differences(content: dict[str, object]) -> None:
     images = 0.25 + 0.5 * windows(1, 1)[:, :, :4, :4, :3]
     assert torch.autograd.gradcheck(defence_of(content).transform, images.requires_grad_())

@@ -91,10 +91,7 @@ def test_the_last_panel_has_the_lowest_of_each_network() -> None:
     titles = [axis.get_title() for axis in drawn.axes[:3]]
     assert titles == ["dct-quantization, q_max = 20", "linf, eps = 8/255", "the lowest of these"]
     lowest = [bars.lines[0] for bars in drawn.axes[2].containers]
-    assert [(*line.get_xdata(), *line.get_ydata()) for line in lowest] == [
-        pytest.approx((80, 30)),
-        pytest.approx((90, 25)),
-    ]
+    assert [(*x.get_xdata(), *x.get_ydata()) for x in lowest] == [pytest.approx((80, 30)), pytest.approx((90, 25))]
     alone = rows[rows["target_model"] == "a"]
     assert list(worst(Material(alone, classes(), None), alone, "phantom")) == [
         "needs an attack with a budget on two networks or more"
@@ -143,8 +140,7 @@ def test_transfers_are_mean_drops_with_empty_gaps() -> None:
 def test_means_come_in_the_order_of_places() -> None:
     rows = records(row(case=0, l2_body=2.0), row(case=1, l2_body=4.0), row("vafa", l2_body=9.0))
     table = figure_data.means(shown_rows(rows), ["l2_body"])
-    expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
-    assert table[["label", "l2_body", "n"]].to_numpy().tolist() == expected
+    assert table[["label", "l2_body", "n"]].to_numpy().tolist() == [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
 
 
 CLEAN = {"dsc_foreground_clean": 0.9}

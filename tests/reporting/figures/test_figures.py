@@ -1,4 +1,4 @@
-"""Figures as files: which are written, which are not and why; nothing lies on something else; volumes are turned."""
+"""Figures as files: which are written, what they draw and name, corruptions beside attacks among them."""
 
 import re
 import struct
@@ -6,23 +6,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_job
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from reporting.handmade import classes, records, row
+from reporting.handmade import classes, records, row, shown
 
 from freqbench.core.errors import UserError
 from freqbench.engine.saved_volumes import write
 from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import FIGURES, cases, file_stem, write_figures
+from freqbench.reporting.figures import FIGURES, cases, file_stem, maps, write_figures
 from freqbench.reporting.figures.cases import read_volumes
 from freqbench.reporting.figures.style import PAGE, plain
+from freqbench.reporting.views import natural
+from freqbench.reporting.views.natural import NaturalComparison
 from freqbench.results import Store
 from freqbench.results.volumes import whole
 
@@ -318,3 +322,137 @@ def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pyte
     link.symlink_to(outside)
     with pytest.raises(UserError, match="got a link that leads out of it"):
         read_volumes(str(folder.parents[1]), str(link))
+
+
+MODELS = ("a", "b")
+INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
+
+
+def corrupted(model: str, case: int, drop: float, kind: str = "blur", severity: float = 1.0, **more: Any) -> Any:
+    values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9, "budget": severity} | more
+    return row("corruption", {"kind": kind, "scope": "volume"}, case=case, **values)
+
+
+def attacked(model: str, case: int, drop: float, attack: str = "pgd", **more: Any) -> Any:
+    values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9} | more
+    return row(attack, case=case, **values)
+
+
+def attacks() -> list[Any]:
+    """Rows of two attacks, each worse on one of two cases."""
+    drops = {("pgd", 0): 40, ("pgd", 1): 10, ("vafa", 0): 20, ("vafa", 1): 30}
+    return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
+
+
+def compared(*rows: Any) -> NaturalComparison:
+    comparison = natural.compare_models(shown_rows(records(*rows)))
+    assert isinstance(comparison, NaturalComparison), comparison
+    return comparison
+
+
+def drops(table: pd.DataFrame, *by: str) -> dict[Any, float]:
+    return {tuple(row[name] for name in by): row["mean"] for row in table.to_dict("records")}
+
+
+def both_kinds() -> list[Any]:
+    """Model a loses 1, 2 by blur, 3, 4 by motion at severities 1 and 5 on case 0, twice that on case 1; b 10 more."""
+    return [
+        corrupted(model, case, (1 + case) * (1 + i) + 10 * (model == "b"), kind, severity)
+        for model in MODELS
+        for case in (0, 1)
+        for i, (kind, severity) in enumerate([("blur", 1.0), ("blur", 5.0), ("motion", 1.0), ("motion", 5.0)])
+    ]
+
+
+def test_drops_are_means_over_kinds_and_over_severities() -> None:
+    comparison = compared(*both_kinds(), *attacks())
+    by_severity = {("a", 1): 3, ("a", 5): 4.5, ("b", 1): 13, ("b", 5): 14.5}
+    assert drops(comparison.by_severity, "target_model", "budget") == pytest.approx(by_severity)
+    by_row = drops(comparison.by_row, "target_model", "row")
+    assert {key: by_row[key] for key in (("a", "blur"), ("a", "motion"), ("b", "blur"))} == pytest.approx(
+        {("a", "blur"): 2.25, ("a", "motion"): 5.25, ("b", "blur"): 12.25}
+    )
+    assert by_row["a", "pgd eps=8/255"] == pytest.approx(25)
+    expected = [("natural", "blur"), ("natural", "motion"), ("attack", "vafa q_max=20"), ("attack", "pgd eps=8/255")]
+    assert (list(comparison.rows), comparison.models, comparison.n) == (expected, MODELS, 2)
+
+
+def test_worst_attack_is_each_cases_own() -> None:
+    remaining = compared(*both_kinds(), *attacks()).left
+    left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
+    assert drops(remaining, "target_model", "group") == pytest.approx(left)
+    assert remaining["low"].isna().all()  # of two patients
+
+
+def test_corrupted_volume_serves_models_without_their_own() -> None:
+    """Corrupted once for a, scored on both; b's own row is taken where there is one. Attacks count white-box only."""
+    rows = [corrupted("a", 0, 2), corrupted("a", 0, 6, target="b"), attacked("a", 0, 50), attacked("b", 0, 50)]
+    transferred = attacked("a", 0, 80, target="b")
+    comparison = compared(*rows, transferred)
+    assert drops(comparison.by_row, "target_model", "row")["b", "blur"] == pytest.approx(6)
+    assert drops(comparison.left, "target_model", "group")["b", "attack"] == pytest.approx(40)
+    comparison = compared(*rows, transferred, corrupted("b", 0, 7))
+    assert drops(comparison.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
+
+
+def test_settings_not_shared_by_all_models_are_left_out() -> None:
+    further = [
+        corrupted("a", 0, 50, "spikes"), corrupted("a", 1, 50, "spikes"), corrupted("a", 2, 50),
+        attacked("a", 0, 70, "gn"),
+        *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
+    ]  # fmt: skip
+    plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
+    assert (more.rows, more.n) == (plain.rows, 2)
+    pd.testing.assert_frame_equal(more.left, plain.left)
+    pd.testing.assert_frame_equal(more.by_severity, plain.by_severity)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
+        ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
+    ],
+)
+def test_rows_that_cannot_be_compared_have_a_reason(rows: list[Any], reason: str) -> None:
+    (section,) = natural.natural(shown(*rows))
+    assert section.text.startswith(reason.capitalize())
+
+
+def test_figure_has_point_model_and_line_kind_or_attack() -> None:
+    rows = shown_rows(records(*both_kinds(), *attacks()))
+    (figure,) = maps.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
+    severities, against, listing = figure.axes
+    assert [list(each[0].get_ydata()) for each in severities.containers] == [
+        pytest.approx([3, 4.5]),
+        pytest.approx([13, 14.5]),
+    ]
+    points = [[*each[0].get_xdata(), *each[0].get_ydata()] for each in against.containers]
+    assert points == [pytest.approx([86.25, 55]), pytest.approx([76.25, 55])]
+    texts = [label.get_text() for label in listing.get_yticklabels()]
+    assert texts == ["corruptions", "blur", "motion", "attacks", "vafa q_max=20", "pgd eps=8/255"]
+    blur = []
+    for drawn, *_ in listing.containers:
+        place = np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))
+        blur.append(drawn.get_xdata()[place])
+    assert blur == pytest.approx([2.25, 12.25])
+
+
+def test_tables_say_what_the_figure_shows() -> None:
+    """The papers' DSC, with the background, is 5 points above that of the foreground."""
+    rows = [row | {name: row[name] + 0.05 for name in ("dsc", "dsc_clean")} for row in (*both_kinds(), *attacks())]
+    left, by_row = natural.natural(shown(*rows))
+    first = left.table.iloc[0].to_dict()
+    assert first["model"] == "a"
+    assert {name: first[name] for name in first if name not in ("model", *INTERVALS)} == pytest.approx(
+        {
+            "dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25,
+            "under attacks\nforeground DSC": 55, "drop at severity\n1": 3, "drop at severity\n5": 4.5,
+            "DSC\nclean": 95, "DSC\ncorruptions": 91.25, "DSC\nattacks": 60,
+        }
+    )  # fmt: skip
+    assert first["under corruptions\ninterval"] == ""  # of two patients
+    assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
+    assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])

@@ -56,10 +56,8 @@ def attacked(folder: Path, content: dict[str, Any]) -> str:
     out = str(folder / "out")
     with trusting():
         execute(content, out)
-        assert (
-            compute_missing(expanded(content)[0], out, Console(file=io.StringIO()), MissingOptions(engine="serial"))
-            == 0
-        )
+        options, console = MissingOptions(engine="serial"), Console(file=io.StringIO())
+        assert compute_missing(expanded(content)[0], out, console, options) == 0
     return out
 
 

@@ -209,8 +209,7 @@ def test_third_party_code_needs_leave(entered: Path) -> None:
 def test_other_data_are_refused(entered: Path) -> None:
     content = job(entered)
     content["datasets"] = [{**content["datasets"][0], "side": 18}]
-    other = validate(content, JobSpec, "job")
-    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, job=other)
+    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, job=validate(content, JobSpec, "job"))
     assert reason.startswith("identities: case ")
     assert reason.endswith(": other data or preprocessing")
 

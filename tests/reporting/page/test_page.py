@@ -437,8 +437,7 @@ def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable
 
 @pytest.mark.integration
 def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], tmp_path: Path) -> None:
-    page = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)"))
-    kinds = {"agreement", "DSC"}
+    page, kinds = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)")), {"agreement", "DSC"}
     for table in page.locator("#panel-overview table").all():
         assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
     page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")

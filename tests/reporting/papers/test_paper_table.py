@@ -1,4 +1,4 @@
-"""A store in which the papers' numbers are planted gives back the papers' tables; what it lacks has its reason."""
+"""Recipes are read as they are written, and a store in which the papers' numbers are planted gives them back."""
 
 import io
 import math
@@ -9,15 +9,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from reporting.handmade import shown, stored
 from reporting.papers import planted
 from reporting.papers.planted import PAPERS, cells, cells_of, one
 from tiers import quick
 
+from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.names import job_file
+from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
-from freqbench.reporting.papers.recipes import Recipe
+from freqbench.reporting.papers.recipes import Recipe, published
 from freqbench.reporting.report import FORMATS, report
 
 PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
@@ -176,8 +180,7 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_every_format_has_every_number() -> None:
-    store = stored(*planted.records("vafa_table1"))
-    wanted = [row["value"] for row in PAPERS if row["table"] == "1"]
+    store, wanted = stored(*planted.records("vafa_table1")), [row["value"] for row in PAPERS if row["table"] == "1"]
     for format in FORMATS:
         text = report([store], format=format, table="vafa_table1")
         assert [value for value in wanted if value.rstrip("0") not in text] == [], format
@@ -185,16 +188,13 @@ def test_every_format_has_every_number() -> None:
 
 def test_a_recipe_without_published_numbers_has_no_verdicts() -> None:
     content = recipes.load("vafa_table1").model_dump() | {"published": None}
-    records = planted.frame("vafa_table1")
-    layout, evidence, _ = paper_table(Recipe.model_validate(content), records)
+    layout, evidence, _ = paper_table(Recipe.model_validate(content), planted.frame("vafa_table1"))
     assert layout.table["DSC"].tolist()[:2] == ["74.31", "62.67"]
     assert not {"publ.", "diff.", "verdict", "why"} & {*evidence.table}
 
 
 def test_an_unknown_table_lists_all_that_are_known() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown table 'vafa_tabel1'\. Did you mean 'vafa_table1'.*leaderboard.*sa2_acdc"
-    ):
+    with pytest.raises(UserError, match=r"table 'vafa_tabel1'\. Did you mean 'vafa_table1'.*leaderboard.*sa2_acdc"):
         report([], table="vafa_tabel1")
 
 
@@ -278,14 +278,11 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
 
 @pytest.mark.parametrize(
     ("values", "metric", "reason"),
-    [
-        (None, "dsc", "never run"),
-        (FAILED, "dsc", "12 failed: out of memory; twice"),
-        ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
-        ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
-        ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
-    ],
-)
+    [(None, "dsc", "never run"), (FAILED, "dsc", "12 failed: out of memory; twice"),
+     ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
+     ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
+     ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights")],
+)  # fmt: skip
 def test_cell_without_number_is_no_zero_and_says_why(values: dict[str, Any] | None, metric: str, reason: str) -> None:
     data = cells_of("vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
     cell = one(data, attack="PGD", metric=metric)
@@ -364,3 +361,93 @@ def test_clean_scores_of_one_case_count_once() -> None:
 
     cell = one(cells_of("vafa_table1", change), attack="Clean", metric="dsc")
     assert (cell["ours"], cell["cases"]) == (pytest.approx((90 + 11 * 60) / 12), 12)
+
+
+OWN = """
+title: mine
+rows: [attack]
+columns: [metric]
+datasets: [{name: phantom, title: Phantom, cases: 2}]
+models: [{name: unet, title: UNet}]
+attacks:
+  - {title: Clean}
+  - {title: PGD, attack: {name: pgd, eps: 8/255}}
+metrics: [{name: dsc, best: lowest}]
+"""
+
+
+def own(folder: Path, text: str = OWN) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_published_numbers_keep_their_digits() -> None:
+    numbers = published()
+    assert len(numbers) == 400
+    assert {"7.897", "99.10", "14.0"} <= {text for text, _ in numbers.values()}
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    recipe = recipes.load(own(tmp_path))
+    assert [(cell.attack.title, cell.metric.name) for cell in recipe.cells] == [("Clean", "dsc"), ("PGD", "dsc")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
+        (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
+        (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
+        (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
+        (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
+        (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
+        (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
+        (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
+        (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
+        (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        recipes.load(own(tmp_path, OWN.replace(*change)))
+    assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("job", "table", "not_run"),
+    [
+        ("research/acdc/sa2", "sa2_acdc", {"AutoAttack", "SSA"}),  # too dear; in need of cubes: rows of their own
+        ("research/acdc/table6", "acdc_table6", set()),
+        ("research/hippocampus/table6", "hippocampus_table6", set()),
+        ("papers/malik", "malik_white_box", set()),
+        ("papers/rog_msd", "rog_msd", set()),
+    ],
+)
+def test_a_job_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:
+    recipe, spec = recipes.load(table), config.load(job_file(job), JobSpec)
+    made = {
+        recipes.TableAttack(title="x", attack={"name": entry.name, **besides, **parameters}).setting
+        for entry in spec.attacks
+        if entry.match is None
+        for parameters in entry.combinations(job)
+        for besides in ({}, {recipes.COUPLED: spec.window_batch})
+    }
+    assert {entry.title for entry in recipe.attacks if entry.attack and entry.setting not in made} == not_run
+    assert {entry.name for entry in spec.datasets} == {*recipe.dataset_of}
+    assert {entry.name for entry in spec.models} <= {model.name for model in recipe.models}
+
+
+def test_stars_are_those_of_the_published_file() -> None:
+    """Tables 2 to 4: what `papers.csv` stars is what the recipe stars, under freqbench's names."""
+    for number in (2, 3, 4):
+        for entry in recipes.load(f"vafa_table{number}").attacks:
+            pairs = [part.split("=") for part in entry.printed.split(";") if part.endswith("*")]
+            assert {*entry.starred} == {{"patch": "block"}.get(name, name) for name, _ in pairs}
+
+
+def test_records_before_a_parameter_have_its_default() -> None:
+    (_, entry) = recipes.Recipe.model_validate(yaml.safe_load(OWN)).attacks
+    old = '{"eps": 0.03137254901960784, "steps": 20, "step_size": 0.01, "variant": "released"}'
+    assert recipes.setting_of("pgd", old) == entry.setting
+    assert recipes.setting_of("pgd", old.replace("20", "21")) != entry.setting

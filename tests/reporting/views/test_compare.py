@@ -72,8 +72,7 @@ def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ() -> None:
     b = pgd({case: 0.5 + gain for case, gain in enumerate(gains)})
     b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
     section = compare(shown(*a), shown(*b), [], [])[1]
-    by_attack = lines(section)
-    expected = {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
+    by_attack, expected = lines(section), {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
     p = {label: stats.ttest_1samp(values, 0).pvalue for label, values in expected.items()}
     assert {label: by_attack[label]["p"] for label in p} == pytest.approx(p)
     assert by_attack["gn std=8/255"]["p_holm"] == pytest.approx(2 * p["gn std=8/255"])  # the smaller of two
@@ -87,8 +86,7 @@ def test_attacks_that_the_stores_name_differently_still_pair() -> None:
     twenty = pgd({0: 0.5}, params={"steps": 20})
     a, b = shown(*twenty, *pgd({0: 0.6}, params={"steps": 10})), shown(*twenty)
     _, paired, only = compare(a, b, [], [])
-    assert lines(paired)["pgd eps=8/255 steps=20"]["pairs"] == 1
-    assert list(lines(only)) == ["pgd eps=8/255 steps=10"]
+    assert (lines(paired)["pgd eps=8/255 steps=20"]["pairs"], list(lines(only))) == (1, ["pgd eps=8/255 steps=10"])
 
 
 def test_seeds_sources_and_targets_do_not_pair_across() -> None:

@@ -27,11 +27,9 @@ def on(model: str, attack: str, scores: Sequence[float], **values: Any) -> list[
 def two_models() -> list[dict[str, Any]]:
     """The lowest of each case: 40 and 50 on a, 60 and 20 on b."""
     return [
-        *on("a", "pgd", (0.4, 0.8), params=STEPS[0]),
-        *on("a", "pgd", (0.7, 0.5), params=STEPS[1]),
-        *on("b", "pgd", (0.6, 0.2), params=STEPS[0]),
-        *on("b", "pgd", (0.8, 0.4), params=STEPS[1]),
-    ]
+        *on("a", "pgd", (0.4, 0.8), params=STEPS[0]), *on("a", "pgd", (0.7, 0.5), params=STEPS[1]),
+        *on("b", "pgd", (0.6, 0.2), params=STEPS[0]), *on("b", "pgd", (0.8, 0.4), params=STEPS[1]),
+    ]  # fmt: skip
 
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
@@ -55,12 +53,10 @@ def test_order_holds_by_the_test_over_all_boards() -> None:
     """p is 0.026 of a against b and b against c, 0.001 of a against c, and 0.019 of the pair of the other board: the
     smallest counts four times, the next three times, and those above it are at least that."""
     rows = [
-        *on("a", "pgd", (0.62, 0.61, 0.62)),
-        *on("b", "pgd", (0.58, 0.56, 0.55)),
-        *on("c", "pgd", (0.51, 0.51, 0.51)),
-        *on("a", "vafa", (0.6, 0.6, 0.6)),
+        *on("a", "pgd", (0.62, 0.61, 0.62)), *on("b", "pgd", (0.58, 0.56, 0.55)),
+        *on("c", "pgd", (0.51, 0.51, 0.51)), *on("a", "vafa", (0.6, 0.6, 0.6)),
         *on("b", "vafa", (0.55, 0.54, 0.52)),
-    ]
+    ]  # fmt: skip
     lines, _ = board(shown(*rows))
     by_place = {(line["threat_model"], line["target_model"]): line for line in lines}
     once, sure, other = (t_test(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
@@ -110,7 +106,7 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
 
 
 def test_the_lowest_seed_counts() -> None:
-    (line,), _ = board(shown(*[*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]))
+    (line,), _ = board(shown(*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)))
     assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 
@@ -122,7 +118,6 @@ def test_models_that_share_no_case_have_no_ranks() -> None:
 
 
 # Methods, of which networks are replicates
-
 PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
 
 

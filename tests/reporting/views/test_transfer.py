@@ -92,8 +92,7 @@ def test_a_distance_is_in_the_unit_of_the_table_beside_it(two_patients: Any, dis
     gn = volumes("gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
     pgd = volumes("pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
     ranking, _, matched = transfer(shown(*gn, *pgd))
-    of_attack = ranking.table.set_index("attack")[distance]
-    lines = matched.data[matched.data["distance"] == distance]
+    of_attack, lines = ranking.table.set_index("attack")[distance], matched.data[matched.data["distance"] == distance]
     assert len(lines) == 1
     for side in ("a", "b"):
         assert (lines[f"distance_{side}"] + lines[f"attack_{side}"].map(of_attack)).tolist() == pytest.approx([100])
@@ -123,10 +122,9 @@ def test_an_order_holds_by_the_corrected_test() -> None:
 
 def test_rates_and_matches_are_of_the_foreground() -> None:
     """The foreground loses 40 points at home and 10 abroad, all classes 20 and 2."""
-    left = {"a": (0.5, 0.7), "b": (0.8, 0.88)}
     rows = [
         row("pgd", source="a", target=target, dsc_foreground=score, dsc_foreground_clean=0.9, dsc=dsc, dsc_clean=0.9)
-        for target, (score, dsc) in left.items()
+        for target, (score, dsc) in {"a": (0.5, 0.7), "b": (0.8, 0.88)}.items()
     ]
     (line,) = transfer(shown(*rows))[0].table.to_dict("records")
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))

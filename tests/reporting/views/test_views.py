@@ -1,21 +1,27 @@
-"""Views of a store that need no figure: in short, budget, cost, clinical metrics, organs; and what holds for all."""
+"""Views of a store that need no figure, ejection fractions among them; and what holds for all."""
 
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.handmade import classes, coded, row, shown, t_interval
+from matplotlib.figure import Figure
+from reporting.handmade import classes, coded, records, row, shown, t_interval
 
-from freqbench.analysis.groups import steps_text
+from freqbench.analysis.ejection import fractions, furthest
+from freqbench.analysis.groups import NOISE, select_scored, steps_text
 from freqbench.reporting import render
+from freqbench.reporting.figure_data import Material, shown_rows
+from freqbench.reporting.figures import FIGURES
 from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
 from freqbench.reporting.views.attacks import budget, clinical, cost, organs
+from freqbench.reporting.views.ejection import ejection
 from freqbench.reporting.views.overview import overview
 from freqbench.reporting.views.smallest import NATIVE, smallest
-from freqbench.results import RECORDS
+from freqbench.results import KEY, RECORDS
 
 OF_ALL = {
     "nsd": 0.5,
@@ -57,10 +63,9 @@ def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
 
 def test_smallest_changes_are_counted_by_patient() -> None:
     """Five patients, the first with two cases, the last without a change that was found; other attacks stay out."""
-    sizes = [(0, 3), (0, 1), (1, 4), (2, 2), (3, 8), (4, None)]
     rows = [
         row("fmn", case=case, patient_id=f"p{patient}", smallest_linf=size and size / 255)
-        for case, (patient, size) in enumerate(sizes)
+        for case, (patient, size) in enumerate([(0, 3), (0, 1), (1, 4), (2, 2), (3, 8), (4, None)])
     ]
     l2 = [row("ddn", smallest_l2=5 / 255), row("ddn", source="a", smallest_l2=1 / 255), row("pgd", dsc=0.5)]
     (section,) = smallest(shown(*rows, *l2))
@@ -122,7 +127,7 @@ def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
 
 
 def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
-    (section,) = budget(shown(*[row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]))
+    (section,) = budget(shown(row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)))
     assert section.table["attack"].tolist() == ["clean", "pgd"]
     assert "Without a budget, so not here: dfb." in section.text
 
@@ -184,8 +189,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
         {"background": (0.9, 1.0), "liver": (0.5, 0.9), "spleen": (0.2, 0.8)},
         {"background": (0.9, 1.0), "liver": (0.7, 0.9), "spleen": (nan, nan)},
     ]
-    of_classes = classes(*zip(rows, scores, strict=True))
-    (section,) = organs(shown(*rows), of_classes)
+    (section,) = organs(shown(*rows), classes(*zip(rows, scores, strict=True)))
     assert list(section.table) == ["attack", "threat_model", "liver", "spleen", "hit hardest"]
     assert section.table.to_numpy().tolist() == [
         ["(DSC clean)", "", "90.0", "80.0", ""],
@@ -201,8 +205,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
 def test_unscored_records_classes_do_not_count() -> None:
     good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
     failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
-    kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
-    worse = {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
+    kidney, worse = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}, {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
     (section,) = organs(
         shown(good, other, failed), classes((good, kidney), *((each, worse) for each in (other, failed, unknown)))
     )
@@ -212,8 +215,7 @@ def test_unscored_records_classes_do_not_count() -> None:
 def test_classes_called_as_a_column_or_alike_stay_apart() -> None:
     good = row("pgd", dsc=0.5, dsc_clean=0.9)
     held = classes((good, {"background": (1, 1), "attack": (0.1, 0.2), "vein": (0.1, 0.3)}))
-    twin = held[held["class_index"] == 2].assign(class_index=3)
-    (section,) = organs(shown(good), pd.concat([held, twin]))
+    (section,) = organs(shown(good), pd.concat([held, held[held["class_index"] == 2].assign(class_index=3)]))
     assert list(section.table) == ["attack", "threat_model", "attack #1", "vein #2", "vein #3", "hit hardest"]
 
 
@@ -360,3 +362,90 @@ def test_the_quick_start_ends_on_one_screen_of_eighty_columns() -> None:
     lines = terminal(overview(shown(*rows)), width=80).splitlines()
     assert len(lines) <= 32
     assert max(map(len, lines)) <= 80
+
+
+ED, ES = 100.0, 40.0  # of the label map: 60 %
+
+
+def beat(
+    patient: str, clean: tuple[float, float], attacked: tuple[float, float], attack: str = "pgd", **values: Any
+) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Rows of both frames of a patient with the voxels of the ventricle, at end-diastole and at end-systole."""
+    return [
+        (
+            row(attack, case=f"{patient}_{frame}", patient_id=patient, dsc=0.5, dsc_clean=0.9, **values),
+            {"label_voxels": true, "pred_voxels": after, "pred_voxels_clean": before},
+        )
+        for frame, true, before, after in zip(("01", "09"), (ED, ES), clean, attacked, strict=True)
+    ]
+
+
+def framed(*beats: list[tuple[dict[str, Any], dict[str, float]]], name: str = "left ventricle") -> Any:
+    pairs = [pair for each in beats for pair in each]
+    made = classes(*((record, {"background": (1.0, 1.0), name: (0.5, 0.9)}) for record, _ in pairs))
+    for number, (_, voxels) in enumerate(pairs):
+        made.loc[2 * number + 1, [*voxels]] = [*voxels.values()]
+    return [record for record, _ in pairs], made
+
+
+def of_patients(*beats: list[tuple[dict[str, Any], dict[str, float]]]) -> pd.DataFrame:
+    rows, made = framed(*beats)
+    return furthest(fractions(select_scored(shown(*rows), KEY), made)).set_index("patient_id")
+
+
+def test_ejection_fraction_is_of_both_frames() -> None:
+    made = of_patients(
+        beat("turned", clean=(100, 40), attacked=(100, 60)),
+        beat("kept", clean=(110, 50), attacked=(90, 44)),
+        beat("lost", clean=(100, 40), attacked=(0, 20)),
+    )
+    assert list(made.loc["turned", ["true", "clean", "attacked", "moved"]]) == pytest.approx([60, 60, 40, 20])
+    assert list(made.loc["kept", ["clean", "attacked"]]) == pytest.approx([100 * 60 / 110, 100 * 46 / 90])
+    assert list(made.loc["lost", ["attacked", "moved"]]) == pytest.approx([nan, nan], nan_ok=True)
+    assert made["turned"].to_dict() == {"turned": True, "kept": False, "lost": True}
+
+
+def test_attack_that_turns_a_patient_counts() -> None:
+    further: dict[str, Any] = {"params": {"loss": "dice"}}
+    made = of_patients(
+        beat("a", clean=(100, 48), attacked=(100, 52)),
+        beat("a", clean=(100, 48), attacked=(100, 10), **further),
+        beat("b", clean=(100, 20), attacked=(100, 30)),
+        beat("b", clean=(100, 20), attacked=(100, 45), **further),
+    )
+    assert dict(made["attacked"]) == pytest.approx({"a": 48, "b": 55})
+
+
+def test_null_rows_stand_apart_and_one_frame_has_no_fraction() -> None:
+    rows, made = framed(
+        beat("a", clean=(100, 40), attacked=(100, 60)),
+        beat("a", clean=(100, 40), attacked=(100, 41), attack="random_noise"),
+        beat("a", clean=(100, 40), attacked=(100, 42), attack="vafa_opt", params={"control": "random"}),
+        beat("alone", clean=(100, 40), attacked=(100, 60))[:1],
+    )
+    (section,) = ejection(shown(*rows), made)
+    assert section.table is not None
+    lines = section.table.set_index(["threat_model", "change"])
+    assert dict(lines["turned"]) == {("linf", "attack"): 1, ("l2", "null row"): 0, ("dct-quantization", "null row"): 0}
+    assert list(lines.loc[("linf", "attack"), ["patients", "EF\nlabel", "moved", "no EF"]]) == pytest.approx(
+        [1, 60, 20, 0]
+    )
+    assert "random_noise" in NOISE
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("LV", True), ("liver", False)])
+def test_dataset_without_left_ventricle_is_told_what_table_needs(name: str, is_told: bool) -> None:
+    rows, made = framed(beat("a", clean=(100, 40), attacked=(100, 60)), name=name)
+    (section,) = ejection(shown(*rows), made)
+    assert (section.table is not None) is is_told
+    assert is_told or section.text.startswith("No patient has a left ventricle in two cases")
+
+
+def test_the_figure_has_a_panel_a_set_and_a_point_a_patient() -> None:
+    patients = {"a": (100, 60), "b": (100, 30), "lost": (0, 20)}
+    rows, made = framed(*(beat(name, clean=(100, 40), attacked=left) for name, left in patients.items()))
+    figure = dict(FIGURES["ejection"](Material(shown_rows(records(*rows)), made, None)))[("phantom",)]
+    assert isinstance(figure, Figure)
+    (axis,) = figure.axes
+    (points,) = (line for line in axis.lines if line.get_marker() not in ("None", None))
+    assert sorted(np.asarray(points.get_ydata())) == pytest.approx([axis.get_ylim()[0], 40, 70])

@@ -169,11 +169,9 @@ def main() -> None:
         few, many = (counted(partial(attack, net, images, labels)) for attack in attacks)
         step, volumes = (many.operations - few.operations) / 2, (many.bytes - few.bytes) / 2
         added[name] = {
-            "operations": step - passes.operations,
-            "volumes": (volumes - passes.bytes) / volume,
-            "operations once": few.operations - 2 * step,
-            "volumes once": (few.bytes - 2 * volumes) / volume,
-        }
+            "operations": step - passes.operations, "volumes": (volumes - passes.bytes) / volume,
+            "operations once": few.operations - 2 * step, "volumes once": (few.bytes - 2 * volumes) / volume,
+        }  # fmt: skip
     print(json.dumps(added))
 
 

@@ -226,10 +226,8 @@ def test_pass_of_joint_windows_costs_hardly_more(name: str, measured: list[Any])
     keep = {"keep": "last"} if takes(name, "keep") and name != "pgd" else {}
 
     def seconds(scope: str) -> float:
-        attack, started = (
-            make(name, steps=5, scope=scope, **(EPS if takes(name, "eps") else {}), **keep),
-            time.perf_counter(),
-        )
+        attack = make(name, steps=5, scope=scope, **(EPS if takes(name, "eps") else {}), **keep)
+        started = time.perf_counter()
         facts = attack_case(attack, model, case, 0, 1, kept=99).facts
         return (time.perf_counter() - started) / (facts.num_forwards + facts.num_backwards)
 

@@ -38,7 +38,9 @@ ATTACKS: list[dict[str, Any]] = [
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
-def test_a_unit_in_full(attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
+def test_a_unit_of_real_size(
+    attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
     fast = request.config.getoption("--fast")
     size, steps = ((40, 40, 32), 2) if fast else (SIZE, STEPS)
     network = {"name": "model5", "checkpoint": "brainchop://model5_gw_ae", "roi": size}

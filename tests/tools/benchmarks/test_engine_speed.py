@@ -160,8 +160,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
         nonlocal began
         began += 1
         if began % (NUM_UNITS // 4) == 0:
-            memory = process.memory_info().rss >> 20
-            quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), memory))
+            quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), process.memory_info().rss >> 20))
         real(run, unit)
 
     monkeypatch.setattr(runner.RunProgress, "begin", begin)
@@ -273,8 +272,7 @@ def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch:
 def test_ray_beside_the_serial_engine() -> None:
     """One worker, one thread: the same units by both, in turns; the first of each loads what it needs."""
     units = list(expanded(small(attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]))[1].units())
-    spec = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1)
-    before, ratios = torch.get_num_threads(), []
+    spec, before, ratios = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1), torch.get_num_threads(), []
     with ray_session(2):
         for _ in range(3):
             by_ray, by_serial = Timed(), Timed()

@@ -49,8 +49,7 @@ def test_requests_grow_with_seconds(units_a_second: int, s3: S3, s3_root: str, m
     print(f"\n{units_a_second} units/s, 1,000 units: {commits} files, {puts} PUT, {lists} LIST")
     s3.requests()
     Store(s3_root).compact()
-    merging = s3.requests()
-    left = storage.list_files(storage.join(s3_root, "records"), ".parquet")
+    merging, left = s3.requests(), storage.list_files(storage.join(s3_root, "records"), ".parquet")
     print(f"compaction: {dict(Counter(request.split()[0] for request in merging))}, {len(left)} file left")
     assert len(left) == 1
     assert len(merging) <= 6 * commits + 24

@@ -70,8 +70,7 @@ def settings() -> list[dict[str, Any]]:
 
 def cells() -> list[dict[str, Any]]:
     """Values that the records of a cell share, with the target."""
-    rows = []
-    axes = itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
+    rows, axes = [], itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
     for number, (dataset, source, target, setting, seed) in enumerate(axes):
         models = {"source_model": source, "source_model_id": f"{source:0>16}"[:16]}
         models |= {"target_model": target, "target_model_id": f"{target:0>16}"[:16]}
@@ -82,8 +81,7 @@ def cells() -> list[dict[str, Any]]:
 
 def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> pa.Table:
     """The rows of some cells, of which `first` come before."""
-    rng, count = np.random.default_rng(first), len(some) * CASES
-    cases = np.tile(np.arange(CASES), len(some)).tolist()
+    rng, count, cases = np.random.default_rng(first), len(some) * CASES, np.tile(np.arange(CASES), len(some)).tolist()
     known: dict[str, Any] = {name: pa.array([cell[name] for cell in some for _ in range(CASES)]) for name in some[0]}
     known |= {
         "case_id": pa.array([f"case{case:04d}" for case in cases]),
@@ -104,8 +102,6 @@ def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> p
 
 
 # What the processes do. Each prints `seconds` of its own work, imports left out.
-
-
 def fill(root: str, classes: int = 6) -> float:
     grid, seconds, per_file = cells(), 0.0, MAX_RECORDS // CASES
     for number, first in enumerate(range(0, len(grid), per_file)):

@@ -246,28 +246,24 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
         ended = time.time()
         execute(GRID, folder / "serial")
         return {
-            "killed": dict(chaos.kills),
-            "seconds of kills": round(calm - started),
+            "killed": dict(chaos.kills), "seconds of kills": round(calm - started),
             "seconds to the end after": round(ended - calm),
-            "submissions and their exit codes": chaos.supervisor.codes,
-            "rows once there and lost": len(chaos.lost),
+            "submissions and their exit codes": chaos.supervisor.codes, "rows once there and lost": len(chaos.lost),
             **compared(OUT, folder / "serial"),
-        }
+        }  # fmt: skip
 
 
 def compared(out: str | Path, whole: Path) -> dict[str, Any]:
     """Differences of a store from one that nobody disturbed."""
     stored, expected, store = rows(out), rows(whole), Store(str(out))
     return {
-        "runs": len(store.runs()),
-        "records": len(stored),
-        "records of the serial engine": len(expected),
+        "runs": len(store.runs()), "records": len(stored), "records of the serial engine": len(expected),
         "rows missing": len(expected.keys() - stored.keys()),
         "rows that nobody asked for": len(stored.keys() - expected.keys()),
         "rows twice": len(store.records(("cell_id",))) - len(stored),
         "rows that differ": sum(stored[key] != expected[key] for key in stored.keys() & expected.keys()),
         "class rows differ": class_rows(out) != class_rows(whole),
-    }
+    }  # fmt: skip
 
 
 def wait_until(happened: Callable[[], Any], seconds: float = NOTICE_S) -> bool:

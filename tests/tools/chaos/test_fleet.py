@@ -115,8 +115,7 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
 
 def metrics_of(port: int) -> dict[str, float]:
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-    lines = [line for line in text.splitlines() if line.startswith("ray_freqbench_")]
-    values = {}
+    lines, values = [line for line in text.splitlines() if line.startswith("ray_freqbench_")], {}
     for line in lines:
         name, value = line.rsplit(" ", 1)
         attack = name.split('attack="')[1].split('"')[0]

@@ -71,7 +71,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cluster")
-    result = local("up", *["--nodes", str(NODES), "--gpus", str(GPUS), "--cpus", str(CPUS)], "--folder", folder)
+    result = local("up", "--nodes", str(NODES), "--gpus", str(GPUS), "--cpus", str(CPUS), "--folder", folder)
     try:
         assert result.returncode == 0, result.stderr
         yield folder

@@ -99,8 +99,7 @@ def test_attack_does_what_it_does_on_cpu_without_wait(name: str, options: dict[s
     the host asks which samples are left; members are attacks of their own here. Who learns is handed case after case.
     """
     attack, net = made(name, **options), SmallNet().double()
-    here = attacked(attack, net, CPU, dtype=torch.float64)
-    waits = issubclass(ATTACKS[name], Ensemble | LearnedAttack)
+    here, waits = attacked(attack, net, CPU, dtype=torch.float64), issubclass(ATTACKS[name], Ensemble | LearnedAttack)
     there = net.to(device) if waits else Guarded(net.to(device), attack.passes[0])
     result = attacked(attack, there, device, dtype=torch.float64)
     assert result.adversarial.device.type == device.type

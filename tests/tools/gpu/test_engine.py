@@ -15,7 +15,7 @@ from freqbench.engine import attacking, memory
 from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
-from freqbench.models import SegmentationModel, prediction, sliding_windows
+from freqbench.models import SegmentationModel, Wanted, prediction, sliding_windows
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -23,11 +23,9 @@ from freqbench.testing import SmallNet
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 ATTACKS: list[dict[str, Any]] = [
-    {"name": "pgd", "eps": 0.1, "steps": 2},
-    {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
-    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
-    {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
-]
+    {"name": "pgd", "eps": 0.1, "steps": 2}, {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
+    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8}, {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
+]  # fmt: skip
 FIRST, *MORE = ATTACKS
 
 
@@ -97,7 +95,8 @@ def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int
     net, image = SmallNet().eval(), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
-        made = prediction(SegmentationModel(net.to(where), ROI, defence=defence), image, 3 * windows + 1, judge=shares)
+        model, wanted = SegmentationModel(net.to(where), ROI, defence=defence), Wanted(judge=shares)
+        made = prediction(model, image, 3 * windows + 1, wanted=wanted)
         return made.labels, made.draws
 
     expected, scores = predicted(torch.device("cpu"))

@@ -49,11 +49,9 @@ def raw(data: Path, folder: Path) -> None:
             shutil.copy(data / "imagesTr" / f"{case}.nii.gz", folder / f"images{side}" / f"{case}_0000.nii.gz")
             shutil.copy(data / "labelsTr" / f"{case}.nii.gz", folder / f"labels{side}" / f"{case}.nii.gz")
     described = {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
-        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]),
-        "file_ending": ".nii.gz",
-    }
+        "channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
+        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]), "file_ending": ".nii.gz",
+    }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
@@ -75,8 +73,7 @@ def training(folder: Path, predicted32: Path) -> dict[str, Any]:
     content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))["configurations"]
     settings = content["3d_fullres"] | content[CONFIGURATION]
     (log,) = (folder / "fold_0").glob("training_log_*.txt")
-    text = log.read_text(encoding="utf-8")
-    seconds = [float(each) for each in re.findall(r"Epoch time: ([\d.]+) s", text)]
+    seconds = [float(each) for each in re.findall(r"Epoch time: ([\d.]+) s", log.read_text(encoding="utf-8"))]
     validation = json.loads((folder / "fold_0" / "validation" / "summary.json").read_text(encoding="utf-8"))
     return {
         "nnunetv2": version("nnunetv2"),
@@ -95,13 +92,12 @@ def training(folder: Path, predicted32: Path) -> dict[str, Any]:
 
 def dice_of(folder: Path) -> dict[str, float]:
     """Mean Dice of the foreground classes of each case, as nnUNetv2_evaluate_folder wrote it."""
-    summary = folder / "summary.json"
     return {
         Path(case["prediction_file"]).name.removesuffix(".nii.gz"): sum(
             each["Dice"] for label, each in case["metrics"].items() if label != "0"
         )
         / len([label for label in case["metrics"] if label != "0"])
-        for case in json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]
+        for case in json.loads((folder / "summary.json").read_text(encoding="utf-8"))["metric_per_case"]
     }
 
 
