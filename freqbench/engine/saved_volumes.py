@@ -59,7 +59,7 @@ def save_scored(
 
 def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
     """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
-    there = {storage.join(root, path) for path in storage.list_tree(root, 3) if path.endswith(f"/{FACTS}")}
+    there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
     return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
 
 
