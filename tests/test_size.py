@@ -19,7 +19,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 4863,  # as in the package
         "cli": 2393,  # eight roads
-        "core": 3553,  # identities of code, pair by pair; the one keeper's contract
+        "core": 3561,  # identities of code, pair by pair; the one keeper's contract
         "data": 6446,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
@@ -40,7 +40,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 2666,  # as in the package
         "cli": 2342,  # run --fresh
         "cluster": 336,
-        "core": 1690,  # identities of code, pair by pair; the one keeper's contract
+        "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6023,  # as in the package
         "engine": 6702,  # as in the package
         "exchange": 817,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 60934, "tests": 63004}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60942, "tests": 63003}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
