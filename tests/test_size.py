@@ -18,8 +18,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4863,  # as in the package
-        "cli": 2304,  # run --fresh
-        "core": 3575,  # identities of code, pair by pair; the one keeper's contract
+        "cli": 2304,  # eight roads
+        "core": 3583,  # identities of code, pair by pair; the one keeper's contract
         "data": 6458,  # as in the package
         "engine": 4776,  # as in the package
         "exchange": 1014,
@@ -34,13 +34,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3579,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
         "cli": 2237,  # run --fresh
         "cluster": 324,
-        "core": 1636,  # identities of code, pair by pair; the one keeper's contract
+        "core": 1635,  # identities of code, pair by pair; the one keeper's contract
         "data": 5681,  # as in the package
         "engine": 6441,  # as in the package
         "exchange": 749,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 60230, "tests": 59928}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60238, "tests": 59968}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

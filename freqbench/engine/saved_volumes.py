@@ -50,7 +50,7 @@ def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
 
 def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
     """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
-    there = {storage.join(root, path) for path in storage.list_tree(root, 3) if path.endswith(f"/{FACTS}")}
+    there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
     return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
 
 

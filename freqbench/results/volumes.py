@@ -72,8 +72,8 @@ def scored_maps(target: str) -> str:
 
 def whole(root: str) -> dict[tuple[str, str], str]:
     """Returns the complete folders `CELL/CASE` below the `volumes` folder `root`, by cell id and case key."""
-    paths = (path.split("/") for path in storage.list_tree(root, 3))
-    pairs = ((path[0], path[1]) for path in paths if path[2:] == [FACTS])
+    folders = (path.rpartition("/")[0] for path in storage.list_below(root, FACTS))
+    pairs = (folder.split("/") for folder in folders if folder.count("/") == 1)
     return {(cell.rpartition("-")[2], case.rpartition("-")[2]): f"{cell}/{case}" for cell, case in pairs}
 
 

@@ -189,6 +189,14 @@ def _list_entries(folder: str, detail: bool) -> list[Any]:
         return []
 
 
+def list_below(folder: str, name: str) -> list[str]:
+    """Lists the files with this name at any depth below a folder, not through links, sorted; empty without it."""
+    fs, inner = filesystem_of(folder)
+    with explain_errors(folder, fs):
+        paths = fs.find(inner)
+    return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
+
+
 def list_tree(folder: str, depth: int) -> list[str]:
     """Lists files at most `depth` parts below a folder, sorted, but hidden ones, pipes, sockets and devices."""
     fs, inner = filesystem_of(folder)

@@ -51,7 +51,7 @@ def test_objects_of_another_process_are_listed_at_once(s3: S3, s3_root: str) -> 
     url = f"{s3.endpoint}/{s3_root.removeprefix('s3://')}/a/c.bin"
     urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=10).close()
     assert storage.list_files(f"{s3_root}/a", "") == ["b.bin", "c.bin"]
-    assert storage.list_tree(s3_root, 2) == ["a/b.bin", "a/c.bin", "ab/b.bin"]
+    assert storage.list_below(s3_root, "b.bin") == ["a/b.bin", "ab/b.bin"]
 
 
 def test_one_of_many_creators_made_the_object(s3_root: str) -> None:

@@ -160,8 +160,7 @@ def test_job_in_object_storage_gives_rows_and_volumes_of_disk(here: Path, there:
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
     assert tiny_job.rows(far) == tiny_job.rows(out)
     assert tiny_job.class_rows(far) == tiny_job.class_rows(out)
-    trees = (storage.list_tree(str(place), 4) for place in (out, far))
-    (ours,), (theirs,) = ([path for path in tree if path.endswith("/adversarial.nii.gz")] for tree in trees)
+    (ours,), (theirs,) = (storage.list_below(str(place), "adversarial.nii.gz") for place in (out, far))
     assert ours == theirs
     assert storage.read_bytes(f"{far}/{theirs}") == (out / ours).read_bytes()
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 0
