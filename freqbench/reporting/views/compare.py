@@ -44,7 +44,7 @@ def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs
     Records are those after `tables.current`, runs those of `Store.runs()`."""
     sides = ((records_a, runs_a), (records_b, runs_b))
     wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
-    parts = [select_scored(records, _MORE).assign(in_b=records is records_b) for records, _ in sides]
+    parts = [select_scored(records, _MORE).assign(in_b=place == 1) for place, (records, _) in enumerate(sides)]
     coded = [name for name in parts[0] if any(isinstance(part[name].dtype, pd.CategoricalDtype) for part in parts)]
     both = pd.concat([part.astype(dict.fromkeys(coded, object)) for part in parts], ignore_index=True)
     both = both.assign(label=attack_labels(both))
