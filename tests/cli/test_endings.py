@@ -315,8 +315,8 @@ def below(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield from below(command, *before, name)
 
 
-COMMANDS = typer.main.get_command(app)
-PATHS = dict(below(COMMANDS))
+TOP = typer.main.get_command(app)
+PATHS = dict(below(TOP))
 COMMANDS = {words: command for words, command in PATHS.items() if not hasattr(command, "commands")}
 
 
@@ -331,7 +331,7 @@ def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, mo
     names = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].islower()][: len(OF_PANELS) + 1]
     assert names[1:] == OF_PANELS  # after the sentence at the top
     assert bench() == (2, text, "")
-    assert set(OF_PANELS) == set(COMMANDS.commands)  # type: ignore[attr-defined]
+    assert set(OF_PANELS) == set(TOP.commands)  # type: ignore[attr-defined]
 
 
 OF_PANELS = [name for names in PANELS.values() for name in names]
@@ -347,7 +347,7 @@ def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> N
 
 
 def test_the_help_shows_45_options_and_help_all_every_one(bench: Bench) -> None:
-    options = [each for command in (COMMANDS, *PATHS.values()) for each in command.params if hasattr(each, "is_flag")]
+    options = [each for command in (TOP, *PATHS.values()) for each in command.params if hasattr(each, "is_flag")]
     assert sum(not each.hidden for each in options) <= 45
     assert len(COMMANDS) == 16
     for words, is_there in ((("--help",), False), (("--help-all",), True), (("--help",), False)):
