@@ -139,7 +139,7 @@ def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
     assert "sphinx-build -W" in read
     assert "pre-commit run --all-files" in read
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    assert {name: job["steps"][-1]["run"] for name, job in jobs.items()}.items() >= {
+    assert {name: job["steps"][-1].get("run") for name, job in jobs.items()}.items() >= {
         "whole": ".ci/run", "read": ".ci/read", "pages": ".ci/pages", "workshop": ".ci/workshop",
     }.items()  # fmt: skip
 
