@@ -44,11 +44,8 @@ class Judgement:
 
 
 class Critic:
-    """Judges files, clean predictions and records of a run, and words what is wrong with them; each thing once.
-
-    Networks are judged by their clean predictions unless `is_judged` is false; `proven` are those whose own predictions
-    an earlier run saw.
-    """
+    """Judges files, clean predictions and records of a run, and words what is wrong with them, once each. Networks are
+    judged unless `is_judged` is false; `proven` are those whose own predictions an earlier run saw."""
 
     def __init__(self, plan: Plan, is_judged: bool = True, proven: Collection[Pair] = ()) -> None:
         self._plan = plan
@@ -105,10 +102,8 @@ class Critic:
             )
 
     def clean_units(self) -> tuple[Unit, ...]:
-        """Returns the clean predictions of the networks that are to be judged, but for cases that are known.
-
-        A network predicts beside its own attacks, where it has some: so workers have it loaded.
-        """
+        """Returns the clean predictions of the networks that are to be judged, but for cases that are known. A network
+        predicts beside its own attacks, where it has some: so workers have it loaded."""
         cells = dict[Pair, Cell]()
         for unit in self._plan.units:
             for target in unit.targets:

@@ -55,11 +55,8 @@ class Listener(Protocol):
 
 
 class Clock:
-    """Measures a worker's time: load, device, idle.
-
-    Load and device times are the worker's own measurements of finished units. Idle time is the rest since the worker
-    was ready, without its current unit; time from a death until it is ready again is not counted.
-    """
+    """Measures a worker's time: load and device, as it measured them of finished units, and idle, the rest since it was
+    ready. Its current unit, and the time from a death until it is ready again, are not counted."""
 
     def __init__(self, worker: int) -> None:
         self.worker, self.node, self._units = worker, "", 0
@@ -221,10 +218,8 @@ class TimeLeft:
 
 
 class RunProgress:
-    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
-
-    Bar and remaining time are those of `TimeLeft`.
-    """
+    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done. Bar and
+    remaining time are those of `TimeLeft`."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done

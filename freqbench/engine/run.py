@@ -149,11 +149,8 @@ def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]
 
 @steady()
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
-    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack.
-
-    `added` replaces the additions in the store's job. Raises UserError as `execute`, and if the store has no volume of
-    this grid.
-    """
+    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack. `added` replaces the
+    additions in the store's job. Raises UserError as `execute`, and if the store has no volume of this grid."""
     cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
     plan = make_plan(grid, store.covered())
@@ -207,10 +204,8 @@ class Recorder:
 
     @contextmanager
     def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
-        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly.
-
-        Yields the spec of the engine's workers; `volumes` and `reuse` as there.
-        """
+        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly. Yields
+        the spec of the engine's workers; `volumes` and `reuse` as there."""
         job = self._plan.grid.job
         unavailable = scoring.unavailable(self._plan.metrics)
         for reason in unavailable.values():
@@ -300,10 +295,8 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them.
-
-        Raises MisfitError if all clean predictions of a network are known by now and show that it does not fit.
-        """
+        """Hands an outcome's rows to the writer; they count as done once it has committed them. Raises MisfitError if
+        all clean predictions of a network are known by now and show that it does not fit."""
         for record in outcome.records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)
@@ -382,11 +375,8 @@ class Recorder:
         return {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
 
     def _look(self) -> None:
-        """Counts the records that are no longer in the store, and warns of more of them.
-
-        A missing file alone is no loss: another run may have merged it. Rows of earlier runs, whose ids are smaller, do
-        not stand for those of this one, unless these failed: they were failed, lacked metrics or are made anew.
-        """
+        """Counts the records that are no longer in the store, whose files no merge explains, and warns of more of them.
+        Rows of earlier runs, whose ids are smaller, stand for those of this one only where these failed."""
         if self._found | self._writer.names <= self._store.names():
             return
         todo = self._todo

@@ -85,10 +85,8 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class.
-
-    Values of other packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`.
-    """
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class. Values of other
+    packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`."""
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]
@@ -197,9 +195,7 @@ def score_target(
     resampling_error: float | None,
 ) -> TargetScores:
     """Scores an attacked volume's prediction against the label of the case, or of its file if `clean` is scored there.
-
-    Label voxels that the grid has lost are a caution of scores on the grid alone.
-    """
+    Label voxels that the grid has lost are a caution of scores on the grid alone."""
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
     maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)

@@ -307,10 +307,8 @@ class Worker:
         self._cases.begin(submit, case=dataset.case_key(ref), space=(space or dataset.space).identity())
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
-
-        Raises a UserError if memory does not hold one window, or the windows that the cell couples.
-        """
+        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown. Raises
+        a UserError if memory does not hold one window, or the windows that the cell couples."""
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)

@@ -45,12 +45,8 @@ FILES: Mapping[str, Mapping[str, str]] = {
 
 
 def local(uri: str) -> Path:
-    """Returns the volume's file or a network's folder in the node's cache; fetches files that are missing there.
-
-    They come from FREQBENCH_DATA (`brainchop/t1_crop.nii.gz`, `brainchop/NAME/model.json`, ...) if they lie there, else
-    from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError if a file is at neither place, UserError for
-    an unknown name or a file with another SHA-256.
-    """
+    """Returns the volume's file or a network's folder in the node's cache; missing files come from FREQBENCH_DATA, else
+    from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError, or UserError for an unknown name."""
     name = uri.removeprefix(SCHEME)
     if name not in FILES:
         raise UserError(f"{uri}: {unknown('file of brainchop', name, FILES)}")

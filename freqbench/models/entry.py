@@ -334,9 +334,7 @@ Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]
 
 def defence_of(content: Any) -> Defence | None:
     """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
-
-    Raises UserError for anything else.
-    """
+    Raises UserError for anything else."""
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None
@@ -467,11 +465,8 @@ class ModelEntry(Strict):
         return self.outputs or stated or "softmax"
 
     def merged_classes(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
-        """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
-
-        Without `outputs`, which the network's file may state later, the map is checked alone. A map of regions begins
-        with the outputs left out.
-        """
+        """Returns the class map for a network with `outputs` classes, that of regions beginning with the outputs left
+        out. Raises UserError if it leaves a class open; without `outputs`, which a file may state later, only this."""
         has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
         if self.class_map is None:

@@ -155,10 +155,8 @@ def _are_alike(one: Tensor, other: Tensor) -> bool:
 
 
 class LogitsOfProbabilities(nn.Module):
-    r"""Returns logits of a network that returns probabilities p, in float32 at least.
-
-    Of exclusive classes :math:`\log(p + 10^{-30})`, of regions :math:`\log p - \log (1 - p)`.
-    """
+    r"""Returns logits of a network that returns probabilities p, in float32 at least. Of exclusive classes
+    :math:`\log(p + 10^{-30})`, of regions :math:`\log p - \log (1 - p)`."""
 
     def __init__(self, net: nn.Module, head: Outputs) -> None:
         super().__init__()

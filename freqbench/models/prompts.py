@@ -40,10 +40,8 @@ class PointPrompts:
             raise ValueError(f"expected point_seed of a whole number, got {self.seed!r}")
 
     def draw_points(self, case: Case) -> Tensor:
-        """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`.
-
-        Raises UserError if the largest component of a class has fewer voxels than there are points.
-        """
+        """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`. Raises UserError if the largest
+        component of a class has fewer voxels than there are points."""
         from scipy.ndimage import distance_transform_edt, find_objects
         from scipy.ndimage import label as components_of
 

@@ -210,11 +210,8 @@ def transforms_of(entry: ModelEntry) -> MonaiPipeline:
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
-    """Resolves the mean of other models' probabilities to a spec.
-
-    Raises UserError if members have different windows or spaces, if they have different sliding windows and the job
-    gives the ensemble none, or if a member is given twice, takes prompts or has a random defence.
-    """
+    """Resolves the mean of other models' probabilities to a spec. Raises UserError if members differ in window, space,
+    or, unless the job gives one, sliding window, or if one comes twice, takes prompts or has a random defence."""
     first = members[0]
     for i, member in enumerate(members):
         if member.defence and member.defence.is_random:
@@ -348,9 +345,7 @@ def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
-
-    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it.
-    """
+    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it."""
     if entry.class_map is not None or entry.classes is not None:
         return entry.classes if entry.class_map is None else max(entry.class_map) + 1
     if source_of(entry.reader).weights is None:
@@ -364,9 +359,7 @@ def match_names(
     name: str, path: str, trained: Sequence[str], class_names: Sequence[str]
 ) -> Mapping[int, tuple[int, ...]]:
     """Returns the class map that pairs a dataset's classes with a network's by name; empty if no name says another.
-
-    Refuses names of which some stand elsewhere and others are the dataset's alone.
-    """
+    Refuses names of which some stand elsewhere and others are the dataset's alone."""
     places = _moved_places(trained, class_names)
     guess = {number: (place,) for number, place in enumerate(_fill(places, 1), 1)}
     if None not in places[1:]:
@@ -570,10 +563,8 @@ def file_concerns(model: ModelSpec) -> Iterator[str]:
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files.
-
-    `facts` are the model's; of an ensemble, its first member's.
-    """
+    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files. `facts` are the
+    model's; of an ensemble, its first member's."""
     if facts.knows_axes:
         return
     first = model.members[0] if model.members else model

@@ -152,11 +152,8 @@ class SegmentationModel(nn.Module):
         return self._policy is not None
 
     def for_case(self, case: Case) -> "SegmentationModel":
-        """Returns the model with the prompts of a case, the same for its clean and all its attacked volumes.
-
-        Weights and hooks are shared. A model that takes no prompts and follows no file's axes returns itself. A
-        command, which `takes_volumes`, gets the case for its grid and unit.
-        """
+        """Returns the model, sharing weights and hooks, with a case's prompts, file axes and what a pipeline made
+        beside it; itself if it takes none. A command, which `takes_volumes`, gets the case for its grid and unit."""
         model = self._turned_to(case.ref.axes, case.prepared, triple(case.image.shape[1:]))
         if not self.takes_volumes:
             return model._add_prompts(self._policy.draw_points(case)[None]) if self._policy else model
@@ -214,9 +211,7 @@ class SegmentationModel(nn.Module):
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
         """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
-
-        Likewise with what a pipeline made beside them.
-        """
+        Likewise with what a pipeline made beside them."""
         if isinstance(self.net, MeanOfProbabilities):
             return self._ensemble(self.net, [member.cut(windows) for member in self.net.models])
         if self._prepared and self._prepared.has_place:
@@ -233,10 +228,8 @@ class SegmentationModel(nn.Module):
         return model
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI.
-
-        `keys` seed the draws of each window; without them all windows share one fixed key.
-        """
+        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI. `keys` seed
+        the draws of each window; without them all windows share one fixed key."""
         h, w, d = self._logits_place(images.shape[2:])
         draws, mirror = [], self.inference.attacked_mirror
         for draw in range(self.draws):

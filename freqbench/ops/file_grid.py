@@ -93,9 +93,7 @@ def _axis(places: npt.NDArray[np.float64], inner: tuple[int, int], nearest: bool
 
 class Rows:
     """Takes the rows of scores `[K, W, D]` along the first axis of a case's grid, and hands out those of the file.
-
-    Scores are interpolated linearly. It holds one row at a time: `8 K W' D'` bytes for W' x D' voxels of the file.
-    """
+    Scores are interpolated linearly. It holds one row at a time: `8 K W' D'` bytes for W' x D' voxels of the file."""
 
     def __init__(self, grid: FileGrid) -> None:
         self.grid = grid

@@ -100,11 +100,8 @@ def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, in two parts.
-
-    All are `[B, K, H, W, D]`. The first part is :math:`(2 - D_k) / (N_k + P_k)` inside of region k, the second
-    :math:`D_k / (N_k + P_k)` outside of it, with the letters of `freqbench.ops.losses.flips`.
-    """
+    """Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, `[B, K, H, W, D]`:
+    :math:`(2 - D_k) / (N_k + P_k)` inside, :math:`D_k / (N_k + P_k)` outside (letters of `losses.flips`)."""
     pred, within = logits > 0, inside(labels, logits.shape[1])
     voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
     size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))

@@ -145,10 +145,8 @@ def within_ssim(
 
 @cache
 def gaussian_window() -> Tensor:
-    """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim.
-
-    The rounding matters, as variances are small differences: 6e-5 of the largest gradient on the reference volumes.
-    """
+    """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim. The rounding matters, as
+    variances are small differences: 6e-5 of the largest gradient on the reference volumes."""
     offsets = torch.arange(TAPS, dtype=torch.float32) - TAPS // 2
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return (weights / weights.sum()).double()

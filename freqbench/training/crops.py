@@ -74,10 +74,8 @@ def _left_to_its_parent(_: int) -> None:
 def load_batches(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand).
-
-    `pinned`: in memory from which CUDA copies while it computes.
-    """
+    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand). `pinned`:
+    in memory from which CUDA copies while it computes."""
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
         batch_size=None,

@@ -49,11 +49,8 @@ class _Link:
 
 
 def describe_job(job: JobSpec) -> JobSpec:
-    """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks.
-
-    Paths may be relative to the job's file. Raises UserError for an invalid training job, or a `train://` that names
-    none of its networks.
-    """
+    """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks; paths may
+    be relative to its file. Raises UserError for an invalid training job, or a `train://` of none of its networks."""
     if not job.trains:
         return job
     trainings = _read(job)
@@ -62,10 +59,8 @@ def describe_job(job: JobSpec) -> JobSpec:
 
 
 def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
-    """Describes a job, with the weights of networks that are trained, and lists the networks that are not.
-
-    Raises UserError as `describe_job` and `prepare` do.
-    """
+    """Describes a job, with the weights of networks that are trained, and lists the networks that are not. Raises
+    UserError as `describe_job` and `prepare` do."""
     resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
@@ -121,9 +116,7 @@ def train_rest(
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
     """Starts or joins a Ray for a training job that wants one: the cluster at `address` or RAY_ADDRESS, else its own.
-
-    Raises UserError if the cluster cannot be reached.
-    """
+    Raises UserError if the cluster cannot be reached."""
     if training.engine != "ray":
         yield
         return
@@ -195,10 +188,8 @@ def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(job: JobSpec) -> list[_Training]:
-    """Reads the training jobs that a job names, by paths relative to it or to the current folder.
-
-    Refuses two with one name, or one place to write to.
-    """
+    """Reads the training jobs that a job names, by paths relative to it or to the current folder. Refuses two with one
+    name, or one place to write to."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"

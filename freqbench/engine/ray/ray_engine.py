@@ -69,10 +69,8 @@ def run(
 
 
 class Meters:
-    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`.
-
-    A unit that the driver carried out while its own Ray started is not among them.
-    """
+    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`. A unit
+    that the driver carried out while its own Ray started is not among them."""
 
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))

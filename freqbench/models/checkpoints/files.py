@@ -79,11 +79,8 @@ def weights_sha256(path: str) -> str:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Returns the metadata that `save_checkpoint` stored: arch, args, roi, training and more; else an empty mapping.
-
-    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError if the file does not exist, or is a damaged
-    safetensors file.
-    """
+    """Returns the metadata that `save_checkpoint` stored in a file (path, URI or `zoo://DATASET/NAME`), else an empty
+    mapping. Raises CheckpointError if the file does not exist, or is a damaged safetensors file."""
     local = _local(path)
     if not is_safetensors(local):
         return {}
@@ -122,11 +119,8 @@ def save_checkpoint(
 
 
 def read_content(path: str) -> Any:
-    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values.
-
-    Raises CheckpointError for a missing file, a file that is no checkpoint, a truncated one, or a pickle that asks for
-    more than weights.
-    """
+    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values. Raises
+    CheckpointError for a file that is missing, truncated or no checkpoint, or a pickle that asks for more."""
     local = _local(path)
     if not is_safetensors(local):
         # torch.load goes by this one suffix.
@@ -213,9 +207,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
 
 def sets_of(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yields the sets of tensors in a checkpoint, each with its key: the usual keys, any other, and "" for its top.
-
-    Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`.
-    """
+    Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`."""
     content = read_content(path)
     if not isinstance(content, Mapping):
         return
@@ -347,11 +339,8 @@ _SAFE: list[Any] = [
 
 
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
-    """Returns the weights and plain values of a file of `torch.save`; `path` is for messages.
-
-    Raises CheckpointError for any other file, one that is truncated or unpacks to more than its size, or a pickle that
-    asks for more.
-    """
+    """Returns the weights and plain values of a file of `torch.save`; `path` is for messages. Raises CheckpointError
+    for any other file, one that is truncated or unpacks to more than its size, or a pickle that asks for more."""
     try:
         is_zip = zipfile.is_zipfile(file)
         if is_zip:

@@ -154,11 +154,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
 
 def largest(votes: Tensor) -> Tensor:
-    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie.
-
-    It is `argmax` over the first axis, several times as fast on a CPU, which reads there from afar. NumPy compares
-    several numbers at once.
-    """
+    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie. It is `argmax` over the
+    first axis, several times as fast on a CPU, which reads there from afar. NumPy compares several numbers at once."""
     if not votes.is_cpu or votes.dtype == torch.bfloat16:
         return votes.argmax(dim=0).to(torch.uint8)
     best, classes = votes.amax(dim=0).numpy(), votes.numpy()

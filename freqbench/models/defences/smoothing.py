@@ -63,10 +63,8 @@ class Smoothing(Defence):
     def vote(
         self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0
     ) -> VolumePrediction:
-        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge.
-
-        `key` makes an endless row of draws; those of `seed` are the ones from `seed * samples` on.
-        """
+        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge. `key` makes
+        an endless row of draws; those of `seed` are the ones from `seed * samples` on."""
         samples = range(seed * self.samples, (seed + 1) * self.samples)
         changed = draws_of(image, self.kind, self.sigma)
 

@@ -49,10 +49,8 @@ class Inferred:
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix.
-
-    A sign counts at the beginning of any part of a key. Of several networks in a file, the first is taken.
-    """
+    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix. A sign
+    counts at the beginning of any part of a key. Of several networks in a file, the first is taken."""
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
@@ -68,9 +66,7 @@ def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
 
 def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
     """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
-
-    `num_channels` are the volume's, which tell the slices of a stack (`slices`).
-    """
+    `num_channels` are the volume's, which tell the slices of a stack (`slices`)."""
     if arch == "slices":
         signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
         network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
@@ -90,10 +86,7 @@ def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
 
 
 def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
-    """Returns the arguments that a job has to state: their defaults would be guesses.
-
-    `args` are those that it states.
-    """
+    """Returns the arguments that a job has to state beside `args`, as their defaults would be guesses."""
     asked = [name for name in found.unclear if name not in args]
     name, sizes = _BOUND.get(arch, ("", ()))
     is_other = any(found.args.get(size, default) != default for size, default in defaults(arch, sizes).items())

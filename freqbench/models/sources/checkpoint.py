@@ -44,11 +44,8 @@ COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "read
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a checkpoint, or of untrained weights, without their network's class.
-
-    Raises UserError for malformed metadata, an unknown architecture, or one that contradicts the metadata;
-    CheckpointError for a file that does not exist.
-    """
+    """States the facts of a checkpoint, or of untrained weights, without their network's class. Raises UserError for
+    malformed metadata, an unknown architecture or another than theirs; CheckpointError for a missing file."""
     seed = seed_of(path)
     own = metadata_of(path) if seed is None else None
     metadata = own or Metadata()

@@ -47,10 +47,8 @@ _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0";
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a command, whose words `path` holds as a shell would read them.
-
-    Raises UserError without trust, CheckpointError for a program that does not exist.
-    """
+    """States the facts of a command, whose words `path` holds as a shell would read them. Raises UserError without
+    trust, CheckpointError for a program that does not exist."""
     require_trust(path)
     _, notes = _further_content(_words(path))
     classes, form = entry.num_outputs(num_classes) or num_classes, entry.format
@@ -92,9 +90,7 @@ def _split_word(word: str) -> tuple[str, str]:
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns what a command may read beside its words: folders, modules, releases; notes on those that count in part.
-
-    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH.
-    """
+    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH."""
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
     scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]

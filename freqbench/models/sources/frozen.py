@@ -43,9 +43,7 @@ class FrozenArgs(Strict):
 
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
-
-    `net` is a ScriptModule, or the module of an ExportedProgram.
-    """
+    `net` is a ScriptModule, or the module of an ExportedProgram."""
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
@@ -86,11 +84,8 @@ class Frozen(nn.Module):
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a frozen network, from its file, else from the job.
-
-    Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
-    a file that is missing, unreadable or in neither of the two formats.
-    """
+    """States the facts of a frozen network, from its file, else from the job. Raises UserError for no trust, or an
+    argument that is unknown, missing or contradicts the file; CheckpointError for a file of neither format."""
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     _, said, _ = _load(path)
@@ -104,11 +99,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU, without gradients.
-
-    It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
-    file that makes tensors on a named device stays on that device.
-    """
+    """Returns the network of a file with its weights, on the CPU, without gradients. It moves with `.to(device)`, as
+    devices named in an export's graph do, but not what TorchScript makes on a named device."""
     net, _, singly = _load(path := spec.checkpoint)
     return mend(Frozen(net, path), "logits", singly)
 

@@ -185,11 +185,8 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`.
-
-    Their deep-supervision heads exist, as checkpoints hold them, but are not used: each returns one tensor of full
-    resolution.
-    """
+    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`. Their heads
+    for deep supervision exist, as checkpoints hold them, but each returns one tensor of full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings

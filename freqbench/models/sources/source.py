@@ -173,11 +173,8 @@ class Source:
         return self.network(spec)
 
     def outline_of(self, spec: ModelSpec) -> nn.Module:
-        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`.
-
-        Raises UserError if its class refuses the arguments, is not the one that was resolved, is not trusted, or has no
-        parameters.
-        """
+        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`. Raises
+        UserError if its class refuses, is not the resolved one, is not trusted, or has no parameters."""
         with limit_modules():
             if self.is_known:
                 with torch.device("meta"):
@@ -191,9 +188,7 @@ class Source:
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
-
-    Raises UserError if the network refuses it.
-    """
+    Raises UserError if the network refuses it."""
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
@@ -277,10 +272,8 @@ def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
-    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds.
-
-    Bounds that only a volume tells (None) are left out: the array then is the input.
-    """
+    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds. Bounds
+    that only a volume tells (None) are left out: the array then is the input."""
     stated = [ends for ends in bounds if ends is not None]
     if len(stated) < len(bounds):
         return {}
