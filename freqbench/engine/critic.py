@@ -24,23 +24,15 @@ Pair = tuple[str, str]  # name of a dataset, id of a network
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Judgement of a network by its clean predictions of a dataset.
-
-    Attributes:
-        line: its figure, and the classes that labels have and no prediction has (`has_gap`).
-        misfit: why it does not fit the data; None if it does.
-        facts: its entry in a run's file.
-        proof: a line on its own predictions that it was held against, if it fits; empty without any.
-        is_of_own: its own predictions tell that it does not fit.
-    """
+    """Judgement of a network by its clean predictions of a dataset."""
 
     target: ModelSpec
-    line: str
+    line: str  # its figure, and the classes that labels have and no prediction has (`has_gap`)
     has_gap: bool
-    misfit: str | None
-    facts: Record
-    proof: str = ""
-    is_of_own: bool = False
+    misfit: str | None  # why it does not fit the data; None if it does
+    facts: Record  # its entry in a run's file
+    proof: str = ""  # a line on its own predictions that it was held against, if it fits
+    is_of_own: bool = False  # its own predictions tell that it does not fit
 
 
 class Critic:
@@ -123,11 +115,8 @@ class Critic:
         return tuple(found.values())
 
     def judge(self, facts: Record) -> Judgement | None:
-        """Takes what is known of a clean prediction, and judges the network once all cases of the dataset are known.
-
-        `facts` needs FIT_COLUMNS only; `error` tells of a case that cannot be predicted, which counts no further, as
-        one without foreground. Classes are compared if the facts of all cases have them.
-        """
+        """Takes what is known of a clean prediction (FIT_COLUMNS, or an `error`, which counts no further), and judges
+        the network once all cases of the dataset are known; classes are compared if the facts of all have them."""
         pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
         if pair not in self.unjudged or (dice is None and not facts.get("error")):
             return None

@@ -25,14 +25,8 @@ Load = Callable[[], Case]
 def learn(
     attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int, kept: int = 0
 ) -> Tensor:
-    """Lets an attack learn from cases, each read when its turn comes; the result is on the model's device.
-
-    Args:
-        model: on the device to compute on.
-        seed: seed of the draws, the same for all cases; None if the attack draws nothing.
-        windows: windows of a volume at once, or fewer if these do not fit.
-        kept: windows whose graphs are kept, as in SlidingWindowModel.
-    """
+    """Lets an attack learn from cases, each read when its turn comes, with `windows` of a volume at once or as many as
+    fit; `kept` as in SlidingWindowModel. The seed is that of all cases; model and result are on one device."""
     device = next(model.parameters()).device
 
     def run(windows: int) -> Tensor:

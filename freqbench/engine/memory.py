@@ -37,11 +37,8 @@ V = TypeVar("V")
 
 
 def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
-    """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
-
-    Windows that `are_coupled` are never fewer, because fewer would make other volumes. Raises UserError if these do not
-    fit, or if not even one window fits and there is a `hint` for that case.
-    """
+    """Runs an action with `windows` windows at once, halved until they fit unless they `are_coupled`; returns its
+    result and the final number. Raises UserError if coupled ones, or not even one of which there is a `hint`, fit."""
     while True:
         try:
             return action(windows), windows

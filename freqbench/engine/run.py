@@ -61,24 +61,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options of a run of the remaining units of a grid.
+    """Options of a run of the remaining units of a grid."""
 
-    Attributes:
-        engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.
-        address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
-        shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
-        force: run even if another run works on the same cells.
-        fresh: run all units, and let workers read nothing that earlier runs kept.
-        is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
-            that belong to a store where this was done.
-    """
-
-    engine: Engine = "auto"
-    address: str | None = None
-    shard: Shard | None = None
-    force: bool = False
-    fresh: bool = False
-    is_judged: bool = True
+    engine: Engine = "auto"  # `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off
+    address: str | None = None  # of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process
+    shard: Shard | None = None  # part of the grid for this run; None: all of it, which the store's job is in any case
+    force: bool = False  # run even if another run works on the same cells
+    fresh: bool = False  # run all units, and let workers read nothing that earlier runs kept
+    is_judged: bool = True  # networks are judged by clean predictions before the first attack; else they were before
 
 
 USUAL = RunOptions()
@@ -88,10 +78,9 @@ USUAL = RunOptions()
 def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
     """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
-    Raises:
-        MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
-        UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
-            cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
+    Raises MisfitError, before any attack, if the clean predictions of a network show that it does not fit the data;
+    UserError if the store cannot be read or has refused rows for too long, another run works on the same cells, the
+    cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)

@@ -59,12 +59,7 @@ def score_volume(
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
-
-    Args:
-        source: the attacked model; seams are sought on the tiling by its windows, whatever the attack's scope.
-        device: device for LPIPS, energy and seams.
-        unavailable: metrics that this machine cannot compute, with the reason.
-    """
+    Seams are sought on the tiling by the source's windows; metrics that are `unavailable` here have the reason."""
     body = measures.body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
     shape = triple(clean.shape[1:])
@@ -281,16 +276,8 @@ def score_draw(
     tolerances: Sequence[float] | None = None,
     has_regions: bool = False,
 ) -> dict[str, float]:
-    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
-
-    Both maps are `[H, W, D]`. Classes that the label lacks have no score, whatever is predicted.
-
-    Args:
-        spacing: millimetres per voxel.
-        tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
-            without them.
-        has_regions: the maps hold codes of regions that may overlap; K is then a region's number.
-    """
+    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K (a region
+    if `has_regions`) in the label; with `tolerances`, in mm for each foreground class, `nsd` and `nsd_K` too."""
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
     classes = Classes(

@@ -31,19 +31,13 @@ Ties = npt.NDArray[np.bool_] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A clean prediction of one case held against the network's own, on the file's grid.
-
-    Attributes:
-        alike, union: voxels, see `metrics.agreement.agreement`.
-        way: how predictions go back to the file, if it is not as scores do.
-        pattern: the way in which they differ; None: they do not.
-    """
+    """A clean prediction of one case held against the network's own, on the file's grid."""
 
     case_id: str
-    alike: int
+    alike: int  # voxels, see `metrics.agreement.agreement`
     union: int
-    way: str = INTERPOLATED
-    pattern: Pattern | None = None
+    way: str = INTERPOLATED  # how predictions go back to the file, if it is not as scores do
+    pattern: Pattern | None = None  # the way in which they differ; None: they do not
 
     @property
     def share(self) -> float:

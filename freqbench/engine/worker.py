@@ -127,12 +127,9 @@ class Worker:
             logger.warning("%s", refusal)
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
-        """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
-
-        A clean unit's targets only predict: its outcome has facts on them in `clean`, and no rows.
-        Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
-        the unit failed. Raises StoreRefuses if its files cannot be saved.
-        """
+        """Attacks a unit's case and scores it on every target (a clean unit's only predict), while the case of
+        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses for its
+        files."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()

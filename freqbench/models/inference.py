@@ -139,18 +139,13 @@ def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
 class Wanted:
     """Parts of a prediction beside labels.
 
-    Attributes:
-        with_confidence: True also returns `confidence`.
-        judge: scores each draw of the defence `smoothing`; other models ignore it.
-        seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
-        file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
-            grid of the case's file, and then become labels; voxels outside the volume are background. Or the function
-            of the network's own pipeline that restores logits.
+    With a `file_grid` it has `in_file`: logits (or probabilities, as they are averaged) are interpolated on the grid of
+    the case's file, or restored by the network's own pipeline, and become labels; outside the volume is background.
     """
 
-    with_confidence: bool = False
-    judge: Judge | None = None
-    seed: int = 0
+    with_confidence: bool = False  # `confidence` too
+    judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
+    seed: int = 0  # number of the set of draws of `smoothing`, of which a volume has many; other models ignore it
     file_grid: FileGrid | Restore | None = None
 
 

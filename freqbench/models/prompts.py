@@ -77,15 +77,8 @@ def answers_to_clicks(
     answer: Callable[[Tensor, int, Tensor], Tensor],
 ) -> Tensor:
     """Returns logits `[B, classes, h, w, d]` of a network that segments one class at a time; ABSENT without a click.
-
-    Args:
-        images: `[B, C, h, w, d]`.
-        prompts: the class, from 1, of each clicked voxel and 0 elsewhere, `[B, 1, h, w, d]`; None: a click in the
-            middle for each class.
-        embed: returns features of one image `[1, C, h, w, d]` with a click in it.
-        answer: returns logits `[1, h, w, d]` from these features for a class, from 1, and its clicks `[N, 3]`, in
-            voxels.
-    """
+    Prompts are the class of each clicked voxel, else 0; None: a click in the middle for each. `embed` gives features of
+    one image with a click, `answer` logits `[1, h, w, d]` from them, a class, and its clicks `[N, 3]` in voxels."""
     logits = []
     for i, image in enumerate(images[:, None]):
         if prompts is None:

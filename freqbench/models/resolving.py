@@ -255,18 +255,9 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def resolve_network(
     net: nn.Module, entry: ModelEntry, num_classes: int | None, num_channels: int, device: torch.device | None
 ) -> tuple[ModelSpec, nn.Module]:
-    """Checks a network that the caller has, and fixes its identity; one window of zeros shows the shape of its logits.
-
-    Args:
-        net: maps windows, as `entry.input` makes them, to logits; it stays as it is.
-        entry: its settings; `checkpoint` means nothing.
-        num_classes: classes that it should return, background included; None: as many as it returns.
-        num_channels: channels of the volumes.
-        device: device to compute on; None: the network's.
-
-    Returns the spec, and a copy of the network on the device, in eval mode, its parameters without gradients. Raises
-    UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
-    """
+    """Checks a network that the caller has, fixes its identity, and sees the shape of its logits (None: any
+    `num_classes`) by one window of zeros. Returns the spec, and a copy in eval mode, without gradients of parameters.
+    Raises UserError for a network that cannot be copied, does not take its window, or does not return logits of it."""
     name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, DEFAULT_INPUT
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:

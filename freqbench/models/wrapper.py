@@ -421,9 +421,8 @@ class MeanOfProbabilities(nn.Module):
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
-    Of regions, z is the logit of the mean of sigmoids.
-
-    Attacks on an ensemble transfer better to other models (Liu et al., ICLR 2017, arXiv:1611.02770).
+    Of regions, z is the logit of the mean of sigmoids. Attacks on an ensemble transfer better to other models (Liu et
+    al., ICLR 2017, arXiv:1611.02770).
     """
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:

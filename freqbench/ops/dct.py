@@ -31,11 +31,9 @@ def dct_matrix(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockDCT:
-    """The DCT of every block of volumes of one shape, padded by reflection to whole blocks.
-
-    Coefficient (i, j, k) of a block takes the place of its voxel (i, j, k); `freqbench.ops.blocks.split` gives the
-    blocked layout. A block of depth 1 gives the two-dimensional transform of every depth slice.
-    """
+    """The DCT of every block (of depth 1: of every slice) of volumes of one shape, padded by reflection to whole
+    blocks. Coefficient (i, j, k) stands in place of voxel (i, j, k); `freqbench.ops.blocks.split` gives the blocked
+    form."""
 
     block: Block
     shape: tuple[int, ...]

@@ -85,12 +85,8 @@ def train_rest(
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
 
-    `say` gets a line per training; `shard` is the part of the grid that this run is for: only the first of several
-    trains; `address` see `ray_for`.
-
-    Raises:
-        UserError: as `plan_training`, the data of a training are not on this machine, or a training fails.
-        KeyboardInterrupt: Ctrl-C; the same call goes on from there.
+    `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
+    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on.
     """
     resolved, todo, missing = _state(job)
     if missing:

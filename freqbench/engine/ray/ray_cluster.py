@@ -54,10 +54,8 @@ def own(cpus: int) -> Iterator[None]:
     Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
     full, or too long for the paths of its sockets, which the log states.
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
-        UserError: its object store would exceed the file size limit, or there is no folder for its files.
-        EngineLost: it does not start.
+    Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts, its processes being killed; UserError if its object
+    store would exceed the file size limit, or there is no folder for its files; EngineLost if it does not start.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= most < STORE_BYTES:

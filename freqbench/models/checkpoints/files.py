@@ -135,19 +135,12 @@ def read_content(path: str) -> Any:
 
 
 class Placed(NamedTuple):
-    """Weights under their network's names, with the places of the file that they were in.
+    """Weights under their network's names, with the places of the file that they were in."""
 
-    Attributes:
-        weights: tensors by the network's names, and those that the network does not have.
-        prefix: what the file puts before each of the names.
-        beside: names in the file that were left out: a loss's buffers, a metric's state, another network.
-        key: the file's key that holds them; empty at its top.
-    """
-
-    weights: dict[str, Tensor]
-    prefix: str = ""
-    beside: tuple[str, ...] = ()
-    key: str = ""
+    weights: dict[str, Tensor]  # by the network's names, and those that the network does not have
+    prefix: str = ""  # what the file puts before each of the names
+    beside: tuple[str, ...] = ()  # names left out: a loss's buffers, a metric's state, another network
+    key: str = ""  # the file's key that holds them; empty at its top
 
     @property
     def whole_prefix(self) -> str:
@@ -164,16 +157,9 @@ class Placed(NamedTuple):
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
-    """Returns the weights of a checkpoint, on the CPU, under the names of a network, wherever the file keeps them.
-
-    Names in the file may have any prefix (of the attribute of a Lightning module, of a data-parallel network), and
-    further tensors may lie beside the network's. Raises CheckpointError as `read_content` and `check_sound` do, and for
-    a file with two sets of weights that fit equally well and differ, such as a teacher's beside a student's.
-
-    Args:
-        wanted: the network's keys and shapes (meta will do).
-        prefix: the prefix of the set to take; None: the one that fits best.
-    """
+    """Returns the weights of a checkpoint, on the CPU, under the names of a network, whatever prefix (None: the one
+    that fits best) they have in the file and whatever lies beside them. Raises CheckpointError as `read_content` and
+    `check_sound`, and for two sets that fit equally well and differ, such as a teacher's beside a student's."""
     found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placements(tensors, wanted)]
     if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
         found = chosen
@@ -253,15 +239,9 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint, on the CPU.
-
-    Raises as `read_content` and `check_sound` do.
-
-    Args:
-        path: file with a bare state dict, or with one under one of `keys`.
-        keys: places where the framework puts the weights.
-        as_written: leave names as they are; else `module.`, of a data-parallel network, is removed.
-    """
+    """Returns the weights of a checkpoint, on the CPU: a bare state dict, or one under one of `keys`. Unless
+    `as_written`, `module.`, of a data-parallel network, is removed from names. Raises as `read_content` and
+    `check_sound`."""
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))

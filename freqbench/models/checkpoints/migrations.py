@@ -65,16 +65,12 @@ _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..
 class Migration:
     """Reads the checkpoints that one age of a network wrote.
 
-    Attributes:
-        title: whose checkpoints these are, and what happens to them.
-        convert: maps a checkpoint's weights and the network's (the meta device will do) to weights that the network
-            loads strictly, if the checkpoint is of that age.
-        extra: arguments of the network's class that go with these weights.
+    `convert` maps a checkpoint's weights and the network's (meta will do) to weights that the network loads strictly.
     """
 
-    title: str
+    title: str  # whose checkpoints these are, and what happens to them
     convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of the network's class that go with the weights
 
 
 # For each architecture, in the order in which they are tried on a file.

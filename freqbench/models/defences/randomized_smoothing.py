@@ -18,24 +18,14 @@ Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class VolumePrediction:
-    """A model's prediction for one volume.
+    """A model's prediction for one volume; None: what was not requested, or draws that nothing judged."""
 
-    Attributes:
-        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest class on a tie.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; None if not requested.
-        radius: Euclidean norm of the changes of the volume that the certificate covers.
-        confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest softmax value after
-            windows and mirror images are averaged; of a smoothed model the share of votes. None if not requested.
-        draws: scores of all draws of a randomised model, in rising order, by name; None if nothing judged them.
-        in_file: labels and confidence on the grid of the case's file; None if not requested.
-    """
-
-    labels: Tensor
-    certified: Tensor | None = None
-    radius: float = 0.0
-    confidence: Tensor | None = None
-    draws: Mapping[str, Sequence[float]] | None = None
-    in_file: "VolumePrediction | None" = None
+    labels: Tensor  # uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest class on a tie
+    certified: Tensor | None = None  # the voxels whose class is certified, bool `[H, W, D]`
+    radius: float = 0.0  # Euclidean norm of the changes of the volume that the certificate covers
+    confidence: Tensor | None = None  # of each voxel's class, float32 in [0, 1]: the softmax's mean, or share of votes
+    draws: Mapping[str, Sequence[float]] | None = None  # by name, scores of all draws of a model, in rising order
+    in_file: "VolumePrediction | None" = None  # labels and confidence on the grid of the case's file
 
     @property
     def scored(self) -> "VolumePrediction":

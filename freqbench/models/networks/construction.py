@@ -35,17 +35,9 @@ def build(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """Builds a network of MODELS with fresh weights on the CPU, in training mode.
-
-    Args:
-        num_classes, num_channels: output classes, background included, and input channels.
-        roi: voxels of the window the network sees, in its own axis order.
-        args: arguments of the network's class, over the table's defaults.
-        seed: seed of the weights, which are the same on any machine; the global random state is left unchanged.
-        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
-
-    Raises UserError for an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
-    """
+    """Builds a network of MODELS with fresh weights on the CPU, in training mode, the same for a seed on any machine;
+    `extra` arguments are of a checkpoint's migration. Raises UserError for an unknown architecture or argument, a value
+    that its class refuses, or a ROI, in the network's own axis order, that it cannot take."""
     complete = complete_args(arch, args)
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")

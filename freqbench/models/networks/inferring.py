@@ -34,18 +34,12 @@ _BOUND: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """Facts that the weights of a network show.
+    """Facts that the weights of a network show."""
 
-    Attributes:
-        args: arguments of the network's class.
-        in_channels, out_channels: channels of its first and last layer; None: not known.
-        unclear: arguments that are not at their default and that the weights do not determine.
-    """
-
-    args: Mapping[str, Any] = field(default_factory=dict)
-    in_channels: int | None = None
-    out_channels: int | None = None
-    unclear: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the network's class
+    in_channels: int | None = None  # of its first layer; None: not known
+    out_channels: int | None = None  # of its last
+    unclear: tuple[str, ...] = ()  # arguments that are not at their default and that the weights do not determine
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:

@@ -28,17 +28,11 @@ _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, As
 
 
 class FrozenArgs(Strict):
-    """Arguments of a frozen network in a job.
+    """Arguments of a frozen network in a job; None: an archive of torch.export states them."""
 
-    Attributes:
-        num_classes: output classes, background included; an archive of torch.export states it.
-        num_channels: input channels; default 1, or the archive's.
-        roi: voxels of a window, in the network's axis order; an archive that was exported for one size states it.
-    """
-
-    num_classes: Annotated[int, Field(ge=2)] | None = None
-    num_channels: PositiveInt | None = None
-    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    num_classes: Annotated[int, Field(ge=2)] | None = None  # of its output, background included
+    num_channels: PositiveInt | None = None  # of its input; None: the archive's, else 1
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # of a window, in the network's axis order
 
 
 class Frozen(nn.Module):
