@@ -145,9 +145,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     proof, is_of_own = "", False
     held = [each["held"] for each in known if each.get("held")]
     if own:
-        lost = [
-            f"{each['case_id']} ({each['error']})" for each in known if each["case_id"] in own and each.get("error")
-        ]
+        failed = (each for each in known if each["case_id"] in own and each.get("error"))
+        lost = [f"{each['case_id']} ({each['error']})" for each in failed]
         proof = verdict(where, held) if held else ""
         if lost or not all(each.is_proven for each in held):
             misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
@@ -159,9 +158,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     is_scored = bool(clean) and dataset.reference == "label" and not (own and expected is None)
     never = set[int]()
     if is_scored and all("pred_classes" in each for each in made):
-        never = never.union(*(each["label_classes"] for each in made)).difference(
-            *(each["pred_classes"] for each in made)
-        )
+        never = never.union(*(each["label_classes"] for each in made))
+        never = never.difference(*(each["pred_classes"] for each in made))
     if is_scored:
         line = f"{where}: {fit.figure(expected, clean)}"
         if never:

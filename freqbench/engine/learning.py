@@ -52,7 +52,7 @@ def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) 
     return learned
 
 
-TENSORS = Kept[Tensor](
+TENSORS = Kept[Tensor](  # of two workers at a time the first file counts: they are equal on one kind of device
     name="learned tensor",
     depends=("cell", "libraries"),
     most=1 << 30,
@@ -60,7 +60,6 @@ TENSORS = Kept[Tensor](
     pack=lambda learned: (None, {LEARNED: learned.contiguous()}),
     unpack=lambda _, tensors: tensors[LEARNED],
 )
-"""The first file counts if two workers learn at the same time; on one kind of device their results are equal."""
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,7 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
 
 
 def _set_budgets(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
-    attacks = [
-        entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
-    ]
+    attacks = [old.model_copy(update={"matched": rows[i]}) if i in rows else old for i, old in enumerate(job.attacks)]
     return job.model_copy(update={"attacks": attacks})
 
 

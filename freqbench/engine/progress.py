@@ -271,9 +271,8 @@ class RunProgress:
         now = time.monotonic()
         if outcome.clean:
             self._predicted += len(outcome.clean)
-            if not self._console.is_terminal and (
-                now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
-            ):
+            is_due = now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
+            if not self._console.is_terminal and is_due:
                 self._last_line = now
                 self._console.print(self._clean_text, highlight=False)
         else:

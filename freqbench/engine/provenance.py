@@ -16,8 +16,7 @@ from freqbench.core.machine import available_cores, versions
 from freqbench.job.grid import Grid
 
 CPUINFO = Path("/proc/cpuinfo")
-SENT_CODE = "FREQBENCH_CODE"
-"""Environment variable of a job on a cluster: `git_state` of the machine that sent its code."""
+SENT_CODE = "FREQBENCH_CODE"  # variable of a job on a cluster: `git_state` of the machine that sent its code
 
 
 def new_run_id() -> str:

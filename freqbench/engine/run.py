@@ -452,11 +452,10 @@ class Additions(Strict):
 
     def add_proven(self, grid: Grid, clean: Mapping[tuple[str, str], str]) -> "Additions":
         """Returns a copy with the networks of a grid whose words in `clean` tell of a proof."""
+        found = (pair for pair in grid.witnesses if clean.get(pair, "").startswith(PROOF))
+        keys = ((*_proof_key(grid, pair), clean[pair]) for pair in found)
         proofs = [
-            Proof(model_id=key[0], recipe=key[1], content=key[2], words=clean[pair])
-            for pair in grid.witnesses
-            if clean.get(pair, "").startswith(PROOF)
-            for key in [_proof_key(grid, pair)]
+            Proof(model_id=net, recipe=recipe, content=content, words=text) for net, recipe, content, text in keys
         ]
         others = [each for each in self.proven if each not in proofs]
         return self.model_copy(update={"proven": [*others, *proofs]})

@@ -150,14 +150,8 @@ def score_clean(
     maps = label_maps(scored.labels, truth, dataset)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
     *scores, certified = map(clean_columns, (*score_prediction(maps, metrics, scored.confidence), certificate))
-    return CleanScores(
-        pred=prediction.labels,
-        label=case.label,
-        judged=maps.pred,
-        truth=truth,
-        scores=tuple(scores),
-        certified=certified.record,
-    )
+    shown = {"pred": prediction.labels, "label": case.label, "judged": maps.pred}
+    return CleanScores(**shown, truth=truth, scores=tuple(scores), certified=certified.record)
 
 
 def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
@@ -280,11 +274,8 @@ def score_draw(
     if `has_regions`) in the label; with `tolerances`, in mm for each foreground class, `nsd` and `nsd_K` too."""
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
-    classes = Classes(
-        names=("",) * (1 + (last if tolerances is None else len(tolerances))),
-        overlap=has_regions,
-        tolerances_mm=tuple(tolerances or ()),
-    )
+    last = last if tolerances is None else len(tolerances)
+    classes = Classes(names=("",) * (1 + last), overlap=has_regions, tolerances_mm=tuple(tolerances or ()))
     maps = LabelMaps(pred=pred.cpu(), label=label, classes=classes, spacing=spacing)
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
     scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}

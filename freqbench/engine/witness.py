@@ -109,10 +109,8 @@ def predictions(
         from scipy.ndimage import affine_transform
 
         to_case, shape = np.linalg.inv(case.affine) @ file.affine, triple(file.label.shape[1:])
-        yield (
-            NEAREST,
-            affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0),
-        )
+        labels = affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
+        yield NEAREST, labels
 
 
 def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:

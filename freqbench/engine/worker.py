@@ -149,9 +149,8 @@ class Worker:
                     outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
-        return replace(
-            outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower, forms={**compiled.FORMS}
-        ), masks
+        times: dict[str, Any] = {"load_seconds": loaded, "device_seconds": spent, "slowdown": slower}
+        return replace(outcome, **times, forms={**compiled.FORMS}), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""

@@ -320,10 +320,8 @@ class CaseSeries:
         )
         if not (regions := self.dataset.classes.of_labels):
             return label
-        labels = (
-            [value for value, inside in enumerate(regions) if number in inside]
-            for number in range(1, len(self.dataset.classes))
-        )
+        numbers = range(1, len(self.dataset.classes))
+        labels = ([value for value, inside in enumerate(regions) if number in inside] for number in numbers)
         return np.stack([np.isin(label, of_region) for of_region in labels])
 
     def _predictions(self, cells: Sequence[Cell], kind: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ COMMIT = "4c87885f3a2a8835e260d521dcec922b58d91d41"
 ADDRESS = f"https://raw.githubusercontent.com/neuroneural/brainchop/{COMMIT}/public"
 T1 = "t1_crop.nii.gz"
 
-FILES: Mapping[str, Mapping[str, str]] = {
+FILES: Mapping[str, Mapping[str, str]] = {  # SHA-256 of the volume's file, and of the files in each network's folder
     T1: {T1: "9f5708dd1980fe0017ad70f63d895bae66bd9f5487eb1c38d129591116113613"},
     "model5_gw_ae": {
         "model.json": "7aabd59933bd3528f120107165f5dd577c5b749cf91fc2f949987d7bc620ce59",
@@ -41,7 +41,6 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "model.bin": "7039651d91c4cee0b7b1ddfe93fe2f5cb9b71d99f5a126fdef407e2a36bb52d4",
     },
 }
-"""SHA-256 of the volume's file, and of the files in each network's folder."""
 
 
 def local(uri: str) -> Path:

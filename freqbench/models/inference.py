@@ -227,12 +227,8 @@ def _stitch(
             _add_scores(slabs, model, volumes, batch, keys)
         for slab in slabs:
             slab.settle(shape[0])
-    return [
-        VolumePrediction(
-            labels=slab.label, confidence=slab.confidence, in_file=slab.in_file.prediction() if slab.in_file else None
-        )
-        for slab in slabs
-    ]
+    pairs = ((slab, slab.in_file.prediction() if slab.in_file else None) for slab in slabs)
+    return [VolumePrediction(labels=s.label, confidence=s.confidence, in_file=in_file) for s, in_file in pairs]
 
 
 def _add_scores(
@@ -337,9 +333,8 @@ class _InFile:
     def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
         grid, confidence = self._rows.grid, self._confidence
-        return VolumePrediction(
-            labels=grid.in_file(self._labels), confidence=None if confidence is None else grid.in_file(confidence)
-        )
+        sure = None if confidence is None else grid.in_file(confidence)
+        return VolumePrediction(labels=grid.in_file(self._labels), confidence=sure)
 
 
 class _Restored:
@@ -432,9 +427,8 @@ class SlidingWindowModel(nn.Module):
             return self._logits(images, keys)
         key = FIXED if keys is None else keys[0]
         seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
-        return self.model.head.mean_of_probabilities(
-            [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
-        )
+        draws = [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
+        return self.model.head.mean_of_probabilities(draws)
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]

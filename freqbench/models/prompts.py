@@ -12,8 +12,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case
 from freqbench.ops.voxels import without_ignored
 
-ABSENT = -1e-3
-"""Logit of a class without a click in the window; that of background is 0."""
+ABSENT = -1e-3  # logit of a class without a click in the window; that of background is 0
 _CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
 
 

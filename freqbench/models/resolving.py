@@ -130,9 +130,8 @@ def resolve(
     silent = frozenset(source.silent(spec.arch, spec.args))
     # Untrained weights have a clean Dice that nobody expects, and that stops no run.
     dice = None if spec.is_random else entry.expected_dice
-    return _examine_spec(
-        replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent, expected_dice=dice)
-    )
+    spec = replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent, expected_dice=dice)
+    return _examine_spec(spec)
 
 
 def _job_fields(entry: ModelEntry) -> dict[str, Any]:

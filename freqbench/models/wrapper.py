@@ -282,10 +282,8 @@ class SegmentationModel(nn.Module):
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        low = [
-            (full - side + (axis in self.turned)) // 2
-            for axis, (full, side) in enumerate(zip(self.roi, size, strict=True))
-        ]
+        sides = enumerate(zip(self.roi, size, strict=True))
+        low = [(full - side + (axis in self.turned)) // 2 for axis, (full, side) in sides]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
     @property
@@ -334,9 +332,8 @@ class SegmentationModel(nn.Module):
             return images.view_as(images)
         if not isinstance(padding, str):
             return F.pad(images, widths, value=padding)
-        if padding == "reflect" and any(
-            max(widths[2 * i : 2 * i + 2]) >= side for i, side in enumerate(images.shape[:1:-1])
-        ):
+        sides = zip(images.shape[:1:-1], widths[::2], widths[1::2], strict=True)
+        if padding == "reflect" and any(max(low, high) >= side for side, low, high in sides):
             raise UserError(
                 f"{self.name}: inference.padding: expected reflect to be shorter than the volume, got "
                 f"{tuple(images.shape[2:])} for a window of {self.roi}: take replicate, a number or a smaller roi"
@@ -392,10 +389,8 @@ class _BesideWindows:
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
         """Returns the bounds and tensors of windows of the volume, in their order."""
-        rest, fixed = (
-            None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])
-            for each in (self.rest, self.fixed)
-        )
+        own = self.rest, self.fixed
+        rest, fixed = (x if x is None else torch.cat([x[:, :, h, w, d] for h, w, d in windows]) for x in own)
         return replace(self, rest=rest, fixed=fixed)
 
     def input(self, images: Tensor) -> Tensor:

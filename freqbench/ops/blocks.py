@@ -54,11 +54,8 @@ def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
     """Converts blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`; undoes `split`."""
     batch, channels, _, *block = blocks.shape
     counts = [size // side for size, side in zip(shape, block, strict=True)]
-    return (
-        blocks.reshape(batch, channels, *counts, *block)
-        .permute(0, 1, 2, 5, 3, 6, 4, 7)
-        .reshape(batch, channels, *shape)
-    )
+    by_axis = blocks.reshape(batch, channels, *counts, *block).permute(0, 1, 2, 5, 3, 6, 4, 7)
+    return by_axis.reshape(batch, channels, *shape)
 
 
 def split_slices(x: Tensor, block: Block) -> Tensor:

@@ -23,9 +23,7 @@ class Change:
     c'; of `gain_offset` T of (k + k', b + b' / exp(k)). Of `voxel_shift` the first c has to be whole."""
 
     layout: Callable[[Sequence[int]], tuple[int, ...]]  # of a volume's parameters, from its shape `C, H, W, D`
-    on: Callable[
-        [Tensor], Apply
-    ]  # T of volumes, once computed what depends on them alone, by parameters `[B, *layout]`
+    on: Callable[[Tensor], Apply]  # T of volumes, whose own part is computed once, by parameters `[B, *layout]`
 
     def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
         """Applies T once."""

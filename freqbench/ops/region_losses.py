@@ -215,7 +215,7 @@ def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, 
     return (p * y).sum(dim=2, dtype=double), p.pow(power).sum(dim=2, dtype=double), y.sum(dim=2, dtype=double)
 
 
-LOSSES: Mapping[str, Loss] = {
+LOSSES: Mapping[str, Loss] = {  # each `[B]`, high where the prediction is far from the labels
     "ce": ce,
     "dice": dice,
     "dicece": dice_ce,
@@ -226,4 +226,3 @@ LOSSES: Mapping[str, Loss] = {
     "margin": margin,
     "dice_linear": dice_linear,
 }
-"""The losses that regions have, each `[B]`, high where the prediction is far from the labels."""

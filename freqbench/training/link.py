@@ -162,12 +162,8 @@ def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trai
     for network in trainings:
         name = network.model.name
         if name in names and (result := finished_result(network, folder)):
-            weights[name] = Trained(
-                checkpoint=storage.join(training.out, name, BEST),
-                identity=network.identity,
-                method=network.method,
-                weights=weights_sha256(result.path),
-            )
+            facts = {"identity": network.identity, "method": network.method, "weights": weights_sha256(result.path)}
+            weights[name] = Trained(checkpoint=storage.join(training.out, name, BEST), **facts)
     return weights
 
 

@@ -152,8 +152,7 @@ def _pick_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        losses = torch.stack(
-            [model.head.losses["dicece"](model(batch), labels, EVERYTHING) for batch in volumes]
-        )  # [k, B]
+        loss = model.head.losses["dicece"]
+        losses = torch.stack([loss(model(batch), labels, EVERYTHING) for batch in volumes])  # [k, B]
     model.train(was_training)
     return torch.stack(list(volumes))[losses.argmax(dim=0), torch.arange(len(labels), device=labels.device)]

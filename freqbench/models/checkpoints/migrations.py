@@ -50,11 +50,8 @@ def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tenso
 
 def _add_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     """Adds the layer norms before the cross-attention that UNETR never runs, initialised to ones and zeros."""
-    added = {
-        key: torch.ones(value.shape) if key.endswith("weight") else torch.zeros(value.shape)
-        for key, value in wanted.items()
-        if key not in found and ".norm_cross_attn." in key
-    }
+    missing = [key for key in wanted if key not in found and ".norm_cross_attn." in key]
+    added = {key: torch.full(wanted[key].shape, float(key.endswith("weight"))) for key in missing}
     return {**found, **added}
 
 

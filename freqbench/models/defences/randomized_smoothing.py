@@ -12,8 +12,7 @@ from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, keep_logits
 
-Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
-"""Yields the label map of each volume `[1, C, H, W, D]`."""
+Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]  # yields the label map of each volume `[1, C, H, W, D]`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +109,9 @@ class RandomizedSmoothing(Defence):
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, of_class in enumerate(votes):
             agreeing = torch.where(guess == k, of_class, agreeing)
-        return VolumePrediction(
-            labels=largest(votes),
-            certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
-            radius=self.radius,
-            confidence=votes.amax(dim=0) / self.samples,
-        )
+        certified = holm_rejected(agreeing, self.samples, self.tau, self.alpha)
+        share = votes.amax(dim=0) / self.samples
+        return VolumePrediction(labels=largest(votes), certified=certified, radius=self.radius, confidence=share)
 
     def _noisy(self, volume: Tensor, seed: int) -> Tensor:
         noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

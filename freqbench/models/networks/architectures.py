@@ -24,9 +24,7 @@ class Architecture:
     target: str  # `module:Class`, imported on first use
     args: Mapping[str, Any] = field(default_factory=dict)  # where the attack papers differ from the class's defaults
     filled_in: tuple[str, ...] = ("in_channels", "out_channels")  # by freqbench; `spatial_dims` and `img_size` too
-    multiple: Callable[
-        [Mapping[str, Any]], tuple[int, ...]
-    ]  # from arguments: what each axis of the ROI is a multiple of
+    multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]  # that each axis of the ROI has to be of, by the arguments
     axes: str = AXES  # the axis order of its input, as in `InputAdapter`
     roi: Shape = (96, 96, 96)  # voxels of its window, in its own axis order, if a job gives none
     tuning: tuple[str, ...] = ()  # arguments that change memory and time only: in no identity and no checkpoint

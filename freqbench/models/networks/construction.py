@@ -54,12 +54,8 @@ def construct(
     arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
 ) -> nn.Module:
     """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
-    values = {
-        "spatial_dims": len(img_size),
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "img_size": img_size,
-    }
+    values: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels}
+    values |= {"spatial_dims": len(img_size), "img_size": img_size}
     fixed = {name: values[name] for name in MODELS[arch].filled_in}
     network = partial(pkgutil.resolve_name(MODELS[arch].target), **fixed, **args)
     if arch != "unetr":

@@ -7,7 +7,7 @@ with. What leaves no trace in weights (`UNTRACED`) is named, and where a default
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -17,14 +17,13 @@ from freqbench.models.networks.architectures import MODELS
 
 Weights = Mapping[str, Tensor]
 
-UNTRACED: Mapping[str, tuple[str, ...]] = {
+UNTRACED: Mapping[str, tuple[str, ...]] = {  # arguments that change what a network computes, not its weights
     "unet": ("strides",),
     "unetr": ("num_heads",),
     "swin_unetr": ("normalize",),
     "segresnet": ("norm", "act"),
     "slices": ("axis",),
 }
-"""Arguments that change what a network computes and leave no trace in its weights."""
 _BOUND: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unetr": ("num_heads", ("hidden_size",)),
     "segresnet": ("norm", ("init_filters",)),
@@ -69,9 +68,7 @@ def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
         plain = infer_args(network, weights)
         slices = (plain.in_channels or 0) // num_channels
         odd = {"slices": slices} if slices % 2 and slices * num_channels == plain.in_channels else {}
-        return Inferred(
-            args={"network": network, **odd, **plain.args}, out_channels=plain.out_channels, unclear=plain.unclear
-        )
+        return replace(plain, args={"network": network, **odd, **plain.args}, in_channels=None)
     try:
         _, read = NETWORKS[arch]
         return read(weights) if read else Inferred()
@@ -119,10 +116,8 @@ def _unet(weights: Weights) -> Inferred:
     if f"{first}conv.bias" not in weights:
         args["bias"] = False
     args |= {"channels": tuple(channels), "strides": tuple(strides), "up_kernel_size": _side(up)}
-    outputs = up.shape[1] if last is None else len(last)
-    return Inferred(
-        args=args, in_channels=weights[f"{first}conv.weight"].shape[1], out_channels=outputs, unclear=unclear
-    )
+    inputs, outputs = weights[f"{first}conv.weight"].shape[1], up.shape[1] if last is None else len(last)
+    return Inferred(args=args, in_channels=inputs, out_channels=outputs, unclear=unclear)
 
 
 def _unetr(weights: Weights) -> Inferred:

@@ -95,9 +95,8 @@ def network(spec: ModelSpec) -> nn.Module:
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
     """Returns a checkpoint's weights as the network has them today, and a note on their place in the file."""
     placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.reading.get("prefix"))
-    return migrations.migration_of(spec.arch, spec.reading.get("migration")).convert(
-        placed.weights, wanted
-    ), placed.note
+    migration = migrations.migration_of(spec.arch, spec.reading.get("migration"))
+    return migration.convert(placed.weights, wanted), placed.note
 
 
 def shown_channels(facts: Facts) -> Inferred:

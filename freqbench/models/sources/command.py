@@ -38,8 +38,7 @@ from freqbench.models.spec import ModelSpec
 
 WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the sides of NIfTI-1 are 16-bit numbers
 OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
-CERTAIN = 20.0
-"""Logit of the class that the command names, others have 0: merged classes (`class_map`) then keep the label."""
+CERTAIN = 20.0  # logit of the class that the command names, others have 0, so that merged classes keep the label
 TIMEOUT = 600.0  # seconds
 LINE_BYTES = 4096
 _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0"; kill -KILL 0; } &"""
@@ -67,9 +66,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the command as a network of whole volumes."""
-    return Command(
-        _words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"], spec.args.get("format", NIFTI[0])
-    )
+    args = spec.args
+    return Command(_words(spec.checkpoint), args["num_classes"], args["timeout"], args.get("format", NIFTI[0]))
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:

@@ -114,13 +114,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """
     validate(dict(entry.args), source.NoArgs, path)
     chain = _read(path)
-    return Facts(
-        arch="meshnet",
-        roi=chain.side,
-        num_classes=_convolutions(chain)[-1].filters,
-        num_channels=chain.num_channels,
-        input=_CONFORMED,
-    )
+    outputs, inputs = _convolutions(chain)[-1].filters, chain.num_channels
+    return Facts(arch="meshnet", roi=chain.side, num_classes=outputs, num_channels=inputs, input=_CONFORMED)
 
 
 def network(spec: ModelSpec) -> nn.Module:

@@ -211,10 +211,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
     def build_all() -> nn.Module:
         with quiet():
-            nets = [
-                build(folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs, False)
-                for _ in folder.checkpoints
-            ]
+            args = folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs
+            nets = [build(*args, False) for _ in folder.checkpoints]
         return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
 
     return source.construct(where, build_all)
@@ -222,10 +220,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights of the folds, on the CPU; deep-supervision heads included."""
-    loaded: dict[str, Tensor] = {}
-    for number, file in enumerate(
-        _checkpoints(spec.checkpoint, validate(dict(spec.args), NnunetArgs, spec.checkpoint))
-    ):
+    loaded, path = dict[str, Tensor](), spec.checkpoint
+    for number, file in enumerate(_checkpoints(path, validate(dict(spec.args), NnunetArgs, path))):
         state = checkpoints.read_state_dict(str(file), keys=("network_weights",))
         loaded |= {f"nets.{number}.{key.removeprefix('_orig_mod.')}": value for key, value in state.items()}
     return loaded, None
@@ -323,10 +319,9 @@ def _builder(folder: _Folder) -> Any:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
-            args = settings.network_arch_init_kwargs, settings.network_arch_init_kwargs_req_import
-            made: nn.Module = plans(
-                settings.network_arch_class_name, *args, channels, outputs, allow_init=False, deep_supervision=deep
-            )
+            name, kwargs = settings.network_arch_class_name, settings.network_arch_init_kwargs
+            args = name, kwargs, settings.network_arch_init_kwargs_req_import, channels, outputs
+            made: nn.Module = plans(*args, allow_init=False, deep_supervision=deep)
             return made
 
         return build

@@ -22,8 +22,7 @@ from freqbench.models.examination import mend
 from freqbench.models.sources.frozen import FrozenArgs, agreed_argument, complete_args
 from freqbench.models.sources.source import Facts, Source, fingerprint
 
-TOLERANCE = 1e-5
-"""Largest difference between the two networks' outputs, as a share of the largest output if that exceeds 1."""
+TOLERANCE = 1e-5  # largest difference of the two networks' outputs, as a share of the largest output if that is above 1
 
 
 class OnnxNetwork(nn.Module):
