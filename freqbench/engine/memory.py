@@ -98,12 +98,9 @@ def attack_within(
     share: float,
     advance: Callable[[int], None],
 ) -> tuple[AttackedVolume, int, float]:
-    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as will fit).
-
-    Returns the number that fitted and the seconds too. `share` as in `fitting_windows`; `advance` is called with 0 as
-    the attack begins, then with the number of passes so far. Raises a UserError if memory does not hold one window, or
-    the windows that the cell couples.
-    """
+    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as fit in
+    `share`); returns their number and the seconds too. `advance` is called with 0 as the attack begins, then with the
+    passes so far. Raises a UserError if memory does not hold one window, or those that the cell couples."""
     kept = windows_in_graph(cell, next(model.parameters()).device, share)
     # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
     steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]

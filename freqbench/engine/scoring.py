@@ -127,17 +127,13 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
 
 @dataclass(frozen=True, kw_only=True)
 class CleanScores:
-    """A model's prediction of a clean volume and its scores as `_clean` columns.
+    """A model's prediction of a clean volume and its scores as `_clean` columns. Under `reference: prediction` the
+    labels are the model's own prediction, without a draw."""
 
-    `pred` and `label` are uint8 `[H, W, D]` and `[1, H, W, D]` on the grid that is attacked; `judged` is the prediction
-    on the grid that is scored, and `truth` what it is held against. Under `reference: prediction` the labels are the
-    model's own prediction, without a draw.
-    """
-
-    pred: Tensor
-    label: Tensor
-    judged: Tensor
-    truth: Case | FileLabel
+    pred: Tensor  # uint8 `[H, W, D]` on the grid that is attacked
+    label: Tensor  # uint8 `[1, H, W, D]` there
+    judged: Tensor  # the prediction on the grid that is scored
+    truth: Case | FileLabel  # what it is held against
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int | str]
 

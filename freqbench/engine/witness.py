@@ -51,12 +51,9 @@ class Held:
 
 
 def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -> list[tuple[Labels, Ties]]:
-    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None.
-
-    The numbers of a label map are those of the dataset's own files, or, if the model has a class map that their names
-    or another number of classes tell, those of the network's outputs. A file of several channels has one an output.
-    Raises DataError for another grid, or numbers that are neither.
-    """
+    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None: its
+    numbers are those of the dataset's files, or of the network's outputs, if a class map by names or another count
+    tells them; several channels are one an output. Raises DataError for another grid, or numbers that are neither."""
     numbers = read(path, native)
     if numbers.ndim == 4:  # probabilities, a channel an output of the network
         if len(numbers) != spec.num_outputs:

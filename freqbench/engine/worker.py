@@ -87,12 +87,8 @@ class _OnTarget(NamedTuple):
 
 
 class Worker:
-    """Runs units one after another; exceptions become failed rows, only a dying process raises.
-
-    As an attack begins, and after each of its passes, it calls `advance` with the number of `Unit.passes` made so far;
-    `keep` runs what saves files. `networks` holds loaded models by id; `learned` keeps the tensors that attacks learn;
-    `window_batch` is the number of windows last attacked at once.
-    """
+    """Runs units one after another; exceptions become failed rows, only a dying process raises. It calls `advance` with
+    the number of `Unit.passes` made so far, from 0 on; `keep` runs what saves files."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)

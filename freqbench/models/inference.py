@@ -137,11 +137,8 @@ def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Parts of a prediction beside labels.
-
-    With a `file_grid` it has `in_file`: logits (or probabilities, as they are averaged) are interpolated on the grid of
-    the case's file, or restored by the network's own pipeline, and become labels; outside the volume is background.
-    """
+    """Parts of a prediction beside labels; with a `file_grid`, `in_file`: logits (or what is averaged) interpolated on
+    the grid of the case's file, or restored by the network's pipeline, become labels, background outside."""
 
     with_confidence: bool = False  # `confidence` too
     judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
@@ -155,18 +152,12 @@ LABELS = Wanted()
 def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
-    """Predicts a volume: by one sliding window, or with smoothing by many.
+    """Predicts a volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]: by a sliding window, or with smoothing by many.
 
-    Args:
-        model: in eval mode.
-        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]; a ValueError for more than one volume.
-        window_batch: windows per forward pass.
-        case: seeds the draws of a random defence, with the number of the window or of the vote's sample. The case's
-            fingerprint, for example: it is the same for a clean and an adversarial volume.
-        wanted: what it has beside labels.
-
-    Raises UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence
-    that votes: a certificate holds for the voxels that it counts.
+    `case` seeds the draws of a random defence, with the number of the window or of the vote's sample: its fingerprint,
+    for example, which is the same for a clean and an adversarial volume. Raises ValueError for more than one volume;
+    UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence that
+    votes: a certificate holds for the voxels that it counts.
     """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:

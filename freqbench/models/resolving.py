@@ -393,12 +393,9 @@ def require_order(name: str, path: str, trained: Sequence[str], class_names: Seq
 def match_channels(
     name: str, path: str, trained: Sequence[str], channel_names: Sequence[str], space: AnySpace | None
 ) -> Mapping[str, int | Sequence[int]]:
-    """Returns the dataset's channels for each key of a network's transforms, by the names that both sides state.
-
-    The network's channels have the names of its files, or of the keys that its transforms join. Empty if no name says
-    another order, or the job says the channels. Refuses another order where no transforms have keys, and names of which
-    some stand elsewhere and others are the dataset's alone.
-    """
+    """Returns the dataset's channels for each key of a network's transforms, by the names of both sides (the network's
+    files, or keys that its transforms join); empty if none says another order, or the job says the channels. Refuses
+    another order where no transforms have keys, and moved names beside the dataset's own."""
     keys = space.keys.images if isinstance(space, MonaiPipeline) else ()
     if isinstance(space, MonaiPipeline) and space.channels is not None:
         return {}

@@ -172,12 +172,9 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:
-    r"""Returns the mean Dice of the predicted regions of each sample, float64 `[B]` in [0, 1], without a gradient.
-
-    A voxel is predicted in a region if its logit is above 0. Arguments are those of `freqbench.ops.losses.mean_dice`,
-    with regions counted from 1 in `classes`; labels without any region give the share of right pairs of region and
-    voxel.
-    """
+    """Returns the mean Dice of the predicted regions (logit above 0) of each sample, float64 `[B]` in [0, 1], without a
+    gradient. Arguments are those of `losses.mean_dice`, with regions from 1 in `classes`; labels without any region
+    give the share of right pairs of region and voxel."""
     pred, true = (logits > 0).flatten(2), inside(labels, logits.shape[1]).flatten(2)
     counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels.flatten(2)
     size = (true & counts).sum(dim=2).double()

@@ -60,10 +60,8 @@ _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """Reads the checkpoints that one age of a network wrote.
-
-    `convert` maps a checkpoint's weights and the network's (meta will do) to weights that the network loads strictly.
-    """
+    """Reads the checkpoints that one age of a network wrote: `convert` maps a file's weights and the network's (meta
+    will do) to weights that the network loads strictly."""
 
     title: str  # whose checkpoints these are, and what happens to them
     convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)
@@ -111,12 +109,8 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 
 
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
-    """Returns the name of the migration for a checkpoint of the model `name`; `none` if it is read as it is.
-
-    `stated` is the migration that the job names, None if it names none; `none` for a checkpoint that freqbench wrote.
-    Raises UserError if the job names a migration that this architecture does not have, CheckpointError if the age
-    matters, the file does not show it, and the job does not state it.
-    """
+    """Returns the name of the migration for a checkpoint of the model `name`: `stated` by the job, else by its keys, or
+    `none`. Raises UserError for an unknown one, CheckpointError if the age matters and neither shows it."""
     available = migrations_of(arch)
     if stated is not None:
         if stated not in available:

@@ -199,12 +199,9 @@ class Command(nn.Module):
 
 @contextmanager
 def _group(folder: str) -> Iterator[int]:
-    """Yields a process group for a command, which ends with the block: all that the command started goes with it.
-
-    If this process dies in the block, a guard in the group ends it and removes the folder. The guard is no child of
-    this process, as Ray kills a worker's children, and has no variables of it, by which the end of a driver finds the
-    processes of its Ray.
-    """
+    """Yields a process group for a command, all of which ends with the block. If this process dies in it, a guard in
+    the group does that and removes the folder: no child of this process, as Ray kills a worker's children, and without
+    its variables, by which the end of a driver finds the processes of its Ray."""
     quiet = subprocess.DEVNULL
     words = ["/bin/sh", "-c", _GUARD, folder]
     variables = {"PATH": os.environ.get("PATH", os.defpath)}

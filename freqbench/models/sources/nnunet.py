@@ -53,17 +53,12 @@ _EXTERNAL = "nnUNet_extTrainer"
 class NnunetArgs(Strict):
     """Arguments of an nnU-Net folder in a job.
 
-    Attributes:
-        configuration: configuration of the plans; default the one that the checkpoint was trained as.
-        fold: a number, `all` (the network of `fold_all`), or a list of numbers, whose logits are averaged; default
-            every numbered fold there, as nnU-Net does, else `all`.
-        checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
-        orientation: directions towards which every image was turned before nnU-Net read it: one of R or L, one of A or
-            P, one of S or I, in the array's order; default: as the plans' image reader does, which turns images to RAS
-            or leaves each as it lies in its file.
+    `fold`: a number, `all` (the network of `fold_all`), or several, whose logits are averaged; None: every numbered
+    fold there, as nnU-Net does, else `all`. `orientation`: one of R or L, one of A or P, one of S or I, towards which
+    every image was turned before nnU-Net read it; None: RAS, or as it lies in its file, by the plans' image reader.
     """
 
-    configuration: str | None = None
+    configuration: str | None = None  # of the plans; None: the one that the checkpoint was trained as
     fold: NonNegativeInt | Literal["all"] | tuple[NonNegativeInt, ...] | None = None
     checkpoint: str = Field(default="checkpoint_final.pth", pattern=r"^[^/\\]+$")
     orientation: str | None = None
@@ -121,14 +116,9 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`.
-
-    `space` is nnU-Net's own pipeline. `inference` is nnU-Net's default, mirrored as the checkpoint allows. A 2d network
-    sees slice after slice: its window has some of them, without overlap.
-
-    Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, or a
-    name in the plans that nnunetv2 does not know.
-    """
+    """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`: nnU-Net's own pipeline, and its default inference,
+    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap. Raises CheckpointError
+    for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or a cascade."""
     folder = _folder(path, entry.args, entry.bounds)
     pipeline = folder.pipeline
     letters = source.axes_of(pipeline)

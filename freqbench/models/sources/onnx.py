@@ -55,10 +55,7 @@ class _Graph(NamedTuple):
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
-
-    Raises UserError if a package is missing, or for an argument that is missing, unknown or contradicts the file;
-    CheckpointError for a file that is missing, damaged or has more than one volume in or out.
-    """
+    Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     graph = _graph(path)
