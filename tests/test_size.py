@@ -21,17 +21,17 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2304,  # eight roads
         "core": 3583,  # identities of code, pair by pair; the one keeper's contract
         "data": 6458,  # as in the package
-        "engine": 4776,  # as in the package
-        "exchange": 1014,
+        "engine": 4572,  # as in the package
+        "exchange": 1003,
         "job": 2735,  # a line for each key of a job
         "metrics": 1598,  # weights are checked when read
-        "models": 8327,  # inferers by class and arguments
-        "ops": 2825,  # compiled.py: functions that a GPU compiles
+        "models": 7948,  # inferers by class and arguments
+        "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
         "reporting": 6357,  # an attack that did nothing is said
         "results": 2067,  # as in the package
-        "training": 1690,  # code of others, where it is trusted
+        "training": 1626,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 60238, "tests": 59927}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 59499, "tests": 59927}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

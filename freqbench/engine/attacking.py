@@ -22,10 +22,8 @@ INTENSITY_BUDGETS = ("linf", "gaussian")
 
 
 class AttackFacts(Strict):
-    """Cost, displacement and smallest change of an adversarial volume, which are also columns of RECORDS.
-
-    Numbers are None for a volume made elsewhere; those of NOT_MEASURED are also None if the attack does not state them.
-    """
+    """Cost, displacement and smallest change of an adversarial volume, which are also columns of RECORDS. Numbers are
+    None for a volume made elsewhere; those of NOT_MEASURED are also None if the attack does not state them."""
 
     num_windows: int | None  # attacked windows; for a volume attacked as one, the windows of its prediction
     num_forwards: int | None  # passes over all windows; each draw of a random defence counts as one

@@ -24,31 +24,20 @@ Pair = tuple[str, str]  # name of a dataset, id of a network
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Judgement of a network by its clean predictions of a dataset.
-
-    Attributes:
-        line: its figure, and the classes that labels have and no prediction has (`has_gap`).
-        misfit: why it does not fit the data; None if it does.
-        facts: its entry in a run's file.
-        proof: a line on its own predictions that it was held against, if it fits; empty without any.
-        is_of_own: its own predictions tell that it does not fit.
-    """
+    """Judgement of a network by its clean predictions of a dataset."""
 
     target: ModelSpec
-    line: str
+    line: str  # its figure, and the classes that labels have and no prediction has (`has_gap`)
     has_gap: bool
-    misfit: str | None
-    facts: Record
-    proof: str = ""
-    is_of_own: bool = False
+    misfit: str | None  # why it does not fit the data; None if it does
+    facts: Record  # its entry in a run's file
+    proof: str = ""  # a line on its own predictions that it was held against, if it fits
+    is_of_own: bool = False  # its own predictions tell that it does not fit
 
 
 class Critic:
-    """Judges files, clean predictions and records of a run, and words what is wrong with them; each thing once.
-
-    Networks are judged by their clean predictions unless `is_judged` is false; `proven` are those whose own predictions
-    an earlier run saw.
-    """
+    """Judges files, clean predictions and records of a run, and words what is wrong with them, once each. Networks are
+    judged unless `is_judged` is false; `proven` are those whose own predictions an earlier run saw."""
 
     def __init__(self, plan: Plan, is_judged: bool = True, proven: Collection[Pair] = ()) -> None:
         self._plan = plan
@@ -105,10 +94,8 @@ class Critic:
             )
 
     def clean_units(self) -> tuple[Unit, ...]:
-        """Returns the clean predictions of the networks that are to be judged, but for cases that are known.
-
-        A network predicts beside its own attacks, where it has some: so workers have it loaded.
-        """
+        """Returns the clean predictions of the networks that are to be judged, but for cases that are known. A network
+        predicts beside its own attacks, where it has some: so workers have it loaded."""
         cells = dict[Pair, Cell]()
         for unit in self._plan.units:
             for target in unit.targets:
@@ -128,11 +115,8 @@ class Critic:
         return tuple(found.values())
 
     def judge(self, facts: Record) -> Judgement | None:
-        """Takes what is known of a clean prediction, and judges the network once all cases of the dataset are known.
-
-        `facts` needs FIT_COLUMNS only; `error` tells of a case that cannot be predicted, which counts no further, as
-        one without foreground. Classes are compared if the facts of all cases have them.
-        """
+        """Takes what is known of a clean prediction (FIT_COLUMNS, or an `error`, which counts no further), and judges
+        the network once all cases of the dataset are known; classes are compared if the facts of all have them."""
         pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
         if pair not in self.unjudged or (dice is None and not facts.get("error")):
             return None
@@ -161,9 +145,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     proof, is_of_own = "", False
     held = [each["held"] for each in known if each.get("held")]
     if own:
-        lost = [
-            f"{each['case_id']} ({each['error']})" for each in known if each["case_id"] in own and each.get("error")
-        ]
+        failed = (each for each in known if each["case_id"] in own and each.get("error"))
+        lost = [f"{each['case_id']} ({each['error']})" for each in failed]
         proof = verdict(where, held) if held else ""
         if lost or not all(each.is_proven for each in held):
             misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
@@ -175,9 +158,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     is_scored = bool(clean) and dataset.reference == "label" and not (own and expected is None)
     never = set[int]()
     if is_scored and all("pred_classes" in each for each in made):
-        never = never.union(*(each["label_classes"] for each in made)).difference(
-            *(each["pred_classes"] for each in made)
-        )
+        never = never.union(*(each["label_classes"] for each in made))
+        never = never.difference(*(each["pred_classes"] for each in made))
     if is_scored:
         line = f"{where}: {fit.figure(expected, clean)}"
         if never:

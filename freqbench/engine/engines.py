@@ -36,13 +36,8 @@ HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is rep
 def run_plan(
     plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, seconds: float = math.inf
 ) -> None:
-    """Carries out a plan with the requested engine, or with the one that pays off, after telling it to the listener.
-
-    Args:
-        address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
-        seconds: estimated seconds of one worker: `auto` starts no Ray for less than SHORT_S, unless the job states its
-            workers.
-    """
+    """Carries out a plan with the requested engine, or the one that pays off, after telling it to the listener: `auto`
+    starts no Ray at `address` for less than SHORT_S `seconds` of one worker, unless the job states its workers."""
     units, resources = (*plan.clean, *plan.units), plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
     if not address and resources.threads == "auto" and (threads := stated_threads()):

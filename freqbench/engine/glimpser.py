@@ -32,17 +32,9 @@ def look(
     predictions: Sequence[tuple[Tensor, Tensor]],
     records: Sequence[Row],
 ) -> Glimpse | None:
-    """Returns the glimpse of a scored unit.
-
-    It is None if the source is not among the targets, the dataset must not be shared, the foreground DSC is
-    unknown, an earlier case lost more, or this fails, which is logged.
-
-    Args:
-        worst: points of DSC that each cell's worst case so far lost, by the cell's id; this case's are noted.
-        adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
-        predictions: for each target, the label maps `[H, W, D]` of the clean and of the attacked volume.
-        records: for each target, its row of RECORDS.
-    """
+    """Returns the glimpse of a scored unit, from the label maps `[H, W, D]` (clean, attacked) and the row of each
+    target. None if the source is no target, the dataset must not be shared, the DSC is unknown, an earlier case of the
+    cell lost more points (`worst`, where this one's are noted), or this fails, which is logged."""
     cell = unit.cell
     ids = [target.model_id for target in unit.targets]
     if cell.source.model_id not in ids or not cell.dataset.may_be_shared:
@@ -98,14 +90,8 @@ def axial_slice(
     maps: Sequence[tuple[str, Literal[0, 1], Tensor]],
     regions: RegionsOfLabels | None = None,
 ) -> Slice:
-    """Returns an axial slice of the channel that changed most, with at most SIDE pixels a side.
-
-    Args:
-        adversarial: `[C, H, W, D]` in [0, 1], on the case's grid like everything else.
-        index: the slice's number along the last axis.
-        maps: label maps `[H, W, D]` after their caption and the plane below, as in Slice.
-        regions: as in Slice.
-    """
+    """Returns slice `index` of the channel that changed most, at most SIDE pixels a side, of volumes `[C, H, W, D]` and
+    of label maps `[H, W, D]` on one grid, these after their caption and the plane below, as in Slice."""
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
     both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
     clean, attacked = both

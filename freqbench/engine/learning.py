@@ -25,14 +25,8 @@ Load = Callable[[], Case]
 def learn(
     attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int, kept: int = 0
 ) -> Tensor:
-    """Lets an attack learn from cases, each read when its turn comes; the result is on the model's device.
-
-    Args:
-        model: on the device to compute on.
-        seed: seed of the draws, the same for all cases; None if the attack draws nothing.
-        windows: windows of a volume at once, or fewer if these do not fit.
-        kept: windows whose graphs are kept, as in SlidingWindowModel.
-    """
+    """Lets an attack learn from cases, each read when its turn comes, with `windows` of a volume at once or as many as
+    fit; `kept` as in SlidingWindowModel. The seed is that of all cases; model and result are on one device."""
     device = next(model.parameters()).device
 
     def run(windows: int) -> Tensor:
@@ -58,7 +52,7 @@ def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) 
     return learned
 
 
-TENSORS = Kept[Tensor](
+TENSORS = Kept[Tensor](  # of two workers at a time the first file counts: they are equal on one kind of device
     name="learned tensor",
     depends=("cell", "libraries"),
     most=1 << 30,
@@ -66,7 +60,6 @@ TENSORS = Kept[Tensor](
     pack=lambda learned: (None, {LEARNED: learned.contiguous()}),
     unpack=lambda _, tensors: tensors[LEARNED],
 )
-"""The first file counts if two workers learn at the same time; on one kind of device their results are equal."""
 
 
 @dataclass(frozen=True)

@@ -106,12 +106,8 @@ def matched_grid(
 
 
 def match_budgets(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
-    """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
-
-    Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
-    counted correctly. Raises UserError for a mistake in an entry, a value that no budget reaches, or a `match.json`
-    that cannot be read.
-    """
+    """Returns a job whose budgets are all known, from `match.json` in the store `out`, or found; without `compute` the
+    largest. Raises UserError for a mistake in an entry, a value that no budget reaches, or a bad `match.json`."""
     with expanding(job) as expansion:
         return _match_budgets(job, expansion, out, say, compute)
 
@@ -163,9 +159,7 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
 
 
 def _set_budgets(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
-    attacks = [
-        entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
-    ]
+    attacks = [old.model_copy(update={"matched": rows[i]}) if i in rows else old for i, old in enumerate(job.attacks)]
     return job.model_copy(update={"attacks": attacks})
 
 

@@ -37,11 +37,8 @@ V = TypeVar("V")
 
 
 def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
-    """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
-
-    Windows that `are_coupled` are never fewer, because fewer would make other volumes. Raises UserError if these do not
-    fit, or if not even one window fits and there is a `hint` for that case.
-    """
+    """Runs an action with `windows` windows at once, halved until they fit unless they `are_coupled`; returns its
+    result and the final number. Raises UserError if coupled ones, or not even one of which there is a `hint`, fit."""
     while True:
         try:
             return action(windows), windows
@@ -69,11 +66,8 @@ def segment(
     tolerances: Sequence[float] | None = None,
     to: tuple[FileLabel, AnySpace] | None = None,
 ) -> tuple[VolumePrediction, int]:
-    """Returns a model's prediction of a case's volume, and the number of windows at once that fit.
-
-    Draws of `smoothing` are judged by the case's label, with `tolerances` as in `scoring.score_draw`. With the label of
-    the case's file and the case's space, the prediction also goes `to` that file's grid.
-    """
+    """Returns a model's prediction of a case's volume, and the number of windows at once that fit. Draws of `smoothing`
+    are judged by the case's label (`scoring.score_draw`); the prediction also goes `to` a file's grid, from a space."""
     prepared, label, has_regions = model.for_case(case), case.label[0].to(torch.uint8), not model.head.has_background
     judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
     way = way_to_file(to[0], case, to[1], not model.gives_scores) if to else None
@@ -82,10 +76,8 @@ def segment(
 
 
 def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
-    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction.
-
-    Of a network with the defence `smoothing` it is the prediction without a draw.
-    """
+    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction. Of a
+    network with the defence `smoothing` it is the prediction without a draw."""
     if dataset.reference == "label":
         return case
     shown = model.drop_defence() if model.clamps_last else model
@@ -106,12 +98,9 @@ def attack_within(
     share: float,
     advance: Callable[[int], None],
 ) -> tuple[AttackedVolume, int, float]:
-    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as will fit).
-
-    Returns the number that fitted and the seconds too. `share` as in `fitting_windows`; `advance` is called with 0 as
-    the attack begins, then with the number of passes so far. Raises a UserError if memory does not hold one window, or
-    the windows that the cell couples.
-    """
+    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as fit in
+    `share`); returns their number and the seconds too. `advance` is called with 0 as the attack begins, then with the
+    passes so far. Raises a UserError if memory does not hold one window, or those that the cell couples."""
     kept = windows_in_graph(cell, next(model.parameters()).device, share)
     # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
     steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
@@ -151,11 +140,8 @@ def passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], 
 def fitting_windows(
     attack: Attack, model: SegmentationModel, case: Case, share: float, surrogates: Sequence[SegmentationModel] = ()
 ) -> int:
-    """Returns the number of windows that an attack may take at once; 1 on a CPU, which gains nothing from more.
-
-    On a GPU, it divides the free memory by the measured memory of the attack's first step on one window; `share` is the
-    part of the card that this process may take.
-    """
+    """Returns the number of windows that an attack may take at once: 1 on a CPU, which gains nothing from more. On a
+    GPU the free memory, up to this process's `share` of the card, is divided by that of a first step on one window."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return 1
@@ -173,10 +159,8 @@ def fitting_windows(
 
 
 def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
-    """Returns the number of windows whose graphs a cell's attack on the prediction of a volume keeps; 0 for others.
-
-    A GPU gives half of its free memory to them, or GRAPH_BYTES if that is less.
-    """
+    """Returns the number of windows whose graphs a cell's attack on the prediction of a volume keeps; 0 for others. A
+    GPU gives half of its free memory to them, or GRAPH_BYTES if that is less."""
     if not cell.attack.follows_prediction:
         return 0
     if device.type != "cuda":
@@ -188,9 +172,7 @@ def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
     """Returns the bytes left for this process on a card with `free` of `total` bytes, of which it may take a `share`.
-
-    The process has `reserved` bytes: those `allocated` to its tensors, and those ready for more.
-    """
+    The process has `reserved` bytes: those `allocated` to its tensors, and those ready for more."""
     return max(0, min(free + reserved, int(share * total)) - allocated)
 
 
@@ -206,10 +188,8 @@ def windows_within(available: int, one_window: int) -> int:
 def first_step(
     attack: Attack, model: SegmentationModel, case: Case, surrogates: Sequence[SegmentationModel] = ()
 ) -> None:
-    """Runs an attack, or its learning, on the first window of a case until one step with a gradient is done.
-
-    With surrogates, each takes one such step, after a pass of the model.
-    """
+    """Runs an attack, or its learning, on the first window of a case until one step with a gradient is done. With
+    surrogates, each takes one such step, after a pass of the model."""
     device = next(model.parameters()).device
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]

@@ -55,11 +55,8 @@ class Listener(Protocol):
 
 
 class Clock:
-    """Measures a worker's time: load, device, idle.
-
-    Load and device times are the worker's own measurements of finished units. Idle time is the rest since the worker
-    was ready, without its current unit; time from a death until it is ready again is not counted.
-    """
+    """Measures a worker's time: load and device, as it measured them of finished units, and idle, the rest since it was
+    ready. Its current unit, and the time from a death until it is ready again, are not counted."""
 
     def __init__(self, worker: int) -> None:
         self.worker, self.node, self._units = worker, "", 0
@@ -221,10 +218,8 @@ class TimeLeft:
 
 
 class RunProgress:
-    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
-
-    Bar and remaining time are those of `TimeLeft`.
-    """
+    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done. Bar and
+    remaining time are those of `TimeLeft`."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done
@@ -276,9 +271,8 @@ class RunProgress:
         now = time.monotonic()
         if outcome.clean:
             self._predicted += len(outcome.clean)
-            if not self._console.is_terminal and (
-                now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
-            ):
+            is_due = now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
+            if not self._console.is_terminal and is_due:
                 self._last_line = now
                 self._console.print(self._clean_text, highlight=False)
         else:

@@ -16,8 +16,7 @@ from freqbench.core.machine import available_cores, versions
 from freqbench.job.grid import Grid
 
 CPUINFO = Path("/proc/cpuinfo")
-SENT_CODE = "FREQBENCH_CODE"
-"""Environment variable of a job on a cluster: `git_state` of the machine that sent its code."""
+SENT_CODE = "FREQBENCH_CODE"  # variable of a job on a cluster: `git_state` of the machine that sent its code
 
 
 def new_run_id() -> str:
@@ -72,11 +71,8 @@ def devices() -> list[str]:
 
 
 def processor() -> str:
-    """Describes the processor as far as the last bits of sums depend on it: model and widest vector instructions.
-
-    FFTs and sums choose their instructions by the model. A name such as `AMD EPYC` does not identify it; the numbers in
-    Linux's `/proc/cpuinfo` do.
-    """
+    """Describes the processor as far as the last bits of sums depend on it: FFTs and sums choose their instructions by
+    its model, which the numbers in Linux's `/proc/cpuinfo` tell, and a name such as `AMD EPYC` does not."""
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if not CPUINFO.exists():
         return kind

@@ -44,11 +44,8 @@ def is_away(error: BaseException) -> bool:
 
 
 class Patience:
-    """Keeps a run going while its store refuses files, until nothing has succeeded for `PATIENCE_S` seconds.
-
-    A full disk, expired credentials and a restarting server look alike from here. The user is warned when it begins,
-    and told that the store is back once no row waits (`waiting`). One small file that succeeds does not show it.
-    """
+    """Keeps a run going while its store refuses files (a full disk, expired credentials, a server that restarts), until
+    nothing has succeeded for `PATIENCE_S` seconds. The user is warned, and told once no row waits (`waiting`)."""
 
     def __init__(
         self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]
@@ -57,10 +54,8 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Runs an action and returns its result; None if the store refused it and the caller must try again.
-
-        Raises StoreRefuses if it refused for too long, or will never take files of this size.
-        """
+        """Runs an action and returns its result; None if the store refused it and the caller must try again. Raises
+        StoreRefuses if it refused for too long, or will never take files of this size."""
         try:
             value = action()
         except OSError as error:

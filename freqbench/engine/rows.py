@@ -97,16 +97,8 @@ def scored_outcome(
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
-    """Returns the rows of a unit that succeeded.
-
-    Args:
-        case: the clean case; None if `own` has the budget in the data's unit.
-        volume: distances of the adversarial volume, the same for every target.
-        predictions: for each target, the scores that its columns come from.
-        own: for each target, more columns of its record.
-        metrics: metrics that the rows cover.
-        measured: columns of this execution.
-    """
+    """Returns the rows of a unit that succeeded: `volume` has the distances for every target; `predictions` and `own`
+    the scores and further columns of each. Without a `case`, `own` has the budget in the data's unit."""
     values = {column: None if column in volume.reasons else value for column, value in volume.values.items()}
     shared = {
         **values,

@@ -61,24 +61,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options of a run of the remaining units of a grid.
+    """Options of a run of the remaining units of a grid."""
 
-    Attributes:
-        engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.
-        address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
-        shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
-        force: run even if another run works on the same cells.
-        fresh: run all units, and let workers read nothing that earlier runs kept.
-        is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
-            that belong to a store where this was done.
-    """
-
-    engine: Engine = "auto"
-    address: str | None = None
-    shard: Shard | None = None
-    force: bool = False
-    fresh: bool = False
-    is_judged: bool = True
+    engine: Engine = "auto"  # `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off
+    address: str | None = None  # of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process
+    shard: Shard | None = None  # part of the grid for this run; None: all of it, which the store's job is in any case
+    force: bool = False  # run even if another run works on the same cells
+    fresh: bool = False  # run all units, and let workers read nothing that earlier runs kept
+    is_judged: bool = True  # networks are judged by clean predictions before the first attack; else they were before
 
 
 USUAL = RunOptions()
@@ -88,10 +78,9 @@ USUAL = RunOptions()
 def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
     """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
-    Raises:
-        MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
-        UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
-            cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
+    Raises MisfitError, before any attack, if the clean predictions of a network show that it does not fit the data;
+    UserError if the store cannot be read or has refused rows for too long, another run works on the same cells, the
+    cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
@@ -149,11 +138,8 @@ def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]
 
 @steady()
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
-    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack.
-
-    `added` replaces the additions in the store's job. Raises UserError as `execute`, and if the store has no volume of
-    this grid.
-    """
+    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack. `added` replaces the
+    additions in the store's job. Raises UserError as `execute`, and if the store has no volume of this grid."""
     cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
     plan = make_plan(grid, store.covered())
@@ -207,10 +193,8 @@ class Recorder:
 
     @contextmanager
     def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
-        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly.
-
-        Yields the spec of the engine's workers; `volumes` and `reuse` as there.
-        """
+        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly. Yields
+        the spec of the engine's workers; `volumes` and `reuse` as there."""
         job = self._plan.grid.job
         unavailable = scoring.unavailable(self._plan.metrics)
         for reason in unavailable.values():
@@ -300,10 +284,8 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them.
-
-        Raises MisfitError if all clean predictions of a network are known by now and show that it does not fit.
-        """
+        """Hands an outcome's rows to the writer; they count as done once it has committed them. Raises MisfitError if
+        all clean predictions of a network are known by now and show that it does not fit."""
         for record in outcome.records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)
@@ -382,11 +364,8 @@ class Recorder:
         return {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
 
     def _look(self) -> None:
-        """Counts the records that are no longer in the store, and warns of more of them.
-
-        A missing file alone is no loss: another run may have merged it. Rows of earlier runs, whose ids are smaller, do
-        not stand for those of this one, unless these failed: they were failed, lacked metrics or are made anew.
-        """
+        """Counts the records that are no longer in the store, whose files no merge explains, and warns of more of them.
+        Rows of earlier runs, whose ids are smaller, stand for those of this one only where these failed."""
         if self._found | self._writer.names <= self._store.names():
             return
         todo = self._todo
@@ -473,11 +452,10 @@ class Additions(Strict):
 
     def add_proven(self, grid: Grid, clean: Mapping[tuple[str, str], str]) -> "Additions":
         """Returns a copy with the networks of a grid whose words in `clean` tell of a proof."""
+        found = (pair for pair in grid.witnesses if clean.get(pair, "").startswith(PROOF))
+        keys = ((*_proof_key(grid, pair), clean[pair]) for pair in found)
         proofs = [
-            Proof(model_id=key[0], recipe=key[1], content=key[2], words=clean[pair])
-            for pair in grid.witnesses
-            if clean.get(pair, "").startswith(PROOF)
-            for key in [_proof_key(grid, pair)]
+            Proof(model_id=net, recipe=recipe, content=content, words=text) for net, recipe, content, text in keys
         ]
         others = [each for each in self.proven if each not in proofs]
         return self.model_copy(update={"proven": [*others, *proofs]})

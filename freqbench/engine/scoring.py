@@ -59,12 +59,7 @@ def score_volume(
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
-
-    Args:
-        source: the attacked model; seams are sought on the tiling by its windows, whatever the attack's scope.
-        device: device for LPIPS, energy and seams.
-        unavailable: metrics that this machine cannot compute, with the reason.
-    """
+    Seams are sought on the tiling by the source's windows; metrics that are `unavailable` here have the reason."""
     body = measures.body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
     shape = triple(clean.shape[1:])
@@ -85,10 +80,8 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class.
-
-    Values of other packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`.
-    """
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class. Values of other
+    packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`."""
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]
@@ -134,17 +127,13 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
 
 @dataclass(frozen=True, kw_only=True)
 class CleanScores:
-    """A model's prediction of a clean volume and its scores as `_clean` columns.
+    """A model's prediction of a clean volume and its scores as `_clean` columns. Under `reference: prediction` the
+    labels are the model's own prediction, without a draw."""
 
-    `pred` and `label` are uint8 `[H, W, D]` and `[1, H, W, D]` on the grid that is attacked; `judged` is the prediction
-    on the grid that is scored, and `truth` what it is held against. Under `reference: prediction` the labels are the
-    model's own prediction, without a draw.
-    """
-
-    pred: Tensor
-    label: Tensor
-    judged: Tensor
-    truth: Case | FileLabel
+    pred: Tensor  # uint8 `[H, W, D]` on the grid that is attacked
+    label: Tensor  # uint8 `[1, H, W, D]` there
+    judged: Tensor  # the prediction on the grid that is scored
+    truth: Case | FileLabel  # what it is held against
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int | str]
 
@@ -157,14 +146,8 @@ def score_clean(
     maps = label_maps(scored.labels, truth, dataset)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
     *scores, certified = map(clean_columns, (*score_prediction(maps, metrics, scored.confidence), certificate))
-    return CleanScores(
-        pred=prediction.labels,
-        label=case.label,
-        judged=maps.pred,
-        truth=truth,
-        scores=tuple(scores),
-        certified=certified.record,
-    )
+    shown = {"pred": prediction.labels, "label": case.label, "judged": maps.pred}
+    return CleanScores(**shown, truth=truth, scores=tuple(scores), certified=certified.record)
 
 
 def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
@@ -197,9 +180,7 @@ def score_target(
     resampling_error: float | None,
 ) -> TargetScores:
     """Scores an attacked volume's prediction against the label of the case, or of its file if `clean` is scored there.
-
-    Label voxels that the grid has lost are a caution of scores on the grid alone.
-    """
+    Label voxels that the grid has lost are a caution of scores on the grid alone."""
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
     maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)
@@ -285,23 +266,12 @@ def score_draw(
     tolerances: Sequence[float] | None = None,
     has_regions: bool = False,
 ) -> dict[str, float]:
-    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
-
-    Both maps are `[H, W, D]`. Classes that the label lacks have no score, whatever is predicted.
-
-    Args:
-        spacing: millimetres per voxel.
-        tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
-            without them.
-        has_regions: the maps hold codes of regions that may overlap; K is then a region's number.
-    """
+    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K (a region
+    if `has_regions`) in the label; with `tolerances`, in mm for each foreground class, `nsd` and `nsd_K` too."""
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
-    classes = Classes(
-        names=("",) * (1 + (last if tolerances is None else len(tolerances))),
-        overlap=has_regions,
-        tolerances_mm=tuple(tolerances or ()),
-    )
+    last = last if tolerances is None else len(tolerances)
+    classes = Classes(names=("",) * (1 + last), overlap=has_regions, tolerances_mm=tuple(tolerances or ()))
     maps = LabelMaps(pred=pred.cpu(), label=label, classes=classes, spacing=spacing)
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
     scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}

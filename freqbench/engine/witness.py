@@ -31,19 +31,13 @@ Ties = npt.NDArray[np.bool_] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A clean prediction of one case held against the network's own, on the file's grid.
-
-    Attributes:
-        alike, union: voxels, see `metrics.agreement.agreement`.
-        way: how predictions go back to the file, if it is not as scores do.
-        pattern: the way in which they differ; None: they do not.
-    """
+    """A clean prediction of one case held against the network's own, on the file's grid."""
 
     case_id: str
-    alike: int
+    alike: int  # voxels, see `metrics.agreement.agreement`
     union: int
-    way: str = INTERPOLATED
-    pattern: Pattern | None = None
+    way: str = INTERPOLATED  # how predictions go back to the file, if it is not as scores do
+    pattern: Pattern | None = None  # the way in which they differ; None: they do not
 
     @property
     def share(self) -> float:
@@ -57,12 +51,9 @@ class Held:
 
 
 def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -> list[tuple[Labels, Ties]]:
-    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None.
-
-    The numbers of a label map are those of the dataset's own files, or, if the model has a class map that their names
-    or another number of classes tell, those of the network's outputs. A file of several channels has one an output.
-    Raises DataError for another grid, or numbers that are neither.
-    """
+    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None: its
+    numbers are those of the dataset's files, or of the network's outputs, if a class map by names or another count
+    tells them; several channels are one an output. Raises DataError for another grid, or numbers that are neither."""
     numbers = read(path, native)
     if numbers.ndim == 4:  # probabilities, a channel an output of the network
         if len(numbers) != spec.num_outputs:
@@ -115,10 +106,8 @@ def predictions(
         from scipy.ndimage import affine_transform
 
         to_case, shape = np.linalg.inv(case.affine) @ file.affine, triple(file.label.shape[1:])
-        yield (
-            NEAREST,
-            affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0),
-        )
+        labels = affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
+        yield NEAREST, labels
 
 
 def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:

@@ -87,12 +87,8 @@ class _OnTarget(NamedTuple):
 
 
 class Worker:
-    """Runs units one after another; exceptions become failed rows, only a dying process raises.
-
-    As an attack begins, and after each of its passes, it calls `advance` with the number of `Unit.passes` made so far;
-    `keep` runs what saves files. `networks` holds loaded models by id; `learned` keeps the tensors that attacks learn;
-    `window_batch` is the number of windows last attacked at once.
-    """
+    """Runs units one after another; exceptions become failed rows, only a dying process raises. It calls `advance` with
+    the number of `Unit.passes` made so far, from 0 on; `keep` runs what saves files."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -127,12 +123,9 @@ class Worker:
             logger.warning("%s", refusal)
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
-        """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
-
-        A clean unit's targets only predict: its outcome has facts on them in `clean`, and no rows.
-        Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
-        the unit failed. Raises StoreRefuses if its files cannot be saved.
-        """
+        """Attacks a unit's case and scores it on every target (a clean unit's only predict), while the case of
+        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses for its
+        files."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()
@@ -152,9 +145,8 @@ class Worker:
                     outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
-        return replace(
-            outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower, forms={**compiled.FORMS}
-        ), masks
+        times: dict[str, Any] = {"load_seconds": loaded, "device_seconds": spent, "slowdown": slower}
+        return replace(outcome, **times, forms={**compiled.FORMS}), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
@@ -307,10 +299,8 @@ class Worker:
         self._cases.begin(submit, case=dataset.case_key(ref), space=(space or dataset.space).identity())
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
-
-        Raises a UserError if memory does not hold one window, or the windows that the cell couples.
-        """
+        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown. Raises
+        a UserError if memory does not hold one window, or the windows that the cell couples."""
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)

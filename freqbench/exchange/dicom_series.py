@@ -107,10 +107,8 @@ def require_packages() -> None:
 def slices(
     image: npt.NDArray[np.float32], native: NativeCase, derivation: Derivation, whole: bool
 ) -> tuple[list[Any], npt.NDArray[np.float32], float]:
-    """Returns the slices of a volume `[H, W, D]`, what readers get of it, and the step between two intensities.
-
-    Steps are 1 if `whole`, else the range of the volume in LEVELS. Raises DataError for axes not at right angles.
-    """
+    """Returns the slices of a volume `[H, W, D]`, what readers get of it, and the step between two intensities. Steps
+    are 1 if `whole`, else the range of the volume in LEVELS. Raises DataError for axes not at right angles."""
     low, step, kind = "0", "1", np.dtype("<i2" if whole else "<u2")
     if not whole:
         bounds = float(image.min()), float(image.max())
@@ -239,9 +237,7 @@ def segmentation(
     voxels: npt.NDArray[Any], series: Sequence[Any], names: Sequence[str], target: str, uids: Sequence[str]
 ) -> Any:
     """Returns the SEG of a label map `[H, W, D]`, or of masks `[K, H, W, D]` that may overlap, of a series' slices.
-
-    `names` are those of classes from 1 on, `target` is the predicting network, `uids` are of object and series.
-    """
+    `names` are those of classes from 1 on, `target` is the predicting network, `uids` are of object and series."""
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -290,11 +286,8 @@ class CaseSeries:
     def write(
         self, folder: str, cells: Sequence[Cell], number: int, image: Tensor, whole: bool
     ) -> tuple[Tensor, float]:
-        """Writes a volume `[C, H, W, D]` as a series a channel; returns what readers get of it, and its largest step.
-
-        The volume of `number` 0 is the clean one, others are those of a cell. `cells` have the predictions, which go to
-        `labels` beside the folder, where `loader: dicom` finds them.
-        """
+        """Writes a volume `[C, H, W, D]` as a series a channel, clean if `number` is 0, and predictions of `cells` to
+        `labels` beside the folder, where `loader: dicom` finds them. Returns what readers get, and its largest step."""
         files, first = dict[str, bytes](), list[Any]()
         stored, steps, labels = list[Tensor](), list[float](), dict[str, bytes]()
         above, _, case = folder.rpartition("/")
@@ -327,10 +320,8 @@ class CaseSeries:
         )
         if not (regions := self.dataset.classes.of_labels):
             return label
-        labels = (
-            [value for value, inside in enumerate(regions) if number in inside]
-            for number in range(1, len(self.dataset.classes))
-        )
+        numbers = range(1, len(self.dataset.classes))
+        labels = ([value for value, inside in enumerate(regions) if number in inside] for number in numbers)
         return np.stack([np.isin(label, of_region) for of_region in labels])
 
     def _predictions(self, cells: Sequence[Cell], kind: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ COMMIT = "4c87885f3a2a8835e260d521dcec922b58d91d41"
 ADDRESS = f"https://raw.githubusercontent.com/neuroneural/brainchop/{COMMIT}/public"
 T1 = "t1_crop.nii.gz"
 
-FILES: Mapping[str, Mapping[str, str]] = {
+FILES: Mapping[str, Mapping[str, str]] = {  # SHA-256 of the volume's file, and of the files in each network's folder
     T1: {T1: "9f5708dd1980fe0017ad70f63d895bae66bd9f5487eb1c38d129591116113613"},
     "model5_gw_ae": {
         "model.json": "7aabd59933bd3528f120107165f5dd577c5b749cf91fc2f949987d7bc620ce59",
@@ -41,16 +41,11 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "model.bin": "7039651d91c4cee0b7b1ddfe93fe2f5cb9b71d99f5a126fdef407e2a36bb52d4",
     },
 }
-"""SHA-256 of the volume's file, and of the files in each network's folder."""
 
 
 def local(uri: str) -> Path:
-    """Returns the volume's file or a network's folder in the node's cache; fetches files that are missing there.
-
-    They come from FREQBENCH_DATA (`brainchop/t1_crop.nii.gz`, `brainchop/NAME/model.json`, ...) if they lie there, else
-    from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError if a file is at neither place, UserError for
-    an unknown name or a file with another SHA-256.
-    """
+    """Returns the volume's file or a network's folder in the node's cache; missing files come from FREQBENCH_DATA, else
+    from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError, or UserError for an unknown name."""
     name = uri.removeprefix(SCHEME)
     if name not in FILES:
         raise UserError(f"{uri}: {unknown('file of brainchop', name, FILES)}")

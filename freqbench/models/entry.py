@@ -5,18 +5,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PlainValidator,
-    PositiveFloat,
-    PositiveInt,
-    SerializeAsAny,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic.functional_validators import AfterValidator, BeforeValidator, PlainValidator
+from pydantic.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 from freqbench.core.config import Architecture, FileName, Strict, validate
 from freqbench.core.errors import UserError, unknown
@@ -31,8 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AXES = "HWD"
-FILE_AXES = "IJK"
-"""The first, second and third axis of a file's array, as NIfTI names them."""
+FILE_AXES = "IJK"  # the first, second and third axis of a file's array, as NIfTI names them
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
@@ -42,14 +32,10 @@ OF_A_NETWORK = (
     *("classes", "class_map", "channels"),
 )
 SEED_DIGITS = 18
-ANY_DICE = 0.01
-"""An expected Dice that any network reaches."""
-TRAIN = "train://"
-"""Prefix of the name of a network that the job itself trains."""
-Yields = Literal["logits", "probabilities"]
-"""The quantity that a network returns of each class."""
-ClassMap = tuple[tuple[int, ...], ...]
-"""For each class of the dataset, the classes of a network's output that are merged into it."""
+ANY_DICE = 0.01  # an expected Dice that any network reaches
+TRAIN = "train://"  # prefix of the name of a network that the job itself trains
+Yields = Literal["logits", "probabilities"]  # the quantity that a network returns of each class
+ClassMap = tuple[tuple[int, ...], ...]  # for each class of the dataset, the network's classes that are merged into it
 T = TypeVar("T")
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -117,13 +103,9 @@ class Inference(Strict):
     def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
-        mirror, whole = (
-            "".join(sorted((letters.get(axis, axis) for axis in axes), key=AXES.index))
-            for axes in (self.mirror, self.whole)
-        )
-        overlap, sigma = (
-            ras_order(each, codes) if isinstance(each, tuple) else each for each in (self.overlap, self.sigma)
-        )
+        given = self.mirror, self.whole
+        mirror, whole = ("".join(sorted((letters.get(x, x) for x in axes), key=AXES.index)) for axes in given)
+        overlap, sigma = (ras_order(x, codes) if isinstance(x, tuple) else x for x in (self.overlap, self.sigma))
         return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap, "sigma": sigma})
 
     def window(self, roi: Shape, shape: Shape) -> Shape:
@@ -328,15 +310,12 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]
-"""Two intensities, the lower one first."""
+Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]  # two intensities, the lower one first
 
 
 def defence_of(content: Any) -> Defence | None:
     """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
-
-    Raises UserError for anything else.
-    """
+    Raises UserError for anything else."""
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None
@@ -467,11 +446,8 @@ class ModelEntry(Strict):
         return self.outputs or stated or "softmax"
 
     def merged_classes(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
-        """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
-
-        Without `outputs`, which the network's file may state later, the map is checked alone. A map of regions begins
-        with the outputs left out.
-        """
+        """Returns the class map for a network with `outputs` classes, that of regions beginning with the outputs left
+        out. Raises UserError if it leaves a class open; without `outputs`, which a file may state later, only this."""
         has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
         if self.class_map is None:

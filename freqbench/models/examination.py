@@ -33,20 +33,12 @@ _ALIKE, _ALIKE_HALF = 1e-3, 2e-2  # of the largest logit; half precision rounds 
 
 
 class Examination(Strict):
-    """Result of an examination.
+    """Result of an examination."""
 
-    Attributes:
-        fault: why the network cannot be attacked; None: it can.
-        yields: `probabilities` if its outputs lie in [0, 1] and add up to 1 over classes, else `logits`; the logarithm
-            of probabilities is a logit.
-        singly: True if its output for a window depends on the rest of the batch.
-        caution: what makes its rows say little; None: nothing known.
-    """
-
-    fault: str | None = None
-    yields: Yields = "logits"
-    singly: bool = False
-    caution: str | None = None
+    fault: str | None = None  # why the network cannot be attacked; None: it can
+    yields: Yields = "logits"  # `probabilities` of outputs in [0, 1] that add up to 1, whose logarithm is a logit
+    singly: bool = False  # its output for a window depends on the rest of the batch
+    caution: str | None = None  # what makes its rows say little; None: nothing known
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -72,14 +64,8 @@ def windows(channels: int, roi: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "softmax") -> Examination:
-    """Examines a network in evaluation mode by four passes of one window, five if it seems to return probabilities.
-
-    Args:
-        net: the bare network.
-        inputs: the two `windows` as the network takes them, on its device.
-        num_classes: outputs that it should have, of exclusive classes with the background's.
-        head: `sigmoid`: probabilities of regions, which need not add up to 1, are also mended.
-    """
+    """Examines a bare network in evaluation mode by four passes of one of the two `windows`, five if it seems to return
+    probabilities, which of regions (`head`: sigmoid) need not add up to 1; `num_classes` are its outputs."""
     try:
         buffers = [buffer.clone() for buffer in net.buffers()]
         first = _logits(net, inputs[:1], num_classes)
@@ -155,10 +141,8 @@ def _are_alike(one: Tensor, other: Tensor) -> bool:
 
 
 class LogitsOfProbabilities(nn.Module):
-    r"""Returns logits of a network that returns probabilities p, in float32 at least.
-
-    Of exclusive classes :math:`\log(p + 10^{-30})`, of regions :math:`\log p - \log (1 - p)`.
-    """
+    r"""Returns logits of a network that returns probabilities p, in float32 at least. Of exclusive classes
+    :math:`\log(p + 10^{-30})`, of regions :math:`\log p - \log (1 - p)`."""
 
     def __init__(self, net: nn.Module, head: Outputs) -> None:
         super().__init__()

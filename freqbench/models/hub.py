@@ -69,11 +69,8 @@ class _Place(NamedTuple):
 
 
 def local(uri: str) -> Path:
-    """Returns a file or folder in the node's cache; fetches files that are missing there.
-
-    Raises UserError for anything but a URI of SCHEMES, CheckpointError for a repository, revision or path that the hub
-    does not have or give, MissingDataError if it cannot be reached and the cache has no copy.
-    """
+    """Returns a file or folder in the node's cache, fetched if missing. Raises UserError for a URI of none of SCHEMES,
+    CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
     place = _parse(uri)
     snapshot, _ = _ask_hub(uri, place)
     within = f"{place.path}/" if place.path else ""
@@ -90,9 +87,7 @@ def local(uri: str) -> Path:
 
 def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
     """Returns a URI of SCHEMES with a commit in place of a tag or branch, and a note on it; any other path as it is.
-
-    Raises as `local` does.
-    """
+    Raises as `local` does."""
     if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
     snapshot, is_old = _ask_hub(uri, place)

@@ -137,20 +137,12 @@ def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Parts of a prediction beside labels.
+    """Parts of a prediction beside labels; with a `file_grid`, `in_file`: logits (or what is averaged) interpolated on
+    the grid of the case's file, or restored by the network's pipeline, become labels, background outside."""
 
-    Attributes:
-        with_confidence: True also returns `confidence`.
-        judge: scores each draw of the defence `smoothing`; other models ignore it.
-        seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
-        file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
-            grid of the case's file, and then become labels; voxels outside the volume are background. Or the function
-            of the network's own pipeline that restores logits.
-    """
-
-    with_confidence: bool = False
-    judge: Judge | None = None
-    seed: int = 0
+    with_confidence: bool = False  # `confidence` too
+    judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
+    seed: int = 0  # number of the set of draws of `smoothing`, of which a volume has many; other models ignore it
     file_grid: FileGrid | Restore | None = None
 
 
@@ -160,18 +152,12 @@ LABELS = Wanted()
 def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
-    """Predicts a volume: by one sliding window, or with smoothing by many.
+    """Predicts a volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]: by a sliding window, or with smoothing by many.
 
-    Args:
-        model: in eval mode.
-        image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]; a ValueError for more than one volume.
-        window_batch: windows per forward pass.
-        case: seeds the draws of a random defence, with the number of the window or of the vote's sample. The case's
-            fingerprint, for example: it is the same for a clean and an adversarial volume.
-        wanted: what it has beside labels.
-
-    Raises UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence
-    that votes: a certificate holds for the voxels that it counts.
+    `case` seeds the draws of a random defence, with the number of the window or of the vote's sample: its fingerprint,
+    for example, which is the same for a clean and an adversarial volume. Raises ValueError for more than one volume;
+    UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence that
+    votes: a certificate holds for the voxels that it counts.
     """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
@@ -232,12 +218,8 @@ def _stitch(
             _add_scores(slabs, model, volumes, batch, keys)
         for slab in slabs:
             slab.settle(shape[0])
-    return [
-        VolumePrediction(
-            labels=slab.label, confidence=slab.confidence, in_file=slab.in_file.prediction() if slab.in_file else None
-        )
-        for slab in slabs
-    ]
+    pairs = ((slab, slab.in_file.prediction() if slab.in_file else None) for slab in slabs)
+    return [VolumePrediction(labels=s.label, confidence=s.confidence, in_file=in_file) for s, in_file in pairs]
 
 
 def _add_scores(
@@ -342,9 +324,8 @@ class _InFile:
     def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
         grid, confidence = self._rows.grid, self._confidence
-        return VolumePrediction(
-            labels=grid.in_file(self._labels), confidence=None if confidence is None else grid.in_file(confidence)
-        )
+        sure = None if confidence is None else grid.in_file(confidence)
+        return VolumePrediction(labels=grid.in_file(self._labels), confidence=sure)
 
 
 class _Restored:
@@ -431,17 +412,14 @@ class SlidingWindowModel(nn.Module):
         return self.smoothing is not None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns stitched logits; B images send B times as many windows through at once.
-
-        `keys` seed the draws of each volume, if the model `takes_keys`.
-        """
+        """Returns stitched logits; B images send B times as many windows through at once. `keys` seed the draws of each
+        volume, if the model `takes_keys`."""
         if self.smoothing is None:
             return self._logits(images, keys)
         key = FIXED if keys is None else keys[0]
         seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
-        return self.model.head.mean_of_probabilities(
-            [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
-        )
+        draws = [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
+        return self.model.head.mean_of_probabilities(draws)
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]

@@ -22,36 +22,21 @@ WORST_CASES = _FOLDER / "worst_cases.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """Facts of a packaged network.
+    """Facts of a packaged network."""
 
-    Attributes:
-        address: `zoo://DATASET/NAME`, as a job's `checkpoint`.
-        arch: architecture.
-        dataset: dataset that taught it.
-        licence: terms of use of the weights.
-        trained_by: objective and attacks.
-        seed, steps, seconds: of its training; the seconds are those of one CPU thread.
-        job: name of its training job.
-        attacks: those that it was trained on, with the parameters that differ from their defaults.
-        dice: mean foreground Dice (0..1) on the clean volumes of the job's test list.
-        worst_case: mean foreground Dice (0..1) that the strongest attack on each case within any of `threat_models`
-            leaves, on the leaderboard's cases; None for a network that has no entry there.
-        threat_models: threat models with their bounds.
-    """
-
-    address: str
+    address: str  # `zoo://DATASET/NAME`, as a job's `checkpoint`
     arch: str
-    dataset: str
-    licence: str
-    trained_by: str
+    dataset: str  # that taught it
+    licence: str  # terms of use of the weights
+    trained_by: str  # objective and attacks
     seed: int
     steps: int
-    seconds: float
-    job: str
-    attacks: tuple[Mapping[str, Any], ...]
-    dice: float
-    worst_case: float | None
-    threat_models: tuple[str, ...]
+    seconds: float  # of its training, on one CPU thread
+    job: str  # name of its training job
+    attacks: tuple[Mapping[str, Any], ...]  # that it was trained on, with the parameters that are not their defaults
+    dice: float  # mean foreground Dice (0..1) on the clean volumes of the job's test list
+    worst_case: float | None  # that of the leaderboard: under the strongest attack on each case; None: no entry
+    threat_models: tuple[str, ...]  # with their bounds, within any of which that attack lies
 
 
 def zoo_names() -> list[str]:

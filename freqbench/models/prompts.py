@@ -12,8 +12,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case
 from freqbench.ops.voxels import without_ignored
 
-ABSENT = -1e-3
-"""Logit of a class without a click in the window; that of background is 0."""
+ABSENT = -1e-3  # logit of a class without a click in the window; that of background is 0
 _CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
 
 
@@ -40,10 +39,8 @@ class PointPrompts:
             raise ValueError(f"expected point_seed of a whole number, got {self.seed!r}")
 
     def draw_points(self, case: Case) -> Tensor:
-        """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`.
-
-        Raises UserError if the largest component of a class has fewer voxels than there are points.
-        """
+        """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`. Raises UserError if the largest
+        component of a class has fewer voxels than there are points."""
         from scipy.ndimage import distance_transform_edt, find_objects
         from scipy.ndimage import label as components_of
 
@@ -79,15 +76,8 @@ def answers_to_clicks(
     answer: Callable[[Tensor, int, Tensor], Tensor],
 ) -> Tensor:
     """Returns logits `[B, classes, h, w, d]` of a network that segments one class at a time; ABSENT without a click.
-
-    Args:
-        images: `[B, C, h, w, d]`.
-        prompts: the class, from 1, of each clicked voxel and 0 elsewhere, `[B, 1, h, w, d]`; None: a click in the
-            middle for each class.
-        embed: returns features of one image `[1, C, h, w, d]` with a click in it.
-        answer: returns logits `[1, h, w, d]` from these features for a class, from 1, and its clicks `[N, 3]`, in
-            voxels.
-    """
+    Prompts are the class of each clicked voxel, else 0; None: a click in the middle for each. `embed` gives features of
+    one image with a click, `answer` logits `[1, h, w, d]` from them, a class, and its clicks `[N, 3]` in voxels."""
     logits = []
     for i, image in enumerate(images[:, None]):
         if prompts is None:

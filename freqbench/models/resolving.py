@@ -130,9 +130,8 @@ def resolve(
     silent = frozenset(source.silent(spec.arch, spec.args))
     # Untrained weights have a clean Dice that nobody expects, and that stops no run.
     dice = None if spec.is_random else entry.expected_dice
-    return _examine_spec(
-        replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent, expected_dice=dice)
-    )
+    spec = replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent, expected_dice=dice)
+    return _examine_spec(spec)
 
 
 def _job_fields(entry: ModelEntry) -> dict[str, Any]:
@@ -210,11 +209,8 @@ def transforms_of(entry: ModelEntry) -> MonaiPipeline:
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
-    """Resolves the mean of other models' probabilities to a spec.
-
-    Raises UserError if members have different windows or spaces, if they have different sliding windows and the job
-    gives the ensemble none, or if a member is given twice, takes prompts or has a random defence.
-    """
+    """Resolves the mean of other models' probabilities to a spec. Raises UserError if members differ in window, space,
+    or, unless the job gives one, sliding window, or if one comes twice, takes prompts or has a random defence."""
     first = members[0]
     for i, member in enumerate(members):
         if member.defence and member.defence.is_random:
@@ -258,18 +254,9 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def resolve_network(
     net: nn.Module, entry: ModelEntry, num_classes: int | None, num_channels: int, device: torch.device | None
 ) -> tuple[ModelSpec, nn.Module]:
-    """Checks a network that the caller has, and fixes its identity; one window of zeros shows the shape of its logits.
-
-    Args:
-        net: maps windows, as `entry.input` makes them, to logits; it stays as it is.
-        entry: its settings; `checkpoint` means nothing.
-        num_classes: classes that it should return, background included; None: as many as it returns.
-        num_channels: channels of the volumes.
-        device: device to compute on; None: the network's.
-
-    Returns the spec, and a copy of the network on the device, in eval mode, its parameters without gradients. Raises
-    UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
-    """
+    """Checks a network that the caller has, fixes its identity, and sees the shape of its logits (None: any
+    `num_classes`) by one window of zeros. Returns the spec, and a copy in eval mode, without gradients of parameters.
+    Raises UserError for a network that cannot be copied, does not take its window, or does not return logits of it."""
     name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, DEFAULT_INPUT
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
@@ -348,9 +335,7 @@ def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
-
-    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it.
-    """
+    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it."""
     if entry.class_map is not None or entry.classes is not None:
         return entry.classes if entry.class_map is None else max(entry.class_map) + 1
     if source_of(entry.reader).weights is None:
@@ -364,9 +349,7 @@ def match_names(
     name: str, path: str, trained: Sequence[str], class_names: Sequence[str]
 ) -> Mapping[int, tuple[int, ...]]:
     """Returns the class map that pairs a dataset's classes with a network's by name; empty if no name says another.
-
-    Refuses names of which some stand elsewhere and others are the dataset's alone.
-    """
+    Refuses names of which some stand elsewhere and others are the dataset's alone."""
     places = _moved_places(trained, class_names)
     guess = {number: (place,) for number, place in enumerate(_fill(places, 1), 1)}
     if None not in places[1:]:
@@ -410,12 +393,9 @@ def require_order(name: str, path: str, trained: Sequence[str], class_names: Seq
 def match_channels(
     name: str, path: str, trained: Sequence[str], channel_names: Sequence[str], space: AnySpace | None
 ) -> Mapping[str, int | Sequence[int]]:
-    """Returns the dataset's channels for each key of a network's transforms, by the names that both sides state.
-
-    The network's channels have the names of its files, or of the keys that its transforms join. Empty if no name says
-    another order, or the job says the channels. Refuses another order where no transforms have keys, and names of which
-    some stand elsewhere and others are the dataset's alone.
-    """
+    """Returns the dataset's channels for each key of a network's transforms, by the names of both sides (the network's
+    files, or keys that its transforms join); empty if none says another order, or the job says the channels. Refuses
+    another order where no transforms have keys, and moved names beside the dataset's own."""
     keys = space.keys.images if isinstance(space, MonaiPipeline) else ()
     if isinstance(space, MonaiPipeline) and space.channels is not None:
         return {}
@@ -570,10 +550,8 @@ def file_concerns(model: ModelSpec) -> Iterator[str]:
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files.
-
-    `facts` are the model's; of an ensemble, its first member's.
-    """
+    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files. `facts` are the
+    model's; of an ensemble, its first member's."""
     if facts.knows_axes:
         return
     first = model.members[0] if model.members else model

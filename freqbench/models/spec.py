@@ -30,27 +30,16 @@ pass; a GPU with more free memory gives more."""
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Facts of a network that pass from its files to its spec as they are, but for what a check of its weights mends.
+    """Facts of a network that pass from its files to its spec unchanged, but for what a check of its weights mends."""
 
-    Attributes:
-        arch: its architecture; also `ensemble`.
-        args: arguments that tell it from others of its architecture: the job's over those of its files.
-        checkpoint: path of its files.
-        checkpoint_sha256: hex digest of all files that its output depends on, or `random:SEED`.
-        code: identity of the code of a class of another package, or of a network that a caller gives.
-        black_box: why no gradient goes through it; None if one does.
-        notes: what was taken for granted, read from the file, left out of it or mended, one line each.
-        found: the classes and channels that were paired with a dataset's, likewise.
-    """
-
-    arch: str = ""
-    args: Mapping[str, Any] = field(default_factory=dict)
-    checkpoint: str = ""
-    checkpoint_sha256: str = ""
-    code: str | None = None
-    black_box: str | None = field(default=None, compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
-    found: tuple[str, ...] = field(default=(), compare=False)
+    arch: str = ""  # its architecture; also `ensemble`
+    args: Mapping[str, Any] = field(default_factory=dict)  # the job's over those of its files
+    checkpoint: str = ""  # path of its files
+    checkpoint_sha256: str = ""  # hex digest of all files that its output depends on, or `random:SEED`
+    code: str | None = None  # identity of the code of another package's class, or of a network that a caller gives
+    black_box: str | None = field(default=None, compare=False)  # why no gradient goes through it; None if one does
+    notes: tuple[str, ...] = field(default=(), compare=False)  # of what was assumed, read, left out or mended, by line
+    found: tuple[str, ...] = field(default=(), compare=False)  # classes and channels paired with a dataset's, likewise
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -68,49 +57,32 @@ class ModelSpec(Origin):
     """A model with all its settings resolved and checked; plain data that travels to workers.
 
     Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
-
-    Attributes:
-        reading: how its source alone reads its weights: `migration` of a checkpoint, `prefix` of their names; empty:
-            they stay as they are.
-        space: space in which it is attacked and scored; None: the dataset's.
-        silent_args: names of the arguments that no identity depends on.
-        head: `softmax`, or `sigmoid`: one output for each class but the background.
-        class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
-        yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
-        averages: what an ensemble averages over its `members`.
-        singly: True if windows pass one by one, as the network mixes those of a batch.
-        caution: what makes its rows say little; None: nothing known.
-        training: identity of the training, if the job trains the weights; `method`: the same without the seed.
-        weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
-            records the training time.
-        flops: floating-point operations of a pass over one window, counted when the network was resolved; None of a
-            frozen file. `step_bytes`: the bytes of its tensors and of the weights.
     """
 
     name: str
     roi: Shape
     num_classes: int
     num_channels: int = 1
-    reading: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, str] = field(default_factory=dict)  # a checkpoint's `migration`, `prefix` of names
     input: InputAdapter = DEFAULT_INPUT
-    space: AnySpace | None = None
+    space: AnySpace | None = None  # in which it is attacked and scored; None: the dataset's
     inference: Inference = DEFAULT_INFERENCE
-    silent_args: frozenset[str] = field(default=frozenset(), compare=False)
-    head: Outputs = "softmax"
-    class_map: ClassMap | None = None
-    yields: Yields = "logits"
-    singly: bool = False
-    caution: str | None = field(default=None, compare=False)
+    silent_args: frozenset[str] = field(default=frozenset(), compare=False)  # that no identity depends on
+    head: Outputs = "softmax"  # or `sigmoid`: one output for each class but the background
+    class_map: ClassMap | None = None  # that of SegmentationModel; None: the classes are the network's own
+    yields: Yields = "logits"  # of the network itself; of `probabilities` the logarithm is taken
+    singly: bool = False  # windows pass one by one, as the network mixes those of a batch
+    caution: str | None = field(default=None, compare=False)  # what makes its rows say little; None: nothing known
     members: tuple["ModelSpec", ...] = ()
-    averages: Literal["probabilities", "logits"] = "probabilities"
+    averages: Literal["probabilities", "logits"] = "probabilities"  # over its members
     defence: Defence | None = None
     adaptive: bool = True
     expected_dice: float | None = None
-    training: str | None = None
-    method: str | None = None
-    weights_sha256: str | None = None
-    flops: int | None = field(default=None, compare=False)
-    step_bytes: int | None = field(default=None, compare=False)
+    training: str | None = None  # identity of the training, if the job trains the weights
+    method: str | None = None  # the same without the seed
+    weights_sha256: str | None = None  # hex, of weights alone: replaces that of the file, which has the training's time
+    flops: int | None = field(default=None, compare=False)  # of a pass over one window; None of a frozen file
+    step_bytes: int | None = field(default=None, compare=False)  # of its tensors and of the weights
 
     @cached_property
     def model_id(self) -> str:
@@ -129,10 +101,8 @@ class ModelSpec(Origin):
 
     @cached_property
     def method_id(self) -> str | None:
-        """16 hex digits shared by networks that differ only in the seed of their training and are used alike.
-
-        Names do not enter. None if it is unknown how the weights were trained.
-        """
+        """16 hex digits shared by networks that differ only in the seed of their training and are used alike. Names do
+        not enter. None if it is unknown how the weights were trained."""
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:

@@ -152,11 +152,8 @@ class SegmentationModel(nn.Module):
         return self._policy is not None
 
     def for_case(self, case: Case) -> "SegmentationModel":
-        """Returns the model with the prompts of a case, the same for its clean and all its attacked volumes.
-
-        Weights and hooks are shared. A model that takes no prompts and follows no file's axes returns itself. A
-        command, which `takes_volumes`, gets the case for its grid and unit.
-        """
+        """Returns the model, sharing weights and hooks, with a case's prompts, file axes and what a pipeline made
+        beside it; itself if it takes none. A command, which `takes_volumes`, gets the case for its grid and unit."""
         model = self._turned_to(case.ref.axes, case.prepared, triple(case.image.shape[1:]))
         if not self.takes_volumes:
             return model._add_prompts(self._policy.draw_points(case)[None]) if self._policy else model
@@ -214,9 +211,7 @@ class SegmentationModel(nn.Module):
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
         """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
-
-        Likewise with what a pipeline made beside them.
-        """
+        Likewise with what a pipeline made beside them."""
         if isinstance(self.net, MeanOfProbabilities):
             return self._ensemble(self.net, [member.cut(windows) for member in self.net.models])
         if self._prepared and self._prepared.has_place:
@@ -233,10 +228,8 @@ class SegmentationModel(nn.Module):
         return model
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI.
-
-        `keys` seed the draws of each window; without them all windows share one fixed key.
-        """
+        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI. `keys` seed
+        the draws of each window; without them all windows share one fixed key."""
         h, w, d = self._logits_place(images.shape[2:])
         draws, mirror = [], self.inference.attacked_mirror
         for draw in range(self.draws):
@@ -289,10 +282,8 @@ class SegmentationModel(nn.Module):
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        low = [
-            (full - side + (axis in self.turned)) // 2
-            for axis, (full, side) in enumerate(zip(self.roi, size, strict=True))
-        ]
+        sides = enumerate(zip(self.roi, size, strict=True))
+        low = [(full - side + (axis in self.turned)) // 2 for axis, (full, side) in sides]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
     @property
@@ -341,9 +332,8 @@ class SegmentationModel(nn.Module):
             return images.view_as(images)
         if not isinstance(padding, str):
             return F.pad(images, widths, value=padding)
-        if padding == "reflect" and any(
-            max(widths[2 * i : 2 * i + 2]) >= side for i, side in enumerate(images.shape[:1:-1])
-        ):
+        sides = zip(images.shape[:1:-1], widths[::2], widths[1::2], strict=True)
+        if padding == "reflect" and any(max(low, high) >= side for side, low, high in sides):
             raise UserError(
                 f"{self.name}: inference.padding: expected reflect to be shorter than the volume, got "
                 f"{tuple(images.shape[2:])} for a window of {self.roi}: take replicate, a number or a smaller roi"
@@ -399,10 +389,8 @@ class _BesideWindows:
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
         """Returns the bounds and tensors of windows of the volume, in their order."""
-        rest, fixed = (
-            None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])
-            for each in (self.rest, self.fixed)
-        )
+        own = self.rest, self.fixed
+        rest, fixed = (x if x is None else torch.cat([x[:, :, h, w, d] for h, w, d in windows]) for x in own)
         return replace(self, rest=rest, fixed=fixed)
 
     def input(self, images: Tensor) -> Tensor:
@@ -428,9 +416,8 @@ class MeanOfProbabilities(nn.Module):
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
-    Of regions, z is the logit of the mean of sigmoids.
-
-    Attacks on an ensemble transfer better to other models (Liu et al., ICLR 2017, arXiv:1611.02770).
+    Of regions, z is the logit of the mean of sigmoids. Attacks on an ensemble transfer better to other models (Liu et
+    al., ICLR 2017, arXiv:1611.02770).
     """
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:

@@ -15,10 +15,8 @@ from freqbench.ops.resampling import area_matrix, linear_matrix
 
 
 def blurred(volume: Tensor, sigma: float) -> Tensor:
-    """Blurs volumes `[B, C, H, W, D]` with a Gaussian of sigma voxels, up to 4 sigma; borders are repeated.
-
-    Equals `scipy.ndimage.gaussian_filter(mode="nearest")`. MONAI's `GaussianSmooth` darkens borders, its parts do not.
-    """
+    """Blurs volumes `[B, C, H, W, D]` with a Gaussian of sigma voxels, up to 4 sigma; borders are repeated. Equals
+    `scipy.ndimage.gaussian_filter(mode="nearest")`. MONAI's `GaussianSmooth` darkens borders, its parts do not."""
     from monai.networks.layers import gaussian_1d, separable_filtering
 
     kernel = gaussian_1d(torch.tensor(sigma, device=volume.device), approx="sampled", normalize=True)
@@ -40,11 +38,8 @@ def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
 
 
 def coarser(volume: Tensor, factor: float) -> Tensor:
-    """Shows volumes `[B, C, H, W, D]` with voxels `factor` (1 or more) times as large, on the same grid.
-
-    Each axis is divided into round(n / factor) equal parts whose means are taken. Between the parts' middles the result
-    is linear, beyond the outermost middles constant.
-    """
+    """Shows volumes `[B, C, H, W, D]` with voxels `factor` (1 or more) times as large, on the same grid: means of
+    round(n / factor) equal parts of each axis, linear between the parts' middles, constant beyond the outermost."""
     parts = [(side, max(1, round(side / factor))) for side in volume.shape[2:]]
     return along_axes(volume, [(linear_matrix(few, side) @ area_matrix(side, few)).to(volume) for side, few in parts])
 

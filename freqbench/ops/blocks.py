@@ -11,9 +11,7 @@ Block = tuple[int, int, int]
 
 def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool = False) -> Block:
     """Returns the block as three sides, none longer than the window `H, W, D`; `per_slice` makes it one voxel deep.
-
-    `block` is one side for all axes, or three, in voxels; for a slice one side, or two.
-    """
+    `block` is one side for all axes, or three, in voxels; for a slice one side, or two."""
     sides = (block,) * 3 if isinstance(block, int) else tuple(block)
     if per_slice:
         sides = (*sides[:2], 1)
@@ -22,10 +20,8 @@ def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool 
 
 
 def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
-    """Pads the window `[B, C, H, W, D]` on its high sides by reflection until blocks tile it.
-
-    A block no longer than the window leaves less than a window to fill, so that reflection always suffices.
-    """
+    """Pads the window `[B, C, H, W, D]` on its high sides by reflection until blocks tile it. A block no longer than
+    the window leaves less than a window to fill, so that reflection always suffices."""
     missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
     if not any(missing):
         return x
@@ -46,10 +42,8 @@ def repeated(tile: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def split(x: Tensor, block: Block) -> Tensor:
-    """Converts voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
-
-    Block n = (ih * W/w + iw) * D/d + id: raster order, H slowest. Blocks must tile the volume.
-    """
+    """Converts voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`. Block n = (ih * W/w + iw) * D/d +
+    id: raster order, H slowest. Blocks must tile the volume."""
     h, w, d = block
     batch, channels, *shape = x.shape
     tiles = x.reshape(batch, channels, shape[0] // h, h, shape[1] // w, w, shape[2] // d, d)
@@ -60,18 +54,13 @@ def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
     """Converts blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`; undoes `split`."""
     batch, channels, _, *block = blocks.shape
     counts = [size // side for size, side in zip(shape, block, strict=True)]
-    return (
-        blocks.reshape(batch, channels, *counts, *block)
-        .permute(0, 1, 2, 5, 3, 6, 4, 7)
-        .reshape(batch, channels, *shape)
-    )
+    by_axis = blocks.reshape(batch, channels, *counts, *block).permute(0, 1, 2, 5, 3, 6, 4, 7)
+    return by_axis.reshape(batch, channels, *shape)
 
 
 def split_slices(x: Tensor, block: Block) -> Tensor:
-    """Converts voxel layout `[B, C, H, W, D]` to the blocked layout of each depth slice, `[B, C, D, N, h, w]`.
-
-    Block n = ih * W/w + iw. Blocks, one voxel deep, must tile the slices.
-    """
+    """Converts voxel layout `[B, C, H, W, D]` to the blocked layout of each depth slice, `[B, C, D, N, h, w]`. Block n
+    = ih * W/w + iw. Blocks, one voxel deep, must tile the slices."""
     h, w, _ = block
     batch, channels, *_, depth = x.shape
     return split(x.movedim(4, 2), (1, h, w)).reshape(batch, channels, depth, -1, h, w)

@@ -19,16 +19,11 @@ Apply = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Change:
-    r"""A kind of change T with parameters c. Nothing is clamped: a clamp between two changes loses what it cuts.
-
-    T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead. Of
-    `voxel_shift` the first c has to be whole.
-    """
+    """A kind of change T with parameters c, without clamps, which lose what they cut. T of c, then of c', is T of c +
+    c'; of `gain_offset` T of (k + k', b + b' / exp(k)). Of `voxel_shift` the first c has to be whole."""
 
     layout: Callable[[Sequence[int]], tuple[int, ...]]  # of a volume's parameters, from its shape `C, H, W, D`
-    on: Callable[
-        [Tensor], Apply
-    ]  # T of volumes, once computed what depends on them alone, by parameters `[B, *layout]`
+    on: Callable[[Tensor], Apply]  # T of volumes, whose own part is computed once, by parameters `[B, *layout]`
 
     def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
         """Applies T once."""
@@ -127,10 +122,8 @@ def dividing_block(shape: Sequence[int]) -> Block:
 
 
 def radial_bands(block: Block) -> Tensor:
-    """Returns the band of each coefficient of a block, int64 `[h, w, d]`: 0 for its mean, else 1 to BANDS.
-
-    Bands have equal widths of the distance from the mean, with each axis scaled to [0, 1].
-    """
+    """Returns the band of each coefficient of a block, int64 `[h, w, d]`: 0 for its mean, else 1 to BANDS. Bands have
+    equal widths of the distance from the mean, with each axis scaled to [0, 1]."""
     axes = [torch.arange(side) / max(1, side - 1) for side in block]
     distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
     return (BANDS * distance / distance.max().clamp(min=1)).ceil().clamp(max=BANDS).long()

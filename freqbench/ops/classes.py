@@ -65,10 +65,8 @@ class Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMaps:
-    """A predicted and a true label map, uint8 `[H, W, D]`, with what their comparison needs.
-
-    `spacing` is millimetres a voxel.
-    """
+    """A predicted and a true label map, uint8 `[H, W, D]`, with what their comparison needs; spacing is in
+    millimetres."""
 
     pred: "Tensor"
     label: "Tensor"

@@ -31,11 +31,9 @@ def dct_matrix(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockDCT:
-    """The DCT of every block of volumes of one shape, padded by reflection to whole blocks.
-
-    Coefficient (i, j, k) of a block takes the place of its voxel (i, j, k); `freqbench.ops.blocks.split` gives the
-    blocked layout. A block of depth 1 gives the two-dimensional transform of every depth slice.
-    """
+    """The DCT of every block (of depth 1: of every slice) of volumes of one shape, padded by reflection to whole
+    blocks. Coefficient (i, j, k) stands in place of voxel (i, j, k); `freqbench.ops.blocks.split` gives the blocked
+    form."""
 
     block: Block
     shape: tuple[int, ...]
@@ -98,12 +96,9 @@ def band_mask(band: str, block: Block) -> Tensor:
 
 
 def band_magnitude(perturbation: Tensor, block: int | Block) -> Tensor:
-    """Returns the mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in each of BANDS, `[B, 3]`.
-
-    The mean is over all coefficients of a band in all blocks (one side or three, cut to the volume), so that a wide
-    band does not count for more; NaN for a band without a coefficient, which needs blocks of fewer than three voxels. A
-    volume that blocks do not tile is padded by reflection.
-    """
+    """Returns the mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in each of BANDS, `[B, 3]`, over
+    all its coefficients in all blocks (one side or three, cut to the volume, which is padded by reflection); NaN for a
+    band without one, which needs blocks of fewer than three voxels."""
     block = cut_block(block, perturbation.shape[2:])
     spectrum = BlockDCT.of(perturbation, block).spectrum(perturbation)
     magnitude = split(spectrum, block).abs().mean(dim=(1, 2))  # [B, h, w, d]

@@ -54,12 +54,9 @@ class FileGrid:
     def of(
         cls, shape: Shape, to_grid: npt.NDArray[np.float64], inner: Box, nearest: Sequence[bool] = (False,) * 3
     ) -> "FileGrid":
-        """Makes the grid of a file of this shape.
-
-        `to_grid` maps its voxels to voxels of the case's grid; `inner` is the part of that grid that is no padding:
-        file voxels more than half a voxel beyond it lie outside, others take the value at its border. Along axes of
-        `nearest` the nearest voxel is taken. Raises ValueError if the grids are sheared or rotated against each other.
-        """
+        """Makes the grid of a file of this shape, whose voxels `to_grid` maps to those of the case's grid. Voxels more
+        than half a voxel beyond `inner`, the part without padding, lie outside; along axes of `nearest` the nearest
+        voxel is taken. Raises ValueError if the grids are sheared or rotated against each other."""
         steps = to_grid[:3, :3]
         order = [int(np.abs(row).argmax()) for row in steps]
         own = np.array([steps[axis, along] for axis, along in enumerate(order)])
@@ -93,9 +90,7 @@ def _axis(places: npt.NDArray[np.float64], inner: tuple[int, int], nearest: bool
 
 class Rows:
     """Takes the rows of scores `[K, W, D]` along the first axis of a case's grid, and hands out those of the file.
-
-    Scores are interpolated linearly. It holds one row at a time: `8 K W' D'` bytes for W' x D' voxels of the file.
-    """
+    Scores are interpolated linearly. It holds one row at a time: `8 K W' D'` bytes for W' x D' voxels of the file."""
 
     def __init__(self, grid: FileGrid) -> None:
         self.grid = grid

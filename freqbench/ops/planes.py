@@ -18,9 +18,7 @@ VISIBLE = 16 / 255  # twice the largest L-infinity bound of the board, a rule of
 
 def plane(volume: Array, axis: int, index: int) -> Array:
     """Returns a slice as a radiologist reads it: superior or anterior on top, patient's right (or front) on the left.
-
-    The volume is `[H, W, D]` along right, anterior, superior; the slice lies across `axis`.
-    """
+    The volume is `[H, W, D]` along right, anterior, superior; the slice lies across `axis`."""
     return np.asarray(np.take(volume, index, axis=axis).T[::-1, ::-1])
 
 
@@ -68,8 +66,6 @@ def window_words(window: Window | None) -> str:
 
 
 def visible_words(full: float) -> str:
-    """Returns words for a change of this `span` if a person sees it: above VISIBLE.
-
-    No change is called invisible: the eye, the display and the anatomy decide on the others.
-    """
+    """Returns words for a change of this `span` if a person sees it: above VISIBLE. No change is called invisible: the
+    eye, the display and the anatomy decide on the others."""
     return "visible change" if full > VISIBLE else ""

@@ -51,19 +51,14 @@ def unit_rms(gradient: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def rms(change: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Returns the root mean square of a change over each sample, float64 `[B, 1, ...]`.
-
-    `counted`: the same over these voxels of all samples together, `[1, 1, ...]`.
-    """
+    """Returns the root mean square of a change over each sample, float64 `[B, 1, ...]`. `counted`: the same over these
+    voxels of all samples together, `[1, 1, ...]`."""
     return _norm(_counted(change, counted), counted) / _number(change, counted) ** 0.5
 
 
 def filled(sizes: Tensor, room: Tensor, norm: Tensor | float, together: Tensor | None = None) -> Tensor:
-    """Scales sizes by one number per sample, and cuts them to their room, so that they have this Euclidean norm.
-
-    All room is taken if the norm does not fit. Each pass of the loop spreads the missing norm over voxels with room
-    left, which may fill some more; filled voxels stay so.
-    """
+    """Scales sizes by one number per sample, and cuts them to their room, so that they have this Euclidean norm, or
+    fill all room. Each pass spreads the missing norm over voxels with room left; filled voxels stay so."""
     sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # keeps 0 from being multiplied by infinity
     full = room <= 0
     # Every pass but the last fills a voxel more, so that the loop ends.

@@ -20,11 +20,8 @@ Interval = tuple[Tensor, Tensor]
 
 
 def alpha_schedule(steps: int) -> list[float]:
-    """Returns the softness of rounding at each step: 0.1 (1 - i / steps), as a running float32 sum.
-
-    The code released with VAFA (Hanif et al., MICCAI 2023, arXiv 2307.07269) adds (1e-20 - 0.1) / steps after every
-    step and never uses the last sum: rounding stays soft to the end.
-    """
+    """Returns the softness of rounding at each step, 0.1 (1 - i / steps), as a running float32 sum. The code of VAFA
+    (Hanif et al., MICCAI 2023, arXiv 2307.07269) never uses the last sum either: rounding stays soft to the end."""
     change = torch.tensor((LAST_ALPHA - FIRST_ALPHA) / steps)
     alpha = torch.tensor(FIRST_ALPHA)
     schedule = []

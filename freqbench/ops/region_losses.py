@@ -100,11 +100,8 @@ def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, in two parts.
-
-    All are `[B, K, H, W, D]`. The first part is :math:`(2 - D_k) / (N_k + P_k)` inside of region k, the second
-    :math:`D_k / (N_k + P_k)` outside of it, with the letters of `freqbench.ops.losses.flips`.
-    """
+    """Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, `[B, K, H, W, D]`:
+    :math:`(2 - D_k) / (N_k + P_k)` inside, :math:`D_k / (N_k + P_k)` outside (letters of `losses.flips`)."""
     pred, within = logits > 0, inside(labels, logits.shape[1])
     voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
     size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
@@ -175,12 +172,9 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:
-    r"""Returns the mean Dice of the predicted regions of each sample, float64 `[B]` in [0, 1], without a gradient.
-
-    A voxel is predicted in a region if its logit is above 0. Arguments are those of `freqbench.ops.losses.mean_dice`,
-    with regions counted from 1 in `classes`; labels without any region give the share of right pairs of region and
-    voxel.
-    """
+    """Returns the mean Dice of the predicted regions (logit above 0) of each sample, float64 `[B]` in [0, 1], without a
+    gradient. Arguments are those of `losses.mean_dice`, with regions from 1 in `classes`; labels without any region
+    give the share of right pairs of region and voxel."""
     pred, true = (logits > 0).flatten(2), inside(labels, logits.shape[1]).flatten(2)
     counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels.flatten(2)
     size = (true & counts).sum(dim=2).double()
@@ -218,7 +212,7 @@ def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, 
     return (p * y).sum(dim=2, dtype=double), p.pow(power).sum(dim=2, dtype=double), y.sum(dim=2, dtype=double)
 
 
-LOSSES: Mapping[str, Loss] = {
+LOSSES: Mapping[str, Loss] = {  # each `[B]`, high where the prediction is far from the labels
     "ce": ce,
     "dice": dice,
     "dicece": dice_ce,
@@ -229,4 +223,3 @@ LOSSES: Mapping[str, Loss] = {
     "margin": margin,
     "dice_linear": dice_linear,
 }
-"""The losses that regions have, each `[B]`, high where the prediction is far from the labels."""

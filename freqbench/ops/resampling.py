@@ -31,11 +31,8 @@ def gaussian_matrix(size: int, taps: int, sigma: float, *, hold: bool = False) -
 
 
 def linear_matrix(size: int, rows: int) -> Tensor:
-    """Returns linear interpolation of `size` points at `rows` points over the same length, float64 `[rows, size]`.
-
-    A point is the middle of its voxel; beyond the outermost middles the outermost value is held. This equals
-    `torch.nn.functional.interpolate` along one axis, with `align_corners=False`.
-    """
+    """Returns linear interpolation of `size` points at `rows` points over the same length, float64 `[rows, size]`, as
+    `torch.nn.functional.interpolate` with `align_corners=False`: beyond the outermost middles values are held."""
     places = ((torch.arange(rows, dtype=torch.float64) + 0.5) * size / rows - 0.5).clamp(0, size - 1)
     below = places.floor().long()
     weight = (places - below)[:, None]
@@ -44,11 +41,8 @@ def linear_matrix(size: int, rows: int) -> Tensor:
 
 
 def cubic_spline_matrix(points: int, rows: int) -> Tensor:
-    """Evaluates a cubic B-spline of `points` control points, at least 4, at `rows` voxels, float64 `[rows, points]`.
-
-    It is read at the voxels' middles, which the `points` - 3 pieces span evenly. Weights are at least 0 and
-    sum to 1 in each row.
-    """
+    """Evaluates a cubic B-spline of `points` control points, at least 4, at the middles of `rows` voxels, which its
+    `points` - 3 pieces span evenly: float64 `[rows, points]`, at least 0, with rows that sum to 1."""
     gap = _to_control_points(points, rows).abs()
     near = 2 / 3 - gap.square() + gap**3 / 2
     return torch.where(gap < 1, near, (2 - gap).clamp(min=0) ** 3 / 6)
@@ -69,10 +63,8 @@ def _to_control_points(points: int, rows: int) -> Tensor:
 
 
 def linear_at(x: Tensor, places: Tensor) -> Tensor:
-    """Interpolates volumes `[B, C, H, W, D]` linearly at places `[B, 3, h, w, d]` in voxels: `[B, C, h, w, d]`.
-
-    Beyond the outermost voxels their value is held. Whole numbers return voxels to the bit.
-    """
+    """Interpolates volumes `[B, C, H, W, D]` linearly at places `[B, 3, h, w, d]` in voxels: `[B, C, h, w, d]`. Beyond
+    the outermost voxels their value is held. Whole numbers return voxels to the bit."""
     # A floor has no slope: the gradient of places goes through their shares alone.
     below = places.detach().floor()
     ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
@@ -111,10 +103,8 @@ def area_matrix(size: int, rows: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Zoom:
-    """A volume resized inside its window, and the map of the window back to the volume.
-
-    Resizing is linear, axis by axis. The rest of the window is 0; parts that do not fit into it are cut off.
-    """
+    """A volume resized inside its window, and the map of the window back to the volume. Resizing is linear, axis by
+    axis. The rest of the window is 0; parts that do not fit into it are cut off."""
 
     there: tuple[Tensor, ...]  # one matrix `[n, n]` per axis
     back: tuple[Tensor, ...]  # one per axis for the way back, to the visible voxels; the others get 0
@@ -122,11 +112,8 @@ class Zoom:
 
     @classmethod
     def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":
-        """Returns the zoom of windows like `[B, C, H, W, D]`; None if no side changes.
-
-        The sides are `ratio` times the window's, rounded to whole voxels, at least one. `place`, in [0, 1] for each
-        axis, is the position of the smaller of the two inside the larger.
-        """
+        """Returns the zoom of windows like `[B, C, H, W, D]`, their sides times `ratio` in whole voxels, at least one;
+        None if no side changes. `place`, in [0, 1] for each axis, is that of the smaller of the two in the larger."""
         sizes = like.shape[2:]
         sides = [max(1, math.floor(ratio * size + 0.5)) for size in sizes]
         if sides == list(sizes):

@@ -33,14 +33,9 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
     (and give no gradient), then over blocks and channels. This is pytorch-msssim's `ssim(win_size=3,
     nonnegative_ssim=True)` in three dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by
     block) and SA2 (whole) calls it. An axis shorter than three voxels is not smoothed, as there; at the high side of a
-    volume that blocks do not tile, the remainder is a block of its own.
-
-    Args:
-        clean: x, `[B, C, H, W, D]` in [0, 1].
-        block: sides of the blocks that no window crosses; None: the whole volume is one.
-
-    Returns:
-        A function from a volume y of the same shape to `[B]` in [0, 1]; it can be differentiated once.
+    volume that blocks do not tile, the remainder is a block of its own. The distance maps a volume y of the shape of
+    `clean`, `[B, C, H, W, D]` in [0, 1], to `[B]` in [0, 1], and can be differentiated once. No window crosses a block
+    of the sides `block`; None: the whole volume is one.
     """
     shape = clean.shape[2:]
     axes = [_Axis.of(clean, size, side) for size, side in zip(shape, block or shape, strict=True)]
@@ -145,10 +140,8 @@ def within_ssim(
 
 @cache
 def gaussian_window() -> Tensor:
-    """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim.
-
-    The rounding matters, as variances are small differences: 6e-5 of the largest gradient on the reference volumes.
-    """
+    """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim. The rounding matters, as
+    variances are small differences: 6e-5 of the largest gradient on the reference volumes."""
     offsets = torch.arange(TAPS, dtype=torch.float32) - TAPS // 2
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return (weights / weights.sum()).double()

@@ -12,12 +12,8 @@ CONSTANT = 1e-6
 
 
 def stretch_slices(x: Tensor, scale: float) -> Tensor:
-    """Stretches every depth slice of `[B, C, H, W, D]` by its own extremes over H and W: (x - min) / (max - min).
-
-    The gradient passes through minimum and maximum too; voxels that tie for one share it equally. A slice that is
-    constant, to 1e-6 of the scale (the intensity of white), becomes x / scale. A nearly constant slice, such as air
-    with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
-    """
+    """Stretches every depth slice of `[B, C, H, W, D]` by its extremes, (x - min) / (max - min), ties sharing their
+    gradient. A slice that is constant, to 1e-6 of the scale (the intensity of white), becomes x / scale."""
     return _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
 
 

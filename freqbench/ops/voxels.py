@@ -14,12 +14,9 @@ Mask = npt.NDArray[np.bool_]
 
 
 def body_of(above: Mask) -> Mask:
-    """Returns the largest connected component of a mask `[H, W, D]` with its holes filled; all False for an empty mask.
-
-    The mask holds intensities above the window's floor. Neighbours share a face, so that a couch that touches the skin
-    with a corner is left out. A hole is background that no path over faces joins to the volume's border: lungs and
-    bowel gas belong to the body.
-    """
+    """Returns the largest connected component of a mask `[H, W, D]` of intensities above the window's floor, its holes
+    filled; all False for an empty mask. Neighbours share a face, so that a couch that touches a corner of the skin is
+    left out; lungs and bowel gas are holes, which no path over faces joins to the border."""
     from scipy import ndimage
 
     parts, count = ndimage.label(above)

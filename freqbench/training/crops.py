@@ -19,12 +19,9 @@ KEYS = ("image", "label")
 
 
 class CropSampler:
-    """Samples augmented crops `roi` of cases in memory, every case once before any again, all draws from `seed`.
-
-    The chain is the papers': a crop around foreground or background 1:1, flips, quarter turns, intensity. Volumes
-    smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction. The `noise`, if any,
-    comes last and is a change of the crop (Cohen et al., ICML 2019, arXiv:1902.02918, of voxels).
-    """
+    """Samples augmented crops `roi` of cases in memory, every case once before any again, by `seed` alone: around
+    foreground or background 1:1, flips, quarter turns, intensity, as in the papers, and last a change by `noise` (Cohen
+    et al., ICML 2019, arXiv:1902.02918, of voxels). Smaller volumes are zero-padded on both sides, as at prediction."""
 
     def __init__(
         self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int, noise: Noise | None = None
@@ -74,10 +71,8 @@ def _left_to_its_parent(_: int) -> None:
 def load_batches(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand).
-
-    `pinned`: in memory from which CUDA copies while it computes.
-    """
+    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand). `pinned`:
+    in memory from which CUDA copies while it computes."""
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
         batch_size=None,

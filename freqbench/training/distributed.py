@@ -30,12 +30,9 @@ WATCH_S = 2.0
 
 
 def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[Row], None]) -> None:
-    """Trains network `name` of a job by `job.workers` processes of the running Ray; `last.pt` has the result.
-
-    `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
-    log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times; EngineLost
-    where the process that leads them or Ray's head dies.
-    """
+    """Trains network `name` of a job by `job.workers` processes of the running Ray, in its `folder` below `out`, which
+    all reach; `tell` gets each row of the log. Raises UserError for a loss that is not finite, or workers that die more
+    than MAX_FAILURES times; EngineLost where the process that leads them or Ray's head dies."""
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers

@@ -49,11 +49,8 @@ class _Link:
 
 
 def describe_job(job: JobSpec) -> JobSpec:
-    """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks.
-
-    Paths may be relative to the job's file. Raises UserError for an invalid training job, or a `train://` that names
-    none of its networks.
-    """
+    """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks; paths may
+    be relative to its file. Raises UserError for an invalid training job, or a `train://` of none of its networks."""
     if not job.trains:
         return job
     trainings = _read(job)
@@ -62,10 +59,8 @@ def describe_job(job: JobSpec) -> JobSpec:
 
 
 def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
-    """Describes a job, with the weights of networks that are trained, and lists the networks that are not.
-
-    Raises UserError as `describe_job` and `prepare` do.
-    """
+    """Describes a job, with the weights of networks that are trained, and lists the networks that are not. Raises
+    UserError as `describe_job` and `prepare` do."""
     resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
@@ -90,12 +85,8 @@ def train_rest(
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
 
-    `say` gets a line per training; `shard` is the part of the grid that this run is for: only the first of several
-    trains; `address` see `ray_for`.
-
-    Raises:
-        UserError: as `plan_training`, the data of a training are not on this machine, or a training fails.
-        KeyboardInterrupt: Ctrl-C; the same call goes on from there.
+    `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
+    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on.
     """
     resolved, todo, missing = _state(job)
     if missing:
@@ -121,9 +112,7 @@ def train_rest(
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
     """Starts or joins a Ray for a training job that wants one: the cluster at `address` or RAY_ADDRESS, else its own.
-
-    Raises UserError if the cluster cannot be reached.
-    """
+    Raises UserError if the cluster cannot be reached."""
     if training.engine != "ray":
         yield
         return
@@ -173,12 +162,8 @@ def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trai
     for network in trainings:
         name = network.model.name
         if name in names and (result := finished_result(network, folder)):
-            weights[name] = Trained(
-                checkpoint=storage.join(training.out, name, BEST),
-                identity=network.identity,
-                method=network.method,
-                weights=weights_sha256(result.path),
-            )
+            facts = {"identity": network.identity, "method": network.method, "weights": weights_sha256(result.path)}
+            weights[name] = Trained(checkpoint=storage.join(training.out, name, BEST), **facts)
     return weights
 
 
@@ -195,10 +180,8 @@ def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(job: JobSpec) -> list[_Training]:
-    """Reads the training jobs that a job names, by paths relative to it or to the current folder.
-
-    Refuses two with one name, or one place to write to.
-    """
+    """Reads the training jobs that a job names, by paths relative to it or to the current folder. Refuses two with one
+    name, or one place to write to."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"

@@ -31,6 +31,7 @@ from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.validation import Scores, attacked_dice, case_dice, choice, mean_foreground
 
+Cases = Sequence[Case]
 Seen = Callable[[State], None]
 
 
@@ -236,9 +237,8 @@ class Trainer:
         training, adversarial = self.training, None
         if training.adversary:
             images = images.clamp(0, 1)
-            adversarial = training.adversary.attack_crops(
-                self._attacked_model, images, labels, self.state.step, list(numbers)
-            )
+            model, step = self._attacked_model, self.state.step
+            adversarial = training.adversary.attack_crops(model, images, labels, step, list(numbers))
         clean = None if training.model.objective == "at" else images
         draws = ["dropout", training.seed, self.state.step, *([self.team.rank, part] if self.team.rank or part else [])]
         with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
@@ -247,7 +247,7 @@ class Trainer:
         torch.autograd.backward(loss / training.schedule.accumulate)
         return torch.cat([loss.detach()[None], terms])
 
-    def validate(self, select: Sequence[Case], rate: float) -> None:
+    def validate(self, select: Cases, rate: float) -> None:
         """Measures the select list, each process its share, keeps the best weights and saves."""
         training, state, began = self.training, self.state, time.perf_counter()
         net = state.judged
@@ -270,19 +270,12 @@ class Trainer:
             if better:
                 save_best(training, state, self.folder, state.figures)
 
-    def _scores(self, model: models.SegmentationModel, select: Sequence[Case], attack: Attack | None) -> Scores:
+    def _scores(self, model: models.SegmentationModel, select: Cases, attack: Attack | None) -> Scores:
         share = list(enumerate(select))[self.team.rank :: self.team.size]
         return self.team.gather(case_dice(model, share, self.training.num_classes, attack, select))
 
 
-def fit(
-    training: NetworkTraining,
-    train: Sequence[Case],
-    select: Sequence[Case],
-    folder: str,
-    seen: Seen,
-    team: Team = ALONE,
-) -> State:
+def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, seen: Seen, team: Team = ALONE) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
 
     Learns from `train`; `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside

@@ -49,11 +49,8 @@ class StepLoss(nn.Module):
         self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the loss and its terms (NaN if missing): on clean crops, on attacked ones, the weighted consistency.
-
-        Crops are `[B, C, h, w, d]`, None: without that term; attacked ones may be several times as many, in the same
-        order each time. Labels are integers `[B, 1, h, w, d]`.
-        """
+        """Returns the loss, and its terms (NaN if missing) on clean crops `[B, C, h, w, d]`, on attacked ones (which
+        may be several times as many, in the same order), and by consistency. Labels are integers `[B, 1, h, w, d]`."""
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
@@ -80,10 +77,8 @@ class StepLoss(nn.Module):
 
 
 def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tensor:
-    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar.
-
-    Of regions it is the sum of the divergences of each region's two probabilities.
-    """
+    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar. Of
+    regions it is the sum of the divergences of each region's two probabilities."""
 
     def side_divergence(sign: int) -> Tensor:
         of_clean, of_adversarial = (head.log_probabilities(sign * logits) for logits in (clean, adversarial))
@@ -117,10 +112,8 @@ class Adversary:
     def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode.
-
-        Draws depend on `step`, counted from 0, and on the `numbers` of the crops.
-        """
+        """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode. Draws depend on
+        `step`, counted from 0, and on the `numbers` of the crops."""
         attack = self.step_attack(step)
         if attack.needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
@@ -159,8 +152,7 @@ def _pick_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        losses = torch.stack(
-            [model.head.losses["dicece"](model(batch), labels, EVERYTHING) for batch in volumes]
-        )  # [k, B]
+        loss = model.head.losses["dicece"]
+        losses = torch.stack([loss(model(batch), labels, EVERYTHING) for batch in volumes])  # [k, B]
     model.train(was_training)
     return torch.stack(list(volumes))[losses.argmax(dim=0), torch.arange(len(labels), device=labels.device)]

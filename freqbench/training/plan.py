@@ -44,13 +44,9 @@ class Prepared:
 
 
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
-    """Reads the lists of a job and checks all that can be wrong with its networks; trains nothing.
-
-    `out` is where the results go; `only` names the networks that are wanted, with those that they start from. Raises
-    UserError if the job trains none of that name, lists share cases, an architecture or an attack refuses its
-    arguments, or a checkpoint to start from does not fit, and MissingDataError if cases of the lists are not on this
-    machine.
-    """
+    """Reads the lists of a job and checks its networks (`only` those named, with what they start from), whose results
+    go to `out`; trains nothing. Raises UserError for an unknown name, lists that share cases, refused arguments, or a
+    checkpoint to start from that does not fit; MissingDataError if cases are not on this machine."""
     names = {model.name for model in job.networks}
     for name in sorted(set(only or ()) - names):
         raise UserError(f"{job.name}: {unknown('network', name, names)}")

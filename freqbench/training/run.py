@@ -58,16 +58,8 @@ class TrainResult:
 def train(
     job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
 ) -> list[TrainResult]:
-    """Trains the networks of a job; skips finished ones and resumes interrupted ones (Ctrl-C).
-
-    Args:
-        out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/` has `best.safetensors`, its log
-            and `training.json`.
-        progress: show a progress bar, or plain lines where standard error is no terminal.
-        only: names of the wanted models, which bring those that they start from; None: all.
-
-    Raises UserError as `prepare`, or if a loss is not finite.
-    """
+    """Trains the networks of a job (`only` those named and what they start from) into `out`, else `runs/<name>`; skips
+    finished ones and resumes interrupted ones. Raises UserError as `prepare`, or if a loss is not finite."""
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)

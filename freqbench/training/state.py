@@ -51,10 +51,8 @@ def read_log(folder: str) -> list[Row]:
 
 @dataclass(kw_only=True)
 class State:
-    """Network in training, with everything needed to go on after its last step.
-
-    Draws are functions of seed and step, so no state of a random generator belongs here.
-    """
+    """Network in training, with everything needed to go on after its last step. Draws are functions of seed and step,
+    so no state of a random generator belongs here."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -83,11 +81,8 @@ class State:
         return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Writes `log.csv` and `last.pt` to a folder; only a run of the same identity resumes from them.
-
-        The log comes first: killed in between, a run does the step again and writes the same row, while a run with its
-        last step in `last.pt` writes no more log.
-        """
+        """Writes `log.csv` and `last.pt` to a folder; only a run of the same identity resumes from them. The log comes
+        first: a run killed in between does the step again and writes the same row, else the row would be lost."""
         content = {
             "identity": identity,
             "net": self.net.state_dict(),
@@ -106,10 +101,8 @@ class State:
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Restores what `save` wrote under the same identity; without such a file nothing changes.
-
-        Raises CheckpointError if the file is damaged.
-        """
+        """Restores what `save` wrote under the same identity; without such a file nothing changes. Raises
+        CheckpointError if the file is damaged."""
         path = join(folder, LAST)
         if not exists(path):
             return

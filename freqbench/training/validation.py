@@ -23,11 +23,8 @@ def case_dice(
     attack: Attack | None = None,
     whole: Sequence[Case] = (),
 ) -> dict[int, Scores]:
-    """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`.
-
-    With an attack, cases are attacked first, with seed 0, window by window; one that mixes with another case
-    takes the next of `whole`.
-    """
+    """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`. An
+    attack comes first, with seed 0, window by window; one that mixes cases takes the next of `whole`."""
     device = next(model.parameters()).device
     scores = {}
     for number, case in cases:
@@ -51,9 +48,7 @@ def mean_foreground(scores: Scores) -> float:
 
 def attacked_dice(scores: Sequence[Scores]) -> tuple[float, float]:
     """Mean foreground Dice under several attacks: the mean over them, and the mean over cases of each one's lowest.
-
-    `scores` are `[N, K]` of each attack, the same cases in the same order; without any, both are NaN.
-    """
+    `scores` are `[N, K]` of each attack, the same cases in the same order; without any, both are NaN."""
     if not scores:
         return math.nan, math.nan
     means = np.stack([_case_means(each) for each in scores])  # [attacks, cases]

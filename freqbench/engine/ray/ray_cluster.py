@@ -54,10 +54,8 @@ def own(cpus: int) -> Iterator[None]:
     Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
     full, or too long for the paths of its sockets, which the log states.
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
-        UserError: its object store would exceed the file size limit, or there is no folder for its files.
-        EngineLost: it does not start.
+    Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts, its processes being killed; UserError if its object
+    store would exceed the file size limit, or there is no folder for its files; EngineLost if it does not start.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= most < STORE_BYTES:
@@ -99,12 +97,8 @@ def own(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def existing(address: str) -> Iterator[None]:
-    """Joins the cluster at an address and leaves it running.
-
-    `auto` means the cluster of RAY_ADDRESS, else the one that `ray start` left on this machine, else any Ray of this
-    user that does not belong to a run. Raises UserError if the cluster cannot be reached, or does not accept this
-    driver within seconds.
-    """
+    """Joins the cluster at an address and leaves it running; `auto` is that of RAY_ADDRESS, else of `ray start` here,
+    else any Ray of this user that is of no run. Raises UserError if it does not accept this driver within seconds."""
     with environment(QUIET):
         import ray
     place = address
@@ -130,10 +124,8 @@ def existing(address: str) -> Iterator[None]:
 
 
 def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
-    """Calls `ray.init` in a thread; returns its result, and the event that ends the thread.
-
-    In the main thread, Ray would handle SIGTERM and Ctrl-C itself. Its processes end with the thread that started them.
-    """
+    """Calls `ray.init` in a thread; returns its result, and the event that ends the thread. In the main thread, Ray
+    would handle SIGTERM and Ctrl-C itself. Its processes end with the thread that started them."""
     import ray
 
     leave = Event()
@@ -164,9 +156,7 @@ def _wait_for(connected: Future[Any], seconds: float) -> None:
 
 def result_of(call: Callable[[], T]) -> T:
     """Returns the result of a long call of Ray, made in a thread: there Ray handles no signal; Ctrl-C ends the wait.
-
-    Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises.
-    """
+    Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises."""
     result, head = _call_in_thread(call), HeadWatch()
     while not result.done():
         wait([result], timeout=1)
@@ -242,10 +232,8 @@ class HeadWatch:
         self._asked = self._answered = time.monotonic()
 
     def answers(self) -> bool:
-        """True if it listens, asked every FOLLOW_S; False if it does not, or was asked a moment ago.
-
-        Raises EngineLost if it has not answered for HEADLESS_S.
-        """
+        """True if it listens, asked every FOLLOW_S; False if it does not, or was asked a moment ago. Raises EngineLost
+        if it has not answered for HEADLESS_S."""
         import ray
 
         now = time.monotonic()
@@ -263,11 +251,8 @@ class HeadWatch:
 
 
 def sign_of_life(node_id: str) -> Any:
-    """Returns a reference to an answer from a machine; getting it raises RayError if the machine is gone.
-
-    Ray notices lost processes at once, but a lost machine only after several failed health checks. The answer comes at
-    once or after these checks, and is never wrong.
-    """
+    """Returns a reference to an answer from a machine; getting it raises RayError if the machine is gone. It is never
+    wrong, but of a lost machine, unlike a lost process, it comes only after several failed health checks."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -278,11 +263,8 @@ def sign_of_life(node_id: str) -> Any:
 
 
 def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
-    """Describes what one more worker needs and what is free, if that is not enough; otherwise None.
-
-    Workers that have their place and still import are part of what is taken. So if `workers` are all that use this Ray
-    (None: others may too), there is no shortage where the whole has room for them.
-    """
+    """Describes what one more worker needs and what is free, if that is not enough; None otherwise, or if `workers` are
+    all that use this Ray (None: others may too) and the whole has room, as some of them still import."""
     import ray
 
     wanted = {name: amount for name, amount in wanted.items() if amount}

@@ -47,19 +47,9 @@ def run(
     case_timeout: float | None = None,
     room: Room | None = None,
 ) -> None:
-    """Carries out the units of a schedule on the Ray that this process is connected to.
-
-    The first Ctrl-C (or SIGTERM) lets units in flight finish, for a minute at most; the second one stops at once.
-
-    Args:
-        case_timeout: seconds after which a unit's worker is killed; None: never.
-        room: function from machines to the number of workers that fit on them, if machines may join and leave; None:
-            they stay.
-
-    Raises:
-        UserError: no worker starts.
-        KeyboardInterrupt: it was interrupted; finished outcomes have been handed over.
-    """
+    """Carries out the units of a schedule on the Ray that this process is connected to. Units end after `case_timeout`
+    seconds, if any; `room` is how many workers fit on machines that may join and leave. The first Ctrl-C lets units in
+    flight finish, for a minute at most, the second stops at once. Raises UserError if no worker starts."""
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
         with deferred_interrupt() as interrupt:
@@ -69,10 +59,8 @@ def run(
 
 
 class Meters:
-    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`.
-
-    A unit that the driver carried out while its own Ray started is not among them.
-    """
+    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`. A unit
+    that the driver carried out while its own Ray started is not among them."""
 
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))

@@ -145,12 +145,8 @@ class Fleet:
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Requests workers on machines that joined, at most one per unit, and gives up those of lost machines.
-
-        Reports workers that have not started for a long time because there is no room.
-
-        Raises EngineLost if the head of the cluster is gone, or the only machine is gone and none can join.
-        """
+        """Requests workers on machines that joined, at most one per unit, gives up those of lost machines, and reports
+        those without room. Raises EngineLost if the head is gone, or the only machine is and none can join."""
         if not self._head.answers():
             return
         before, self._machines = self._machines, ray_cluster.machines()

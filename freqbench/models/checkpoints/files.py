@@ -79,11 +79,8 @@ def weights_sha256(path: str) -> str:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Returns the metadata that `save_checkpoint` stored: arch, args, roi, training and more; else an empty mapping.
-
-    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError if the file does not exist, or is a damaged
-    safetensors file.
-    """
+    """Returns the metadata that `save_checkpoint` stored in a file (path, URI or `zoo://DATASET/NAME`), else an empty
+    mapping. Raises CheckpointError if the file does not exist, or is a damaged safetensors file."""
     local = _local(path)
     if not is_safetensors(local):
         return {}
@@ -122,11 +119,8 @@ def save_checkpoint(
 
 
 def read_content(path: str) -> Any:
-    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values.
-
-    Raises CheckpointError for a missing file, a file that is no checkpoint, a truncated one, or a pickle that asks for
-    more than weights.
-    """
+    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values. Raises
+    CheckpointError for a file that is missing, truncated or no checkpoint, or a pickle that asks for more."""
     local = _local(path)
     if not is_safetensors(local):
         # torch.load goes by this one suffix.
@@ -141,19 +135,12 @@ def read_content(path: str) -> Any:
 
 
 class Placed(NamedTuple):
-    """Weights under their network's names, with the places of the file that they were in.
+    """Weights under their network's names, with the places of the file that they were in."""
 
-    Attributes:
-        weights: tensors by the network's names, and those that the network does not have.
-        prefix: what the file puts before each of the names.
-        beside: names in the file that were left out: a loss's buffers, a metric's state, another network.
-        key: the file's key that holds them; empty at its top.
-    """
-
-    weights: dict[str, Tensor]
-    prefix: str = ""
-    beside: tuple[str, ...] = ()
-    key: str = ""
+    weights: dict[str, Tensor]  # by the network's names, and those that the network does not have
+    prefix: str = ""  # what the file puts before each of the names
+    beside: tuple[str, ...] = ()  # names left out: a loss's buffers, a metric's state, another network
+    key: str = ""  # the file's key that holds them; empty at its top
 
     @property
     def whole_prefix(self) -> str:
@@ -170,16 +157,9 @@ class Placed(NamedTuple):
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
-    """Returns the weights of a checkpoint, on the CPU, under the names of a network, wherever the file keeps them.
-
-    Names in the file may have any prefix (of the attribute of a Lightning module, of a data-parallel network), and
-    further tensors may lie beside the network's. Raises CheckpointError as `read_content` and `check_sound` do, and for
-    a file with two sets of weights that fit equally well and differ, such as a teacher's beside a student's.
-
-    Args:
-        wanted: the network's keys and shapes (meta will do).
-        prefix: the prefix of the set to take; None: the one that fits best.
-    """
+    """Returns the weights of a checkpoint, on the CPU, under the names of a network, whatever prefix (None: the one
+    that fits best) they have in the file and whatever lies beside them. Raises CheckpointError as `read_content` and
+    `check_sound`, and for two sets that fit equally well and differ, such as a teacher's beside a student's."""
     found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placements(tensors, wanted)]
     if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
         found = chosen
@@ -213,9 +193,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
 
 def sets_of(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yields the sets of tensors in a checkpoint, each with its key: the usual keys, any other, and "" for its top.
-
-    Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`.
-    """
+    Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`."""
     content = read_content(path)
     if not isinstance(content, Mapping):
         return
@@ -261,15 +239,9 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint, on the CPU.
-
-    Raises as `read_content` and `check_sound` do.
-
-    Args:
-        path: file with a bare state dict, or with one under one of `keys`.
-        keys: places where the framework puts the weights.
-        as_written: leave names as they are; else `module.`, of a data-parallel network, is removed.
-    """
+    """Returns the weights of a checkpoint, on the CPU: a bare state dict, or one under one of `keys`. Unless
+    `as_written`, `module.`, of a data-parallel network, is removed from names. Raises as `read_content` and
+    `check_sound`."""
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
@@ -347,11 +319,8 @@ _SAFE: list[Any] = [
 
 
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
-    """Returns the weights and plain values of a file of `torch.save`; `path` is for messages.
-
-    Raises CheckpointError for any other file, one that is truncated or unpacks to more than its size, or a pickle that
-    asks for more.
-    """
+    """Returns the weights and plain values of a file of `torch.save`; `path` is for messages. Raises CheckpointError
+    for any other file, one that is truncated or unpacks to more than its size, or a pickle that asks for more."""
     try:
         is_zip = zipfile.is_zipfile(file)
         if is_zip:

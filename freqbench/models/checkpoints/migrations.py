@@ -50,11 +50,8 @@ def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tenso
 
 def _add_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     """Adds the layer norms before the cross-attention that UNETR never runs, initialised to ones and zeros."""
-    added = {
-        key: torch.ones(value.shape) if key.endswith("weight") else torch.zeros(value.shape)
-        for key, value in wanted.items()
-        if key not in found and ".norm_cross_attn." in key
-    }
+    missing = [key for key in wanted if key not in found and ".norm_cross_attn." in key]
+    added = {key: torch.full(wanted[key].shape, float(key.endswith("weight"))) for key in missing}
     return {**found, **added}
 
 
@@ -63,18 +60,12 @@ _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """Reads the checkpoints that one age of a network wrote.
+    """Reads the checkpoints that one age of a network wrote: `convert` maps a file's weights and the network's (meta
+    will do) to weights that the network loads strictly."""
 
-    Attributes:
-        title: whose checkpoints these are, and what happens to them.
-        convert: maps a checkpoint's weights and the network's (the meta device will do) to weights that the network
-            loads strictly, if the checkpoint is of that age.
-        extra: arguments of the network's class that go with these weights.
-    """
-
-    title: str
+    title: str  # whose checkpoints these are, and what happens to them
     convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # arguments of the network's class that go with the weights
 
 
 # For each architecture, in the order in which they are tried on a file.
@@ -118,12 +109,8 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 
 
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
-    """Returns the name of the migration for a checkpoint of the model `name`; `none` if it is read as it is.
-
-    `stated` is the migration that the job names, None if it names none; `none` for a checkpoint that freqbench wrote.
-    Raises UserError if the job names a migration that this architecture does not have, CheckpointError if the age
-    matters, the file does not show it, and the job does not state it.
-    """
+    """Returns the name of the migration for a checkpoint of the model `name`: `stated` by the job, else by its keys, or
+    `none`. Raises UserError for an unknown one, CheckpointError if the age matters and neither shows it."""
     available = migrations_of(arch)
     if stated is not None:
         if stated not in available:

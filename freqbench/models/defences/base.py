@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 Back = Callable[["Tensor"], "Tensor"]
 
-FIXED = 0
-"""Key of the random draws if the caller gives none."""
+FIXED = 0  # key of the random draws if the caller gives none
 
 
 class Defence(Strict):

@@ -12,30 +12,19 @@ from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, keep_logits
 
-Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
-"""Yields the label map of each volume `[1, C, H, W, D]`."""
+Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]  # yields the label map of each volume `[1, C, H, W, D]`
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumePrediction:
-    """A model's prediction for one volume.
+    """A model's prediction for one volume; None: what was not requested, or draws that nothing judged."""
 
-    Attributes:
-        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest class on a tie.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; None if not requested.
-        radius: Euclidean norm of the changes of the volume that the certificate covers.
-        confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest softmax value after
-            windows and mirror images are averaged; of a smoothed model the share of votes. None if not requested.
-        draws: scores of all draws of a randomised model, in rising order, by name; None if nothing judged them.
-        in_file: labels and confidence on the grid of the case's file; None if not requested.
-    """
-
-    labels: Tensor
-    certified: Tensor | None = None
-    radius: float = 0.0
-    confidence: Tensor | None = None
-    draws: Mapping[str, Sequence[float]] | None = None
-    in_file: "VolumePrediction | None" = None
+    labels: Tensor  # uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest class on a tie
+    certified: Tensor | None = None  # the voxels whose class is certified, bool `[H, W, D]`
+    radius: float = 0.0  # Euclidean norm of the changes of the volume that the certificate covers
+    confidence: Tensor | None = None  # of each voxel's class, float32 in [0, 1]: the softmax's mean, or share of votes
+    draws: Mapping[str, Sequence[float]] | None = None  # by name, scores of all draws of a model, in rising order
+    in_file: "VolumePrediction | None" = None  # labels and confidence on the grid of the case's file
 
     @property
     def scored(self) -> "VolumePrediction":
@@ -120,12 +109,9 @@ class RandomizedSmoothing(Defence):
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, of_class in enumerate(votes):
             agreeing = torch.where(guess == k, of_class, agreeing)
-        return VolumePrediction(
-            labels=largest(votes),
-            certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
-            radius=self.radius,
-            confidence=votes.amax(dim=0) / self.samples,
-        )
+        certified = holm_rejected(agreeing, self.samples, self.tau, self.alpha)
+        share = votes.amax(dim=0) / self.samples
+        return VolumePrediction(labels=largest(votes), certified=certified, radius=self.radius, confidence=share)
 
     def _noisy(self, volume: Tensor, seed: int) -> Tensor:
         noise = torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
@@ -154,11 +140,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
 
 def largest(votes: Tensor) -> Tensor:
-    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie.
-
-    It is `argmax` over the first axis, several times as fast on a CPU, which reads there from afar. NumPy compares
-    several numbers at once.
-    """
+    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie. It is `argmax` over the
+    first axis, several times as fast on a CPU, which reads there from afar. NumPy compares several numbers at once."""
     if not votes.is_cpu or votes.dtype == torch.bfloat16:
         return votes.argmax(dim=0).to(torch.uint8)
     best, classes = votes.amax(dim=0).numpy(), votes.numpy()

@@ -11,8 +11,7 @@ from freqbench.models.defences.base import Back, Defence, draw_seed, keep_logits
 from freqbench.models.defences.randomized_smoothing import Segment, VolumePrediction
 from freqbench.ops.changes import draws_of
 
-Judge = Callable[[Tensor], Mapping[str, float]]
-"""Maps a label map to its scores, the leading one first."""
+Judge = Callable[[Tensor], Mapping[str, float]]  # maps a label map to its scores, the leading one first
 
 
 class Smoothing(Defence):
@@ -56,17 +55,14 @@ class Smoothing(Defence):
 
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
-        return torch.cat(
-            [self.apply_draw(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
-        ), keep_logits
+        changed = [self.apply_draw(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
+        return torch.cat(changed), keep_logits
 
     def vote(
         self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0
     ) -> VolumePrediction:
-        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge.
-
-        `key` makes an endless row of draws; those of `seed` are the ones from `seed * samples` on.
-        """
+        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge. `key` makes
+        an endless row of draws; those of `seed` are the ones from `seed * samples` on."""
         samples = range(seed * self.samples, (seed + 1) * self.samples)
         changed = draws_of(image, self.kind, self.sigma)
 

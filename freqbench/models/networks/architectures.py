@@ -17,29 +17,17 @@ from freqbench.models.entry import AXES
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One network of the table MODELS.
+    """One network of the table MODELS."""
 
-    Attributes:
-        title: its name; `(optional)` for one beside the core, see docs/not-supported.md.
-        target: `module:Class`, imported on first use.
-        args: defaults that differ from the class's own: the values of the attack papers.
-        filled_in: the arguments that freqbench fills in, out of `spatial_dims`, `in_channels`, `out_channels`,
-            `img_size`.
-        multiple: maps the arguments to the number that each axis of the ROI must be a multiple of.
-        axes: the axis order of its input, as in `InputAdapter`.
-        roi: voxels of its window, in its own axis order, if a job gives none.
-        tuning: arguments that change memory and time only: neither identity nor a checkpoint depends on them.
-    """
-
-    title: str
+    title: str  # its name; `(optional)` for one beside the core, see docs/not-supported.md
     citation: str
-    target: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    filled_in: tuple[str, ...] = ("in_channels", "out_channels")
-    multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]
-    axes: str = AXES
-    roi: Shape = (96, 96, 96)
-    tuning: tuple[str, ...] = ()
+    target: str  # `module:Class`, imported on first use
+    args: Mapping[str, Any] = field(default_factory=dict)  # where the attack papers differ from the class's defaults
+    filled_in: tuple[str, ...] = ("in_channels", "out_channels")  # by freqbench; `spatial_dims` and `img_size` too
+    multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]  # that each axis of the ROI has to be of, by the arguments
+    axes: str = AXES  # the axis order of its input, as in `InputAdapter`
+    roi: Shape = (96, 96, 96)  # voxels of its window, in its own axis order, if a job gives none
+    tuning: tuple[str, ...] = ()  # arguments that change memory and time only: in no identity and no checkpoint
 
 
 _CHANNELS = ("spatial_dims", "in_channels", "out_channels")

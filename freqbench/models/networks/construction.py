@@ -35,17 +35,9 @@ def build(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """Builds a network of MODELS with fresh weights on the CPU, in training mode.
-
-    Args:
-        num_classes, num_channels: output classes, background included, and input channels.
-        roi: voxels of the window the network sees, in its own axis order.
-        args: arguments of the network's class, over the table's defaults.
-        seed: seed of the weights, which are the same on any machine; the global random state is left unchanged.
-        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
-
-    Raises UserError for an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
-    """
+    """Builds a network of MODELS with fresh weights on the CPU, in training mode, the same for a seed on any machine;
+    `extra` arguments are of a checkpoint's migration. Raises UserError for an unknown architecture or argument, a value
+    that its class refuses, or a ROI, in the network's own axis order, that it cannot take."""
     complete = complete_args(arch, args)
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
@@ -62,12 +54,8 @@ def construct(
     arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
 ) -> nn.Module:
     """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
-    values = {
-        "spatial_dims": len(img_size),
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "img_size": img_size,
-    }
+    values: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels}
+    values |= {"spatial_dims": len(img_size), "img_size": img_size}
     fixed = {name: values[name] for name in MODELS[arch].filled_in}
     network = partial(pkgutil.resolve_name(MODELS[arch].target), **fixed, **args)
     if arch != "unetr":

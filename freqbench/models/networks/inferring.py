@@ -7,7 +7,7 @@ with. What leaves no trace in weights (`UNTRACED`) is named, and where a default
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -17,14 +17,13 @@ from freqbench.models.networks.architectures import MODELS
 
 Weights = Mapping[str, Tensor]
 
-UNTRACED: Mapping[str, tuple[str, ...]] = {
+UNTRACED: Mapping[str, tuple[str, ...]] = {  # arguments that change what a network computes, not its weights
     "unet": ("strides",),
     "unetr": ("num_heads",),
     "swin_unetr": ("normalize",),
     "segresnet": ("norm", "act"),
     "slices": ("axis",),
 }
-"""Arguments that change what a network computes and leave no trace in its weights."""
 _BOUND: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unetr": ("num_heads", ("hidden_size",)),
     "segresnet": ("norm", ("init_filters",)),
@@ -34,25 +33,17 @@ _BOUND: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred:
-    """Facts that the weights of a network show.
+    """Facts that the weights of a network show."""
 
-    Attributes:
-        args: arguments of the network's class.
-        in_channels, out_channels: channels of its first and last layer; None: not known.
-        unclear: arguments that are not at their default and that the weights do not determine.
-    """
-
-    args: Mapping[str, Any] = field(default_factory=dict)
-    in_channels: int | None = None
-    out_channels: int | None = None
-    unclear: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the network's class
+    in_channels: int | None = None  # of its first layer; None: not known
+    out_channels: int | None = None  # of its last
+    unclear: tuple[str, ...] = ()  # arguments that are not at their default and that the weights do not determine
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix.
-
-    A sign counts at the beginning of any part of a key. Of several networks in a file, the first is taken.
-    """
+    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix. A sign
+    counts at the beginning of any part of a key. Of several networks in a file, the first is taken."""
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
@@ -68,9 +59,7 @@ def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
 
 def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
     """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
-
-    `num_channels` are the volume's, which tell the slices of a stack (`slices`).
-    """
+    `num_channels` are the volume's, which tell the slices of a stack (`slices`)."""
     if arch == "slices":
         signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
         network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
@@ -79,9 +68,7 @@ def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
         plain = infer_args(network, weights)
         slices = (plain.in_channels or 0) // num_channels
         odd = {"slices": slices} if slices % 2 and slices * num_channels == plain.in_channels else {}
-        return Inferred(
-            args={"network": network, **odd, **plain.args}, out_channels=plain.out_channels, unclear=plain.unclear
-        )
+        return replace(plain, args={"network": network, **odd, **plain.args}, in_channels=None)
     try:
         _, read = NETWORKS[arch]
         return read(weights) if read else Inferred()
@@ -90,10 +77,7 @@ def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
 
 
 def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
-    """Returns the arguments that a job has to state: their defaults would be guesses.
-
-    `args` are those that it states.
-    """
+    """Returns the arguments that a job has to state beside `args`, as their defaults would be guesses."""
     asked = [name for name in found.unclear if name not in args]
     name, sizes = _BOUND.get(arch, ("", ()))
     is_other = any(found.args.get(size, default) != default for size, default in defaults(arch, sizes).items())
@@ -132,10 +116,8 @@ def _unet(weights: Weights) -> Inferred:
     if f"{first}conv.bias" not in weights:
         args["bias"] = False
     args |= {"channels": tuple(channels), "strides": tuple(strides), "up_kernel_size": _side(up)}
-    outputs = up.shape[1] if last is None else len(last)
-    return Inferred(
-        args=args, in_channels=weights[f"{first}conv.weight"].shape[1], out_channels=outputs, unclear=unclear
-    )
+    inputs, outputs = weights[f"{first}conv.weight"].shape[1], up.shape[1] if last is None else len(last)
+    return Inferred(args=args, in_channels=inputs, out_channels=outputs, unclear=unclear)
 
 
 def _unetr(weights: Weights) -> Inferred:

@@ -97,10 +97,8 @@ class SAMMed3D(nn.Module):
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel.
-
-    A deviation of 0 counts as 1.
-    """
+    """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel. A
+    deviation of 0 counts as 1."""
     above, axes = images > 0, (2, 3, 4)
     count = above.sum(axes, keepdim=True)
     mean = images.where(above, 0).sum(axes, keepdim=True) / count.clamp(min=1)
@@ -229,10 +227,8 @@ class _Waves(nn.Module):
 
 
 class _MaskDecoder(nn.Module):
-    """Maps embeddings of an image and of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of the image's grid.
-
-    Weights for other answers and for their quality are unused; they exist because checkpoints hold them.
-    """
+    """Maps embeddings of an image and of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of the image's grid. Weights for
+    other answers and for their quality are unused; they exist because checkpoints hold them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -14,8 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from freqbench.models.networks.architectures import plane_axes
 from freqbench.models.networks.construction import construct
 
-SLICES = 16
-"""Slices of a window of a 2D network that predicts each by itself: any number gives the same."""
+SLICES = 16  # slices of a window of a 2D network that predicts each by itself: any number gives the same
 
 
 class Sliced(nn.Module):

@@ -23,7 +23,7 @@ def _both_sides(*names: str) -> list[str]:
     return [f"{side} {name}" for name in names for side in _SIDES]
 
 
-NAMES = (
+NAMES = (  # names of the bundle's classes 1 to 132, in their order
     *("liver", "kidney", "spleen", "pancreas", "right kidney", "aorta", "inferior vena cava", "right adrenal gland"),
     *("left adrenal gland", "gallbladder", "esophagus", "stomach", "duodenum", "left kidney", "bladder"),
     *("prostate or uterus", "portal vein and splenic vein", "rectum", "small bowel", "lung", "bone", "brain"),
@@ -42,9 +42,7 @@ NAMES = (
     *("spinal cord", "sternum", *_both_sides("subclavian artery"), "superior vena cava", "thyroid gland"),
     *("vertebrae S1", "bone lesion", "kidney mass", "liver tumor", "vertebrae L6", "airway"),
 )
-"""Names of the bundle's classes 1 to 132, in their order."""
-UNTRAINED = (16, 18, 129, 130, 131)
-"""Classes that the bundle numbers and does not support."""
+UNTRAINED = (16, 18, 129, 130, 131)  # classes that the bundle numbers and does not support
 PARTS = {2: (14, 5), 20: (28, 29, 30, 31, 32), 21: (*range(33, 57), *range(63, 98), 114, 120, 122)}
 """Classes that the bundle predicts part by part: kidney, lung and bone."""
 EMBEDDINGS = 512  # more than there are classes
@@ -100,14 +98,8 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         if not all(type(count) is int and count > 0 for count in blocks_down):
             raise ValueError(f"expected blocks_down of whole numbers from 1, got {list(blocks_down)}")
         policy = PointPrompts(count=points, seed=point_seed)  # which refuses a wrong seed, also where none is drawn
-        encoder = nets.SegResNetDS2(
-            in_channels=in_channels,
-            blocks_down=tuple(blocks_down),
-            norm="instance",
-            out_channels=feature_size,
-            init_filters=feature_size,
-            dsdepth=1,
-        )
+        sizes = {"out_channels": feature_size, "init_filters": feature_size, "norm": "instance"}
+        encoder = nets.SegResNetDS2(in_channels=in_channels, blocks_down=tuple(blocks_down), dsdepth=1, **sizes)
         super().__init__(
             image_encoder=encoder,
             class_head=ClassMappingClassify(n_classes=EMBEDDINGS, feature_size=feature_size, use_mlp=True),

@@ -44,11 +44,8 @@ COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "read
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a checkpoint, or of untrained weights, without their network's class.
-
-    Raises UserError for malformed metadata, an unknown architecture, or one that contradicts the metadata;
-    CheckpointError for a file that does not exist.
-    """
+    """States the facts of a checkpoint, or of untrained weights, without their network's class. Raises UserError for
+    malformed metadata, an unknown architecture or another than theirs; CheckpointError for a missing file."""
     seed = seed_of(path)
     own = metadata_of(path) if seed is None else None
     metadata = own or Metadata()
@@ -98,9 +95,8 @@ def network(spec: ModelSpec) -> nn.Module:
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
     """Returns a checkpoint's weights as the network has them today, and a note on their place in the file."""
     placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.reading.get("prefix"))
-    return migrations.migration_of(spec.arch, spec.reading.get("migration")).convert(
-        placed.weights, wanted
-    ), placed.note
+    migration = migrations.migration_of(spec.arch, spec.reading.get("migration"))
+    return migration.convert(placed.weights, wanted), placed.note
 
 
 def shown_channels(facts: Facts) -> Inferred:

@@ -38,8 +38,7 @@ from freqbench.models.spec import ModelSpec
 
 WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the sides of NIfTI-1 are 16-bit numbers
 OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
-CERTAIN = 20.0
-"""Logit of the class that the command names, others have 0: merged classes (`class_map`) then keep the label."""
+CERTAIN = 20.0  # logit of the class that the command names, others have 0, so that merged classes keep the label
 TIMEOUT = 600.0  # seconds
 LINE_BYTES = 4096
 _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0"; kill -KILL 0; } &"""
@@ -47,10 +46,8 @@ _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0";
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a command, whose words `path` holds as a shell would read them.
-
-    Raises UserError without trust, CheckpointError for a program that does not exist.
-    """
+    """States the facts of a command, whose words `path` holds as a shell would read them. Raises UserError without
+    trust, CheckpointError for a program that does not exist."""
     require_trust(path)
     _, notes = _further_content(_words(path))
     classes, form = entry.num_outputs(num_classes) or num_classes, entry.format
@@ -69,9 +66,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the command as a network of whole volumes."""
-    return Command(
-        _words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"], spec.args.get("format", NIFTI[0])
-    )
+    args = spec.args
+    return Command(_words(spec.checkpoint), args["num_classes"], args["timeout"], args.get("format", NIFTI[0]))
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -92,9 +88,7 @@ def _split_word(word: str) -> tuple[str, str]:
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns what a command may read beside its words: folders, modules, releases; notes on those that count in part.
-
-    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH.
-    """
+    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH."""
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
     scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]
@@ -205,12 +199,9 @@ class Command(nn.Module):
 
 @contextmanager
 def _group(folder: str) -> Iterator[int]:
-    """Yields a process group for a command, which ends with the block: all that the command started goes with it.
-
-    If this process dies in the block, a guard in the group ends it and removes the folder. The guard is no child of
-    this process, as Ray kills a worker's children, and has no variables of it, by which the end of a driver finds the
-    processes of its Ray.
-    """
+    """Yields a process group for a command, all of which ends with the block. If this process dies in it, a guard in
+    the group does that and removes the folder: no child of this process, as Ray kills a worker's children, and without
+    its variables, by which the end of a driver finds the processes of its Ray."""
     quiet = subprocess.DEVNULL
     words = ["/bin/sh", "-c", _GUARD, folder]
     variables = {"PATH": os.environ.get("PATH", os.defpath)}

@@ -28,24 +28,16 @@ _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, As
 
 
 class FrozenArgs(Strict):
-    """Arguments of a frozen network in a job.
+    """Arguments of a frozen network in a job; None: an archive of torch.export states them."""
 
-    Attributes:
-        num_classes: output classes, background included; an archive of torch.export states it.
-        num_channels: input channels; default 1, or the archive's.
-        roi: voxels of a window, in the network's axis order; an archive that was exported for one size states it.
-    """
-
-    num_classes: Annotated[int, Field(ge=2)] | None = None
-    num_channels: PositiveInt | None = None
-    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    num_classes: Annotated[int, Field(ge=2)] | None = None  # of its output, background included
+    num_channels: PositiveInt | None = None  # of its input; None: the archive's, else 1
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # of a window, in the network's axis order
 
 
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
-
-    `net` is a ScriptModule, or the module of an ExportedProgram.
-    """
+    `net` is a ScriptModule, or the module of an ExportedProgram."""
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
@@ -86,11 +78,8 @@ class Frozen(nn.Module):
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a frozen network, from its file, else from the job.
-
-    Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
-    a file that is missing, unreadable or in neither of the two formats.
-    """
+    """States the facts of a frozen network, from its file, else from the job. Raises UserError for no trust, or an
+    argument that is unknown, missing or contradicts the file; CheckpointError for a file of neither format."""
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     _, said, _ = _load(path)
@@ -104,11 +93,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU, without gradients.
-
-    It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
-    file that makes tensors on a named device stays on that device.
-    """
+    """Returns the network of a file with its weights, on the CPU, without gradients. It moves with `.to(device)`, as
+    devices named in an export's graph do, but not what TorchScript makes on a named device."""
     net, _, singly = _load(path := spec.checkpoint)
     return mend(Frozen(net, path), "logits", singly)
 

@@ -81,12 +81,8 @@ class _Chain(NamedTuple):
 
 
 class Dilated(nn.Conv3d):
-    """A convolution of stride 1 that keeps the size; on a CPU, one of dilation d >= 4 is computed as ordinary ones.
-
-    The voxels whose places are equal modulo d along each axis form d^3 volumes that do not meet: each passes through
-    the convolution of dilation 1. What is padded up to a multiple of d is zero, as the padding beyond it. PyTorch's own
-    kernels for the CPU are slow from a dilation of 4 on.
-    """
+    """A convolution of stride 1 that keeps the size. A CPU, whose kernels are slow from a dilation d of 4 on, computes
+    it as one of dilation 1 on the d^3 zero-padded volumes of voxels whose places are equal modulo d."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -104,23 +100,13 @@ class Dilated(nn.Conv3d):
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a network, from its folder, or its `model.json`.
-
-    The window is the input's shape. The axes are those of an array in the orientation LIA (FreeSurfer's conformed
-    volumes), as nibabel reads it.
-
-    Raises CheckpointError for a file that is missing or not of this format, CheckpointError or UserError for the first
-    layer that is not part of a chain of convolutions and activations.
-    """
+    """States the facts of a network, from its folder or `model.json`: its window is the input's shape, its axes those
+    of an array in the orientation LIA (FreeSurfer's conformed volumes), as nibabel reads it. Raises CheckpointError for
+    a file that is missing or of another format, UserError or CheckpointError for a layer that a chain does not have."""
     validate(dict(entry.args), source.NoArgs, path)
     chain = _read(path)
-    return Facts(
-        arch="meshnet",
-        roi=chain.side,
-        num_classes=_convolutions(chain)[-1].filters,
-        num_channels=chain.num_channels,
-        input=_CONFORMED,
-    )
+    outputs, inputs = _convolutions(chain)[-1].filters, chain.num_channels
+    return Facts(arch="meshnet", roi=chain.side, num_classes=outputs, num_channels=inputs, input=_CONFORMED)
 
 
 def network(spec: ModelSpec) -> nn.Module:

@@ -53,17 +53,12 @@ _EXTERNAL = "nnUNet_extTrainer"
 class NnunetArgs(Strict):
     """Arguments of an nnU-Net folder in a job.
 
-    Attributes:
-        configuration: configuration of the plans; default the one that the checkpoint was trained as.
-        fold: a number, `all` (the network of `fold_all`), or a list of numbers, whose logits are averaged; default
-            every numbered fold there, as nnU-Net does, else `all`.
-        checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
-        orientation: directions towards which every image was turned before nnU-Net read it: one of R or L, one of A or
-            P, one of S or I, in the array's order; default: as the plans' image reader does, which turns images to RAS
-            or leaves each as it lies in its file.
+    `fold`: a number, `all` (the network of `fold_all`), or several, whose logits are averaged; None: every numbered
+    fold there, as nnU-Net does, else `all`. `orientation`: one of R or L, one of A or P, one of S or I, towards which
+    every image was turned before nnU-Net read it; None: RAS, or as it lies in its file, by the plans' image reader.
     """
 
-    configuration: str | None = None
+    configuration: str | None = None  # of the plans; None: the one that the checkpoint was trained as
     fold: NonNegativeInt | Literal["all"] | tuple[NonNegativeInt, ...] | None = None
     checkpoint: str = Field(default="checkpoint_final.pth", pattern=r"^[^/\\]+$")
     orientation: str | None = None
@@ -121,14 +116,9 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`.
-
-    `space` is nnU-Net's own pipeline. `inference` is nnU-Net's default, mirrored as the checkpoint allows. A 2d network
-    sees slice after slice: its window has some of them, without overlap.
-
-    Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, or a
-    name in the plans that nnunetv2 does not know.
-    """
+    """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`: nnU-Net's own pipeline, and its default inference,
+    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap. Raises CheckpointError
+    for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or a cascade."""
     folder = _folder(path, entry.args, entry.bounds)
     pipeline = folder.pipeline
     letters = source.axes_of(pipeline)
@@ -185,11 +175,8 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`.
-
-    Their deep-supervision heads exist, as checkpoints hold them, but are not used: each returns one tensor of full
-    resolution.
-    """
+    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`. Their heads
+    for deep supervision exist, as checkpoints hold them, but each returns one tensor of full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings
@@ -214,10 +201,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
     def build_all() -> nn.Module:
         with quiet():
-            nets = [
-                build(folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs, False)
-                for _ in folder.checkpoints
-            ]
+            args = folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs
+            nets = [build(*args, False) for _ in folder.checkpoints]
         return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
 
     return source.construct(where, build_all)
@@ -225,10 +210,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights of the folds, on the CPU; deep-supervision heads included."""
-    loaded: dict[str, Tensor] = {}
-    for number, file in enumerate(
-        _checkpoints(spec.checkpoint, validate(dict(spec.args), NnunetArgs, spec.checkpoint))
-    ):
+    loaded, path = dict[str, Tensor](), spec.checkpoint
+    for number, file in enumerate(_checkpoints(path, validate(dict(spec.args), NnunetArgs, path))):
         state = checkpoints.read_state_dict(str(file), keys=("network_weights",))
         loaded |= {f"nets.{number}.{key.removeprefix('_orig_mod.')}": value for key, value in state.items()}
     return loaded, None
@@ -326,10 +309,9 @@ def _builder(folder: _Folder) -> Any:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
-            args = settings.network_arch_init_kwargs, settings.network_arch_init_kwargs_req_import
-            made: nn.Module = plans(
-                settings.network_arch_class_name, *args, channels, outputs, allow_init=False, deep_supervision=deep
-            )
+            name, kwargs = settings.network_arch_class_name, settings.network_arch_init_kwargs
+            args = name, kwargs, settings.network_arch_init_kwargs_req_import, channels, outputs
+            made: nn.Module = plans(*args, allow_init=False, deep_supervision=deep)
             return made
 
         return build

@@ -22,8 +22,7 @@ from freqbench.models.examination import mend
 from freqbench.models.sources.frozen import FrozenArgs, agreed_argument, complete_args
 from freqbench.models.sources.source import Facts, Source, fingerprint
 
-TOLERANCE = 1e-5
-"""Largest difference between the two networks' outputs, as a share of the largest output if that exceeds 1."""
+TOLERANCE = 1e-5  # largest difference of the two networks' outputs, as a share of the largest output if that is above 1
 
 
 class OnnxNetwork(nn.Module):
@@ -56,10 +55,7 @@ class _Graph(NamedTuple):
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
-
-    Raises UserError if a package is missing, or for an argument that is missing, unknown or contradicts the file;
-    CheckpointError for a file that is missing, damaged or has more than one volume in or out.
-    """
+    Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     graph = _graph(path)

@@ -64,36 +64,24 @@ class Metadata(BaseModel):
 class Facts(Origin):
     """Facts of a network that its files state; of a frozen one or a command, the job's where these do not.
 
-    Attributes:
-        roi: voxels of its window, in its own axis order; None: not stated.
-        num_classes, num_channels: of its output and input; None: not stated.
-        outputs: `softmax` or `sigmoid`; None: not stated.
-        input: adapter from a volume to the network's input, with the axes that the network takes.
-        space: preprocessing of its training data; None: not stated.
-        inference: keys of `Inference`, as it was deployed.
-        metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
-        class_names, channel_names: what its files call its classes (background first) and channels; empty: not stated.
-        class_map: that of an entry, by the names of a dataset's classes or as transforms of the label show it; empty:
-            the classes are in order; None: nothing tells.
-        knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
-        path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`
-            sets both, and the hash.
+    None: not stated. `class_map` is that of an entry, by the names of a dataset's classes or as transforms of the label
+    show it; empty: the classes are in order. `facts_of` sets path and checkpoint, the same on this machine, and hash.
     """
 
-    roi: Shape | None = None
-    num_classes: int | None = None
-    num_channels: int | None = None
+    roi: Shape | None = None  # voxels of its window, in its own axis order
+    num_classes: int | None = None  # of its output
+    num_channels: int | None = None  # of its input
     outputs: Outputs | None = None
-    input: InputAdapter = DEFAULT_INPUT
-    space: AnySpace | None = None
-    inference: Mapping[str, Any] = field(default_factory=dict)
+    input: InputAdapter = DEFAULT_INPUT  # from a volume, with the axes that the network takes
+    space: AnySpace | None = None  # preprocessing of its training data
+    inference: Mapping[str, Any] = field(default_factory=dict)  # keys of `Inference`, as it was deployed
     class_map: Mapping[int, tuple[int, ...]] | None = None
-    metadata: Metadata = field(default_factory=Metadata)
-    class_names: tuple[str, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)  # by freqbench, if it `is_own`; else at most names of regions
+    class_names: tuple[str, ...] = ()  # by its files, background first
     channel_names: tuple[str, ...] = ()
     is_own: bool = False
-    knows_axes: bool = False
-    path: str = ""
+    knows_axes: bool = False  # no assumption: freqbench trained it, nobody did, or it reads a file's header
+    path: str = ""  # as the job says, variables filled in
 
     @property
     def is_settled(self) -> bool:
@@ -121,23 +109,12 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
 class Source:
     """A kind of place that networks come from: files of one format, another package's class, a command.
 
-    Attributes:
-        facts: states a network's facts: from its entry, the path of its files on this machine, and the dataset's
-            numbers of classes and channels (None: not known yet), which some kinds take where their files say nothing.
-        network: builds the network of a spec on the CPU or meta device, with fresh weights or those of its file.
-        weights: returns the weights of a spec's files under the names of its network, whose keys and shapes it takes
-            (meta will do), and a note on their place; None: `network` brings them, so that there are neither keys nor
-            shapes to check.
-        sha256: hashes all files that the output depends on, from their path and the network's arguments.
-        fit: returns a spec with all that takes a network to know; refuses what does not fit it.
-        files: lists patterns of the files that are read from a folder; None: one file is read.
-        silent: names the arguments that no identity depends on, of an architecture and all arguments.
-        takes: keys of an entry that serve its weights, of `migration` and `prefix`.
-        sign: file or folder inside a folder that shows its kind.
-        runs_code: True if its files are programs, so that they need trust.
-        is_known: True if its construction shows that it returns logits, of each window by itself.
-        has_path: False for a command, whose words are no place of files.
-        is_checkpoint: True if it is read from a file of weights, in which freqbench may have left metadata.
+    `facts` takes a network's entry, the path of its files on this machine, and the dataset's numbers of classes and
+    channels (None: not known yet), for files that say nothing. `network` builds that of a spec on the CPU or meta
+    device, with fresh weights or its file's. `weights` returns those of a spec's files under the names of its network,
+    whose keys and shapes it takes (meta will do), and a note on their place; None: `network` brings them. `sha256`
+    hashes, of a path and arguments, all files that the output depends on; `fit` returns a spec with all that takes a
+    network to know, and refuses what does not fit it.
     """
 
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
@@ -145,14 +122,14 @@ class Source:
     weights: Callable[[ModelSpec, Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
     sha256: Callable[[str, Mapping[str, Any]], str] = lambda path, args: checkpoints.content_sha256(path)
     fit: Callable[["Source", ModelSpec, Facts, ModelEntry], ModelSpec] = fit_weights
-    files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
-    silent: Callable[[str, Mapping[str, Any]], Iterable[str]] = lambda arch, args: ()
-    takes: tuple[str, ...] = ()
-    sign: str | None = None
-    runs_code: bool = False
-    is_known: bool = False
-    has_path: bool = True
-    is_checkpoint: bool = False
+    files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None  # patterns in a folder; None: one file is read
+    silent: Callable[[str, Mapping[str, Any]], Iterable[str]] = lambda arch, args: ()  # arguments in no identity
+    takes: tuple[str, ...] = ()  # keys of an entry that serve its weights, of `migration` and `prefix`
+    sign: str | None = None  # file or folder inside a folder that shows its kind
+    runs_code: bool = False  # its files are programs, so that they need trust
+    is_known: bool = False  # its construction shows that it returns logits, of each window by itself
+    has_path: bool = True  # not of a command, whose words are no place of files
+    is_checkpoint: bool = False  # read from a file of weights, in which freqbench may have left metadata
 
     def locate(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
         """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
@@ -173,11 +150,8 @@ class Source:
         return self.network(spec)
 
     def outline_of(self, spec: ModelSpec) -> nn.Module:
-        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`.
-
-        Raises UserError if its class refuses the arguments, is not the one that was resolved, is not trusted, or has no
-        parameters.
-        """
+        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`. Raises
+        UserError if its class refuses, is not the resolved one, is not trusted, or has no parameters."""
         with limit_modules():
             if self.is_known:
                 with torch.device("meta"):
@@ -191,9 +165,7 @@ class Source:
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
-
-    Raises UserError if the network refuses it.
-    """
+    Raises UserError if the network refuses it."""
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
@@ -277,10 +249,8 @@ def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
-    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds.
-
-    Bounds that only a volume tells (None) are left out: the array then is the input.
-    """
+    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds. Bounds
+    that only a volume tells (None) are left out: the array then is the input."""
     stated = [ends for ends in bounds if ends is not None]
     if len(stated) < len(bounds):
         return {}
