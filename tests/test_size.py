@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2825,  # compiled.py: functions that a GPU compiles
         "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6357,  # an attack that did nothing is said
+        "reporting": 6316,  # an attack that did nothing is said
         "results": 2067,  # as in the package
         "training": 1690,  # code of others, where it is trusted
     },
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
-        "reporting": 6176,  # an attack that did nothing is said
+        "reporting": 6164,  # an attack that did nothing is said
         "results": 1277,  # as in the package
         "security": 1303,  # bombs in the classes of rows
         "third_party": 846,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 60238, "tests": 59927}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 60197, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

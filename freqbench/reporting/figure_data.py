@@ -85,17 +85,6 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
     return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
 
 
-def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns foreground DSC against budget, ordered by budget: `intervals` of each `threat_model`, `budget_name`,
-    `family` and `budget`, of those budgets of which some family has two or more."""
-    by = ["threat_model", "budget_name", "family", "budget"]
-    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground")
-    table = table.sort_values(by, kind="stable", ignore_index=True)
-    counts = table.groupby(by[:3], observed=True)["budget"].transform("nunique")
-    lengths = counts.groupby([table["threat_model"], table["budget_name"]], observed=True).transform("max")
-    return table[lengths > 1].reset_index(drop=True)
-
-
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, their cases."""
     by = ["label", "family", "threat_model", "budget"]

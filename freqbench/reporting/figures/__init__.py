@@ -44,7 +44,6 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
 
 MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
-    "budget": _each(curves.budget, *MODEL),
     "tradeoff": _each(curves.tradeoff, *MODEL),
     "distance": _each(curves.distance, *MODEL),
     "factors": _each(curves.factors, *MODEL),

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from freqbench.analysis import certificates
-from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
 from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommend
@@ -34,34 +33,6 @@ def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
 def mean_clean(rows: pd.DataFrame) -> float:
     """Mean foreground DSC of the clean volumes, each case counted once."""
     return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
-
-
-def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws DSC against budget with 95 % intervals, one panel per threat model and budget name; clean DSC is dotted."""
-    table = figure_data.budget_curves(rows)
-    if table.empty:
-        yield "no attack was run with several budgets"
-        return
-    groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
-    styles = _styles(material, table, "family")
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("", SCORE))
-    for axis, ((threat, name), panel) in zip(axes, groups, strict=True):
-        axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
-        for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
-            x = series["budget"].to_numpy()
-            nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
-            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(series))
-        unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
-        axis.set_xlabel(f"{plain(name)}{unit}")
-        axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
-        axis.set_xticks(sorted(panel["budget"].unique()))
-        axis.xaxis.set_major_formatter("{x:.4g}")
-        axis.grid(axis="y", **GRID)
-    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
-    figure.suptitle(f"{title}: {style.interval_words(table)}")
-    handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
-    legend(figure, handles, [*map(plain, styles), "clean"])
-    yield figure
 
 
 def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
