@@ -99,11 +99,9 @@ def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
     """Computes intervals of differences in points by Student's t, of two patients or more, for checks that decide by
-    them; without groups that have no value.
-
-    With `comparisons`, that many intervals hold together with at least 95 %, each being one of 100 - 5 / comparisons %
-    (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns: `by`, then `mean low high n clusters`.
-    """
+    them; without groups that have no value. With `comparisons`, that many intervals hold together with at least 95 %,
+    each being one of 100 - 5 / comparisons % (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns:
+    `by`, then `mean low high n clusters`."""
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
@@ -173,11 +171,9 @@ def _totals(frame: pd.DataFrame, by: Sequence[str], value: str) -> _Totals:
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)).
-
-    Keeps the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays
-    NaN and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
-    """
+    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)). Keeps
+    the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays NaN
+    and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
     p = np.asarray(p_values, float)
     adjusted = np.full_like(p, np.nan)
     order = np.flatnonzero(~np.isnan(p))[np.argsort(p[~np.isnan(p)], kind="stable")]
@@ -187,11 +183,9 @@ def holm(p_values: ArrayLike) -> Array:
 
 @lru_cache
 def _detectable_effect(clusters: int) -> float:
-    """True mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER.
-
-    d solves `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k).
-    Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
-    """
+    """True mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER. d solves
+    `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k). Source:
+    Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2."""
     from scipy.optimize import brentq  # slow to import
 
     if clusters < 2:
@@ -213,10 +207,8 @@ def _detectable_effect(clusters: int) -> float:
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS.
-
-    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
-    """
+    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS. Only
+    cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN)."""
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
     codes = {unit: pd.factorize(frame[name], use_na_sentinel=False)[0] for unit, name in _UNITS.items()}

@@ -1,9 +1,7 @@
-"""Makes tables of results from records, and the worst case over attacks.
-
-Scores are means over cases and seeds that leave undefined values out (their number is stated). Rows are ordered by
-threat model, attack and budget and never by score: attacks of different threat models are not comparable by DSC alone.
-Rows of a reduced precision are kept where the precision check passes (`freqbench.analysis.precision`).
-"""
+"""Makes tables of results from records, and the worst case over attacks. Scores are means over cases and seeds that
+leave undefined values out (their number is stated). Rows are ordered by threat model, attack and budget and never by
+score: attacks of different threat models are not comparable by DSC alone. Rows of a reduced precision are kept where
+the precision check passes (`freqbench.analysis.precision`)."""
 
 from collections.abc import Sequence
 
@@ -48,10 +46,8 @@ WORST_CASE = [
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
-
     Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
-    facts that no table shows (another preprocessing, a changed file), only the latest is kept.
-    """
+    facts that no table shows (another preprocessing, a changed file), only the latest is kept."""
     records = exclude(records, reference)
     if "label" in records:
         return records

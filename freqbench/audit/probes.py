@@ -1,8 +1,6 @@
-"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more.
-
-`audit --run` writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside
-the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
-"""
+"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more. `audit --run`
+writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside the files of
+`freqbench.audit.probe_files`; OUT itself is left as it is."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -79,11 +79,9 @@ def identify(x: object) -> Code:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes.
-
-    Of a class that an installed package adds to a table, also the package's name and version. Of an installed class its
-    own file counts too, as it may have been edited in its place.
-    """
+    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes. Of a
+    class that an installed package adds to a table, also the package's name and version. Of an installed class its own
+    file counts too, as it may have been edited in its place."""
     if not plugins.is_foreign(cls):
         return {}
     path, does = plugins.path_of(cls), identify(cls).digest

@@ -94,12 +94,9 @@ def _problem(error: Exception) -> str:
 
 def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
     """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
-
-    Words that YAML 1.1 takes for numbers, but people do not, are text: `010`, `12:30`, `1_000`, `2026-01-02`.
-
-    Raises UserError, which begins with `where`, for invalid YAML, for a tag that would make an object, a repeated key,
-    and more than YAML_BYTES, YAML_NODES or DEPTH levels.
-    """
+    Words that YAML 1.1 takes for numbers, but people do not, are text: `010`, `12:30`, `1_000`, `2026-01-02`. Raises
+    UserError, which begins with `where`, for invalid YAML, for a tag that would make an object, a repeated key, and
+    more than YAML_BYTES, YAML_NODES or DEPTH levels."""
     if len(content) > YAML_BYTES:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
     try:

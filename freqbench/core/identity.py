@@ -53,9 +53,7 @@ def digest(payload: Any) -> str:
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
     """Returns the CPU generator of one window's draws, seeded only by seed, the case's content and the window's number.
-
-    So budgets, models and ablations start from common random numbers.
-    """
+    So budgets, models and ablations start from common random numbers."""
     import torch
 
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

@@ -51,11 +51,9 @@ DEFAULTS = {
 
 
 def parse_intensity(value: object) -> Scaling:
-    """Returns the scaling that `intensity` of a job file describes; raises ValueError for anything else.
-
-    `percentile` (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers
-    `{window: [min, max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations).
-    """
+    """Returns the scaling that `intensity` of a job file describes; raises ValueError for anything else. `percentile`
+    (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers `{window: [min,
+    max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations)."""
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
     kind: Any = None

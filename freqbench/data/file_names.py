@@ -98,11 +98,8 @@ def is_called_mask(path: str) -> bool:
 
 @partial(storage.once_each_content, content_of=lambda path: digest(image_files.sha256s(path)))
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order; empty if it is none.
-
-    Its values are few, whole and not below 0; where they are as many as a scan of eight bits has, most voxels that are
-    not 0 equal the next one.
-    """
+    """Returns the values of a label map, in order; empty if it is none. Its values are few, whole and not below 0;
+    where they are as many as a scan of eight bits has, most voxels that are not 0 equal the next one."""
     try:
         volume = image_files.read_integers(image_files.read_header(image_files.fetch(path)))
     except DataError:

@@ -172,10 +172,8 @@ def classes_of(
 
 
 def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
-    """Returns regions in place of the classes that make them up, the background first.
-
-    Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
-    """
+    """Returns regions in place of the classes that make them up, the background first. Raises DataError for more
+    regions than a code holds, two of the same classes, or a class that no file holds."""
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
@@ -249,10 +247,8 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`.
-
-    With `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them.
-    """
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`. With
+    `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them."""
 
     def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         values, counts = np.unique(voxels, return_counts=True)

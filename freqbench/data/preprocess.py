@@ -1,7 +1,5 @@
 """Prepares raw voxels on the grid that networks see, by MONAI's transforms, and maps perturbations back to the file.
-
-The order is that of the papers' validation pipelines, or nnU-Net's.
-"""
+The order is that of the papers' validation pipelines, or nnU-Net's."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,11 +144,8 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
 
 
 def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | None, classes: Classes) -> Case:
-    """Prepares a case by a network's own pipeline, its axes turned to RAS.
-
-    With p the pipeline's volume and l, h the bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what
-    the clip cuts off.
-    """
+    """Prepares a case by a network's own pipeline, its axes turned to RAS. With p the pipeline's volume and l, h the
+    bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what the clip cuts off."""
     import torch
     from monai.data import MetaTensor
 
@@ -258,12 +253,10 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
 
 
 def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
-    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner.
-
-    MONAI's `Spacing` finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds
-    them to float32: the grid then began up to a voxel away from that of the same volume in a format of float64. An
-    affine whose axes are at right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes.
-    """
+    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner. MONAI's `Spacing`
+    finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds them to float32: the
+    grid then began up to a voxel away from that of the same volume in a format of float64. An affine whose axes are at
+    right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes."""
     from monai.data.utils import compute_shape_offset, zoom_affine
 
     def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -330,12 +323,10 @@ def way_to_file(
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
-    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made.
-
-    Scores are interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of
-    an anisotropic grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken.
-    Raises DataError if the file's axes are sheared against the case's.
-    """
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made. Scores are
+    interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of an anisotropic
+    grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken. Raises
+    DataError if the file's axes are sheared against the case's."""
     from freqbench.ops.file_grid import FileGrid
 
     to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
@@ -417,11 +408,9 @@ def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: AnySpace) -> float:
-    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
-
-    It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
-    too. A network's own pipeline prepares the attacked file as it would any other: its statistics count too.
-    """
+    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale. It is
+    0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count too. A
+    network's own pipeline prepares the attacked file as it would any other: its statistics count too."""
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 

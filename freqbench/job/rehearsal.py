@@ -74,10 +74,8 @@ def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
 
 
 def shrink_job(job: JobSpec) -> JobSpec:
-    """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort.
-
-    LPIPS is left out, as its weights may have to be fetched.
-    """
+    """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort. LPIPS is
+    left out, as its weights may have to be fetched."""
     tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
     regions = _region_datasets(job)
     models = [

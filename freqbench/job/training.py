@@ -1,8 +1,6 @@
-"""Reads training jobs: networks, each with its objective and schedule, and a benchmark job's entries for them.
-
-The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
-18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
-"""
+"""Reads training jobs: networks, each with its objective and schedule, and a benchmark job's entries for them. The
+defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the 18
+training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
@@ -427,10 +425,8 @@ class TrainingEntry(Strict):
 
 
 def training_entry(given: Any) -> Any:
-    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`.
-
-    Raises UserError that names the wrong key of a training job.
-    """
+    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`. Raises
+    UserError that names the wrong key of a training job."""
     if isinstance(given, TrainingEntry):
         return given
     entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}

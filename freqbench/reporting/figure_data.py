@@ -51,11 +51,9 @@ class Material:
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need.
-
-    They have `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points,
-    and `budget` x255 where it is an intensity.
-    """
+    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need. They have
+    `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points, and
+    `budget` x255 where it is an intensity."""
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
@@ -122,11 +120,9 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
     """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
-    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so.
-
-    Ordered by `attack`, `factor` (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`,
-    `mean` drop in points with `low` and `high` of its 95 % interval over patients, `n` cases.
-    """
+    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so. Ordered by `attack`, `factor`
+    (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`, `mean` drop in points with `low`
+    and `high` of its 95 % interval over patients, `n` cases."""
     defined = rows[rows["drop"].notna()]
     settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
@@ -161,9 +157,7 @@ def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Returns mean drop in points, source x target, of each attack that was scored on another model than its source.
-
-    All matrices have the same rows and columns; NaN where nothing was scored.
-    """
+    All matrices have the same rows and columns; NaN where nothing was scored."""
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
     sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
@@ -173,11 +167,9 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none.
-
-    One row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings
-    are in the order of the report. Of a patient's cases and seeds, the smallest counts.
-    """
+    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none. One
+    row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings are in
+    the order of the report. Of a patient's cases and seeds, the smallest counts."""
     rows = rows[is_minimal(rows)]
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]

@@ -95,11 +95,9 @@ def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> p
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
-    """Converts rows with exactly these columns to an Arrow table. NaN stays NaN and None becomes null.
-
-    Raises ValueError if a column is missing, unknown, required but None, or of the wrong type, or if a time has no
-    zone: a mistake of the program that made the row.
-    """
+    """Converts rows with exactly these columns to an Arrow table. NaN stays NaN and None becomes null. Raises
+    ValueError if a column is missing, unknown, required but None, or of the wrong type, or if a time has no zone: a
+    mistake of the program that made the row."""
     rows = [dict(row) for row in rows]
     prepared = _prepared(tuple(columns))
     for row in rows:

@@ -1,8 +1,5 @@
-"""Reads ACDC: cine MR of the heart, the Automated Cardiac Diagnosis Challenge.
-
-Bernard et al., IEEE Transactions on Medical Imaging 2018. The split is that of Malik et al., BMVC 2024,
-arXiv:2406.08486.
-"""
+"""Reads ACDC: cine MR of the heart, the Automated Cardiac Diagnosis Challenge. Bernard et al., IEEE Transactions on
+Medical Imaging 2018. The split is that of Malik et al., BMVC 2024, arXiv:2406.08486."""
 
 from typing import ClassVar
 

@@ -73,9 +73,7 @@ def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, S
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
-
-    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend.
-    """
+    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend."""
     table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
     columns = [name for name in DISTANCES if table[name].notna().any()]
     if not columns:
@@ -120,10 +118,8 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow.
-
-    Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
-    """
+    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow. Bars are
+    95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was."""
     table = figure_data.drops_by_distance(rows)
     if table.empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
@@ -196,10 +192,8 @@ def bounds_figure(table: pd.DataFrame) -> Figure:
 @style.use_style()
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
-
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line.
-    """
+    setting; several restarts are hollow markers on a thin line."""
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}

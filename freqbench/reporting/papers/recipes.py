@@ -1,7 +1,5 @@
-"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell.
-
-The two papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path.
-"""
+"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell. The two
+papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path."""
 
 import csv
 import math

@@ -37,11 +37,8 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: a title, then a table, paragraphs of text, or both.
-
-    The renderer rounds the numbers of `table`, a frame for people; ready strings stay. Lines of a heading are levels
-    where neighbours share the first.
-    """
+    """Part of a page: a title, then a table, paragraphs of text, or both. The renderer rounds the numbers of `table`, a
+    frame for people; ready strings stay. Lines of a heading are levels where neighbours share the first."""
 
     title: str
     table: pd.DataFrame | None = None
@@ -52,9 +49,8 @@ class Section:
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
     """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
-
-    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are regions.
-    """
+    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are
+    regions."""
 
     def word_text(text: str, title: str) -> str:
         is_regional = dataset_name(title.partition(": ")[0]) in regional

@@ -1,7 +1,5 @@
-"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0.
-
-The terminal shows the beginning of a long table and states it; Markdown and CSV are complete.
-"""
+"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0. The terminal shows
+the beginning of a long table and states it; Markdown and CSV are complete."""
 
 import io
 import shutil
