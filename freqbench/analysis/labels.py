@@ -22,11 +22,8 @@ NOTABLE = {
     *("label", "kind"),  # of imported volumes, of a corruption
 }
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
-JOINTS = {
-    **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
-    "target": ":",
-    "eps_schedule": ",",
-}
+JOINTS = dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+")
+JOINTS |= {"target": ":", "eps_schedule": ","}
 _SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
 
 

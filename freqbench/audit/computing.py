@@ -4,7 +4,7 @@ store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -15,7 +15,7 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS
+from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS, Say
 from freqbench.core import config
 from freqbench.core.code import steady
 from freqbench.core.documents import mapping_of
@@ -144,13 +144,7 @@ class ExtraCells:
 
 @steady()
 def plan_cells(
-    job: JobSpec,
-    out: str,
-    cases: int,
-    eps: float | None,
-    say: Callable[[str], None],
-    compute: bool = True,
-    short: bool = False,
+    job: JobSpec, out: str, cases: int, eps: float | None, say: Say, compute: bool = True, short: bool = False
 ) -> ExtraCells:
     """Plans the cells that the checks need and the store lacks.
 
@@ -245,7 +239,7 @@ def _claim_of(cell: Cell) -> Hashable:
     return cell.dataset.name, cell.source.name, limits_of(cell.attack)
 
 
-def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
+def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Cell]:
     """Yields the cells that `audit --converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
@@ -289,7 +283,7 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 
-def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
+def _noise(own: Grid, store: Store, cases: int, say: Say, compute: bool) -> Iterator[Cell]:
     """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
     entries = []
     for (dataset, source), sizes in _sizes(own, store).items():

@@ -337,9 +337,7 @@ def _slots(
     words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str
 ) -> dict[str, dict[Any, Step | None]]:
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
-    space = entry.preprocess or (
-        dataset.space if not words else Preprocess(intensity="percentile", crop_foreground=False)
-    )
+    space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
     usual: dict[str, dict[Any, Step | None]] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
@@ -348,9 +346,7 @@ def _slots(
         | {FILE: None}
         | {each: _spacing(each) for each in SPACINGS},
         "intensity": _intensities(space, modality),
-        "crop": dict(CROPS)
-        if not space.crop_foreground or words
-        else {label: CROPS[label] for label in reversed([*CROPS])},
+        "crop": dict(CROPS) if not space.crop_foreground or words else {key: CROPS[key] for key in reversed([*CROPS])},
     }
     if not words:
         return usual

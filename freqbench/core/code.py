@@ -421,9 +421,7 @@ def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.Mo
                         if util.find_spec(f"{wanted}.{part}"):
                             yield _import_own(f"{wanted}.{part}")
         if {"import_module", "__import__"} & {*code.co_names}:
-            yield from map(
-                _import_own, (text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
-            )
+            yield from map(_import_own, (one for one in code.co_consts if isinstance(one, str) and one.isidentifier()))
 
 
 def _import_own(name: str) -> types.ModuleType | str:

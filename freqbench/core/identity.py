@@ -10,10 +10,8 @@ if TYPE_CHECKING:
 
 
 class OfProcess(str):
-    """An identity that holds in this process alone, as it covers something that nothing tells apart.
-
-    A digest of it is one too. A value under such a key never goes to a disk, and rows that depend on it say `why`.
-    """
+    """An identity that holds in this process alone, as it covers something that nothing tells apart. A digest of it is
+    one too. A value under such a key never goes to a disk, and rows that depend on it say `why`."""
 
     why: str
 

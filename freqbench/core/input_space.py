@@ -166,11 +166,9 @@ def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
     return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
 
 
-def turned_affine(
-    affine: npt.NDArray[np.float64], shape: Sequence[int], given: str, wanted: str
-) -> npt.NDArray[np.float64]:
-    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `given`."""
-    order, against = turning(given, wanted)
+def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: str, new: str) -> npt.NDArray[np.float64]:
+    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `old`."""
+    order, against = turning(old, new)
     to_given = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, along in enumerate(order):
         to_given[along, axis] = -1 if axis in against else 1

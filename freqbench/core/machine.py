@@ -49,11 +49,7 @@ def releases(parts: frozenset[str] = frozenset()) -> str:
     >>> [part.split()[0] for part in releases(frozenset({"nnunet", "unet"})).split(", ")][3:6]
     ['nibabel', 'nnunetv2', 'numpy']
     """
-    names = {
-        *MOVE_NUMBERS,
-        *parts.intersection(PACKAGES),
-        *(name for part in parts for name in TOOLCHAINS.get(part, ())),
-    }
+    names = {*MOVE_NUMBERS, *parts.intersection(PACKAGES), *(one for part in parts for one in TOOLCHAINS.get(part, ()))}
     return ", ".join(f"{name} {release}" for name, release in _versions_of(sorted(names, key=str.lower)).items())
 
 

@@ -15,19 +15,7 @@ from freqbench.core import types
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
-from freqbench.core.types import (
-    IGNORED,
-    NO_LABEL,
-    Beside,
-    Box,
-    Case,
-    FileLabel,
-    NativeCase,
-    ScoredOn,
-    Shape,
-    Spacing,
-    triple,
-)
+from freqbench.core.types import IGNORED, NO_LABEL, Beside, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, spell
 from freqbench.data.intensities import scale_warnings
@@ -184,10 +172,8 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
 
 
 class LabelWay:
-    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding.
-
-    It begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone.
-    """
+    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding. It
+    begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone."""
 
     def __init__(self, label: Any, counts: bool) -> None:
         self._counts = counts
@@ -338,7 +324,7 @@ def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool
     try:
         return FileGrid.of(triple(file.label.shape[1:]), to_grid, case.inner or whole, nearest)
     except ValueError as error:
-        raise DataError(f"{case.ref.case_id}: {error}: score it with {ScoredOn.GRID.key}") from None
+        raise DataError(f"{case.ref.case_id}: {error}: score it with {types.ScoredOn.GRID.key}") from None
 
 
 Volume = npt.NDArray[np.float32]
@@ -431,9 +417,7 @@ def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], lo
 
 class Spaces:
     """An attacked volume of a case in its own space and in others, which it reaches through the file's grid and unit.
-
-    There it goes as an exported volume would. A space of None is the dataset's.
-    """
+    There it goes as an exported volume would. A space of None is the dataset's."""
 
     def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
         self._dataset, self._case, self._adversarial = dataset, case, adversarial

@@ -35,13 +35,9 @@ Clean = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Assumption:
-    """A setting that neither the job nor a network's files state, with its value and the reason.
+    """A setting that neither the job nor a network's files state, with its value and the reason."""
 
-    Attributes:
-        of: the entry of the job that the key belongs to.
-    """
-
-    of: Literal["model", "dataset"]
+    of: Literal["model", "dataset"]  # the entry of the job that the key belongs to
     key: str
     value: object
     why: str

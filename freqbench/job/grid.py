@@ -157,9 +157,7 @@ class Expansion:
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         for (dataset_name, model_id), witness in witnesses.items():
-            name = next(
-                models[each].name for models in self._models for each in models if models[each].model_id == model_id
-            )
+            name = next(each.name for models in self._models for each in models.values() if each.model_id == model_id)
             notes.append(
                 f"{name} on {dataset_name}: is held against its own predictions of {amount(len(witness.refs), 'case')} "
                 "before the first attack"

@@ -548,9 +548,7 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")
         given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
-        plain = {
-            name: value if value == f"@{_BEFORE}" else config.value(f"{id}::{name}") for name, value in given.items()
-        }
+        plain = {key: value if value == f"@{_BEFORE}" else config.value(f"{id}::{key}") for key, value in given.items()}
         kept.append({"_target_": node["_target_"], **plain})
     return kept
 

@@ -313,9 +313,7 @@ class NnunetPipeline(Pipeline):
             return data
         to_made = np.linalg.inv(self._affine(attacked, file, facts, triple(data.shape[1:]))) @ clean.affine
         at = to_made[:3, :3], to_made[:3, 3]
-        return torch.from_numpy(
-            np.stack([affine_transform(each, *at, shape, order=1, mode="nearest") for each in data])
-        )
+        return torch.from_numpy(np.stack([affine_transform(one, *at, shape, order=1, mode="nearest") for one in data]))
 
     def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> Mask:
         """Returns what lies outside of the crop's box; of a network that is normalised within a mask, outside of it."""

@@ -175,6 +175,4 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["target_model", "label", "threat_model", "patient_id"]
     table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
     order = places(rows, "label")
-    return table.sort_values(
-        ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
-    )
+    return table.sort_values(["target_model", "label"], key=lambda texts: texts.map(lambda text: order.get(text, text)))

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 MOST_FILES, MOST_BYTES = 2000, 4 * 10**9  # a folder of more is a home or a dataset, no program's
@@ -144,10 +144,7 @@ def module_place(python: str, package: str) -> Path | list[str]:
 
 @cache
 def _ask(python: str, package: str, python_path: str | None) -> Any:
-    with (
-        tempfile.TemporaryDirectory(prefix="freqbench-") as folder,
-        suppress(OSError, ValueError, subprocess.SubprocessError),
-    ):
+    with TemporaryDirectory(prefix="freqbench-") as folder, suppress(OSError, ValueError, subprocess.SubprocessError):
         asked = subprocess.run([python, "-c", _ASK, package], cwd=folder, capture_output=True, timeout=60, check=True)
         return json.loads(asked.stdout)
     return []

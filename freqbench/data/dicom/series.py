@@ -88,9 +88,7 @@ def _frames(file: File, where: Path) -> list[File]:
     ]
 
 
-def _choice(
-    of_series: Mapping[str, list[File]], where: Path, uid: str | None, segmentation: Path | None
-) -> tuple[str, str]:
+def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, labels: Path | None) -> tuple[str, str]:
     """Returns a series and the reason for its choice, empty if there is no other."""
     counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series)[:5])
     counts += f" and {len(of_series) - 5} more" if len(of_series) > 5 else ""
@@ -100,7 +98,7 @@ def _choice(
         return uid, ""
     if len(of_series) == 1:
         return next(iter(of_series)), ""
-    items = read_file(segmentation, where).fields.get("ReferencedSeriesSequence", []) if segmentation else []
+    items = read_file(labels, where).fields.get("ReferencedSeriesSequence", []) if labels else []
     named, why = {str(item.get("SeriesInstanceUID", "")) for item in items}, "the segmentation is of it"
     if not (named := named & of_series.keys()):
         longest = max(map(len, of_series.values()))

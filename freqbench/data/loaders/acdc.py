@@ -38,12 +38,8 @@ class ACDC(PublishedSplit):
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation", "test")
     names: ClassVar[tuple[str, ...]] = ("background", "right ventricle", "myocardium", "left ventricle")
     places: ClassVar[tuple[Place, ...]] = tuple(
-        Place(marker, f"{folder}{{patient}}/{{case}}.nii.gz", f"{folder}{{patient}}/{{case}}_gt.nii.gz")
-        for marker, folder in (
-            ("database/training", "database/training/"),
-            ("training", "training/"),
-            ("patient001", ""),
-        )
+        Place(mark, f"{folder}{{patient}}/{{case}}.nii.gz", f"{folder}{{patient}}/{{case}}_gt.nii.gz")
+        for mark, folder in (("database/training", "database/training/"), ("training", "training/"), ("patient001", ""))
     )
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = (1.5, 1.5, 2.0)

@@ -97,9 +97,7 @@ class Images(ListedFolder):
             stem = image_files.stem(file)
             if file_names.is_called_mask(file):
                 likely.append(file)
-            elif begin := next(
-                (stem[:i] for i, letter in enumerate(stem) if letter in "._-" and stem[:i] in scans), ""
-            ):
+            elif begin := next((stem[:i] for i, sign in enumerate(stem) if sign in "._-" and stem[:i] in scans), ""):
                 ends.setdefault(stem.removeprefix(begin), []).append(file)
         likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
         return dict.fromkeys(file for file in likely if file_names.classes_in(file))

@@ -42,7 +42,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if found.empty:
         yield "no attack found a smallest change"
         return
-    groups = list(table.groupby("threat_model", sort=False))
+    groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
     styles = _styles(material, table, "label")
     figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("size of the change (1/255)", "patients (%)"))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
@@ -50,13 +50,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             sizes, look = np.sort(series["size"]), styles[str(label)]
             sizes = np.insert(sizes[np.isfinite(sizes)], 0, 0.0)
             fallen = 100 * np.arange(len(sizes)) / len(series)
-            axis.step(
-                [*sizes, 1.05 * found["size"].max()],
-                [*fallen, fallen[-1]],
-                where="post",
-                color=look.color,
-                linestyle=look.dash,
-            )
+            axis.step([*sizes, end], [*fallen, fallen[-1]], where="post", color=look.color, linestyle=look.dash)
         patients = count_text(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
         axis.set_title(f"{plain(threat)}, {patients}", loc="left")
         axis.set_ylim(-2, 102)

@@ -62,10 +62,8 @@ class PrintedPlace(Strict):
 
 class TableDataset(Strict):
     """Dataset: its `name` in the records, its `title` in the table and `papers.csv`, the number of `cases` behind the
-    published mean, and `starred`: facts that are guessed because the paper does not state them.
-
-    `parts` are further names in the records, for subsets of its cases that a job runs expensive attacks on.
-    """
+    published mean, and `starred`: facts that are guessed because the paper does not state them. `parts` are further
+    names in the records, for subsets of its cases that a job runs expensive attacks on."""
 
     name: str
     title: str
@@ -76,9 +74,8 @@ class TableDataset(Strict):
 
 class TableNetwork(Strict):
     """Model, like a TableDataset, with its `training` and the `datasets` that it is for (None: all of the table).
-
-    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published ones.
-    """
+    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published
+    ones."""
 
     name: str
     title: str

@@ -19,9 +19,7 @@ WRAPPED_WIDTH = 12
 LONGEST_WORD = 40  # that is never broken
 MARK = "{}†"
 
-_WRAPPED = frozenset(
-    {"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what should hold", "what was found"}
-)
+_WRAPPED = ("attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what should hold", "what was found")
 
 
 def markdown(sections: Sequence[Section]) -> str:
