@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1370,  # rows of several releases
+        "analysis": 1356,  # rows of several releases
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4819,  # as in the package
+        "audit": 4815,  # as in the package
         "cli": 2288,  # eight roads
-        "core": 3497,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6365,  # as in the package
+        "core": 3495,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6347,  # as in the package
         "engine": 4776,  # as in the package
         "exchange": 1014,
-        "job": 2670,  # a line for each key of a job
+        "job": 2662,  # a line for each key of a job
         "metrics": 1598,  # weights are checked when read
         "models": 8327,  # inferers by class and arguments
         "ops": 2825,  # compiled.py: functions that a GPU compiles
         "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6203,  # an attack that did nothing is said
-        "results": 2034,  # as in the package
+        "reporting": 6201,  # an attack that did nothing is said
+        "results": 2028,  # as in the package
         "training": 1690,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 59688, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 59634, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -107,16 +107,11 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons:
 
 
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups.
-
-    Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not
-    corrected, and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not
-    count in the correction.
-
-    Returns:
-        One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
-        true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected.
-    """
+    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups. Every
+    group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not corrected,
+    and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not count in the
+    correction. One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
+    true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected."""
     totals = _totals(frame, by, value)
     size = np.where(np.abs(totals.mean) > _ROUNDING, np.abs(totals.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -370,15 +365,10 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
     """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
-
-    A patient's value is the mean over its rows; patients that some network lacks are left out for all. Fewer than
-    FEWEST have no interval. Bounds of means are on the logit scale within DICE, those of distances are cut at POINTS.
-
-    Args:
-        frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
-        value: a Dice x100 where the interval counts.
-        behind: a method; the others' means are then their distance below its mean, and its own row is NaN.
-    """
+    `frame` has a row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`. A
+    patient's value is the mean of `value` over its rows; patients that some network lacks are left out for all. Fewer
+    than FEWEST have no interval. Bounds of means are on the logit scale of a Dice x100, those of distances below the
+    mean of the method `behind`, whose own row is NaN, are cut at POINTS."""
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])

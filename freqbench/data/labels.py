@@ -104,19 +104,13 @@ def classes_of(
     label_map: LabelMap | None,
     ignore: Sequence[int] = (),
 ) -> Reading:
-    """Decides the classes of a dataset.
-
-    Args:
-        where: begins the line of an error.
-        listed: names by value, as the files' own list gives them; empty if it gives none.
-        labels: names of the classes that the job gives, background first, or their number; None: those of the list.
-            Names of the list choose its values by name, and all others become background.
-        label_map: class of each value; values that it leaves out keep their number, and 0 stays background. With OTHER,
-            they are background unless `labels` counts or names them, or it maps no value.
-        ignore: values that do not count.
-
-    Raises DataError for names that fit only in part, a value without a class, a class without a value.
-    """
+    """Decides the classes of a dataset. `where` begins the line of an error; `listed` has the names by value of the
+    files' own list, and is empty if it gives none. `labels` are names of the classes that the job gives, background
+    first, or their number; None: those of the list. Names of the list choose its values by name, and all others become
+    background. `label_map` has the class of each value; values that it leaves out keep their number, and 0 stays
+    background. With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to
+    `ignore` do not count. Raises DataError for names that fit only in part, a value without a class, a class without a
+    value."""
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
     is_mapped = label_map is not None and not (takes_others and not mapped)

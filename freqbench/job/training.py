@@ -5,16 +5,8 @@ training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 1
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict, Threads, explain
@@ -418,7 +410,7 @@ class TrainingEntry(Strict):
     job: Annotated[str, Field(min_length=1)] | TrainJob
     out: Annotated[str, Field(min_length=1)] | None = None
 
-    @field_serializer("job")
+    @pydantic.field_serializer("job")
     def _dump_given(self, job: str | TrainJob) -> Any:
         """Serialises a job without its defaults."""
         return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
@@ -433,6 +425,6 @@ def training_entry(given: Any) -> Any:
     if isinstance(entry["job"], Mapping):
         try:
             entry["job"] = TrainJob.model_validate(entry["job"])
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             raise UserError(explain(error, TrainJob)) from None
     return entry

@@ -37,12 +37,8 @@ class Images(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`."""
-        return {
-            "test": [
-                ListedCase(case, partial(ImageFiles, case_id=case, channels=tuple(files)))
-                for case, files in self._cases
-            ]
-        }
+        lines = (ListedCase(case, partial(ImageFiles, case_id=case, channels=(*files,))) for case, files in self._cases)
+        return {"test": [*lines]}
 
     @cached_property
     def _cases(self) -> list[tuple[str, list[str]]]:
