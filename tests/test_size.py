@@ -14,27 +14,27 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1404,  # rows of several releases
+        "analysis": 1356,  # rows of several releases
         "api": 1355,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4863,  # as in the package
-        "cli": 2304,  # eight roads
-        "core": 3583,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6458,  # as in the package
+        "audit": 4815,  # as in the package
+        "cli": 2288,  # eight roads
+        "core": 3495,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6347,  # as in the package
         "engine": 4572,  # as in the package
         "exchange": 1003,
-        "job": 2735,  # a line for each key of a job
+        "job": 2662,  # a line for each key of a job
         "metrics": 1598,  # weights are checked when read
         "models": 7948,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1319,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 6357,  # an attack that did nothing is said
-        "results": 2067,  # as in the package
+        "reporting": 6201,  # an attack that did nothing is said
+        "results": 2028,  # as in the package
         "training": 1626,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3560,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
-        "reporting": 6176,  # an attack that did nothing is said
+        "reporting": 6164,  # an attack that did nothing is said
         "results": 1277,  # as in the package
         "security": 1303,  # bombs in the classes of rows
         "third_party": 846,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 59499, "tests": 59927}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58895, "tests": 59937}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -1,9 +1,7 @@
 """Computes ejection fractions of the left ventricle, the share of its blood that a beat throws out, from class records.
-
 EF = 100 (V_ED - V_ES) / V_ED in percent, with V the volume of the ventricle's cavity at end-diastole (ED) and at
 end-systole (ES): of a patient's cases those whose label map has most and least of it. Below 50 % it is reduced: Bozkurt
-et al., "Universal definition and classification of heart failure", Journal of Cardiac Failure 27(4), 2021.
-"""
+et al., "Universal definition and classification of heart failure", Journal of Cardiac Failure 27(4), 2021."""
 
 import pandas as pd
 
@@ -38,11 +36,9 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 def furthest(made: pd.DataFrame) -> pd.DataFrame:
     """Selects of `fractions` the attack of each set that does most to a patient's clean EF, and adds what it does.
-
     `turned` is true if EF is on the other side of REDUCED then, or undefined: an attack that turns does more than one
     that does not. `moved` is by how many points, NaN where undefined, which is the furthest. A patient without a clean
-    EF is left out.
-    """
+    EF is left out."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     turned = (made["attacked"] < REDUCED) != (made["clean"] < REDUCED)

@@ -31,11 +31,9 @@ LIMITS: Mapping[str, Limits] = {  # limits of the values whose intervals are sho
 
 
 def select_scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Selects the rows of `tables.current` that count: IDENTITY, `columns` and scores.
-
-    Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
-    (mm) lead; `dsc`, `clean` and `drop` follow the papers' convention, with the background. Dice x100.
-    """
+    """Selects the rows of `tables.current` that count: IDENTITY, `columns` and scores. Scores: `dsc_foreground`,
+    `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised` (mm) lead; `dsc`, `clean`
+    and `drop` follow the papers' convention, with the background. Dice x100."""
     counts = (records["left_out"] == "") & (records["status"] == "ok")
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
     for column in ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean"):

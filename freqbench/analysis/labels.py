@@ -22,11 +22,8 @@ NOTABLE = {
     *("label", "kind"),  # of imported volumes, of a corruption
 }
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
-JOINTS = {
-    **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
-    "target": ":",
-    "eps_schedule": ",",
-}
+JOINTS = dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+")
+JOINTS |= {"target": ":", "eps_schedule": ","}
 _SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]
 
 
@@ -49,11 +46,9 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """Labels each row: the attack, its budget, and the parameters that distinguish it.
-
-    Parameters that make it another attack (NOTABLE: a null row, a variant, a precision, ...) are shown where not the
-    default, a reconstruction always; any other parameter if rows of the same attack differ in it.
-    """
+    """Labels each row: the attack, its budget, and the parameters that distinguish it. Parameters that make it another
+    attack (NOTABLE: a null row, a variant, a precision, ...) are shown where not the default, a reconstruction always;
+    any other parameter if rows of the same attack differ in it."""
 
     def labels(distinct: pd.DataFrame) -> list[str]:
         settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")

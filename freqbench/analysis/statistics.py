@@ -99,26 +99,19 @@ def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
     """Computes intervals of differences in points by Student's t, of two patients or more, for checks that decide by
-    them; without groups that have no value.
-
-    With `comparisons`, that many intervals hold together with at least 95 %, each being one of 100 - 5 / comparisons %
-    (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns: `by`, then `mean low high n clusters`.
-    """
+    them; without groups that have no value. With `comparisons`, that many intervals hold together with at least 95 %,
+    each being one of 100 - 5 / comparisons % (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns:
+    `by`, then `mean low high n clusters`."""
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
 
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups.
-
-    Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not
-    corrected, and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not
-    count in the correction.
-
-    Returns:
-        One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
-        true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected.
-    """
+    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups. Every
+    group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not corrected,
+    and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not count in the
+    correction. One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
+    true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected."""
     totals = _totals(frame, by, value)
     size = np.where(np.abs(totals.mean) > _ROUNDING, np.abs(totals.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -173,11 +166,9 @@ def _totals(frame: pd.DataFrame, by: Sequence[str], value: str) -> _Totals:
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)).
-
-    Keeps the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays
-    NaN and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
-    """
+    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)). Keeps
+    the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays NaN
+    and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
     p = np.asarray(p_values, float)
     adjusted = np.full_like(p, np.nan)
     order = np.flatnonzero(~np.isnan(p))[np.argsort(p[~np.isnan(p)], kind="stable")]
@@ -187,11 +178,9 @@ def holm(p_values: ArrayLike) -> Array:
 
 @lru_cache
 def _detectable_effect(clusters: int) -> float:
-    """True mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER.
-
-    d solves `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k).
-    Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
-    """
+    """True mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER. d solves
+    `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k). Source:
+    Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2."""
     from scipy.optimize import brentq  # slow to import
 
     if clusters < 2:
@@ -213,10 +202,8 @@ def _detectable_effect(clusters: int) -> float:
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS.
-
-    Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
-    """
+    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS. Only
+    cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN)."""
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
     codes = {unit: pd.factorize(frame[name], use_na_sentinel=False)[0] for unit, name in _UNITS.items()}
@@ -378,15 +365,10 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
     """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
-
-    A patient's value is the mean over its rows; patients that some network lacks are left out for all. Fewer than
-    FEWEST have no interval. Bounds of means are on the logit scale within DICE, those of distances are cut at POINTS.
-
-    Args:
-        frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
-        value: a Dice x100 where the interval counts.
-        behind: a method; the others' means are then their distance below its mean, and its own row is NaN.
-    """
+    `frame` has a row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`. A
+    patient's value is the mean of `value` over its rows; patients that some network lacks are left out for all. Fewer
+    than FEWEST have no interval. Bounds of means are on the logit scale of a Dice x100, those of distances below the
+    mean of the method `behind`, whose own row is NaN, are cut at POINTS."""
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])

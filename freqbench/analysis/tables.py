@@ -1,9 +1,7 @@
-"""Makes tables of results from records, and the worst case over attacks.
-
-Scores are means over cases and seeds that leave undefined values out (their number is stated). Rows are ordered by
-threat model, attack and budget and never by score: attacks of different threat models are not comparable by DSC alone.
-Rows of a reduced precision are kept where the precision check passes (`freqbench.analysis.precision`).
-"""
+"""Makes tables of results from records, and the worst case over attacks. Scores are means over cases and seeds that
+leave undefined values out (their number is stated). Rows are ordered by threat model, attack and budget and never by
+score: attacks of different threat models are not comparable by DSC alone. Rows of a reduced precision are kept where
+the precision check passes (`freqbench.analysis.precision`)."""
 
 from collections.abc import Sequence
 
@@ -48,10 +46,8 @@ WORST_CASE = [
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
-
     Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
-    facts that no table shows (another preprocessing, a changed file), only the latest is kept.
-    """
+    facts that no table shows (another preprocessing, a changed file), only the latest is kept."""
     records = exclude(records, reference)
     if "label" in records:
         return records
@@ -118,16 +114,12 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
-    """Finds per case the strongest of several attacks of one threat model and budget, then means over cases.
-
-    It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the lowest
-    foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score count; attacks
-    without a budget, for a smallest change, or alone in their threat model, have no row.
-
-    Returns:
-        Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
-        against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
-    """
+    """Finds per case the strongest of several attacks of one threat model and budget, then means over cases: columns
+    WORST_CASE. It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves
+    the lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score count;
+    attacks without a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such
+    as `8/255`; means are over the strongest volumes, Dice x100 and drops against clean in the same points; `strongest`
+    is the single attack that leaves least on average, `strongest_dsc`."""
     frame = select_scored(current(records))
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])

@@ -1,8 +1,6 @@
-"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones.
-
-A bare step is one forward pass and one backward pass to the input of a UNet, 14 classes, windows of 96^3; an attack's
-step is measured in turns with it, so that their ratio depends little on what else the machine does.
-"""
+"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones. A
+bare step is one forward pass and one backward pass to the input of a UNet, 14 classes, windows of 96^3; an attack's
+step is measured in turns with it, so that their ratio depends little on what else the machine does."""
 
 import platform
 import statistics
@@ -141,11 +139,9 @@ def _inputs(device: torch.device, windows: int, roi: tuple[int, int, int]) -> tu
     return model.to(device).eval().requires_grad_(False), x.to(device), y.to(device)
 
 
-def _turns(
-    attack: Callable[[], object], bare: Callable[[int], object], steps: int, budget_s: float
-) -> tuple[Step, float]:
+def _turns(attack: Callable[[], object], bare: Callable[[int], object], steps: int, max_s: float) -> tuple[Step, float]:
     """Returns the costs of an attack's step, and the seconds of a bare one, by as many turns as the budget allows."""
-    ends = time.monotonic() + budget_s
+    ends = time.monotonic() + max_s
     attack()  # what a process does once: it compiles, and chooses kernels
     pairs = list[tuple[float, float]]()
     while not pairs or time.monotonic() < ends:

@@ -56,11 +56,9 @@ class RowComparison:
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
-    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
-
-    A column that could not be computed then or now is skipped with the reason, and so is a metric of another package
-    that `found` lacks. Only stored `params` count: parameters added later have their default.
-    """
+    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN). A column
+    that could not be computed then or now is skipped with the reason, and so is a metric of another package that
+    `found` lacks. Only stored `params` count: parameters added later have their default."""
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     params = [object_of(row["params"], "params") for row in (stored, found)]
     known = [{name: value for name, value in each.items() if name in params[0]} for each in params]
@@ -105,9 +103,7 @@ class Cause:
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
     """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
-
-    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it.
-    """
+    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))

@@ -1,12 +1,10 @@
-"""Computes the missing parts of a store's audit (`audit --run`): its extra cells, and its probes.
-
-Results go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
-"""
+"""Computes the missing parts of a store's audit (`audit --run`): its extra cells, and its probes. Results go into a
+store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again."""
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -17,7 +15,7 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS
+from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS, Say
 from freqbench.core import config
 from freqbench.core.code import steady
 from freqbench.core.documents import mapping_of
@@ -51,11 +49,9 @@ Place = tuple[str, str]  # dataset and source model
 
 @dataclass(frozen=True, kw_only=True)
 class MissingOptions:
-    """Options of an audit.
-
-    It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the costs.
-    """
+    """Options of an audit. It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file
+    writes it (that of `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the
+    costs."""
 
     cases: int | None = None
     eps: str | None = None
@@ -148,13 +144,7 @@ class ExtraCells:
 
 @steady()
 def plan_cells(
-    job: JobSpec,
-    out: str,
-    cases: int,
-    eps: float | None,
-    say: Callable[[str], None],
-    compute: bool = True,
-    short: bool = False,
+    job: JobSpec, out: str, cases: int, eps: float | None, say: Say, compute: bool = True, short: bool = False
 ) -> ExtraCells:
     """Plans the cells that the checks need and the store lacks.
 
@@ -249,7 +239,7 @@ def _claim_of(cell: Cell) -> Hashable:
     return cell.dataset.name, cell.source.name, limits_of(cell.attack)
 
 
-def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
+def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Cell]:
     """Yields the cells that `audit --converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
@@ -293,7 +283,7 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 
-def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
+def _noise(own: Grid, store: Store, cases: int, say: Say, compute: bool) -> Iterator[Cell]:
     """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
     entries = []
     for (dataset, source), sizes in _sizes(own, store).items():

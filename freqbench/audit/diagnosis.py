@@ -276,9 +276,7 @@ def _own_predictions(job: JobSpec, entry: ModelEntry, where: str, log: Log) -> L
 
 def _dataset_of(job: JobSpec, entry: ModelEntry, where: str) -> tuple[int, DatasetEntry, Dataset]:
     """Returns the first dataset of a job that a model is for, its entry and the number."""
-    number, written = next(
-        (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
-    )
+    number, written = next((i, one) for i, one in enumerate(job.datasets) if one.name in (entry.datasets or [one.name]))
     return number, written, build_dataset(written, f"{where}: datasets[{number}]")
 
 

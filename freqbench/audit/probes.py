@@ -1,8 +1,6 @@
-"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more.
-
-`audit --run` writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside
-the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
-"""
+"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more. `audit --run`
+writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside the files of
+`freqbench.audit.probe_files`; OUT itself is left as it is."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -140,22 +138,20 @@ def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
     }
 
 
-def _look(
-    model: SegmentationModel, image: Tensor, label: Tensor, eps: float
-) -> tuple[float, float | None, list[float]]:
+def _look(net: SegmentationModel, image: Tensor, label: Tensor, eps: float) -> tuple[float, float | None, list[float]]:
     """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window."""
-    device = next(model.parameters()).device
+    device = next(net.parameters()).device
     image, label = image.to(device), label.to(device)
-    task = Task("audit", model, image, label, targeted=False)
+    task = Task("audit", net, image, label, targeted=False)
 
     def draw_loss(key: int, point: Tensor) -> Tensor:
-        return task.objective.raised(model(point, keys=[key]))
+        return task.objective.raised(net(point, keys=[key]))
 
-    is_drawn = _draws(model) and not model.takes_keys  # anew for each gradient, so that the two can differ
+    is_drawn = _draws(net) and not net.takes_keys  # anew for each gradient, so that the two can differ
     with torch.enable_grad(), task.evaluation_mode():
         first, second = (task.gradient(task.clean, partial(draw_loss, key) if is_drawn else None) for key in (1, 2))
     agreement = sign_agreement(first, second)
-    losses = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label).losses[:, 0].tolist()
+    losses = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(net, image, label).losses[:, 0].tolist()
     return zero_share(first), None if math.isnan(agreement) else agreement, losses
 
 

@@ -184,11 +184,9 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
 def label_scores(
     pred: Array, label: Array, spacing: Spacing, classes: Classes, metrics: Collection[str]
 ) -> dict[Source, Array]:
-    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`.
-
-    Returns one number per class, float64 `[K]`, by column and library, for those of `metrics`. `spacing` is the sides
-    of a voxel in millimetres.
-    """
+    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`. Returns
+    one number per class, float64 `[K]`, by column and library, for those of `metrics`. `spacing` is the sides of a
+    voxel in millimetres."""
     from medpy.metric import binary
     from monai.metrics import compute_dice, compute_hausdorff_distance
 
@@ -228,9 +226,7 @@ def _cut(masks: Sequence[Array]) -> list[Array]:
 
 def image_scores(clean: Array, adversarial: Array, metrics: Collection[str]) -> dict[Source, float]:
     """Compares two volumes `[C, H, W, D]` in [0, 1] by scikit-image and lpips, in those of `ssim`, `psnr`, `lpips`.
-
-    Returns numbers by column and library, without those of slices too small for SSIM's window, or of no body.
-    """
+    Returns numbers by column and library, without those of slices too small for SSIM's window, or of no body."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     scores: dict[Source, float] = {}
@@ -273,9 +269,7 @@ def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
 @cache
 def perceptual_network() -> Any:
     """Returns the network of the package lpips on the CPU, its random trunk replaced by the real one; prints nothing.
-
-    Raises LpipsUnavailable: the trunk's weights are not on this machine and cannot be fetched.
-    """
+    Raises LpipsUnavailable: the trunk's weights are not on this machine and cannot be fetched."""
     trunk = weights.trunk()
     import_torchvision()
     with warnings.catch_warnings():

@@ -1,8 +1,6 @@
-"""Finds the settings of a network that nobody stated, by agreement with predictions that its own code wrote.
-
-No label of the data is read for it: nothing is fitted to a score. Best first: of the best settings so far, all that
-differ in one are tried, until the prediction is the network's own.
-"""
+"""Finds the settings of a network that nobody stated, by agreement with predictions that its own code wrote. No label
+of the data is read for it: nothing is fitted to a score. Best first: of the best settings so far, all that differ in
+one are tried, until the prediction is the network's own."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,11 +134,9 @@ def find(
     entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
-
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
     classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
-    Raises UserError if the network can be run under no settings.
-    """
+    Raises UserError if the network can be run under no settings."""
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
@@ -277,9 +273,7 @@ class Pieces:
         pairs: Mapping[int, Any],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the keys of the model's and of the dataset's entry for settings that were found, and what stays out.
-
-        `pairs` says for each output of the network the number, or the channel, of its own prediction that it is.
-        """
+        `pairs` says for each output of the network the number, or the channel, of its own prediction that it is."""
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:
@@ -343,9 +337,7 @@ def _slots(
     words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str
 ) -> dict[str, dict[Any, Step | None]]:
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
-    space = entry.preprocess or (
-        dataset.space if not words else Preprocess(intensity="percentile", crop_foreground=False)
-    )
+    space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
     usual: dict[str, dict[Any, Step | None]] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
@@ -354,9 +346,7 @@ def _slots(
         | {FILE: None}
         | {each: _spacing(each) for each in SPACINGS},
         "intensity": _intensities(space, modality),
-        "crop": dict(CROPS)
-        if not space.crop_foreground or words
-        else {label: CROPS[label] for label in reversed([*CROPS])},
+        "crop": dict(CROPS) if not space.crop_foreground or words else {key: CROPS[key] for key in reversed([*CROPS])},
     }
     if not words:
         return usual

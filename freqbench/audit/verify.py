@@ -185,10 +185,8 @@ def _shards(runs: Runs) -> list[Shard]:
     return shards
 
 
-def _check_volumes(
-    store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, with_volumes: bool
-) -> Check:
-    """Checks that each good record has the volume that its job saves (`save_only`); `with_volumes` reads to the end."""
+def _check_volumes(store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, to_end: bool) -> Check:
+    """Checks that each good record has the volume that its job saves (`save_only`); `to_end` reads all of it."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
     spec = job.get("spec")
@@ -199,7 +197,7 @@ def _check_volumes(
         lost = sum(survey.ok[key] for key in lacking)
         if lost:
             errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
-    if not there or not with_volumes:
+    if not there or not to_end:
         missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"
         return errors.check("volumes", "", missing)
     count = 0

@@ -76,7 +76,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
+def _show(wanted: bool) -> None:
     if wanted:
         common.say(f"freqbench {__version__}")
         raise typer.Exit
@@ -85,9 +85,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    version: Annotated[
-        bool, option("Show the version and exit.", "--version", callback=_show_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, option("Show the version and exit.", "--version", callback=_show, is_eager=True)] = False,
 ) -> None:
     """Takes options that stand before a command; without one, shows the help."""
     if not context.invoked_subcommand:

@@ -208,10 +208,8 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
 
 
 def _show_convergence(out: str, grid: "Grid") -> None:
-    """Prints what more passes, losses and restarts add to each attack that has steps or queries, and advice.
-
-    OUT then has converge.csv (the curves), converge.yaml (recommended attacks of a job), converge.pdf and converge.png.
-    """
+    """Prints what more passes, losses and restarts add to each attack that has steps or queries, and advice. OUT then
+    has converge.csv (the curves), converge.yaml (recommended attacks of a job), converge.pdf and converge.png."""
     from freqbench.analysis.frames import found_records
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
@@ -236,10 +234,8 @@ def _show_convergence(out: str, grid: "Grid") -> None:
 
 
 def _show_bounds(out: str, grid: "Grid") -> None:
-    """Prints what is proven of networks smoothed as `ball` attacks them, and what attacks leave.
-
-    OUT then has bounds.csv, bounds.pdf and bounds.png. Refuses a job with a cell that has no certificate.
-    """
+    """Prints what is proven of networks smoothed as `ball` attacks them, and what attacks leave. OUT then has
+    bounds.csv, bounds.pdf and bounds.png. Refuses a job with a cell that has no certificate."""
     import pandas as pd
 
     from freqbench.analysis import certificates

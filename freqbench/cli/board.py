@@ -77,9 +77,7 @@ def verify(
     if results[-1].verdict == "not checked":
         common.say(f"{entry}: not verified, as its data are missing here, with no sign against it: {results[-1].text}")
         raise typer.Exit(common.EXIT_FAILED)
-    common.say(
-        f"{entry}: verified" if again.rows is None else f"{entry}: these rows agree; without --rows all is verified"
-    )
+    common.say(f"{entry}: {'verified' if again.rows is None else 'these rows agree; without --rows all is verified'}")
 
 
 @app.command()

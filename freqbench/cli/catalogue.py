@@ -1,7 +1,5 @@
-"""Describes packaged jobs and what a job may name: the command `list`, and the docs' tables.
-
-Lists of names, and attacks, are read from the source of the package where an import of their table loads torch.
-"""
+"""Describes packaged jobs and what a job may name: the command `list`, and the docs' tables. Lists of names, and
+attacks, are read from the source of the package where an import of their table loads torch."""
 
 import ast
 import inspect
@@ -400,10 +398,8 @@ def _put(name: str, described: Described) -> None:
 
 
 def plain(docstring: str) -> str:
-    r"""Renders reStructuredText for a terminal, a line a paragraph; leaves out sections that a table repeats.
-
-    Formulas become text: ``\eta`` is η. Lists and indented lines keep their lines.
-    """
+    r"""Renders reStructuredText for a terminal, a line a paragraph; leaves out sections that a table repeats. Formulas
+    become text: ``\eta`` is η. Lists and indented lines keep their lines."""
     text = re.sub(r"\n\n(Args|Attributes):\n(?: {4}.*\n?|\n(?= {4}))*", "\n", inspect.cleandoc(docstring) + "\n")
     text = re.sub(r"^\.\. math::\s+((?:.+\n)+)", lambda match: f"    {_formula(match[1])}\n", text, flags=re.M)
     text = re.sub(r":math:`([^`]*)`", lambda match: _formula(match[1]), text)

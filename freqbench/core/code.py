@@ -79,11 +79,9 @@ def identify(x: object) -> Code:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes.
-
-    Of a class that an installed package adds to a table, also the package's name and version. Of an installed class its
-    own file counts too, as it may have been edited in its place.
-    """
+    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes. Of a
+    class that an installed package adds to a table, also the package's name and version. Of an installed class its own
+    file counts too, as it may have been edited in its place."""
     if not plugins.is_foreign(cls):
         return {}
     path, does = plugins.path_of(cls), identify(cls).digest
@@ -423,9 +421,7 @@ def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.Mo
                         if util.find_spec(f"{wanted}.{part}"):
                             yield _import_own(f"{wanted}.{part}")
         if {"import_module", "__import__"} & {*code.co_names}:
-            yield from map(
-                _import_own, (text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
-            )
+            yield from map(_import_own, (one for one in code.co_consts if isinstance(one, str) and one.isidentifier()))
 
 
 def _import_own(name: str) -> types.ModuleType | str:

@@ -51,11 +51,9 @@ DEFAULTS = {
 
 
 def parse_intensity(value: object) -> Scaling:
-    """Returns the scaling that `intensity` of a job file describes; raises ValueError for anything else.
-
-    `percentile` (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers
-    `{window: [min, max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations).
-    """
+    """Returns the scaling that `intensity` of a job file describes; raises ValueError for anything else. `percentile`
+    (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers `{window: [min,
+    max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations)."""
     if isinstance(value, str) and value in DEFAULTS:
         return DEFAULTS[value]
     kind: Any = None
@@ -168,11 +166,9 @@ def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
     return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
 
 
-def turned_affine(
-    affine: npt.NDArray[np.float64], shape: Sequence[int], given: str, wanted: str
-) -> npt.NDArray[np.float64]:
-    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `given`."""
-    order, against = turning(given, wanted)
+def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: str, new: str) -> npt.NDArray[np.float64]:
+    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `old`."""
+    order, against = turning(old, new)
     to_given = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, along in enumerate(order):
         to_given[along, axis] = -1 if axis in against else 1

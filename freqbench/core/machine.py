@@ -49,11 +49,7 @@ def releases(parts: frozenset[str] = frozenset()) -> str:
     >>> [part.split()[0] for part in releases(frozenset({"nnunet", "unet"})).split(", ")][3:6]
     ['nibabel', 'nnunetv2', 'numpy']
     """
-    names = {
-        *MOVE_NUMBERS,
-        *parts.intersection(PACKAGES),
-        *(name for part in parts for name in TOOLCHAINS.get(part, ())),
-    }
+    names = {*MOVE_NUMBERS, *parts.intersection(PACKAGES), *(one for part in parts for one in TOOLCHAINS.get(part, ()))}
     return ", ".join(f"{name} {release}" for name, release in _versions_of(sorted(names, key=str.lower)).items())
 
 
@@ -78,9 +74,7 @@ def available_threads() -> int:
 
 def settle_threads() -> None:
     """Leaves of each of THREADS the first number, as OpenMP reads its list by levels: pandas fails to import at a list.
-
-    To be called before libraries are imported. Raises UserError for a text that states no numbers.
-    """
+    To be called before libraries are imported. Raises UserError for a text that states no numbers."""
     for name in THREADS:
         if stated := os.environ.get(name, "").strip():
             numbers = [text.strip() for text in stated.split(",")]
@@ -158,10 +152,8 @@ def _read(path: Path) -> str:
 
 def keep_freed_memory() -> None:
     """Lets glibc keep what one pass on a CPU frees for the next, which then need not ask the kernel for zeroed pages.
-
     Tensors larger than a GiB are given back. The process grows by the gaps between the tensors that it keeps. Does
-    nothing where the C library is another.
-    """
+    nothing where the C library is another."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_TENSORS)

@@ -97,23 +97,13 @@ class CaseRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    r"""Bounds and tensors that a network's own pipeline made beside the volume x in [0, 1] that attacks move.
+    """Bounds and tensors that a network's own pipeline made beside the volume x in [0, 1] that attacks move.
+    The network's input is `low + (high - low) x + rest`; where voxels are `fixed`, it is `rest`, whatever x is."""
 
-    The network's input is `low + (high - low) x + rest`; where voxels are `fixed`, it is `rest`, whatever x is.
-
-    Attributes:
-        bounds: for each channel, low and high: the pipeline's intensities that 0 and 1 of x are.
-        rest: float32 `[C, H, W, D]`: what lies outside of the bounds, and the whole input where voxels are fixed; None:
-            0 everywhere.
-        fixed: bool `[C, H, W, D]`, voxels that are not an attack's to move, as the pipeline fills them itself; None:
-            none.
-        facts: plain data that lead back to the file.
-    """
-
-    bounds: tuple[tuple[float, float], ...]
-    rest: "Tensor | None"
-    fixed: "Tensor | None"
-    facts: Mapping[str, Any]
+    bounds: tuple[tuple[float, float], ...]  # of each channel, low and high: intensities that 0 and 1 of x are
+    rest: "Tensor | None"  # float32 `[C, H, W, D]`: beyond the bounds, and the input where fixed; None: 0 everywhere
+    fixed: "Tensor | None"  # bool `[C, H, W, D]`: filled by the pipeline, not an attack's to move; None: none
+    facts: Mapping[str, Any]  # plain data that lead back to the file
 
 
 @dataclass(frozen=True, kw_only=True)

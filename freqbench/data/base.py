@@ -125,9 +125,7 @@ class Dataset(Strict, abc.ABC):
     @abc.abstractmethod
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns the cases of a split (default: `self.split`), limited by `cases`, after checks that read no voxels.
-
-        Raises DataError if a split, file, header or case id is wrong.
-        """
+        Raises DataError if a split, file, header or case id is wrong."""
 
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
@@ -167,9 +165,7 @@ class Dataset(Strict, abc.ABC):
 
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's.
-
-        Raises DataError for intensities beyond 0 to 1 where neither a model nor the class states a space.
-        """
+        Raises DataError for intensities beyond 0 to 1 where neither a model nor the class states a space."""
         space, native = space or self.space, self.native(ref)
         if not (self.is_as_given and space == AS_GIVEN):
             return prepare(native, space, classes=self.classes)
@@ -184,19 +180,16 @@ class Dataset(Strict, abc.ABC):
 
     def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
         """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
-
-        Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in memory.
-        """
+        Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in
+        memory."""
         if space is None or ref.grid is None:
             return ref.shape
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels, ref.axes)
         return prepared_shape(*ref.grid, space, ref.axes)
 
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
-        """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name.
-
-        Raises DataError if `patient` does not find a patient in the name, and for a name that is too long.
-        """
+        """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name. Raises
+        DataError if `patient` does not find a patient in the name, and for a name that is too long."""
         for text in (case_id, stated or ""):
             if len(text) > names.LONGEST:
                 raise DataError(
@@ -236,10 +229,9 @@ class Dataset(Strict, abc.ABC):
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Returns another case of the split, drawn by the seed and the case's content, as an attack's reference.
-
         Ignores `cases`. A case that joins the split replaces the reference of only a few cases. `split` is
-        `whole_split`, if the caller has it: listing it reads every header. Raises DataError if there is no other case.
-        """
+        `whole_split`, if the caller has it: listing it reads every header. Raises DataError if there is no other
+        case."""
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(

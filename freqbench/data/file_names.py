@@ -27,11 +27,9 @@ MODALITIES = (
 BRATS_2023 = ("t1n", "t1c", "t2w", "t2f")
 
 _WORD = "d?segm?|segmentations?|masks?|labels?|label[._-]?maps?|gts?|ground[._-]?truths?|annotations?|rois?"
-_MASK = re.compile(
-    rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.IGNORECASE
-)
-_MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.IGNORECASE)
-_SPLIT_FOLDER = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
+_MASK = re.compile(rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.I)
+_MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.I)
+_SPLIT_FOLDER = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.I)
 _IMAGE = re.compile(r"imag(?:e|es|ing)|img|ct|mri?|scan|vol(?:ume)?|orig|raw")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})")
 _BRACES = re.compile(r"\{\w+\}")
@@ -44,11 +42,11 @@ _SHORT = "v|ver|version|r|a|obs"
 _RATED = re.compile(
     rf"(?:^|[._-])(?:(?:{_WORD})(?:[._-]?(?:{_SHORT}))?|(?:(?:{_WORD})[._-]?)?(?P<who>{_WHO}))[._-]?"
     r"(?P<rater>[0-9]{1,3}|(?<=[._-])[a-z]|(?-i:(?<=[a-z])[A-Z])|(?(who)(?<=[._-])[a-z0-9]+|(?!)))(?![^._-])",
-    re.IGNORECASE,
+    re.I,
 )
-_RATED_BELOW = re.compile(rf"(?:^|[._-])(?:{_SHORT})?(?P<rater>[0-9]{{1,3}}|[a-z])$", re.IGNORECASE)
-_RATERS_FOLDER = re.compile(_WHO, re.IGNORECASE)
-_RATER_OF_STEM = re.compile(rf"(?:(?:^|[._-])(?:{_SHORT}|{_WHO}))?[._-]*\{{rater\}}", re.IGNORECASE)
+_RATED_BELOW = re.compile(rf"(?:^|[._-])(?:{_SHORT})?(?P<rater>[0-9]{{1,3}}|[a-z])$", re.I)
+_RATERS_FOLDER = re.compile(_WHO, re.I)
+_RATER_OF_STEM = re.compile(rf"(?:(?:^|[._-])(?:{_SHORT}|{_WHO}))?[._-]*\{{rater\}}", re.I)
 
 
 def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
@@ -98,11 +96,8 @@ def is_called_mask(path: str) -> bool:
 
 @partial(storage.once_each_content, content_of=lambda path: digest(image_files.sha256s(path)))
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order; empty if it is none.
-
-    Its values are few, whole and not below 0; where they are as many as a scan of eight bits has, most voxels that are
-    not 0 equal the next one.
-    """
+    """Returns the values of a label map, in order; empty if it is none. Its values are few, whole and not below 0;
+    where they are as many as a scan of eight bits has, most voxels that are not 0 equal the next one."""
     try:
         volume = image_files.read_integers(image_files.read_header(image_files.fetch(path)))
     except DataError:
@@ -215,9 +210,7 @@ def _varying(masks: Sequence[str]) -> tuple[int, ...]:
     for path in masks:
         for level, folder in enumerate(path.split("/")[:-1]):
             at.setdefault(level, set()).add(folder)
-    return tuple(
-        level for level, names in at.items() if len(names) > 1 and not all(map(_SPLIT_FOLDER.fullmatch, names))
-    )
+    return tuple(i for i, names in at.items() if len(names) > 1 and not all(map(_SPLIT_FOLDER.fullmatch, names)))
 
 
 def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
@@ -230,9 +223,7 @@ def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
     varying = tuple(folders[level] for level in levels if level < len(folders))
     if name:
         yield (name,)
-        if varying and not any(
-            _place_of(*pair) is not None for folder in varying for pair in ((name, folder), (folder, name))
-        ):
+        if varying and not any(_place_of(*two) is not None for part in varying for two in ((name, part), (part, name))):
             yield (*varying, name)
     if match or stem != rated:
         yield from ((folder,) for folder in reversed(folders) if not _is_of_masks(folder))

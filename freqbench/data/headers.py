@@ -80,10 +80,8 @@ class Header:
         return np.dtype(self.stored).kind in "bui"
 
     def turn_to(self, image: "Header") -> "Header":
-        """Returns the header with its axes in the order and direction of the image's, in which voxels are read.
-
-        One axis mirrored alone stays, to be refused: tools that lose a sign write such headers.
-        """
+        """Returns the header with its axes in the order and direction of the image's, in which voxels are read. One
+        axis mirrored alone stays, to be refused: tools that lose a sign write such headers."""
         from nibabel.orientations import inv_ornt_aff, io_orientation
 
         turn = io_orientation(np.linalg.inv(image.affine) @ self.affine)

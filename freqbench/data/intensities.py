@@ -23,12 +23,10 @@ SAMPLED = 2_000_000  # voxels that percentiles and the threshold are sought on: 
 
 
 def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
-    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause.
-
-    The percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window; or labelled voxels and body are clipped; or
-    a window that begins below 0 meets a volume without a negative voxel; or the background is clipped to 1. Other
-    scalings follow the volume and yield nothing.
-    """
+    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause. The
+    percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window; or labelled voxels and body are clipped; or a
+    window that begins below 0 meets a volume without a negative voxel; or the background is clipped to 1. Other
+    scalings follow the volume and yield nothing."""
     scaling = parse_intensity(preprocess.intensity)
     for index, channel in enumerate(native.image.numpy() if scaling.kind == "window" else ()):
         where = f" in channel {index}" if len(native.image) > 1 else ""

@@ -1,7 +1,5 @@
-"""Reads NRRD, MetaImage and GIPL files by SimpleITK; what it does not check is checked here, without voxels.
-
-SimpleITK reads compressed voxels without their checksums, takes any file that a header names, and ignores units.
-"""
+"""Reads NRRD, MetaImage and GIPL files by SimpleITK; what it does not check is checked here, without voxels. SimpleITK
+reads compressed voxels without their checksums, takes any file that a header names, and ignores units."""
 
 import gzip
 import re
@@ -154,25 +152,23 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
     return affine, (unit or "no unit", UNITS[unit], "space units or DistanceUnits")
 
 
-def _segments(
-    path: Path, fields: Mapping[str, str], num_layers: int
-) -> tuple[dict[int, str], tuple[dict[int, int], ...]]:
+def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[int, str], tuple[dict[int, int], ...]]:
     """Returns the names of a segmentation's values, numbered anew unless they are unique, and its layers."""
-    found, layers = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))], [dict[int, int]()] * num_layers
+    found, layers = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))], [dict[int, int]()] * count
     labels = {number: whole(fields.get(f"segment{number}_labelvalue", "")) for number in sorted(found, key=int)}
     stored = {number: value for number, value in labels.items() if value}
-    is_unique = num_layers == 1 or len({*stored.values()}) == len(stored)
+    is_unique = count == 1 or len({*stored.values()}) == len(stored)
     values = stored if is_unique else {number: place for place, number in enumerate(stored, 1)}
     for number, value in values.items():
         layer, name = fields.get(f"segment{number}_layer", "0"), fields[f"segment{number}_name"]
-        if (index := whole(layer)) is None or index >= num_layers:
+        if (index := whole(layer)) is None or index >= count:
             raise DataError(
-                f"{path}: expected segments in layers 0 to {num_layers - 1}, as the file has {num_layers}, got "
+                f"{path}: expected segments in layers 0 to {count - 1}, as the file has {count}, got "
                 f"{layer!r:.40} for {name!r}: save it anew"
             )
         layers[index] = layers[index] | {stored[number]: value}
     names = {value: fields[f"segment{number}_name"] for number, value in values.items()}
-    return names, tuple(layers) if names and num_layers > 1 else ()
+    return names, tuple(layers) if names and count > 1 else ()
 
 
 def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:

@@ -104,19 +104,13 @@ def classes_of(
     label_map: LabelMap | None,
     ignore: Sequence[int] = (),
 ) -> Reading:
-    """Decides the classes of a dataset.
-
-    Args:
-        where: begins the line of an error.
-        listed: names by value, as the files' own list gives them; empty if it gives none.
-        labels: names of the classes that the job gives, background first, or their number; None: those of the list.
-            Names of the list choose its values by name, and all others become background.
-        label_map: class of each value; values that it leaves out keep their number, and 0 stays background. With OTHER,
-            they are background unless `labels` counts or names them, or it maps no value.
-        ignore: values that do not count.
-
-    Raises DataError for names that fit only in part, a value without a class, a class without a value.
-    """
+    """Decides the classes of a dataset. `where` begins the line of an error; `listed` has the names by value of the
+    files' own list, and is empty if it gives none. `labels` are names of the classes that the job gives, background
+    first, or their number; None: those of the list. Names of the list choose its values by name, and all others become
+    background. `label_map` has the class of each value; values that it leaves out keep their number, and 0 stays
+    background. With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to
+    `ignore` do not count. Raises DataError for names that fit only in part, a value without a class, a class without a
+    value."""
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
     is_mapped = label_map is not None and not (takes_others and not mapped)
@@ -172,10 +166,8 @@ def classes_of(
 
 
 def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
-    """Returns regions in place of the classes that make them up, the background first.
-
-    Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
-    """
+    """Returns regions in place of the classes that make them up, the background first. Raises DataError for more
+    regions than a code holds, two of the same classes, or a class that no file holds."""
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
@@ -249,10 +241,8 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`.
-
-    With `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them.
-    """
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`. With
+    `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them."""
 
     def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         values, counts = np.unique(voxels, return_counts=True)

@@ -1,8 +1,6 @@
-"""Resamples as nnU-Net does: cubic for images, class by class for label maps, edges aligned.
-
-Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): if the spacing is anisotropic, slices are
-resampled in their plane and the nearest slice is taken along the coarse axis.
-"""
+"""Resamples as nnU-Net does: cubic for images, class by class for label maps, edges aligned. Isensee et al., Nature
+Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): if the spacing is anisotropic, slices are resampled in their
+plane and the nearest slice is taken along the coarse axis."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,10 +33,8 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 
 
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
-    """Returns the axis along which the nearest slices are taken; None if the grid is resampled as one.
-
-    It is the coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two are.
-    """
+    """Returns the axis along which the nearest slices are taken; None if the grid is resampled as one. It is the
+    coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two are."""
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:
             return steps.index(max(steps)) if steps.count(max(steps)) == 1 else None

@@ -1,9 +1,7 @@
-"""Gives the distance in millimetres beyond which the normalised surface Dice counts a surface as wrong.
-
-Organs: FLARE 2022, J. Ma et al., Lancet Digital Health 6(11), 2024. Tasks: M. Antonelli et al., "The Medical
-Segmentation Decathlon", Nature Communications 13, 2022. All others: J. Wasserthal et al., "TotalSegmentator: robust
-segmentation of 104 anatomic structures in CT images", Radiology: Artificial Intelligence 5(5), 2023.
-"""
+"""Gives the distance in millimetres beyond which the normalised surface Dice counts a surface as wrong. Organs: FLARE
+2022, J. Ma et al., Lancet Digital Health 6(11), 2024. Tasks: M. Antonelli et al., "The Medical Segmentation Decathlon",
+Nature Communications 13, 2022. All others: J. Wasserthal et al., "TotalSegmentator: robust segmentation of 104 anatomic
+structures in CT images", Radiology: Artificial Intelligence 5(5), 2023."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Prepares raw voxels on the grid that networks see, by MONAI's transforms, and maps perturbations back to the file.
-
-The order is that of the papers' validation pipelines, or nnU-Net's.
-"""
+The order is that of the papers' validation pipelines, or nnU-Net's."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,19 +15,7 @@ from freqbench.core import types
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
-from freqbench.core.types import (
-    IGNORED,
-    NO_LABEL,
-    Beside,
-    Box,
-    Case,
-    FileLabel,
-    NativeCase,
-    ScoredOn,
-    Shape,
-    Spacing,
-    triple,
-)
+from freqbench.core.types import IGNORED, NO_LABEL, Beside, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, spell
 from freqbench.data.intensities import scale_warnings
@@ -146,11 +132,8 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
 
 
 def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | None, classes: Classes) -> Case:
-    """Prepares a case by a network's own pipeline, its axes turned to RAS.
-
-    With p the pipeline's volume and l, h the bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what
-    the clip cuts off.
-    """
+    """Prepares a case by a network's own pipeline, its axes turned to RAS. With p the pipeline's volume and l, h the
+    bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what the clip cuts off."""
     import torch
     from monai.data import MetaTensor
 
@@ -189,10 +172,8 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
 
 
 class LabelWay:
-    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding.
-
-    It begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone.
-    """
+    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding. It
+    begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone."""
 
     def __init__(self, label: Any, counts: bool) -> None:
         self._counts = counts
@@ -258,12 +239,10 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
 
 
 def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
-    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner.
-
-    MONAI's `Spacing` finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds
-    them to float32: the grid then began up to a voxel away from that of the same volume in a format of float64. An
-    affine whose axes are at right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes.
-    """
+    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner. MONAI's `Spacing`
+    finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds them to float32: the
+    grid then began up to a voxel away from that of the same volume in a format of float64. An affine whose axes are at
+    right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes."""
     from monai.data.utils import compute_shape_offset, zoom_affine
 
     def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -330,12 +309,10 @@ def way_to_file(
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
-    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made.
-
-    Scores are interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of
-    an anisotropic grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken.
-    Raises DataError if the file's axes are sheared against the case's.
-    """
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made. Scores are
+    interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of an anisotropic
+    grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken. Raises
+    DataError if the file's axes are sheared against the case's."""
     from freqbench.ops.file_grid import FileGrid
 
     to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
@@ -347,7 +324,7 @@ def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool
     try:
         return FileGrid.of(triple(file.label.shape[1:]), to_grid, case.inner or whole, nearest)
     except ValueError as error:
-        raise DataError(f"{case.ref.case_id}: {error}: score it with {ScoredOn.GRID.key}") from None
+        raise DataError(f"{case.ref.case_id}: {error}: score it with {types.ScoredOn.GRID.key}") from None
 
 
 Volume = npt.NDArray[np.float32]
@@ -417,11 +394,9 @@ def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: AnySpace) -> float:
-    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
-
-    It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
-    too. A network's own pipeline prepares the attacked file as it would any other: its statistics count too.
-    """
+    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale. It is
+    0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count too. A
+    network's own pipeline prepares the attacked file as it would any other: its statistics count too."""
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 
@@ -442,9 +417,7 @@ def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], lo
 
 class Spaces:
     """An attacked volume of a case in its own space and in others, which it reaches through the file's grid and unit.
-
-    There it goes as an exported volume would. A space of None is the dataset's.
-    """
+    There it goes as an exported volume would. A space of None is the dataset's."""
 
     def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
         self._dataset, self._case, self._adversarial = dataset, case, adversarial

@@ -40,11 +40,9 @@ class Witness:
 
 
 def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | None = None) -> Witness:
-    """Finds the predictions of a dataset's cases in a folder or URI, MOST_CASES at most, those of `refs` first.
-
-    A file is a case's if its name, or the folder that it lies in, is the case's id, or that id with `_WORDS` behind it
-    as MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case.
-    """
+    """Finds the predictions of a dataset's cases in a folder or URI, MOST_CASES at most, those of `refs` first. A file
+    is a case's if its name, or the folder that it lies in, is the case's id, or that id with `_WORDS` behind it as
+    MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case."""
     root = storage.filled_in(folder, where)
     of_id = {ref.case_id: ref for ref in (*(refs or ()), *dataset.whole_split())}
     found = dict[str, list[str]]()

@@ -23,11 +23,9 @@ PROTOCOL_VERSION = 1
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
-
     `window_batch` is the number of windows attacked at once if the attack couples them; None if it does not, as the
     number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models whose
-    gradients a SurrogateAttack follows. `saves` is True if a job that saves volumes saves this cell's.
-    """
+    gradients a SurrogateAttack follows. `saves` is True if a job that saves volumes saves this cell's."""
 
     dataset: Dataset
     source: ModelSpec
@@ -95,11 +93,9 @@ class Cell:
 
     @property
     def params(self) -> str:
-        """All parameters of the attack as JSON text, with the values that the cell sets.
-
-        The cell sets `window_batch`, the windows attacked at once, if the attack couples them; `block_cut`, the sides
-        of its block, if the source's ROI cuts it; and `surrogates`, the names of those that are used.
-        """
+        """All parameters of the attack as JSON text, with the values that the cell sets. The cell sets `window_batch`,
+        the windows attacked at once, if the attack couples them; `block_cut`, the sides of its block, if the source's
+        ROI cuts it; and `surrogates`, the names of those that are used."""
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
         names = [surrogate.name for surrogate in self.surrogates]
         followed = {"surrogates": names} if self.attack.needs_surrogates else {}
@@ -111,10 +107,8 @@ class Cell:
 
     @property
     def block_cut(self) -> str:
-        """Sides of the attack's block if the source's ROI cuts it, else empty.
-
-        It is in no identity, as block and ROI are. The ROI cuts no block of a volume that is attacked as one.
-        """
+        """Sides of the attack's block if the source's ROI cuts it, else empty. It is in no identity, as block and ROI
+        are. The ROI cuts no block of a volume that is attacked as one."""
         attack = self.attack
         return "" if attack.attacks_volume else "x".join(map(str, attack.shortened(self.source.roi) or ()))
 
@@ -132,11 +126,9 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One cell on one case with the targets still wanted: the work that a worker gets.
-
-    If `is_clean`, nothing is attacked: the targets predict the clean volume alone. `own` are files of their own
-    predictions of it, by the target's id.
-    """
+    """One cell on one case with the targets still wanted: the work that a worker gets. If `is_clean`, nothing is
+    attacked: the targets predict the clean volume alone. `own` are files of their own predictions of it, by the
+    target's id."""
 
     cell: Cell
     ref: CaseRef

@@ -39,17 +39,11 @@ PACES = Kept[Scoring](name="record of seconds", depends=("host", "model", "on_gp
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Estimated seconds of units on one worker.
+    """Estimated seconds of units on one worker."""
 
-    Attributes:
-        attack, scoring: seconds of the attack (with its cell's learning, in its first unit) and of predicting and
-            scoring, by unit.
-        basis: what they were estimated from; None without a unit.
-    """
-
-    attack: Mapping[Place, float]
-    scoring: Mapping[Place, float]
-    basis: str | None
+    attack: Mapping[Place, float]  # with its cell's learning, in its first unit
+    scoring: Mapping[Place, float]  # and of predicting
+    basis: str | None  # what they were estimated from; None without a unit
 
     @property
     def total(self) -> float:
@@ -157,10 +151,8 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
 
 
 class Spent:
-    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs.
-
-    Seconds are those that a machine without other load would have taken.
-    """
+    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs. Seconds
+    are those that a machine without other load would have taken."""
 
     def __init__(self) -> None:
         # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.

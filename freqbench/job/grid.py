@@ -66,9 +66,7 @@ class Grid:
 
     def index(self) -> dict[str, Any]:
         """Returns the keys of all records, and names by identity, in a compact form that JSON can hold.
-
-        `results.index_keys` expands the keys; `results.naming` looks names up.
-        """
+        `results.index_keys` expands the keys; `results.naming` looks names up."""
         names: dict[str, dict[str, Any]] = {}
         cells = []
         for cell in self.cells:
@@ -87,10 +85,8 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
-    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
-
-    Raises UserError, which begins with the job's file and the place.
-    """
+    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells. Raises
+    UserError, which begins with the job's file and the place."""
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
 
@@ -161,9 +157,7 @@ class Expansion:
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         for (dataset_name, model_id), witness in witnesses.items():
-            name = next(
-                models[each].name for models in self._models for each in models if models[each].model_id == model_id
-            )
+            name = next(each.name for models in self._models for each in models.values() if each.model_id == model_id)
             notes.append(
                 f"{name} on {dataset_name}: is held against its own predictions of {amount(len(witness.refs), 'case')} "
                 "before the first attack"
@@ -375,11 +369,9 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
 
 
 def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
-    """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates.
-
-    The source and ensembles that contain it are left out. Raises UserError for an unknown name, no model other than
-    the source, or one with other classes, channels, window or space.
-    """
+    """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates. The source and
+    ensembles that contain it are left out. Raises UserError for an unknown name, no model other than the source, or one
+    with other classes, channels, window or space."""
     if not isinstance(attack, SurrogateAttack):
         return ()
     place = f"{attack.name}.surrogates"
@@ -431,11 +423,9 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """Returns the grid of the job that made volumes with its cells scored on other targets.
-
-    The names are models of the job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a
-    checkpoint is named after its file, or as in `NAME=CHECKPOINT`. Raises UserError for any other name.
-    """
+    """Returns the grid of the job that made volumes with its cells scored on other targets. The names are models of the
+    job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a checkpoint is named after its
+    file, or as in `NAME=CHECKPOINT`. Raises UserError for any other name."""
     by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []

@@ -32,11 +32,9 @@ SEVERAL: list[Schema] = [
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Returns the JSON Schema of a job file, or of a training job.
-
-    Datasets are distinguished by `loader` or `name`, attacks and defences by `name`; each has the keys of its own
-    class. A class of another package, `module:Class`, may have any keys.
-    """
+    """Returns the JSON Schema of a job file, or of a training job. Datasets are distinguished by `loader` or `name`,
+    attacks and defences by `name`; each has the keys of its own class. A class of another package, `module:Class`, may
+    have any keys."""
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
     places, generated = models_json_schema([(cls, "validation") for cls in asked])

@@ -58,11 +58,9 @@ class Plan:
 
 
 def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """Plans the rest of a grid, given the metrics that each good row of a store covers (`Store.covered`).
-
-    `is_saved` tells if the volume of a cell and case exists; a unit without its volume is not done. If None, rows are
-    enough. Raises UserError if a package of a metric that rows lose otherwise is not installed.
-    """
+    """Plans the rest of a grid, given the metrics that each good row of a store covers (`Store.covered`). `is_saved`
+    tells if the volume of a cell and case exists; a unit without its volume is not done. If None, rows are enough.
+    Raises UserError if a package of a metric that rows lose otherwise is not installed."""
     wanted = frozenset(grid.metrics)
     units, num_done, num_unsaved, former = [], 0, 0, set[str]()
     for cell in grid.cells:
@@ -102,10 +100,8 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySp
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:
-    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels.
-
-    Reads cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check.
-    """
+    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels. Reads
+    cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check."""
     started = time.monotonic()
     for dataset, ref, space in cases:
         if not isinstance(dataset, Phantom) and time.monotonic() - started < CHECK_S:

@@ -74,17 +74,13 @@ def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
 
 
 def shrink_job(job: JobSpec) -> JobSpec:
-    """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort.
-
-    LPIPS is left out, as its weights may have to be fetched.
-    """
+    """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort. LPIPS is
+    left out, as its weights may have to be fetched."""
     tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
     regions = _region_datasets(job)
     models = [
-        entry
-        if entry.ensemble
-        else _untrained_entry(entry, number, SMALL_ARGS[_arch(entry)], regions).model_copy(update=tiny)
-        for number, entry in enumerate(job.models)
+        each if each.ensemble else _untrained_entry(each, i, SMALL_ARGS[_arch(each)], regions).model_copy(update=tiny)
+        for i, each in enumerate(job.models)
     ]
     with trusting(job.trust_code):
         return job.model_copy(

@@ -1,22 +1,12 @@
-"""Reads training jobs: networks, each with its objective and schedule, and a benchmark job's entries for them.
-
-The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
-18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
-"""
+"""Reads training jobs: networks, each with its objective and schedule, and a benchmark job's entries for them. The
+defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the 18
+training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+import pydantic
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict, Threads, explain
@@ -420,23 +410,21 @@ class TrainingEntry(Strict):
     job: Annotated[str, Field(min_length=1)] | TrainJob
     out: Annotated[str, Field(min_length=1)] | None = None
 
-    @field_serializer("job")
+    @pydantic.field_serializer("job")
     def _dump_given(self, job: str | TrainJob) -> Any:
         """Serialises a job without its defaults."""
         return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
 
 
 def training_entry(given: Any) -> Any:
-    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`.
-
-    Raises UserError that names the wrong key of a training job.
-    """
+    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`. Raises
+    UserError that names the wrong key of a training job."""
     if isinstance(given, TrainingEntry):
         return given
     entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}
     if isinstance(entry["job"], Mapping):
         try:
             entry["job"] = TrainJob.model_validate(entry["job"])
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             raise UserError(explain(error, TrainJob)) from None
     return entry

@@ -1,7 +1,5 @@
-"""Runs a pipeline of MONAI's transforms whole, by MONAI itself: its parser, its `Compose`, its inverse.
-
-Cardoso et al., arXiv:2211.02701.
-"""
+"""Runs a pipeline of MONAI's transforms whole, by MONAI itself: its parser, its `Compose`, its inverse. Cardoso et al.,
+arXiv:2211.02701."""
 
 import pkgutil
 import re
@@ -354,11 +352,9 @@ class MonaiPipeline(Pipeline):
         return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid.
-
-        `fixed` are voxels outside of the file, and those that a transform leaves at 0 where the line to the file's
-        unit leads elsewhere, as outside of a mask.
-        """
+        """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid. `fixed` are
+        voxels outside of the file, and those that a transform leaves at 0 where the line to the file's unit leads
+        elsewhere, as outside of a mask."""
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
@@ -453,11 +449,9 @@ class MonaiPipeline(Pipeline):
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Restores logits by the bundle's postprocessing, or as MONAI's examples do.
-
-        The examples take softmax or sigmoid, invert the transforms (probabilities are interpolated linearly), then take
-        argmax or a threshold of one half. So are merged logits, which are not the network's own.
-        """
+        """Restores logits by the bundle's postprocessing, or as MONAI's examples do. The examples take softmax or
+        sigmoid, invert the transforms (probabilities are interpolated linearly), then take argmax or a threshold of one
+        half. So are merged logits, which are not the network's own."""
         from monai.data import MetaTensor
 
         def to_network(volume: Tensor) -> Any:
@@ -554,9 +548,7 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")
         given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
-        plain = {
-            name: value if value == f"@{_BEFORE}" else config.value(f"{id}::{name}") for name, value in given.items()
-        }
+        plain = {key: value if value == f"@{_BEFORE}" else config.value(f"{id}::{key}") for key, value in given.items()}
         kept.append({"_target_": node["_target_"], **plain})
     return kept
 

@@ -1,7 +1,6 @@
 """Runs nnU-Net's preprocessing and export by nnunetv2 itself, with names of the plans looked up in its own tables.
-
-Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
-"""
+Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024,
+arXiv:2404.09556."""
 
 import inspect
 import sys
@@ -241,10 +240,8 @@ class NnunetPipeline(Pipeline):
         return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
 
     def codes_of(self, codes: str) -> str:
-        """Returns the directions of the network's axes for a file whose axes lie towards `codes`.
-
-        nnU-Net looks at array axes only: the reader's, which are the file's from last to first, then transposed.
-        """
+        """Returns the directions of the network's axes for a file whose axes lie towards `codes`. nnU-Net looks at
+        array axes only: the reader's, which are the file's from last to first, then transposed."""
         return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
@@ -289,9 +286,7 @@ class NnunetPipeline(Pipeline):
 
     def prepare(self, native: NativeCase) -> PreparedInput:
         """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
-
-        `fixed` are the voxels outside of the mask, in channels that are normalised within it.
-        """
+        `fixed` are the voxels outside of the mask, in channels that are normalised within it."""
         file = file_codes(native.affine)
         data, seg, made, ran = self._run(native, file)
         facts = self._facts(native, file, made)
@@ -318,9 +313,7 @@ class NnunetPipeline(Pipeline):
             return data
         to_made = np.linalg.inv(self._affine(attacked, file, facts, triple(data.shape[1:]))) @ clean.affine
         at = to_made[:3, :3], to_made[:3, 3]
-        return torch.from_numpy(
-            np.stack([affine_transform(each, *at, shape, order=1, mode="nearest") for each in data])
-        )
+        return torch.from_numpy(np.stack([affine_transform(one, *at, shape, order=1, mode="nearest") for one in data]))
 
     def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> Mask:
         """Returns what lies outside of the crop's box; of a network that is normalised within a mask, outside of it."""
@@ -395,10 +388,8 @@ class NnunetPipeline(Pipeline):
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file.
-
         Overlapping regions are drawn over each other by `regions_class_order`. Logits that are merged are of other
-        regions: then each is where its own sigmoid is above one half.
-        """
+        regions: then each is where its own sigmoid is above one half."""
         export = _module("nnunetv2.inference.export_prediction")
         labels, is_sigmoid = self.labels, head == "sigmoid"
         if is_merged:  # the first output of regions is a region, of classes the background
@@ -455,11 +446,9 @@ def pipeline_of(
     orientation: str | None = None,
     bounds: Bounds | None = None,
 ) -> NnunetPipeline:
-    """Returns the pipeline of a folder's files, after checks that nnunetv2 leaves to chance.
-
-    Raises UserError for an unknown configuration, a cascade, or a name that is not in nnunetv2's tables;
-    CheckpointError for plans that nnunetv2 cannot read.
-    """
+    """Returns the pipeline of a folder's files, after checks that nnunetv2 leaves to chance. Raises UserError for an
+    unknown configuration, a cascade, or a name that is not in nnunetv2's tables; CheckpointError for plans that
+    nnunetv2 cannot read."""
     where = f"{path}/plans.json"
     read = validate(dict(plans), _Plans, where)
     if sorted(read.transpose_forward) != [0, 1, 2]:

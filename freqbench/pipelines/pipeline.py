@@ -110,10 +110,8 @@ class Pipeline(abc.ABC):
         self, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> "tuple[Tensor, Tensor | None]":
         """Restores logits `[K, *grid]`, in the network's axes, to a map on the file's grid, as the toolchain does.
-
         Returns classes or codes of regions, uint8 `[I, J, K]` in the file's axes, and probabilities `[K, I, J, K]` if
-        they are wanted. Logits that are `is_merged` are of the dataset's classes, not the network's own.
-        """
+        they are wanted. Logits that are `is_merged` are of the dataset's classes, not the network's own."""
 
     def restoring(self, head: Outputs, is_merged: bool) -> str:
         """Returns in words what makes labels of logits on the file's grid."""
@@ -123,9 +121,7 @@ class Pipeline(abc.ABC):
     @abc.abstractmethod
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
         """Returns the voxels along RAS axes of what it makes of a file: at most, where a crop follows the voxels.
-
-        `shape` and `spacing` are the file's along RAS axes, `codes` the directions of its own axes.
-        """
+        `shape` and `spacing` are the file's along RAS axes, `codes` the directions of its own axes."""
 
     @abc.abstractmethod
     def codes_of(self, codes: str) -> str:
@@ -171,10 +167,8 @@ def quiet() -> Iterator[None]:
 
 
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
-    """Fits the line from raw to prepared intensities of one grid; None unless nearly all voxels lie on it.
-
-    Voxels at either end, where a pipeline clips, and voxels that it makes exactly 0 are left out.
-    """
+    """Fits the line from raw to prepared intensities of one grid; None unless nearly all voxels lie on it. Voxels at
+    either end, where a pipeline clips, and voxels that it makes exactly 0 are left out."""
     step = max(1, raw.size // SAMPLED)
     x, y = (voxels.ravel()[::step].astype(np.float64) for voxels in (raw, prepared))
     within = (y > y.min()) & (y < y.max()) & (y != 0)

@@ -23,9 +23,7 @@ HOW = (
 )
 DISTANCES = "distances"
 GRAVITY: tuple[Verdict, ...] = ("violated", "in doubt", "not checked", "noted")  # of sentences on the first screen
-CLAIMS, MASKING = (
-    [name for name, check in CHECKS.items() if getattr(check, is_one)] for is_one in ("is_claim", "is_masking")
-)
+CLAIMS, MASKING = ([key for key, each in CHECKS.items() if getattr(each, kind)] for kind in ("is_claim", "is_masking"))
 MODEL_GRAVITY = ("flagged", "in doubt", "not checked", "no sign")  # of its verdicts
 LINES, MOST_MODELS, MOST_SENTENCES, NAMED = 20, 6, 3, 3  # of the first screen
 MODELS = (
@@ -42,11 +40,9 @@ RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they
 
 
 def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
-    """Returns at most LINES lines: a verdict per model, the sentences that matter most, and `remedies`, whole.
-
-    Graver verdicts come first, then claims, then checks of gradients. A sentence speaks of all models that share a
-    check and a verdict, by the largest difference; one that does not fit ends in dots.
-    """
+    """Returns at most LINES lines: a verdict per model, the sentences that matter most, and `remedies`, whole. Graver
+    verdicts come first, then claims, then checks of gradients. A sentence speaks of all models that share a check and a
+    verdict, by the largest difference; one that does not fit ends in dots."""
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
     shown = models[:MOST_MODELS]
     names = [f"{each.model} on {each.dataset}" for each in shown]
@@ -59,9 +55,7 @@ def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: 
     for number, sentence in enumerate(sentences):
         lines = max(1, (left - len(body)) // (len(sentences) - number))
         body += textwrap.wrap(sentence, width, subsequent_indent="  ", max_lines=lines, placeholder=" ...")
-    head = [
-        line if len(line) <= width else f"{line[: width - 4]} ..." for line in ("Can the numbers be believed?", *head)
-    ]
+    head = [one if len(one) <= width else f"{one[: width - 4]} ..." for one in ("Can the numbers be believed?", *head)]
     return printable("\n\n".join("\n".join(part) for part in (head, body, remedies) if part)) + "\n"
 
 

@@ -148,10 +148,9 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 def recommend(table: pd.DataFrame) -> pd.DataFrame:
     """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
-
     The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
-    None is picked where the curve with the largest drop has not converged. `note` says where it has one setting only.
-    """
+    None is picked where the curve with the largest drop has not converged. `note` says where it has one setting
+    only."""
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):

@@ -51,11 +51,9 @@ class Material:
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need.
-
-    They have `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points,
-    and `budget` x255 where it is an intensity.
-    """
+    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need. They have
+    `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points, and
+    `budget` x255 where it is an intensity."""
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
@@ -83,17 +81,6 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
     return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
-
-
-def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns foreground DSC against budget, ordered by budget: `intervals` of each `threat_model`, `budget_name`,
-    `family` and `budget`, of those budgets of which some family has two or more."""
-    by = ["threat_model", "budget_name", "family", "budget"]
-    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground")
-    table = table.sort_values(by, kind="stable", ignore_index=True)
-    counts = table.groupby(by[:3], observed=True)["budget"].transform("nunique")
-    lengths = counts.groupby([table["threat_model"], table["budget_name"]], observed=True).transform("max")
-    return table[lengths > 1].reset_index(drop=True)
 
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -133,11 +120,9 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
     """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
-    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so.
-
-    Ordered by `attack`, `factor` (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`,
-    `mean` drop in points with `low` and `high` of its 95 % interval over patients, `n` cases.
-    """
+    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so. Ordered by `attack`, `factor`
+    (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`, `mean` drop in points with `low`
+    and `high` of its 95 % interval over patients, `n` cases."""
     defined = rows[rows["drop"].notna()]
     settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
@@ -172,9 +157,7 @@ def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Returns mean drop in points, source x target, of each attack that was scored on another model than its source.
-
-    All matrices have the same rows and columns; NaN where nothing was scored.
-    """
+    All matrices have the same rows and columns; NaN where nothing was scored."""
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
     sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
@@ -184,16 +167,12 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none.
-
-    One row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings
-    are in the order of the report. Of a patient's cases and seeds, the smallest counts.
-    """
+    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none. One
+    row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings are in
+    the order of the report. Of a patient's cases and seeds, the smallest counts."""
     rows = rows[is_minimal(rows)]
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]
     table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
     order = places(rows, "label")
-    return table.sort_values(
-        ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
-    )
+    return table.sort_values(["target_model", "label"], key=lambda texts: texts.map(lambda text: order.get(text, text)))

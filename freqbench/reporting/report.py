@@ -98,11 +98,7 @@ def _note_on(line: str | None) -> list[Section]:
 
 
 def _one_table(
-    name: str,
-    stores: Sequence[Store],
-    job_keys: Collection[Key] | None,
-    runs: Sequence[Mapping[str, Any]],
-    with_clean: bool,
+    name: str, stores: Sequence[Store], job_keys: Collection[Key] | None, runs: Sequence[Mapping[str, Any]], clean: bool
 ) -> tuple[list[Section], str | None]:
     """Makes the sections of a recipe, a view or the whole audit; returns also the line of `caption_of`."""
     if name == AUDIT:
@@ -112,7 +108,7 @@ def _one_table(
         stored, records = found_records(stores, job_keys, view.columns)
         rows = current(records, stored)
         classes = (classes_frame(stores, stored),) if view.needs_classes else ()
-        return view.build(rows, *classes), caption_of(rows, runs, with_clean)
+        return view.build(rows, *classes), caption_of(rows, runs, clean)
     if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
@@ -131,7 +127,7 @@ def _one_table(
             "prediction: run it with label maps, or report it by --table overview"
         )
     rows = current(relevant(recipe, records), relevant(recipe, stored))
-    return paper_table(recipe, rows, runs), caption_of(rows, runs, with_clean)
+    return paper_table(recipe, rows, runs), caption_of(rows, runs, clean)
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:

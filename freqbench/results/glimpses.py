@@ -1,8 +1,6 @@
-"""Keeps one slice per cell in the store: the glimpse of the case that lost most.
-
-glimpses/CELL_ID_CASE_KEY_DROP.json, where DROP is in points of foreground DSC. The name tells which glimpse counts, so
-that parallel runs and shards need no lock: each writes glimpses worse than all it knows of, readers take the worst.
-"""
+"""Keeps one slice per cell in the store: the glimpse of the case that lost most. glimpses/CELL_ID_CASE_KEY_DROP.json,
+where DROP is in points of foreground DSC. The name tells which glimpse counts, so that parallel runs and shards need no
+lock: each writes glimpses worse than all it knows of, readers take the worst."""
 
 import base64
 import io

@@ -90,9 +90,7 @@ def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
         now = next((names["dataset"][key] for key in keys if key in names["dataset"]), None)
         (others if now is None else known)[now or name] = facts
     named = names["source_model"]
-    models = {
-        key: {**facts, "name": named.get(key, facts.get("name"))} for key, facts in (run.get("models") or {}).items()
-    }
+    models = {key: {**own, "name": named.get(key, own.get("name"))} for key, own in (run.get("models") or {}).items()}
     return {**run, **({"datasets": others | known} if known else {}), **({"models": models} if models else {})}
 
 

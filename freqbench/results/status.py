@@ -15,12 +15,10 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read.
-
-    It has `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
+    """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read. It
+    has `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
     `ok` and `failed` of each; `runs`: the fields RUN of each, null if its file lacks them, and the number of its
-    `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one.
-    """
+    `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one."""
     store = Store(out)
     wanted = index_keys(store.job()["index"])
     rows = store.rows((*KEY, "attack", "source_model", "status"))

@@ -1,8 +1,6 @@
-"""Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted.
-
-A commit is one file, `records/NAME`, whose rows hold their classes. A row may be in several files (after a retry, a
-second driver, a compaction that died before deleting): readers keep one row per key.
-"""
+"""Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted. A commit
+is one file, `records/NAME`, whose rows hold their classes. A row may be in several files (after a retry, a second
+driver, a compaction that died before deleting): readers keep one row per key."""
 
 import hashlib
 import json
@@ -96,9 +94,7 @@ class Store:
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
         """Returns `columns` of one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
-
-        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
-        """
+        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows."""
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
@@ -130,12 +126,10 @@ class Store:
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
 
     def compact(self, above: int = 1) -> None:
-        """Merges small files into few large ones if there are more than `above`, and drops superseded rows.
-
-        Large files with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a
-        committed file. It deletes only files that it read and merged, so that files which others commit meanwhile stay.
-        Memory does not grow with the store, except for the keys of its rows.
-        """
+        """Merges small files into few large ones if there are more than `above`, and drops superseded rows. Large files
+        with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a committed
+        file. It deletes only files that it read and merged, so that files which others commit meanwhile stay. Memory
+        does not grow with the store, except for the keys of its rows."""
         compaction.compact(self._files, above)
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:

@@ -32,11 +32,9 @@ Unit = Literal["HU", ""]  # unit of a file's intensities; empty: the file's own,
 
 
 class VolumeFacts(config.Strict):
-    """Facts that lead from saved volumes back to the file and its classes.
-
-    `native_ranges` has for each channel the intensities of the file that are 0 and 1, None where the way there is not
-    affine; it is empty if unknown, as of old volumes.
-    """
+    """Facts that lead from saved volumes back to the file and its classes. `native_ranges` has for each channel the
+    intensities of the file that are 0 and 1, None where the way there is not affine; it is empty if unknown, as of old
+    volumes."""
 
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
     native_ranges: list[Window | None] = Field(default=[])
@@ -45,9 +43,7 @@ class VolumeFacts(config.Strict):
 
 def volume_facts(facts: Mapping[str, Any], where: str) -> VolumeFacts:
     """Returns what facts of a dataset or of a saved volume state; UserError, which begins with `where`, for others."""
-    return config.validate(
-        {name: facts[name] for name in VolumeFacts.model_fields if name in facts}, VolumeFacts, where
-    )
+    return config.validate({key: facts[key] for key in VolumeFacts.model_fields if key in facts}, VolumeFacts, where)
 
 
 def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:

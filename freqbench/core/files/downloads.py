@@ -1,8 +1,6 @@
-"""Copies remote objects to the node's cache: once per node and version, complete, with their SHA-256.
-
-Each object has a folder under `files`, named by a digest of the URI and of the versions that were found there; beside
-it a lock and, once a file is complete, its hash in a JSON file of the same name.
-"""
+"""Copies remote objects to the node's cache: once per node and version, complete, with their SHA-256. Each object has a
+folder under `files`, named by a digest of the URI and of the versions that were found there; beside it a lock and, once
+a file is complete, its hash in a JSON file of the same name."""
 
 import fcntl
 import hashlib
@@ -48,9 +46,7 @@ def folder_of(uri: str, there: Found) -> Path:
 
 def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
-
-    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable without an answer.
-    """
+    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable without an answer."""
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
         info = {}
@@ -71,10 +67,8 @@ def no_file(uri: str) -> NoFileError:
 
 def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found]) -> Path:
     """Returns a folder with whole copies of the remote files that `find` names; fetches those missing or damaged.
-
     `find` looks up each file's facts below the URI; with True anew, as the old ones were wrong. Raises UserError if a
-    file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails.
-    """
+    file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails."""
     for number in range(TRIES):
         there = find(number > 0)
         folder = folder_of(uri, there)
@@ -91,11 +85,9 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
 
 
 def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
-    """Returns a folder of the cache, of a URI, with files of fixed content; asks for those that are missing.
-
-    `files` has the SHA-256 (hex) of each name; None: unknown, so that the first content stays. `get` writes the file of
-    a name to a path, and returns its source. Raises UserError if a source has another content.
-    """
+    """Returns a folder of the cache, of a URI, with files of fixed content; asks for those that are missing. `files`
+    has the SHA-256 (hex) of each name; None: unknown, so that the first content stays. `get` writes the file of a name
+    to a path, and returns its source. Raises UserError if a source has another content."""
     folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
 
     def lacking() -> list[str]:
@@ -119,9 +111,7 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
 
 def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
     """Writes a file of the web to a path, by torch hub's download; `sha256` is checked, or the first digits of one.
-
-    Raises OSError or HTTPException if the server cannot be reached or refuses, RuntimeError for another content.
-    """
+    Raises OSError or HTTPException if the server cannot be reached or refuses, RuntimeError for another content."""
     import torch  # takes seconds, and most commands fetch nothing
 
     before = socket.getdefaulttimeout()
@@ -149,10 +139,8 @@ def offline() -> Iterator[None]:
 
 
 def stamp(path: Path) -> Stamp:
-    """Returns a value that no other content of a file's path has had: its place on the disk, size and times.
-
-    A change that follows within the clock's resolution may leave all of these, so a young file's SHA-256 is in it too.
-    """
+    """Returns a value that no other content of a file's path has had: its place on the disk, size and times. A change
+    that follows within the clock's resolution may leave all of these, so a young file's SHA-256 is in it too."""
     facts = path.stat()
     state = facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
     return state if time.time_ns() - facts.st_ctime_ns > YOUNG_NS else (*state, _hash(path))

@@ -1,8 +1,6 @@
-"""Opens the file systems of paths and URIs, and turns their errors into one line.
-
-Everything uses the interface that all of fsspec's file systems share. Your own options are fsspec's (`FSSPEC_S3`, its
-configuration files); endpoints and credentials are those that each cloud's own tools take from the environment.
-"""
+"""Opens the file systems of paths and URIs, and turns their errors into one line. Everything uses the interface that
+all of fsspec's file systems share. Your own options are fsspec's (`FSSPEC_S3`, its configuration files); endpoints and
+credentials are those that each cloud's own tools take from the environment."""
 
 import errno
 import os
@@ -73,10 +71,8 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 @contextmanager
 def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
     """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
-
     Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
-    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket.
-    """
+    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket."""
     try:
         yield
     except (StorageRefused, StorageUnavailable, FileExistsError, IsADirectoryError, NotADirectoryError):

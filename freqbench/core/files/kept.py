@@ -46,10 +46,8 @@ OUTSIDE: Mapping[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Kept(Generic[V]):
-    """Values of one kind, each under all that it depends on; keys are made here alone.
-
-    No disk gets a value that depends on something that nothing tells apart (`OfProcess`, or what `digest` refuses).
-    """
+    """Values of one kind, each under all that it depends on; keys are made here alone. No disk gets a value that
+    depends on something that nothing tells apart (`OfProcess`, or what `digest` refuses)."""
 
     name: str  # kind of the values in words
     depends: tuple[str, ...]  # all that a value depends on; those of OUTSIDE are filled in
@@ -67,28 +65,24 @@ class Kept(Generic[V]):
         """Returns an empty keeper of the kind, with files in a store's folder, if given; `write` runs what saves."""
         return replace(self, _root=root, _write=write, _values=OrderedDict(), _coming={})
 
-    def key(self, **dependencies: Any) -> str | None:
+    def key(self, **needs: Any) -> str | None:
         """Returns the key of a value, None if `digest` refuses it; TypeError without exactly what is declared."""
-        given = dependencies | {name: OUTSIDE[name]() for name in self.depends if name in OUTSIDE}
-        if given.keys() != set(self.depends) or dependencies.keys() & OUTSIDE.keys():
-            raise TypeError(f"{self.name}: expected {', '.join(self.depends)}, got {', '.join(dependencies)}")
+        given = needs | {name: OUTSIDE[name]() for name in self.depends if name in OUTSIDE}
+        if given.keys() != set(self.depends) or needs.keys() & OUTSIDE.keys():
+            raise TypeError(f"{self.name}: expected {', '.join(self.depends)}, got {', '.join(needs)}")
         with suppress(TypeError):
             return digest([self.name, given])
         return None
 
-    def get(
-        self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **dependencies: Any
-    ) -> V:
+    def get(self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **needs: Any) -> V:
         """Returns the value of some dependencies, made if there is none, and kept in a file if it `stays` after that.
-
-        `other` reads a path's content that no `Kept` wrote, or refuses it; without it the value is made anew.
-        """
-        if (key := self.key(**dependencies)) is None:
+        `other` reads a path's content that no `Kept` wrote, or refuses it; without it the value is made anew."""
+        if (key := self.key(**needs)) is None:
             return make()
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
-        path, early = self._path(key, dependencies), self._coming.pop(key, None)
+        path, early = self._path(key, needs), self._coming.pop(key, None)
         value, fault = self._read(path, key, other) if path else (None, "")
         if fault:
             logger.warning("%s: expected a %s, got a damaged file, which is made anew: %s", path, self.name, fault)
@@ -101,16 +95,16 @@ class Kept(Generic[V]):
                 self._save(path, key, value)
         return self._hold(key, value)
 
-    def put(self, value: V, **dependencies: Any) -> None:
+    def put(self, value: V, **needs: Any) -> None:
         """Keeps a value in place of the one that may be there."""
-        if key := self.key(**dependencies):
+        if key := self.key(**needs):
             self._hold(key, value)
-            if path := self._path(key, dependencies):
+            if path := self._path(key, needs):
                 self._save(path, key, value)
 
-    def begin(self, submit: Callable[[], "Future[V]"], **dependencies: Any) -> None:
+    def begin(self, submit: Callable[[], "Future[V]"], **needs: Any) -> None:
         """Begins to make a value that will be asked for, if there is none; only the latest is waited for."""
-        key = self.key(**dependencies)
+        key = self.key(**needs)
         if key and key not in self._values and key not in self._coming:
             self._coming.clear()
             self._coming[key] = submit()
@@ -122,11 +116,11 @@ class Kept(Generic[V]):
                 self._values.popitem(last=False)
         return value
 
-    def _path(self, key: str, dependencies: Mapping[str, Any]) -> str:
+    def _path(self, key: str, needs: Mapping[str, Any]) -> str:
         """Returns the file of a key; empty if there is to be none."""
         if not self.place or isinstance(key, OfProcess):
             return ""
-        part, _, name = self.place.format(key=key, **dependencies).rpartition("/")
+        part, _, name = self.place.format(key=key, **needs).rpartition("/")
         if self._root:
             names.require_inside(self._root.rpartition("/")[0] or ".", path := storage.join(self._root, name))
             return path

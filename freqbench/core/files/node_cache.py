@@ -1,8 +1,6 @@
 """The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed.
-
 volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME with
-files/DIGEST.json, which lists these names, and inductor/, which PyTorch's compiler has for itself.
-"""
+files/DIGEST.json, which lists these names, and inductor/, which PyTorch's compiler has for itself."""
 
 import json
 import math
@@ -75,10 +73,8 @@ def part(name: str) -> Path:
 
 
 def temporary(folder: Path) -> tuple[int, str]:
-    """Opens a new file in a folder, to be renamed when it is complete; returns its handle and path.
-
-    Its name holds machine and process, so that files of killed writers are recognised; these are removed first.
-    """
+    """Opens a new file in a folder, to be renamed when it is complete; returns its handle and path. Its name holds
+    machine and process, so that files of killed writers are recognised; these are removed first."""
     ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
     for left in folder.glob(_UNFINISHED):
         writer = re.match(rf"{re.escape(ours)}(\d+)-", left.name)

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 MOST_FILES, MOST_BYTES = 2000, 4 * 10**9  # a folder of more is a home or a dataset, no program's
@@ -39,11 +39,9 @@ print(json.dumps([f"{name} {m.version(name)}" for name in sorted({*names})] if i
 
 
 def program_files(folder: Path, words: Iterable[str] | None = None) -> dict[str, Path] | None:
-    """Returns the files of a program's folder by their names in it; None if they are more than a program has.
-
-    Left out are hidden files, documents, pictures, logs, environments, and freqbench's own jobs, stores and caches. If
-    the program has `words`, folders in it count if they are packages, or these or texts beside them name them.
-    """
+    """Returns the files of a program's folder by their names in it; None if they are more than a program has. Left out
+    are hidden files, documents, pictures, logs, environments, and freqbench's own jobs, stores and caches. If the
+    program has `words`, folders in it count if they are packages, or these or texts beside them name them."""
     files, size, named = dict[str, Path](), 0, {*_WORDS.findall(" ".join(words or ()))}
     below = [] if words is None else [path for path in _entries(folder, True) if path.is_dir()]
     there = [*islice(_walk(folder, DEPTH if words is None else 0), MOST_FILES + 1)]
@@ -146,10 +144,7 @@ def module_place(python: str, package: str) -> Path | list[str]:
 
 @cache
 def _ask(python: str, package: str, python_path: str | None) -> Any:
-    with (
-        tempfile.TemporaryDirectory(prefix="freqbench-") as folder,
-        suppress(OSError, ValueError, subprocess.SubprocessError),
-    ):
+    with TemporaryDirectory(prefix="freqbench-") as folder, suppress(OSError, ValueError, subprocess.SubprocessError):
         asked = subprocess.run([python, "-c", _ASK, package], cwd=folder, capture_output=True, timeout=60, check=True)
         return json.loads(asked.stdout)
     return []

@@ -1,7 +1,5 @@
-"""Finds DICOM files and reads them by pydicom, after checks of what a file makes its reader allocate.
-
-Names of files and fields of a patient are in no error: hospitals write names into both.
-"""
+"""Finds DICOM files and reads them by pydicom, after checks of what a file makes its reader allocate. Names of files
+and fields of a patient are in no error: hospitals write names into both."""
 
 import logging
 import warnings

@@ -44,10 +44,8 @@ class Series(Header):
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
     """Returns the header of one series among files: the series `uid`, else the image of the SEG, else the longest.
-
     Frames of an enhanced object are its slices. Raises DataError for slices that are no evenly spaced stack, damaged
-    files, colour, and several frames of another kind.
-    """
+    files, colour, and several frames of another kind."""
     segmentations = files.stamp_files([segmentation] if segmentation else [], where)
     return _series(files.stamp_files(paths, where), where, uid, segmentations)
 
@@ -90,9 +88,7 @@ def _frames(file: File, where: Path) -> list[File]:
     ]
 
 
-def _choice(
-    of_series: Mapping[str, list[File]], where: Path, uid: str | None, segmentation: Path | None
-) -> tuple[str, str]:
+def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, labels: Path | None) -> tuple[str, str]:
     """Returns a series and the reason for its choice, empty if there is no other."""
     counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series)[:5])
     counts += f" and {len(of_series) - 5} more" if len(of_series) > 5 else ""
@@ -102,7 +98,7 @@ def _choice(
         return uid, ""
     if len(of_series) == 1:
         return next(iter(of_series)), ""
-    items = read_file(segmentation, where).fields.get("ReferencedSeriesSequence", []) if segmentation else []
+    items = read_file(labels, where).fields.get("ReferencedSeriesSequence", []) if labels else []
     named, why = {str(item.get("SeriesInstanceUID", "")) for item in items}, "the segmentation is of it"
     if not (named := named & of_series.keys()):
         longest = max(map(len, of_series.values()))

@@ -1,8 +1,5 @@
-"""Reads ACDC: cine MR of the heart, the Automated Cardiac Diagnosis Challenge.
-
-Bernard et al., IEEE Transactions on Medical Imaging 2018. The split is that of Malik et al., BMVC 2024,
-arXiv:2406.08486.
-"""
+"""Reads ACDC: cine MR of the heart, the Automated Cardiac Diagnosis Challenge. Bernard et al., IEEE Transactions on
+Medical Imaging 2018. The split is that of Malik et al., BMVC 2024, arXiv:2406.08486."""
 
 from typing import ClassVar
 
@@ -41,12 +38,8 @@ class ACDC(PublishedSplit):
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation", "test")
     names: ClassVar[tuple[str, ...]] = ("background", "right ventricle", "myocardium", "left ventricle")
     places: ClassVar[tuple[Place, ...]] = tuple(
-        Place(marker, f"{folder}{{patient}}/{{case}}.nii.gz", f"{folder}{{patient}}/{{case}}_gt.nii.gz")
-        for marker, folder in (
-            ("database/training", "database/training/"),
-            ("training", "training/"),
-            ("patient001", ""),
-        )
+        Place(mark, f"{folder}{{patient}}/{{case}}.nii.gz", f"{folder}{{patient}}/{{case}}_gt.nii.gz")
+        for mark, folder in (("database/training", "database/training/"), ("training", "training/"), ("patient001", ""))
     )
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = (1.5, 1.5, 2.0)

@@ -1,8 +1,6 @@
-"""Draws a procedural upper abdomen in Hounsfield units, for `phantom`.
-
-All lengths are millimetres in RAS+ coordinates about the centre of the field of view (x to the patient's right, y to
-the front, z to the head). A solid is a field of depths, an approximate signed distance that is positive inside.
-"""
+"""Draws a procedural upper abdomen in Hounsfield units, for `phantom`. All lengths are millimetres in RAS+ coordinates
+about the centre of the field of view (x to the patient's right, y to the front, z to the head). A solid is a field of
+depths, an approximate signed distance that is positive inside."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +32,8 @@ SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
     """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
-
     The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
-    outline, as manual annotations do: a perfect score is out of reach.
-    """
+    outline, as manual annotations do: a perfect score is out of reach."""
     from scipy.ndimage import gaussian_filter  # which takes long to import
 
     canvas = _pose(rng, shape, spacing)
@@ -54,11 +50,9 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 def lesions(
     rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
 ) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """Draws one to three lesions into the liver and the spleen of a patient of `draw`.
-
-    Returns four channels `[4, H, W, D]` with noise of their own, and a label map of codes of REGIONS
-    (`freqbench.ops.regions`): a rim around a core, of which a part enhances.
-    """
+    """Draws one to three lesions into the liver and the spleen of a patient of `draw`. Returns four channels `[4, H, W,
+    D]` with noise of their own, and a label map of codes of REGIONS (`freqbench.ops.regions`): a rim around a core, of
+    which a part enhances."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing

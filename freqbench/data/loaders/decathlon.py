@@ -1,8 +1,6 @@
 """Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside images and label maps.
-
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too, or
-as they were downloaded, with published splits whose lists the package ships.
-"""
+as they were downloaded, with published splits whose lists the package ships."""
 
 import re
 from collections.abc import Mapping, Sequence

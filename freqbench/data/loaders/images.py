@@ -37,12 +37,8 @@ class Images(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`."""
-        return {
-            "test": [
-                ListedCase(case, partial(ImageFiles, case_id=case, channels=tuple(files)))
-                for case, files in self._cases
-            ]
-        }
+        lines = (ListedCase(case, partial(ImageFiles, case_id=case, channels=(*files,))) for case, files in self._cases)
+        return {"test": [*lines]}
 
     @cached_property
     def _cases(self) -> list[tuple[str, list[str]]]:
@@ -97,9 +93,7 @@ class Images(ListedFolder):
             stem = image_files.stem(file)
             if file_names.is_called_mask(file):
                 likely.append(file)
-            elif begin := next(
-                (stem[:i] for i, letter in enumerate(stem) if letter in "._-" and stem[:i] in scans), ""
-            ):
+            elif begin := next((stem[:i] for i, sign in enumerate(stem) if sign in "._-" and stem[:i] in scans), ""):
                 ends.setdefault(stem.removeprefix(begin), []).append(file)
         likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
         return dict.fromkeys(file for file in likely if file_names.classes_in(file))

@@ -59,9 +59,7 @@ class NnunetRaw(ListedFolder):
                 if strange := [case for case in cases if listed and case not in listed]:
                     raise DataError(f"{self.source}: {unknown('case', strange[0], listed)}")
                 splits[key] = [(case, of_training.get(case) or usual[case]) for case in cases]
-        lines = {
-            key: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits
-        }
+        lines = {k: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[k]] for k in splits}
         return {key: lines[key] for key in lines if lines[key]}
 
     def _case(self, case_id: str, images: Sequence[str], label: str) -> ImageFiles:

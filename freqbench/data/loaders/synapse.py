@@ -1,7 +1,5 @@
-"""Reads Synapse (BTCV): the abdominal CT of the challenge Multi-Atlas Labeling Beyond the Cranial Vault.
-
-Landman et al., MICCAI 2015 workshop and challenge. The split is that of Hanif et al., MICCAI 2023, arXiv:2307.07269.
-"""
+"""Reads Synapse (BTCV): the abdominal CT of the challenge Multi-Atlas Labeling Beyond the Cranial Vault. Landman et
+al., MICCAI 2015 workshop and challenge. The split is that of Hanif et al., MICCAI 2023, arXiv:2307.07269."""
 
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
-"""Reads TotalSegmentator: CT or MR of the whole body, with one mask file per structure.
-
-Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
-"""
+"""Reads TotalSegmentator: CT or MR of the whole body, with one mask file per structure. Wasserthal et al., Radiology:
+Artificial Intelligence 2023, arXiv:2208.05868."""
 
 import csv
 from collections.abc import Mapping, Sequence

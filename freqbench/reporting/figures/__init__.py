@@ -44,7 +44,6 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
 
 MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
-    "budget": _each(curves.budget, *MODEL),
     "tradeoff": _each(curves.tradeoff, *MODEL),
     "distance": _each(curves.distance, *MODEL),
     "factors": _each(curves.factors, *MODEL),
@@ -69,11 +68,9 @@ class Written:
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI.
-
-    Records have columns of RECORDS, one row per key, and `classes` those of CLASS_RECORDS; `volumes_root` is
-    `OUT/volumes`, None where no volumes are to be shown.
-    """
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records have
+    columns of RECORDS, one row per key, and `classes` those of CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None
+    where no volumes are to be shown."""
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
     reasons: dict[str, str] = {}

@@ -89,12 +89,10 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
-
-    A label that is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the
-    slice in which most predicted voxels changed or, if none did, most of the change.
-    `names` are the class names of the legend, by class number.
-    """
+    """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes. A label that
+    is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the slice in which
+    most predicted voxels changed or, if none did, most of the change. `names` are the class names of the legend, by
+    class number."""
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
     largest = planes.span(saved.change)
@@ -129,10 +127,8 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
 
 
 def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none.
-
-    `names` are those of models, by id.
-    """
+    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none. `names`
+    are those of models, by id."""
     seen = glimpses.read(path, names)
     if seen is None:
         return None
@@ -155,10 +151,8 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:
-    """Reads the volumes of one folder; leaves out predictions on another grid than the source's.
-
-    Raises a UserError where files are damaged or missing, do not lie on one grid, or links lead elsewhere.
-    """
+    """Reads the volumes of one folder; leaves out predictions on another grid than the source's. Raises a UserError
+    where files are damaged or missing, do not lie on one grid, or links lead elsewhere."""
     require_inside(root.rpartition("/")[0] or ".", folder)
     clean, affine = _channels(storage.join(folder, volumes.CLEAN))
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))

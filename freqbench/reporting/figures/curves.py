@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from freqbench.analysis import certificates
-from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
 from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommend
@@ -36,34 +35,6 @@ def mean_clean(rows: pd.DataFrame) -> float:
     return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
 
 
-def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws DSC against budget with 95 % intervals, one panel per threat model and budget name; clean DSC is dotted."""
-    table = figure_data.budget_curves(rows)
-    if table.empty:
-        yield "no attack was run with several budgets"
-        return
-    groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
-    styles = _styles(material, table, "family")
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("", SCORE))
-    for axis, ((threat, name), panel) in zip(axes, groups, strict=True):
-        axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
-        for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
-            x = series["budget"].to_numpy()
-            nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
-            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(series))
-        unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
-        axis.set_xlabel(f"{plain(name)}{unit}")
-        axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
-        axis.set_xticks(sorted(panel["budget"].unique()))
-        axis.xaxis.set_major_formatter("{x:.4g}")
-        axis.grid(axis="y", **GRID)
-    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
-    figure.suptitle(f"{title}: {style.interval_words(table)}")
-    handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
-    legend(figure, handles, [*map(plain, styles), "clean"])
-    yield figure
-
-
 def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the share of patients that fall against the size of the change, one panel per norm that is made small."""
     table = figure_data.smallest_sizes(rows)
@@ -71,7 +42,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if found.empty:
         yield "no attack found a smallest change"
         return
-    groups = list(table.groupby("threat_model", sort=False))
+    groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
     styles = _styles(material, table, "label")
     figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("size of the change (1/255)", "patients (%)"))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
@@ -79,13 +50,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             sizes, look = np.sort(series["size"]), styles[str(label)]
             sizes = np.insert(sizes[np.isfinite(sizes)], 0, 0.0)
             fallen = 100 * np.arange(len(sizes)) / len(series)
-            axis.step(
-                [*sizes, 1.05 * found["size"].max()],
-                [*fallen, fallen[-1]],
-                where="post",
-                color=look.color,
-                linestyle=look.dash,
-            )
+            axis.step([*sizes, end], [*fallen, fallen[-1]], where="post", color=look.color, linestyle=look.dash)
         patients = count_text(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
         axis.set_title(f"{plain(threat)}, {patients}", loc="left")
         axis.set_ylim(-2, 102)
@@ -102,9 +67,7 @@ def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, S
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
-
-    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend.
-    """
+    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend."""
     table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
     columns = [name for name in DISTANCES if table[name].notna().any()]
     if not columns:
@@ -149,10 +112,8 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow.
-
-    Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
-    """
+    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow. Bars are
+    95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was."""
     table = figure_data.drops_by_distance(rows)
     if table.empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
@@ -225,10 +186,8 @@ def bounds_figure(table: pd.DataFrame) -> Figure:
 @style.use_style()
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
-
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line.
-    """
+    setting; several restarts are hollow markers on a thin line."""
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}

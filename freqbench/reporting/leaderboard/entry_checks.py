@@ -36,12 +36,10 @@ ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and cl
 
 
 def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
-    """Checks that an entry's files agree with each other; computes nothing again.
-
-    `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
-    `audit --files`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
-    cases`: there are some; `audit`: no masked gradients, no weak settings. Ends with the first that is wrong.
-    """
+    """Checks that an entry's files agree with each other; computes nothing again. `job`: it names the one network, and
+    needs no code of other packages unless `trust_code` lets it; the checks of `audit --files`, for the rows of its
+    audit too; `rows`: each is ok and on the network itself; `worst cases`: there are some; `audit`: no masked
+    gradients, no weak settings. Ends with the first that is wrong."""
     results = [_job(entry, trust_code)]
     if results[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))

@@ -1,9 +1,7 @@
-"""Reads entries of a leaderboard as files of unknown origin, and derives an entry's facts from its store.
-
-An entry is a folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one
-network under attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's
-SHA-256 and every other file by its own. Cases, worst cases and the audit's verdicts follow from the rows.
-"""
+"""Reads entries of a leaderboard as files of unknown origin, and derives an entry's facts from its store. An entry is a
+folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one network under
+attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's SHA-256 and every
+other file by its own. Cases, worst cases and the audit's verdicts follow from the rows."""
 
 import re
 import stat
@@ -131,11 +129,8 @@ def read_card(path: Path) -> Card:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
-    """Facts that follow from an entry's rows.
-
-    `worst_cases`: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
-    fraction, with its `cell_id`.
-    """
+    """Facts that follow from an entry's rows. `worst_cases`: of each case and threat model with its `bounds` the attack
+    that leaves the lowest foreground DSC, a fraction, with its `cell_id`."""
 
     cases: Mapping[str, Mapping[str, str]]  # digests by dataset and case
     worst_cases: pd.DataFrame
@@ -186,11 +181,9 @@ class BoardEntry:
 
 
 def read_entry(folder: Path) -> BoardEntry:
-    """Reads an entry whose files are complete, permitted and equal to the sealed ones.
-
-    Nothing in it is run, unpickled or followed. Raises UserError for links, devices, other files, too many or too
-    large ones, an invalid card or seal, and a changed file.
-    """
+    """Reads an entry whose files are complete, permitted and equal to the sealed ones. Nothing in it is run, unpickled
+    or followed. Raises UserError for links, devices, other files, too many or too large ones, an invalid card or seal,
+    and a changed file."""
     names.require_name(folder.name, str(folder))
     files = files_of(folder)
     for name in (CARD, SEAL, f"{STORE}/run.json"):

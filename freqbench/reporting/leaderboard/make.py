@@ -112,11 +112,9 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
         dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
     place = entry_folder.place_of(content)
-    return (
-        content
-        if place.startswith("zoo://")
-        else entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
-    )
+    if place.startswith("zoo://"):
+        return content
+    return entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
 
 
 def _names(chosen: str | Collection[str] | None, name: str) -> bool:

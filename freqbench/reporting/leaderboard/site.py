@@ -1,8 +1,6 @@
-"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing.
-
-Texts of entries are escaped everywhere, links are https addresses only, and a policy in each
-page lets no script run but the site's own.
-"""
+"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing. Texts of
+entries are escaped everywhere, links are https addresses only, and a policy in each page lets no script run but the
+site's own."""
 
 import io
 from collections import defaultdict
@@ -41,12 +39,10 @@ Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Board:
-    """Entries of one threat model with its bounds, in order of rank.
-
-    `rows`, Dice x100: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`; points
-    `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds` or is `open`;
-    `moved`: points that longer attacks take besides, with `moved_low`, `moved_high`.
-    """
+    """Entries of one threat model with its bounds, in order of rank. `rows`, Dice x100: `rank entry cases patients
+    dsc_foreground low high dsc_foreground_clean drop strongest`; points `behind` the first with `behind_low`,
+    `behind_high`, and whether the `order` of the two `holds` or is `open`; `moved`: points that longer attacks take
+    besides, with `moved_low`, `moved_high`."""
 
     dataset: str
     bounds: str  # threat model with its bounds, such as `linf eps=8/255`
@@ -139,11 +135,9 @@ def build_site(
     entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False, over: Watched = lambda each, _: each
 ) -> bool:
     """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
-
     Each folder in `entries` is an entry; `to` is made if missing. `say` gets one line for each refused entry, the
     site's path, and a note that nothing was computed again; `over` iterates over a list, as `rich.progress.track` does
-    with the words for what is done. Raises UserError for no entry, all refused, or an index.html of another maker.
-    """
+    with the words for what is done. Raises UserError for no entry, all refused, or an index.html of another maker."""
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench board entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -205,10 +199,8 @@ def doubt(told: Told, dataset: str) -> str:
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval.
-
-    `names` are those of all entries, so that each looks the same on every board. The height grows with the legend.
-    """
+    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval. `names`
+    are those of all entries, so that each looks the same on every board. The height grows with the legend."""
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
     with use_style(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):

@@ -24,11 +24,9 @@ def pack_data(data: Part) -> bytes:
 
 
 def build_page(data: Part, viewer: str = "", volumes: Part | None = None) -> str:
-    """Makes the page as HTML text that needs no network.
-
-    `data` is that of `page_data`, `viewer` a script that sets `window.freqbenchViewer` with `open(element, manifest)`,
-    and `volumes` its manifest of saved volumes. Raises ValueError for a script that would end its own tag.
-    """
+    """Makes the page as HTML text that needs no network. `data` is that of `page_data`, `viewer` a script that sets
+    `window.freqbenchViewer` with `open(element, manifest)`, and `volumes` its manifest of saved volumes. Raises
+    ValueError for a script that would end its own tag."""
     scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):

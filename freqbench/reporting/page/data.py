@@ -60,10 +60,8 @@ def page_data(
     records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
     """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS, if there are any.
-
     Facts are one per store: `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of
-    `facts.audit`; None if not asked for.
-    """
+    `facts.audit`; None if not asked for."""
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
     rows = summary(records).rename(columns={"attack": "label"})

@@ -48,11 +48,9 @@ class CellResult:
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
-    """Computes the result of each of `recipe.cells` from records after `current`.
-
-    White-box records only: the model that made the volume is the one that is scored. Clean scores are those of every
-    record of the model, each case once, whatever attacked it.
-    """
+    """Computes the result of each of `recipe.cells` from records after `current`. White-box records only: the model
+    that made the volume is the one that is scored. Clean scores are those of every record of the model, each case once,
+    whatever attacked it."""
     pairs = records[["target_model_id", "target_model"]].drop_duplicates()
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]
@@ -69,9 +67,7 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
     of_share = values["cell"].map(lambda i: SCORES[cells[i].metric.name].factor == 100)
-    parts = [
-        mean_intervals(part, ["cell"], "value", DICE if share else None) for share, part in values.groupby(of_share)
-    ]
+    parts = [mean_intervals(own, ["cell"], "value", DICE if share else None) for share, own in values.groupby(of_share)]
     for row in pd.concat(parts).query("n > 0").to_dict("records"):
         result = results[row["cell"]]
         result.mean, result.low, result.high = row["mean"], row["low"], row["high"]

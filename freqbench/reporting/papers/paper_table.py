@@ -1,8 +1,6 @@
-"""Makes a paper's table from records: the paper's layout, the evidence of every cell, and notes for the reader.
-
-Known spreads decide whether our number matches the paper's: an interval over 12 cases passes
-nearly anything, while two papers that print one setting show how far the authors' reruns lie apart.
-"""
+"""Makes a paper's table from records: the paper's layout, the evidence of every cell, and notes for the reader. Known
+spreads decide whether our number matches the paper's: an interval over 12 cases passes nearly anything, while two
+papers that print one setting show how far the authors' reruns lie apart."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -48,12 +46,10 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them.
-
-    Returns the paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and
-    verdict; the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
-    (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
-    """
+    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them. Returns the
+    paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict; the
+    footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit (DSC, SSIM and
+    LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`."""
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
@@ -112,14 +108,10 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compares a number with the printed one.
-
-    Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
-
-    `ours` is in the table's unit, as is `seed_spread`, the standard deviation between seeds, NaN where unknown;
-    `printed` has the digits as printed, empty where there is none; `metric` is a record's column, and `obstacles` are
-    reasons why the two must not be compared.
-    """
+    """Compares a number with the printed one. Parity: |ours - published| <= half a unit of the last printed digit +
+    seed spread + spread of the authors' reruns. `ours` is in the table's unit, as is `seed_spread`, the standard
+    deviation between seeds, NaN where unknown; `printed` has the digits as printed, empty where there is none; `metric`
+    is a record's column, and `obstacles` are reasons why the two must not be compared."""
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):

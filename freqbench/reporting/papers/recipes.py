@@ -1,7 +1,5 @@
-"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell.
-
-The two papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path.
-"""
+"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell. The two
+papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path."""
 
 import csv
 import math
@@ -64,10 +62,8 @@ class PrintedPlace(Strict):
 
 class TableDataset(Strict):
     """Dataset: its `name` in the records, its `title` in the table and `papers.csv`, the number of `cases` behind the
-    published mean, and `starred`: facts that are guessed because the paper does not state them.
-
-    `parts` are further names in the records, for subsets of its cases that a job runs expensive attacks on.
-    """
+    published mean, and `starred`: facts that are guessed because the paper does not state them. `parts` are further
+    names in the records, for subsets of its cases that a job runs expensive attacks on."""
 
     name: str
     title: str
@@ -78,9 +74,8 @@ class TableDataset(Strict):
 
 class TableNetwork(Strict):
     """Model, like a TableDataset, with its `training` and the `datasets` that it is for (None: all of the table).
-
-    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published ones.
-    """
+    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published
+    ones."""
 
     name: str
     title: str

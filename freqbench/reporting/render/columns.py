@@ -37,11 +37,8 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: a title, then a table, paragraphs of text, or both.
-
-    The renderer rounds the numbers of `table`, a frame for people; ready strings stay. Lines of a heading are levels
-    where neighbours share the first.
-    """
+    """Part of a page: a title, then a table, paragraphs of text, or both. The renderer rounds the numbers of `table`, a
+    frame for people; ready strings stay. Lines of a heading are levels where neighbours share the first."""
 
     title: str
     table: pd.DataFrame | None = None
@@ -52,9 +49,8 @@ class Section:
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
     """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
-
-    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are regions.
-    """
+    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are
+    regions."""
 
     def word_text(text: str, title: str) -> str:
         is_regional = dataset_name(title.partition(": ")[0]) in regional
@@ -115,18 +111,16 @@ def one_line(heading: str) -> str:
     return heading.replace("/\n", "/").replace("\n", " ")
 
 
-def parts(
-    columns: Sequence[ShownColumn], width: int, width_of: Callable[[ShownColumn], int]
-) -> list[list[ShownColumn]]:
-    """Splits columns into several parts if they are wider than `width`, `width_of` being a column's width with the gap
+def parts(columns: Sequence[ShownColumn], width: int, size_of: Callable[[ShownColumn], int]) -> list[list[ShownColumn]]:
+    """Splits columns into several parts if they are wider than `width`, `size_of` being a column's width with the gap
     to the next. Each part has the names on the left; it is split between groups of headings if possible."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
-    room = width - sum(map(width_of, names))
+    room = width - sum(map(size_of, names))
     chunks: list[list[ShownColumn]] = [[]]
     for _, group in groupby(columns[len(names) :], key=lambda column: column.heading.partition("\n")[0]):
         members = [*group]
-        for piece in [members] if sum(map(width_of, members)) <= room else [[member] for member in members]:
-            if chunks[-1] and sum(map(width_of, [*chunks[-1], *piece])) > room:
+        for piece in [members] if sum(map(size_of, members)) <= room else [[member] for member in members]:
+            if chunks[-1] and sum(map(size_of, [*chunks[-1], *piece])) > room:
                 chunks.append([])
             chunks[-1] += piece
     return [[*names, *part] for part in chunks]

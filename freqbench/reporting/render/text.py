@@ -1,7 +1,5 @@
-"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0.
-
-The terminal shows the beginning of a long table and states it; Markdown and CSV are complete.
-"""
+"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0. The terminal shows
+the beginning of a long table and states it; Markdown and CSV are complete."""
 
 import io
 import shutil
@@ -21,9 +19,7 @@ WRAPPED_WIDTH = 12
 LONGEST_WORD = 40  # that is never broken
 MARK = "{}†"
 
-_WRAPPED = frozenset(
-    {"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what should hold", "what was found"}
-)
+_WRAPPED = ("attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what should hold", "what was found")
 
 
 def markdown(sections: Sequence[Section]) -> str:

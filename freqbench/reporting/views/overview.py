@@ -31,11 +31,9 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows.
-
-    A null row stands beside its attack, the lowest of several, after = if the attack did nothing else; so do the size
-    of the change, and metrics of other packages. Smallest changes follow by their size.
-    """
+    """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows. A
+    null row stands beside its attack, the lowest of several, after = if the attack did nothing else; so do the size of
+    the change, and metrics of other packages. Smallest changes follow by their size."""
     sections: list[Section] = []
     scored = groups.select_scored(records, ("ssim_body",))
     frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))
@@ -74,9 +72,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
         values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
         head = name.removeprefix(ADDED)
-        table[head if head not in table else f"{head} (metric)"] = [
-            "" if pd.isna(value) else f"{value:.3g}" for value in values
-        ]
+        table[head if head not in table else f"{head} (metric)"] = ["" if pd.isna(x) else f"{x:.3g}" for x in values]
     own = table["attack"].str.partition(" ")[0].isin(OWN_FORMS)
     table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
     of = white.dropna(subset=[SCORE])

@@ -36,16 +36,6 @@ def test_places_are_by_threat_model_attack_and_budget() -> None:
     assert list(figure_data.places(rows, "label")) == ordered
 
 
-def test_budget_curves_have_means_intervals_and_cases() -> None:
-    """Three cases that are always equal have an interval of no width; one budget alone is no curve."""
-    rows = [row(case=case, budget=eps / 255, dsc=0.8 - eps / 100) for case in (0, 1, 2) for eps in (4, 8)]
-    table = figure_data.budget_curves(shown_rows(records(*rows, row("vafa", dsc=0.5))))
-    assert list(table["family"]) == ["pgd", "pgd"]
-    assert table[["budget", "mean", "low", "high", "n"]].to_numpy(float) == pytest.approx(
-        np.array([[4, 76, 76, 76, 3], [8, 72, 72, 72, 3]])
-    )
-
-
 def attacked(model: str, case: int, dsc: float, attack: str = "pgd", **values: Any) -> dict[str, Any]:
     return row(attack, source=model, target=model, case=case, dsc=dsc, dsc_clean=0.9 if model == "b" else 0.8, **values)
 
