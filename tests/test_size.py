@@ -15,7 +15,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1356,  # rows of several releases
-        "api": 1355,  # regions of another order are a line
+        "api": 1357,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4815,  # as in the package
         "cli": 2288,  # eight roads
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58895, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58897, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

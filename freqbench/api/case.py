@@ -155,6 +155,8 @@ class PatientCase:
         is_unnamed = labels is None and not dataset.classes.overlap and not (is_series and label)
         return cls._from_volume(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
 
+    from_nifti = from_file  # its name while NIfTI was the only format, on which scripts of others rely
+
     @classmethod
     def _from_volume(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
         case = cls.__new__(cls)
