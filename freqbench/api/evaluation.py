@@ -187,7 +187,7 @@ def evaluate(
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
     cell = replace(made.cell, scored_on=given.score_on or default_grid(made.cell.attack, [target]))
-    if cell.scored_on is ScoredOn.FILE and made.attacked.label is not None:
+    if cell.scored_on == ScoredOn.FILE and made.attacked.label is not None:
         raise UserError(
             f"{cell.attack.name}: expected {ScoredOn.GRID.key}, as its labels move there, got file: leave it out"
         )

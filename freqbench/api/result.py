@@ -210,7 +210,7 @@ class Result:
             volume = self.volume if error is None else self.case._load_in(dataset, target.space)
             if model.network.clamps_last:
                 volume = memory.reference_case(volume, dataset, model.network)
-            file = self.case._file(dataset) if scored_on is ScoredOn.FILE else None
+            file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
             before, after = (
                 memory.segment(
                     model.network,

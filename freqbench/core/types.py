@@ -46,12 +46,12 @@ class ScoredOn(StrEnum):
     @property
     def identity(self) -> dict[str, str]:
         """The part of a cell's identity: none for the grid that is attacked, as it was before there was another."""
-        return {"score_on": self.value} if self is ScoredOn.FILE else {}
+        return {"score_on": self.value} if self == ScoredOn.FILE else {}
 
     @property
     def mark(self) -> str:
         """The end of a dataset's name in tables."""
-        return IN_FILE if self is ScoredOn.FILE else ""
+        return IN_FILE if self == ScoredOn.FILE else ""
 
 
 def dataset_name(shown: str) -> str:

@@ -155,7 +155,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_defence": target.defence_text,
         "target_method": target.method_id,
     }
-    if unit.cell.scored_on is ScoredOn.FILE and isinstance(target.space, Pipeline):
+    if unit.cell.scored_on == ScoredOn.FILE and isinstance(target.space, Pipeline):
         identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
     return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
 

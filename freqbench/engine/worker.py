@@ -249,7 +249,7 @@ class Worker:
         # The source's case serves where both spaces are one, unless the label is each model's own prediction.
         is_own = error is None and cell.dataset.reference == "label"
         seen = case if is_own else self._shown_case(cell, unit.ref, target)
-        if error is None and cell.scored_on is ScoredOn.FILE:
+        if error is None and cell.scored_on == ScoredOn.FILE:
             error = spaces.file_error
         clean = self._clean_prediction(model, target, cell, seen)
         prediction, _ = self._predict(model, replace(seen, image=adversarial), target, cell, cell.seed or 0)
@@ -351,7 +351,7 @@ class Worker:
     ) -> tuple[VolumePrediction, FileLabel | None]:
         """Predicts a case's volume, and reads the label map of its file if the cell is scored there."""
         file, dataset = None, cell.dataset
-        if cell.scored_on is ScoredOn.FILE:
+        if cell.scored_on == ScoredOn.FILE:
             with self._time_loading():
                 file = self._files.get(partial(dataset.file_label, case.ref), case=dataset.case_key(case.ref))
         tolerances = dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None

@@ -280,7 +280,7 @@ def _cells(
         named = {"source": [source.name], "all": [*models]}.get(str(job.targets), job.targets)
         targets = tuple(models[name] for name in dict.fromkeys(named) if name in models)
         scored_on = job.score_on or default_grid(attack, targets)
-        if job.score_on is ScoredOn.FILE:
+        if job.score_on == ScoredOn.FILE:
             if attack.moves_labels:
                 raise UserError(
                     f"{attack.name}: expected {ScoredOn.GRID.key}, as its labels move on the grid that is attacked, "
