@@ -152,10 +152,9 @@ def attack_case(
         gradients.append(result.gradients)
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    shown = moved if attack.moves_labels else None
     return _finish(
         case,
-        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=shown),
+        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=moved if attack.moves_labels else None),
         measured,
         num_windows=len(windows),
         num_forwards=model.passes * forwards,

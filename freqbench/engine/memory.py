@@ -80,8 +80,7 @@ def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Ca
     network with the defence `smoothing` it is the prediction without a draw."""
     if dataset.reference == "label":
         return case
-    shown = model.drop_defence() if model.clamps_last else model
-    prediction, _ = segment(shown, case, INFERENCE_WINDOWS)
+    prediction, _ = segment(model.drop_defence() if model.clamps_last else model, case, INFERENCE_WINDOWS)
     return replace(case, label=prediction.labels[None])
 
 

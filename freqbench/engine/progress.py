@@ -77,8 +77,7 @@ class Clock:
 
     def facts(self, waits: bool) -> dict[str, Any]:
         """Returns a worker's entry in a run's file, times in seconds; `waits` is true if it waits for a unit now."""
-        waited = time.monotonic() - self._counted if waits else 0.0
-        idle = max(0.0, self._whole + waited - self._load - self._device)
+        idle = max(0.0, self._whole + (time.monotonic() - self._counted if waits else 0.0) - self._load - self._device)
         seconds = {"load_seconds": self._load, "device_seconds": self._device, "idle_seconds": idle}
         facts = {"worker": self.worker, "node": self.node, "units": self._units}
         return facts | {name: round(value, 3) for name, value in seconds.items()}
@@ -254,8 +253,7 @@ class RunProgress:
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        doing = self._clean_text if unit.is_clean else f"{elide(unit.name, 30):<30}"
-        self.bar.update(self._task, description=doing)
+        self.bar.update(self._task, description=self._clean_text if unit.is_clean else f"{elide(unit.name, 30):<30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""

@@ -164,8 +164,7 @@ def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
     """Returns the releases here of what moves the numbers of a cell."""
     models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
     kinds = {net.space.kind for net in models if isinstance(net.space, Pipeline)}
-    loader = getattr(cell.dataset, "loader", "")
-    return releases(frozenset({*metrics, loader, *kinds, *(net.arch for net in models)}))
+    return releases(frozenset({*metrics, getattr(cell.dataset, "loader", ""), *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:

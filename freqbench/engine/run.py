@@ -132,8 +132,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
 
 def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     """Returns a job for the store, with the words on clean numbers that are known by now."""
-    index = replace(grid, clean={**grid.clean, **clean}).index()
-    return {"spec": grid.job.model_dump(mode="json"), "index": index}
+    return {"spec": grid.job.model_dump(mode="json"), "index": replace(grid, clean={**grid.clean, **clean}).index()}
 
 
 @steady()

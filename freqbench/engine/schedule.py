@@ -123,8 +123,7 @@ class Schedule:
         return source, case
 
     def _is_ending(self, longest: int, worker: Hashable) -> bool:
-        workers = len(self._at) + (worker not in self._at)
-        return ENDING * longest * workers >= sum(self._work.values())
+        return ENDING * longest * (len(self._at) + (worker not in self._at)) >= sum(self._work.values())
 
 
 def _place(unit: Unit) -> Place:

@@ -265,8 +265,7 @@ class Worker:
                 if isinstance(clean.truth, FileLabel) or not is_own:
                     maps = torch.stack([clean.truth.label[0], clean.judged, scores.maps.label, scores.maps.pred])
                     self.keep(partial(save, {layout.scored_maps(target.name): maps}, clean.truth.affine))
-        seconds = time.perf_counter() - started
-        return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
+        return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=time.perf_counter() - started)
 
     @contextmanager
     def _time_loading(self) -> Iterator[None]:

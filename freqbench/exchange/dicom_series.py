@@ -314,9 +314,8 @@ class CaseSeries:
 
         header = image_files.read_header(image_files.fetch(path))
         way, shape = np.linalg.inv(header.affine) @ self.native.affine, self.native.image.shape[1:]
-        read = image_files.read_integers(header)
         label: npt.NDArray[np.float32] = affine_transform(
-            read, way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
+            image_files.read_integers(header), way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
         )
         if not (regions := self.dataset.classes.of_labels):
             return label

@@ -199,8 +199,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
             path = path.removesuffix(SUFFIX)
             number = 0 if is_clean else 1 + cells.index(cell)
             place = storage.join(order.to, path)
-            made_by = cells if is_clean else [cell]
-            stored, step = series.write(place, made_by, number, image, whole=kind == torch.int16)
+            stored, step = series.write(place, cells if is_clean else [cell], number, image, whole=kind == torch.int16)
             dtype = dtype if kind == torch.int16 else "uint16"
         lost = (stored - image).double()
         return Exported(
@@ -231,8 +230,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
             )
         changed = attacked_native(native, case, attacked.adversarial, space)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
-        yield write(cell, changed.image, own_kind, error)
+        yield write(cell, changed.image, kind if _fits(*map(float, changed.image.aminmax())) else torch.float32, error)
 
 
 def _fits(low: float, high: float) -> bool:

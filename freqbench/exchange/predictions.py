@@ -102,8 +102,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
     shows progress.
     """
-    models = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
-    if name in models:
+    if name in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -163,8 +162,7 @@ def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Ca
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
-            key = unit.cell.dataset.name, unit.ref.case_id
-            files.setdefault(key, []).append((unit, storage.join(folder, name)))
+            files.setdefault((unit.cell.dataset.name, unit.ref.case_id), []).append((unit, storage.join(folder, name)))
         elif is_saved(unit.cell, unit.ref):
             missing.append(name)
     if not files:
@@ -187,8 +185,7 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     """Reads a tool's label map as classes of the dataset, uint8 `[H, W, D]`; DataError for another grid or labels."""
     header = image_files.read_header(image_files.fetch(path))
     shape = triple(native.label.shape[1:])
-    image = Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
-    header.check_same_grid(image)
+    header.check_same_grid(Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine))
     labels = image_files.read_integers(header)
     if table is None:
         if (highest := int(labels.max())) >= len(dataset.classes):

@@ -112,8 +112,7 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
         matched = pairs[1, pairs[0] == number]
         box = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
         matching, lesion = np.isin(parts.numbers[box], matched), (label[box] == k) & (lesions[box] == number)
-        both = 2.0 * np.count_nonzero(matching & lesion)
-        dice.append(both / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
+        dice.append(2.0 * np.count_nonzero(matching & lesion) / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
         distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size
     return [*((class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)), missed, false]

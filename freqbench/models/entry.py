@@ -145,8 +145,7 @@ class InputAdapter(Strict):
     @field_validator("axes")
     @classmethod
     def _each_axis_once(cls, axes: str) -> str:
-        letters = axes.replace("-", "")
-        if sorted(letters) not in (sorted(AXES), sorted(FILE_AXES)) or "--" in axes or axes.endswith("-"):
+        if sorted(axes.replace("-", "")) not in (sorted(AXES), sorted(FILE_AXES)) or "--" in axes or axes.endswith("-"):
             raise ValueError(
                 "expected each of H, W and D once, or of I, J and K (the file's axes), a minus before what is turned "
                 f"round, got {axes!r}"

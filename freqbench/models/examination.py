@@ -54,8 +54,7 @@ class UnfitError(Exception):
 
 def windows(channels: int, roi: Sequence[int]) -> Tensor:
     """Returns two windows `[2, channels, *roi]` in [0, 1]: noise, and darker noise around a bright box."""
-    generator = torch.Generator().manual_seed(5)
-    images = torch.rand(2, channels, *roi, generator=generator)
+    images = torch.rand(2, channels, *roi, generator=torch.Generator().manual_seed(5))
     images[1] *= 0.25
     h, w, d = (slice(side // 4, side - side // 4) for side in roi)
     images[1, :, h, w, d] += 0.5

@@ -127,8 +127,7 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
         return known, True
     for revision in {place.revision, known.commit}:
         record = place._replace(revision=revision).record
-        checked = known.model_copy(update={"check": known.content})
-        storage.write_atomic(str(record), checked.model_dump_json().encode())
+        storage.write_atomic(str(record), known.model_copy(update={"check": known.content}).model_dump_json().encode())
     return known, False
 
 

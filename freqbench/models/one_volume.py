@@ -48,8 +48,7 @@ class _Convolution(torch.autograd.Function):
         [grad] = grads
         if not torch.is_grad_enabled():  # else a gradient of the gradient is wanted, which oneDNN's has none of
             volume, grad = volume.to_mkldnn(), grad.to_mkldnn()
-        wanted = ctx.needs_input_grad[:3]
-        rest = (ctx.bias_sizes, *ctx.geometry, False, [0, 0, 0], 1, wanted)
+        rest = (ctx.bias_sizes, *ctx.geometry, False, [0, 0, 0], 1, ctx.needs_input_grad[:3])
         grads = torch.ops.aten.convolution_backward(grad, volume, weight, *rest)
         dense = [each.to_dense() if each is not None and each.is_mkldnn else each for each in grads]
         return *dense, *[None] * len(ctx.geometry)

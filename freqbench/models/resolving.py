@@ -234,9 +234,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
                     f"{member.name}: state one for both"
                 )
-    stated = _job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {})
     return ModelSpec(
-        **stated,
+        **_job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {}),
         num_classes=first.num_classes,
         num_channels=first.num_channels,
         arch=ENSEMBLE,

@@ -163,8 +163,7 @@ class ModelSpec(Origin):
     @property
     def passes(self) -> int:
         """Network passes for each query of an attacker."""
-        draws = self.defence.draws if self.defence and self.adaptive else 1
-        return draws << len(self.inference.attacked_mirror)
+        return (self.defence.draws if self.defence and self.adaptive else 1) << len(self.inference.attacked_mirror)
 
     @property
     def predictions(self) -> int:

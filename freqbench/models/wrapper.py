@@ -298,8 +298,7 @@ class SegmentationModel(nn.Module):
 
     def _logits_place(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place of a window of this size in the logits of `_run`; refuses as `window_place`."""
-        place = self.window_place(size)
-        return triple(slice(0, length) for length in size) if self._leaves_padding else place
+        return triple(slice(0, length) for length in size) if self._leaves_padding else self.window_place(size)
 
     @property
     def _leaves_padding(self) -> bool:
@@ -348,8 +347,7 @@ class SegmentationModel(nn.Module):
         if self.takes_prompts:
             if self.prompts is None:
                 raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-            prompts = self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1)
-            inputs.append(prompts.flip(tuple(mirrored)))
+            inputs.append(self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1).flip(tuple(mirrored)))
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:

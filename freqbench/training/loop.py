@@ -212,8 +212,7 @@ class Trainer:
             images, labels = (volume.to(self.team.device, non_blocking=True) for volume in volumes)
             with self.team.local_gradients(self._objective, wanted=number < len(parts) - 1):
                 sums += self._backward(images, labels.long(), part, number) / len(parts)
-        limit = training.schedule.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), training.schedule.clip_norm or math.inf)
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
         if not math.isfinite(loss) or not math.isfinite(gradient):
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"

@@ -55,8 +55,7 @@ class StepLoss(nn.Module):
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
             if logits is not None:
-                each = self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING)
-                losses[i] = each.mean()
+                losses[i] = self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING).mean()
         if on_clean is not None and on_adversarial is not None:
             on_clean = _repeat_batch(on_clean, on_adversarial)
             if self._consistency:

@@ -86,8 +86,7 @@ def own(cpus: int) -> Iterator[None]:
             try:
                 _wait_for(connected, START_S)
             except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
-                reason = one_line(error).rstrip(".")
-                raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
+                raise EngineLost(f"Ray did not start: {one_line(error).rstrip('.')}: try again, or {WITHOUT}") from None
             yield
         finally:
             if connected.done():
@@ -296,8 +295,7 @@ def _folder_for_files() -> dict[str, str]:
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
     own = os.environ.get(name, name)
     most = LONGEST_SOCKET - len(SOCKET)
-    is_short = len(own.encode()) <= most
-    fault = _fault_of(own) if is_short else f"of {len(own.encode())} bytes, too long for its sockets"
+    fault = _fault_of(own) if len(own.encode()) <= most else f"of {len(own.encode())} bytes, too long for its sockets"
     if not fault:
         return {}
     for folder in FOLDERS:

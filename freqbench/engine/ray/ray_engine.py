@@ -122,8 +122,7 @@ class _Driver:
             self._writes.popleft().result()
 
     def _count_in_flight(self) -> int:
-        assigned = sum(len(slot.assigned) for slot in self._fleet.slots)
-        return assigned + len(self._scorings) + len(self._doubts)
+        return sum(len(slot.assigned) for slot in self._fleet.slots) + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
         for slot in self._fleet.slots if feed else ():

@@ -126,8 +126,7 @@ class Fleet:
             slot.crashes += not is_refusal
             if slot.crashes == 1 and isinstance(error, OutOfMemoryError):
                 self._listener.warn(f"worker {slot.clock.worker} died while it started: {ray_cluster.cause(error)}")
-            crashed_for_long = slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S
-            if slot.refusals <= STARTS and not crashed_for_long:
+            if slot.refusals <= STARTS and not (slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S):
                 self.restart(slot)
                 return
             number, why = slot.clock.worker, ray_cluster.cause(error)

@@ -114,8 +114,7 @@ def save_checkpoint(
         tensors[key] = stored.half() if half and stored.is_floating_point() else stored.clone()
         if not tensors[key].isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
-    record = json.dumps(dict(metadata), sort_keys=True)
-    storage.write_atomic(str(path), save(tensors, metadata={METADATA_KEY: record}))
+    storage.write_atomic(str(path), save(tensors, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}))
 
 
 def read_content(path: str) -> Any:
@@ -152,8 +151,7 @@ class Placed(NamedTuple):
         """One line on what was left out, or taken off every name; None: nothing."""
         behind = f"read behind {self.prefix}" if self.prefix else ""
         few = f"{len(self.beside)} tensors beside the network left out"
-        left = f"{few} (first: {self.beside[0]})" if self.beside else ""
-        return ", ".join(filter(None, [behind, left])) or None
+        return ", ".join(filter(None, [behind, f"{few} (first: {self.beside[0]})" if self.beside else ""])) or None
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:

@@ -104,8 +104,7 @@ def _unet(weights: Weights) -> Inferred:
         strides.append(1 if is_kept else 2)
         args["num_res_units"], args["kernel_size"] = units, _side(weight)
         place += "1.submodule."
-    bottom = weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]
-    channels.append(len(bottom))
+    channels.append(len(weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]))
     up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
     first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
     last = weights.get("model.2.1.conv.unit0.conv.weight")

@@ -74,8 +74,7 @@ class ROG(nn.Module):
         waiting = {0: self.stem[1](fine)}
         for layer in self.backbone:
             waiting = layer(waiting)
-        combined = self.combination(waiting[_STEM] + fine)
-        return self.final(_upsample(combined, self.factor))
+        return self.final(_upsample(self.combination(waiting[_STEM] + fine), self.factor))
 
 
 def _has_cell(depth: int, level: int) -> bool:

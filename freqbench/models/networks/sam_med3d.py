@@ -171,8 +171,7 @@ class _Attention(nn.Module):
         q, k, v = (part.reshape(*part.shape[:4], self.heads, -1).movedim(-2, 1) for part in (q, k, v))
         offsets = self._offset_terms(q, size).flatten(5).flatten(2, 4)
         q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
-        return self.proj(seen.reshape(x.shape))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2).reshape(x.shape))
 
     def _offset_terms(self, q: Tensor, size: int) -> Tensor:
         """Returns the last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""

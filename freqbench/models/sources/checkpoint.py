@@ -51,8 +51,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     metadata = own or Metadata()
     asked, trained_as = entry.reader, metadata.arch
     if asked is None and trained_as is None:
-        wanted = ", ".join(MODELS)
-        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {wanted}")
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
     if asked and trained_as and asked != trained_as:
         raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")
     arch = str(asked or trained_as)
@@ -132,8 +131,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
     outcome = FITS.get(check_fit, stays=stays, **asked)
-    args = {name: to_tuples(value) for name, value in outcome.args.items()}
-    return replace(draft, **{**dict(outcome), "args": args})
+    return replace(draft, **{**dict(outcome), "args": {name: to_tuples(value) for name, value in outcome.args.items()}})
 
 
 def _agreed_args(

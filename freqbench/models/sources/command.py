@@ -135,8 +135,7 @@ class Command(nn.Module):
         if case is None:
             raise UserError("expected a whole case for a command, got a window alone: use model.for_case(case)")
         labels = torch.stack([self._labels(image, case, adapter) for image in images.detach().cpu()])
-        logits = CERTAIN * F.one_hot(labels, self.num_classes).movedim(-1, 1)
-        return logits.to(images)
+        return (CERTAIN * F.one_hot(labels, self.num_classes).movedim(-1, 1)).to(images)
 
     def _labels(self, image: Tensor, case: Case, adapter: InputAdapter) -> Tensor:
         """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""

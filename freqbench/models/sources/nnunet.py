@@ -224,8 +224,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
     # nnunetv2 looks there for a trainer that is not its own.
     folders = [Path(part) for part in os.environ.get(_EXTERNAL, "").split(os.pathsep) if part.strip()]
     if folders and plugins.is_trusted():
-        is_known = str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers()
-        for folder in () if is_known else folders:
+        for folder in () if str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers() else folders:
             files = (programs.program_files(folder) or {}).values()
             named |= {f"trainer/{path.relative_to(folder).as_posix()}": path for path in files}
     return source.fingerprint(named)

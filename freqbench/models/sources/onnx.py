@@ -37,8 +37,7 @@ class OnnxNetwork(nn.Module):
         """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
         if self.net is not None:
             return self.net(images)
-        name = self.session.get_inputs()[0].name
-        (scores,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
+        (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: images.detach().float().cpu().numpy()})
         return torch.from_numpy(scores).to(images)
 
     def train(self, mode: bool = True) -> "OnnxNetwork":

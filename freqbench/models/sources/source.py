@@ -181,8 +181,7 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return counted.operations, counted.bytes + weights
+    return counted.operations, counted.bytes + sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
