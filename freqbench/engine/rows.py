@@ -1,7 +1,5 @@
 """Makes rows of the two tables from a unit and its scores.
-
-Surfaces and components are scored outside workers: they need cores, not the attacking device.
-"""
+Surfaces and components are scored outside workers: they need cores, not the attacking device."""
 
 import json
 import logging

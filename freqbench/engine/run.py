@@ -76,12 +76,10 @@ USUAL = RunOptions()
 
 @steady()
 def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
-    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
-
-    Raises MisfitError, before any attack, if the clean predictions of a network show that it does not fit the data;
-    UserError if the store cannot be read or has refused rows for too long, another run works on the same cells, the
-    cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
-    """
+    """Runs the remaining units of a grid into the result store at `out`, a folder or URI. Raises MisfitError, before
+    any attack, if the clean predictions of a network show that it does not fit the data; UserError if the store cannot
+    be read or has refused rows for too long, another run works on the same cells, the cluster cannot be reached, no
+    worker starts, or FREQBENCH_CACHE_GB is no number."""
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)

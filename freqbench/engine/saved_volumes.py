@@ -1,8 +1,6 @@
 """Saves the volumes and predictions of a unit as NIfTI files.
-
 Volumes lie on the source model's preprocessed grid with its true affine, predictions on the grid of their target.
-Channels lie along a fourth axis.
-"""
+Channels lie along a fourth axis."""
 
 import gzip
 from collections.abc import Callable, Mapping

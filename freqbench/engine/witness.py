@@ -1,7 +1,5 @@
 """Holds a network's clean predictions against those that its own code wrote: the proof that it is run as it is meant.
-
-No label of the data is read: the network's own output alone is matched.
-"""
+No label of the data is read: the network's own output alone is matched."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -92,16 +92,12 @@ class _Case:
 
 def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
     """Scores label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
-
-    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
-    do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
-    no label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels
-    that `export.stated_regions` names, and no `label_map`.
-
-    `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` the
-    tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
-    shows progress.
-    """
+    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...) do
+    not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for no
+    label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels that
+    `export.stated_regions` names, and no `label_map`. `grid` is that of the store's job, `out` the store and
+    `predictions` the label maps (folders or URIs), `name` the tool's name in tables; `label_map` a YAML file, see
+    LabelMap (None: the tool's labels are the dataset's); `console` shows progress."""
     if name in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None

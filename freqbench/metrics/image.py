@@ -1,8 +1,6 @@
 """Measures distances between a clean and an attacked volume: similarity, norms, energy by frequency, seams of windows.
-
-Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a pair
-raise UserError if its shapes differ.
-"""
+Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a
+pair raise UserError if its shapes differ."""
 
 import math
 from collections.abc import Sequence
@@ -25,29 +23,23 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 def body_mask(clean: Volume) -> Mask:
     """Returns the patient without the surrounding air, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
-
     The mask is the largest connected component, with its holes filled (`freqbench.ops.voxels`), of the voxels above 0
-    in any channel, as tissue may be black in one of them. All False if no voxel is above 0.
-    """
+    in any channel, as tissue may be black in one of them. All False if no voxel is above 0."""
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice.
-
-    It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
+    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice. It
+    has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
     mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
     from error visibility to structural similarity", IEEE TIP 13(4), 2004. Several channels are averaged. Raises
-    UserError for a slice smaller than the window.
-    """
+    UserError for a slice smaller than the window."""
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
     """Returns the peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, by skimage; infinity for equal volumes.
-
-    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged.
-    """
+    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged."""
     return _psnr(_pair(clean, adversarial))
 
 
@@ -63,11 +55,9 @@ def l2(clean: Volume, adversarial: Volume) -> float:
 
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
     """Returns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
-
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
     mirroring), averaged over channels; `l2_body` is the norm of the difference in the body. A column is NaN with a
-    reason if slices are smaller than SSIM's window or there is no body.
-    """
+    reason if slices are smaller than SSIM's window or there is no body."""
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
     require_same_shape(inside.shape, pair[0].shape[1:])
@@ -119,8 +109,7 @@ def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slic
     are left out, so that a change that is smoother along one axis does not count as a seam. The metric is this
     project's own; the tiling is that of the papers' releases (the last window of an axis is shifted back inside and
     overwrites, so that its first face is the border). NaN with a reason for a volume of one window, and if nothing
-    varies within windows. `windows` are `freqbench.models.attack_windows` of the volume.
-    """
+    varies within windows. `windows` are `freqbench.models.attack_windows` of the volume."""
     first, second = pair_of(clean, adversarial)
     change = second - first
     across = expected = 0.0

@@ -1,10 +1,8 @@
 """Scores label maps as the BraTS challenges do: with values for empty regions, and lesion by lesion.
-
-Source: R. Saluja et al., "BraTS 2023 lesion-wise performance metrics" (github.com/rachitsaluja/BraTS-2023-Metrics), as
-it scores adult gliomas; A. Moawad et al., "The Brain Tumor Segmentation (BraTS-METS) challenge 2023",
-arXiv:2306.00838. Distances differ: a surface is its voxels as in `freqbench.metrics.surface.hd95` (MONAI); BraTS weighs
-them by their area (DeepMind's `surface-distance`).
-"""
+Source: R. Saluja et al., "BraTS 2023 lesion-wise performance metrics" (github.com/rachitsaluja/BraTS-2023-Metrics),
+as it scores adult gliomas; A. Moawad et al., "The Brain Tumor Segmentation (BraTS-METS) challenge 2023",
+arXiv:2306.00838. Distances differ: a surface is its voxels as in `freqbench.metrics.surface.hd95` (MONAI); BraTS
+weighs them by their area (DeepMind's `surface-distance`)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,8 +1,6 @@
 """Measures LPIPS, the learned perceptual distance, of volumes slice by slice.
-
-R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
-metric", CVPR 2018, arXiv:1801.03924.
-"""
+R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a
+perceptual metric", CVPR 2018, arXiv:1801.03924."""
 
 import math
 from collections.abc import Iterator
@@ -45,12 +43,10 @@ def lpips(clean: Volume, adversarial: Volume) -> float:
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`.
-
-    `lpips_body` is a distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size
-    (as with `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all
-    slices. Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`.
-    """
+    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`. `lpips_body` is a
+    distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size (as with
+    `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all slices.
+    Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`."""
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
     distance, within = _distances(clean, adversarial, inside)
     values = {"lpips_similarity": 1 - distance, "lpips_distance": distance, "lpips_body": within}

@@ -1,9 +1,7 @@
 """Measures surface distances of two label maps: HD95 in the two conventions in use, ASSD and NSD, exact and cheap.
-
 D. P. Huttenlocher, G. A. Klanderman, W. J. Rucklidge, "Comparing images using the Hausdorff distance", IEEE TPAMI
 15(9), 1993; S. Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", J Med
-Internet Res 23(7), 2021 (NSD); as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier).
-"""
+Internet Res 23(7), 2021 (NSD); as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -66,10 +64,8 @@ def hd95_of_masks(pred: Mask, label: Mask, spacing: Sequence[float]) -> float:
 
 def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
-
     Arguments, vectors and errors are those of `hd95`. On a grid of equal sides, millimetres are voxels times the side;
-    otherwise the distances are searched once in each unit, as the nearest voxel may differ.
-    """
+    otherwise the distances are searched once in each unit, as the nearest voxel may differ."""
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
     voxels, medpy_voxels = _both_conventions(surfaces, np.ones(3))
@@ -81,11 +77,9 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
 
 def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacing: Sequence[float]) -> float:
     """Returns the foreground mean of the distances `[K]` in millimetres, with the volume's diagonal for a missed class.
-
     The mean is over the classes that the label has (`in_label`, `[K]`), NaN if there are none; so an erased organ
     counts instead of dropping out of the mean. Hallucinated classes have their own column. `shape` and `spacing`
-    (millimetres) are of the axes H, W, D.
-    """
+    (millimetres) are of the axes H, W, D."""
     diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
     return foreground_mean(np.where(in_label, np.where(np.isnan(hd95_mm), diagonal, hd95_mm), np.nan))
 
@@ -139,11 +133,9 @@ def nsd_scores(
 
 
 def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
-    """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
-
-    This is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older
-    versions that is the mean of the two means. Arguments, errors and result are those of `hd95`, but NaN for class 0.
-    """
+    """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces. This
+    is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older versions
+    that is the mean of the two means. Arguments, errors and result are those of `hd95`, but NaN for class 0."""
     sides = lengths(spacing)
     means = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):

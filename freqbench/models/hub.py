@@ -1,9 +1,7 @@
 """Fetches networks from the Hugging Face Hub and MONAI's model zoo: by commit, into the node's cache.
-
 `hf://ORG/REPO/PATH@REVISION` is a file or folder of a repository, `hf://ORG/REPO@REVISION` all of it, and
 `monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`, from where MONAI's own download fetches it. A revision is a
-commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub.
-"""
+commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub."""
 
 import logging
 import os

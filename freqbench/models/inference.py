@@ -100,11 +100,9 @@ def _windows_of(model: SegmentationModel, shape: Sequence[int]) -> tuple[Window,
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
-    """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap.
-
-    The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
-    ROI has the weights of its place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike.
-    """
+    """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap. The weights `[h, w, d]`,
+    set by `model.inference.weighting`, are positive and at most 1; a window shorter than the ROI has the weights of its
+    place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike."""
     if model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
@@ -153,12 +151,10 @@ def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
     """Predicts a volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]: by a sliding window, or with smoothing by many.
-
     `case` seeds the draws of a random defence, with the number of the window or of the vote's sample: its fingerprint,
     for example, which is the same for a clean and an adversarial volume. Raises ValueError for more than one volume;
     UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence that
-    votes: a certificate holds for the voxels that it counts.
-    """
+    votes: a certificate holds for the voxels that it counts."""
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
@@ -191,8 +187,7 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
 
     Sums are kept for the rows along the first axis that a window covers, and become labels as soon as no later window
     reaches them. They take `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the
-    model's device. Arguments and refusals are those of `prediction`.
-    """
+    model's device. Arguments and refusals are those of `prediction`."""
     return prediction(model, image, window_batch, case).labels
 
 
@@ -445,10 +440,8 @@ class SlidingWindowModel(nn.Module):
 
 class JointModel(SlidingWindowModel):
     """Maps the windows of `attack_windows`, `[W, C, h, w, d]`, to the logits `[1, K, H, W, D]` of the volume they make.
-
     An attack on all windows of a volume at once follows the prediction as deployed, while each window keeps a state of
-    its own (`scope: joint`). `tiles` are the windows, and arguments and passes those of SlidingWindowModel.
-    """
+    its own (`scope: joint`). `tiles` are the windows, and arguments and passes those of SlidingWindowModel."""
 
     joins_windows = True
 

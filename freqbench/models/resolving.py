@@ -77,17 +77,13 @@ def resolve(
     class_names: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ModelSpec:
-    """Checks everything that can be wrong with a model, without computing, and fixes its identity.
-
-    `entry` is a job file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and
-    `class_names` are the dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if
-    `space` is None, no checkpoint has. Without `class_names`, the order of classes is not compared. `facts` are those
-    of `facts_of`, if it was asked for the same dataset before.
-
-    Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
-    the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
-    or does not fit.
-    """
+    """Checks everything that can be wrong with a model, without computing, and fixes its identity. `entry` is a job
+    file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and `class_names` are the
+    dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if `space` is None, no
+    checkpoint has. Without `class_names`, the order of classes is not compared. `facts` are those of `facts_of`, if it
+    was asked for the same dataset before. Raises UserError for an unknown architecture or argument, a value or ROI the
+    network refuses, a contradiction with the checkpoint's metadata, or code that is not trusted; CheckpointError for a
+    checkpoint that is missing, unreadable or does not fit."""
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     if facts.class_map:
         outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))

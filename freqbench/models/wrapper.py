@@ -247,8 +247,7 @@ class SegmentationModel(nn.Module):
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id}, \text{ softmax or sigmoid}
 
-        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
-        """
+        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here."""
         h, w, d = self._logits_place(images.shape[2:])
         seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
         return back(self._mean_over_mirrors(self._input(seen), mirror)[:, :, h, w, d])
@@ -415,8 +414,7 @@ class MeanOfProbabilities(nn.Module):
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
     Of regions, z is the logit of the mean of sigmoids. Attacks on an ensemble transfer better to other models (Liu et
-    al., ICLR 2017, arXiv:1611.02770).
-    """
+    al., ICLR 2017, arXiv:1611.02770)."""
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:
         super().__init__()

@@ -1,9 +1,7 @@
 """Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
-
-As written, a job names training jobs by path, or has their content; `describe_job` adds the content, and the facts of
-each `train://` network; `plan_training` and `train_rest` fill in trained weights, so that scoring a store later needs
-neither the training job nor its data. A job that trains nothing stays unchanged.
-"""
+As written, a job names training jobs by path, or has their content; `describe_job` adds the content, and the facts
+of each `train://` network; `plan_training` and `train_rest` fill in trained weights, so that scoring a store later
+needs neither the training job nor its data. A job that trains nothing stays unchanged."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -84,10 +82,8 @@ def train_rest(
     job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
-
     `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
-    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on.
-    """
+    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""
     resolved, todo, missing = _state(job)
     if missing:
         raise UserError(f"{job.where}: {missing[0]}; or give the trained file as its checkpoint")

@@ -1,9 +1,7 @@
 """Trains one network: AdamW over random crops, linear warm-up, cosine decay, keeping the best weights of validation.
-
 After Hanif et al., MICCAI 2023, arXiv:2307.07269. Differs from the released code: everything is seeded; Dice chooses
 without the background; mixed precision on CUDA is bfloat16, which needs no loss scaling; crops come from different
-volumes instead of one volume a step; attacked crops are clamped to [0, 1] first, which augmentation may leave.
-"""
+volumes instead of one volume a step; attacked crops are clamped to [0, 1] first, which augmentation may leave."""
 
 import math
 import time
@@ -276,14 +274,11 @@ class Trainer:
 
 def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, seen: Seen, team: Team = ALONE) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
-
     Learns from `train`; `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside
     `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
-    that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads.
-
-    Raises UserError if the loss or its gradient is not finite, and KeyboardInterrupt at Ctrl-C, once the step in
-    progress is finished and saved.
-    """
+    that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads. Raises
+    UserError if the loss or its gradient is not finite, and KeyboardInterrupt at Ctrl-C, once the step in progress is
+    finished and saved."""
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
     state = trainer.state

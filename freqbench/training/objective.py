@@ -32,8 +32,7 @@ class StepLoss(nn.Module):
     `at` is the "VAFA" row of Table 6, `vaft` with the frequency consistency its "VAFA-FR" row (Hanif et al., MICCAI
     2023, arXiv:2307.07269). `trades` follows Zhang et al., ICML 2019, arXiv:1901.08573, except that attacks raise their
     own loss instead of the divergence, which is the mean over voxels. With `half` the network runs under bf16 autocast;
-    losses are computed in float32.
-    """
+    losses are computed in float32."""
 
     def __init__(
         self,

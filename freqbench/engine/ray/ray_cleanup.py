@@ -1,7 +1,5 @@
 """Ends the processes of a Ray whose driver is gone, for any reason: a script that the driver starts beside it.
-
-Ray ends with its driver, but not at once if the driver was killed, and not completely if it was killed early.
-"""
+Ray ends with its driver, but not at once if the driver was killed, and not completely if it was killed early."""
 
 import subprocess
 import sys

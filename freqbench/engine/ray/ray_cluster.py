@@ -1,7 +1,5 @@
 """Connects to the Ray that workers run on: one started by this process, or an existing cluster.
-
-Functions import Ray themselves, because it reads some environment variables only on import.
-"""
+Functions import Ray themselves, because it reads some environment variables only on import."""
 
 import logging
 import os
@@ -46,17 +44,13 @@ WITHOUT = "take --engine serial (a training job: engine: local)"
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
-    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it.
-
-    It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
-    dead process. If this version of Ray has tokens, callers need one that only its processes know.
-
-    Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
-    full, or too long for the paths of its sockets, which the log states.
-
-    Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts, its processes being killed; UserError if its object
-    store would exceed the file size limit, or there is no folder for its files; EngineLost if it does not start.
-    """
+    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it. It listens on this machine only, unless
+    Ray was imported before; in that case Ray also prints a paragraph for every dead process. If this version of Ray has
+    tokens, callers need one that only its processes know. Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp),
+    or into another folder if that place is not writable or full, or too long for the paths of its sockets, which the
+    log states. Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts, its processes being killed; UserError if
+    its object store would exceed the file size limit, or there is no folder for its files; EngineLost if it does not
+    start."""
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= most < STORE_BYTES:
         raise UserError(

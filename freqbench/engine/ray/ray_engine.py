@@ -1,10 +1,8 @@
 """Runs units on Ray: workers are actors with one unit each; tasks beside them score surfaces and components.
-
-Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker does
-its units in the order in which it received them, so that the unit of a dying worker is known. If units are short, a
-worker has the next one before it ends the last, to save the round trip to the driver; if it dies then, either may be at
-fault, and each is tried again alone.
-"""
+Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker
+does its units in the order in which it received them, so that the unit of a dying worker is known. If units are
+short, a worker has the next one before it ends the last, to save the round trip to the driver; if it dies then,
+either may be at fault, and each is tried again alone."""
 
 import time
 from collections import deque

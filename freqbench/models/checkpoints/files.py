@@ -1,9 +1,7 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
-
-Files are recognised by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
-their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are
-read, and numpy arrays and argparse options, which are skipped.
-"""
+Files are recognised by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors
+by their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars,
+which are read, and numpy arrays and argparse options, which are skipped."""
 
 import hashlib
 import io
@@ -97,12 +95,9 @@ def read_metadata(path: str) -> dict[str, Any]:
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
 ) -> None:
-    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file.
-
-    With `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises
-    CheckpointError for a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
-    65504).
-    """
+    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file. With
+    `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises CheckpointError for
+    a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond 65504)."""
     from safetensors.torch import save
 
     if not str(path).endswith(".safetensors"):

@@ -1,8 +1,6 @@
 """Reads a network's arguments off the keys and shapes of its weights, as far as these determine them.
-
 MONAI's classes have other defaults than a training states, and a checkpoint rarely says which arguments it was made
-with. What leaves no trace in weights (`UNTRACED`) is named, and where a default would be a guess, asked for.
-"""
+with. What leaves no trace in weights (`UNTRACED`) is named, and where a default would be a guess, asked for."""
 
 import inspect
 import pkgutil

@@ -1,8 +1,6 @@
 """Builds ROG: a triangular lattice of cells that exchange features between four resolutions.
-
-Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263.  Modules have
-the names of the authors' code.
-"""
+Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263. Modules
+have the names of the authors' code."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,7 @@
 """Builds SAM-Med3D for a dataset's classes, prompted by points inside each of them.
-
 Wang, Guo, Ye, Deng, Cheng, Li, Chen, Su, Huang, Shen, Fu, Zhang, He, Qiao, *SAM-Med3D: Towards General-purpose
-Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161.  Modules have the names of the authors'
-code; the transformer of the decoder is MONAI's.
-"""
+Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161. Modules have the names of the authors'
+code; the transformer of the decoder is MONAI's."""
 
 import math
 from collections.abc import Sequence
@@ -150,8 +148,7 @@ class _Attention(nn.Module):
     .. math:: q_{dhw} k_{ijl} / \sqrt C + q_{dhw} R^d_{d-l} + q_{dhi} R^h_{h-l} + q_{dhj} R^w_{j-l}
 
     as in the authors' code, with which the weights were trained (true offsets along each axis would use q_dhw in all
-    terms, with d - i, h - j and w - l). So a window must have equally many tokens on each axis.
-    """
+    terms, with d - i, h - j and w - l). So a window must have equally many tokens on each axis."""
 
     def __init__(self, channels: int, heads: int, side: int) -> None:
         super().__init__()

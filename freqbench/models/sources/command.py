@@ -1,8 +1,6 @@
 """Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits.
-
-The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even by
-SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them.
-"""
+The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even
+by SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them."""
 
 import os
 import re

@@ -1,8 +1,7 @@
 """Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
-
 Such a file is a program, so it is opened only if the user trusts it. It cannot be built on the meta device, and so
-cannot be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
-"""
+cannot be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off
+afterwards."""
 
 import zipfile
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Reads a MeshNet in TensorFlow.js' layers format: a chain of 3D convolutions and activations, without any code.
-
 Fedorov et al., IJCNN 2017, arXiv:1612.00940; the networks of the browser tool brainchop (Masoud, Hu and Plis, JOSS
-2023, doi 10.21105/joss.05098) have this form.
-"""
+2023, doi 10.21105/joss.05098) have this form."""
 
 import math
 from collections.abc import Iterator, Mapping

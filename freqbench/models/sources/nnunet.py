@@ -9,8 +9,7 @@ folder is run: names in its files are looked up in nnunetv2's own tables, and ch
 the network is given each file's own array, whatever its orientation. TotalSegmentator turns images itself before
 nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that reorients.
 
-**Differs from nnU-Net:** sums over windows are float32 (there: float16).
-"""
+**Differs from nnU-Net:** sums over windows are float32 (there: float16)."""
 
 import ast
 import inspect
