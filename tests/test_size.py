@@ -21,7 +21,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2288,  # eight roads
         "core": 3495,  # identities of code, pair by pair; the one keeper's contract
         "data": 6347,  # as in the package
-        "engine": 4522,  # as in the package
+        "engine": 4489,  # as in the package
         "exchange": 982,
         "job": 2662,  # a line for each key of a job
         "metrics": 1537,  # weights are checked when read
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58657, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58624, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

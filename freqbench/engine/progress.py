@@ -100,11 +100,9 @@ class AtWork:
 
 class TimeLeft:
     """Time until a run's last row is stored: the estimated work ahead, corrected by the work that ended, at a pace.
-    Work is of kinds: scoring, and each attack on each source. A kind's estimates are multiplied by the seconds that its
-    ended units and passes took over those estimated for them. A little work counts as if it had taken the usual time:
-    for an attack that of all attacks, for these and for scoring the estimate. The pace is the work done per second: at
-    first a second of each worker, after SETTLED_S that of the last PACE_S. Between two reports a unit goes on as
-    estimated. Starting and loading are no work, and a pace begins with the first pass."""
+    Estimates of a kind (scoring, each attack on each source) are multiplied by the seconds that it took over those
+    estimated; a little work counts as usual. The pace is the work done per second: at first a second of each worker,
+    after SETTLED_S that of the last PACE_S. Starting and loading are no work."""
 
     def __init__(self, units: Sequence[Unit], costs: Costs) -> None:
         self._units, self._costs, self._workers = {place(unit): unit for unit in units}, costs, 1

@@ -70,8 +70,7 @@ def devices() -> list[str]:
 
 
 def processor() -> str:
-    """Describes the processor as far as the last bits of sums depend on it: FFTs and sums choose their instructions by
-    its model, which the numbers in Linux's `/proc/cpuinfo` tell, and a name such as `AMD EPYC` does not."""
+    """Describes the processor as far as a sum's last bits depend on it: Linux's numbers of its model, else its name."""
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if not CPUINFO.exists():
         return kind

@@ -44,8 +44,7 @@ def is_away(error: BaseException) -> bool:
 
 
 class Patience:
-    """Keeps a run going while its store refuses files (a full disk, expired credentials, a server that restarts), until
-    nothing has succeeded for `PATIENCE_S` seconds. The user is warned, and told once no row waits (`waiting`)."""
+    """Keeps a run going while its store refuses files, for PATIENCE_S seconds without a success; warns the user."""
 
     def __init__(
         self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]

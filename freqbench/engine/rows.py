@@ -1,5 +1,4 @@
-"""Makes rows of the two tables from a unit and its scores.
-Surfaces and components are scored outside workers: they need cores, not the attacking device."""
+"""Makes rows of the two tables from a unit and its scores, but for surfaces and components, scored outside workers."""
 
 import json
 import logging

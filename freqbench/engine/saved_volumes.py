@@ -1,6 +1,4 @@
-"""Saves the volumes and predictions of a unit as NIfTI files.
-Volumes lie on the source model's preprocessed grid with its true affine, predictions on the grid of their target.
-Channels lie along a fourth axis."""
+"""Saves volumes and predictions of a unit as NIfTI files on their preprocessed grid; channels are the fourth axis."""
 
 import gzip
 from collections.abc import Callable, Mapping

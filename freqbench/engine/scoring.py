@@ -80,8 +80,7 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class. Values of other
-    packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`."""
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS a mapping per class; others' by their names."""
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]

@@ -124,8 +124,7 @@ class Worker:
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case and scores it on every target (a clean unit's only predict), while the case of
-        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses for its
-        files."""
+        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()
@@ -298,8 +297,7 @@ class Worker:
         self._cases.begin(submit, case=dataset.case_key(ref), space=(space or dataset.space).identity())
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown. Raises
-        a UserError if memory does not hold one window, or the windows that the cell couples."""
+        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown."""
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
