@@ -168,8 +168,7 @@ def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
-    """Returns the bytes left for this process on a card with `free` of `total` bytes, of which it may take a `share`.
-    The process has `reserved` bytes: those `allocated` to its tensors, and those ready for more."""
+    """Returns the bytes left for this process by its `share` of `total`: `free` and `reserved`, but not `allocated`."""
     return max(0, min(free + reserved, int(share * total)) - allocated)
 
 

@@ -23,8 +23,7 @@ SCORING = "scoring"
 
 
 class Listener(Protocol):
-    """Interface that an engine calls: `take`, `tick`, `advance` from one thread, `tell` from any, the rest from its
-    starting thread."""
+    """Calls of an engine: `take`, `tick`, `advance` from one thread, `tell` from any, the rest from the first."""
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """An engine was chosen: its name, and the number and size of its workers."""
@@ -213,8 +212,7 @@ class TimeLeft:
 
 
 class RunProgress:
-    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done. Bar and
-    remaining time are those of `TimeLeft`."""
+    """Progress of a run by its stored records: a bar on a terminal, else a line now and then; `TimeLeft` to go."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done

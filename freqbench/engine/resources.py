@@ -33,10 +33,9 @@ class Pool:
 
 
 def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int, grows: bool = False) -> Pool:
-    """Decides the workers for a number of units on some machines. Each share of `gpus_per_worker` gets one; without
-    GPUs, each two cores (or `threads`), and a single machine at least two if it has as many cores; fewer if memory (of
-    the models and a step, `model_bytes`) is short. The job's numbers stand, but for workers without a unit; machines
-    may join if it `grows`."""
+    """Decides the workers for a number of units on some machines: one for each share of `gpus_per_worker`; without
+    GPUs, for each two cores (or `threads`), at least two on one machine of two cores; fewer if memory (`model_bytes`
+    each) is short. The job's numbers stand, with GPUs that may join (`grows`), but no worker without a unit."""
     is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
     gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0
     rooms = [_room(resources, node, gpus, model_bytes) for node in nodes]

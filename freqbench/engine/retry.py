@@ -53,8 +53,7 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Runs an action and returns its result; None if the store refused it and the caller must try again. Raises
-        StoreRefuses if it refused for too long, or will never take files of this size."""
+        """Runs an action; None if the store refused it and it must be tried again, StoreRefuses if for too long."""
         try:
             value = action()
         except OSError as error:

@@ -279,8 +279,7 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them. Raises MisfitError if
-        all clean predictions of a network are known by now and show that it does not fit."""
+        """Hands an outcome's rows to the writer; MisfitError once a network's clean predictions show a misfit."""
         for record in outcome.records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)

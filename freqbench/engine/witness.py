@@ -1,5 +1,4 @@
-"""Holds a network's clean predictions against those that its own code wrote: the proof that it is run as it is meant.
-No label of the data is read: the network's own output alone is matched."""
+"""Holds a network's clean predictions against those of its own code, not labels: the proof that it runs as meant."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -87,8 +87,7 @@ class _OnTarget(NamedTuple):
 
 
 class Worker:
-    """Runs units one after another; exceptions become failed rows, only a dying process raises. It calls `advance` with
-    the number of `Unit.passes` made so far, from 0 on; `keep` runs what saves files."""
+    """Runs units one after another; exceptions become failed rows. `advance` gets passes, `keep` runs what saves."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -176,7 +175,7 @@ class Worker:
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
             try:
-                scored.append(self._score_target(unit, target, case, attacked, spaces))
+                scored.append(self._score(unit, target, case, attacked, spaces))
             except (OSError, KeyboardInterrupt):  # The unit waits for storage
                 raise
             except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
@@ -238,9 +237,7 @@ class Worker:
                 raise UserError(f"{name}: its code is not what was planned with: plan anew")
             self._checked.add(key)
 
-    def _score_target(
-        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces
-    ) -> _OnTarget:
+    def _score(self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)

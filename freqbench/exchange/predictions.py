@@ -69,8 +69,7 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
 
 
 def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
-    """Describes a tool as a target, whose `model_id` is a digest of its name, its label map and the number of classes.
-    New files under the same name and map therefore replace the rows of the old ones."""
+    """Describes a tool as a target whose `model_id` is by name, label map and classes: new files replace old rows."""
     args = {} if table is None else {"label_map": table}
     return ModelSpec(
         name=name, arch=ARCH, args=args, roi=(1, 1, 1), num_classes=num_classes, checkpoint="", checkpoint_sha256=name

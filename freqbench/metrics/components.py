@@ -13,17 +13,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
-    """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`.
-
-    M pairs of components match: their intersection is more than half of their union. So no component has two partners,
-    and no assignment is needed: this is the recognition quality of panoptic segmentation.
-
-    Returns:
-        float64 `[K]`: 0 if no component is found; NaN if the label does not have the class, and for class 0.
-
-    Raises:
-        UserError: shapes differ, a value is not a class, over 256 classes.
-    """
+    """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`. M pairs of
+    components match: their intersection is more than half of their union, so none has two partners (the recognition
+    quality of panoptic segmentation). Float64 `[K]`: 0 if no component is found; NaN if the label does not have the
+    class, and for class 0. Raises UserError for shapes that differ, a value that is not a class, over 256 classes."""
     from skimage.measure import label as components
 
     maps = class_maps(pred, label, num_classes)
@@ -62,9 +55,8 @@ def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Val
 
 
 def betti_numbers(mask: Mask) -> npt.NDArray[np.int64]:
-    """Returns the numbers of components, tunnels and cavities of a mask `[H, W, D]`, int64 `[3]`. Cavities are parts of
-    the background that are cut off from the outside. Tunnels follow from the Euler characteristic of the voxels as
-    closed cubes, `b0 - b1 + b2`."""
+    """Returns the numbers of components, tunnels and cavities (background cut off from outside) of a mask `[H, W, D]`,
+    int64 `[3]`; tunnels by the Euler characteristic of the voxels as closed cubes, `b0 - b1 + b2`."""
     from scipy.ndimage import label
 
     padded = np.pad(mask, 1)

@@ -79,17 +79,12 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
 
 def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
-    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks.
-
-    Every block has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20
-    of 512 coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that
-    blocks do not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels
-    are averaged. Computed on the device of `clean`.
-
-    Returns:
-        Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale; NaN with a reason for a band without a
-        coefficient, in blocks of one or two voxels.
-    """
+    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks. Every block
+    has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20 of 512
+    coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that blocks do
+    not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels are
+    averaged. Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale, on the device of `clean`; NaN
+    with a reason for a band without a coefficient, in blocks of one or two voxels."""
     first, second = pair_of(clean, adversarial)
     magnitudes = band_magnitude((second.double() - first)[None], ENERGY_BLOCK)[0].tolist()
     values = dict(zip((f"energy_{band}" for band in BANDS), magnitudes, strict=True))
@@ -155,18 +150,16 @@ def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
     """Returns the mean over channels, and the map `[H, W, D]` of each."""
     from skimage.metrics import structural_similarity
 
-    height, width = pair[0].shape[1:3]
-    if min(height, width) < SSIM_WINDOW:
+    sides = pair[0].shape[1:3]
+    if min(sides) < SSIM_WINDOW:
         raise UserError(
-            f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}"
+            f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {sides[0]} x {sides[1]}"
         )
     means, maps = [], []
     for clean, adversarial in zip(*pair, strict=True):
-        mean, similarity = structural_similarity(
-            clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True
-        )
+        mean, similar = structural_similarity(clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True)
         means.append(float(mean))
-        maps.append(similarity)
+        maps.append(similar)
     return _mean(means), maps
 
 

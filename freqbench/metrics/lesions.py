@@ -24,17 +24,10 @@ LEAST_MM3 = 50.0  # voxels of BraTS, whose sides are 1 mm
 
 
 def brats_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both.
-
-    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else
-    they are `dice` and `hd95` (MONAI's convention, mm).
-
-    Returns:
-        Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
-
-    Raises:
-        UserError: as `hd95`.
-    """
+    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both. Both lack the
+    class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else they are `dice`
+    and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
+    Raises as `hd95`."""
     counts = confusion(pred, label, num_classes)
     in_label, in_pred = (counts.sum(dim=axis).cpu().numpy() > 0 for axis in (1, 0))
     empty = [~in_label & ~in_pred, in_label != in_pred]

@@ -30,9 +30,8 @@ def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
 
 
 def dice_from_confusion(counts: Tensor) -> Values:
-    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first. A
-    class that the label lacks is NaN for any prediction (MONAI's `ignore_empty=True`); a class that only the label has
-    is 0."""
+    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first;
+    NaN for a class that the label lacks (MONAI's `ignore_empty=True`), 0 for one that only the label has."""
     table = counts.cpu().numpy().astype(np.float64)
     in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
     return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
@@ -57,8 +56,7 @@ def dice(pred: Volume, label: Volume, num_classes: int, has_regions: bool = Fals
 def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns the excess volume of each class in the prediction, from `confusion`'s counts: columns of float64 `[K]`.
     `volume_error_ml` is predicted minus true millilitres, `volume_error_relative` its magnitude over the true volume.
-    `spacing` is the sides of a voxel in millimetres. NaN for the background, and if the label does not have the
-    class."""
+    `spacing` is a voxel's sides in millimetres. NaN for the background, and for classes that the label lacks."""
     table = counts.cpu().numpy().astype(np.float64)
     in_label = np.append(0.0, table.sum(axis=1)[1:])
     excess = table.sum(axis=0) - in_label

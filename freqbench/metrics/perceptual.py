@@ -25,20 +25,13 @@ SLICES_AT_ONCE = 16
 
 
 def lpips(clean: Volume, adversarial: Volume) -> float:
-    """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes.
-
-    For each slice, scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers,
-    normalised over channels; their squared differences, with the learned weight of each channel; mean over places, sum
-    over layers. Several channels are averaged. The similarity of the papers' tables is 1 - distance. Volumes are `[H,
-    W, D]`, D across axial slices, or `[C, H, W, D]`, in [0, 1]; computed on the device of `clean`.
-
-    Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
-    values on the high side.
-
-    Raises:
-        LpipsUnavailable: the network's weights are not on this machine and cannot be fetched.
-        UserError: shapes differ.
-    """
+    """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes. For each slice,
+    scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers, normalised over
+    channels; their squared differences, with the learned weight of each channel; mean over places, sum over layers.
+    Several channels are averaged. The papers' similarity is 1 - distance. Volumes are `[H, W, D]`, D across axial
+    slices, or `[C, H, W, D]`, in [0, 1], on the device of `clean`. Slices smaller than 32 voxels, which AlexNet cannot
+    take, are padded with their edge values on the high side. Raises LpipsUnavailable if the weights are not here and
+    cannot be fetched; UserError if shapes differ."""
     return _distances(clean, adversarial, None)[0]
 
 

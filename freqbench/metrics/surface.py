@@ -15,16 +15,13 @@ from freqbench.metrics.overlap import foreground_mean
 from freqbench.metrics.volumes import Volume, borders, class_maps, lengths
 
 Convention = Literal["monai", "medpy"]
+Sides = Sequence[float] | None  # of a voxel along H, W, D in millimetres; None: distances in voxels
 
 QUANTILE = 0.95
 
 
 def hd95(
-    pred: Volume,
-    label: Volume,
-    num_classes: int,
-    spacing: Sequence[float] | None = None,
-    convention: Convention = "monai",
+    pred: Volume, label: Volume, num_classes: int, spacing: Sides = None, convention: Convention = "monai"
 ) -> Values:
     """Returns the 95th percentile Hausdorff distance of each class, exact.
 
@@ -76,20 +73,15 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
 
 
 def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Returns the foreground mean of the distances `[K]` in millimetres, with the volume's diagonal for a missed class.
-    The mean is over the classes that the label has (`in_label`, `[K]`), NaN if there are none; so an erased organ
-    counts instead of dropping out of the mean. Hallucinated classes have their own column. `shape` and `spacing`
-    (millimetres) are of the axes H, W, D."""
+    """Returns the foreground mean of the distances `[K]` in millimetres over the classes that the label has
+    (`in_label`, `[K]`), with the volume's diagonal for a missed class; NaN if it has none. Hallucinated classes have
+    their own column. `shape` and `spacing` (millimetres) are of the axes H, W, D."""
     diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
     return foreground_mean(np.where(in_label, np.where(np.isnan(hd95_mm), diagonal, hd95_mm), np.nan))
 
 
 def nsd(
-    pred: Volume,
-    label: Volume,
-    num_classes: int,
-    tolerance: float | Sequence[float],
-    spacing: Sequence[float] | None = None,
+    pred: Volume, label: Volume, num_classes: int, tolerance: float | Sequence[float], spacing: Sides = None
 ) -> Values:
     r"""Returns the normalised surface Dice of each foreground class: the share of both surfaces near the other.
 
@@ -132,7 +124,7 @@ def nsd_scores(
     return {"nsd": shares, "nsd_tolerance_mm": np.array([np.nan, *tolerances])}
 
 
-def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
+def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sides = None) -> Values:
     """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces. This
     is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older versions
     that is the mean of the two means. Arguments, errors and result are those of `hd95`, but NaN for class 0."""

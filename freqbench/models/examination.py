@@ -1,6 +1,5 @@
-"""Examines a network on a few windows, fixes what it returns where that can be mended, and keeps outcomes.
-Attacks and metrics follow logits that are a function of one window. A network of other people may draw at test time,
-mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers."""
+"""Examines a network on a few windows, mends what it returns where it can, and keeps outcomes. A network of other
+people may draw at test time, mix the windows of a batch, or return probabilities: no error, but spoilt numbers."""
 
 from collections.abc import Sequence
 from typing import TypeVar

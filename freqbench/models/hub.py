@@ -84,8 +84,7 @@ def local(uri: str) -> Path:
 
 
 def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a URI of SCHEMES with a commit in place of a tag or branch, and a note on it; any other path as it is.
-    Raises as `local` does."""
+    """Returns a URI of SCHEMES with a commit for its revision, and a note, else the path; raises as `local` does."""
     if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
     snapshot, is_old = _ask_hub(uri, place)

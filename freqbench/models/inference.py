@@ -463,18 +463,13 @@ class JointModel(SlidingWindowModel):
 
 def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
     """Returns the volume `[1, C, H, W, D]` of windows `[W, C, h, w, d]` that tile it; the later of two overwrites."""
-    lengths = []
+    sides = []
     for axis, length in enumerate(parts.shape[2:]):
         starts = sorted({window[axis].start for window in windows})
-        lengths.append([after - start for start, after in pairwise(starts)] + [length])
-    each = iter(parts[:, None])
-    return torch.cat(
-        [
-            torch.cat([torch.cat([next(each)[:, :, :h, :w, :d] for d in lengths[2]], 4) for w in lengths[1]], 3)
-            for h in lengths[0]
-        ],
-        2,
-    )
+        sides.append([after - start for start, after in pairwise(starts)] + [length])
+    part = iter(parts[:, None])
+    rows = ([torch.cat([next(part)[:, :, :h, :w, :d] for d in sides[2]], 4) for w in sides[1]] for h in sides[0])
+    return torch.cat([torch.cat(row, 3) for row in rows], 2)
 
 
 class _Stitched(torch.autograd.Function):

@@ -48,9 +48,7 @@ def facts_of(
             facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         except UserError:
             if entry.reader is None and (advice := folder_near(local)):
-                raise CheckpointError(
-                    f"{path}: expected the whole folder of an nnU-Net, got a part: {advice}"
-                ) from None
+                raise CheckpointError(f"{path}: expected an nnU-Net's whole folder, got a part: {advice}") from None
             raise
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     own: dict[str, Any] = {}
@@ -454,9 +452,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
     """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's."""
     own = facts.space if dataset or not facts.is_own or isinstance(facts.space, Pipeline) else None
     if entry.bounds and not isinstance(own, Pipeline):
-        raise UserError(
-            f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline of its own: set intensity"
-        )
+        raise UserError(f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline: set intensity")
     if own and entry.preprocess and entry.input is None and not facts.takes_volumes:
         stated = own.intensity if isinstance(own, Preprocess) else "of its own pipeline"
         if not isinstance(own, Preprocess) or differ(own, entry.preprocess):
@@ -545,8 +541,7 @@ def file_concerns(model: ModelSpec) -> Iterator[str]:
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files. `facts` are the
-    model's; of an ensemble, its first member's."""
+    """Yields a line on the axes that a network (an ensemble: its first member) is assumed to take, and the files'."""
     if facts.knows_axes:
         return
     first = model.members[0] if model.members else model

@@ -54,10 +54,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Origin):
-    """A model with all its settings resolved and checked; plain data that travels to workers.
-
-    Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
-    """
+    """A model with all its settings resolved and checked; plain data. Fields of `ModelEntry` mean the same here."""
 
     name: str
     roi: Shape

@@ -1,7 +1,6 @@
-"""Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
-As written, a job names training jobs by path, or has their content; `describe_job` adds the content, and the facts
-of each `train://` network; `plan_training` and `train_rest` fill in trained weights, so that scoring a store later
-needs neither the training job nor its data. A job that trains nothing stays unchanged."""
+"""Links the `train://NAME` checkpoints of a benchmark job to the training jobs, by path or content, that make them.
+`describe_job` adds their content and the facts of each network; `plan_training` and `train_rest` fill in trained
+weights, so that scoring a store later needs neither training job nor data."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -176,8 +175,7 @@ def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(job: JobSpec) -> list[_Training]:
-    """Reads the training jobs that a job names, by paths relative to it or to the current folder. Refuses two with one
-    name, or one place to write to."""
+    """Reads the training jobs that a job names, by path from it or from here; refuses two of one name or place."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"

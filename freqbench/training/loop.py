@@ -274,11 +274,10 @@ class Trainer:
 
 def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, seen: Seen, team: Team = ALONE) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
-    Learns from `train`; `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside
-    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
-    that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads. Raises
-    UserError if the loss or its gradient is not finite, and KeyboardInterrupt at Ctrl-C, once the step in progress is
-    finished and saved."""
+    `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside `last.pt` and
+    `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
+    uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
+    KeyboardInterrupt at Ctrl-C once the step is saved."""
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
     state = trainer.state

@@ -221,8 +221,7 @@ class HeadWatch:
         self._asked = self._answered = time.monotonic()
 
     def answers(self) -> bool:
-        """True if it listens, asked every FOLLOW_S; False if it does not, or was asked a moment ago. Raises EngineLost
-        if it has not answered for HEADLESS_S."""
+        """True if it listens, asked every FOLLOW_S, else False; EngineLost after HEADLESS_S without an answer."""
         import ray
 
         now = time.monotonic()

@@ -51,8 +51,7 @@ class RemoteWorker(Worker):
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def progress(self) -> tuple[int | None, str | None]:
-        """Returns how many of `Unit.passes` the attack of the current or last unit has made, None before it begins, and
-        what the store refuses if its files wait."""
+        """Returns the `Unit.passes` made by the last attack, None before it begins, and what the store refuses."""
         return self._passes, self.refusal
 
 

@@ -1,7 +1,6 @@
-"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
-Files are recognised by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors
-by their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars,
-which are read, and numpy arrays and argparse options, which are skipped."""
+"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record. Files
+are recognised by their content; torch's are read with `weights_only=True`, so that none can run code. Beside weights,
+numpy scalars are read, numpy arrays and argparse options skipped."""
 
 import hashlib
 import io
@@ -211,10 +210,7 @@ def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str
 def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
     """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first."""
     counts = Counter(
-        key[:start]
-        for key in tensors
-        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
-        if key[start:] in wanted
+        key[:at] for key in tensors for at in (0, *(dot.end() for dot in re.finditer(r"\.", key))) if key[at:] in wanted
     )
     parts = {key.partition(".")[0] for key in wanted}
     for prefix, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]))):
@@ -233,8 +229,7 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint, on the CPU: a bare state dict, or one under one of `keys`. Unless
-    `as_written`, `module.`, of a data-parallel network, is removed from names. Raises as `read_content` and
-    `check_sound`."""
+    `as_written`, names lose the `module.` of a data-parallel network. Raises as `read_content` and `check_sound`."""
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))

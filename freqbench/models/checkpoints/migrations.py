@@ -1,7 +1,6 @@
-"""Migrates checkpoints of older MONAI releases to weights that the current network loads strictly.
-UNETR gained and lost weights that its forward pass never uses; the keys of a file show which. SwinUNETR merges
-patches in another order since 1.5.0, and nothing in a file shows which: the wrong pair loads too, and predicts other
-classes."""
+"""Migrates checkpoints of older MONAI releases to weights that the current network loads strictly. Keys show those of
+UNETR, which gained and lost unused weights; nothing shows those of SwinUNETR, which merges patches in another order
+since 1.5.0: the wrong pair loads too, and predicts other classes."""
 
 import re
 from collections.abc import Callable, Mapping

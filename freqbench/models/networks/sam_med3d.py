@@ -95,8 +95,7 @@ class SAMMed3D(nn.Module):
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel. A
-    deviation of 0 counts as 1."""
+    """Standardises `[B, C, h, w, d]` by mean and deviation (0 counts as 1) of the voxels above 0 of each channel."""
     above, axes = images > 0, (2, 3, 4)
     count = above.sum(axes, keepdim=True)
     mean = images.where(above, 0).sum(axes, keepdim=True) / count.clamp(min=1)

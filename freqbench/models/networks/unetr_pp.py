@@ -72,9 +72,7 @@ class UNETRPP(nn.Module):
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
             require_positive(name, per_stage, 4)
         if any(after % before for before, after in pairwise((in_channels, *dims))):
-            raise ValueError(
-                f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
-            )
+            raise ValueError(f"expected dims, each a multiple of the one before, got {tuple(dims)} on {in_channels}")
         if any(channels % 2 or channels % num_heads for channels in dims):
             raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")
         if conv_blocks not in (1, 2):

@@ -137,11 +137,9 @@ def _agreed_args(
 ) -> dict[str, Any]:
     args = complete_args(arch, {**(trained or {}), **stated})
     original = args if trained is None else complete_args(arch, trained)
-    for name in stated.keys() - MODELS[arch].tuning:
-        if args.get(name) != original.get(name):
-            raise UserError(
-                f"{model}: args.{name} is {stated[name]!r} here, but {path} was trained otherwise: leave it out"
-            )
+    for key in stated.keys() - MODELS[arch].tuning:
+        if args.get(key) != original.get(key):
+            raise UserError(f"{model}: args.{key} is {stated[key]!r} here, but {path} was trained otherwise: omit it")
     return args
 
 

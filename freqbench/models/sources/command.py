@@ -1,6 +1,5 @@
-"""Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits.
-The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even
-by SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them."""
+"""Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits. It gets the
+case's grid and unit, a folder of its own, no shell, and ends with this process, unless it leaves its process group."""
 
 import os
 import re
@@ -85,8 +84,7 @@ def _split_word(word: str) -> tuple[str, str]:
 
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns what a command may read beside its words: folders, modules, releases; notes on those that count in part.
-    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH."""
+    """Returns folders, modules and releases that a command may read beside its words; notes on what counts in part."""
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
     scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]

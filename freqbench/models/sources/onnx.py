@@ -1,6 +1,5 @@
-"""Reads ONNX files: as a torch network with gradients if all operators have a counterpart, else on ONNX Runtime.
-A file holds a graph of ONNX's own operators and arrays, no code: both packages know no operator of others, so a file
-needs no trust."""
+"""Reads ONNX files: as a torch network with gradients if all operators have a counterpart, else on ONNX Runtime. A file
+holds arrays and a graph of ONNX's own operators, no code, so it needs no trust."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

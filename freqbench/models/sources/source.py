@@ -63,8 +63,7 @@ class Metadata(BaseModel):
 @dataclass(frozen=True, kw_only=True)
 class Facts(Origin):
     """Facts of a network that its files state; of a frozen one or a command, the job's where these do not. None: not
-    stated. `class_map` is that of an entry, by the names of a dataset's classes or as transforms of the label show it;
-    empty: the classes are in order. `facts_of` sets path and checkpoint, the same on this machine, and hash."""
+    stated. `class_map` is that of an entry, by the dataset's names or transforms of the label; empty: in order."""
 
     roi: Shape | None = None  # voxels of its window, in its own axis order
     num_classes: int | None = None  # of its output
@@ -106,12 +105,11 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A kind of place that networks come from: files of one format, another package's class, a command. `facts` takes a
-    network's entry, the path of its files on this machine, and the dataset's numbers of classes and channels (None: not
-    known yet), for files that say nothing. `network` builds that of a spec on the CPU or meta device, with fresh
-    weights or its file's. `weights` returns those of a spec's files under the names of its network, whose keys and
-    shapes it takes (meta will do), and a note on their place; None: `network` brings them. `sha256` hashes, of a path
-    and arguments, all files that the output depends on; `fit` returns a spec with all that takes a network to know, and
-    refuses what does not fit it."""
+    network's entry, its local path, and the dataset's numbers of classes and channels (None: not known yet). `network`
+    builds that of a spec on the CPU or meta device, with fresh weights or its file's. `weights` returns those of a
+    spec's files by the keys and shapes of its network, and a note on their place; None: `network` brings them. `sha256`
+    hashes, of a path and arguments, all files that the output depends on; `fit` returns a spec with all that takes a
+    network to know, or refuses it."""
 
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
     network: Callable[[ModelSpec], nn.Module]
