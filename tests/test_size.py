@@ -24,8 +24,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 4468,  # as in the package
         "exchange": 981,
         "job": 2662,  # a line for each key of a job
-        "metrics": 1498,  # weights are checked when read
-        "models": 7816,  # inferers by class and arguments
+        "metrics": 1473,  # weights are checked when read
+        "models": 7781,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58514, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58454, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -52,15 +52,8 @@ def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequen
     .. math:: \frac{\sum_{l \in L} d_l}{|L| + F}, \qquad \frac{\sum_{l \in L} h_l + 374 F}{|L| + F}
 
     Without a lesion in L and a false component they are 1 and 0. BraTS has other dilations and limits for metastases
-    and meningiomas; here they are those of gliomas.
-
-    Returns:
-        Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L, nothing matched) and `lesions_false` (F),
-        float64 `[K]`: NaN for class 0 alone.
-
-    Raises:
-        UserError: as `hd95`.
-    """
+    and meningiomas; here they are those of gliomas. Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L,
+    nothing matched) and `lesions_false` (F), float64 `[K]`: NaN for class 0 alone. Raises as `hd95`."""
     from scipy.ndimage import find_objects
     from skimage.measure import label as components
 

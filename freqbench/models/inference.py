@@ -376,17 +376,10 @@ class SlidingWindowModel(nn.Module):
     logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out unless
     `inference.attack_mirrors` asks for it: an attack runs one pass of every window, not eight.
 
-    The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
-    pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
-    more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
-    repeats the draws of the forward pass. The defence `smoothing` draws one change of the whole volume, and the logits
-    are the mean over its draws.
-
-    Attributes:
-        num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
-            as the network ran on it (`SegmentationModel.passes`). `num_backwards` counts backward passes in the same
-            way.
-    """
+    The gradient is exact; none reaches the network's parameters. The forward pass keeps the graphs of the first `kept`
+    windows; the backward pass runs the others forward once more, `window_batch` at once, with the same draws. A random
+    defence draws anew for every window, `smoothing` for the whole volume; then logits are the mean over draws.
+    `num_forwards` and `num_backwards` count passes of windows (`SegmentationModel.passes` each), repeated ones too."""
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()

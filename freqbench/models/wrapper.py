@@ -28,34 +28,23 @@ class SegmentationModel(nn.Module):
     r"""Maps `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
     Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded on
-    both sides in the network's input (`inference.padding`; the smaller half first, as in MONAI's sliding window and
-    nnU-Net), and the logits are cropped again. Nothing outside the volume is attacked.
+    both sides in the network's input (`inference.padding`; the smaller half first, as in MONAI and nnU-Net), and the
+    logits are cropped again. `fp32` computes in full float32, `tf32` allows TF32 inside the network, `bf16` runs it
+    under autocast and returns float32; making or running a model leaves the process's switches for TF32 off.
 
-    Precision: `fp32` computes convolutions and matrix products in full float32 (torch's default lets cuDNN use TF32);
-    `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
-    float32. Logits have the input's dtype otherwise. The switches for TF32 belong to the process: making or running a
-    model leaves them off.
-
-    A defence acts on the window as it is cut from the volume, before padding, intensities and axes: a filter would
-    otherwise smear the edge of the padding into the patient. `forward` is the function that an attacker follows. With
-    T_d the d-th draw of a random defence and f the network, an adaptive attacker follows
+    A defence acts on the window as it is cut from the volume, before padding, which a filter would smear into the
+    patient. With T_d the d-th draw of a random defence and f the network, an adaptive attacker follows `forward`,
 
     .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
 
     with D draws at every pass (`Defence.draws`; all their graphs are held for the backward pass); for D = 1 the logits
     themselves. With `adaptive=False`, and for defences that draw nothing, `forward` is one pass f(T(x)), with one draw
-    that is the same for every window and step. `scores` predicts: with one draw per window, different from an
-    attacker's.
+    for every window and step. `scores` predicts: with one draw per window, different from an attacker's.
 
-    Of a network that is given the axes of each file (`InputAdapter.is_of_file`), `for_case` returns the model with
-    those of a case's file, and with the ROI along the axes of its volume.
-
-    A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
-    label of a case: `for_case` returns the model with these prompts, `cut` the model for some windows. Prompts are
-    padded, mirrored and reordered like the images; no defence touches them.
-
-    Of a case that a network's own pipeline prepared (`Case.prepared`), `for_case` returns the model with its bounds and
-    with what lies beside the volume, which `cut` cuts like the windows. Where voxels are fixed, no gradient passes.
+    `for_case` returns the model for a case: with the axes of its file (`InputAdapter.is_of_file`), the prompts of its
+    label (`prompt_policy`, `freqbench.models.prompts`), and what the network's own pipeline made beside the volume
+    (`Case.prepared`); `cut` cuts these for some windows. Prompts are padded, mirrored and reordered like the images; no
+    defence touches them. Where voxels are fixed, no gradient passes.
 
     Args:
         net: the bare network.
