@@ -156,8 +156,7 @@ def fitting_windows(
 
 
 def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
-    """Returns the number of windows whose graphs a cell's attack on the prediction of a volume keeps; 0 for others. A
-    GPU gives half of its free memory to them, or GRAPH_BYTES if that is less."""
+    """Returns how many windows' graphs an attack on a volume keeps, in half of a GPU's free memory or GRAPH_BYTES."""
     if not cell.attack.follows_prediction:
         return 0
     if device.type != "cuda":

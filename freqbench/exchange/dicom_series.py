@@ -1,6 +1,5 @@
-"""Makes DICOM of volumes and label maps: derived series, and segmentations (SEG) of them.
-Without consent nothing of the patient, the place or the staff is copied, nor a UID, as these lead to the patient
-too."""
+"""Makes DICOM of volumes and label maps: derived series, and segmentations (SEG) of them. Without consent nothing of
+the patient, the place or the staff is copied, nor a UID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

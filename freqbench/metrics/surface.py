@@ -41,17 +41,9 @@ def hd95(
     mask minus its erosion by the six-neighbour cross; voxels outside the volume count as background, so a mask's voxels
     at the border of the volume are surface.
 
-    Args:
-        pred, label: classes `[H, W, D]`.
-        num_classes: K, background included; at most 256.
-        spacing: sides of a voxel in millimetres along H, W, D; None: distances in voxels.
-        convention: the percentile to use.
-
-    Returns:
-        float64 `[K]`, NaN if either mask is empty.
-
-    Raises:
-        UserError: shapes differ, a value is not a class, a spacing is not three positive numbers, unknown convention.
+    Maps are `[H, W, D]`, of K = `num_classes` <= 256, background included; `spacing` is the sides of a voxel in
+    millimetres, None: distances in voxels. Float64 `[K]`, NaN if either mask is empty. Raises UserError for different
+    shapes, a value that is no class, a spacing that is not three positive numbers, an unknown convention.
 
     Example:
         >>> import numpy as np

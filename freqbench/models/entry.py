@@ -311,8 +311,7 @@ Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]  # two intensit
 
 
 def defence_of(content: Any) -> Defence | None:
-    """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
-    Raises UserError for anything else."""
+    """Returns the defence of a mapping (`name` and its keys); a Defence or None as it is; UserError otherwise."""
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None

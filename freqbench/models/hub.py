@@ -1,7 +1,6 @@
-"""Fetches networks from the Hugging Face Hub and MONAI's model zoo: by commit, into the node's cache.
-`hf://ORG/REPO/PATH@REVISION` is a file or folder of a repository, `hf://ORG/REPO@REVISION` all of it, and
-`monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`, from where MONAI's own download fetches it. A revision is a
-commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub."""
+"""Fetches networks from the Hugging Face Hub and MONAI's model zoo, by commit, into the node's cache.
+`hf://ORG/REPO@REVISION` is a repository, `hf://ORG/REPO/PATH@REVISION` a file or folder of it at a commit, tag or
+branch; `monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`. HF_ENDPOINT and HF_TOKEN are huggingface_hub's."""
 
 import logging
 import os

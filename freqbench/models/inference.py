@@ -400,8 +400,7 @@ class SlidingWindowModel(nn.Module):
         return self.smoothing is not None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns stitched logits; B images send B times as many windows through at once. `keys` seed the draws of each
-        volume, if the model `takes_keys`."""
+        """Returns stitched logits; B images send B times as many windows at once; `keys` if the model `takes_keys`."""
         if self.smoothing is None:
             return self._logits(images, keys)
         key = FIXED if keys is None else keys[0]

@@ -468,8 +468,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
     """Returns the spec with the findings on its network, examined once per node; refuses a network at fault."""
     # The construction of freqbench's own networks shows that they return logits of each window by itself.
-    is_mixing = "track_running_stats" in str(spec.args)
-    if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
+    if spec.is_prompted or (source_of(spec.arch).is_known and "track_running_stats" not in str(spec.args)):
         return spec
 
     # A frozen file may make its tensors on the device where it was saved.
@@ -497,8 +496,7 @@ def scoring_concerns(
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     metadata, trained = facts.metadata, facts.metadata.preprocess
-    is_in_own = trained and model.space == trained
-    if trained and is_in_own and isinstance(space, Preprocess) and differ(trained, space):
+    if trained and model.space == trained and isinstance(space, Preprocess) and differ(trained, space):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "

@@ -98,8 +98,7 @@ class ModelSpec(Origin):
 
     @cached_property
     def method_id(self) -> str | None:
-        """16 hex digits shared by networks that differ only in the seed of their training and are used alike. Names do
-        not enter. None if it is unknown how the weights were trained."""
+        """16 hex digits shared by networks that differ in name and training seed alone; None if unknown."""
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:

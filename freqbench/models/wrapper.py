@@ -199,8 +199,7 @@ class SegmentationModel(nn.Module):
         return self.takes_prompts or any(part._prepared and part._prepared.has_place for part in self.parts)
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
-        """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
-        Likewise with what a pipeline made beside them."""
+        """Returns the model of `for_case` with what lies beside a batch of windows of its volume, in their order."""
         if isinstance(self.net, MeanOfProbabilities):
             return self._ensemble(self.net, [member.cut(windows) for member in self.net.models])
         if self._prepared and self._prepared.has_place:

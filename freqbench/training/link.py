@@ -56,8 +56,7 @@ def describe_job(job: JobSpec) -> JobSpec:
 
 
 def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
-    """Describes a job, with the weights of networks that are trained, and lists the networks that are not. Raises
-    UserError as `describe_job` and `prepare` do."""
+    """Describes a job with its trained weights, and lists networks to train; raises as `describe_job`, `prepare`."""
     resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
@@ -106,8 +105,7 @@ def train_rest(
 
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
-    """Starts or joins a Ray for a training job that wants one: the cluster at `address` or RAY_ADDRESS, else its own.
-    Raises UserError if the cluster cannot be reached."""
+    """Context with a Ray for a training job that wants one, at `address`, RAY_ADDRESS or its own; else UserError."""
     if training.engine != "ray":
         yield
         return

@@ -110,8 +110,7 @@ class Adversary:
     def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode. Draws depend on
-        `step`, counted from 0, and on the `numbers` of the crops."""
+        """Attacks crops in [0, 1] on the current network in evaluation mode, by `step` and the crops' `numbers`."""
         attack = self.step_attack(step)
         if attack.needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")

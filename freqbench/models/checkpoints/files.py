@@ -27,8 +27,7 @@ from freqbench.core.types import Outputs
 from freqbench.models.entry import advice_on_classes
 from freqbench.models.packaged import METADATA_KEY, ZOO, zoo_path
 
-# Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many
-# others.
+# Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; others.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 
 # Names that torch's wrappers of a part of a network put between its own: compiled, sharded, checkpointed parts.

@@ -56,8 +56,7 @@ _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """Reads the checkpoints that one age of a network wrote: `convert` maps a file's weights and the network's (meta
-    will do) to weights that the network loads strictly."""
+    """Reads an age's checkpoints: `convert` maps weights and the network's (meta will do) to what that loads."""
 
     title: str  # whose checkpoints these are, and what happens to them
     convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)

@@ -40,8 +40,7 @@ class Inferred:
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix. A sign
-    counts at the beginning of any part of a key. Of several networks in a file, the first is taken."""
+    """Guesses from keys the prefix of a (the first) network's, its architecture, and its weights without prefix."""
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
@@ -56,8 +55,7 @@ def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
 
 
 def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
-    """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
-    `num_channels` are the volume's, which tell the slices of a stack (`slices`)."""
+    """Reads an architecture's arguments off its weights, and `num_channels` for `slices`; empty for other keys."""
     if arch == "slices":
         signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
         network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)

@@ -222,8 +222,7 @@ class _Waves(nn.Module):
 
 
 class _MaskDecoder(nn.Module):
-    """Maps embeddings of an image and of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of the image's grid. Weights for
-    other answers and for their quality are unused; they exist because checkpoints hold them."""
+    """Maps embeddings of image and clicks to logits `[1, 1, 4 d, 4 h, 4 w]`; some weights are for checkpoints alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

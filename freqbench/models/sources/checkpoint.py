@@ -1,5 +1,4 @@
-"""Reads checkpoints of the networks of MODELS: freqbench's own, which say what they are, and those of others.
-What a network's check finds is kept on the node's disk, as importing MONAI to check it anew takes seconds."""
+"""Reads checkpoints of the networks of MODELS, freqbench's and others', and keeps what a check by MONAI finds."""
 
 from collections.abc import Mapping
 from dataclasses import replace

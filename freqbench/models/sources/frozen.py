@@ -34,8 +34,7 @@ class FrozenArgs(Strict):
 
 
 class Frozen(nn.Module):
-    """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
-    `net` is a ScriptModule, or the module of an ExportedProgram."""
+    """A frozen network, without gradients to weights; `net` is a ScriptModule or the module of an ExportedProgram."""
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()

@@ -79,8 +79,7 @@ class _Chain(NamedTuple):
 
 
 class Dilated(nn.Conv3d):
-    """A convolution of stride 1 that keeps the size. A CPU, whose kernels are slow from a dilation d of 4 on, computes
-    it as one of dilation 1 on the d^3 zero-padded volumes of voxels whose places are equal modulo d."""
+    """A convolution of stride 1 that keeps the size; a CPU computes dilations d from 4 on by d^3 smaller volumes."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:

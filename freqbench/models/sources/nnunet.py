@@ -174,8 +174,7 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`. Their heads
-    for deep supervision exist, as checkpoints hold them, but each returns one tensor of full resolution."""
+    """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings

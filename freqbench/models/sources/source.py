@@ -158,8 +158,7 @@ class Source:
 
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
-    Raises UserError if the network refuses it."""
+    """Counts operations and bytes of one window of shapes through a network on meta; UserError if it refuses."""
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
@@ -242,8 +241,7 @@ def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
-    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds. Bounds
-    that only a volume tells (None) are left out: the array then is the input."""
+    """Returns `mean` and `std` of an `InputAdapter` by which [0, 1] spans these bounds; empty if one is None."""
     stated = [ends for ends in bounds if ends is not None]
     if len(stated) < len(bounds):
         return {}
