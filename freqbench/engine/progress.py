@@ -23,7 +23,7 @@ SCORING = "scoring"
 
 
 class Listener(Protocol):
-    """Calls of an engine: `take`, `tick`, `advance` from one thread, `tell` from any, the rest from the first."""
+    """Calls of an engine: `tell` from any thread, `take`, `tick`, `advance` from one, the rest from its first."""
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """An engine was chosen: its name, and the number and size of its workers."""
@@ -212,7 +212,7 @@ class TimeLeft:
 
 
 class RunProgress:
-    """Progress of a run by its stored records: a bar on a terminal, else a line now and then; `TimeLeft` to go."""
+    """Progress of a run by its stored records: a bar on a terminal, else a line now and then; time by `TimeLeft`."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done

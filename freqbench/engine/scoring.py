@@ -80,7 +80,7 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS a mapping per class; others' by their names."""
+    """Scores of a prediction: columns of RECORDS, of CLASS_RECORDS (a mapping a class), and added metrics by name."""
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]

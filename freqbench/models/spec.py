@@ -98,7 +98,7 @@ class ModelSpec(Origin):
 
     @cached_property
     def method_id(self) -> str | None:
-        """16 hex digits shared by networks that differ in name and training seed alone; None if unknown."""
+        """16 hex digits of networks that differ in name and training seed alone; None if the training is unknown."""
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:

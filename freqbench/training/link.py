@@ -105,7 +105,7 @@ def train_rest(
 
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
-    """Context with a Ray for a training job that wants one, at `address`, RAY_ADDRESS or its own; else UserError."""
+    """Starts or joins a Ray for a training job that wants one, at `address` or RAY_ADDRESS; UserError if it fails."""
     if training.engine != "ray":
         yield
         return

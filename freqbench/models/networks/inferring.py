@@ -40,7 +40,7 @@ class Inferred:
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from keys the prefix of a (the first) network's, its architecture, and its weights without prefix."""
+    """Guesses the prefix of a file's first network, its architecture, and its weights without the prefix."""
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
