@@ -21,20 +21,20 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2288,  # eight roads
         "core": 3495,  # identities of code, pair by pair; the one keeper's contract
         "data": 6347,  # as in the package
-        "engine": 4572,  # as in the package
-        "exchange": 1003,
+        "engine": 4466,  # as in the package
+        "exchange": 980,
         "job": 2662,  # a line for each key of a job
-        "metrics": 1598,  # weights are checked when read
-        "models": 7948,  # inferers by class and arguments
+        "metrics": 1463,  # weights are checked when read
+        "models": 7762,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
         "reporting": 6201,  # an attack that did nothing is said
         "results": 2028,  # as in the package
-        "training": 1626,  # code of others, where it is trusted
+        "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3542,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58897, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58420, "tests": 59919}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

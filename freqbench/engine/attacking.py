@@ -77,21 +77,12 @@ def attack_case(
     needs: Needs = NOTHING,
     kept: int = 0,
 ) -> AttackedVolume:
-    """Attacks a volume by the attack's `scope`.
-
-    `window`: window by window; `volume`: as one, through the model's sliding window; `joint`: all windows at once, each
-    with its own state, through the sliding window over the volume that they make.
-
-    Every window starts from the clean volume and has its own generator (from the seed, the case's content and the
-    window's number), so the result does not depend on `window_batch` beyond rounding, unless the attack couples the
-    samples of a batch. If the last windows overlap their neighbours, the later one overwrites. A volume that is
-    attacked as one has the generator of its first window; for a single window, both scopes are the same.
-
-    The model is on the device to compute on; `seed` is None if the attack draws nothing. Of its `needs`, the other case
-    is stretched to the volume's shape, and surrogates are on the same device. Passes count `model` alone. If one of the
-    models tells windows apart (by prompts made from the case's label, or by what a pipeline made beside the volume),
-    windows are attacked one by one, unless the attack couples them. Voxels that the pipeline fixes stay as they are.
-    """
+    """Attacks a volume by the attack's `scope`: `window` by window; the `volume` as one, or all its windows at once,
+    each with a state of its own (`joint`), through the model's sliding window. Every window starts from the clean
+    volume and has its own generator (from seed, case and number), so `window_batch` changes rounding alone, unless the
+    attack couples a batch's samples; where windows overlap, the later one overwrites. Models that tell windows apart
+    (`has_place`) get them one by one. The model is on the device to compute on, as are surrogates; the other case of
+    `needs` is stretched to the volume; `seed` is None if the attack draws nothing. Passes count `model` alone."""
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (network.for_case(case) for network in (model, *needs.surrogates))
     learned = needs.learned
@@ -152,10 +143,9 @@ def attack_case(
         gradients.append(result.gradients)
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    shown = moved if attack.moves_labels else None
     return _finish(
         case,
-        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=shown),
+        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=moved if attack.moves_labels else None),
         measured,
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
@@ -175,13 +165,9 @@ def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **f
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
-    """Explains why an attack on a model may have done nothing. None: its gradients were useful, or it takes none.
-
-    `gradients` are `AttackResult.gradients` of each call; `learned` is the tensor that the attack uses instead of them.
-    A zero gradient is reported and not refused: a network that is sure of every voxel has one, and so has a network
-    with masked gradients, whose rows the audit should see. A gradient of NaN says nothing about any network: raises
-    UserError if no gradient had a finite entry other than 0, and some had NaN or infinities.
-    """
+    """Explains why an attack may have done nothing; None: its `gradients` (`AttackResult.gradients` of each call) were
+    useful, or it takes none, but `learned`. A zero gradient is said, not refused: masked networks have one. Raises
+    UserError if no gradient had a finite entry other than 0, and some had NaN or infinities."""
     useful, finite = torch.cat([flags.cpu() for flags in gradients]).unbind(1)
     if not len(useful):
         return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None

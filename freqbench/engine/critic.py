@@ -94,8 +94,7 @@ class Critic:
             )
 
     def clean_units(self) -> tuple[Unit, ...]:
-        """Returns the clean predictions of the networks that are to be judged, but for cases that are known. A network
-        predicts beside its own attacks, where it has some: so workers have it loaded."""
+        """Returns the clean predictions to judge, but known ones, each beside the network's own attacks if any."""
         cells = dict[Pair, Cell]()
         for unit in self._plan.units:
             for target in unit.targets:

@@ -85,9 +85,7 @@ def run_plan(
             pool = share(resources, nodes, len(plan.units), model_bytes, grows=True)
             following = partial(room, resources, pool, model_bytes)
             use(pool)
-        listener.wait(
-            f"waiting for {amount(pool.workers, 'worker')} to start, and for the first network and case to load"
-        )
+        listener.wait(f"waiting for {amount(pool.workers, 'worker')} to start, and the first network and case to load")
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 

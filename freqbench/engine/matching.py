@@ -1,9 +1,6 @@
-"""Finds the budgets at which attacks of different threat models have equal distance.
-
-For every dataset, source model and attack of an entry with `match`, it seeks the budget at which the volumes of a few
-cases have the wanted mean distance. Budgets are stored in `OUT/match.json`, under a key of all that they depend on, and
-are the `matched` of the entry in the returned job: a job with numbers like any other.
-"""
+"""Finds the budgets at which attacks of different threat models have equal distance: the mean over a few cases, for
+every dataset, source and attack of an entry with `match`. Budgets are stored in `OUT/match.json`, under a key of all
+that they depend on, and are the `matched` of the entry in the returned job."""
 
 import json
 import math

@@ -76,12 +76,10 @@ def segment(
 
 
 def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
-    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction. Of a
-    network with the defence `smoothing` it is the prediction without a draw."""
+    """Returns a case as a model is held to it: `reference: prediction` labels it by the prediction without a draw."""
     if dataset.reference == "label":
         return case
-    shown = model.drop_defence() if model.clamps_last else model
-    prediction, _ = segment(shown, case, INFERENCE_WINDOWS)
+    prediction, _ = segment(model.drop_defence() if model.clamps_last else model, case, INFERENCE_WINDOWS)
     return replace(case, label=prediction.labels[None])
 
 
@@ -98,9 +96,8 @@ def attack_within(
     share: float,
     advance: Callable[[int], None],
 ) -> tuple[AttackedVolume, int, float]:
-    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as fit in
-    `share`); returns their number and the seconds too. `advance` is called with 0 as the attack begins, then with the
-    passes so far. Raises a UserError if memory does not hold one window, or those that the cell couples."""
+    """Attacks a case as its cell says, `windows` at once if it couples none (None: as many as fit in `share`); returns
+    number and seconds too. `advance` gets 0 at first, then the passes. Raises UserError if memory holds too few."""
     kept = windows_in_graph(cell, next(model.parameters()).device, share)
     # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
     steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
@@ -159,8 +156,7 @@ def fitting_windows(
 
 
 def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
-    """Returns the number of windows whose graphs a cell's attack on the prediction of a volume keeps; 0 for others. A
-    GPU gives half of its free memory to them, or GRAPH_BYTES if that is less."""
+    """Returns how many windows' graphs an attack on a volume keeps, in half of a GPU's free memory or GRAPH_BYTES."""
     if not cell.attack.follows_prediction:
         return 0
     if device.type != "cuda":
@@ -171,8 +167,7 @@ def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
-    """Returns the bytes left for this process on a card with `free` of `total` bytes, of which it may take a `share`.
-    The process has `reserved` bytes: those `allocated` to its tensors, and those ready for more."""
+    """Returns the bytes left for this process by its `share` of `total`: `free` and `reserved`, but not `allocated`."""
     return max(0, min(free + reserved, int(share * total)) - allocated)
 
 
@@ -188,8 +183,7 @@ def windows_within(available: int, one_window: int) -> int:
 def first_step(
     attack: Attack, model: SegmentationModel, case: Case, surrogates: Sequence[SegmentationModel] = ()
 ) -> None:
-    """Runs an attack, or its learning, on the first window of a case until one step with a gradient is done. With
-    surrogates, each takes one such step, after a pass of the model."""
+    """Runs an attack, or its learning, on a case's first window until the model and each surrogate made one step."""
     device = next(model.parameters()).device
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]

@@ -23,8 +23,7 @@ SCORING = "scoring"
 
 
 class Listener(Protocol):
-    """Interface that an engine calls: `take`, `tick`, `advance` from one thread, `tell` from any, the rest from its
-    starting thread."""
+    """Calls of an engine: `tell` from any thread, `take`, `tick`, `advance` from one, the rest from its first."""
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """An engine was chosen: its name, and the number and size of its workers."""
@@ -77,8 +76,7 @@ class Clock:
 
     def facts(self, waits: bool) -> dict[str, Any]:
         """Returns a worker's entry in a run's file, times in seconds; `waits` is true if it waits for a unit now."""
-        waited = time.monotonic() - self._counted if waits else 0.0
-        idle = max(0.0, self._whole + waited - self._load - self._device)
+        idle = max(0.0, self._whole + (time.monotonic() - self._counted if waits else 0.0) - self._load - self._device)
         seconds = {"load_seconds": self._load, "device_seconds": self._device, "idle_seconds": idle}
         facts = {"worker": self.worker, "node": self.node, "units": self._units}
         return facts | {name: round(value, 3) for name, value in seconds.items()}
@@ -101,13 +99,9 @@ class AtWork:
 
 class TimeLeft:
     """Time until a run's last row is stored: the estimated work ahead, corrected by the work that ended, at a pace.
-
-    Work is of kinds: scoring, and each attack on each source. A kind's estimates are multiplied by the seconds that
-    its ended units and passes took over those estimated for them. A little work counts as if it had taken the usual
-    time: for an attack that of all attacks, for these and for scoring the estimate. The pace is the work done per
-    second: at first a second of each worker, after SETTLED_S that of the last PACE_S. Between two reports a unit goes
-    on as estimated. Starting and loading are no work, and a pace begins with the first pass.
-    """
+    Estimates of a kind (scoring, each attack on each source) are multiplied by the seconds that it took over those
+    estimated; a little work counts as usual. The pace is the work done per second: at first a second of each worker,
+    after SETTLED_S that of the last PACE_S. Starting and loading are no work."""
 
     def __init__(self, units: Sequence[Unit], costs: Costs) -> None:
         self._units, self._costs, self._workers = {place(unit): unit for unit in units}, costs, 1
@@ -218,8 +212,7 @@ class TimeLeft:
 
 
 class RunProgress:
-    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done. Bar and
-    remaining time are those of `TimeLeft`."""
+    """Progress of a run by its stored records: a bar on a terminal, else a line now and then; time by `TimeLeft`."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done
@@ -254,8 +247,7 @@ class RunProgress:
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        doing = self._clean_text if unit.is_clean else f"{elide(unit.name, 30):<30}"
-        self.bar.update(self._task, description=doing)
+        self.bar.update(self._task, description=self._clean_text if unit.is_clean else f"{elide(unit.name, 30):<30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""

@@ -32,7 +32,6 @@ def now() -> str:
 def collect(grid: Grid) -> dict[str, Any]:
     """Collects versions, code, devices, and the fingerprints of models and data."""
     models = {model.model_id: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
-    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     return {
         "started_at": now(),
         "versions": versions(),
@@ -58,7 +57,7 @@ def collect(grid: Grid) -> dict[str, Any]:
                 "regions": dataset.classes.of_labels,
                 "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
             }
-            for name, dataset in datasets.items()
+            for name, dataset in {cell.dataset.name: cell.dataset for cell in grid.cells}.items()
         },
     }
 
@@ -71,8 +70,7 @@ def devices() -> list[str]:
 
 
 def processor() -> str:
-    """Describes the processor as far as the last bits of sums depend on it: FFTs and sums choose their instructions by
-    its model, which the numbers in Linux's `/proc/cpuinfo` tell, and a name such as `AMD EPYC` does not."""
+    """Describes the processor as far as a sum's last bits depend on it: Linux's numbers of its model, else its name."""
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if not CPUINFO.exists():
         return kind

@@ -33,14 +33,9 @@ class Pool:
 
 
 def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int, grows: bool = False) -> Pool:
-    """Decides the workers for a number of units on some machines.
-
-    With GPUs, each share of `gpus_per_worker` gets one worker. Without, each two cores (or `threads` cores, if given)
-    get one, and a single machine of two cores or more at least two; fewer if memory is short. Threads are a machine's
-    cores divided by its workers. The job's numbers are used unchanged, but there is no worker without a unit. If
-    machines may join (`grows`), a job that names both workers and GPUs requests these GPUs even before any machine has
-    one. `model_bytes` is the memory of the models and one attack step.
-    """
+    """Decides the workers for a number of units on some machines: one for each share of `gpus_per_worker`; without
+    GPUs, for each two cores (or `threads`), at least two on one machine of two cores; fewer if memory (`model_bytes`
+    each) is short. The job's numbers stand, with GPUs that may join (`grows`), but no worker without a unit."""
     is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
     gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0
     rooms = [_room(resources, node, gpus, model_bytes) for node in nodes]

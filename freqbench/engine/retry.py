@@ -44,8 +44,7 @@ def is_away(error: BaseException) -> bool:
 
 
 class Patience:
-    """Keeps a run going while its store refuses files (a full disk, expired credentials, a server that restarts), until
-    nothing has succeeded for `PATIENCE_S` seconds. The user is warned, and told once no row waits (`waiting`)."""
+    """Keeps a run going while its store refuses files, for PATIENCE_S seconds without a success; warns the user."""
 
     def __init__(
         self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]
@@ -54,8 +53,7 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Runs an action and returns its result; None if the store refused it and the caller must try again. Raises
-        StoreRefuses if it refused for too long, or will never take files of this size."""
+        """Runs an action; None if the store refused it and it must be tried again, StoreRefuses if for too long."""
         try:
             value = action()
         except OSError as error:

@@ -1,7 +1,4 @@
-"""Makes rows of the two tables from a unit and its scores.
-
-Surfaces and components are scored outside workers: they need cores, not the attacking device.
-"""
+"""Makes rows of the two tables from a unit and its scores, but for surfaces and components, scored outside workers."""
 
 import json
 import logging
@@ -164,8 +161,7 @@ def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
     """Returns the releases here of what moves the numbers of a cell."""
     models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
     kinds = {net.space.kind for net in models if isinstance(net.space, Pipeline)}
-    loader = getattr(cell.dataset, "loader", "")
-    return releases(frozenset({*metrics, loader, *kinds, *(net.arch for net in models)}))
+    return releases(frozenset({*metrics, getattr(cell.dataset, "loader", ""), *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:

@@ -76,12 +76,9 @@ USUAL = RunOptions()
 
 @steady()
 def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
-    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
-
-    Raises MisfitError, before any attack, if the clean predictions of a network show that it does not fit the data;
-    UserError if the store cannot be read or has refused rows for too long, another run works on the same cells, the
-    cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
-    """
+    """Runs the remaining units of a grid into the result store at `out`, a folder or URI. Raises MisfitError, before
+    any attack, if clean predictions show that a network does not fit the data; UserError if the store cannot be read or
+    refuses rows, another run works on the same cells, no worker starts, or FREQBENCH_CACHE_GB is no number."""
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
@@ -132,8 +129,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
 
 def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     """Returns a job for the store, with the words on clean numbers that are known by now."""
-    index = replace(grid, clean={**grid.clean, **clean}).index()
-    return {"spec": grid.job.model_dump(mode="json"), "index": index}
+    return {"spec": grid.job.model_dump(mode="json"), "index": replace(grid, clean={**grid.clean, **clean}).index()}
 
 
 @steady()
@@ -193,8 +189,7 @@ class Recorder:
 
     @contextmanager
     def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
-        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly. Yields
-        the spec of the engine's workers; `volumes` and `reuse` as there."""
+        """Context in which an engine makes the plan's rows, all stored at its end; yields the spec of its workers."""
         job = self._plan.grid.job
         unavailable = scoring.unavailable(self._plan.metrics)
         for reason in unavailable.values():
@@ -284,8 +279,7 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them. Raises MisfitError if
-        all clean predictions of a network are known by now and show that it does not fit."""
+        """Hands an outcome's rows to the writer; MisfitError once a network's clean predictions show a misfit."""
         for record in outcome.records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)

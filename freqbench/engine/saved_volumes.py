@@ -1,8 +1,4 @@
-"""Saves the volumes and predictions of a unit as NIfTI files.
-
-Volumes lie on the source model's preprocessed grid with its true affine, predictions on the grid of their target.
-Channels lie along a fourth axis.
-"""
+"""Saves volumes and predictions of a unit as NIfTI files on their preprocessed grid; channels are the fourth axis."""
 
 import gzip
 from collections.abc import Callable, Mapping
@@ -103,8 +99,7 @@ def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
 
 
 def pack_nifti(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
-    """Packs a volume, `[H, W, D]` or `[C, H, W, D]`, as a `.nii.gz` file of its type: equal volumes, equal bytes.
-    `affine` is voxel to world millimetres (RAS+)."""
+    """Packs `[H, W, D]` or `[C, H, W, D]` as a `.nii.gz` of its type by `affine` (RAS+, mm): equal bytes if equal."""
     import nibabel
 
     voxels = volume.movedim(0, -1) if volume.ndim == 4 and len(volume) > 1 else volume.reshape(volume.shape[-3:])

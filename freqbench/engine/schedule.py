@@ -13,16 +13,10 @@ unit goes first, or it would finish alone. A larger factor gains nothing and mak
 
 
 class Schedule:
-    """Units that wait for a worker.
-
-    A worker stays on its source model while that has units, and on its case within it, longest unit first; so each
-    model is loaded once, and each case is read once per model. A worker without a model takes the one with most work
-    left per worker, and its first case with the fewest workers. At the end of the grid, the longest unit of the model
-    comes first, whatever its case. Unless the grid is about to end, the very first unit is the shortest of its case, so
-    that its rows soon show whether model and data are right.
-
-    Attacks wait until every clean unit has ended (`end`); a worker then prefers cases that it has predicted itself.
-    """
+    """Units that wait for a worker, which stays on its source model, and on its case within it, longest unit first: a
+    model is loaded once, a case read once per model. A free worker takes the model with most work left per worker; at
+    the end of the grid the longest unit comes first; the first of all is the shortest of its case, to see soon if all
+    fits. Attacks wait until every clean unit has ended (`end`)."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         clean = [unit for unit in units if unit.is_clean]
@@ -123,8 +117,7 @@ class Schedule:
         return source, case
 
     def _is_ending(self, longest: int, worker: Hashable) -> bool:
-        workers = len(self._at) + (worker not in self._at)
-        return ENDING * longest * workers >= sum(self._work.values())
+        return ENDING * longest * (len(self._at) + (worker not in self._at)) >= sum(self._work.values())
 
 
 def _place(unit: Unit) -> Place:

@@ -80,8 +80,7 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class. Values of other
-    packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`."""
+    """Scores of a prediction: columns of RECORDS, of CLASS_RECORDS (a mapping a class), and added metrics by name."""
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]
@@ -127,8 +126,7 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
 
 @dataclass(frozen=True, kw_only=True)
 class CleanScores:
-    """A model's prediction of a clean volume and its scores as `_clean` columns. Under `reference: prediction` the
-    labels are the model's own prediction, without a draw."""
+    """A prediction of a clean volume and its scores as `_clean` columns; it labels under `reference: prediction`."""
 
     pred: Tensor  # uint8 `[H, W, D]` on the grid that is attacked
     label: Tensor  # uint8 `[1, H, W, D]` there
@@ -179,8 +177,7 @@ def score_target(
     metrics: Sequence[str],
     resampling_error: float | None,
 ) -> TargetScores:
-    """Scores an attacked volume's prediction against the label of the case, or of its file if `clean` is scored there.
-    Label voxels that the grid has lost are a caution of scores on the grid alone."""
+    """Scores a prediction of an attacked volume against the label of its case, or file if `clean` is scored there."""
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
     maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)
@@ -276,9 +273,7 @@ def score_draw(
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
     scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}
     for part in parts:
-        scores |= {
-            f"{name}_{k}": row[name] for k, row in enumerate(part.classes) for name in ("dsc", "nsd") if name in row
-        }
+        scores |= {f"{key}_{k}": row[key] for k, row in enumerate(part.classes) for key in ("dsc", "nsd") if key in row}
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 

@@ -1,7 +1,4 @@
-"""Holds a network's clean predictions against those that its own code wrote: the proof that it is run as it is meant.
-
-No label of the data is read: the network's own output alone is matched.
-"""
+"""Holds a network's clean predictions against those of its own code, not labels: the proof that it runs as meant."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -106,8 +103,7 @@ def predictions(
         from scipy.ndimage import affine_transform
 
         to_case, shape = np.linalg.inv(case.affine) @ file.affine, triple(file.label.shape[1:])
-        labels = affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
-        yield NEAREST, labels
+        yield NEAREST, affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
 
 
 def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:
@@ -115,11 +111,10 @@ def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseR
     native = dataset.native(ref)
     meant = readings(path, native, dataset, spec)
     ways = [*predictions(model, spec, dataset, native)]
-    best = max(
+    alike, union, way, ours, theirs = max(
         ((*agreement(ours, theirs, ties), way, ours, theirs) for way, ours in ways for theirs, ties in meant),
         key=lambda found: found[0] / max(1, found[1]),
     )
-    alike, union, way, ours, theirs = best
     held = Held(case_id=ref.case_id, alike=alike, union=union, way=way)
     return held if held.is_proven else replace(held, way=INTERPOLATED, pattern=pattern(ours, theirs, dataset.classes))
 

@@ -87,8 +87,7 @@ class _OnTarget(NamedTuple):
 
 
 class Worker:
-    """Runs units one after another; exceptions become failed rows, only a dying process raises. It calls `advance` with
-    the number of `Unit.passes` made so far, from 0 on; `keep` runs what saves files."""
+    """Runs units one after another; exceptions become failed rows. `advance` gets passes, `keep` runs what saves."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -124,8 +123,7 @@ class Worker:
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case and scores it on every target (a clean unit's only predict), while the case of
-        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses for its
-        files."""
+        `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()
@@ -177,7 +175,7 @@ class Worker:
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
             try:
-                scored.append(self._score_target(unit, target, case, attacked, spaces))
+                scored.append(self._score(unit, target, case, attacked, spaces))
             except (OSError, KeyboardInterrupt):  # The unit waits for storage
                 raise
             except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
@@ -239,9 +237,7 @@ class Worker:
                 raise UserError(f"{name}: its code is not what was planned with: plan anew")
             self._checked.add(key)
 
-    def _score_target(
-        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces
-    ) -> _OnTarget:
+    def _score(self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)
@@ -265,8 +261,7 @@ class Worker:
                 if isinstance(clean.truth, FileLabel) or not is_own:
                     maps = torch.stack([clean.truth.label[0], clean.judged, scores.maps.label, scores.maps.pred])
                     self.keep(partial(save, {layout.scored_maps(target.name): maps}, clean.truth.affine))
-        seconds = time.perf_counter() - started
-        return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
+        return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=time.perf_counter() - started)
 
     @contextmanager
     def _time_loading(self) -> Iterator[None]:
@@ -299,8 +294,7 @@ class Worker:
         self._cases.begin(submit, case=dataset.case_key(ref), space=(space or dataset.space).identity())
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown. Raises
-        a UserError if memory does not hold one window, or the windows that the cell couples."""
+        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown."""
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)

@@ -50,16 +50,12 @@ class Imported(Attack):
 
 
 def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
-    """Saves volumes of third-party code in a store and scores them on the job's targets.
-
-    The released code saves `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid;
-    they are divided by 255. Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its
-    affine.
-
-    `grid` has the data and the targets; `out` is the store and `folder` has the volumes (folders or URIs); `source` is
-    the job's model whose gradients made them, `label` their name in tables; `console` shows progress. Raises UserError
-    for no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
-    """
+    """Saves volumes of third-party code in a store and scores them on the job's targets. The released code saves
+    `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid; they are divided by 255.
+    Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its affine. `grid` has the data
+    and the targets; `out` is the store and `folder` has the volumes (folders or URIs); `source` is the job's model
+    whose gradients made them, `label` their name in tables; `console` shows progress. Raises UserError for no such
+    model, no file of a case, or a volume of another shape or range; nothing is stored then."""
     names = [entry.name for entry in grid.job.models]
     if source not in names:
         raise UserError(f"--source: {unknown('model', source, names)}")

@@ -1,7 +1,5 @@
-"""Makes DICOM of volumes and label maps: derived series, and segmentations (SEG) of them.
-
-Without consent nothing of the patient, the place or the staff is copied, nor a UID, as these lead to the patient too.
-"""
+"""Makes DICOM of volumes and label maps: derived series, and segmentations (SEG) of them. Without consent nothing of
+the patient, the place or the staff is copied, nor a UID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -314,9 +312,8 @@ class CaseSeries:
 
         header = image_files.read_header(image_files.fetch(path))
         way, shape = np.linalg.inv(header.affine) @ self.native.affine, self.native.image.shape[1:]
-        read = image_files.read_integers(header)
         label: npt.NDArray[np.float32] = affine_transform(
-            read, way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
+            image_files.read_integers(header), way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
         )
         if not (regions := self.dataset.classes.of_labels):
             return label

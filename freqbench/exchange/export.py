@@ -69,21 +69,17 @@ def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
 def export(
     grid: Grid, out: str, to: str, console: Console, form: Form = "nifti", keeps_identity: bool = False
 ) -> list[Exported]:
-    """Writes each saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
-
-    Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
-    where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
-    are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
-    last. Volumes whose labels moved are left out: third-party tools are scored against the files' own. The regions of
-    a dataset stand in `dataset.json` (`dataset-NAME.json` where the job has several), see `stated_regions`.
-
-    As `dicom`, folders of these names without `.nii.gz` hold a series a channel (`dicom_series.slices`), and saved
-    predictions as SEG. With `keeps_identity` they have the patient and the study of the case's own slices.
-
-    `out` is the store of the grid's job, `to` the destination, folders or URIs. Raises UserError where the store holds
-    no volume of this grid, `to` holds another file in the place of one of these, nothing states a region's labels, or
-    `keeps_identity` is asked of cases that are no DICOM.
-    """
+    """Writes each saved adversarial volume of a store in its file's own grid and unit, and the clean ones once. Files
+    are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>` where
+    the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They are
+    int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
+    last. Volumes whose labels moved are left out: third-party tools are scored against the files' own. The regions of a
+    dataset stand in `dataset.json` (`dataset-NAME.json` where the job has several), see `stated_regions`. As `dicom`,
+    folders of these names without `.nii.gz` hold a series a channel (`dicom_series.slices`), and saved predictions as
+    SEG. With `keeps_identity` they have the patient and the study of the case's own slices. `out` is the store of the
+    grid's job, `to` the destination, folders or URIs. Raises UserError where the store holds no volume of this grid,
+    `to` holds another file in the place of one of these, nothing states a region's labels, or `keeps_identity` is asked
+    of cases that are no DICOM."""
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     others = [name for name, dataset in datasets.items() if not isinstance(dataset, DicomFolders)]
     if keeps_identity and (others or form != "dicom"):
@@ -138,11 +134,9 @@ def export(
 
 
 def stated_regions(dataset: Dataset) -> dict[str, object]:
-    """Returns the regions of a dataset in the form of nnU-Net v2: labels as lists, and `regions_class_order`.
-
-    Labels are those in the dataset's files. Regions stand in the order in which they are drawn over each other, and the
-    order holds for each the lowest label that lies in no later region, else the lowest of its own.
-    """
+    """Returns the regions of a dataset in the form of nnU-Net v2: labels as lists, and `regions_class_order`. Labels
+    are those in the dataset's files. Regions stand in the order in which they are drawn over each other, and the order
+    holds for each the lowest label that lies in no later region, else the lowest of its own."""
     order, codes = dataset.classes.order, sorted(dataset.classes.stated.items())
     labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
     if without := [dataset.class_names[region] for region in order if not labels[region]]:
@@ -199,8 +193,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
             path = path.removesuffix(SUFFIX)
             number = 0 if is_clean else 1 + cells.index(cell)
             place = storage.join(order.to, path)
-            made_by = cells if is_clean else [cell]
-            stored, step = series.write(place, made_by, number, image, whole=kind == torch.int16)
+            stored, step = series.write(place, cells if is_clean else [cell], number, image, whole=kind == torch.int16)
             dtype = dtype if kind == torch.int16 else "uint16"
         lost = (stored - image).double()
         return Exported(
@@ -231,8 +224,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
             )
         changed = attacked_native(native, case, attacked.adversarial, space)
         error = resampling_error(native, changed, attacked.adversarial, space)
-        own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
-        yield write(cell, changed.image, own_kind, error)
+        yield write(cell, changed.image, kind if _fits(*map(float, changed.image.aminmax())) else torch.float32, error)
 
 
 def _fits(low: float, high: float) -> bool:

@@ -69,8 +69,7 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
 
 
 def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
-    """Describes a tool as a target, whose `model_id` is a digest of its name, its label map and the number of classes.
-    New files under the same name and map therefore replace the rows of the old ones."""
+    """Describes a tool as a target whose `model_id` is by name, label map and classes: new files replace old rows."""
     args = {} if table is None else {"label_map": table}
     return ModelSpec(
         name=name, arch=ARCH, args=args, roi=(1, 1, 1), num_classes=num_classes, checkpoint="", checkpoint_sha256=name
@@ -92,18 +91,13 @@ class _Case:
 
 def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
     """Scores label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
-
-    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
-    do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
-    no label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels
-    that `export.stated_regions` names, and no `label_map`.
-
-    `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` the
-    tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
-    shows progress.
-    """
-    models = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
-    if name in models:
+    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...) do
+    not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for no
+    label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels that
+    `export.stated_regions` names, and no `label_map`. `grid` is that of the store's job, `out` the store and
+    `predictions` the label maps (folders or URIs), `name` the tool's name in tables; `label_map` a YAML file, see
+    LabelMap (None: the tool's labels are the dataset's); `console` shows progress."""
+    if name in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -163,8 +157,7 @@ def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Ca
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
-            key = unit.cell.dataset.name, unit.ref.case_id
-            files.setdefault(key, []).append((unit, storage.join(folder, name)))
+            files.setdefault((unit.cell.dataset.name, unit.ref.case_id), []).append((unit, storage.join(folder, name)))
         elif is_saved(unit.cell, unit.ref):
             missing.append(name)
     if not files:
@@ -187,8 +180,7 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     """Reads a tool's label map as classes of the dataset, uint8 `[H, W, D]`; DataError for another grid or labels."""
     header = image_files.read_header(image_files.fetch(path))
     shape = triple(native.label.shape[1:])
-    image = Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
-    header.check_same_grid(image)
+    header.check_same_grid(Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine))
     labels = image_files.read_integers(header)
     if table is None:
         if (highest := int(labels.max())) >= len(dataset.classes):

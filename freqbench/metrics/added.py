@@ -51,11 +51,9 @@ def name_of(text: str) -> str:
 
 
 def resolved(text: str) -> str:
-    """Returns the text by which rows name a metric of an installed package: `NAME@PACKAGE VERSION SOURCE`.
-
-    SOURCE is 8 hex digits of its code's identity: a row of another version or code does not cover the metric. Takes the
-    name alone, or the text of any version. Raises a UserError if no installed package adds it.
-    """
+    """Returns the text by which rows name a metric of an installed package: `NAME@PACKAGE VERSION SOURCE`. SOURCE is 8
+    hex digits of its code's identity: a row of another version or code does not cover the metric. Takes the name alone,
+    or the text of any version. Raises a UserError if no installed package adds it."""
     name, _, made_by = text.partition("@")
     if name in installed_names("metrics"):
         source = provenance(type(load(name)))["code"]
@@ -80,10 +78,8 @@ def load(name: str) -> LabelMetric:
 def added_scores(
     text: str, pred: Volume, label: Volume, num_classes: int, spacing: tuple[float, float, float]
 ) -> Values:
-    """Returns the values of a metric of an installed package, by the text or name of it: float64 `[K]`.
-
-    Raises a UserError that names the metric if it raises, or gives anything but K numbers that are finite or NaN.
-    """
+    """Returns the values of a metric of an installed package, by the text or name of it: float64 `[K]`. Raises a
+    UserError that names the metric if it raises, or gives anything but K numbers that are finite or NaN."""
     metric = load(name_of(text))
     classes, truth = map(torch.tensor, class_maps(pred, label, num_classes))  # copies, as others read them after it
     try:

@@ -30,10 +30,8 @@ class Pattern:
 
 
 def agreement(ours: Labels, theirs: Labels, ties: Mask | None = None) -> tuple[int, int]:
-    """Returns the number of alike voxels in the union of both foregrounds, and the union's size.
-
-    Maps `[...]` hold classes or codes of regions; voxels at `ties`, where either class may win, count as alike.
-    """
+    """Returns the number of alike voxels in the union of both foregrounds, and the union's size. Maps `[...]` hold
+    classes or codes of regions; voxels at `ties`, where either class may win, count as alike."""
     union = (ours > 0) | (theirs > 0)
     alike = ours == theirs
     return int(np.count_nonzero((alike if ties is None else alike | ties) & union)), int(np.count_nonzero(union))
@@ -46,11 +44,9 @@ def share(ours: Labels, theirs: Labels) -> float:
 
 
 def pattern(ours: Labels, theirs: Labels, classes: Classes) -> Pattern:
-    """Returns the pattern in which the map `ours` differs from `theirs`, both `[H, W, D]`.
-
-    A change of the whole map (classes exchanged, an axis mirrored, a shift) is the pattern if it explains EXPLAINS of
-    the unlike voxels; a place (one class, the borders) if MOST of them lie there.
-    """
+    """Returns the pattern in which the map `ours` differs from `theirs`, both `[H, W, D]`. A change of the whole map
+    (classes exchanged, an axis mirrored, a shift) is the pattern if it explains EXPLAINS of the unlike voxels; a place
+    (one class, the borders) if MOST of them lie there."""
     if not ours.any():
         return Pattern(what="it predicts nothing", causes="intensity, channels, input.axes, args")
     if not theirs.any():
@@ -71,10 +67,8 @@ def pattern(ours: Labels, theirs: Labels, classes: Classes) -> Pattern:
 
 
 def exchange(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, int]:
-    """Returns for each class of `ours` the one of `theirs` that has its voxels, of the best pairing of all.
-
-    Classes of which either map has no voxel keep their number, if it is free.
-    """
+    """Returns for each class of `ours` the one of `theirs` that has its voxels, of the best pairing of all. Classes of
+    which either map has no voxel keep their number, if it is free."""
     from scipy.optimize import linear_sum_assignment
 
     numbers = [k for k, _ in _foreground(classes)]

@@ -1,9 +1,7 @@
 """Measures connected components of two label maps: those that are found, and differences in topology.
-
 A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollar, "Panoptic segmentation", CVPR 2019 (matching); J. R. Clough et
 al., "A topological loss function for deep-learning based image segmentation using persistent homology", IEEE TPAMI
-44(12), 2022 (Betti numbers). Voxels of a class are neighbours if they share a corner (26), of background a face (6).
-"""
+44(12), 2022 (Betti numbers). Voxels of a class are neighbours if they share a corner (26), of background a face (6)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +13,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
-    """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`.
-
-    M pairs of components match: their intersection is more than half of their union. So no component has two partners,
-    and no assignment is needed: this is the recognition quality of panoptic segmentation.
-
-    Returns:
-        float64 `[K]`: 0 if no component is found; NaN if the label does not have the class, and for class 0.
-
-    Raises:
-        UserError: shapes differ, a value is not a class, over 256 classes.
-    """
+    """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`. M pairs of
+    components match: their intersection is more than half of their union, so none has two partners (the recognition
+    quality of panoptic segmentation). Float64 `[K]`: 0 if no component is found; NaN if the label does not have the
+    class, and for class 0. Raises UserError for shapes that differ, a value that is not a class, over 256 classes."""
     from skimage.measure import label as components
 
     maps = class_maps(pred, label, num_classes)
@@ -46,10 +37,8 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
 
 def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Values]:
     """Returns the differences between the Betti numbers of prediction and label: a column per number, `[K]` per class.
-
     `betti0_error` counts surplus or missing components, `betti1_error` tunnels and `betti2_error` cavities. NaN if the
-    label does not have the class, and for class 0. Raises as `component_f1`.
-    """
+    label does not have the class, and for class 0. Raises as `component_f1`."""
     from scipy.ndimage import find_objects
 
     maps = class_maps(pred, label, num_classes)
@@ -66,11 +55,8 @@ def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Val
 
 
 def betti_numbers(mask: Mask) -> npt.NDArray[np.int64]:
-    """Returns the numbers of components, tunnels and cavities of a mask `[H, W, D]`, int64 `[3]`.
-
-    Cavities are parts of the background that are cut off from the outside. Tunnels follow from the Euler characteristic
-    of the voxels as closed cubes, `b0 - b1 + b2`.
-    """
+    """Returns the numbers of components, tunnels and cavities (background cut off from outside) of a mask `[H, W, D]`,
+    int64 `[3]`; tunnels by the Euler characteristic of the voxels as closed cubes, `b0 - b1 + b2`."""
     from scipy.ndimage import label
 
     padded = np.pad(mask, 1)

@@ -1,9 +1,7 @@
 """Measures the reliability of a network's confidence.
-
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599;
 by class as in C. Gupta, A. Ramdas, "Top-label calibration and multiclass-to-binary reductions", ICLR 2022,
-arXiv:2107.08353.
-"""
+arXiv:2107.08353."""
 
 import math
 from dataclasses import dataclass
@@ -43,8 +41,7 @@ def calibration(
     Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. With `has_regions` the maps
     hold codes of regions (`freqbench.ops.regions`): a voxel is right if all its regions are, and counts for each region
     that it is predicted in. Raises UserError for different shapes, a confidence outside [0, 1], a value that is no
-    class, or over 256 classes.
-    """
+    class, or over 256 classes."""
     codes = 1 << num_classes - 1 if has_regions else num_classes
     sure = as_tensor(confidence).double().cpu()
     predicted, labelled = (torch.from_numpy(classes).short() for classes in class_maps(pred, label, codes))

@@ -1,8 +1,6 @@
 """Measures distances between a clean and an attacked volume: similarity, norms, energy by frequency, seams of windows.
-
-Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a pair
-raise UserError if its shapes differ.
-"""
+Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a
+pair raise UserError if its shapes differ."""
 
 import math
 from collections.abc import Sequence
@@ -25,29 +23,23 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 def body_mask(clean: Volume) -> Mask:
     """Returns the patient without the surrounding air, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
-
     The mask is the largest connected component, with its holes filled (`freqbench.ops.voxels`), of the voxels above 0
-    in any channel, as tissue may be black in one of them. All False if no voxel is above 0.
-    """
+    in any channel, as tissue may be black in one of them. All False if no voxel is above 0."""
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice.
-
-    It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
+    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice. It
+    has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
     mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
     from error visibility to structural similarity", IEEE TIP 13(4), 2004. Several channels are averaged. Raises
-    UserError for a slice smaller than the window.
-    """
+    UserError for a slice smaller than the window."""
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
     """Returns the peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, by skimage; infinity for equal volumes.
-
-    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged.
-    """
+    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged."""
     return _psnr(_pair(clean, adversarial))
 
 
@@ -63,11 +55,9 @@ def l2(clean: Volume, adversarial: Volume) -> float:
 
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
     """Returns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
-
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
     mirroring), averaged over channels; `l2_body` is the norm of the difference in the body. A column is NaN with a
-    reason if slices are smaller than SSIM's window or there is no body.
-    """
+    reason if slices are smaller than SSIM's window or there is no body."""
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
     require_same_shape(inside.shape, pair[0].shape[1:])
@@ -89,17 +79,12 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
 
 def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
-    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks.
-
-    Every block has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20
-    of 512 coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that
-    blocks do not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels
-    are averaged. Computed on the device of `clean`.
-
-    Returns:
-        Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale; NaN with a reason for a band without a
-        coefficient, in blocks of one or two voxels.
-    """
+    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks. Every block
+    has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20 of 512
+    coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that blocks do
+    not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels are
+    averaged. Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale, on the device of `clean`; NaN
+    with a reason for a band without a coefficient, in blocks of one or two voxels."""
     first, second = pair_of(clean, adversarial)
     magnitudes = band_magnitude((second.double() - first)[None], ENERGY_BLOCK)[0].tolist()
     values = dict(zip((f"energy_{band}" for band in BANDS), magnitudes, strict=True))
@@ -119,8 +104,7 @@ def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slic
     are left out, so that a change that is smoother along one axis does not count as a seam. The metric is this
     project's own; the tiling is that of the papers' releases (the last window of an axis is shifted back inside and
     overwrites, so that its first face is the border). NaN with a reason for a volume of one window, and if nothing
-    varies within windows. `windows` are `freqbench.models.attack_windows` of the volume.
-    """
+    varies within windows. `windows` are `freqbench.models.attack_windows` of the volume."""
     first, second = pair_of(clean, adversarial)
     change = second - first
     across = expected = 0.0
@@ -166,18 +150,16 @@ def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
     """Returns the mean over channels, and the map `[H, W, D]` of each."""
     from skimage.metrics import structural_similarity
 
-    height, width = pair[0].shape[1:3]
-    if min(height, width) < SSIM_WINDOW:
+    sides = pair[0].shape[1:3]
+    if min(sides) < SSIM_WINDOW:
         raise UserError(
-            f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {height} x {width}"
+            f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {sides[0]} x {sides[1]}"
         )
     means, maps = [], []
     for clean, adversarial in zip(*pair, strict=True):
-        mean, similarity = structural_similarity(
-            clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True
-        )
+        mean, similar = structural_similarity(clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True)
         means.append(float(mean))
-        maps.append(similarity)
+        maps.append(similar)
     return _mean(means), maps
 
 

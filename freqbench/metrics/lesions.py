@@ -1,10 +1,8 @@
 """Scores label maps as the BraTS challenges do: with values for empty regions, and lesion by lesion.
-
-Source: R. Saluja et al., "BraTS 2023 lesion-wise performance metrics" (github.com/rachitsaluja/BraTS-2023-Metrics), as
-it scores adult gliomas; A. Moawad et al., "The Brain Tumor Segmentation (BraTS-METS) challenge 2023",
-arXiv:2306.00838. Distances differ: a surface is its voxels as in `freqbench.metrics.surface.hd95` (MONAI); BraTS weighs
-them by their area (DeepMind's `surface-distance`).
-"""
+Source: R. Saluja et al., "BraTS 2023 lesion-wise performance metrics" (github.com/rachitsaluja/BraTS-2023-Metrics),
+as it scores adult gliomas; A. Moawad et al., "The Brain Tumor Segmentation (BraTS-METS) challenge 2023",
+arXiv:2306.00838. Distances differ: a surface is its voxels as in `freqbench.metrics.surface.hd95` (MONAI); BraTS
+weighs them by their area (DeepMind's `surface-distance`)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,17 +24,10 @@ LEAST_MM3 = 50.0  # voxels of BraTS, whose sides are 1 mm
 
 
 def brats_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both.
-
-    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else
-    they are `dice` and `hd95` (MONAI's convention, mm).
-
-    Returns:
-        Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
-
-    Raises:
-        UserError: as `hd95`.
-    """
+    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both. Both lack the
+    class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else they are `dice`
+    and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
+    Raises as `hd95`."""
     counts = confusion(pred, label, num_classes)
     in_label, in_pred = (counts.sum(dim=axis).cpu().numpy() > 0 for axis in (1, 0))
     empty = [~in_label & ~in_pred, in_label != in_pred]
@@ -61,15 +52,8 @@ def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequen
     .. math:: \frac{\sum_{l \in L} d_l}{|L| + F}, \qquad \frac{\sum_{l \in L} h_l + 374 F}{|L| + F}
 
     Without a lesion in L and a false component they are 1 and 0. BraTS has other dilations and limits for metastases
-    and meningiomas; here they are those of gliomas.
-
-    Returns:
-        Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L, nothing matched) and `lesions_false` (F),
-        float64 `[K]`: NaN for class 0 alone.
-
-    Raises:
-        UserError: as `hd95`.
-    """
+    and meningiomas; here they are those of gliomas. Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L,
+    nothing matched) and `lesions_false` (F), float64 `[K]`: NaN for class 0 alone. Raises as `hd95`."""
     from scipy.ndimage import find_objects
     from skimage.measure import label as components
 
@@ -112,8 +96,7 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
         matched = pairs[1, pairs[0] == number]
         box = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
         matching, lesion = np.isin(parts.numbers[box], matched), (label[box] == k) & (lesions[box] == number)
-        both = 2.0 * np.count_nonzero(matching & lesion)
-        dice.append(both / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
+        dice.append(2.0 * np.count_nonzero(matching & lesion) / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
         distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size
     return [*((class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)), missed, false]

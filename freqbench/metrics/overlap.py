@@ -1,7 +1,5 @@
 """Measures overlap and volumes of two label maps from their confusion counts, and the coverage of certificates.
-
-Dice: L. R. Dice, "Measures of the amount of ecologic association between species", Ecology 26(3), 1945.
-"""
+Dice: L. R. Dice, "Measures of the amount of ecologic association between species", Ecology 26(3), 1945."""
 
 from collections.abc import Sequence
 
@@ -18,10 +16,8 @@ Values = npt.NDArray[np.float64]
 
 
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
-    """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions.
-
-    Voxels that do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes or classes differ.
-    """
+    """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions. Voxels that
+    do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes or classes differ."""
     rows, columns = as_tensor(label), as_tensor(pred)
     require_same_shape(columns.shape, rows.shape)
     if (counts := counted(rows, num_classes)) is not None:
@@ -34,11 +30,8 @@ def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
 
 
 def dice_from_confusion(counts: Tensor) -> Values:
-    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first.
-
-    A class that the label lacks is NaN for any prediction (MONAI's `ignore_empty=True`); a class that only the label
-    has is 0.
-    """
+    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first;
+    NaN for a class that the label lacks (MONAI's `ignore_empty=True`), 0 for one that only the label has."""
     table = counts.cpu().numpy().astype(np.float64)
     in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
     return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
@@ -62,10 +55,8 @@ def dice(pred: Volume, label: Volume, num_classes: int, has_regions: bool = Fals
 
 def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns the excess volume of each class in the prediction, from `confusion`'s counts: columns of float64 `[K]`.
-
     `volume_error_ml` is predicted minus true millilitres, `volume_error_relative` its magnitude over the true volume.
-    `spacing` is the sides of a voxel in millimetres. NaN for the background, and if the label does not have the class.
-    """
+    `spacing` is a voxel's sides in millimetres. NaN for the background, and for classes that the label lacks."""
     table = counts.cpu().numpy().astype(np.float64)
     in_label = np.append(0.0, table.sum(axis=1)[1:])
     excess = table.sum(axis=0) - in_label
@@ -89,10 +80,8 @@ def hallucinated_classes(counts: Tensor) -> int:
 
 
 def voxel_success(pred_clean: Volume, pred: Volume, label: Volume | None = None) -> float:
-    """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ.
-
-    Voxels that do not count in `label` (`freqbench.ops.voxels`) are left out.
-    """
+    """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ. Voxels
+    that do not count in `label` (`freqbench.ops.voxels`) are left out."""
     before, after = as_tensor(pred_clean), as_tensor(pred)
     require_same_shape(before.shape, after.shape)
     differs = before.to(after.device) != after
@@ -130,8 +119,7 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     of class k under any change within the certified radius: predicting k on A outside L_k is the worst case.
 
     All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1; both
-    Dice are NaN if the label has no foreground.
-    """
+    Dice are NaN if the label has no foreground."""
     certified, kept = certified.to(pred.device), counted(label, num_classes + 1)
     if kept is not None:
         pred, certified, label = (each[kept.to(each.device)].reshape(1, 1, -1) for each in (pred, certified, label))

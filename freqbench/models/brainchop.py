@@ -1,7 +1,5 @@
 """Fetches the networks of the browser tool brainchop, and the T1 volume that it opens with, by commit and SHA-256.
-
-Masoud, Hu and Plis, JOSS 2023, doi 10.21105/joss.05098; MIT. A path `brainchop://NAME` names one of FILES.
-"""
+Masoud, Hu and Plis, JOSS 2023, doi 10.21105/joss.05098; MIT. A path `brainchop://NAME` names one of FILES."""
 
 import os
 from collections.abc import Mapping

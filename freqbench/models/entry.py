@@ -145,8 +145,7 @@ class InputAdapter(Strict):
     @field_validator("axes")
     @classmethod
     def _each_axis_once(cls, axes: str) -> str:
-        letters = axes.replace("-", "")
-        if sorted(letters) not in (sorted(AXES), sorted(FILE_AXES)) or "--" in axes or axes.endswith("-"):
+        if sorted(axes.replace("-", "")) not in (sorted(AXES), sorted(FILE_AXES)) or "--" in axes or axes.endswith("-"):
             raise ValueError(
                 "expected each of H, W and D once, or of I, J and K (the file's axes), a minus before what is turned "
                 f"round, got {axes!r}"
@@ -298,9 +297,7 @@ def _transforms(given: object) -> object:
     is_list = isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given)
     is_path = isinstance(given, str) and names_class(given)
     if not (given is None or is_list or is_path or type(given).__name__ == "Compose"):
-        raise ValueError(
-            f"expected a list of entries with _target_, module:function or a Compose of MONAI's, got {given!r:.60}"
-        )
+        raise ValueError(f"expected a list with _target_, module:function or a Compose of MONAI's, got {given!r:.60}")
     return given
 
 
@@ -314,8 +311,7 @@ Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]  # two intensit
 
 
 def defence_of(content: Any) -> Defence | None:
-    """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
-    Raises UserError for anything else."""
+    """Returns the defence of a mapping (`name` and its keys); a Defence or None as it is; UserError otherwise."""
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None

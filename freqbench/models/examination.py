@@ -1,8 +1,5 @@
-"""Examines a network on a few windows, fixes what it returns where that can be mended, and keeps outcomes.
-
-Attacks and metrics follow logits that are a function of one window. A network of other people may draw at test time,
-mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers.
-"""
+"""Examines a network on a few windows, mends what it returns where it can, and keeps outcomes. A network of other
+people may draw at test time, mix the windows of a batch, or return probabilities: no error, but spoilt numbers."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -54,8 +51,7 @@ class UnfitError(Exception):
 
 def windows(channels: int, roi: Sequence[int]) -> Tensor:
     """Returns two windows `[2, channels, *roi]` in [0, 1]: noise, and darker noise around a bright box."""
-    generator = torch.Generator().manual_seed(5)
-    images = torch.rand(2, channels, *roi, generator=generator)
+    images = torch.rand(2, channels, *roi, generator=torch.Generator().manual_seed(5))
     images[1] *= 0.25
     h, w, d = (slice(side // 4, side - side // 4) for side in roi)
     images[1, :, h, w, d] += 0.5

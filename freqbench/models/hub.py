@@ -1,9 +1,6 @@
-"""Fetches networks from the Hugging Face Hub and MONAI's model zoo: by commit, into the node's cache.
-
-`hf://ORG/REPO/PATH@REVISION` is a file or folder of a repository, `hf://ORG/REPO@REVISION` all of it, and
-`monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`, from where MONAI's own download fetches it. A revision is a
-commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub.
-"""
+"""Fetches networks from the Hugging Face Hub and MONAI's model zoo, by commit, into the node's cache.
+`hf://ORG/REPO@REVISION` is a repository, `hf://ORG/REPO/PATH@REVISION` a file or folder of it at a commit, tag or
+branch; `monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`. HF_ENDPOINT and HF_TOKEN are huggingface_hub's."""
 
 import logging
 import os
@@ -86,8 +83,7 @@ def local(uri: str) -> Path:
 
 
 def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a URI of SCHEMES with a commit in place of a tag or branch, and a note on it; any other path as it is.
-    Raises as `local` does."""
+    """Returns a URI of SCHEMES with a commit for its revision, and a note, else the path; raises as `local` does."""
     if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
     snapshot, is_old = _ask_hub(uri, place)
@@ -127,8 +123,7 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
         return known, True
     for revision in {place.revision, known.commit}:
         record = place._replace(revision=revision).record
-        checked = known.model_copy(update={"check": known.content})
-        storage.write_atomic(str(record), checked.model_dump_json().encode())
+        storage.write_atomic(str(record), known.model_copy(update={"check": known.content}).model_dump_json().encode())
     return known, False
 
 

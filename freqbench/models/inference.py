@@ -100,11 +100,9 @@ def _windows_of(model: SegmentationModel, shape: Sequence[int]) -> tuple[Window,
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
-    """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap.
-
-    The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
-    ROI has the weights of its place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike.
-    """
+    """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap. The weights `[h, w, d]`,
+    set by `model.inference.weighting`, are positive and at most 1; a window shorter than the ROI has the weights of its
+    place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike."""
     if model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
@@ -153,12 +151,10 @@ def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
     """Predicts a volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]: by a sliding window, or with smoothing by many.
-
     `case` seeds the draws of a random defence, with the number of the window or of the vote's sample: its fingerprint,
     for example, which is the same for a clean and an adversarial volume. Raises ValueError for more than one volume;
     UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence that
-    votes: a certificate holds for the voxels that it counts.
-    """
+    votes: a certificate holds for the voxels that it counts."""
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
@@ -191,8 +187,7 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
 
     Sums are kept for the rows along the first axis that a window covers, and become labels as soon as no later window
     reaches them. They take `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the
-    model's device. Arguments and refusals are those of `prediction`.
-    """
+    model's device. Arguments and refusals are those of `prediction`."""
     return prediction(model, image, window_batch, case).labels
 
 
@@ -381,17 +376,10 @@ class SlidingWindowModel(nn.Module):
     logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out unless
     `inference.attack_mirrors` asks for it: an attack runs one pass of every window, not eight.
 
-    The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
-    pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
-    more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
-    repeats the draws of the forward pass. The defence `smoothing` draws one change of the whole volume, and the logits
-    are the mean over its draws.
-
-    Attributes:
-        num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
-            as the network ran on it (`SegmentationModel.passes`). `num_backwards` counts backward passes in the same
-            way.
-    """
+    The gradient is exact; none reaches the network's parameters. The forward pass keeps the graphs of the first `kept`
+    windows; the backward pass runs the others forward once more, `window_batch` at once, with the same draws. A random
+    defence draws anew for every window, `smoothing` for the whole volume; then logits are the mean over draws.
+    `num_forwards` and `num_backwards` count passes of windows (`SegmentationModel.passes` each), repeated ones too."""
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()
@@ -412,8 +400,7 @@ class SlidingWindowModel(nn.Module):
         return self.smoothing is not None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns stitched logits; B images send B times as many windows through at once. `keys` seed the draws of each
-        volume, if the model `takes_keys`."""
+        """Returns stitched logits; B images send B times as many windows at once; `keys` if the model `takes_keys`."""
         if self.smoothing is None:
             return self._logits(images, keys)
         key = FIXED if keys is None else keys[0]
@@ -445,10 +432,8 @@ class SlidingWindowModel(nn.Module):
 
 class JointModel(SlidingWindowModel):
     """Maps the windows of `attack_windows`, `[W, C, h, w, d]`, to the logits `[1, K, H, W, D]` of the volume they make.
-
     An attack on all windows of a volume at once follows the prediction as deployed, while each window keeps a state of
-    its own (`scope: joint`). `tiles` are the windows, and arguments and passes those of SlidingWindowModel.
-    """
+    its own (`scope: joint`). `tiles` are the windows, and arguments and passes those of SlidingWindowModel."""
 
     joins_windows = True
 
@@ -470,18 +455,13 @@ class JointModel(SlidingWindowModel):
 
 def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
     """Returns the volume `[1, C, H, W, D]` of windows `[W, C, h, w, d]` that tile it; the later of two overwrites."""
-    lengths = []
+    sides = []
     for axis, length in enumerate(parts.shape[2:]):
         starts = sorted({window[axis].start for window in windows})
-        lengths.append([after - start for start, after in pairwise(starts)] + [length])
-    each = iter(parts[:, None])
-    return torch.cat(
-        [
-            torch.cat([torch.cat([next(each)[:, :, :h, :w, :d] for d in lengths[2]], 4) for w in lengths[1]], 3)
-            for h in lengths[0]
-        ],
-        2,
-    )
+        sides.append([after - start for start, after in pairwise(starts)] + [length])
+    part = iter(parts[:, None])
+    rows = ([torch.cat([next(part)[:, :, :h, :w, :d] for d in sides[2]], 4) for w in sides[1]] for h in sides[0])
+    return torch.cat([torch.cat(row, 3) for row in rows], 2)
 
 
 class _Stitched(torch.autograd.Function):

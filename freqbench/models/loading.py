@@ -16,11 +16,9 @@ from freqbench.models.wrapper import MeanOfLogits, MeanOfProbabilities, Segmenta
 
 
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
-    """Loads the model of a spec onto a device, in eval mode, its parameters without gradients.
-
-    Raises CheckpointError or UserError if the checkpoint is not the one that was resolved, UserError for an unknown
-    precision or untrusted code, StorageRefused or StorageUnavailable if object storage does not deliver it.
-    """
+    """Loads the model of a spec onto a device, in eval mode, its parameters without gradients. Raises CheckpointError
+    or UserError if the checkpoint is not the one that was resolved, UserError for an unknown precision or untrusted
+    code, StorageRefused or StorageUnavailable if object storage does not deliver it."""
     if spec.members:
         # The mean over mirror images is of the ensemble, not of each member once more.
         alone = {"attack_mirrors": False}

@@ -16,9 +16,8 @@ def fast_convolutions(volumes: Tensor) -> AbstractContextManager[Any]:
 
 
 class OneVolume(TorchFunctionMode):
-    """Context in which 3D convolutions of one small float32 volume on a CPU go to oneDNN, as those of several do:
-    logits and gradients are those in a batch. PyTorch takes plain loops for at most `PLAIN_LOOPS` values a slice
-    (`use_mkldnn` in ATen's Convolution.cpp), several times as slow but for kernels of 1x1x1, which stay."""
+    """Context in which 3D convolutions of one small float32 volume on a CPU go to oneDNN, as those of a batch do, not
+    to PyTorch's plain loops for `PLAIN_LOOPS` values a slice or less (`use_mkldnn` in ATen's Convolution.cpp)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch.conv3d or kwargs or len(args) != 7:  # as nn.Conv3d calls it
@@ -48,8 +47,7 @@ class _Convolution(torch.autograd.Function):
         [grad] = grads
         if not torch.is_grad_enabled():  # else a gradient of the gradient is wanted, which oneDNN's has none of
             volume, grad = volume.to_mkldnn(), grad.to_mkldnn()
-        wanted = ctx.needs_input_grad[:3]
-        rest = (ctx.bias_sizes, *ctx.geometry, False, [0, 0, 0], 1, wanted)
+        rest = (ctx.bias_sizes, *ctx.geometry, False, [0, 0, 0], 1, ctx.needs_input_grad[:3])
         grads = torch.ops.aten.convolution_backward(grad, volume, weight, *rest)
         dense = [each.to_dense() if each is not None and each.is_mkldnn else each for each in grads]
         return *dense, *[None] * len(ctx.geometry)

@@ -1,7 +1,4 @@
-"""Lists the trained networks that the package carries, `zoo://DATASET/NAME`, with the facts that their files state.
-
-No weights are read, and torch is not imported.
-"""
+"""Lists the networks that the package carries, `zoo://DATASET/NAME`, by facts in their files; torch is not imported."""
 
 import csv
 import json

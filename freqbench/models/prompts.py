@@ -28,8 +28,7 @@ class PointPrompts:
         count: points of each class, at least 1.
         seed: seed of the draws, a whole number.
 
-    Raises ValueError for a seed that is no whole number.
-    """
+    Raises ValueError for a seed that is no whole number."""
 
     count: int
     seed: int = 0

@@ -48,9 +48,7 @@ def facts_of(
             facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         except UserError:
             if entry.reader is None and (advice := folder_near(local)):
-                raise CheckpointError(
-                    f"{path}: expected the whole folder of an nnU-Net, got a part: {advice}"
-                ) from None
+                raise CheckpointError(f"{path}: expected an nnU-Net's whole folder, got a part: {advice}") from None
             raise
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     own: dict[str, Any] = {}
@@ -77,17 +75,13 @@ def resolve(
     class_names: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ModelSpec:
-    """Checks everything that can be wrong with a model, without computing, and fixes its identity.
-
-    `entry` is a job file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and
-    `class_names` are the dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if
-    `space` is None, no checkpoint has. Without `class_names`, the order of classes is not compared. `facts` are those
-    of `facts_of`, if it was asked for the same dataset before.
-
-    Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
-    the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
-    or does not fit.
-    """
+    """Checks everything that can be wrong with a model, without computing, and fixes its identity. `entry` is a job
+    file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and `class_names` are the
+    dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if `space` is None, no
+    checkpoint has. Without `class_names`, the order of classes is not compared. `facts` are those of `facts_of`, if it
+    was asked for the same dataset before. Raises UserError for an unknown architecture or argument, a value or ROI the
+    network refuses, a contradiction with the checkpoint's metadata, or code that is not trusted; CheckpointError for a
+    checkpoint that is missing, unreadable or does not fit."""
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     if facts.class_map:
         outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))
@@ -234,9 +228,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
                     f"{member.name}: state one for both"
                 )
-    stated = _job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {})
     return ModelSpec(
-        **stated,
+        **_job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {}),
         num_classes=first.num_classes,
         num_channels=first.num_channels,
         arch=ENSEMBLE,
@@ -459,9 +452,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
     """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's."""
     own = facts.space if dataset or not facts.is_own or isinstance(facts.space, Pipeline) else None
     if entry.bounds and not isinstance(own, Pipeline):
-        raise UserError(
-            f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline of its own: set intensity"
-        )
+        raise UserError(f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline: set intensity")
     if own and entry.preprocess and entry.input is None and not facts.takes_volumes:
         stated = own.intensity if isinstance(own, Preprocess) else "of its own pipeline"
         if not isinstance(own, Preprocess) or differ(own, entry.preprocess):
@@ -477,8 +468,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
     """Returns the spec with the findings on its network, examined once per node; refuses a network at fault."""
     # The construction of freqbench's own networks shows that they return logits of each window by itself.
-    is_mixing = "track_running_stats" in str(spec.args)
-    if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
+    if spec.is_prompted or (source_of(spec.arch).is_known and "track_running_stats" not in str(spec.args)):
         return spec
 
     # A frozen file may make its tensors on the device where it was saved.
@@ -506,8 +496,7 @@ def scoring_concerns(
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     metadata, trained = facts.metadata, facts.metadata.preprocess
-    is_in_own = trained and model.space == trained
-    if trained and is_in_own and isinstance(space, Preprocess) and differ(trained, space):
+    if trained and model.space == trained and isinstance(space, Preprocess) and differ(trained, space):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
@@ -550,8 +539,7 @@ def file_concerns(model: ModelSpec) -> Iterator[str]:
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files. `facts` are the
-    model's; of an ensemble, its first member's."""
+    """Yields a line on the axes that a network (an ensemble: its first member) is assumed to take, and the files'."""
     if facts.knows_axes:
         return
     first = model.members[0] if model.members else model

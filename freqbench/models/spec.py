@@ -54,10 +54,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Origin):
-    """A model with all its settings resolved and checked; plain data that travels to workers.
-
-    Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
-    """
+    """A model with all its settings resolved and checked; plain data. Fields of `ModelEntry` mean the same here."""
 
     name: str
     roi: Shape
@@ -101,8 +98,7 @@ class ModelSpec(Origin):
 
     @cached_property
     def method_id(self) -> str | None:
-        """16 hex digits shared by networks that differ only in the seed of their training and are used alike. Names do
-        not enter. None if it is unknown how the weights were trained."""
+        """16 hex digits of networks that differ in name and training seed alone; None if the training is unknown."""
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:
@@ -163,8 +159,7 @@ class ModelSpec(Origin):
     @property
     def passes(self) -> int:
         """Network passes for each query of an attacker."""
-        draws = self.defence.draws if self.defence and self.adaptive else 1
-        return draws << len(self.inference.attacked_mirror)
+        return (self.defence.draws if self.defence and self.adaptive else 1) << len(self.inference.attacked_mirror)
 
     @property
     def predictions(self) -> int:

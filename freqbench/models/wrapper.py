@@ -28,34 +28,23 @@ class SegmentationModel(nn.Module):
     r"""Maps `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
     Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded on
-    both sides in the network's input (`inference.padding`; the smaller half first, as in MONAI's sliding window and
-    nnU-Net), and the logits are cropped again. Nothing outside the volume is attacked.
+    both sides in the network's input (`inference.padding`; the smaller half first, as in MONAI and nnU-Net), and the
+    logits are cropped again. `fp32` computes in full float32, `tf32` allows TF32 inside the network, `bf16` runs it
+    under autocast and returns float32; making or running a model leaves the process's switches for TF32 off.
 
-    Precision: `fp32` computes convolutions and matrix products in full float32 (torch's default lets cuDNN use TF32);
-    `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
-    float32. Logits have the input's dtype otherwise. The switches for TF32 belong to the process: making or running a
-    model leaves them off.
-
-    A defence acts on the window as it is cut from the volume, before padding, intensities and axes: a filter would
-    otherwise smear the edge of the padding into the patient. `forward` is the function that an attacker follows. With
-    T_d the d-th draw of a random defence and f the network, an adaptive attacker follows
+    A defence acts on the window as it is cut from the volume, before padding, which a filter would smear into the
+    patient. With T_d the d-th draw of a random defence and f the network, an adaptive attacker follows `forward`,
 
     .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
 
     with D draws at every pass (`Defence.draws`; all their graphs are held for the backward pass); for D = 1 the logits
     themselves. With `adaptive=False`, and for defences that draw nothing, `forward` is one pass f(T(x)), with one draw
-    that is the same for every window and step. `scores` predicts: with one draw per window, different from an
-    attacker's.
+    for every window and step. `scores` predicts: with one draw per window, different from an attacker's.
 
-    Of a network that is given the axes of each file (`InputAdapter.is_of_file`), `for_case` returns the model with
-    those of a case's file, and with the ROI along the axes of its volume.
-
-    A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
-    label of a case: `for_case` returns the model with these prompts, `cut` the model for some windows. Prompts are
-    padded, mirrored and reordered like the images; no defence touches them.
-
-    Of a case that a network's own pipeline prepared (`Case.prepared`), `for_case` returns the model with its bounds and
-    with what lies beside the volume, which `cut` cuts like the windows. Where voxels are fixed, no gradient passes.
+    `for_case` returns the model for a case: with the axes of its file (`InputAdapter.is_of_file`), the prompts of its
+    label (`prompt_policy`, `freqbench.models.prompts`), and what the network's own pipeline made beside the volume
+    (`Case.prepared`); `cut` cuts these for some windows. Prompts are padded, mirrored and reordered like the images; no
+    defence touches them. Where voxels are fixed, no gradient passes.
 
     Args:
         net: the bare network.
@@ -210,8 +199,7 @@ class SegmentationModel(nn.Module):
         return self.takes_prompts or any(part._prepared and part._prepared.has_place for part in self.parts)
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
-        """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
-        Likewise with what a pipeline made beside them."""
+        """Returns the model of `for_case` with what lies beside a batch of windows of its volume, in their order."""
         if isinstance(self.net, MeanOfProbabilities):
             return self._ensemble(self.net, [member.cut(windows) for member in self.net.models])
         if self._prepared and self._prepared.has_place:
@@ -247,8 +235,7 @@ class SegmentationModel(nn.Module):
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id}, \text{ softmax or sigmoid}
 
-        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
-        """
+        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here."""
         h, w, d = self._logits_place(images.shape[2:])
         seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
         return back(self._mean_over_mirrors(self._input(seen), mirror)[:, :, h, w, d])
@@ -298,8 +285,7 @@ class SegmentationModel(nn.Module):
 
     def _logits_place(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place of a window of this size in the logits of `_run`; refuses as `window_place`."""
-        place = self.window_place(size)
-        return triple(slice(0, length) for length in size) if self._leaves_padding else place
+        return triple(slice(0, length) for length in size) if self._leaves_padding else self.window_place(size)
 
     @property
     def _leaves_padding(self) -> bool:
@@ -348,8 +334,7 @@ class SegmentationModel(nn.Module):
         if self.takes_prompts:
             if self.prompts is None:
                 raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-            prompts = self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1)
-            inputs.append(prompts.flip(tuple(mirrored)))
+            inputs.append(self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1).flip(tuple(mirrored)))
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
@@ -417,8 +402,7 @@ class MeanOfProbabilities(nn.Module):
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
     Of regions, z is the logit of the mean of sigmoids. Attacks on an ensemble transfer better to other models (Liu et
-    al., ICLR 2017, arXiv:1611.02770).
-    """
+    al., ICLR 2017, arXiv:1611.02770)."""
 
     def __init__(self, members: Sequence[SegmentationModel]) -> None:
         super().__init__()

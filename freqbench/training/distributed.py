@@ -1,7 +1,5 @@
 """Trains data-parallel by Ray Train: each worker takes its share of a step's crops; DDP averages gradients.
-
-Checkpoints are those of the local loop: restarted workers go on from the last one, and Ray keeps nothing.
-"""
+Checkpoints are those of the local loop: restarted workers go on from the last one, and Ray keeps nothing."""
 
 import logging
 import tempfile

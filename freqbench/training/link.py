@@ -1,9 +1,6 @@
-"""Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
-
-As written, a job names training jobs by path, or has their content; `describe_job` adds the content, and the facts of
-each `train://` network; `plan_training` and `train_rest` fill in trained weights, so that scoring a store later needs
-neither the training job nor its data. A job that trains nothing stays unchanged.
-"""
+"""Links the `train://NAME` checkpoints of a benchmark job to the training jobs, by path or content, that make them.
+`describe_job` adds their content and the facts of each network; `plan_training` and `train_rest` fill in trained
+weights, so that scoring a store later needs neither training job nor data."""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -59,8 +56,7 @@ def describe_job(job: JobSpec) -> JobSpec:
 
 
 def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
-    """Describes a job, with the weights of networks that are trained, and lists the networks that are not. Raises
-    UserError as `describe_job` and `prepare` do."""
+    """Describes a job with its trained weights, and lists networks to train; raises as `describe_job`, `prepare`."""
     resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
@@ -84,10 +80,8 @@ def train_rest(
     job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
-
     `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
-    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on.
-    """
+    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""
     resolved, todo, missing = _state(job)
     if missing:
         raise UserError(f"{job.where}: {missing[0]}; or give the trained file as its checkpoint")
@@ -111,8 +105,7 @@ def train_rest(
 
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
-    """Starts or joins a Ray for a training job that wants one: the cluster at `address` or RAY_ADDRESS, else its own.
-    Raises UserError if the cluster cannot be reached."""
+    """Starts or joins a Ray for a training job that wants one, at `address` or RAY_ADDRESS; UserError if it fails."""
     if training.engine != "ray":
         yield
         return
@@ -180,8 +173,7 @@ def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(job: JobSpec) -> list[_Training]:
-    """Reads the training jobs that a job names, by paths relative to it or to the current folder. Refuses two with one
-    name, or one place to write to."""
+    """Reads the training jobs that a job names, by path from it or from here; refuses two of one name or place."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"

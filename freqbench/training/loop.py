@@ -1,9 +1,7 @@
 """Trains one network: AdamW over random crops, linear warm-up, cosine decay, keeping the best weights of validation.
-
 After Hanif et al., MICCAI 2023, arXiv:2307.07269. Differs from the released code: everything is seeded; Dice chooses
 without the background; mixed precision on CUDA is bfloat16, which needs no loss scaling; crops come from different
-volumes instead of one volume a step; attacked crops are clamped to [0, 1] first, which augmentation may leave.
-"""
+volumes instead of one volume a step; attacked crops are clamped to [0, 1] first, which augmentation may leave."""
 
 import math
 import time
@@ -212,8 +210,7 @@ class Trainer:
             images, labels = (volume.to(self.team.device, non_blocking=True) for volume in volumes)
             with self.team.local_gradients(self._objective, wanted=number < len(parts) - 1):
                 sums += self._backward(images, labels.long(), part, number) / len(parts)
-        limit = training.schedule.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), training.schedule.clip_norm or math.inf)
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
         if not math.isfinite(loss) or not math.isfinite(gradient):
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
@@ -277,14 +274,10 @@ class Trainer:
 
 def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, seen: Seen, team: Team = ALONE) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
-
-    Learns from `train`; `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside
-    `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
-    that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads.
-
-    Raises UserError if the loss or its gradient is not finite, and KeyboardInterrupt at Ctrl-C, once the step in
-    progress is finished and saved.
-    """
+    `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside `last.pt` and
+    `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
+    uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
+    KeyboardInterrupt at Ctrl-C once the step is saved."""
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
     state = trainer.state

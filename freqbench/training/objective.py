@@ -32,8 +32,7 @@ class StepLoss(nn.Module):
     `at` is the "VAFA" row of Table 6, `vaft` with the frequency consistency its "VAFA-FR" row (Hanif et al., MICCAI
     2023, arXiv:2307.07269). `trades` follows Zhang et al., ICML 2019, arXiv:1901.08573, except that attacks raise their
     own loss instead of the divergence, which is the mean over voxels. With `half` the network runs under bf16 autocast;
-    losses are computed in float32.
-    """
+    losses are computed in float32."""
 
     def __init__(
         self,
@@ -55,8 +54,7 @@ class StepLoss(nn.Module):
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
             if logits is not None:
-                each = self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING)
-                losses[i] = each.mean()
+                losses[i] = self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING).mean()
         if on_clean is not None and on_adversarial is not None:
             on_clean = _repeat_batch(on_clean, on_adversarial)
             if self._consistency:
@@ -112,8 +110,7 @@ class Adversary:
     def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode. Draws depend on
-        `step`, counted from 0, and on the `numbers` of the crops."""
+        """Attacks crops in [0, 1] on the current network in evaluation mode, by `step` and the crops' `numbers`."""
         attack = self.step_attack(step)
         if attack.needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")

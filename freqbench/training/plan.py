@@ -82,11 +82,11 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
 def _training(
     job: TrainJob,
     model: ModelRecipe,
-    number: int,
+    nth: int,
     out: str,
     dataset: Dataset,
     refs: Refs,
-    before: dict[str, NetworkTraining],
+    made: dict[str, NetworkTraining],
 ) -> NetworkTraining:
     num_classes = len(dataset.classes)
     place = f"{job.name}: {model.name}"
@@ -129,10 +129,10 @@ def _training(
     if quick:
         about["validation"] = {"attack": [*map(attack_identity, quick)], "choose_by": choose_by}
     start, origin, taught = str(model.start), None, dict[str, tuple[str, ...]]()
-    if start in before:
-        origin = before[start].method
+    if start in made:
+        origin = made[start].method
         # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
-        about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
+        about["start"] = {"name": start.removesuffix(suffix(nth)), "identity": made[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
         shape: dict[str, Any] = {"arch": model.arch, "args": model.args or {}, "roi": model.roi}
@@ -179,16 +179,14 @@ def _training(
     return training
 
 
-def _record(
-    job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attacks: Sequence[Attack]
-) -> dict[str, Any]:
+def _record(job: TrainJob, model: ModelRecipe, data: Dataset, refs: Refs, attacks: Sequence[Attack]) -> dict[str, Any]:
     """Collects the facts of a training that its stored file states, before it runs."""
     noise, union, consistency = model.noise, model.union, model.frequency_consistency
     facts: dict[str, Any] = {
         "job": job.name,
-        "dataset": dataset.name,
-        "recipe": dataset.whole_recipe(),
-        "class_names": dataset.class_names,
+        "dataset": data.name,
+        "recipe": data.whole_recipe(),
+        "class_names": data.class_names,
         "splits": job.splits.model_dump(),
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,

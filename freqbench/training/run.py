@@ -220,8 +220,7 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
     """Yields functions that print a line, show a finished step, and show a row of the log."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    rest = TextColumn("{task.fields[rest]}")
-    bar = Progress(*columns, rest, console=console, disable=not console.is_terminal)
+    bar = Progress(*columns, TextColumn("{task.fields[rest]}"), console=console, disable=not console.is_terminal)
     name, schedule = training.model.name, training.schedule
     steps, left = schedule.steps, StepsLeft(schedule.steps, schedule.max_minutes)
     draw = _curves(folder)

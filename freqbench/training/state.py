@@ -51,8 +51,7 @@ def read_log(folder: str) -> list[Row]:
 
 @dataclass(kw_only=True)
 class State:
-    """Network in training, with everything needed to go on after its last step. Draws are functions of seed and step,
-    so no state of a random generator belongs here."""
+    """Network in training, with all that its next step needs; draws are functions of seed and step, and no state."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
@@ -81,8 +80,7 @@ class State:
         return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Writes `log.csv` and `last.pt` to a folder; only a run of the same identity resumes from them. The log comes
-        first: a run killed in between does the step again and writes the same row, else the row would be lost."""
+        """Writes `log.csv`, then `last.pt`: a run killed in between writes its last row again, and loses none."""
         content = {
             "identity": identity,
             "net": self.net.state_dict(),
@@ -101,8 +99,7 @@ class State:
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Restores what `save` wrote under the same identity; without such a file nothing changes. Raises
-        CheckpointError if the file is damaged."""
+        """Restores what `save` wrote under the same identity, if anything; CheckpointError if the file is damaged."""
         path = join(folder, LAST)
         if not exists(path):
             return

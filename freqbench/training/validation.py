@@ -47,8 +47,7 @@ def mean_foreground(scores: Scores) -> float:
 
 
 def attacked_dice(scores: Sequence[Scores]) -> tuple[float, float]:
-    """Mean foreground Dice under several attacks: the mean over them, and the mean over cases of each one's lowest.
-    `scores` are `[N, K]` of each attack, the same cases in the same order; without any, both are NaN."""
+    """Mean foreground Dice over attacks, and mean over cases of the lowest, of `[N, K]` each; NaN without any."""
     if not scores:
         return math.nan, math.nan
     means = np.stack([_case_means(each) for each in scores])  # [attacks, cases]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import assd, hd95, hd95_penalised, nearest, nsd, surface_scores, undefined_classes
+from freqbench.metrics import assd, hd95, hd95_penalised, nsd, surface, surface_scores, undefined_classes
 
 CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")
 SPACING = (0.8, 0.8, 2.5)
@@ -113,7 +113,7 @@ def searched() -> tuple[Any, Any, dict[Any, Any]]:
 @pytest.mark.parametrize("voxels", [0, 10**9], ids=["tree", "transform"])
 def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, searched: Any, voxels: int) -> None:
     pred, label, references = searched
-    monkeypatch.setattr(nearest, "VOXELS_A_QUERY", voxels)
+    monkeypatch.setattr(surface, "VOXELS_A_QUERY", voxels)
     for spacing, (monai, medpy, shares, means) in references.items():
         np.testing.assert_allclose(hd95(pred, label, 4, spacing), monai, rtol=5e-6)
         np.testing.assert_allclose(hd95(pred, label, 4, spacing, convention="medpy"), medpy, rtol=1e-12)

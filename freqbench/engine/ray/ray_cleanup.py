@@ -1,7 +1,4 @@
-"""Ends the processes of a Ray whose driver is gone, for any reason: a script that the driver starts beside it.
-
-Ray ends with its driver, but not at once if the driver was killed, and not completely if it was killed early.
-"""
+"""Ends a Ray whose driver is gone, by a script beside it: Ray itself ends late, and in part, after a kill."""
 
 import subprocess
 import sys

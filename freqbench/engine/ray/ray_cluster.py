@@ -1,7 +1,5 @@
 """Connects to the Ray that workers run on: one started by this process, or an existing cluster.
-
-Functions import Ray themselves, because it reads some environment variables only on import.
-"""
+Functions import Ray themselves, because it reads some environment variables only on import."""
 
 import logging
 import os
@@ -46,17 +44,10 @@ WITHOUT = "take --engine serial (a training job: engine: local)"
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
-    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it.
-
-    It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
-    dead process. If this version of Ray has tokens, callers need one that only its processes know.
-
-    Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
-    full, or too long for the paths of its sockets, which the log states.
-
-    Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts, its processes being killed; UserError if its object
-    store would exceed the file size limit, or there is no folder for its files; EngineLost if it does not start.
-    """
+    """Starts a Ray of this process with `cpus` CPUs for workers, on this machine only unless Ray was imported before,
+    and ends it. Its files go where Ray puts them, or, logged, to another folder where that is full, not writable or too
+    long for sockets. Raises KeyboardInterrupt at Ctrl-C or SIGTERM while it starts; UserError for a low file size limit
+    or no folder for its files; EngineLost if it does not start."""
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= most < STORE_BYTES:
         raise UserError(
@@ -86,8 +77,7 @@ def own(cpus: int) -> Iterator[None]:
             try:
                 _wait_for(connected, START_S)
             except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
-                reason = one_line(error).rstrip(".")
-                raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
+                raise EngineLost(f"Ray did not start: {one_line(error).rstrip('.')}: try again, or {WITHOUT}") from None
             yield
         finally:
             if connected.done():
@@ -124,8 +114,7 @@ def existing(address: str) -> Iterator[None]:
 
 
 def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
-    """Calls `ray.init` in a thread; returns its result, and the event that ends the thread. In the main thread, Ray
-    would handle SIGTERM and Ctrl-C itself. Its processes end with the thread that started them."""
+    """Calls `ray.init` in a thread, as it handles signals in the main one; returns its result, and the thread's end."""
     import ray
 
     leave = Event()
@@ -232,8 +221,7 @@ class HeadWatch:
         self._asked = self._answered = time.monotonic()
 
     def answers(self) -> bool:
-        """True if it listens, asked every FOLLOW_S; False if it does not, or was asked a moment ago. Raises EngineLost
-        if it has not answered for HEADLESS_S."""
+        """True if it listens, asked every FOLLOW_S, else False; EngineLost after HEADLESS_S without an answer."""
         import ray
 
         now = time.monotonic()
@@ -251,8 +239,7 @@ class HeadWatch:
 
 
 def sign_of_life(node_id: str) -> Any:
-    """Returns a reference to an answer from a machine; getting it raises RayError if the machine is gone. It is never
-    wrong, but of a lost machine, unlike a lost process, it comes only after several failed health checks."""
+    """Returns a reference to a machine's answer; getting it raises RayError, some health checks late, if it is gone."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -296,8 +283,7 @@ def _folder_for_files() -> dict[str, str]:
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
     own = os.environ.get(name, name)
     most = LONGEST_SOCKET - len(SOCKET)
-    is_short = len(own.encode()) <= most
-    fault = _fault_of(own) if is_short else f"of {len(own.encode())} bytes, too long for its sockets"
+    fault = _fault_of(own) if len(own.encode()) <= most else f"of {len(own.encode())} bytes, too long for its sockets"
     if not fault:
         return {}
     for folder in FOLDERS:

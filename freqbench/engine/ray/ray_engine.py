@@ -1,10 +1,6 @@
-"""Runs units on Ray: workers are actors with one unit each; tasks beside them score surfaces and components.
-
-Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker does
-its units in the order in which it received them, so that the unit of a dying worker is known. If units are short, a
-worker has the next one before it ends the last, to save the round trip to the driver; if it dies then, either may be at
-fault, and each is tried again alone.
-"""
+"""Runs units on Ray: workers are actors with one unit each; tasks beside them score surfaces and components. Retries
+are decided here, Ray's own are off: a worker does its units in their order, so that the unit of a dying one is known.
+If units are short, a worker has the next one ahead; if it dies then, each of the two is tried again alone."""
 
 import time
 from collections import deque
@@ -59,8 +55,7 @@ def run(
 
 
 class Meters:
-    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`. A unit
-    that the driver carried out while its own Ray started is not among them."""
+    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`."""
 
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))
@@ -122,8 +117,7 @@ class _Driver:
             self._writes.popleft().result()
 
     def _count_in_flight(self) -> int:
-        assigned = sum(len(slot.assigned) for slot in self._fleet.slots)
-        return assigned + len(self._scorings) + len(self._doubts)
+        return sum(len(slot.assigned) for slot in self._fleet.slots) + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
         for slot in self._fleet.slots if feed else ():

@@ -51,8 +51,7 @@ class RemoteWorker(Worker):
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def progress(self) -> tuple[int | None, str | None]:
-        """Returns how many of `Unit.passes` the attack of the current or last unit has made, None before it begins, and
-        what the store refuses if its files wait."""
+        """Returns the `Unit.passes` made by the last attack, None before it begins, and what the store refuses."""
         return self._passes, self.refusal
 
 
@@ -126,8 +125,7 @@ class Fleet:
             slot.crashes += not is_refusal
             if slot.crashes == 1 and isinstance(error, OutOfMemoryError):
                 self._listener.warn(f"worker {slot.clock.worker} died while it started: {ray_cluster.cause(error)}")
-            crashed_for_long = slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S
-            if slot.refusals <= STARTS and not crashed_for_long:
+            if slot.refusals <= STARTS and not (slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S):
                 self.restart(slot)
                 return
             number, why = slot.clock.worker, ray_cluster.cause(error)

@@ -1,9 +1,6 @@
-"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
-
-Files are recognised by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
-their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are
-read, and numpy arrays and argparse options, which are skipped.
-"""
+"""Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record. Files
+are recognised by their content; torch's are read with `weights_only=True`, so that none can run code. Beside weights,
+numpy scalars are read, numpy arrays and argparse options skipped."""
 
 import hashlib
 import io
@@ -30,8 +27,7 @@ from freqbench.core.types import Outputs
 from freqbench.models.entry import advice_on_classes
 from freqbench.models.packaged import METADATA_KEY, ZOO, zoo_path
 
-# Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many
-# others.
+# Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; others.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 
 # Names that torch's wrappers of a part of a network put between its own: compiled, sharded, checkpointed parts.
@@ -97,12 +93,9 @@ def read_metadata(path: str) -> dict[str, Any]:
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
 ) -> None:
-    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file.
-
-    With `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises
-    CheckpointError for a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
-    65504).
-    """
+    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file. With
+    `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises CheckpointError for
+    a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond 65504)."""
     from safetensors.torch import save
 
     if not str(path).endswith(".safetensors"):
@@ -114,8 +107,7 @@ def save_checkpoint(
         tensors[key] = stored.half() if half and stored.is_floating_point() else stored.clone()
         if not tensors[key].isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
-    record = json.dumps(dict(metadata), sort_keys=True)
-    storage.write_atomic(str(path), save(tensors, metadata={METADATA_KEY: record}))
+    storage.write_atomic(str(path), save(tensors, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)}))
 
 
 def read_content(path: str) -> Any:
@@ -152,8 +144,7 @@ class Placed(NamedTuple):
         """One line on what was left out, or taken off every name; None: nothing."""
         behind = f"read behind {self.prefix}" if self.prefix else ""
         few = f"{len(self.beside)} tensors beside the network left out"
-        left = f"{few} (first: {self.beside[0]})" if self.beside else ""
-        return ", ".join(filter(None, [behind, left])) or None
+        return ", ".join(filter(None, [behind, f"{few} (first: {self.beside[0]})" if self.beside else ""])) or None
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
@@ -218,10 +209,7 @@ def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str
 def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
     """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first."""
     counts = Counter(
-        key[:start]
-        for key in tensors
-        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
-        if key[start:] in wanted
+        key[:at] for key in tensors for at in (0, *(dot.end() for dot in re.finditer(r"\.", key))) if key[at:] in wanted
     )
     parts = {key.partition(".")[0] for key in wanted}
     for prefix, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]))):
@@ -240,8 +228,7 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint, on the CPU: a bare state dict, or one under one of `keys`. Unless
-    `as_written`, `module.`, of a data-parallel network, is removed from names. Raises as `read_content` and
-    `check_sound`."""
+    `as_written`, names lose the `module.` of a data-parallel network. Raises as `read_content` and `check_sound`."""
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))

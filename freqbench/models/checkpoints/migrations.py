@@ -1,8 +1,6 @@
-"""Migrates checkpoints of older MONAI releases to weights that the current network loads strictly.
-
-UNETR gained and lost weights that its forward pass never uses; the keys of a file show which. SwinUNETR merges patches
-in another order since 1.5.0, and nothing in a file shows which: the wrong pair loads too, and predicts other classes.
-"""
+"""Migrates checkpoints of older MONAI releases to weights that the current network loads strictly. Keys show those of
+UNETR, which gained and lost unused weights; nothing shows those of SwinUNETR, which merges patches in another order
+since 1.5.0: the wrong pair loads too, and predicts other classes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -35,8 +33,7 @@ class OldPatchMerging(nn.Module):
         """Maps `[B, d, h, w, dim]` to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
         d, h, w = x.shape[1:4]
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
-        neighbours = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)
-        return self.reduction(self.norm(neighbours))
+        return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)))
 
 
 def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
@@ -51,8 +48,7 @@ def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tenso
 def _add_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     """Adds the layer norms before the cross-attention that UNETR never runs, initialised to ones and zeros."""
     missing = [key for key in wanted if key not in found and ".norm_cross_attn." in key]
-    added = {key: torch.full(wanted[key].shape, float(key.endswith("weight"))) for key in missing}
-    return {**found, **added}
+    return {**found, **{key: torch.full(wanted[key].shape, float(key.endswith("weight"))) for key in missing}}
 
 
 _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
@@ -60,8 +56,7 @@ _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """Reads the checkpoints that one age of a network wrote: `convert` maps a file's weights and the network's (meta
-    will do) to weights that the network loads strictly."""
+    """Reads an age's checkpoints: `convert` maps weights and the network's (meta will do) to what that loads."""
 
     title: str  # whose checkpoints these are, and what happens to them
     convert: Callable[[StateDict, StateDict], dict[str, Tensor]] = lambda found, wanted: dict(found)

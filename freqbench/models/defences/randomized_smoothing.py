@@ -119,13 +119,10 @@ class RandomizedSmoothing(Defence):
 
 
 def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Tensor:
-    r"""Returns the voxels for which Holm's procedure rejects that their class has a probability of at most tau.
-
-    Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
-    Scandinavian Journal of Statistics 6, 1979). `counts` are the votes for each voxel's guess, out of `samples`. Equal
-    counts have equal p-values, so voxels of one count are rejected together: the bound is tightest at the first of
-    them.
-    """
+    r"""Returns the voxels for which Holm's procedure (Scandinavian Journal of Statistics 6, 1979) rejects that their
+    class has a probability of at most tau. Of N p-values in rising order, those before the first :math:`p_{(j)} >
+    \alpha / (N - j + 1)` are rejected. `counts` are the votes for each voxel's guess, out of `samples`; voxels of one
+    count are rejected together, as the bound is tightest at the first of them."""
     from scipy.special import betainc
 
     voxels = torch.bincount(counts.flatten().long(), minlength=samples + 1).tolist()

@@ -122,8 +122,7 @@ class DctQuantization(Defence):
         transform = BlockDCT.of(images, block)
         spectrum = transform.spectrum(SCALE * images - MIDDLE)
         steps = tiled(self.table(block).to(images), spectrum)
-        quantised = transform.volume((spectrum / steps).round() * steps)
-        return ((quantised + MIDDLE) / SCALE).clamp(0, 1)
+        return ((transform.volume((spectrum / steps).round() * steps) + MIDDLE) / SCALE).clamp(0, 1)
 
     def table(self, block: Block) -> Tensor:
         """Returns the steps of a block's coefficients on the 0..255 scale, float64 `[h, w, d]`."""

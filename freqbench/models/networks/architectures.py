@@ -157,11 +157,9 @@ PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" i
 
 
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones.
-
-    Sequences become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown,
-    that freqbench fills in, or that equal a number without being one of its kind (true for 1, 1.0 for 1).
-    """
+    """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones. Sequences
+    become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown, that
+    freqbench fills in, or that equal a number without being one of its kind (true for 1, 1.0 for 1)."""
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
     stated = {name: to_tuples(value) for name, value in args.items()}

@@ -1,8 +1,6 @@
 """Reads a network's arguments off the keys and shapes of its weights, as far as these determine them.
-
 MONAI's classes have other defaults than a training states, and a checkpoint rarely says which arguments it was made
-with. What leaves no trace in weights (`UNTRACED`) is named, and where a default would be a guess, asked for.
-"""
+with. What leaves no trace in weights (`UNTRACED`) is named, and where a default would be a guess, asked for."""
 
 import inspect
 import pkgutil
@@ -42,8 +40,7 @@ class Inferred:
 
 
 def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix. A sign
-    counts at the beginning of any part of a key. Of several networks in a file, the first is taken."""
+    """Guesses the prefix of a file's first network, its architecture, and its weights without the prefix."""
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
@@ -58,8 +55,7 @@ def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
 
 
 def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
-    """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
-    `num_channels` are the volume's, which tell the slices of a stack (`slices`)."""
+    """Reads an architecture's arguments off its weights, and `num_channels` for `slices`; empty for other keys."""
     if arch == "slices":
         signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
         network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
@@ -104,8 +100,7 @@ def _unet(weights: Weights) -> Inferred:
         strides.append(1 if is_kept else 2)
         args["num_res_units"], args["kernel_size"] = units, _side(weight)
         place += "1.submodule."
-    bottom = weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]
-    channels.append(len(bottom))
+    channels.append(len(weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]))
     up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
     first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
     last = weights.get("model.2.1.conv.unit0.conv.weight")

@@ -1,8 +1,6 @@
 """Builds ROG: a triangular lattice of cells that exchange features between four resolutions.
-
-Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263.  Modules have
-the names of the authors' code.
-"""
+Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263. Modules
+have the names of the authors' code."""
 
 from collections.abc import Mapping, Sequence
 
@@ -74,8 +72,7 @@ class ROG(nn.Module):
         waiting = {0: self.stem[1](fine)}
         for layer in self.backbone:
             waiting = layer(waiting)
-        combined = self.combination(waiting[_STEM] + fine)
-        return self.final(_upsample(combined, self.factor))
+        return self.final(_upsample(self.combination(waiting[_STEM] + fine), self.factor))
 
 
 def _has_cell(depth: int, level: int) -> bool:

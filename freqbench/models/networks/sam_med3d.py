@@ -1,9 +1,7 @@
 """Builds SAM-Med3D for a dataset's classes, prompted by points inside each of them.
-
 Wang, Guo, Ye, Deng, Cheng, Li, Chen, Su, Huang, Shen, Fu, Zhang, He, Qiao, *SAM-Med3D: Towards General-purpose
-Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161.  Modules have the names of the authors'
-code; the transformer of the decoder is MONAI's.
-"""
+Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161. Modules have the names of the authors'
+code; the transformer of the decoder is MONAI's."""
 
 import math
 from collections.abc import Sequence
@@ -97,8 +95,7 @@ class SAMMed3D(nn.Module):
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel. A
-    deviation of 0 counts as 1."""
+    """Standardises `[B, C, h, w, d]` by mean and deviation (0 counts as 1) of the voxels above 0 of each channel."""
     above, axes = images > 0, (2, 3, 4)
     count = above.sum(axes, keepdim=True)
     mean = images.where(above, 0).sum(axes, keepdim=True) / count.clamp(min=1)
@@ -150,8 +147,7 @@ class _Attention(nn.Module):
     .. math:: q_{dhw} k_{ijl} / \sqrt C + q_{dhw} R^d_{d-l} + q_{dhi} R^h_{h-l} + q_{dhj} R^w_{j-l}
 
     as in the authors' code, with which the weights were trained (true offsets along each axis would use q_dhw in all
-    terms, with d - i, h - j and w - l). So a window must have equally many tokens on each axis.
-    """
+    terms, with d - i, h - j and w - l). So a window must have equally many tokens on each axis."""
 
     def __init__(self, channels: int, heads: int, side: int) -> None:
         super().__init__()
@@ -171,8 +167,7 @@ class _Attention(nn.Module):
         q, k, v = (part.reshape(*part.shape[:4], self.heads, -1).movedim(-2, 1) for part in (q, k, v))
         offsets = self._offset_terms(q, size).flatten(5).flatten(2, 4)
         q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
-        return self.proj(seen.reshape(x.shape))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2).reshape(x.shape))
 
     def _offset_terms(self, q: Tensor, size: int) -> Tensor:
         """Returns the last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""
@@ -227,8 +222,7 @@ class _Waves(nn.Module):
 
 
 class _MaskDecoder(nn.Module):
-    """Maps embeddings of an image and of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of the image's grid. Weights for
-    other answers and for their quality are unused; they exist because checkpoints hold them."""
+    """Maps embeddings of image and clicks to logits `[1, 1, 4 d, 4 h, 4 w]`; some weights are for checkpoints alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,8 +1,6 @@
 """Runs a 2D network over the slices of a volume: plain 2D, or 2.5D with neighbouring slices as channels.
-
-Stacks of slices whose middle one is predicted: Han, *Automatic Liver Lesion Segmentation Using a Deep
-Convolutional Neural Network Method*, 2017, arXiv:1704.07239.
-"""
+Stacks of slices whose middle one is predicted: Han, *Automatic Liver Lesion Segmentation Using a Deep Convolutional
+Neural Network Method*, 2017, arXiv:1704.07239."""
 
 from collections.abc import Sequence
 from typing import Any

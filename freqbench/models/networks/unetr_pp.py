@@ -1,8 +1,7 @@
 """Builds UNETR++: a U-shaped network whose blocks pair channel and spatial attention.
-
-Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation*,
-IEEE TMI 2024, arXiv:2212.04497.  Modules have the names of the authors' checkpoints, which load strictly.
-"""
+Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Accurate 3D Medical Image
+Segmentation*, IEEE TMI 2024, arXiv:2212.04497. Modules have the names of the authors' checkpoints, which load
+strictly."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -73,9 +72,7 @@ class UNETRPP(nn.Module):
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
             require_positive(name, per_stage, 4)
         if any(after % before for before, after in pairwise((in_channels, *dims))):
-            raise ValueError(
-                f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
-            )
+            raise ValueError(f"expected dims, each a multiple of the one before, got {tuple(dims)} on {in_channels}")
         if any(channels % 2 or channels % num_heads for channels in dims):
             raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")
         if conv_blocks not in (1, 2):
@@ -172,12 +169,9 @@ class _AttentionBlock(nn.Module):
 
 class _PairedAttention(nn.Module):
     """Channel and spatial attention on shared queries q and keys k, with separate values; H heads of c channels.
-
-    channel:  softmax(temperature  * q' k'^T) v           c x c,  ' = divided by the norm over the N tokens
-    spatial:  softmax(temperature2 * q'^T E(k)) F(w)^T    N x P,  E and F project the tokens of k and w
-
-    Each result goes through a linear layer to half the channels; the spatial half comes first.
-    """
+    channel: softmax(temperature * q' k'^T) v c x c, ' = divided by the norm over the N tokens spatial:
+    softmax(temperature2 * q'^T E(k)) F(w)^T N x P, E and F project the tokens of k and w Each result goes through a
+    linear layer to half the channels; the spatial half comes first."""
 
     def __init__(self, channels: int, tokens: int, proj_size: int, num_heads: int, tied: bool, dropout: float) -> None:
         super().__init__()

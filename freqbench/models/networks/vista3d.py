@@ -1,9 +1,7 @@
 """Builds VISTA3D for a dataset's classes, prompted by their names alone or by points inside each of them.
-
-He, Guo, Tang, Myronenko, Nath, Xu, Yang, Zhao, Simon, Belue, Harmon, Turkbey, Xu, Li, *VISTA3D: A Unified Segmentation
-Foundation Model For 3D Medical Imaging*, CVPR 2025, arXiv:2406.05285.  The network is MONAI's; numbers and names of the
-classes are those of its bundle `vista3d` (0.6.0).
-"""
+He, Guo, Tang, Myronenko, Nath, Xu, Yang, Zhao, Simon, Belue, Harmon, Turkbey, Xu, Li, *VISTA3D: A Unified
+Segmentation Foundation Model For 3D Medical Imaging*, CVPR 2025, arXiv:2406.05285. The network is MONAI's; numbers
+and names of the classes are those of its bundle `vista3d` (0.6.0)."""
 
 from collections.abc import Sequence
 

@@ -1,10 +1,7 @@
 """Reads MONAI bundles: folders with `configs/inference.json` (or `.yaml`), `configs/metadata.json`, `models/model.pt`.
-
-Cardoso et al., arXiv:2211.02701. MONAI runs its transforms before and after the network. A bundle is data here: plain
-values and `@references` to them are resolved, the network is a class of `monai.networks.nets`, transforms are MONAI's.
-A value that needs more is refused by its key, unless the bundle is trusted: then MONAI's own parser resolves it, which
-runs the code behind a `$`.
-"""
+Cardoso et al., arXiv:2211.02701. A bundle is data here: plain values, `@references` to them, a network of
+`monai.networks.nets`, MONAI's transforms. A value that needs more is refused by its key, unless the bundle is trusted:
+then MONAI's own parser resolves it, which runs the code behind a `$`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -103,16 +100,11 @@ class _Inferer(Strict):
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a bundle's folder.
-
-    `space` is its own `preprocessing`, run by MONAI; `postprocessing` restores predictions on the file. If it has no
-    `preprocessing`, the job has to state `preprocess` and `input`, which also replace it: with one alone, intensities
-    of one window would pass as another's.
-
-    Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
-    expression or a third-party class without trust, a threshold without an activation before it or, after sigmoids,
-    another one than 0.5, or no window size.
-    """
+    """States the facts of a bundle's folder. `space` is its own `preprocessing`, run by MONAI; `postprocessing`
+    restores predictions on the file. Without `preprocessing`, the job has to state both `preprocess` and `input`, which
+    also replace it. Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing;
+    UserError for an expression or third-party class without trust, a threshold without activation or, after sigmoids,
+    not of 0.5, or no window size."""
     validate(dict(entry.args), source.NoArgs, path)
     config = _read_config(path)
     sizes = _sizes(config)

@@ -1,7 +1,4 @@
-"""Reads checkpoints of the networks of MODELS: freqbench's own, which say what they are, and those of others.
-
-What a network's check finds is kept on the node's disk, as importing MONAI to check it anew takes seconds.
-"""
+"""Reads checkpoints of the networks of MODELS, freqbench's and others', and keeps what a check by MONAI finds."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,8 +48,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     metadata = own or Metadata()
     asked, trained_as = entry.reader, metadata.arch
     if asked is None and trained_as is None:
-        wanted = ", ".join(MODELS)
-        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {wanted}")
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
     if asked and trained_as and asked != trained_as:
         raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")
     arch = str(asked or trained_as)
@@ -132,8 +128,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
     outcome = FITS.get(check_fit, stays=stays, **asked)
-    args = {name: to_tuples(value) for name, value in outcome.args.items()}
-    return replace(draft, **{**dict(outcome), "args": args})
+    return replace(draft, **{**dict(outcome), "args": {name: to_tuples(value) for name, value in outcome.args.items()}})
 
 
 def _agreed_args(
@@ -141,11 +136,9 @@ def _agreed_args(
 ) -> dict[str, Any]:
     args = complete_args(arch, {**(trained or {}), **stated})
     original = args if trained is None else complete_args(arch, trained)
-    for name in stated.keys() - MODELS[arch].tuning:
-        if args.get(name) != original.get(name):
-            raise UserError(
-                f"{model}: args.{name} is {stated[name]!r} here, but {path} was trained otherwise: leave it out"
-            )
+    for key in stated.keys() - MODELS[arch].tuning:
+        if args.get(key) != original.get(key):
+            raise UserError(f"{model}: args.{key} is {stated[key]!r} here, but {path} was trained otherwise: omit it")
     return args
 
 

@@ -1,8 +1,5 @@
-"""Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits.
-
-The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even by
-SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them.
-"""
+"""Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits. It gets the
+case's grid and unit, a folder of its own, no shell, and ends with this process, unless it leaves its process group."""
 
 import os
 import re
@@ -11,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +28,6 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
 from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
-from freqbench.models.sources import command_files
-from freqbench.models.sources.command_files import NIFTI
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
@@ -41,6 +36,8 @@ OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
 CERTAIN = 20.0  # logit of the class that the command names, others have 0, so that merged classes keep the label
 TIMEOUT = 600.0  # seconds
 LINE_BYTES = 4096
+NIFTI = (".nii.gz", ".nii")
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to the axes of SimpleITK, and back
 _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0"; kill -KILL 0; } &"""
 """Waits in the background for the end of its input, then ends its process group and removes a folder."""
 
@@ -87,8 +84,7 @@ def _split_word(word: str) -> tuple[str, str]:
 
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns what a command may read beside its words: folders, modules, releases; notes on those that count in part.
-    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH."""
+    """Returns folders, modules and releases that a command may read beside its words; notes on what counts in part."""
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
     scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]
@@ -135,8 +131,7 @@ class Command(nn.Module):
         if case is None:
             raise UserError("expected a whole case for a command, got a window alone: use model.for_case(case)")
         labels = torch.stack([self._labels(image, case, adapter) for image in images.detach().cpu()])
-        logits = CERTAIN * F.one_hot(labels, self.num_classes).movedim(-1, 1)
-        return logits.to(images)
+        return (CERTAIN * F.one_hot(labels, self.num_classes).movedim(-1, 1)).to(images)
 
     def _labels(self, image: Tensor, case: Case, adapter: InputAdapter) -> Tensor:
         """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""
@@ -145,7 +140,7 @@ class Command(nn.Module):
         affine = case.affine @ _network_affine(adapter, image.shape[1:])
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, _group(folder) as group:
             files = {key: Path(folder, key.strip("{}") + self.suffix) for key in (IMAGE, LABELS)}
-            command_files.write(files[IMAGE], voxels, affine)
+            _write(files[IMAGE], voxels, affine)
             self._run(folder, group, files)
             read = self._read(files[LABELS], voxels.shape, affine)
         return adapter.from_network(torch.from_numpy(read)[None, None])[0, 0]
@@ -176,7 +171,7 @@ class Command(nn.Module):
 
     def _read(self, file: Path, shape: Sequence[int], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         try:
-            written = command_files.open_label_map(file)
+            written = _open_label_map(file)
             if written.shape != tuple(shape):  # before any voxel is read
                 raise UserError(f"expected the image's {tuple(shape)} voxels, got {written.shape}")
             if not np.allclose(written.affine, affine, atol=1e-3):
@@ -247,6 +242,55 @@ def _last_line(output: Path) -> str:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     printable = "".join(letter if letter.isprintable() else " " for letter in last)
     return f": it last said {printable[:200]!r}" if last else ""
+
+
+class _OpenedFile(NamedTuple):
+    """A label map whose header was read."""
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), `[4, 4]`
+    read: Callable[[], npt.NDArray[Any]]  # returns its voxels `[H, W, D]`
+
+
+def _write(path: Path, voxels: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> None:
+    """Writes voxels `[H, W, D]` with their affine (RAS+, millimetres) in the format of the file's name."""
+    if path.name.endswith(NIFTI):
+        import nibabel as nib
+
+        written = nib.Nifti1Image(voxels, affine)
+        written.set_qform(affine, 1)  # some tools read this form of the affine alone
+        written.header.set_xyzt_units("mm")
+        nib.save(written, path)
+        return
+    import SimpleITK
+
+    image, grid = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.T)), LPS @ affine
+    sides = np.linalg.norm(grid[:3, :3], axis=0)
+    image.SetSpacing(sides.tolist())
+    image.SetDirection((grid[:3, :3] / sides).ravel().tolist())
+    image.SetOrigin(grid[:3, 3].tolist())
+    SimpleITK.WriteImage(image, str(path))
+
+
+def _open_label_map(path: Path) -> _OpenedFile:
+    """Reads the header of a label map in the format of the file's name; raises whatever the format's library raises."""
+    if path.name.endswith(NIFTI):
+        import nibabel as nib
+
+        image = nib.load(path)
+        return _OpenedFile(image.shape, image.affine, lambda: np.asarray(image.dataobj))
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape, size = tuple(map(int, reader.GetSize())), len(reader.GetSize())
+    affine = np.eye(4)
+    if size == 3:
+        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+        affine[:3, 3] = reader.GetOrigin()
+    channels = (reader.GetNumberOfComponents(),) if reader.GetNumberOfComponents() > 1 else ()
+    return _OpenedFile((*shape, *channels), LPS @ affine, lambda: SimpleITK.GetArrayFromImage(reader.Execute()).T)
 
 
 SOURCE = Source(

@@ -1,8 +1,6 @@
-"""Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
-
-Such a file is a program, so it is opened only if the user trusts it. It cannot be built on the meta device, and so
-cannot be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
-"""
+"""Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`). Such a file
+is a program: it is opened only if trusted, and cannot be built on the meta device. Save it in eval mode, which cannot
+be set afterwards."""
 
 import zipfile
 from collections.abc import Mapping
@@ -36,8 +34,7 @@ class FrozenArgs(Strict):
 
 
 class Frozen(nn.Module):
-    """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
-    `net` is a ScriptModule, or the module of an ExportedProgram."""
+    """A frozen network, without gradients to weights; `net` is a ScriptModule or the module of an ExportedProgram."""
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
@@ -93,8 +90,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU, without gradients. It moves with `.to(device)`, as
-    devices named in an export's graph do, but not what TorchScript makes on a named device."""
+    """Returns the network of a file with its weights, on the CPU, without gradients; it moves with `.to(device)`."""
     net, _, singly = _load(path := spec.checkpoint)
     return mend(Frozen(net, path), "logits", singly)
 
@@ -149,12 +145,10 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     inputs, outputs = signature.user_inputs, signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")
-    taken, returned = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
-    if taken.dim() != 5 or returned.dim() != 5:
-        raise UserError(
-            f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {returned.dim()} dimensions"
-        )
-    lengths = (*taken.shape, returned.shape[1])
+    taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
+    if taken.dim() != 5 or given.dim() != 5:
+        raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
+    lengths = (*taken.shape, given.shape[1])
     batch, channels, *roi, num_classes = (size if isinstance(size, int) else None for size in lengths)  # else symbolic
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")

@@ -1,8 +1,6 @@
 """Reads a MeshNet in TensorFlow.js' layers format: a chain of 3D convolutions and activations, without any code.
-
 Fedorov et al., IJCNN 2017, arXiv:1612.00940; the networks of the browser tool brainchop (Masoud, Hu and Plis, JOSS
-2023, doi 10.21105/joss.05098) have this form.
-"""
+2023, doi 10.21105/joss.05098) have this form."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -81,8 +79,7 @@ class _Chain(NamedTuple):
 
 
 class Dilated(nn.Conv3d):
-    """A convolution of stride 1 that keeps the size. A CPU, whose kernels are slow from a dilation d of 4 on, computes
-    it as one of dilation 1 on the d^3 zero-padded volumes of voxels whose places are equal modulo d."""
+    """A convolution of stride 1 that keeps the size; a CPU computes dilations d from 4 on by d^3 smaller volumes."""
 
     @override
     def forward(self, input: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ folder is run: names in its files are looked up in nnunetv2's own tables, and ch
 the network is given each file's own array, whatever its orientation. TotalSegmentator turns images itself before
 nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that reorients.
 
-**Differs from nnU-Net:** sums over windows are float32 (there: float16).
-"""
+**Differs from nnU-Net:** sums over windows are float32 (there: float16)."""
 
 import ast
 import inspect
@@ -175,8 +174,7 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans with fresh weights, on the CPU or meta device; refuses as `facts`. Their heads
-    for deep supervision exist, as checkpoints hold them, but each returns one tensor of full resolution."""
+    """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings
@@ -224,8 +222,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
     # nnunetv2 looks there for a trainer that is not its own.
     folders = [Path(part) for part in os.environ.get(_EXTERNAL, "").split(os.pathsep) if part.strip()]
     if folders and plugins.is_trusted():
-        is_known = str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers()
-        for folder in () if is_known else folders:
+        for folder in () if str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers() else folders:
             files = (programs.program_files(folder) or {}).values()
             named |= {f"trainer/{path.relative_to(folder).as_posix()}": path for path in files}
     return source.fingerprint(named)

@@ -1,8 +1,5 @@
-"""Reads ONNX files: as a torch network with gradients if all operators have a counterpart, else on ONNX Runtime.
-
-A file holds a graph of ONNX's own operators and arrays, no code: both packages know no operator of others, so a file
-needs no trust.
-"""
+"""Reads ONNX files: as a torch network with gradients if all operators have a counterpart, else on ONNX Runtime. A file
+holds arrays and a graph of ONNX's own operators, no code, so it needs no trust."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +34,7 @@ class OnnxNetwork(nn.Module):
         """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
         if self.net is not None:
             return self.net(images)
-        name = self.session.get_inputs()[0].name
-        (scores,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
+        (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: images.detach().float().cpu().numpy()})
         return torch.from_numpy(scores).to(images)
 
     def train(self, mode: bool = True) -> "OnnxNetwork":

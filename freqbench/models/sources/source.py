@@ -62,11 +62,8 @@ class Metadata(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(Origin):
-    """Facts of a network that its files state; of a frozen one or a command, the job's where these do not.
-
-    None: not stated. `class_map` is that of an entry, by the names of a dataset's classes or as transforms of the label
-    show it; empty: the classes are in order. `facts_of` sets path and checkpoint, the same on this machine, and hash.
-    """
+    """Facts of a network that its files state; of a frozen one or a command, the job's where these do not. None: not
+    stated. `class_map` is that of an entry, by the dataset's names or transforms of the label; empty: in order."""
 
     roi: Shape | None = None  # voxels of its window, in its own axis order
     num_classes: int | None = None  # of its output
@@ -107,15 +104,12 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A kind of place that networks come from: files of one format, another package's class, a command.
-
-    `facts` takes a network's entry, the path of its files on this machine, and the dataset's numbers of classes and
-    channels (None: not known yet), for files that say nothing. `network` builds that of a spec on the CPU or meta
-    device, with fresh weights or its file's. `weights` returns those of a spec's files under the names of its network,
-    whose keys and shapes it takes (meta will do), and a note on their place; None: `network` brings them. `sha256`
+    """A kind of place that networks come from: files of one format, another package's class, a command. `facts` takes a
+    network's entry, its local path, and the dataset's numbers of classes and channels (None: not known yet). `network`
+    builds that of a spec on the CPU or meta device, with fresh weights or its file's. `weights` returns those of a
+    spec's files by the keys and shapes of its network, and a note on their place; None: `network` brings them. `sha256`
     hashes, of a path and arguments, all files that the output depends on; `fit` returns a spec with all that takes a
-    network to know, and refuses what does not fit it.
-    """
+    network to know, or refuses it."""
 
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
     network: Callable[[ModelSpec], nn.Module]
@@ -164,8 +158,7 @@ class Source:
 
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
-    Raises UserError if the network refuses it."""
+    """Counts operations and bytes of one window of shapes through a network on meta; UserError if it refuses."""
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
@@ -181,8 +174,7 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return counted.operations, counted.bytes + weights
+    return counted.operations, counted.bytes + sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -249,8 +241,7 @@ def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
-    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds. Bounds
-    that only a volume tells (None) are left out: the array then is the input."""
+    """Returns `mean` and `std` of an `InputAdapter` by which [0, 1] spans these bounds; empty if one is None."""
     stated = [ends for ends in bounds if ends is not None]
     if len(stated) < len(bounds):
         return {}
