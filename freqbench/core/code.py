@@ -79,9 +79,8 @@ def identify(x: object) -> Code:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes. Of a
-    class that an installed package adds to a table, also the package's name and version. Of an installed class its own
-    file counts too, as it may have been edited in its place."""
+    """Returns path and identity of the code of a class of another package, and its package's name and version, if it
+    has one; of an installed class its own file counts too. Empty for freqbench's own classes."""
     if not plugins.is_foreign(cls):
         return {}
     path, does = plugins.path_of(cls), identify(cls).digest
@@ -380,8 +379,7 @@ def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
     """Returns the global names that code loads, in order, each with True if it uses their attributes alone."""
     found = dict[str, bool]()
     for code in codes:
-        steps = [*dis.get_instructions(code)]
-        for step, after in pairwise(steps):
+        for step, after in pairwise([*dis.get_instructions(code)]):
             if step.opname in _LOADS:
                 found[step.argval] = found.get(step.argval, True) and after.opname in _ATTRIBUTES
     return dict(sorted(found.items()))

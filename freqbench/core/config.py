@@ -72,9 +72,8 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """Validates content as `model.model_validate` does, but raises its first error as one UserError line after `where`.
-    Refuses infinite numbers, NaN, and whole numbers that do not fit in 64 bits. Validators find `where` in the
-    context."""
+    """Validates as `model.model_validate` does, but raises its first error as one UserError line after `where`, also
+    for infinite numbers, NaN, and whole numbers beyond 64 bits."""
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:

@@ -73,9 +73,8 @@ def entries(file: str, table: str) -> Mapping[str, ast.expr]:
 
 
 def require_name(name: Any, what: str = "") -> str:
-    """Returns a name; refuses it if it may not become part of a file name; `what` begins the line of the error. Nothing
-    is escaped, so that two names are two files. Letters of any script are allowed in their composed form (Unicode NFC),
-    as some disks take other spellings for the same name."""
+    """Returns a name that may become part of a file name: letters of any script in their composed form (Unicode NFC),
+    nothing escaped; `what` begins the line of the error."""
     begin = f"{what}: " if what else ""
     if not isinstance(name, str):
         raise UserError(f"{begin}expected text, got {kind_of(name)}: give it as text")
@@ -106,9 +105,8 @@ def packaged_jobs() -> Mapping[str, Path]:
 
 
 def job_file(name: str) -> str:
-    """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither. A
-    packaged job is also found by the `name` in its file, by its path in a checkout, `jobs/quickstart.yaml`, and one of
-    `research` without that folder, as sealed entries of a leaderboard name it."""
+    """Returns a job file's path: `name` itself, else the packaged job of that name, of the `name` in its file, or of
+    its path in a checkout; raises UserError for neither."""
     jobs, path = packaged_jobs(), Path(name)
     if path.exists() and not path.is_dir():
         return name

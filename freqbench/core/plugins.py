@@ -24,9 +24,8 @@ def names_class(text: str) -> bool:
 
 
 def installed_names(table: str) -> Mapping[str, str]:
-    """Returns the names that installed packages add to a table of TABLES, with their classes' paths. A package declares
-    them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever installed it trusts
-    its code."""
+    """Returns the names that installed packages, trusted as such, add to a table of TABLES, with their classes' paths:
+    entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`."""
     return {point.name: point.value for point in _entry_points().get(table, ())}
 
 

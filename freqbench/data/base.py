@@ -179,17 +179,15 @@ class Dataset(Strict, abc.ABC):
         return replace(prepare(native, space, classes=self.classes), off_scale=())
 
     def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
-        """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
-        Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in
-        memory."""
+        """Returns the voxels of a case in a space (None, or no `grid`: the dataset's) before cropping, an upper bound,
+        unread. Raises DataError if the voxels do not fit in memory."""
         if space is None or ref.grid is None:
             return ref.shape
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels, ref.axes)
         return prepared_shape(*ref.grid, space, ref.axes)
 
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
-        """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name. Raises
-        DataError if `patient` does not find a patient in the name, and for a name that is too long."""
+        """Returns the patient of a case: by `patient`, a list or its name; raises DataError if wrong or too long."""
         for text in (case_id, stated or ""):
             if len(text) > names.LONGEST:
                 raise DataError(
@@ -228,10 +226,9 @@ class Dataset(Strict, abc.ABC):
         return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Returns another case of the split, drawn by the seed and the case's content, as an attack's reference.
-        Ignores `cases`. A case that joins the split replaces the reference of only a few cases. `split` is
-        `whole_split`, if the caller has it: listing it reads every header. Raises DataError if there is no other
-        case."""
+        """Returns another case of the split, whatever `cases` is, by the seed and the case's content: a case that joins
+        the split replaces few. `split` is `whole_split`, if known, as listing reads every header. Raises DataError if
+        there is none."""
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(

@@ -56,8 +56,7 @@ class Reader(Protocol):
         """Returns the names of the files that hold the voxels of a file, in its folder; none if it holds them."""
 
     def read_header(self, path: Path, multichannel: bool = False) -> Header:
-        """Reads and checks a header without voxels; `multichannel` allows several channels in the file. Raises
-        DataError for a file that is damaged, not 3D, empty, too large, or without a grid."""
+        """Reads a header; raises DataError for a damaged, empty or too large file, one not 3D or without a grid."""
 
     def read_voxels(self, header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind."""
@@ -185,16 +184,14 @@ def read_channels(header: Header) -> npt.NDArray[np.float32]:
 
 def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]]:
     """Returns a map's labels `[H, W, D]` in the file's axis order; numbers off by ROUNDED at most become whole ones.
-    Whole numbers of a file stay of their type, so that none of 64 bits is rounded. Raises DataError unless all are
-    whole, from `least` on, and no segment lies over another."""
+    Raises DataError unless all are whole, from `least` on, and no segment lies over another."""
     return merge_layers(header, least, lambda labels: labels)
 
 
 def merge_layers(
     header: Header, least: int, classes_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], are_codes: bool = False
 ) -> npt.NDArray[Any]:
-    """Returns the classes `[H, W, D]` of a map's labels; those of segments in several layers are laid together. Codes
-    of regions are joined where segments overlap. Raises DataError where other classes do."""
+    """Returns the classes `[H, W, D]` of a map, codes of regions joined; raises DataError where classes overlap."""
     whole, *others = map(classes_of, _layers(header, least))
     for classes in others:
         clash = (whole != 0) & (classes != 0) & (whole != classes)

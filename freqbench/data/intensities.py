@@ -23,10 +23,9 @@ SAMPLED = 2_000_000  # voxels that percentiles and the threshold are sought on: 
 
 
 def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
-    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause. The
-    percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window; or labelled voxels and body are clipped; or a
-    window that begins below 0 meets a volume without a negative voxel; or the background is clipped to 1. Other
-    scalings follow the volume and yield nothing."""
+    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause:
+    percentiles 0.5 to 99.5 cover less than LEAST_COVERED of it, it clips labels and body, or background to 1, or lies
+    too low."""
     scaling = parse_intensity(preprocess.intensity)
     for index, channel in enumerate(native.image.numpy() if scaling.kind == "window" else ()):
         where = f" in channel {index}" if len(native.image) > 1 else ""
@@ -70,8 +69,7 @@ def _misfit(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling, whe
     is_signed = scaling.low <= SIGNED
     is_unsigned = is_signed and lowest >= 0
     is_offset = is_signed and low > SIGNED and OFFSET[0] <= float(np.median(body)) <= OFFSET[1]
-    faces = np.concatenate([is_high.take((0, -1), axis).ravel() for axis in range(3)])
-    is_bright = faces.mean() >= MOST_BRIGHT_FACES
+    is_bright = np.concatenate([is_high.take((0, -1), axis).ravel() for axis in range(3)]).mean() >= MOST_BRIGHT_FACES
     if not (covered < LEAST_COVERED or is_clipped or is_unsigned or is_offset or is_bright):
         return ""
     causes = {

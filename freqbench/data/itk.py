@@ -1,5 +1,4 @@
-"""Reads NRRD, MetaImage and GIPL files by SimpleITK; what it does not check is checked here, without voxels. SimpleITK
-reads compressed voxels without their checksums, takes any file that a header names, and ignores units."""
+"""Reads NRRD, MetaImage and GIPL files by SimpleITK, after checks that it leaves out: checksums, named files, units."""
 
 import gzip
 import re

@@ -104,13 +104,11 @@ def classes_of(
     label_map: LabelMap | None,
     ignore: Sequence[int] = (),
 ) -> Reading:
-    """Decides the classes of a dataset. `where` begins the line of an error; `listed` has the names by value of the
-    files' own list, and is empty if it gives none. `labels` are names of the classes that the job gives, background
-    first, or their number; None: those of the list. Names of the list choose its values by name, and all others become
-    background. `label_map` has the class of each value; values that it leaves out keep their number, and 0 stays
-    background. With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to
-    `ignore` do not count. Raises DataError for names that fit only in part, a value without a class, a class without a
-    value."""
+    """Decides the classes of a dataset. `listed` has the names by value of the files' own list; `where` begins errors.
+    `labels` are names of the job's classes, background first, or their number; names of the list choose its values, and
+    all others become background. `label_map` has the class of each value; values that it leaves out keep their number.
+    With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to `ignore` do not
+    count. Raises DataError for names that fit only in part, a value without a class, a class without a value."""
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
     is_mapped = label_map is not None and not (takes_others and not mapped)
@@ -160,14 +158,12 @@ def classes_of(
             f"{of_value[value]} for label {value} ({values.get(value, 'unnamed')}): list it with another class; 0 "
             "makes it background"
         )
-    others = dict.fromkeys(values, 0) if takes_others else {}
-    of_value = others | of_value | dict.fromkeys(ignore, IGNORED)
+    of_value = (dict.fromkeys(values, 0) if takes_others else {}) | of_value | dict.fromkeys(ignore, IGNORED)
     return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
 def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
-    """Returns regions in place of the classes that make them up, the background first. Raises DataError for more
-    regions than a code holds, two of the same classes, or a class that no file holds."""
+    """Returns regions in place of their classes, background first; raises DataError for too many, or of no file."""
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
@@ -241,16 +237,14 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`. With
-    `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them."""
+    """Returns the classes of a label map `[H, W, D]`; raises DataError for others, unless it `takes_others` as 0."""
 
     def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         values, counts = np.unique(voxels, return_counts=True)
         strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
         if strange and not takes_others:
             allowed = sorted(of_value)
-            is_dense = allowed == list(range(len(allowed)))
-            expected = f"0 to {allowed[-1]}" if is_dense else few([*map(str, allowed)])
+            expected = f"0 to {allowed[-1]}" if allowed == list(range(len(allowed))) else few([*map(str, allowed)])
             got = few([f"{value} ({n} voxels)" for value, n in strange])
             listed = few([f"{value}: 0" for value, _ in strange])
             raise DataError(

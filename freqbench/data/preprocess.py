@@ -1,5 +1,4 @@
-"""Prepares raw voxels on the grid that networks see, by MONAI's transforms, and maps perturbations back to the file.
-The order is that of the papers' validation pipelines, or nnU-Net's."""
+"""Prepares raw voxels as the papers' or nnU-Net's pipelines do, by MONAI, and maps perturbations back to the file."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -172,8 +171,7 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
 
 
 class LabelWay:
-    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding. It
-    begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone."""
+    """A label map's way through `prepare`: volumes by class, and the grids; without `counts` the grids alone."""
 
     def __init__(self, label: Any, counts: bool) -> None:
         self._counts = counts
@@ -239,10 +237,9 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
 
 
 def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
-    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner. MONAI's `Spacing`
-    finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds them to float32: the
-    grid then began up to a voxel away from that of the same volume in a format of float64. An affine whose axes are at
-    right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes."""
+    """Returns the affine from which a grid of other sides begins at the volume's corner. MONAI's `Spacing` finds it
+    only for axes at right angles to the last digit, which NIfTI's float32 loses: axes that are to SQUARE are made
+    so."""
     from monai.data.utils import compute_shape_offset, zoom_affine
 
     def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -310,9 +307,8 @@ def way_to_file(
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
     """Returns the grid of a case's file, for predictions on the grid of the case that `space` made. Scores are
-    interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of an anisotropic
-    grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken. Raises
-    DataError if the file's axes are sheared against the case's."""
+    interpolated linearly, by nnU-Net in planes; `labels_alone` take the nearest. Raises DataError if the file's axes
+    are sheared."""
     from freqbench.ops.file_grid import FileGrid
 
     to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
@@ -394,9 +390,8 @@ def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: AnySpace) -> float:
-    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale. It is
-    0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count too. A
-    network's own pipeline prepares the attacked file as it would any other: its statistics count too."""
+    """Returns the root mean square, in [0, 1], between the attacked volume and the same prepared again from the
+    file."""
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 
@@ -416,8 +411,7 @@ def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], lo
 
 
 class Spaces:
-    """An attacked volume of a case in its own space and in others, which it reaches through the file's grid and unit.
-    There it goes as an exported volume would. A space of None is the dataset's."""
+    """An attacked volume in its own space (None: the dataset's) and in others, by way of the file's grid and unit."""
 
     def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
         self._dataset, self._case, self._adversarial = dataset, case, adversarial

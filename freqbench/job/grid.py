@@ -65,8 +65,7 @@ class Grid:
         return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
-        """Returns the keys of all records, and names by identity, in a compact form that JSON can hold.
-        `results.index_keys` expands the keys; `results.naming` looks names up."""
+        """Returns record keys (for `results.index_keys`) and names by identity (for `results.naming`), for JSON."""
         names: dict[str, dict[str, Any]] = {}
         cells = []
         for cell in self.cells:
@@ -85,8 +84,7 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
-    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells. Raises
-    UserError, which begins with the job's file and the place."""
+    """Expands a job: checks datasets and models, multiplies lists into cells; raises UserError after file and place."""
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
 
@@ -369,9 +367,8 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
 
 
 def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
-    """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates. The source and
-    ensembles that contain it are left out. Raises UserError for an unknown name, no model other than the source, or one
-    with other classes, channels, window or space."""
+    """Returns the models whose gradients an attack follows, without the source and ensembles of it; empty if none are
+    needed. Raises UserError for an unknown name, none left, or one with other classes, channels, window or space."""
     if not isinstance(attack, SurrogateAttack):
         return ()
     place = f"{attack.name}.surrogates"
@@ -423,9 +420,8 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """Returns the grid of the job that made volumes with its cells scored on other targets. The names are models of the
-    job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a checkpoint is named after its
-    file, or as in `NAME=CHECKPOINT`. Raises UserError for any other name."""
+    """Returns the grid of the job that made volumes with its cells scored on other targets: models of the job, or
+    checkpoints, also `NAME=CHECKPOINT`, that state their own architecture. Raises UserError for any other name."""
     by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []

@@ -100,8 +100,7 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySp
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:
-    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels. Reads
-    cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check."""
+    """Yields a line per problem with the voxels of cases read from files, prepared until CHECK_S seconds are over."""
     started = time.monotonic()
     for dataset, ref, space in cases:
         if not isinstance(dataset, Phantom) and time.monotonic() - started < CHECK_S:
@@ -168,7 +167,6 @@ def outlook(
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
     estimate = costs.estimate_costs(todo.units, todo.metrics, store)
     hours, basis = estimate.total / 3600, estimate.basis
-    cost = None if price is None else price * hours
     return replace(
         summary,
         notes=(*summary.notes, *todo.notes),
@@ -176,7 +174,7 @@ def outlook(
         records_left=todo.num_todo,
         hours_left=hours,
         basis=basis,
-        cost=cost,
+        cost=None if price is None else price * hours,
     )
 
 

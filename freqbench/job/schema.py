@@ -187,9 +187,8 @@ def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
 
 
 def require_sound(job: JobSpec) -> None:
-    """Refuses wrong keys and values of datasets, splits that do not exist, wrong parameters of attacks, class maps that
-    do not fit a dataset, and commands without trust. It imports no attacks and no networks, which would take seconds,
-    and so skips classes of other packages, and rules that need an attack's defaults, which only the classes know."""
+    """Refuses wrong keys, values, splits, parameters and class maps, and commands without trust. It imports no attacks
+    and no networks, and so skips classes of other packages, and rules that need an attack's defaults."""
     classes = dict[str, Classes | None]()
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"

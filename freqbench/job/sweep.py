@@ -170,8 +170,7 @@ class AttackEntry(Entry):
         return wanted
 
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
-        """Refuses wrong parameters of an attack of freqbench's own, without importing it. `classes` has the class names
-        of each dataset that it is for; None if they are unknown."""
+        """Refuses wrong parameters of freqbench's own attacks, unimported; `classes` by dataset, None if unknown."""
         if not (outline := declared(self.class_name)):
             return
         choices = self.choices(place)
@@ -196,9 +195,8 @@ class AttackEntry(Entry):
     def settings_on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
-        """Yields the parameters of each attack on a dataset, and the models that it is made on. `sources` are the
-        models of the dataset; `models` are all models of the job, which the entry may name too. Raises UserError for an
-        empty list, an unknown source, or a budget that has not been found yet."""
+        """Yields the parameters of each attack on a dataset, and those of its `sources` on which it is made. Raises
+        UserError for an empty list, a source that is none of `models`, or a budget that has not been found yet."""
         named = self.only("sources", models, place)
         if self.match is None:
             more = {} if self.matched is None else {"matched": self.matched}  # refused like any unknown parameter
@@ -241,8 +239,7 @@ def parse_value(value: Any) -> Any:
 
 @contextmanager
 def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
-    """Prefixes errors with the place in the job file where the mistake was made, and with the parameter's name. `owner`
-    begins the complaint about a parameter: the dataset that refuses it."""
+    """Prefixes errors with the place in the job file and the parameter's name, after the `owner` of a complaint."""
     try:
         yield
     except ParameterError as error:

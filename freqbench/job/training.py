@@ -417,8 +417,7 @@ class TrainingEntry(Strict):
 
 
 def training_entry(given: Any) -> Any:
-    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`. Raises
-    UserError that names the wrong key of a training job."""
+    """Completes an entry, or a training job alone, by path or content; raises UserError that names a wrong key."""
     if isinstance(given, TrainingEntry):
         return given
     entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}

@@ -1,5 +1,4 @@
-"""Runs a pipeline of MONAI's transforms whole, by MONAI itself: its parser, its `Compose`, its inverse. Cardoso et al.,
-arXiv:2211.02701."""
+"""Runs a pipeline of MONAI's transforms by MONAI's parser, `Compose` and inverse. Cardoso et al., arXiv:2211.02701."""
 
 import pkgutil
 import re
@@ -241,8 +240,7 @@ class MonaiPipeline(Pipeline):
         if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
             joined = [_IMAGE]
         stated = config.find(INPUTS) if self.channels is None else None
-        inputs = [name for name in made_of if isinstance(stated, Mapping) and name in stated]
-        found = joined or inputs or others
+        found = joined or [name for name in made_of if isinstance(stated, Mapping) and name in stated] or others
         if found[1:]:
             raise UserError(
                 f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "
@@ -296,8 +294,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import LazyTrait
 
         affine = turned_affine(np.diag([*spacing, 1.0]), shape, "RAS", codes)
-        volume = orient(torch.zeros(1).expand(1, *shape), "RAS", codes)
-        image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
+        image: Any = MetaTensor(orient(torch.zeros(1).expand(1, *shape), "RAS", codes), affine=torch.from_numpy(affine))
         with running(f"{self.where}: MONAI's transforms refuse a volume", UserError):
             sample = image if self.keys.out is None else dict.fromkeys(self.keys.images, image)
             for step in self.steps:
@@ -352,9 +349,8 @@ class MonaiPipeline(Pipeline):
         return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid. `fixed` are
-        voxels outside of the file, and those that a transform leaves at 0 where the line to the file's unit leads
-        elsewhere, as outside of a mask."""
+        """Prepares a file's volume by the transforms; labels by the nearest voxel. `fixed` are voxels outside of the
+        file, and those that a transform leaves at 0 off the line to the file's unit, as outside of a mask."""
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
@@ -449,9 +445,8 @@ class MonaiPipeline(Pipeline):
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Restores logits by the bundle's postprocessing, or as MONAI's examples do. The examples take softmax or
-        sigmoid, invert the transforms (probabilities are interpolated linearly), then take argmax or a threshold of one
-        half. So are merged logits, which are not the network's own."""
+        """Restores logits by the bundle's postprocessing, or, as merged ones, as MONAI's examples do: softmax or
+        sigmoid, the inverted transforms (linear in probabilities), then argmax or a threshold of one half."""
         from monai.data import MetaTensor
 
         def to_network(volume: Tensor) -> Any:
@@ -542,8 +537,7 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         is_off = config.find(f"{id}::_disabled_") is True
         if is_off or short(last) in (*NEUTRAL, *_WRITING) or not (key is None or is_on(config, id, key)):
             continue
-        cls = getattr(known, last, None)
-        if not isinstance(cls, type) or not f"{package or 'monai'}.".startswith("monai."):
+        if not isinstance(getattr(known, last, None), type) or not f"{package or 'monai'}.".startswith("monai."):
             plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")

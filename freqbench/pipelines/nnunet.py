@@ -1,6 +1,5 @@
-"""Runs nnU-Net's preprocessing and export by nnunetv2 itself, with names of the plans looked up in its own tables.
-Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024,
-arXiv:2404.09556."""
+"""Runs nnU-Net's preprocessing and export by nnunetv2 itself. Isensee et al., Nature Methods 2021, arXiv:1904.08128;
+residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556."""
 
 import inspect
 import sys
@@ -240,8 +239,7 @@ class NnunetPipeline(Pipeline):
         return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
 
     def codes_of(self, codes: str) -> str:
-        """Returns the directions of the network's axes for a file whose axes lie towards `codes`. nnU-Net looks at
-        array axes only: the reader's, which are the file's from last to first, then transposed."""
+        """Returns the directions of the network's axes for a file's: the reader's, reversed, then transposed."""
         return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
@@ -285,8 +283,7 @@ class NnunetPipeline(Pipeline):
         return f"{super().rule}; where voxels of 0 around it are cut off, windows are fewer than planned"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
-        `fixed` are the voxels outside of the mask, in channels that are normalised within it."""
+        """Prepares a file's volume and label by nnunetv2; `fixed` lie outside of a mask that normalises a channel."""
         file = file_codes(native.affine)
         data, seg, made, ran = self._run(native, file)
         facts = self._facts(native, file, made)
@@ -387,9 +384,8 @@ class NnunetPipeline(Pipeline):
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file.
-        Overlapping regions are drawn over each other by `regions_class_order`. Logits that are merged are of other
-        regions: then each is where its own sigmoid is above one half."""
+        """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file,
+        regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half."""
         export = _module("nnunetv2.inference.export_prediction")
         labels, is_sigmoid = self.labels, head == "sigmoid"
         if is_merged:  # the first output of regions is a region, of classes the background
@@ -446,9 +442,8 @@ def pipeline_of(
     orientation: str | None = None,
     bounds: Bounds | None = None,
 ) -> NnunetPipeline:
-    """Returns the pipeline of a folder's files, after checks that nnunetv2 leaves to chance. Raises UserError for an
-    unknown configuration, a cascade, or a name that is not in nnunetv2's tables; CheckpointError for plans that
-    nnunetv2 cannot read."""
+    """Returns the pipeline of a folder's files. Raises UserError for an unknown configuration, a cascade, or a name
+    that nnunetv2 lacks; CheckpointError for plans that it cannot read."""
     where = f"{path}/plans.json"
     read = validate(dict(plans), _Plans, where)
     if sorted(read.transpose_forward) != [0, 1, 2]:

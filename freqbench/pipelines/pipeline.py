@@ -120,8 +120,7 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns the voxels along RAS axes of what it makes of a file: at most, where a crop follows the voxels.
-        `shape` and `spacing` are the file's along RAS axes, `codes` the directions of its own axes."""
+        """Returns the most voxels along RAS axes that it makes of a file; `codes` are of the file's own axes."""
 
     @abc.abstractmethod
     def codes_of(self, codes: str) -> str:
@@ -167,8 +166,7 @@ def quiet() -> Iterator[None]:
 
 
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
-    """Fits the line from raw to prepared intensities of one grid; None unless nearly all voxels lie on it. Voxels at
-    either end, where a pipeline clips, and voxels that it makes exactly 0 are left out."""
+    """Fits the line from raw to prepared intensities of a grid, without ends and 0; None unless nearly all fit."""
     step = max(1, raw.size // SAMPLED)
     x, y = (voxels.ravel()[::step].astype(np.float64) for voxels in (raw, prepared))
     within = (y > y.min()) & (y < y.max()) & (y != 0)

@@ -101,10 +101,8 @@ class Dashboard:
         return str(home_of(out).absolute())
 
     def ray_job(self, *words: str) -> None:
-        """Runs `ray job` with some words, and prints a job's output as it comes without the lines of Ray's own.
-
-        Raises UserError with its last line if it fails.
-        """
+        """Runs `ray job` and prints a job's output without Ray's own lines; raises UserError with its last if it
+        fails."""
         variables = {**os.environ, SERVER: self.url, **({"RAY_AUTH_MODE": "token"} if _token() else {})}
         variables["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", *words]
@@ -129,11 +127,8 @@ def new_id(name: str) -> str:
 def submit(
     head: Dashboard, job: Texts, options: Sequence[str], packed: WorkingDirectory, env: Texts, follow: bool
 ) -> None:
-    """Sends a job with its working directory: its `id`, `name` and `out`, and the options of `run` as words.
-
-    It has `env` in its environment on all nodes, where everyone can read it. Raises UserError if the head does not take
-    the job, or if it fails while its output is shown, as `follow` asks.
-    """
+    """Sends a job with its working directory, the options of `run`, and `env`, which all nodes and everyone see. Raises
+    UserError if the head does not take the job, or if it fails while its output is shown, as `follow` asks."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
     # Without `exec` the signal that stops the job would reach a shell first.
     run = ["exec", "python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", *options]

@@ -54,9 +54,8 @@ def compact(files: Files, above: int) -> None:
 
 
 def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
-    """Returns the files to merge: small ones, and those with many superseded rows. A file is left alone while it is
-    larger than all smaller files together: so a row is copied a few times in the life of a store, not once per run, and
-    few files remain."""
+    """Returns the files to merge: those with many superseded rows, and small ones, while a file is not larger than all
+    smaller ones together: so a row is copied a few times in a store's life, and few files remain."""
     small, names, total = [], set[str](), 0
     for file in sorted(files, key=lambda file: file.size):
         if file.size < FULL_BYTES / 2:

@@ -45,9 +45,8 @@ class VersionError(UserError):
 
 
 class Files:
-    """The files below `root` that hold rows, and their reading. A run's own file has at most 5,000 rows and is read
-    whole, in one request. A merged file may be large, so only the requested columns are read. A missing file raises
-    FileNotFoundError; a torn, foreign or other one UserError."""
+    """The files below `root` that hold rows, and their reading: a run's own whole, a merged one by the requested
+    columns. A missing file raises FileNotFoundError; a torn, foreign or other one UserError."""
 
     def __init__(self, root: str) -> None:
         self.root = root

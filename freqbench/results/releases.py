@@ -28,8 +28,7 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 
 
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns a line on rows, counted by their origin, that several releases or commits made; None if one made all.
-    Rows that do not say their releases have those of their run; what neither says differs from nothing."""
+    """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
     of_run = {run["run_id"]: run for run in runs}
     kinds, releases = list[tuple[dict[str, str], int]](), defaultdict[str, set[str]](set)
     for (text, run_id), count in rows.items():

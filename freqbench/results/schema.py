@@ -28,8 +28,7 @@ Mark = Literal["identity", "result", "measured"]
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is fast
 class Column:
-    """One column of a table. Its mark is `identity` (known before computing), `result` (the same on every machine, to
-    rounding) or `measured` (of this execution)."""
+    """One column of a table; its mark is `identity`, `result` (equal on every machine, to rounding) or `measured`."""
 
     name: str
     type: pa.DataType

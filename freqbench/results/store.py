@@ -1,6 +1,5 @@
-"""Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted. A commit
-is one file, `records/NAME`, whose rows hold their classes. A row may be in several files (after a retry, a second
-driver, a compaction that died before deleting): readers keep one row per key."""
+"""Keeps results in Parquet files that are committed by their presence, one file `records/NAME` a commit, with its
+classes; readers take one row per key, as a retry, a second driver or a dead compaction leaves several."""
 
 import hashlib
 import json
@@ -126,10 +125,8 @@ class Store:
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
 
     def compact(self, above: int = 1) -> None:
-        """Merges small files into few large ones if there are more than `above`, and drops superseded rows. Large files
-        with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a committed
-        file. It deletes only files that it read and merged, so that files which others commit meanwhile stay. Memory
-        does not grow with the store, except for the keys of its rows."""
+        """Merges small files into few large ones if there are more than `above`, and drops superseded rows. Even if it
+        dies, or others compact or commit too, every row is in a committed file. Memory grows by the keys alone."""
         compaction.compact(self._files, above)
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:

@@ -32,9 +32,8 @@ Unit = Literal["HU", ""]  # unit of a file's intensities; empty: the file's own,
 
 
 class VolumeFacts(config.Strict):
-    """Facts that lead from saved volumes back to the file and its classes. `native_ranges` has for each channel the
-    intensities of the file that are 0 and 1, None where the way there is not affine; it is empty if unknown, as of old
-    volumes."""
+    """Facts that lead from saved volumes back to the file and its classes. `native_ranges` are the intensities that are
+    0 and 1 by channel, None where the way is not affine; empty if unknown."""
 
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
     native_ranges: list[Window | None] = Field(default=[])

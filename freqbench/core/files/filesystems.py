@@ -1,6 +1,5 @@
-"""Opens the file systems of paths and URIs, and turns their errors into one line. Everything uses the interface that
-all of fsspec's file systems share. Your own options are fsspec's (`FSSPEC_S3`, its configuration files); endpoints and
-credentials are those that each cloud's own tools take from the environment."""
+"""Opens the file systems of paths and URIs by fsspec's common interface, and turns their errors into one line. Options
+are fsspec's (`FSSPEC_S3`, its files); endpoints and credentials are those of each cloud's own tools."""
 
 import errno
 import os

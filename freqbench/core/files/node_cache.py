@@ -1,6 +1,5 @@
-"""The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed.
-volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME with
-files/DIGEST.json, which lists these names, and inductor/, which PyTorch's compiler has for itself."""
+"""The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed:
+volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME, inductor/."""
 
 import json
 import math
@@ -73,8 +72,7 @@ def part(name: str) -> Path:
 
 
 def temporary(folder: Path) -> tuple[int, str]:
-    """Opens a new file in a folder, to be renamed when it is complete; returns its handle and path. Its name holds
-    machine and process, so that files of killed writers are recognised; these are removed first."""
+    """Opens a new file, to be renamed when complete; returns handle and path. Files of killed writers go first."""
     ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
     for left in folder.glob(_UNFINISHED):
         writer = re.match(rf"{re.escape(ours)}(\d+)-", left.name)

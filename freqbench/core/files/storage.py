@@ -139,9 +139,8 @@ def require_own(path: str, mark: bytes) -> None:
 
 
 def create(path: str, data: bytes) -> bool:
-    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it. If a
-    file system has no such put, one of two simultaneous writers may find its object replaced. After a lost answer this
-    call may have made the object and still returns False: the object's content tells whose it is."""
+    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it. Without
+    such a put, or after a lost answer, only the object's content tells whose it is."""
     fs, inner = filesystem_of(path)
     try:
         if filesystems.is_local(fs):
@@ -225,10 +224,8 @@ def remove(path: str) -> None:
 
 
 def fetch(path: str, sha256: str | None = None) -> Path:
-    """Returns a local file with the content of a path or URI: itself if local, else a copy in the node's cache. The
-    copy is made once per node and version of the object, for any number of processes, and again if it has changed since
-    it was fetched. Raises UserError if the file does not exist or has another hash than `sha256` (hex); else as
-    `read_bytes`."""
+    """Returns a local file with the content of a path or URI: itself if local, else a verified copy in the node's
+    cache. Raises UserError if it does not exist or has another hash than `sha256` (hex); else as `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         local = Path(inner)
@@ -273,8 +270,7 @@ def fetch_together(folder: str, names: Sequence[str]) -> Path:
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """Returns a local folder with files of a folder or URI: itself if local, else verified copies in the node's cache.
-    `patterns` select the names below it; `*` crosses slashes. Raises UserError if the name of an object leads out of
-    the folder; else as `read_bytes`."""
+    `patterns` select names, `*` crosses slashes. Raises UserError if a name leads out of it; else as `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return Path(inner)
@@ -290,8 +286,7 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
 
 
 def sha256(path: str) -> str:
-    """Returns the SHA-256 (hex) of a file's content, cached in this process while the file's stamp stays. For a remote
-    object it is stored on the node's disk while its version stays, and nothing is read again."""
+    """Returns the SHA-256 (hex) of a file, kept while its stamp or version stays, in this process or on its disk."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))

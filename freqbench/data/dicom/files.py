@@ -1,5 +1,4 @@
-"""Finds DICOM files and reads them by pydicom, after checks of what a file makes its reader allocate. Names of files
-and fields of a patient are in no error: hospitals write names into both."""
+"""Finds and reads DICOM files, after checks of what they make a reader allocate; no error has a name of a patient's."""
 
 import logging
 import warnings
@@ -112,14 +111,13 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             stream.seek(max(start, size - TAIL))
             room *= END_OF_FRAMES in stream.read()
         count = int(fields.get("Rows", 0)) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
-        bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
         return File(
             path=path,
             fields=fields,
             kind=str(fields.get("SOPClassUID", "")),
             syntax=syntax,
             num_voxels=count,
-            num_bytes=-(-count * bits // 8),
+            num_bytes=-(-count * (int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))) // 8),
             room=room,
             plain=_plain(fields, syntax, start),
         )

@@ -43,9 +43,8 @@ class Series(Header):
 
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
-    """Returns the header of one series among files: the series `uid`, else the image of the SEG, else the longest.
-    Frames of an enhanced object are its slices. Raises DataError for slices that are no evenly spaced stack, damaged
-    files, colour, and several frames of another kind."""
+    """Returns the header of one series: `uid`, else the SEG's image, else the longest; frames of an enhanced object are
+    slices. Raises DataError for slices that are no evenly spaced stack, damage, colour, and frames of another kind."""
     segmentations = files.stamp_files([segmentation] if segmentation else [], where)
     return _series(files.stamp_files(paths, where), where, uid, segmentations)
 

@@ -1,6 +1,5 @@
-"""Draws a procedural upper abdomen in Hounsfield units, for `phantom`. All lengths are millimetres in RAS+ coordinates
-about the centre of the field of view (x to the patient's right, y to the front, z to the head). A solid is a field of
-depths, an approximate signed distance that is positive inside."""
+"""Draws a procedural upper abdomen in Hounsfield units, in millimetres of RAS+ coordinates about the centre of the
+field of view. A solid is a field of depths, an approximate signed distance that is positive inside."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +31,7 @@ SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
     """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
-    The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
-    outline, as manual annotations do: a perfect score is out of reach."""
+    The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach."""
     from scipy.ndimage import gaussian_filter  # which takes long to import
 
     canvas = _pose(rng, shape, spacing)
@@ -50,9 +48,8 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 def lesions(
     rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
 ) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """Draws one to three lesions into the liver and the spleen of a patient of `draw`. Returns four channels `[4, H, W,
-    D]` with noise of their own, and a label map of codes of REGIONS (`freqbench.ops.regions`): a rim around a core, of
-    which a part enhances."""
+    """Draws one to three lesions into liver and spleen; returns four noisy channels `[4, H, W, D]` and codes of
+    REGIONS."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
@@ -236,8 +233,7 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
     """Paints the five labelled classes; later ones cover earlier ones."""
     rng, texture = canvas.rng, canvas.texture
     lobe = canvas.organ((66, 8, 30), (60, 70, 66), 0.1)
-    left = canvas.organ((5, 42, 42), (62, 28, 32), -0.15)
-    liver = np.minimum(np.maximum(lobe, left), cavity)
+    liver = np.minimum(np.maximum(lobe, canvas.organ((5, 42, 42), (62, 28, 32), -0.15)), cavity)
     liver = np.minimum(liver, canvas.y + 40 + np.float32(0.35) * canvas.x)
     canvas.paint(liver, rng.normal(105, 11) + 7 * texture, LIVER)
     canvas.paint(np.minimum(liver - 8, 12 * (texture - 1.5)), rng.normal(150, 12))
@@ -246,8 +242,7 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
     cortex, medulla = rng.normal(175, 18), rng.normal(125, 15)
     for side in (-1, 1):
         kidney = np.minimum(canvas.organ((side * 62, -40, -36 - 5 * side), (25, 23, 46), -0.5 * side), cavity)
-        sinus = canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20))
-        kidney = np.minimum(kidney, 4 - sinus)
+        kidney = np.minimum(kidney, 4 - canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20)))
         canvas.paint(kidney, cortex + 6 * texture, KIDNEYS)
         canvas.paint(kidney - 8, medulla + 10 * texture)
     gallbladder = canvas.organ((50, 46, -20), (16, 18, 25), 0.3)
@@ -260,6 +255,5 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
 
 def _table(canvas: Canvas) -> None:
     """Paints the couch: a thin plate in the air behind the patient."""
-    top = np.float32(canvas.rng.uniform(-119, -112))
-    plate = np.float32(6) - np.abs(canvas.level - top)
+    plate = np.float32(6) - np.abs(canvas.level - np.float32(canvas.rng.uniform(-119, -112)))
     np.copyto(canvas.hu, np.float32(90), where=(plate > 0) & (canvas.hu == AIR))

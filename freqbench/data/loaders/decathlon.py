@@ -1,6 +1,5 @@
 """Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside images and label maps.
-Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too, or
-as they were downloaded, with published splits whose lists the package ships."""
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Others share it, with published splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -133,8 +132,7 @@ class Decathlon(ListedFolder):
     def _place_of(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
         below, beside = join(self._root(), path), join(self.source.rpartition("/")[0], path)
-        is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
-        return beside if is_beside else below
+        return beside if beside != below and not storage.exists(below) and storage.exists(beside) else below
 
 
 def _images_in(line: Any) -> tuple[str, ...]:
@@ -152,8 +150,7 @@ def _common_stem(images: Sequence[str]) -> str:
     if len(stems) == 1:
         return stems[0]
     parts = zip_longest(*(re.split(r"[._-]", stem) for stem in stems))
-    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]
-    return stems[0][: len("_".join(shared))]
+    return stems[0][: len("_".join([words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]))]
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:

@@ -202,8 +202,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def num_channels(self) -> int:
         """Channels of every image, read from the header of the first case."""
         lines = self._lines(self.split)
-        first = next(iter(self.chosen([*lines])), next(iter(lines)))
-        return self._read_line(lines[first]).image().num_channels
+        return self._read_line(lines[next(iter(self.chosen([*lines])), next(iter(lines)))]).image().num_channels
 
     @property
     def space(self) -> Preprocess:

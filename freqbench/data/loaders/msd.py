@@ -1,6 +1,5 @@
-"""Reads the ten tasks of the Medical Segmentation Decathlon, in a folder or by name. Antonelli et al., Nature
-Communications 2022, arXiv:2106.05735. A task whose list the package ships is fetched once from public mirrors into the
-node's cache, and each of its files is checked by the SHA-256 in the list."""
+"""Reads the ten tasks of the Medical Segmentation Decathlon, in a folder, or by name from mirrors, checked by SHA-256.
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735."""
 
 import hashlib
 import os
