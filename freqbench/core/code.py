@@ -1,10 +1,8 @@
-"""Identifies objects of other code by what they do, so that a change of it changes every key that it enters.
-
-An identity covers bytecode, constants, defaults, closures, the globals that code names, attributes, and own modules as
-the process holds them, whatever their files say now. A package of one's own counts with all its files. Installed code
+"""Identifies objects of other code by what they do, so that a change of it changes every key that it enters. An
+identity covers bytecode, constants, defaults, closures, the globals that code names, attributes, and own modules as the
+process holds them, whatever their files say now. A package of one's own counts with all its files. Installed code
 counts by the name and version of its distribution. Equal code has equal identities in two processes and on two machines
-of one Python release: no address, hash seed, folder or line ending enters.
-"""
+of one Python release: no address, hash seed, folder or line ending enters."""
 
 import copyreg
 import dis
@@ -368,7 +366,6 @@ def _inner_codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _codes_in(value: object) -> Iterator[types.CodeType]:
-    """Yields the code of a function, or of a class's methods."""
     for each in vars(value).values() if isinstance(value, type) else (value,):
         each = getattr(each, "__func__", getattr(each, "fget", each))
         if isinstance(each, types.FunctionType):

@@ -78,10 +78,8 @@ def settle_threads() -> None:
         if stated := os.environ.get(name, "").strip():
             numbers = [text.strip() for text in stated.split(",")]
             if not all(re.fullmatch("[1-9][0-9]{0,3}", number) for number in numbers):
-                raise UserError(
-                    f"{name}: expected a whole number from 1 to 9999, or a list of them as 4,2, got {stated!r:.80}: "
-                    "correct it, or unset it"
-                )
+                got = f"got {stated!r:.80}: correct it, or unset it"
+                raise UserError(f"{name}: expected a whole number from 1 to 9999, or a list of them as 4,2, {got}")
             os.environ[name] = numbers[0]
         else:
             os.environ.pop(name, None)  # empty; numexpr would take it for 0

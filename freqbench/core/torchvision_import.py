@@ -8,8 +8,7 @@ _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no
 
 
 def import_torchvision() -> Any:
-    """Returns the module, even if its compiled operators do not load (a CUDA build beside a CPU-only torch): its import
-    needs the name of its operator `nms` alone, which lives as long as the library that defines it."""
+    """Returns the module, even if its operators do not load: its import needs the name of `nms`, as _OPERATORS has."""
     try:
         import torchvision
     except RuntimeError as error:

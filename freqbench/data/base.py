@@ -200,10 +200,8 @@ class Dataset(Strict, abc.ABC):
         match = match_in_time(pattern.search, case_id, f"{self.name}: patient: {self.patient!r:.160}")
         patient = match and match["patient" if "patient" in pattern.groupindex else min(1, pattern.groups)]
         if not patient:
-            raise DataError(
-                f"{self.name}: expected a `patient` that finds a patient in every case's name, got {self.patient!r}, "
-                f"which finds none in {case_id}: change it"
-            )
+            got = f"got {self.patient!r}, which finds none in {case_id}: change it"
+            raise DataError(f"{self.name}: expected a `patient` that finds a patient in every case's name, {got}")
         return str(patient)
 
     @cached_property
@@ -226,9 +224,8 @@ class Dataset(Strict, abc.ABC):
         return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Returns another case of the split, whatever `cases` is, by the seed and the case's content: a case that joins
-        the split replaces few. `split` is `whole_split`, if known, as listing reads every header. Raises DataError if
-        there is none."""
+        """Returns another case of the split by the seed and the case's content, whatever `cases` is: a new case
+        replaces few. `split` is `whole_split`, if known. Raises DataError if there is none."""
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(

@@ -20,8 +20,7 @@ ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this f
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
 
-# Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
-OTHER_FORMATS = {
+OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not read, and how they become NIfTI
     ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5", ".mrc", ".lsm", ".nia", ".pic"), CONVERT),
     **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
@@ -35,8 +34,7 @@ NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("litt
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
 
-# What a file is whose first bytes, in lower case, are these, and what to do.
-STRANGERS = {
+STRANGERS = {  # what a file is whose first bytes, in lower case, are these, and what to do
     b"version https://git-lfs": "a Git LFS pointer, which stands for the image: fetch it by git lfs pull",
     **dict.fromkeys((b"<!doctype html", b"<html"), f"an HTML page, as a failed download leaves it: {DOWNLOAD}"),
     b"<?xml": f"an XML document, as a refused download leaves it: {DOWNLOAD}",
@@ -170,10 +168,8 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
     for index, channel in enumerate(voxels):
         if channel.min() == channel.max():
             where = f" in channel {index}" if len(voxels) > 1 else ""
-            raise DataError(
-                f"{header.path}: expected an image, got the same intensity {channel.flat[0]:g} everywhere{where}: "
-                "drop the case"
-            )
+            got = f"got the same intensity {channel.flat[0]:g} everywhere{where}: drop the case"
+            raise DataError(f"{header.path}: expected an image, {got}")
     return voxels
 
 
@@ -224,9 +220,7 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
         if header.layers:
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):
-                raise DataError(
-                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save it anew"
-                )
+                raise DataError(f"{header.path}: expected segments' values in layer {layer}, got {strange[0]}: save it")
             labels = np.array([stands_for.get(value, 0) for value in values.tolist()])[np.searchsorted(values, labels)]
         yield labels
 

@@ -144,10 +144,8 @@ def classes_of(
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
     for value, k in mapped.items() if is_mapped else ():
         if k >= len(names):
-            raise DataError(
-                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
-                "in `labels`, or map it to one of these"
-            )
+            got = f"got {{{value}: {k}}}: name all classes in `labels`, or map it to one of these"
+            raise DataError(f"{where}: label_map: expected classes 0 to {len(names) - 1}, {got}")
     if is_mapped and len(names) < 2:
         raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
     gap = next((k for k in range(len(names)) if k not in of_value.values()), None)
@@ -176,14 +174,10 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
         if (other := of_labels.setdefault(frozenset(members), name)) != name:
             raise DataError(f"{where}: regions: {name}: expected other labels than {other}'s, got them: leave one out")
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
-            raise DataError(
-                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: drop it"
-            )
+            raise DataError(f"{where}: regions: {name}: expected labels that count, got ignored {ignored[0]}: drop it")
         if strange := sorted(set(members) - set(known) or {0} & set(members)):
-            raise DataError(
-                f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, got {strange[0]}: "
-                "name it in `labels`, or leave it out"
-            )
+            got = f"got {strange[0]}: name it in `labels`, or leave it out"
+            raise DataError(f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, {got}")
 
     def code(k: int) -> int:
         return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
@@ -206,10 +200,8 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
     """True if names choose values of the list, False if they name 0, 1, ... anew; refuses names at other values."""
     by_name = {plain(name): value for value, name in listed.items()}
     if by_name.get(plain(names[0]), 0) != 0:
-        raise DataError(
-            f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, got {names[0]!r}, which is "
-            f"label {by_name[plain(names[0])]}: put it first"
-        )
+        got = f"got {names[0]!r}, which is label {by_name[plain(names[0])]}: put it first"
+        raise DataError(f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, {got}")
     known = {name: by_name[plain(name)] for name in names[1:] if plain(name) in by_name}
     if known and len(known) == len(names) - 1:
         return True

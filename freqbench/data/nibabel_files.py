@@ -88,15 +88,11 @@ def _mgh_header(path: Path, begin: bytes) -> Any:
     spec = MGHHeader(begin, check=False)
     version, kind = int(spec["version"]), int(spec["type"])
     if version != 1 or kind not in data_type_codes.value_set("code"):
-        raise DataError(
-            f"{path}: expected an MGH file of version 1 with real numbers, got version {version} and type {kind}: "
-            "convert it by mri_convert"
-        )
+        got = f"got version {version} and type {kind}: convert it by mri_convert"
+        raise DataError(f"{path}: expected an MGH file of version 1 with real numbers, {got}")
     if not any(begin[28:30]):  # nibabel fills directions in
-        raise DataError(
-            f"{path}: expected a header that states the directions of its axes, got goodRASFlag 0: fix it, such as by "
-            "mri_convert with -iid, -ijd, -ikd"
-        )
+        got = "got goodRASFlag 0: fix it, such as by mri_convert with -iid, -ijd, -ikd"
+        raise DataError(f"{path}: expected a header that states the directions of its axes, {got}")
     return spec
 
 
@@ -116,16 +112,12 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
     spec = kind(begin[: kind.sizeof_hdr], check=False)
     sides, start = spec["pixdim"][1:4].copy(), spec.get_data_offset()
     if spec.is_single and start < spec.single_vox_offset:
-        raise DataError(
-            f"{path}: expected voxels from byte {spec.single_vox_offset} on, behind the header, got a vox_offset of "
-            f"{start}: fix the header"
-        )
+        got = f"got a vox_offset of {start}: fix the header"
+        raise DataError(f"{path}: expected voxels from byte {spec.single_vox_offset} on, behind the header, {got}")
     spec.check_fix(logger=UNHEARD)
     spec.get_slope_inter()
     if spec["sform_code"] == 0 and not (sides > 0).all():
-        raise DataError(
-            f"{path}: expected sides of voxels above 0, got {headers.spell(sides)} in pixdim, and no sform: fix it"
-        )
+        raise DataError(f"{path}: expected sides above 0, got {headers.spell(sides)} in pixdim, and no sform: fix it")
     return spec
 
 

@@ -76,8 +76,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
-    # Before `size`, as padding would distort the volume's percentiles.
-    scaling = parse_intensity(preprocess.intensity)
+    scaling = parse_intensity(preprocess.intensity)  # before `size`, as padding would distort the volume's percentiles
     ranges = tuple(scaling.range_of(channel) for channel in case[images[-1]].as_tensor())
     for low, high in ranges:
         if not low < high:
@@ -131,8 +130,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
 
 
 def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | None, classes: Classes) -> Case:
-    """Prepares a case by a network's own pipeline, its axes turned to RAS. With p the pipeline's volume and l, h the
-    bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what the clip cuts off."""
+    """Prepares a case by a network's pipeline: of its p with bounds l, h, x = (clip(p, l, h) - l) / (h - l)."""
     import torch
     from monai.data import MetaTensor
 
@@ -237,9 +235,8 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
 
 
 def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
-    """Returns the affine from which a grid of other sides begins at the volume's corner. MONAI's `Spacing` finds it
-    only for axes at right angles to the last digit, which NIfTI's float32 loses: axes that are to SQUARE are made
-    so."""
+    """Returns the affine from which a grid of other sides begins at the volume's corner. MONAI's `Spacing` needs axes
+    at right angles to the last digit, which NIfTI's float32 loses: those that are to SQUARE are made so."""
     from monai.data.utils import compute_shape_offset, zoom_affine
 
     def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -259,18 +256,14 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str =
     """Returns the shape that `prepare` makes of a grid along RAS axes before a crop; `codes` are those of the file."""
     if isinstance(space, Pipeline):
         return space.shape_of(shape, spacing, codes)
-    preprocess = space
     sizes: Sequence[int] = shape
-    if preprocess.size is not None:
-        sizes = preprocess.size
-    elif preprocess.spacing is not None and preprocess.is_nnunets:
-        sizes = nnunet.resampled_shape(shape, spacing, preprocess.spacing)
-    elif preprocess.spacing is not None:
-        sizes = [
-            int(np.round((size - 1) * step / new + 1))
-            for size, step, new in zip(shape, spacing, preprocess.spacing, strict=True)
-        ]
-    return triple(max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
+    if space.size is not None:
+        sizes = space.size
+    elif space.spacing is not None and space.is_nnunets:
+        sizes = nnunet.resampled_shape(shape, spacing, space.spacing)
+    elif space.spacing is not None:
+        sizes = [int(np.round((n - 1) * mm / to + 1)) for n, mm, to in zip(shape, spacing, space.spacing, strict=True)]
+    return triple(max(size, least) for size, least in zip(sizes, space.pad_to or (1, 1, 1), strict=True))
 
 
 def check_room(
@@ -282,14 +275,11 @@ def check_room(
         shape = (*channels, *prepared_shape(*grid, space, codes))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
         return
-    preprocess = space
-    resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
-    if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
-        raise DataError(
-            f"{source}: expected a `spacing` that leaves more than one voxel, got {spell(preprocess.spacing)} mm: its "
-            f"voxels are {sides} mm now"
-        )
-    for each in (preprocess.model_copy(update={"size": None}), preprocess):
+    resampled = prepared_shape(*grid, space.model_copy(update={"size": None, "pad_to": None}))
+    if space.spacing and max(grid[0]) > 1 >= max(resampled):
+        got = f"got {spell(space.spacing)} mm: its voxels are {sides} mm now"
+        raise DataError(f"{source}: expected a `spacing` that leaves more than one voxel, {got}")
+    for each in (space.model_copy(update={"size": None}), space):
         shape = (*channels, *prepared_shape(*grid, each))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
@@ -306,9 +296,8 @@ def way_to_file(
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
-    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made. Scores are
-    interpolated linearly, by nnU-Net in planes; `labels_alone` take the nearest. Raises DataError if the file's axes
-    are sheared."""
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made; scores are linear,
+    by nnU-Net in planes, `labels_alone` nearest. Raises DataError if the file's axes are sheared."""
     from freqbench.ops.file_grid import FileGrid
 
     to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
@@ -331,19 +320,15 @@ LEAST = 1e-5
 
 
 def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space: AnySpace) -> NativeCase:
-    """Returns the file's volume with the perturbation carried back to its grid and unit.
-
-    `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
-    (high - low)` of each channel is interpolated trilinearly at the native voxels, 0 outside the case's grid, and
-    added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
-    A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
-    `prepare(result, preprocess, clean=native)` brings the result into any space. A pipeline that does not clip keeps
-    what lies beyond its bounds: there the perturbation is added to the intensity itself. The `voxels_to_keep` of the
-    pipeline `space` stay; where it names none, zeros beside voxels that it fixes, as another intensity there would grow
-    the mask that it takes from them.
-
-    Raises DataError for a pipeline whose way from the file's unit is not affine.
-    """
+    """Returns the file's volume with the perturbation carried back to its grid and unit. `adversarial` is `[C, H, W,
+    D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) * (high - low)` of each channel
+    is interpolated trilinearly at the native voxels, 0 outside the case's grid, and added. If a native intensity was
+    clipped, the perturbation is added to the bound, so that `prepare` finds it again. A voxel stays as it is if its
+    perturbation is 0, leads further out, or leads in by less than LEAST of the range. `prepare(result, preprocess,
+    clean=native)` brings the result into any space. A pipeline that does not clip keeps what lies beyond its bounds:
+    there the perturbation is added to the intensity itself. The `voxels_to_keep` of the pipeline `space` stay; where it
+    names none, zeros beside voxels that it fixes, as another intensity there would grow the mask that it takes from
+    them. Raises DataError for a pipeline whose way from the file's unit is not affine."""
     import torch
     from scipy.ndimage import affine_transform
 

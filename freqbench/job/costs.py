@@ -57,14 +57,12 @@ def place(unit: Unit) -> Place:
 
 
 def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
-    """Estimates what units cost one worker that scores them by `metrics`.
-
-    Seconds per pass of each source model and attack, and seconds to score a record of each target by these metrics, are
-    those of earlier runs on this machine (`Spent`), times the factor by which other processes slow it down now; else
-    those of the latest run in the store, as an older run may have used another machine. Models without any are
-    estimated by the operations and bytes of a pass, at the rate that the others reach; if there are no others, at the
-    rate of a worker now, beside the other load, or of a usual GPU: right to a factor of about three.
-    """
+    """Estimates what units cost one worker that scores them by `metrics`. Seconds per pass of each source model and
+    attack, and seconds to score a record of each target by these metrics, are those of earlier runs on this machine
+    (`Spent`), times the factor by which other processes slow it down now; else those of the latest run in the store, as
+    an older run may have used another machine. Models without any are estimated by the operations and bytes of a pass,
+    at the rate that the others reach; if there are no others, at the rate of a worker now, beside the other load, or of
+    a usual GPU: right to a factor of about three."""
     a_pass, a_record = measured_paces(store, metrics) if store else ({}, {})
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}

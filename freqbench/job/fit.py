@@ -216,13 +216,11 @@ def figure(expected: float | None, clean: Clean) -> str:
 
 
 def shortfall(expected: float | None, clean: Clean) -> str | None:
-    """Returns a line if the mean clean Dice is lower than is expected of a network that fits.
-
-    That is LOW if nothing is `expected`; else `expected` less two standard errors, or half of it where fewer than
-    FIRST patients have no standard error to speak of, but FAR at least. Where `expected` is the truth, a mean over 3 to
-    10 patients is so low in 0.4, 4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05,
-    0.1 and 0.2 (simulated from beta distributions of mean 0.87, judged after each patient).
-    """
+    """Returns a line if the mean clean Dice is lower than is expected of a network that fits. That is LOW if nothing is
+    `expected`; else `expected` less two standard errors, or half of it where fewer than FIRST patients have no standard
+    error to speak of, but FAR at least. Where `expected` is the truth, a mean over 3 to 10 patients is so low in 0.4,
+    4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05, 0.1 and 0.2 (simulated from
+    beta distributions of mean 0.87, judged after each patient)."""
     if not clean:
         return None
     mean, error = mean_error(clean)

@@ -252,10 +252,8 @@ def _concerns_of_models(
             yield from scoring_concerns(model, facts[name], dataset.name, dataset.class_names, refs, dataset.space)
     for model in models.values():
         if model.black_box:
-            yield (
-                f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and "
-                "volumes made on other models are scored on it"
-            )
+            advice = "attacks without gradients alone run on it, and volumes made on other models are scored on it"
+            yield f"{model.name}: a black box, as {model.black_box}: {advice}"
 
 
 def _cells(
@@ -280,10 +278,8 @@ def _cells(
         scored_on = job.score_on or default_grid(attack, targets)
         if job.score_on is ScoredOn.FILE:
             if attack.moves_labels:
-                raise UserError(
-                    f"{attack.name}: expected {ScoredOn.GRID.key}, as its labels move on the grid that is attacked, "
-                    "got file: score it there, in a job of its own"
-                )
+                rest = "as its labels move on the grid that is attacked, got file: score it there, in a job of its own"
+                raise UserError(f"{attack.name}: expected {ScoredOn.GRID.key}, {rest}")
             concerns += [line for target in targets for line in file_concerns(target)]
         if attack.moves_labels:
             for model in (source, *targets):
@@ -377,20 +373,16 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
     if not surrogates:
         got = ", ".join(attack.surrogates) or "none"
-        raise UserError(
-            f"{place}: expected other models of the job than {source.name}, which is attacked, got {got}: name some, "
-            "or say in sources which models to attack"
-        )
+        there = f"got {got}: name some, or say in sources which models to attack"
+        raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:
             raise UserError(f"{place}: expected networks with gradients, got {model.name}, as {model.black_box}")
         for what in ("num_classes", "head", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:
-                raise UserError(
-                    f"{place}: expected models of the same {what} as {source.name}, {ours}, got {theirs} of "
-                    f"{model.name}: state one for both, or leave it out"
-                )
+                there = f"got {theirs} of {model.name}: state one for both, or leave it out"
+                raise UserError(f"{place}: expected models of the same {what} as {source.name}, {ours}, {there}")
     return tuple(surrogates)
 
 

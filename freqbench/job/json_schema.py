@@ -24,11 +24,8 @@ NUMBER: list[Schema] = [
     {"type": "string", "pattern": r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$"},
     {"type": "string", "pattern": r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"},
 ]
-SEVERAL: list[Schema] = [
-    {"type": "array"},
-    {"type": "object"},
-    {"type": "string", "pattern": r"^[0-9]{1,18}(x[0-9]{1,18}){1,2}$"},
-]
+_SIDES = r"^[0-9]{1,18}(x[0-9]{1,18}){1,2}$"
+SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string", "pattern": _SIDES}]
 
 
 def schema_of(model: type[BaseModel]) -> Schema:

@@ -42,9 +42,7 @@ def _metric(text: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_metric)]
-_Training = Annotated[
-    TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
-]
+_Link = Annotated[TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)]
 
 
 class Resources(Strict):
@@ -106,7 +104,7 @@ class JobSpec(Strict):
     datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_require_known)]], Field(min_length=1)]
-    training: tuple[_Training, ...] = ()
+    training: tuple[_Link, ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS

@@ -204,10 +204,8 @@ class AttackEntry(Entry):
                 yield parameters | more, [name for name in sources if name in named]
             return
         if self.matched is None:
-            raise UserError(
-                f"{place}.match: expected budgets that were found before the grid is made, got none: use freqbench run "
-                "or freqbench.engine.matching.match_budgets"
-            )
+            got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
+            raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
         for budget in self.matched:
             if budget.dataset == dataset:
                 yield budget.parameters, [budget.source]
@@ -251,10 +249,8 @@ def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
 def require_untargeted(value: Any, place: str) -> None:
     """Refuses `targeted: true`, as a job has no labels but the true ones."""
     if value:
-        raise UserError(
-            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
-        )
+        rest = "and towards them no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
+        raise UserError(f"{place}.targeted: expected false, got true: a job knows the true labels alone, {rest}")
 
 
 def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:
@@ -274,9 +270,7 @@ def require_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     seen: dict[str, str] = {}
     for ref in refs:
         if first := seen.get(ref.case_id.casefold()):
-            raise UserError(
-                f"expected cases whose names differ in more than capitals, as files are named after them, got {first} "
-                f"and {ref.case_id}: rename one"
-            )
+            rest = f"as files are named after them, got {first} and {ref.case_id}: rename one"
+            raise UserError(f"expected cases whose names differ in more than capitals, {rest}")
         seen[ref.case_id.casefold()] = ref.case_id
     return refs

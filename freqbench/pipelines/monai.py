@@ -26,11 +26,9 @@ from freqbench.pipelines.pipeline import Line, Pipeline, PreparedInput, line_of,
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
-# Steps after the network that write files.
-_WRITING = ("SaveImage", "SaveClassification")
+_WRITING = ("SaveImage", "SaveClassification")  # steps after the network that write files
 _IMAGE, _PRED = "image", "pred"
-# Names of a label map's key in MONAI's tutorials.
-_LABELS = ("label", "labels", "seg", "mask", "segmentation")
+_LABELS = ("label", "labels", "seg", "mask", "segmentation")  # names of a label map's key in MONAI's tutorials
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 # Steps that move keys of the dictionary, and no intensities.
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
@@ -89,10 +87,8 @@ class Config:
         try:
             return self._parser.get_parsed_content(id)
         except Exception as error:  # noqa: BLE001 (a configuration's code may raise anything)
-            raise CheckpointError(
-                f"{self.where}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
-                "folder on PYTHONPATH"
-            ) from None
+            advice = "if it needs modules of the bundle, put its folder on PYTHONPATH"
+            raise CheckpointError(f"{self.where}: {id} cannot be resolved: {one_line(error)}: {advice}") from None
 
     @cached_property
     def _parser(self) -> Any:
@@ -158,9 +154,7 @@ class MonaiPipeline(Pipeline):
         try:
             function = pkgutil.resolve_name(path)
         except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-            raise UserError(
-                f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
-            ) from None
+            raise UserError(f"{path}: expected an importable function, got {one_line(error)}: fix PYTHONPATH") from None
         code = identify(function).digest
         return function(), code
 
@@ -203,10 +197,8 @@ class MonaiPipeline(Pipeline):
         kept = [step for step in self._made.transforms if short(type(step).__name__) not in NEUTRAL]
         for step in kept:
             if isinstance(step, RandomizableTrait):
-                raise UserError(
-                    f"{self.where}: expected transforms that draw nothing, got {type(step).__name__}: leave it out, as "
-                    "a network is deployed without augmentation"
-                )
+                got = f"got {type(step).__name__}: leave it out, as a network is deployed without augmentation"
+                raise UserError(f"{self.where}: expected transforms that draw nothing, {got}")
             if hasattr(step, "allow_missing_keys"):
                 step.allow_missing_keys = True
         own = {name: getattr(self._made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
@@ -242,10 +234,8 @@ class MonaiPipeline(Pipeline):
         stated = config.find(INPUTS) if self.channels is None else None
         found = joined or [name for name in made_of if isinstance(stated, Mapping) and name in stated] or others
         if found[1:]:
-            raise UserError(
-                f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "
-                f"model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
-            )
+            advice = f"set channels of the model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
+            raise UserError(f"{self.where}: expected one key of the network's input, got {', '.join(others)}: {advice}")
         out = (found or [*made_of])[0]
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
@@ -349,8 +339,7 @@ class MonaiPipeline(Pipeline):
         return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by the transforms; labels by the nearest voxel. `fixed` are voxels outside of the
-        file, and those that a transform leaves at 0 off the line to the file's unit, as outside of a mask."""
+        """Prepares a file's volume by the transforms; `fixed` voxels lie outside of it, or at 0 off the file's line."""
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 

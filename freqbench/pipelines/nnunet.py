@@ -3,7 +3,7 @@ residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556."""
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
@@ -38,8 +38,7 @@ READERS: Mapping[str, str | None] = {
     "NibabelIOWithReorient": "RAS",
 }
 Mask = npt.NDArray[np.bool_]
-# A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
-BESIDE = 255
+BESIDE = 255  # a label beside each region of merged logits: nnU-Net calls labels regions only where one has several
 RESAMPLING = "resampling function"
 # Where nnunetv2 looks for the classes and functions that plans name, and below it the modules that it brings.
 _PLACES: Mapping[str, tuple[str, ...]] = {
@@ -290,7 +289,7 @@ class NnunetPipeline(Pipeline):
         fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
         return PreparedInput(
             data=data,
-            label=self._label(native, file, facts, ran.outside, data.shape[1:]),
+            label=self._label(native, file, facts, ran.outside, triple(data.shape[1:])),
             codes=self.codes_of(file),
             affine=self._affine(native, file, facts, triple(data.shape[1:])),
             bounds=own_bounds(native.source, data, self.stated_bounds),
@@ -358,9 +357,7 @@ class NnunetPipeline(Pipeline):
             recorder.outside = np.zeros((1, *made["shape_after_cropping_and_before_resampling"]), np.bool_)
         return torch.as_tensor(data).float(), torch.as_tensor(seg), made, recorder
 
-    def _label(
-        self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
-    ) -> Tensor:
+    def _label(self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Shape) -> Tensor:
         """Resamples a label map as those of the training set, where the background `outside` is a label of its own."""
         network = self.codes_of(file)
         label = orient(native.label, file, network).numpy().astype(np.int16)
@@ -442,8 +439,7 @@ def pipeline_of(
     orientation: str | None = None,
     bounds: Bounds | None = None,
 ) -> NnunetPipeline:
-    """Returns the pipeline of a folder's files. Raises UserError for an unknown configuration, a cascade, or a name
-    that nnunetv2 lacks; CheckpointError for plans that it cannot read."""
+    """Returns the pipeline of a folder's files; raises UserError or CheckpointError for what nnunetv2 does not run."""
     where = f"{path}/plans.json"
     read = validate(dict(plans), _Plans, where)
     if sorted(read.transpose_forward) != [0, 1, 2]:
@@ -451,10 +447,8 @@ def pipeline_of(
     if configuration not in read.configurations:
         raise UserError(f"{where}: {unknown('configuration', configuration, read.configurations)}")
     if read.image_reader_writer not in READERS and not orientation:
-        raise UserError(
-            f"{where}: {unknown('image_reader_writer', read.image_reader_writer, READERS)}: give orientation if its "
-            "images lay in files as NIfTI does, as in LPS"
-        )
+        advice = "give orientation if its images lay in files as NIfTI does, as in LPS"
+        raise UserError(f"{where}: {unknown('image_reader_writer', read.image_reader_writer, READERS)}: {advice}")
     if "modality" in dataset:  # as older files call it
         dataset = {**dataset, "channel_names": dataset["modality"]}
     validate(dict(dataset), _Dataset, f"{path}/dataset.json")
@@ -469,10 +463,8 @@ def pipeline_of(
     with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         settings = made.settings
     if previous := settings.previous_stage_name:
-        raise UserError(
-            f"{where}: {configuration} refines the prediction of {previous}, which would have to be attacked with "
-            f"it: use 3d_fullres, or {previous} itself"
-        )
+        rest = f"which would have to be attacked with it: use 3d_fullres, or {previous} itself"
+        raise UserError(f"{where}: {configuration} refines the prediction of {previous}, {rest}")
     stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
     try:
         made.described  # noqa: B018 (finds code of one's own while it is trusted)
@@ -482,15 +474,11 @@ def pipeline_of(
         labels = made.labels
     known = [*map(int, labels.all_labels)]
     if labels.has_regions and not {*labels.regions_class_order} <= {*known}:
-        raise UserError(
-            f"{path}/dataset.json: regions_class_order: expected some of the labels {known}, got "
-            f"{[*labels.regions_class_order]}"
-        )
+        wrong = f"expected some of the labels {known}, got {[*labels.regions_class_order]}"
+        raise UserError(f"{path}/dataset.json: regions_class_order: {wrong}")
     if not labels.has_regions and known != [*range(len(known))]:
-        raise UserError(
-            f"{path}/dataset.json: labels: expected each name with one of 0..{len(known) - 1}, as "
-            f"nnU-Net v2 writes, got {dataset['labels']}"
-        )
+        wrong = f"expected each name with one of 0..{len(known) - 1}, as nnU-Net v2 writes, got {dataset['labels']}"
+        raise UserError(f"{path}/dataset.json: labels: {wrong}")
     schemes = stated.normalization_schemes
     masks, spans = stated.use_mask_for_norm, bounds or schemes
     counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}

@@ -76,14 +76,10 @@ class Dashboard:
             if answer.status_code not in (401, 403):
                 return read(answer.json())
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: check --address (its port is "
-                "8265 unless told otherwise) and that the cluster is up"
-            ) from None
-        raise UserError(
-            f"{self.url}: expected a token that this head takes ({answer.text.strip()}): set RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's"
-        )
+            advice = "check --address (its port is 8265 unless told otherwise) and that the cluster is up"
+            raise UserError(f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: {advice}") from None
+        advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+        raise UserError(f"{self.url}: expected a token that this head takes ({answer.text.strip()}): {advice}")
 
     def shared_place(self, out: str, what: str) -> str:
         """Returns a place for results that all nodes share; `what` begins the line of an error."""
@@ -101,8 +97,7 @@ class Dashboard:
         return str(home_of(out).absolute())
 
     def ray_job(self, *words: str) -> None:
-        """Runs `ray job` and prints a job's output without Ray's own lines; raises UserError with its last if it
-        fails."""
+        """Runs `ray job` and prints a job's output without Ray's own lines; raises UserError with its last one."""
         variables = {**os.environ, SERVER: self.url, **({"RAY_AUTH_MODE": "token"} if _token() else {})}
         variables["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", *words]

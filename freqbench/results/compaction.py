@@ -1,12 +1,9 @@
 """Merges the many small files of a store into few large ones, in bounded memory, while others read, write or merge.
-
 Files are merged a group at a time: the group's rows are written to one new file, and only then are its old files
 deleted. Two compactions may run at once. A row is dropped only if a younger file holds it too, and a merged file is
 younger than its sources: its name ends in its generation, one more than the highest of theirs. So every row stays in
-some file, even if a compaction dies before it deletes its sources.
-
-A file that somebody put there under another name is only read; one with further columns stays as it is.
-"""
+some file, even if a compaction dies before it deletes its sources. A file that somebody put there under another name is
+only read; one with further columns stays as it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -51,7 +51,5 @@ def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> st
         return None
     told = [f"{amount(count, 'row')} with {text}" for text, count in counts.most_common(MOST_KINDS)]
     told += [f"{len(counts) - MOST_KINDS} more kinds"] if len(counts) > MOST_KINDS else []
-    return (
-        f"rows of several releases: {'; '.join(told)}: a difference between them may be the software's; the same job "
-        "into a new store makes all rows with one"
-    )
+    advice = "a difference between them may be the software's; the same job into a new store makes all rows with one"
+    return f"rows of several releases: {'; '.join(told)}: {advice}"

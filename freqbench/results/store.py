@@ -65,11 +65,9 @@ class RunFacts(BaseModel):
 
 
 class Store:
-    """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write.
-
-    Reading methods raise UserError if a file is torn, foreign or of another schema version. Rows have the names that
-    the store's job gives to models, datasets, cases, patients and classes, or the job of `named_by`, another store.
-    """
+    """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write. Reading methods
+    raise UserError if a file is torn, foreign or of another schema version. Rows have the names that the store's job
+    gives to models, datasets, cases, patients and classes, or the job of `named_by`, another store."""
 
     def __init__(self, root: str, named_by: "Store | None" = None) -> None:
         for folder in FOLDERS:
@@ -92,8 +90,7 @@ class Store:
         return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """Returns `columns` of one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
-        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows."""
+        """Returns `columns` of one row per key, in order of time and key; `coded`: texts as Arrow dictionaries."""
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
@@ -241,10 +238,8 @@ def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
 def find_row(store: Store, text: str) -> Key:
     """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
     if not _PREFIX.fullmatch(text):
-        raise UserError(
-            f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
-            "of `report --format html` has them in the details of a case"
-        )
+        there = f"got {text!r}: the page of `report --format html` has them in the details of a case"
+        raise UserError(f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, {there}")
     keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
     if len(keys) != 1:
         ids = ", ".join(row_id(*key) for key in keys[:3])

@@ -71,8 +71,7 @@ class Writer:
         if not count:
             return 0
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
-        # First, as a commit that raised may have reached a remote store: no name is used twice.
-        self._sequence += 1
+        self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
         self._has_failed, self._flushed_at = True, time.monotonic()
         commit(self._root, name, pa.concat_tables(self._tables))
         self.names.add(name)

@@ -26,8 +26,7 @@ CONNECT_SECONDS = 5
 OFFLINE = "FREQBENCH_OFFLINE"
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
 
-# Seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer.
-FRESH_S = 60.0
+FRESH_S = 60.0  # seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer
 _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
 YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
@@ -77,9 +76,7 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
                 lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info)}
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
-    raise StorageUnavailable(
-        f"{uri}: expected a complete file, got it truncated or changed meanwhile, {TRIES} times: try again later"
-    )
+    raise StorageUnavailable(f"{uri}: expected a whole file, got it cut or changed, {TRIES} times: try again later")
 
 
 def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
@@ -93,10 +90,8 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
     def write(name: str, temporary: Path) -> bool:
         source = get(name, temporary)
         if (wanted := files[name]) and (content := digest(temporary)) != wanted:
-            raise UserError(
-                f"{source}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
-                f"version: fetch it again for {uri}"
-            )
+            advice = f"it is damaged or of another version: fetch it again for {uri}"
+            raise UserError(f"{source}: expected sha256 {wanted[:12]}..., got {content[:12]}...: {advice}")
         return True
 
     if lacking():

@@ -58,16 +58,12 @@ def part(name: str) -> Path:
     marker = root / MARKER
     # Asked again, as another process may have marked it meanwhile.
     if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():
-        raise UserError(
-            f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
-            "FREQBENCH_CACHE to a folder of its own; nothing was changed"
-        )
+        got = f"got one with other files ({other}): set FREQBENCH_CACHE to a folder of its own; nothing was changed"
+        raise UserError(f"{root}: expected an empty folder or a cache of freqbench, {got}")
     if not marker.exists():
         with suppress(OSError):  # if it is read-only, code that writes to the cache reports it
             root.mkdir(parents=True, exist_ok=True)
-            marker.write_text(
-                "A cache of freqbench: `freqbench doctor --cache clear` empties it and leaves other files alone.\n"
-            )
+            marker.write_text("A cache of freqbench: `freqbench doctor --cache clear` empties it, not other files.\n")
     return root / name
 
 

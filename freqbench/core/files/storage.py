@@ -96,13 +96,11 @@ def size(path: str) -> int:
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes one object so that readers see all of it or nothing, even after a crash.
-
-    Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
-    finished bytes, as an open stream would publish a torn object on error; an object that s3fs sends in parts, from 100
-    MB on, appears with its last part. Raises UserError for a folder, device or pipe in its place, StorageRefused or
-    StorageUnavailable if object storage does not accept it.
-    """
+    """Writes one object so that readers see all of it or nothing, even after a crash. Locally: a temporary file in the
+    same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the finished bytes, as an open stream
+    would publish a torn object on error; an object that s3fs sends in parts, from 100 MB on, appears with its last
+    part. Raises UserError for a folder, device or pipe in its place, StorageRefused or StorageUnavailable if object
+    storage does not accept it."""
     fs, inner = filesystem_of(path)
     if not filesystems.is_local(fs):
         with explain_errors(path, fs, writing=True):
@@ -132,10 +130,8 @@ def write_atomic(path: str, data: bytes) -> None:
 def require_own(path: str, mark: bytes) -> None:
     """Refuses to overwrite a file that freqbench did not make: one without the mark of its kind."""
     if exists(path) and mark not in read_bytes(path):
-        raise UserError(
-            f"{path}: expected no file or one that freqbench wrote, got another: move it away, or write elsewhere; it "
-            "was left as it is"
-        )
+        advice = "move it away, or write elsewhere; it was left as it is"
+        raise UserError(f"{path}: expected no file or one that freqbench wrote, got another: {advice}")
 
 
 def create(path: str, data: bytes) -> bool:
@@ -237,10 +233,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
         find = partial(downloads.remote_facts, path, fs, inner)
         local = downloads.copy_files(path, fs, find) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
-        raise UserError(
-            f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "
-            "planned with, or is damaged: put that file back or plan anew"
-        )
+        advice = "the file was changed since it was planned with, or is damaged: put that file back or plan anew"
+        raise UserError(f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: {advice}")
     return local
 
 

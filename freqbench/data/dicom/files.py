@@ -36,8 +36,7 @@ PIXELS = (
 )
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
-# Sequences of functional groups that hold the fields of a frame.
-GROUPS = (
+GROUPS = (  # sequences of functional groups that hold the fields of a frame
     *("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence"),
     "PixelValueTransformationSequence",
 )

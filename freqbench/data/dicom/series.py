@@ -103,10 +103,8 @@ def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, l
         longest = max(map(len, of_series.values()))
         named, why = {name for name in of_series if len(of_series[name]) == longest}, "it has the most slices"
     if len(named) > 1:
-        raise DataError(
-            f"{where}: expected one series that is longer than the others, got {counts}: give `series` the "
-            "SeriesInstanceUID of the one"
-        )
+        advice = "give `series` the SeriesInstanceUID of the one"
+        raise DataError(f"{where}: expected one series that is longer than the others, got {counts}: {advice}")
     (chosen,) = named
     return chosen, f"of the series {counts}, {chosen} is read, as {why}: give `series` another"
 
@@ -134,10 +132,8 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
             got = f"colour, {photometric or 'no grey scale'}"
             raise DataError(f"{where}: expected grey values, got {got}: leave it out")
         if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
-            raise DataError(
-                f"{where}: expected one slice a file, got {frames} frames in one, which is no enhanced CT or MR: "
-                "split it into slices"
-            )
+            there = f"got {frames} frames in one, which is no enhanced CT or MR: split it into slices"
+            raise DataError(f"{where}: expected one slice a file, {there}")
         if file.num_bytes > file.room:
             raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
         if lacking := [name for name in files.PLANE if not fields.get(name)]:
@@ -152,9 +148,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     (row_side, column_side), axes, positions = planes[0, :2], planes[0, 2:8], planes[:, 8:]
     apart = np.ptp(planes, axis=0)
     if len(sizes) > 1 or apart[:2].max() > 1e-3 * planes[:, :2].min() or apart[2:8].max() > SAME_DIRECTION:
-        raise DataError(
-            f"{where}: expected slices of one size, spacing and direction, got several in one series: keep one volume"
-        )
+        raise DataError(f"{where}: expected slices of one size, spacing and direction, got several: keep one volume")
     row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
     if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
         raise DataError(f"{where}: expected two directions of length 1 at a right angle, got {axes.tolist()}")
@@ -196,10 +190,8 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
     gaps = np.diff(along)
     gap = float(along[-1] / (len(along) - 1))
     if doubled := int((gaps <= 1e-3).sum()):
-        raise DataError(
-            f"{where}: expected one slice at each position, got {doubled} more in one series (copies, phases, echoes): "
-            "keep those of one volume"
-        )
+        got = f"got {doubled} more in one series (copies, phases, echoes): keep those of one volume"
+        raise DataError(f"{where}: expected one slice at each position, {got}")
     if np.abs(along - gap * np.arange(len(along))).max() > EVEN * gap:
         middle = float(np.median(gaps))
         whole = np.rint(gaps / middle)
@@ -209,16 +201,12 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
                 f"{where}: expected a slice every {middle:g} mm, got {int(whole.sum()) - len(gaps)} missing, the first "
                 f"behind slice {index + 1} of {len(along)}: fetch the series again"
             )
-        raise DataError(
-            f"{where}: expected evenly spaced slices, got gaps of {gaps.min():g} to {gaps.max():g} mm: resample it"
-        )
+        raise DataError(f"{where}: expected evenly spaced slices, got {gaps.min():g} to {gaps.max():g} mm: resample it")
     aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     if aside.max() > side / 2:
         angle = np.degrees(np.arctan2(aside[-1], along[-1]))
-        raise DataError(
-            f"{where}: expected slices stacked along their normal, got a gantry tilt of {angle:.1f} degrees: resample "
-            "the volume, such as by dcm2niix"
-        )
+        got = f"got a gantry tilt of {angle:.1f} degrees: resample the volume, such as by dcm2niix"
+        raise DataError(f"{where}: expected slices stacked along their normal, {got}")
     return gap
 
 

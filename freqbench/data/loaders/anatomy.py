@@ -20,8 +20,7 @@ CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0
 
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
 
-# Point spread of the imaging system, and deviation of an annotator's outline from the true surface.
-BLUR_MM = 2.6
+BLUR_MM = 2.6  # point spread of the imaging system, and deviation of an annotator's outline from the true surface
 OUTLINE_SD_MM = 0.7
 
 # The scan that the noise imitates: its standard deviation, and in cm its voxel and the thickness of its slices.
@@ -48,8 +47,7 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 def lesions(
     rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
 ) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """Draws one to three lesions into liver and spleen; returns four noisy channels `[4, H, W, D]` and codes of
-    REGIONS."""
+    """Draws one to three lesions into liver and spleen; returns four channels `[4, H, W, D]` and codes of REGIONS."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
@@ -162,11 +160,8 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     grid = [axis / np.float32(size * rng.uniform(0.96, 1.04)) for axis in (x, y, z)]
     warped = []
     for axis in grid:
-        phases = rng.uniform(0, 2 * np.pi, 3)
-        lengths = rng.uniform(110, 200, 3)
-        waves = [
-            np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, lengths, phases, strict=True)
-        ]
+        turns, mm = rng.uniform(0, 2 * np.pi, 3), rng.uniform(110, 200, 3)
+        waves = [np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, mm, turns, strict=True)]
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
     x, y, z = warped
     return Canvas(

@@ -86,10 +86,8 @@ class Decathlon(ListedFolder):
         folds = [line.get("fold") if isinstance(line, dict) else None for line in lines]
         if self.fold not in folds:
             there = sorted({fold for fold in folds if isinstance(fold, int)})
-            raise DataError(
-                f"{self.source}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
-                "another `fold`, or leave it out"
-            )
+            got = f"got those of {there}: choose another `fold`, or leave it out"
+            raise DataError(f"{self.source}: expected entries of training with `fold` {self.fold}, {got}")
         of_fold: dict[str, list[Any]] = {"training": [], "validation": []}
         for line, fold in zip(lines, folds, strict=True):
             of_fold["validation" if fold == self.fold else "training"].append(line)
@@ -119,15 +117,11 @@ class Decathlon(ListedFolder):
         if self.reference == "label":
             label = entry.get("label") if isinstance(entry, dict) else _label_beside(self._root(), images[0])
             if not isinstance(label, str) or not label:
-                raise UnlabelledError(
-                    f"{self.source}: expected a label map for {images[0]}, got none: choose a labelled split, or set "
-                    "reference: prediction"
-                )
+                advice = "choose a labelled split, or set reference: prediction"
+                raise UnlabelledError(f"{self.source}: expected a label map for {images[0]}, got none: {advice}")
             label = self._place_of(label)
-        patient = entry.get("patient") if isinstance(entry, dict) else None
-        return ImageFiles(
-            case_id=case_id, patient=str(patient or ""), channels=tuple(map(self._place_of, images)), map=label
-        )
+        patient = entry.get("patient") or "" if isinstance(entry, dict) else ""
+        return ImageFiles(case_id=case_id, patient=str(patient), channels=tuple(map(self._place_of, images)), map=label)
 
     def _place_of(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
@@ -235,9 +229,8 @@ class PublishedSplit(Decathlon):
             if storage.exists(join(root, place.marker)):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
-        raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`, or download it from {self.homepage}"
-        )
+        advice = f"check `root`, or download it from {self.homepage}"
+        raise MissingDataError(f"{root}: expected one of {markers} in it, found none: {advice}")
 
 
 def is_averaged(path: str) -> bool:

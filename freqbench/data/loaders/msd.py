@@ -135,10 +135,8 @@ class MSD(Decathlon):
                 return root
         place = f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder with {self.task} or {organ}, give `root`"
         if self.task not in LISTS:
-            raise MissingDataError(
-                f"{self.name}: {place}, or unpack {self.task}.tar there: expected one of them, found neither; it is at "
-                f"{MIRRORS[0]}/{self.task}.tar"
-            )
+            lacking = f"expected one of them, found neither; it is at {MIRRORS[0]}/{self.task}.tar"
+            raise MissingDataError(f"{self.name}: {place}, or unpack {self.task}.tar there: {lacking}")
         try:
             fetched = _fetch_task(self.task, node_cache.folder())
             if not fetched.with_suffix(".json").is_file():  # the cache was cleared meanwhile
