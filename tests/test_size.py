@@ -19,18 +19,18 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 4815,  # as in the package
         "cli": 2288,  # eight roads
-        "core": 3416,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6170,  # as in the package
+        "core": 3412,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6130,  # as in the package
         "engine": 4572,  # as in the package
         "exchange": 1003,
-        "job": 2608,  # a line for each key of a job
+        "job": 2600,  # a line for each key of a job
         "metrics": 1598,  # weights are checked when read
         "models": 7948,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1255,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
         "reporting": 6201,  # an attack that did nothing is said
-        "results": 1985,  # as in the package
+        "results": 1984,  # as in the package
         "training": 1626,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58477, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58422, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

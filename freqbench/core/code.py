@@ -205,9 +205,8 @@ class _Walk:
             case PurePath():
                 return "path", x.as_posix()
             case _ if isinstance(x, _DESCRIPTORS):
-                return "descriptor", *(
-                    self.digest_of(getattr(x, name, None)) for name in ("fget", "fset", "__func__", "func")
-                )
+                held = (getattr(x, name, None) for name in ("fget", "fset", "__func__", "func"))
+                return "descriptor", *map(self.digest_of, held)
             case _ if isinstance(x, _OF_C):
                 owner = getattr(x, "__objclass__", sys.modules.get(getattr(x, "__module__", None) or "builtins"))
                 return "builtin", x.__name__, self.digest_of(owner)

@@ -133,8 +133,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         first = next(strange, first)
         location = first["loc"]
     if first["type"] == "extra_forbidden":
-        owner = _model_at(model, location[:-1])
-        inside = _place(location[:-1])
+        owner, inside = _model_at(model, location[:-1]), _place(location[:-1])
         return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
     for i, part in enumerate(location):  # without the union's alternative that pydantic appends to it
         owner = _model_at(model, location[:i])

@@ -38,10 +38,9 @@ def match_in_time(match: Callable[[str], re.Match[str] | None], name: str, what:
         with limit_time(MATCH_S):
             return match(name)
     except TimeoutError:
-        raise DataError(
-            f"{what}: expected a pattern that is matched at once, got one that takes more than {MATCH_S} s on a name "
-            f"of {len(name)} letters: write it with fewer repeats, and none in another, as + is in (a+)+"
-        ) from None
+        advice = "write it with fewer repeats, and none in another, as + is in (a+)+"
+        got = f"got one that takes more than {MATCH_S} s on a name of {len(name)} letters: {advice}"
+        raise DataError(f"{what}: expected a pattern that is matched at once, {got}") from None
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
@@ -139,9 +138,8 @@ class Dataset(Strict, abc.ABC):
     def require_labels(self, what: str, why: str) -> None:
         """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
         if self.reference == "prediction":
-            raise UserError(
-                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: drop one"
-            )
+            got = f"got {self.name} with reference: prediction: drop one"
+            raise UserError(f"{what}: expected a dataset with labels, {why}, {got}")
 
     @property
     def may_be_shared(self) -> bool:
@@ -212,10 +210,9 @@ class Dataset(Strict, abc.ABC):
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields one line per guess about its files and patients to look at, given the patient of each case."""
         if self.patient is None and (found := alike(patients)):
-            yield (
-                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(found[:3])} look as if they "
-                "shared a patient: give the key `patient` a pattern, as intervals are over patients"
-            )
+            advice = "give the key `patient` a pattern, as intervals are over patients"
+            rest = f"but names such as {', '.join(found[:3])} look as if they shared a patient: {advice}"
+            yield f"{self.name}: {counted_patients(patients)}, {rest}"
         for guess, files in self.guesses.items():
             yield f"{self.name}: {f'{few([*files], 3)}: ' if files else ''}{guess}"
 

@@ -21,8 +21,7 @@ MAX_BYTES = 8 * 2**30
 # Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
 MOST_PACKED = 1032
 
-# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
-SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
+SMALLEST_MM, LARGEST_MM = 1e-4, 100.0  # sides of a voxel, from microscopes to body scanners: any other has a wrong unit
 
 NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
 FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, zlib.error)  # of libraries

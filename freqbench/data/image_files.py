@@ -194,10 +194,9 @@ def merge_layers(
         if clash.any() and not are_codes:
             first = tuple(map(int, np.argwhere(clash)[0]))
             names = [repr(header.segments[int(n[first])]) for n in _layers(header, least) if n[first]]
-            raise DataError(
-                f"{header.path}: expected segments that do not overlap, got {' and '.join(names)} at voxel {first} "
-                f"({np.count_nonzero(clash)} such voxels): give them one class, state `regions`, or separate them"
-            )
+            advice = "give them one class, state `regions`, or separate them"
+            got = f"got {' and '.join(names)} at voxel {first} ({np.count_nonzero(clash)} such voxels): {advice}"
+            raise DataError(f"{header.path}: expected segments that do not overlap, {got}")
         whole = whole | classes if are_codes else np.where(whole == 0, classes, whole)
     return whole
 
@@ -213,10 +212,9 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
             labels = labels if header.is_integer else labels.astype(np.int64)
         if is_wrong.any():
             first = tuple(map(int, np.argwhere(is_wrong)[0]))
-            raise DataError(
-                f"{header.path}: expected integers from {least} as labels, got {stored[first]:g} at voxel {first} "
-                f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
-            )
+            advice = "give the label map, not an image or probabilities"
+            got = f"got {stored[first]:g} at voxel {first} ({np.count_nonzero(is_wrong)} such voxels): {advice}"
+            raise DataError(f"{header.path}: expected integers from {least} as labels, {got}")
         if header.layers:
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):

@@ -10,8 +10,7 @@ from freqbench.core.types import NO_LABEL, Case, NativeCase
 
 Voxels = npt.NDArray[np.float32]
 
-# Share of the window that the percentiles 0.5 to 99.5 cover at least: a network sees a flat volume below it.
-LEAST_COVERED = 0.05
+LEAST_COVERED = 0.05  # least share of the window that percentiles 0.5 to 99.5 cover: below, networks see a flat volume
 # Share of the labelled voxels, and of either half of the others, that lies inside the window at least. Airways, bones
 # and contrast agent are clipped as a whole in honest windows, but the body around them is not.
 LEAST_LABELLED, LEAST_BODY, LEAST_REST = 0.25, 0.1, 0.5

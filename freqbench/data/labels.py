@@ -49,15 +49,13 @@ class Reading:
         for value, k in stated.items():
             said = self.of_value.get(value)
             if k is None and not (self.is_mapped and said is not None) and not self.takes_others:
-                raise DataError(
-                    f"{header.path}: expected segments called {few(self.names[1:])}, got "
-                    f"{header.segments[value]!r} (label {value}): name it in `labels`, or say its class by `label_map`"
-                )
+                advice = "name it in `labels`, or say its class by `label_map`"
+                got = f"got {header.segments[value]!r} (label {value}): {advice}"
+                raise DataError(f"{header.path}: expected segments called {few(self.names[1:])}, {got}")
             if self.is_mapped and k is not None and said != k:
-                raise DataError(
-                    f"{header.path}: expected label {value} to be {self.names[k]}, as the file names its segment, got "
-                    f"label_map: {{{value}: {said}}}: leave label_map out, or rename the segment"
-                )
+                advice = "leave label_map out, or rename the segment"
+                rest = f"as the file names its segment, got label_map: {{{value}: {said}}}: {advice}"
+                raise DataError(f"{header.path}: expected label {value} to be {self.names[k]}, {rest}")
         by_number = {value: k for value, k in self.of_value.items() if value == 0 or k == IGNORED}
         return by_number | {value: self.of_value.get(value, 0) if k is None else k for value, k in stated.items()}
 
@@ -125,10 +123,9 @@ def classes_of(
             if value not in of_value and value not in taken:
                 of_value[value] = value
             elif value not in of_value and value in kept:
-                raise DataError(
-                    f"{where}: label_map: expected label {value} ({kept[value]}) in it, as its number is now the class "
-                    f"of another, got none: list it: {{{value}: 0}} makes it background"
-                )
+                advice = f"{{{value}: 0}} makes it background"
+                rest = f"as its number is now the class of another, got none: list it: {advice}"
+                raise DataError(f"{where}: label_map: expected label {value} ({kept[value]}) in it, {rest}")
     elif names is not None and _chooses(where, names, values):
         wanted = [*map(plain, names)]
         of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
@@ -239,10 +236,9 @@ def read_classes(
             expected = f"0 to {allowed[-1]}" if allowed == list(range(len(allowed))) else few([*map(str, allowed)])
             got = few([f"{value} ({n} voxels)" for value, n in strange])
             listed = few([f"{value}: 0" for value, _ in strange])
-            raise DataError(
-                f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class "
-                f"of each by `label_map`: {{{listed}}} makes them background, {{{OTHER}: background}} all"
-            )
+            advice = f"{{{listed}}} makes them background, {{{OTHER}: background}} all"
+            there = f"got {got}: name all classes in `labels`, or say the class of each by `label_map`: {advice}"
+            raise DataError(f"{header.path}: expected labels {expected}, {there}")
         return np.array([of_value.get(int(value), 0) for value in values], np.uint8)[np.searchsorted(values, voxels)]
 
     least = np.iinfo(np.int64).min if takes_others else min(0, *of_value)

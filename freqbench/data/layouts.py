@@ -62,10 +62,9 @@ def _patterns(folder: Path) -> dict[str, Any]:
     pairing = _find_pairing(folder)
     if pairing is None or not pairing.image:
         several = ", ".join(pairing.unused) if pairing else "none"
-        raise UserError(
-            f"{folder}: expected one image beside each label map, or channels called by their modality, got {several}: "
-            "write `loader: pairs` with `image`, a list of patterns in the order of the network's channels, and `label`"
-        )
+        advice = "write `loader: pairs` with `image`, patterns in the order of the network's channels, and `label`"
+        rest = f"or channels called by their modality, got {several}: {advice}"
+        raise UserError(f"{folder}: expected one image beside each label map, {rest}")
     image = pairing.image[0] if len(pairing.image) == 1 else list(pairing.image)
     rater = {"rater": ALL} if RATER in pairing.label else {}
     return {"image": image, "label": pairing.label, **rater, **_found_classes(_some(folder, pairing.masks))}

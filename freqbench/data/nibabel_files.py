@@ -103,10 +103,9 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
     kinds = (Nifti1Pair.header_class, Nifti2Pair.header_class) if is_pair else (Nifti1Header, Nifti2Header)
     kind = next((kind for kind in kinds if kind.may_contain_header(begin)), None)
     if kind is None and is_pair and AnalyzeHeader.may_contain_header(begin):
-        raise DataError(
-            f"{path}: expected a NIfTI file, got Analyze 7.5, which does not state the directions of its axes, and "
-            "readers take different ones: convert it by a tool that knows them"
-        )
+        advice = "convert it by a tool that knows them"
+        rest = f"which does not state the directions of its axes, and readers take different ones: {advice}"
+        raise DataError(f"{path}: expected a NIfTI file, got Analyze 7.5, {rest}")
     if kind is None:
         raise ValueError("its first bytes are not those of NIfTI")
     spec = kind(begin[: kind.sizeof_hdr], check=False)

@@ -56,11 +56,9 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     from monai import transforms
     from monai.data import MetaTensor
 
-    preprocess = space
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
-    images = [key for key in keys if key != "label"]
-    as_nnunet = preprocess.is_nnunets
+    images, as_nnunet = [key for key in keys if key != "label"], space.is_nnunets
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
@@ -69,14 +67,14 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     if as_nnunet:
         case = transforms.CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
-    elif preprocess.spacing is not None:
-        affine = square_axes(case["image"].affine.numpy(), case["image"].shape[1:], preprocess.spacing)
+    elif space.spacing is not None:
+        affine = square_axes(case["image"].affine.numpy(), case["image"].shape[1:], space.spacing)
         for key in keys:
             case[key].affine = torch.from_numpy(affine)
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
-        case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+        case = transforms.Spacingd(keys, pixdim=space.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
-    scaling = parse_intensity(preprocess.intensity)  # before `size`, as padding would distort the volume's percentiles
+    scaling = parse_intensity(space.intensity)  # before `size`, as padding would distort the volume's percentiles
     ranges = tuple(scaling.range_of(channel) for channel in case[images[-1]].as_tensor())
     for low, high in ranges:
         if not low < high:
@@ -84,9 +82,9 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
                 f"{native.source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and "
                 f"{scaling.high:g}, got the intensity {low:g} at both: widen `intensity` or use minmax"
             )
-    said = [*(scale_warnings(native, preprocess) if clean is None else ())]
-    if preprocess.size is not None and not as_nnunet:
-        case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
+    said = [*(scale_warnings(native, space) if clean is None else ())]
+    if space.size is not None and not as_nnunet:
+        case = transforms.ResizeWithPadOrCropd(keys, space.size)(case)
         way.take("size", case["label"], pads=True)
     for key in images:
         case[key] = case[key].clone()  # it may still be the native case's own memory
@@ -95,25 +93,25 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
             case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
         raise DataError(f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen `intensity`")
-    if not as_nnunet and preprocess.crop_foreground:
+    if not as_nnunet and space.crop_foreground:
         case = transforms.CropForegroundd(keys, source_key=images[-1])(case)
         way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
-        case = {key: _resample(case[key], preprocess, key) for key in keys}
-        if preprocess.spacing is not None:
+        case = {key: _resample(case[key], space, key) for key in keys}
+        if space.spacing is not None:
             way.take("spacing", case["label"])
-        if preprocess.size is not None:
-            case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
+        if space.size is not None:
+            case = transforms.ResizeWithPadOrCropd(keys, space.size)(case)
             way.take("size", case["label"], pads=True)
-    if preprocess.pad_to is not None:
-        case = transforms.SpatialPadd(keys, preprocess.pad_to)(case)
+    if space.pad_to is not None:
+        case = transforms.SpatialPadd(keys, space.pad_to)(case)
     image, source = case["image"], Path(native.source).name
     kept = "voxels that are not 0" if as_nnunet else "intensities above the lower bound"
     losses = {  # of labelled voxels, by step
         "crop": f"lie outside the crop to {kept}",
-        "spacing": f"vanish at the spacing {spell(preprocess.spacing or ())} mm",
-        "size": f"lie outside the size {spell(preprocess.size or ())}",
+        "spacing": f"vanish at the spacing {spell(space.spacing or ())} mm",
+        "size": f"lie outside the size {spell(space.size or ())}",
     }
     return Case(
         ref=native.ref,
@@ -226,11 +224,8 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
     affine, old = volume.affine.numpy(), volume.shape[1:]
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     shape = nnunet.resampled_shape(old, spacing, preprocess.spacing)
-    coarse, voxels = nnunet.coarse_axis(spacing, preprocess.spacing), volume.as_tensor()
-    if key == "label":
-        voxels = nnunet.resample_label(voxels, shape, coarse)
-    else:
-        voxels = nnunet.resample_image(voxels, shape, coarse)
+    resample = nnunet.resample_label if key == "label" else nnunet.resample_image
+    voxels = resample(volume.as_tensor(), shape, nnunet.coarse_axis(spacing, preprocess.spacing))
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 

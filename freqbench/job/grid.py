@@ -156,10 +156,8 @@ class Expansion:
             table += _cells(job, dataset, models, sourced[i], concerns)
         for (dataset_name, model_id), witness in witnesses.items():
             name = next(each.name for models in self._models for each in models.values() if each.model_id == model_id)
-            notes.append(
-                f"{name} on {dataset_name}: is held against its own predictions of {amount(len(witness.refs), 'case')} "
-                "before the first attack"
-            )
+            held = f"is held against its own predictions of {amount(len(witness.refs), 'case')} before the first attack"
+            notes.append(f"{name} on {dataset_name}: {held}")
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
             notes.append(f"seeds: no attack draws: the {len(job.seeds)} seeds give the same cells")
         cells: dict[tuple[str, str], Cell] = {}
@@ -266,10 +264,9 @@ def _cells(
             continue
         if source.black_box and attack.needs_gradient:
             if all(model.black_box for name, model in models.items() if name in only):
-                raise UserError(
-                    f"{attack.name}: expected a source that gradients go through, got {source.name}, a black box, as "
-                    f"{source.black_box}: take {WITHOUT_GRADIENT} or a null row, or another source"
-                )
+                advice = f"take {WITHOUT_GRADIENT} or a null row, or another source"
+                got = f"got {source.name}, a black box, as {source.black_box}: {advice}"
+                raise UserError(f"{attack.name}: expected a source that gradients go through, {got}")
             left = "a black box: volumes of its other sources are scored on it"
             concerns.append(f"{attack.name}: not made on {source.name}, {left}")
             continue
@@ -284,10 +281,9 @@ def _cells(
         if attack.moves_labels:
             for model in (source, *targets):
                 if model.is_prompted:
-                    raise UserError(
-                        f"{attack.name}: expected networks without args.points, got {model.name} with them: the "
-                        "organs move and its points would not; leave one of the two out"
-                    )
+                    advice = "the organs move and its points would not; leave one of the two out"
+                    got = f"got {model.name} with them: {advice}"
+                    raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
             reason = f"as labels move on the grid of {source.name}"
@@ -404,10 +400,9 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
             "set learn_split, or from Python call `learn` of the attack"
         )
     if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
-        raise UserError(
-            f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
-            f"{attack.learn_split!r} (first: {shared[0]}): set another learn_split, or other cases to score"
-        )
+        advice = "set another learn_split, or other cases to score"
+        got = f"got {len(shared)} of the split {attack.learn_split!r} (first: {shared[0]}): {advice}"
+        raise UserError(f"{attack.name}: expected to learn from no case or patient that is scored, {got}")
     return refs
 
 

@@ -334,10 +334,9 @@ class TrainJob(TrainingSchedule):
             return model.start or SCRATCH
         clean = [other.name for other in self.models if other.objective == "clean"]
         if len(clean) != 1:
-            raise ValueError(
-                f"{model.name}: start: adversarial training begins at a clean checkpoint, and the job has "
-                f"{', '.join(clean) or 'none'}: name a model or a checkpoint, or say start: {SCRATCH}"
-            )
+            advice = f"name a model or a checkpoint, or say start: {SCRATCH}"
+            rest = f"and the job has {', '.join(clean) or 'none'}: {advice}"
+            raise ValueError(f"{model.name}: start: adversarial training begins at a clean checkpoint, {rest}")
         return clean[0]
 
     def whole(self, model: ModelRecipe) -> ModelRecipe:

@@ -30,8 +30,7 @@ _WRITING = ("SaveImage", "SaveClassification")  # steps after the network that w
 _IMAGE, _PRED = "image", "pred"
 _LABELS = ("label", "labels", "seg", "mask", "segmentation")  # names of a label map's key in MONAI's tutorials
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
-# Steps that move keys of the dictionary, and no intensities.
-_MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
+_MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")  # steps that move keys, and no intensities
 INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 

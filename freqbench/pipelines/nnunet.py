@@ -373,8 +373,7 @@ class NnunetPipeline(Pipeline):
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
         made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
         scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
-        first = [low for low, _ in facts["bbox_used_for_cropping"]]
-        to_whole = np.diag([*scale, 1.0])
+        first, to_whole = [low for low, _ in facts["bbox_used_for_cropping"]], np.diag([*scale, 1.0])
         to_whole[:3, 3] = first + (scale - 1) / 2
         return made @ to_whole
 

@@ -93,8 +93,7 @@ def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> p
 def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
     """Converts rows with exactly these columns to an Arrow table: NaN stays, None becomes null. Raises ValueError for
     columns missing, unknown, required but None, of the wrong type, or times without a zone."""
-    rows = [dict(row) for row in rows]
-    prepared = _prepared(tuple(columns))
+    rows, prepared = [dict(row) for row in rows], _prepared(tuple(columns))
     for row in rows:
         _check(row, prepared)
     try:

@@ -106,8 +106,7 @@ def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
     import torch  # takes seconds, and most commands fetch nothing
 
     before = socket.getdefaulttimeout()
-    # torch hub's download has no timeout and would hang if packets are dropped.
-    socket.setdefaulttimeout(CONNECT_SECONDS)
+    socket.setdefaulttimeout(CONNECT_SECONDS)  # torch hub's download has none, and would hang if packets are dropped
     try:
         torch.hub.download_url_to_file(address, str(target), sha256, progress=sys.stderr.isatty())
     finally:

@@ -178,10 +178,9 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     """Returns the numbers as a file stores them, decoded."""
     file = read_file(path, where, *PIXELS)
     check_room(where, file.num_voxels, file.num_bytes, file.room)
-    undecoded = (
-        f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): fetch it "
-        "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
-    )
+    advice = "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
+    got = f"got a file that neither does ({file.syntax.name}): {advice}"
+    undecoded = f"expected voxels that pydicom or GDCM decodes, {got}"
     with reading(where, undecoded) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)

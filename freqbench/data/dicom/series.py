@@ -60,10 +60,9 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
         except files.DamagedError:
             damaged += 1
     if damaged:
-        raise DataError(
-            f"{where}: expected DICOM files alone, got {damaged} of {len(scanned) + damaged} that are damaged or "
-            "another kind: fetch them again, or remove them"
-        )
+        advice = "fetch them again, or remove them"
+        there = f"got {damaged} of {len(scanned) + damaged} that are damaged or another kind: {advice}"
+        raise DataError(f"{where}: expected DICOM files alone, {there}")
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
             of_one = of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), [])
@@ -81,10 +80,8 @@ def _frames(file: File, where: Path) -> list[File]:
     fields, frames = {each.keyword: each.value for each in file.fields}, files.read_frames(file.fields, where)
     size, plain = file.num_bytes // max(1, len(frames)), file.plain
     places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
-    return [
-        replace(file, fields=fields | frame | {"NumberOfFrames": 1}, frame=k, plain=places[k])
-        for k, frame in enumerate(frames)
-    ]
+    made = ((k, fields | frame | {"NumberOfFrames": 1}) for k, frame in enumerate(frames))
+    return [replace(file, fields=own, frame=k, plain=places[k]) for k, own in made]
 
 
 def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, labels: Path | None) -> tuple[str, str]:
@@ -187,8 +184,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
 def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], side: float, where: Path) -> float:
     """Returns the distance between slices in their order; refuses a stack that is no even one."""
     along = (positions - positions[0]) @ normal
-    gaps = np.diff(along)
-    gap = float(along[-1] / (len(along) - 1))
+    gaps, gap = np.diff(along), float(along[-1] / (len(along) - 1))
     if doubled := int((gaps <= 1e-3).sum()):
         got = f"got {doubled} more in one series (copies, phases, echoes): keep those of one volume"
         raise DataError(f"{where}: expected one slice at each position, {got}")

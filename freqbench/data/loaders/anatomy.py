@@ -52,8 +52,7 @@ def lesions(
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
     for _ in range(rng.integers(1, 4)):
-        centre = places[rng.integers(len(places))] * np.array(spacing)
-        radii = rng.uniform(20, 34, 3)
+        centre, radii = places[rng.integers(len(places))] * np.array(spacing), rng.uniform(20, 34, 3)
         for part, share in ((1, 1.0), (2, rng.uniform(0.6, 0.75)), (3, rng.uniform(0.35, 0.45))):
             middle = centre + rng.uniform(-0.15, 0.15, 3) * radii * (part > 1)
             inside = np.square((grid - middle.astype(np.float32)) / np.float32(share * radii)).sum(axis=-1) < 1
@@ -152,8 +151,7 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     level = y
     x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))
-    z = z - np.float32(rng.normal(0, 7))
-    angle = rng.normal(0, 0.05)
+    z, angle = z - np.float32(rng.normal(0, 7)), rng.normal(0, 0.05)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = cos * x + sin * y, cos * y - sin * x
     size = rng.uniform(0.9, 1.06)

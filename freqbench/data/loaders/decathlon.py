@@ -57,10 +57,8 @@ class Decathlon(ListedFolder):
         about: dict[str, Any] = {"tolerance_mm": tolerance, "channels": tuple(kinds)}
         if len(named) >= max(2, len(pairs)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
-        problem = DataError(
-            f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
-            "give `labels` in the job file"
-        )
+        got = f"got {listed!r}: give `labels` in the job file"
+        problem = DataError(f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., {got}")
         return Stated(problem=problem, **about)
 
     @property
@@ -73,10 +71,8 @@ class Decathlon(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
-        return {
-            key: [self._line(entry, f"line {number}") for number, entry in enumerate(entries, 1)]
-            for key, entries in self._entries().items()
-        }
+        listed = self._entries().items()
+        return {key: [self._line(each, f"line {i}") for i, each in enumerate(entries, 1)] for key, entries in listed}
 
     def _entries(self) -> Mapping[str, list[Any]]:
         listed = {key: value for key, value in self._content().items() if isinstance(value, list)}
@@ -156,10 +152,8 @@ def _told_apart(images: Sequence[str]) -> dict[str, str]:
         if len(set(columns[index])) == len(paths):
             return {image: parts[index] for image, parts in paths.items()}
     told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
-    return {
-        image: "_".join([*parts[:-depth], *(image_files.stem(parts[index]) for index in told or [-1])])
-        for image, parts in paths.items()
-    }
+    stems = {image: [image_files.stem(parts[index]) for index in told or [-1]] for image, parts in paths.items()}
+    return {image: "_".join([*parts[:-depth], *stems[image]]) for image, parts in paths.items()}
 
 
 class Place(NamedTuple):

@@ -283,10 +283,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield str(error)
             return
         if image.unfilled:
-            yield (
-                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without {image.unfilled}, as in a "
-                "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
-            )
+            advice = "state them if they differ, else `spacing` and distances in mm are wrong"
+            got = f"got 1 x 1 x 1 without {image.unfilled}, as in a header that nobody filled: {advice}"
+            yield f"{image.path}: expected the sides of voxels, {got}"
         if isinstance(space, Preprocess):
             yield from (f"{native.source}: {line}" for line in scale_warnings(native, space))
         if label and scan.reads_labels and (note := image_files.rounding(label)):

@@ -143,9 +143,8 @@ class MSD(Decathlon):
                 _fetch_task.cache_clear()
                 fetched = _fetch_task(self.task, node_cache.folder())
         except MissingDataError as error:
-            raise MissingDataError(
-                f"{self.name}: {place}, or run once with internet: expected one of them, found neither; tried {error}"
-            ) from None
+            lacking = f"expected one of them, found neither; tried {error}"
+            raise MissingDataError(f"{self.name}: {place}, or run once with internet: {lacking}") from None
         return str(fetched)
 
     @property
@@ -174,10 +173,9 @@ class PinnedFiles(ImageFiles):
             wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
             content = answer(storage.sha256, path, f"a file of case {self.case_id}")
             if content != wanted:
-                raise DataError(
-                    f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
-                    f"version: put the file of {self.task}.tar there, or give `root` to read it as it is"
-                )
+                advice = f"put the file of {self.task}.tar there, or give `root` to read it as it is"
+                got = f"got {content[:12]}...: it is damaged or of another version: {advice}"
+                raise DataError(f"{path}: expected sha256 {wanted[:12]}..., {got}")
         return super().fingerprint(image)
 
 

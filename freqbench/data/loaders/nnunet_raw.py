@@ -157,10 +157,8 @@ class NnunetRaw(ListedFolder):
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
-        problem = DataError(
-            f"{self.source}: expected different labels, 0 for the background, got "
-            f"{self._content()['labels']!r}: give `labels` in the job file"
-        )
+        there = f"got {self._content()['labels']!r}: give `labels` in the job file"
+        problem = DataError(f"{self.source}: expected different labels, 0 for the background, {there}")
         return Stated(problem=problem, **about)
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
