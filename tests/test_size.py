@@ -19,22 +19,22 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 4815,  # as in the package
         "cli": 2288,  # eight roads
-        "core": 3495,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6347,  # as in the package
+        "core": 3412,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6130,  # as in the package
         "engine": 4466,  # as in the package
         "exchange": 980,
-        "job": 2662,  # a line for each key of a job
+        "job": 2600,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
         "models": 7762,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
-        "remote": 365,
+        "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
+        "remote": 339,
         "reporting": 6201,  # an attack that did nothing is said
-        "results": 2028,  # as in the package
+        "results": 1984,  # as in the package
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3542,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3557,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58420, "tests": 59919}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 57947, "tests": 59934}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -1,10 +1,8 @@
-"""Identifies objects of other code by what they do, so that a change of it changes every key that it enters.
-
-An identity covers bytecode, constants, defaults, closures, the globals that code names, attributes, and own modules as
-the process holds them, whatever their files say now. A package of one's own counts with all its files. Installed code
+"""Identifies objects of other code by what they do, so that a change of it changes every key that it enters. An
+identity covers bytecode, constants, defaults, closures, the globals that code names, attributes, and own modules as the
+process holds them, whatever their files say now. A package of one's own counts with all its files. Installed code
 counts by the name and version of its distribution. Equal code has equal identities in two processes and on two machines
-of one Python release: no address, hash seed, folder or line ending enters.
-"""
+of one Python release: no address, hash seed, folder or line ending enters."""
 
 import copyreg
 import dis
@@ -79,9 +77,8 @@ def identify(x: object) -> Code:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes. Of a
-    class that an installed package adds to a table, also the package's name and version. Of an installed class its own
-    file counts too, as it may have been edited in its place."""
+    """Returns path and identity of the code of a class of another package, and its package's name and version, if it
+    has one; of an installed class its own file counts too. Empty for freqbench's own classes."""
     if not plugins.is_foreign(cls):
         return {}
     path, does = plugins.path_of(cls), identify(cls).digest
@@ -208,9 +205,8 @@ class _Walk:
             case PurePath():
                 return "path", x.as_posix()
             case _ if isinstance(x, _DESCRIPTORS):
-                return "descriptor", *(
-                    self.digest_of(getattr(x, name, None)) for name in ("fget", "fset", "__func__", "func")
-                )
+                held = (getattr(x, name, None) for name in ("fget", "fset", "__func__", "func"))
+                return "descriptor", *map(self.digest_of, held)
             case _ if isinstance(x, _OF_C):
                 owner = getattr(x, "__objclass__", sys.modules.get(getattr(x, "__module__", None) or "builtins"))
                 return "builtin", x.__name__, self.digest_of(owner)
@@ -369,7 +365,6 @@ def _inner_codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _codes_in(value: object) -> Iterator[types.CodeType]:
-    """Yields the code of a function, or of a class's methods."""
     for each in vars(value).values() if isinstance(value, type) else (value,):
         each = getattr(each, "__func__", getattr(each, "fget", each))
         if isinstance(each, types.FunctionType):
@@ -380,8 +375,7 @@ def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
     """Returns the global names that code loads, in order, each with True if it uses their attributes alone."""
     found = dict[str, bool]()
     for code in codes:
-        steps = [*dis.get_instructions(code)]
-        for step, after in pairwise(steps):
+        for step, after in pairwise([*dis.get_instructions(code)]):
             if step.opname in _LOADS:
                 found[step.argval] = found.get(step.argval, True) and after.opname in _ATTRIBUTES
     return dict(sorted(found.items()))

@@ -72,9 +72,8 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """Validates content as `model.model_validate` does, but raises its first error as one UserError line after `where`.
-    Refuses infinite numbers, NaN, and whole numbers that do not fit in 64 bits. Validators find `where` in the
-    context."""
+    """Validates as `model.model_validate` does, but raises its first error as one UserError line after `where`, also
+    for infinite numbers, NaN, and whole numbers beyond 64 bits."""
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:
@@ -134,10 +133,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         first = next(strange, first)
         location = first["loc"]
     if first["type"] == "extra_forbidden":
-        owner = _model_at(model, location[:-1])
-        inside = _place(location[:-1])
+        owner, inside = _model_at(model, location[:-1]), _place(location[:-1])
         return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
-    location = _drop_alternatives(model, location)
+    for i, part in enumerate(location):  # without the union's alternative that pydantic appends to it
+        owner = _model_at(model, location[:i])
+        if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
+            location = location[:i]
+            break
     place = _place(location)
     if first["type"] == "missing" and isinstance(location[-1], int):
         return f"{_place(location[:-1])}: expected a list of more values, got {location[-1]}: give all of them"
@@ -157,8 +159,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{place}: {message}{got}" if place else message
 
 
-# Words that newcomers write for a key, with the key; or the entry of a job that has this key.
-SYNONYMS = {
+SYNONYMS = {  # words that newcomers write for a key, with the key; or the entry of a job that has this key
     **dict.fromkeys(("path", "folder", "dir", "directory", "data"), ("root", "checkpoint")),
     **dict.fromkeys(("weights", "ckpt", "file", "state_dict"), ("checkpoint",)),
     **dict.fromkeys(("window", "hu_window", "normalization", "scaling"), ("intensity",)),
@@ -192,15 +193,6 @@ def _mistake_text(error: ErrorDetails) -> str:
         return f"expected a list of at least {error['ctx']['min_length']}"
     text = error["msg"].partition(" or instance of ")[0]
     return text.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
-
-
-def _drop_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Returns the place in the file, without the union's alternative that pydantic appends to it."""
-    for i, part in enumerate(location):
-        owner = _model_at(model, location[:i])
-        if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
-            return location[:i]
-    return location
 
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:

@@ -56,10 +56,9 @@ class _Loader(yaml.SafeLoader):
 
 
 class _JobLoader(_Loader):
-    """Reads a word as a number only if people do: `010`, `0x10`, `1_000`, `12:30` and `2026-01-02` stay text. YAML 1.1,
-    as PyYAML reads it, takes the first for an octal 8, and the fourth for 750 seconds: wrong ids of cases, without an
-    error. A field that takes a whole number still reads `010` as 10. It also takes `yes`, `no`, `on` and `off` for true
-    and false, which YAML 1.2 takes for words: they are refused, as either may be meant."""
+    """Reads a word as a number only if people do: `010`, `0x10`, `1_000`, `12:30` and `2026-01-02`, which YAML 1.1
+    turns into others, stay text; a field of whole numbers reads `010` as 10. Refuses `yes`, `no`, `on`, `off`: either
+    may be meant."""
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         node = super().compose_node(parent, index)
@@ -92,9 +91,8 @@ def _problem(error: Exception) -> str:
 
 def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
     """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
-    Words that YAML 1.1 takes for numbers, but people do not, are text: `010`, `12:30`, `1_000`, `2026-01-02`. Raises
-    UserError, which begins with `where`, for invalid YAML, for a tag that would make an object, a repeated key, and
-    more than YAML_BYTES, YAML_NODES or DEPTH levels."""
+    Raises UserError, after `where`, for invalid YAML, a tag that would make an object, a repeated key, and more than
+    YAML_BYTES, YAML_NODES or DEPTH levels."""
     if len(content) > YAML_BYTES:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
     try:

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 
 class OfProcess(str):
-    """An identity that holds in this process alone, as it covers something that nothing tells apart. A digest of it is
-    one too. A value under such a key never goes to a disk, and rows that depend on it say `why`."""
+    """An identity that holds in this process alone, as does each digest of it: no disk keeps it, and rows say `why`."""
 
     why: str
 
@@ -50,8 +49,7 @@ def digest(payload: Any) -> str:
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
-    """Returns the CPU generator of one window's draws, seeded only by seed, the case's content and the window's number.
-    So budgets, models and ablations start from common random numbers."""
+    """Returns the CPU generator of one window's draws, by seed, content and number alone: random numbers are common."""
     import torch
 
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

@@ -54,7 +54,5 @@ def require(count: int, limit: int, what: str) -> None:
         raise UserError(f"{VARIABLE}: expected a number from 1 to 999999, to multiply all limits, got {text!r:.80}")
     allowed = limit * factor
     if count > allowed:
-        raise UserError(
-            f"expected at most {allowed:,} {what}, got {count:,}: ask for less, or raise all limits: "
-            f"{VARIABLE}={-(-count // limit)}"
-        )
+        advice = f"ask for less, or raise all limits: {VARIABLE}={-(-count // limit)}"
+        raise UserError(f"expected at most {allowed:,} {what}, got {count:,}: {advice}")

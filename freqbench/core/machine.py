@@ -73,16 +73,13 @@ def available_threads() -> int:
 
 
 def settle_threads() -> None:
-    """Leaves of each of THREADS the first number, as OpenMP reads its list by levels: pandas fails to import at a list.
-    To be called before libraries are imported. Raises UserError for a text that states no numbers."""
+    """Leaves of each of THREADS the first number, before libraries read it; raises UserError for one without."""
     for name in THREADS:
         if stated := os.environ.get(name, "").strip():
             numbers = [text.strip() for text in stated.split(",")]
             if not all(re.fullmatch("[1-9][0-9]{0,3}", number) for number in numbers):
-                raise UserError(
-                    f"{name}: expected a whole number from 1 to 9999, or a list of them as 4,2, got {stated!r:.80}: "
-                    "correct it, or unset it"
-                )
+                got = f"got {stated!r:.80}: correct it, or unset it"
+                raise UserError(f"{name}: expected a whole number from 1 to 9999, or a list of them as 4,2, {got}")
             os.environ[name] = numbers[0]
         else:
             os.environ.pop(name, None)  # empty; numexpr would take it for 0
@@ -151,9 +148,7 @@ def _read(path: Path) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what one pass on a CPU frees for the next, which then need not ask the kernel for zeroed pages.
-    Tensors larger than a GiB are given back. The process grows by the gaps between the tensors that it keeps. Does
-    nothing where the C library is another."""
+    """Lets glibc keep what one pass on a CPU frees for the next, except tensors above a GiB; elsewhere does nothing."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_TENSORS)

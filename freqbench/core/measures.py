@@ -63,9 +63,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric that a job can request. Its `function` is `module:function` of `freqbench.metrics`, which takes some
-    of `pred`, `label`, `num_classes`, `spacing` and `tolerances`, and returns one value per class: of the first number,
-    or by column."""
+    """One metric that a job can request. `function`, `module:function` of `freqbench.metrics`, takes some of `pred`,
+    `label`, `num_classes`, `spacing` and `tolerances`; returns a value per class: of the first number, or by column."""
 
     title: str  # heading of a table
     unit: str  # unit of its main column, "1" for a plain number

@@ -54,8 +54,7 @@ class _KnownNames(dict[str, tuple[str, ...]]):
 KNOWN = _KnownNames(bands=("low", "middle", "high"), metrics=(*METRICS,))
 """Names of each kind that a job may use; those of a table are read on first use."""
 
-# Unambiguous names from the code released with the papers.
-ALIASES: Mapping[str, Mapping[str, str]] = {
+ALIASES: Mapping[str, Mapping[str, str]] = {  # unambiguous names from the code released with the papers
     "datasets": {"btcv": "synapse"},
     "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
     "attacks": {"saa": "sa2", "vafa-3d": "vafa", "vafa-2d": "vafa_2d"},
@@ -73,18 +72,14 @@ def entries(file: str, table: str) -> Mapping[str, ast.expr]:
 
 
 def require_name(name: Any, what: str = "") -> str:
-    """Returns a name; refuses it if it may not become part of a file name; `what` begins the line of the error. Nothing
-    is escaped, so that two names are two files. Letters of any script are allowed in their composed form (Unicode NFC),
-    as some disks take other spellings for the same name."""
+    """Returns a name that may be part of a file's: letters of any script, composed (NFC); `what` begins errors."""
     begin = f"{what}: " if what else ""
     if not isinstance(name, str):
         raise UserError(f"{begin}expected text, got {kind_of(name)}: give it as text")
     fits = len(name.encode(errors="replace")) <= LONGEST
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
-        raise UserError(
-            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are named after it, "
-            f"got {name!a:.160}: rename it"
-        )
+        rest = f"as files are named after it, got {name!a:.160}: rename it"
+        raise UserError(f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), {rest}")
     return name
 
 
@@ -106,9 +101,7 @@ def packaged_jobs() -> Mapping[str, Path]:
 
 
 def job_file(name: str) -> str:
-    """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither. A
-    packaged job is also found by the `name` in its file, by its path in a checkout, `jobs/quickstart.yaml`, and one of
-    `research` without that folder, as sealed entries of a leaderboard name it."""
+    """Returns a job file's path, or a packaged job's by name, path or the `name` in it; raises UserError."""
     jobs, path = packaged_jobs(), Path(name)
     if path.exists() and not path.is_dir():
         return name
@@ -167,7 +160,5 @@ def require_inside(root: str, path: str) -> None:
     if protocol not in ("", "file", "local"):
         return
     if not home_of(path.removeprefix(f"{protocol}{separator}")).resolve().is_relative_to(home_of(folder).resolve()):
-        raise UserError(
-            f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
-            "itself the link"
-        )
+        advice = f"remove the link, or make {root} itself the link"
+        raise UserError(f"{path}: expected a place in {root}, got a link that leads out of it: {advice}")

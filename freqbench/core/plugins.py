@@ -24,9 +24,7 @@ def names_class(text: str) -> bool:
 
 
 def installed_names(table: str) -> Mapping[str, str]:
-    """Returns the names that installed packages add to a table of TABLES, with their classes' paths. A package declares
-    them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever installed it trusts
-    its code."""
+    """Returns what installed packages add to a table by entry points of `freqbench.TABLE`, with the classes."""
     return {point.name: point.value for point in _entry_points().get(table, ())}
 
 
@@ -74,10 +72,8 @@ def is_trusted() -> bool:
 def require_trust(what: str) -> None:
     """Refuses an action that runs third-party code, unless it is trusted."""
     if not is_trusted():
-        raise UserError(
-            f"{what}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can: read "
-            "it first"
-        )
+        reason = "as its code can do all that you can: read it first"
+        raise UserError(f"{what}: needs --trust-code (or trust_code: true in the job), {reason}")
 
 
 def load_class(path: str, base: type) -> type[Any]:
@@ -91,10 +87,8 @@ def load_class(path: str, base: type) -> type[Any]:
         raise
     except BaseException as error:  # importing a module runs it, and it may raise anything
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, put "
-            "it beside the job, set PYTHONPATH, or fix it"
-        ) from error
+        there = f"got {' '.join(got.split())}: install it, put it beside the job, set PYTHONPATH, or fix it"
+        raise UserError(f"{path}: expected a module that can be imported, {there}") from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
         got = "no such name" if cls is None else repr(cls)
         raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")

@@ -8,9 +8,7 @@ _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no
 
 
 def import_torchvision() -> Any:
-    """Returns the module, even if its compiled operators do not load (a CUDA build beside a CPU-only torch).
-    torchvision registers a shape function for its operator `nms` while it is imported, and fails if the operator does
-    not exist. Nothing here uses it, so its name is enough; the name lives as long as the library that defines it."""
+    """Returns the module, even if its operators do not load: its import needs the name of `nms`, as _OPERATORS has."""
     try:
         import torchvision
     except RuntimeError as error:

@@ -38,10 +38,9 @@ def match_in_time(match: Callable[[str], re.Match[str] | None], name: str, what:
         with limit_time(MATCH_S):
             return match(name)
     except TimeoutError:
-        raise DataError(
-            f"{what}: expected a pattern that is matched at once, got one that takes more than {MATCH_S} s on a name "
-            f"of {len(name)} letters: write it with fewer repeats, and none in another, as + is in (a+)+"
-        ) from None
+        advice = "write it with fewer repeats, and none in another, as + is in (a+)+"
+        got = f"got one that takes more than {MATCH_S} s on a name of {len(name)} letters: {advice}"
+        raise DataError(f"{what}: expected a pattern that is matched at once, {got}") from None
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
@@ -139,9 +138,8 @@ class Dataset(Strict, abc.ABC):
     def require_labels(self, what: str, why: str) -> None:
         """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
         if self.reference == "prediction":
-            raise UserError(
-                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: drop one"
-            )
+            got = f"got {self.name} with reference: prediction: drop one"
+            raise UserError(f"{what}: expected a dataset with labels, {why}, {got}")
 
     @property
     def may_be_shared(self) -> bool:
@@ -179,17 +177,15 @@ class Dataset(Strict, abc.ABC):
         return replace(prepare(native, space, classes=self.classes), off_scale=())
 
     def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
-        """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
-        Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in
-        memory."""
+        """Returns the voxels of a case in a space (None, or no `grid`: the dataset's) before cropping, an upper bound,
+        unread. Raises DataError if the voxels do not fit in memory."""
         if space is None or ref.grid is None:
             return ref.shape
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels, ref.axes)
         return prepared_shape(*ref.grid, space, ref.axes)
 
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
-        """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name. Raises
-        DataError if `patient` does not find a patient in the name, and for a name that is too long."""
+        """Returns the patient of a case: by `patient`, a list or its name; raises DataError if wrong or too long."""
         for text in (case_id, stated or ""):
             if len(text) > names.LONGEST:
                 raise DataError(
@@ -202,10 +198,8 @@ class Dataset(Strict, abc.ABC):
         match = match_in_time(pattern.search, case_id, f"{self.name}: patient: {self.patient!r:.160}")
         patient = match and match["patient" if "patient" in pattern.groupindex else min(1, pattern.groups)]
         if not patient:
-            raise DataError(
-                f"{self.name}: expected a `patient` that finds a patient in every case's name, got {self.patient!r}, "
-                f"which finds none in {case_id}: change it"
-            )
+            got = f"got {self.patient!r}, which finds none in {case_id}: change it"
+            raise DataError(f"{self.name}: expected a `patient` that finds a patient in every case's name, {got}")
         return str(patient)
 
     @cached_property
@@ -216,10 +210,9 @@ class Dataset(Strict, abc.ABC):
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields one line per guess about its files and patients to look at, given the patient of each case."""
         if self.patient is None and (found := alike(patients)):
-            yield (
-                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(found[:3])} look as if they "
-                "shared a patient: give the key `patient` a pattern, as intervals are over patients"
-            )
+            advice = "give the key `patient` a pattern, as intervals are over patients"
+            rest = f"but names such as {', '.join(found[:3])} look as if they shared a patient: {advice}"
+            yield f"{self.name}: {counted_patients(patients)}, {rest}"
         for guess, files in self.guesses.items():
             yield f"{self.name}: {f'{few([*files], 3)}: ' if files else ''}{guess}"
 
@@ -228,10 +221,8 @@ class Dataset(Strict, abc.ABC):
         return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Returns another case of the split, drawn by the seed and the case's content, as an attack's reference.
-        Ignores `cases`. A case that joins the split replaces the reference of only a few cases. `split` is
-        `whole_split`, if the caller has it: listing it reads every header. Raises DataError if there is no other
-        case."""
+        """Returns another case of the split by the seed and the case's content, whatever `cases` is: a new case
+        replaces few. `split` is `whole_split`, if known. Raises DataError if there is none."""
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
             raise DataError(

@@ -96,8 +96,7 @@ def is_called_mask(path: str) -> bool:
 
 @partial(storage.once_each_content, content_of=lambda path: digest(image_files.sha256s(path)))
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order; empty if it is none. Its values are few, whole and not below 0;
-    where they are as many as a scan of eight bits has, most voxels that are not 0 equal the next one."""
+    """Returns the values of a label map, in order: few, whole, from 0 on, mostly equal neighbours; empty if none."""
     try:
         volume = image_files.read_integers(image_files.read_header(image_files.fetch(path)))
     except DataError:
@@ -148,8 +147,7 @@ def _rater_groups(paths: Sequence[str]) -> dict[str, dict[str, str]]:
             for index in places:
                 start, end = marks[index].span("rater")
                 named[index] = parts[index][:start] + RATER + parts[index][end:]
-            rater = marks[min(places)]["rater"]
-            groups.setdefault("/".join(named) + file.removeprefix(stem), {})[path] = rater
+            groups.setdefault("/".join(named) + file.removeprefix(stem), {})[path] = marks[min(places)]["rater"]
     return {name: group for name, group in groups.items() if len(group) > 1}
 
 

@@ -21,8 +21,7 @@ MAX_BYTES = 8 * 2**30
 # Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
 MOST_PACKED = 1032
 
-# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
-SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
+SMALLEST_MM, LARGEST_MM = 1e-4, 100.0  # sides of a voxel, from microscopes to body scanners: any other has a wrong unit
 
 NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
 FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, zlib.error)  # of libraries
@@ -80,8 +79,7 @@ class Header:
         return np.dtype(self.stored).kind in "bui"
 
     def turn_to(self, image: "Header") -> "Header":
-        """Returns the header with its axes in the order and direction of the image's, in which voxels are read. One
-        axis mirrored alone stays, to be refused: tools that lose a sign write such headers."""
+        """Returns the header with its axes as the image's; one axis mirrored alone stays, to be refused."""
         from nibabel.orientations import inv_ornt_aff, io_orientation
 
         turn = io_orientation(np.linalg.inv(image.affine) @ self.affine)
@@ -96,18 +94,14 @@ class Header:
         if self.shape != image.shape and self.segments and self.place_in(image):
             return
         if self.shape != image.shape:
-            raise DataError(
-                f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
-                f"give the {what} of this image"
-            )
+            got = f"got {self.shape}: give the {what} of this image"
+            raise DataError(f"{self.path}: expected the shape {image.shape} of {image.path.name}, {got}")
         last = [*(size - 1 for size in self.shape), 1]
         corners = np.array([(*corner, 1) for corner in product((0, 1), repeat=3)]) * last
         apart = float(np.abs(corners @ (self.affine - image.affine).T).max())
         if apart > min(image.spacing) / 2:
-            raise DataError(
-                f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
-                f"{apart:.3g} mm away: resample the {what} onto its image"
-            )
+            got = f"got a grid up to {apart:.3g} mm away: resample the {what} onto its image"
+            raise DataError(f"{self.path}: expected the orientation and origin of {image.path.name}, {got}")
 
     def place_in(self, image: "Header") -> tuple[slice, ...]:
         """Returns the voxels of the image that a part of its grid holds, all of a grid of its shape; () elsewhere."""
@@ -195,19 +189,15 @@ def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
 def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: str) -> None:
     """Refuses voxels of sides in millimetres that no scanner makes; `stated` and the field `unit` are the header's."""
     if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
-        raise DataError(
-            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {spell(sides)} mm, "
-            f"as the header gives {stated}: fix its unit ({unit}) or sides"
-        )
+        got = f"got {spell(sides)} mm, as the header gives {stated}: fix its unit ({unit}) or sides"
+        raise DataError(f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, {got}")
 
 
 def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
     """Refuses a grid that would not fit in memory: more than MAX_BYTES as float32."""
     if 4 * math.prod(shape) > MAX_BYTES:
-        raise DataError(
-            f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
-            "check the header, `spacing`, `size` and `pad_to`"
-        )
+        got = f"got {tuple(shape)}: check the header, `spacing`, `size` and `pad_to`"
+        raise DataError(f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, {got}")
 
 
 def check_room(path: Path | str, num_voxels: int, num_bytes: int, room: int) -> None:

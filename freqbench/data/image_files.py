@@ -20,8 +20,7 @@ ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this f
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
 
-# Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
-OTHER_FORMATS = {
+OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not read, and how they become NIfTI
     ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5", ".mrc", ".lsm", ".nia", ".pic"), CONVERT),
     **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
@@ -35,8 +34,7 @@ NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("litt
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
 
-# What a file is whose first bytes, in lower case, are these, and what to do.
-STRANGERS = {
+STRANGERS = {  # what a file is whose first bytes, in lower case, are these, and what to do
     b"version https://git-lfs": "a Git LFS pointer, which stands for the image: fetch it by git lfs pull",
     **dict.fromkeys((b"<!doctype html", b"<html"), f"an HTML page, as a failed download leaves it: {DOWNLOAD}"),
     b"<?xml": f"an XML document, as a refused download leaves it: {DOWNLOAD}",
@@ -56,8 +54,7 @@ class Reader(Protocol):
         """Returns the names of the files that hold the voxels of a file, in its folder; none if it holds them."""
 
     def read_header(self, path: Path, multichannel: bool = False) -> Header:
-        """Reads and checks a header without voxels; `multichannel` allows several channels in the file. Raises
-        DataError for a file that is damaged, not 3D, empty, too large, or without a grid."""
+        """Reads a header; raises DataError for a damaged, empty or too large file, one not 3D or without a grid."""
 
     def read_voxels(self, header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind."""
@@ -171,10 +168,8 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
     for index, channel in enumerate(voxels):
         if channel.min() == channel.max():
             where = f" in channel {index}" if len(voxels) > 1 else ""
-            raise DataError(
-                f"{header.path}: expected an image, got the same intensity {channel.flat[0]:g} everywhere{where}: "
-                "drop the case"
-            )
+            got = f"got the same intensity {channel.flat[0]:g} everywhere{where}: drop the case"
+            raise DataError(f"{header.path}: expected an image, {got}")
     return voxels
 
 
@@ -185,26 +180,23 @@ def read_channels(header: Header) -> npt.NDArray[np.float32]:
 
 def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]]:
     """Returns a map's labels `[H, W, D]` in the file's axis order; numbers off by ROUNDED at most become whole ones.
-    Whole numbers of a file stay of their type, so that none of 64 bits is rounded. Raises DataError unless all are
-    whole, from `least` on, and no segment lies over another."""
+    Raises DataError unless all are whole, from `least` on, and no segment lies over another."""
     return merge_layers(header, least, lambda labels: labels)
 
 
 def merge_layers(
     header: Header, least: int, classes_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], are_codes: bool = False
 ) -> npt.NDArray[Any]:
-    """Returns the classes `[H, W, D]` of a map's labels; those of segments in several layers are laid together. Codes
-    of regions are joined where segments overlap. Raises DataError where other classes do."""
+    """Returns the classes `[H, W, D]` of a map, codes of regions joined; raises DataError where classes overlap."""
     whole, *others = map(classes_of, _layers(header, least))
     for classes in others:
         clash = (whole != 0) & (classes != 0) & (whole != classes)
         if clash.any() and not are_codes:
             first = tuple(map(int, np.argwhere(clash)[0]))
             names = [repr(header.segments[int(n[first])]) for n in _layers(header, least) if n[first]]
-            raise DataError(
-                f"{header.path}: expected segments that do not overlap, got {' and '.join(names)} at voxel {first} "
-                f"({np.count_nonzero(clash)} such voxels): give them one class, state `regions`, or separate them"
-            )
+            advice = "give them one class, state `regions`, or separate them"
+            got = f"got {' and '.join(names)} at voxel {first} ({np.count_nonzero(clash)} such voxels): {advice}"
+            raise DataError(f"{header.path}: expected segments that do not overlap, {got}")
         whole = whole | classes if are_codes else np.where(whole == 0, classes, whole)
     return whole
 
@@ -220,16 +212,13 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
             labels = labels if header.is_integer else labels.astype(np.int64)
         if is_wrong.any():
             first = tuple(map(int, np.argwhere(is_wrong)[0]))
-            raise DataError(
-                f"{header.path}: expected integers from {least} as labels, got {stored[first]:g} at voxel {first} "
-                f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
-            )
+            advice = "give the label map, not an image or probabilities"
+            got = f"got {stored[first]:g} at voxel {first} ({np.count_nonzero(is_wrong)} such voxels): {advice}"
+            raise DataError(f"{header.path}: expected integers from {least} as labels, {got}")
         if header.layers:
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):
-                raise DataError(
-                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save it anew"
-                )
+                raise DataError(f"{header.path}: expected segments' values in layer {layer}, got {strange[0]}: save it")
             labels = np.array([stands_for.get(value, 0) for value in values.tolist()])[np.searchsorted(values, labels)]
         yield labels
 

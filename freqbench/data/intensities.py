@@ -10,8 +10,7 @@ from freqbench.core.types import NO_LABEL, Case, NativeCase
 
 Voxels = npt.NDArray[np.float32]
 
-# Share of the window that the percentiles 0.5 to 99.5 cover at least: a network sees a flat volume below it.
-LEAST_COVERED = 0.05
+LEAST_COVERED = 0.05  # least share of the window that percentiles 0.5 to 99.5 cover: below, networks see a flat volume
 # Share of the labelled voxels, and of either half of the others, that lies inside the window at least. Airways, bones
 # and contrast agent are clipped as a whole in honest windows, but the body around them is not.
 LEAST_LABELLED, LEAST_BODY, LEAST_REST = 0.25, 0.1, 0.5
@@ -23,10 +22,8 @@ SAMPLED = 2_000_000  # voxels that percentiles and the threshold are sought on: 
 
 
 def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
-    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause. The
-    percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window; or labelled voxels and body are clipped; or a
-    window that begins below 0 meets a volume without a negative voxel; or the background is clipped to 1. Other
-    scalings follow the volume and yield nothing."""
+    """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause: a
+    share below LEAST_COVERED, clipped labels, body or background, or a window too low."""
     scaling = parse_intensity(preprocess.intensity)
     for index, channel in enumerate(native.image.numpy() if scaling.kind == "window" else ()):
         where = f" in channel {index}" if len(native.image) > 1 else ""
@@ -50,9 +47,7 @@ def _misfit(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling, whe
     # Otsu's threshold, strictly below the greatest intensity, parts body and rest; the least is often padding.
     split = float(threshold_otsu(inside)) if inside.size and inside.min() < inside.max() else -np.inf
     body, rest = voxels[voxels > split], voxels[(voxels <= split) & (voxels > lowest)]
-    body_inside, rest_inside = (
-        float(((part > scaling.low) & (part < scaling.high)).mean()) if part.size else 0.0 for part in (body, rest)
-    )
+    within, around = (float(((x > scaling.low) & (x < scaling.high)).mean()) if x.size else 0.0 for x in (body, rest))
     counts = np.bincount(label.ravel(), minlength=NO_LABEL + 1)
     classes = np.flatnonzero(counts[1:NO_LABEL]) + 1
     is_low, is_high = channel <= scaling.low, channel >= scaling.high
@@ -64,14 +59,11 @@ def _misfit(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling, whe
     )
     labelled, whose = 1 - to_0 - to_1, "labelled voxels" if len(classes) else "the body's voxels"
     covered = (min(high, scaling.high) - max(low, scaling.low)) / (scaling.high - scaling.low)
-    is_clipped = (
-        body_inside < LEAST_BODY and (labelled < LEAST_LABELLED or not len(classes)) and rest_inside < LEAST_REST
-    )
+    is_clipped = within < LEAST_BODY and (labelled < LEAST_LABELLED or not len(classes)) and around < LEAST_REST
     is_signed = scaling.low <= SIGNED
     is_unsigned = is_signed and lowest >= 0
     is_offset = is_signed and low > SIGNED and OFFSET[0] <= float(np.median(body)) <= OFFSET[1]
-    faces = np.concatenate([is_high.take((0, -1), axis).ravel() for axis in range(3)])
-    is_bright = faces.mean() >= MOST_BRIGHT_FACES
+    is_bright = np.concatenate([is_high.take((0, -1), axis).ravel() for axis in range(3)]).mean() >= MOST_BRIGHT_FACES
     if not (covered < LEAST_COVERED or is_clipped or is_unsigned or is_offset or is_bright):
         return ""
     causes = {

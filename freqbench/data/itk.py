@@ -1,5 +1,4 @@
-"""Reads NRRD, MetaImage and GIPL files by SimpleITK; what it does not check is checked here, without voxels. SimpleITK
-reads compressed voxels without their checksums, takes any file that a header names, and ignores units."""
+"""Reads NRRD, MetaImage and GIPL files by SimpleITK, after checks that it leaves out: checksums, named files, units."""
 
 import gzip
 import re
@@ -27,8 +26,7 @@ GIPL_HEADER = 256  # bytes
 ZLIB_OR_GZIP = 47  # zlib's number for streams of either kind
 PACKINGS = {"raw": "", "gz": "gzip", "txt": "text", "ascii": "text", "hex": "text"}
 
-# Millimetres of the units that headers state.
-UNITS = {
+UNITS = {  # millimetres of the units that headers state
     **dict.fromkeys(("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
     **{"cm": 10.0, "m": 1e3},
@@ -162,10 +160,8 @@ def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[i
     for number, value in values.items():
         layer, name = fields.get(f"segment{number}_layer", "0"), fields[f"segment{number}_name"]
         if (index := whole(layer)) is None or index >= count:
-            raise DataError(
-                f"{path}: expected segments in layers 0 to {count - 1}, as the file has {count}, got "
-                f"{layer!r:.40} for {name!r}: save it anew"
-            )
+            got = f"got {layer!r:.40} for {name!r}: save it anew"
+            raise DataError(f"{path}: expected segments in layers 0 to {count - 1}, as the file has {count}, {got}")
         layers[index] = layers[index] | {stored[number]: value}
     names = {value: fields[f"segment{number}_name"] for number, value in values.items()}
     return names, tuple(layers) if names and count > 1 else ()
@@ -222,8 +218,6 @@ def _file_of(path: Path, name: str | None) -> Path:
         raise DataError(f"{path}: expected its voxels in one file, got a list, {name!r:.200}: store them in one")
     steps = PurePosixPath(name).parts
     if not steps or steps[0] == "/" or ".." in steps or set("\\:") & set(name) or not name.isprintable():
-        raise DataError(
-            f"{path}: expected its voxels in a file of its own folder, got {name!r:.200}: put the file beside the "
-            "header, and its name into it"
-        )
+        advice = "put the file beside the header, and its name into it"
+        raise DataError(f"{path}: expected its voxels in a file of its own folder, got {name!r:.200}: {advice}")
     return path.parent / name

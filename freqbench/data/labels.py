@@ -49,15 +49,13 @@ class Reading:
         for value, k in stated.items():
             said = self.of_value.get(value)
             if k is None and not (self.is_mapped and said is not None) and not self.takes_others:
-                raise DataError(
-                    f"{header.path}: expected segments called {few(self.names[1:])}, got "
-                    f"{header.segments[value]!r} (label {value}): name it in `labels`, or say its class by `label_map`"
-                )
+                advice = "name it in `labels`, or say its class by `label_map`"
+                got = f"got {header.segments[value]!r} (label {value}): {advice}"
+                raise DataError(f"{header.path}: expected segments called {few(self.names[1:])}, {got}")
             if self.is_mapped and k is not None and said != k:
-                raise DataError(
-                    f"{header.path}: expected label {value} to be {self.names[k]}, as the file names its segment, got "
-                    f"label_map: {{{value}: {said}}}: leave label_map out, or rename the segment"
-                )
+                advice = "leave label_map out, or rename the segment"
+                rest = f"as the file names its segment, got label_map: {{{value}: {said}}}: {advice}"
+                raise DataError(f"{header.path}: expected label {value} to be {self.names[k]}, {rest}")
         by_number = {value: k for value, k in self.of_value.items() if value == 0 or k == IGNORED}
         return by_number | {value: self.of_value.get(value, 0) if k is None else k for value, k in stated.items()}
 
@@ -104,13 +102,11 @@ def classes_of(
     label_map: LabelMap | None,
     ignore: Sequence[int] = (),
 ) -> Reading:
-    """Decides the classes of a dataset. `where` begins the line of an error; `listed` has the names by value of the
-    files' own list, and is empty if it gives none. `labels` are names of the classes that the job gives, background
-    first, or their number; None: those of the list. Names of the list choose its values by name, and all others become
-    background. `label_map` has the class of each value; values that it leaves out keep their number, and 0 stays
-    background. With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to
-    `ignore` do not count. Raises DataError for names that fit only in part, a value without a class, a class without a
-    value."""
+    """Decides the classes of a dataset. `listed` has the names by value of the files' own list; `where` begins errors.
+    `labels` are names of the job's classes, background first, or their number; names of the list choose its values, and
+    all others become background. `label_map` has the class of each value; values that it leaves out keep their number.
+    With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to `ignore` do not
+    count. Raises DataError for names that fit only in part, a value without a class, a class without a value."""
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
     is_mapped = label_map is not None and not (takes_others and not mapped)
@@ -127,10 +123,9 @@ def classes_of(
             if value not in of_value and value not in taken:
                 of_value[value] = value
             elif value not in of_value and value in kept:
-                raise DataError(
-                    f"{where}: label_map: expected label {value} ({kept[value]}) in it, as its number is now the class "
-                    f"of another, got none: list it: {{{value}: 0}} makes it background"
-                )
+                advice = f"{{{value}: 0}} makes it background"
+                rest = f"as its number is now the class of another, got none: list it: {advice}"
+                raise DataError(f"{where}: label_map: expected label {value} ({kept[value]}) in it, {rest}")
     elif names is not None and _chooses(where, names, values):
         wanted = [*map(plain, names)]
         of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
@@ -146,10 +141,8 @@ def classes_of(
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
     for value, k in mapped.items() if is_mapped else ():
         if k >= len(names):
-            raise DataError(
-                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
-                "in `labels`, or map it to one of these"
-            )
+            got = f"got {{{value}: {k}}}: name all classes in `labels`, or map it to one of these"
+            raise DataError(f"{where}: label_map: expected classes 0 to {len(names) - 1}, {got}")
     if is_mapped and len(names) < 2:
         raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
     gap = next((k for k in range(len(names)) if k not in of_value.values()), None)
@@ -160,14 +153,12 @@ def classes_of(
             f"{of_value[value]} for label {value} ({values.get(value, 'unnamed')}): list it with another class; 0 "
             "makes it background"
         )
-    others = dict.fromkeys(values, 0) if takes_others else {}
-    of_value = others | of_value | dict.fromkeys(ignore, IGNORED)
+    of_value = (dict.fromkeys(values, 0) if takes_others else {}) | of_value | dict.fromkeys(ignore, IGNORED)
     return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
 def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
-    """Returns regions in place of the classes that make them up, the background first. Raises DataError for more
-    regions than a code holds, two of the same classes, or a class that no file holds."""
+    """Returns regions in place of their classes, background first; raises DataError for too many, or of no file."""
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
@@ -180,14 +171,10 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
         if (other := of_labels.setdefault(frozenset(members), name)) != name:
             raise DataError(f"{where}: regions: {name}: expected other labels than {other}'s, got them: leave one out")
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
-            raise DataError(
-                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: drop it"
-            )
+            raise DataError(f"{where}: regions: {name}: expected labels that count, got ignored {ignored[0]}: drop it")
         if strange := sorted(set(members) - set(known) or {0} & set(members)):
-            raise DataError(
-                f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, got {strange[0]}: "
-                "name it in `labels`, or leave it out"
-            )
+            got = f"got {strange[0]}: name it in `labels`, or leave it out"
+            raise DataError(f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, {got}")
 
     def code(k: int) -> int:
         return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
@@ -210,10 +197,8 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
     """True if names choose values of the list, False if they name 0, 1, ... anew; refuses names at other values."""
     by_name = {plain(name): value for value, name in listed.items()}
     if by_name.get(plain(names[0]), 0) != 0:
-        raise DataError(
-            f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, got {names[0]!r}, which is "
-            f"label {by_name[plain(names[0])]}: put it first"
-        )
+        got = f"got {names[0]!r}, which is label {by_name[plain(names[0])]}: put it first"
+        raise DataError(f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, {got}")
     known = {name: by_name[plain(name)] for name in names[1:] if plain(name) in by_name}
     if known and len(known) == len(names) - 1:
         return True
@@ -241,22 +226,19 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`. With
-    `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them."""
+    """Returns the classes of a label map `[H, W, D]`; raises DataError for others, unless it `takes_others` as 0."""
 
     def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         values, counts = np.unique(voxels, return_counts=True)
         strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
         if strange and not takes_others:
             allowed = sorted(of_value)
-            is_dense = allowed == list(range(len(allowed)))
-            expected = f"0 to {allowed[-1]}" if is_dense else few([*map(str, allowed)])
+            expected = f"0 to {allowed[-1]}" if allowed == list(range(len(allowed))) else few([*map(str, allowed)])
             got = few([f"{value} ({n} voxels)" for value, n in strange])
             listed = few([f"{value}: 0" for value, _ in strange])
-            raise DataError(
-                f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class "
-                f"of each by `label_map`: {{{listed}}} makes them background, {{{OTHER}: background}} all"
-            )
+            advice = f"{{{listed}}} makes them background, {{{OTHER}: background}} all"
+            there = f"got {got}: name all classes in `labels`, or say the class of each by `label_map`: {advice}"
+            raise DataError(f"{header.path}: expected labels {expected}, {there}")
         return np.array([of_value.get(int(value), 0) for value in values], np.uint8)[np.searchsorted(values, voxels)]
 
     least = np.iinfo(np.int64).min if takes_others else min(0, *of_value)

@@ -62,10 +62,9 @@ def _patterns(folder: Path) -> dict[str, Any]:
     pairing = _find_pairing(folder)
     if pairing is None or not pairing.image:
         several = ", ".join(pairing.unused) if pairing else "none"
-        raise UserError(
-            f"{folder}: expected one image beside each label map, or channels called by their modality, got {several}: "
-            "write `loader: pairs` with `image`, a list of patterns in the order of the network's channels, and `label`"
-        )
+        advice = "write `loader: pairs` with `image`, patterns in the order of the network's channels, and `label`"
+        rest = f"or channels called by their modality, got {several}: {advice}"
+        raise UserError(f"{folder}: expected one image beside each label map, {rest}")
     image = pairing.image[0] if len(pairing.image) == 1 else list(pairing.image)
     rater = {"rater": ALL} if RATER in pairing.label else {}
     return {"image": image, "label": pairing.label, **rater, **_found_classes(_some(folder, pairing.masks))}
@@ -207,8 +206,7 @@ KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
         "folder in the layout of the Decathlon",
         "dataset.json, another JSON list of cases, or imagesTr",
-        # Also without its list, unless there are label maps of several raters.
-        lambda folder: (
+        lambda folder: (  # also without its list, unless there are label maps of several raters
             bool(_list_of(folder) or (folder / "dataset.json").exists())
             or ((folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label))
         ),
@@ -234,8 +232,7 @@ KINDS: tuple[LayoutKind, ...] = (
         "images/case with the slices of a series, and labels/case.dcm, a SEG",
         lambda folder: any(dicom.files.is_dicom(folder / name) for name in _names_below(folder)),
         "dicom",
-        # A segmentation of a series, or contours.
-        keys=lambda folder: (
+        keys=lambda folder: (  # a segmentation of a series, or contours
             {}
             if any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
             else {"reference": "prediction"}
@@ -353,10 +350,8 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yields lines on conclusions from names and values, and on other loaders that fit the folder."""
     if kind.loader == "pairs" and (pairing := _find_pairing(folder)):
-        yield (
-            f"{pairing.label} are label maps by their names, and by the few whole values of the {READ} that were read "
-            "at most: give `labels` their names"
-        )
+        rest = f"and by the few whole values of the {READ} that were read at most: give `labels` their names"
+        yield f"{pairing.label} are label maps by their names, {rest}"
         if len(pairing.image) > 1:
             yield f"channels are in the order of `image`: {', '.join(pairing.image)}: it must be that of the training"
         if pairing.unused:
@@ -384,17 +379,14 @@ def _require_volumes(folder: Path) -> None:
         return
     for name in names:
         suffix = Path(name).suffix.lower()
-        is_dicom = suffix in ("", ".dcm", ".ima", ".dicom") and dicom.files.is_dicom(
-            folder / name if folder.is_dir() else folder
-        )
+        file = folder / name if folder.is_dir() else folder
+        is_dicom = suffix in ("", ".dcm", ".ima", ".dicom") and dicom.files.is_dicom(file)
         if is_dicom and folder.is_dir():
             return
         if is_dicom or (suffix in image_files.OTHER_FORMATS and suffix not in dicom.files.NO_SLICES):
             convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
-            raise UserError(
-                f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
-                f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
-            )
+            got = f"got {'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
+            raise UserError(f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, {got}")
 
 
 def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:

@@ -88,15 +88,11 @@ def _mgh_header(path: Path, begin: bytes) -> Any:
     spec = MGHHeader(begin, check=False)
     version, kind = int(spec["version"]), int(spec["type"])
     if version != 1 or kind not in data_type_codes.value_set("code"):
-        raise DataError(
-            f"{path}: expected an MGH file of version 1 with real numbers, got version {version} and type {kind}: "
-            "convert it by mri_convert"
-        )
+        got = f"got version {version} and type {kind}: convert it by mri_convert"
+        raise DataError(f"{path}: expected an MGH file of version 1 with real numbers, {got}")
     if not any(begin[28:30]):  # nibabel fills directions in
-        raise DataError(
-            f"{path}: expected a header that states the directions of its axes, got goodRASFlag 0: fix it, such as by "
-            "mri_convert with -iid, -ijd, -ikd"
-        )
+        got = "got goodRASFlag 0: fix it, such as by mri_convert with -iid, -ijd, -ikd"
+        raise DataError(f"{path}: expected a header that states the directions of its axes, {got}")
     return spec
 
 
@@ -107,25 +103,20 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
     kinds = (Nifti1Pair.header_class, Nifti2Pair.header_class) if is_pair else (Nifti1Header, Nifti2Header)
     kind = next((kind for kind in kinds if kind.may_contain_header(begin)), None)
     if kind is None and is_pair and AnalyzeHeader.may_contain_header(begin):
-        raise DataError(
-            f"{path}: expected a NIfTI file, got Analyze 7.5, which does not state the directions of its axes, and "
-            "readers take different ones: convert it by a tool that knows them"
-        )
+        advice = "convert it by a tool that knows them"
+        rest = f"which does not state the directions of its axes, and readers take different ones: {advice}"
+        raise DataError(f"{path}: expected a NIfTI file, got Analyze 7.5, {rest}")
     if kind is None:
         raise ValueError("its first bytes are not those of NIfTI")
     spec = kind(begin[: kind.sizeof_hdr], check=False)
     sides, start = spec["pixdim"][1:4].copy(), spec.get_data_offset()
     if spec.is_single and start < spec.single_vox_offset:
-        raise DataError(
-            f"{path}: expected voxels from byte {spec.single_vox_offset} on, behind the header, got a vox_offset of "
-            f"{start}: fix the header"
-        )
+        got = f"got a vox_offset of {start}: fix the header"
+        raise DataError(f"{path}: expected voxels from byte {spec.single_vox_offset} on, behind the header, {got}")
     spec.check_fix(logger=UNHEARD)
     spec.get_slope_inter()
     if spec["sform_code"] == 0 and not (sides > 0).all():
-        raise DataError(
-            f"{path}: expected sides of voxels above 0, got {headers.spell(sides)} in pixdim, and no sform: fix it"
-        )
+        raise DataError(f"{path}: expected sides above 0, got {headers.spell(sides)} in pixdim, and no sform: fix it")
     return spec
 
 

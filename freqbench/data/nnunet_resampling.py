@@ -1,6 +1,5 @@
-"""Resamples as nnU-Net does: cubic for images, class by class for label maps, edges aligned. Isensee et al., Nature
-Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): if the spacing is anisotropic, slices are resampled in their
-plane and the nearest slice is taken along the coarse axis."""
+"""Resamples as nnU-Net does: cubic for images, class by class for labels, edges aligned; along a coarse axis the
+nearest slice. Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -33,8 +32,7 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 
 
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
-    """Returns the axis along which the nearest slices are taken; None if the grid is resampled as one. It is the
-    coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two are."""
+    """Returns the coarsest axis of the old spacing, else the new, if anisotropic; None if two are, or none."""
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:
             return steps.index(max(steps)) if steps.count(max(steps)) == 1 else None
@@ -77,8 +75,7 @@ def _resize(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vol
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
     taken, place = np.unique((2 * np.arange(count) + 1) * len(slices) // (2 * count), return_inverse=True)
-    planes = np.stack([_interpolate(slices[z], plane, order) for z in taken])
-    return np.moveaxis(planes[place], 0, coarse)
+    return np.moveaxis(np.stack([_interpolate(slices[z], plane, order) for z in taken])[place], 0, coarse)
 
 
 def _interpolate(array: Volume, shape: Sequence[int], order: int) -> Volume:

@@ -8,8 +8,7 @@ from freqbench.core.terminal import amount
 # A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
 _PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
 
-# The end of a name that tells the images of a patient apart; one with a number follows a patient with a number.
-_VISIT = re.compile(
+_VISIT = re.compile(  # the end that tells a patient's images apart; one with a number follows a patient with one
     r"(?P<numbered>(?P<patient>.*[0-9].*)[._-](?:acq|day|frame|fu|month|ph|phase|run|scan|ses|session|t|time|timepoint|"
     r"tp|v|visit|week|year)[._-]?[0-9]+)|"
     r"(?P<named>.+?)[._-](?:arterial|baseline|delayed|(?:(?:sax?|lax?|[234]ch)[._-])?(?:ed|es)|exp|"
@@ -53,6 +52,5 @@ def names_patient(text: str, fields: Mapping[str, str]) -> bool:
     (True, False)
     """
     words = {word for value in fields.values() for word in re.split(r"[\W_]+", value.lower()) if len(word) > 1}
-    return any(len(word) > 3 and word in text.lower() for word in words) or not words.isdisjoint(
-        re.split(r"[\W_]+", text.lower())
-    )
+    text, held = text.lower(), words.intersection(re.split(r"[\W_]+", text.lower()))
+    return bool(held) or any(len(word) > 3 and word in text for word in words)

@@ -1,5 +1,4 @@
-"""Prepares raw voxels on the grid that networks see, by MONAI's transforms, and maps perturbations back to the file.
-The order is that of the papers' validation pipelines, or nnU-Net's."""
+"""Prepares raw voxels as the papers' or nnU-Net's pipelines do, by MONAI, and maps perturbations back to the file."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,11 +56,9 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     from monai import transforms
     from monai.data import MetaTensor
 
-    preprocess = space
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
-    images = [key for key in keys if key != "label"]
-    as_nnunet = preprocess.is_nnunets
+    images, as_nnunet = [key for key in keys if key != "label"], space.is_nnunets
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
@@ -70,15 +67,14 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     if as_nnunet:
         case = transforms.CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
-    elif preprocess.spacing is not None:
-        affine = square_axes(case["image"].affine.numpy(), case["image"].shape[1:], preprocess.spacing)
+    elif space.spacing is not None:
+        affine = square_axes(case["image"].affine.numpy(), case["image"].shape[1:], space.spacing)
         for key in keys:
             case[key].affine = torch.from_numpy(affine)
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
-        case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+        case = transforms.Spacingd(keys, pixdim=space.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
-    # Before `size`, as padding would distort the volume's percentiles.
-    scaling = parse_intensity(preprocess.intensity)
+    scaling = parse_intensity(space.intensity)  # before `size`, as padding would distort the volume's percentiles
     ranges = tuple(scaling.range_of(channel) for channel in case[images[-1]].as_tensor())
     for low, high in ranges:
         if not low < high:
@@ -86,9 +82,9 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
                 f"{native.source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and "
                 f"{scaling.high:g}, got the intensity {low:g} at both: widen `intensity` or use minmax"
             )
-    said = [*(scale_warnings(native, preprocess) if clean is None else ())]
-    if preprocess.size is not None and not as_nnunet:
-        case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
+    said = [*(scale_warnings(native, space) if clean is None else ())]
+    if space.size is not None and not as_nnunet:
+        case = transforms.ResizeWithPadOrCropd(keys, space.size)(case)
         way.take("size", case["label"], pads=True)
     for key in images:
         case[key] = case[key].clone()  # it may still be the native case's own memory
@@ -97,25 +93,25 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
             case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
         raise DataError(f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen `intensity`")
-    if not as_nnunet and preprocess.crop_foreground:
+    if not as_nnunet and space.crop_foreground:
         case = transforms.CropForegroundd(keys, source_key=images[-1])(case)
         way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
-        case = {key: _resample(case[key], preprocess, key) for key in keys}
-        if preprocess.spacing is not None:
+        case = {key: _resample(case[key], space, key) for key in keys}
+        if space.spacing is not None:
             way.take("spacing", case["label"])
-        if preprocess.size is not None:
-            case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
+        if space.size is not None:
+            case = transforms.ResizeWithPadOrCropd(keys, space.size)(case)
             way.take("size", case["label"], pads=True)
-    if preprocess.pad_to is not None:
-        case = transforms.SpatialPadd(keys, preprocess.pad_to)(case)
+    if space.pad_to is not None:
+        case = transforms.SpatialPadd(keys, space.pad_to)(case)
     image, source = case["image"], Path(native.source).name
     kept = "voxels that are not 0" if as_nnunet else "intensities above the lower bound"
     losses = {  # of labelled voxels, by step
         "crop": f"lie outside the crop to {kept}",
-        "spacing": f"vanish at the spacing {spell(preprocess.spacing or ())} mm",
-        "size": f"lie outside the size {spell(preprocess.size or ())}",
+        "spacing": f"vanish at the spacing {spell(space.spacing or ())} mm",
+        "size": f"lie outside the size {spell(space.size or ())}",
     }
     return Case(
         ref=native.ref,
@@ -132,8 +128,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
 
 
 def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | None, classes: Classes) -> Case:
-    """Prepares a case by a network's own pipeline, its axes turned to RAS. With p the pipeline's volume and l, h the
-    bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what the clip cuts off."""
+    """Prepares a case by a network's pipeline: of its p with bounds l, h, x = (clip(p, l, h) - l) / (h - l)."""
     import torch
     from monai.data import MetaTensor
 
@@ -172,8 +167,7 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
 
 
 class LabelWay:
-    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding. It
-    begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone."""
+    """A label map's way through `prepare`: volumes by class, and the grids; without `counts` the grids alone."""
 
     def __init__(self, label: Any, counts: bool) -> None:
         self._counts = counts
@@ -230,19 +224,14 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
     affine, old = volume.affine.numpy(), volume.shape[1:]
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     shape = nnunet.resampled_shape(old, spacing, preprocess.spacing)
-    coarse, voxels = nnunet.coarse_axis(spacing, preprocess.spacing), volume.as_tensor()
-    if key == "label":
-        voxels = nnunet.resample_label(voxels, shape, coarse)
-    else:
-        voxels = nnunet.resample_image(voxels, shape, coarse)
+    resample = nnunet.resample_label if key == "label" else nnunet.resample_image
+    voxels = resample(volume.as_tensor(), shape, nnunet.coarse_axis(spacing, preprocess.spacing))
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 
 def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
-    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner. MONAI's `Spacing`
-    finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds them to float32: the
-    grid then began up to a voxel away from that of the same volume in a format of float64. An affine whose axes are at
-    right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes."""
+    """Returns the affine from which a grid of other sides begins at the volume's corner. MONAI's `Spacing` needs axes
+    at right angles to the last digit, which NIfTI's float32 loses: those that are to SQUARE are made so."""
     from monai.data.utils import compute_shape_offset, zoom_affine
 
     def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -262,18 +251,14 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str =
     """Returns the shape that `prepare` makes of a grid along RAS axes before a crop; `codes` are those of the file."""
     if isinstance(space, Pipeline):
         return space.shape_of(shape, spacing, codes)
-    preprocess = space
     sizes: Sequence[int] = shape
-    if preprocess.size is not None:
-        sizes = preprocess.size
-    elif preprocess.spacing is not None and preprocess.is_nnunets:
-        sizes = nnunet.resampled_shape(shape, spacing, preprocess.spacing)
-    elif preprocess.spacing is not None:
-        sizes = [
-            int(np.round((size - 1) * step / new + 1))
-            for size, step, new in zip(shape, spacing, preprocess.spacing, strict=True)
-        ]
-    return triple(max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
+    if space.size is not None:
+        sizes = space.size
+    elif space.spacing is not None and space.is_nnunets:
+        sizes = nnunet.resampled_shape(shape, spacing, space.spacing)
+    elif space.spacing is not None:
+        sizes = [int(np.round((n - 1) * mm / to + 1)) for n, mm, to in zip(shape, spacing, space.spacing, strict=True)]
+    return triple(max(size, least) for size, least in zip(sizes, space.pad_to or (1, 1, 1), strict=True))
 
 
 def check_room(
@@ -285,14 +270,11 @@ def check_room(
         shape = (*channels, *prepared_shape(*grid, space, codes))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
         return
-    preprocess = space
-    resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
-    if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
-        raise DataError(
-            f"{source}: expected a `spacing` that leaves more than one voxel, got {spell(preprocess.spacing)} mm: its "
-            f"voxels are {sides} mm now"
-        )
-    for each in (preprocess.model_copy(update={"size": None}), preprocess):
+    resampled = prepared_shape(*grid, space.model_copy(update={"size": None, "pad_to": None}))
+    if space.spacing and max(grid[0]) > 1 >= max(resampled):
+        got = f"got {spell(space.spacing)} mm: its voxels are {sides} mm now"
+        raise DataError(f"{source}: expected a `spacing` that leaves more than one voxel, {got}")
+    for each in (space.model_copy(update={"size": None}), space):
         shape = (*channels, *prepared_shape(*grid, each))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
@@ -309,10 +291,8 @@ def way_to_file(
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
-    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made. Scores are
-    interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of an anisotropic
-    grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken. Raises
-    DataError if the file's axes are sheared against the case's."""
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made; scores are linear,
+    by nnU-Net in planes, `labels_alone` nearest. Raises DataError if the file's axes are sheared."""
     from freqbench.ops.file_grid import FileGrid
 
     to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
@@ -335,19 +315,15 @@ LEAST = 1e-5
 
 
 def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space: AnySpace) -> NativeCase:
-    """Returns the file's volume with the perturbation carried back to its grid and unit.
-
-    `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
-    (high - low)` of each channel is interpolated trilinearly at the native voxels, 0 outside the case's grid, and
-    added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
-    A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
-    `prepare(result, preprocess, clean=native)` brings the result into any space. A pipeline that does not clip keeps
-    what lies beyond its bounds: there the perturbation is added to the intensity itself. The `voxels_to_keep` of the
-    pipeline `space` stay; where it names none, zeros beside voxels that it fixes, as another intensity there would grow
-    the mask that it takes from them.
-
-    Raises DataError for a pipeline whose way from the file's unit is not affine.
-    """
+    """Returns the file's volume with the perturbation carried back to its grid and unit. `adversarial` is `[C, H, W,
+    D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) * (high - low)` of each channel
+    is interpolated trilinearly at the native voxels, 0 outside the case's grid, and added. If a native intensity was
+    clipped, the perturbation is added to the bound, so that `prepare` finds it again. A voxel stays as it is if its
+    perturbation is 0, leads further out, or leads in by less than LEAST of the range. `prepare(result, preprocess,
+    clean=native)` brings the result into any space. A pipeline that does not clip keeps what lies beyond its bounds:
+    there the perturbation is added to the intensity itself. The `voxels_to_keep` of the pipeline `space` stay; where it
+    names none, zeros beside voxels that it fixes, as another intensity there would grow the mask that it takes from
+    them. Raises DataError for a pipeline whose way from the file's unit is not affine."""
     import torch
     from scipy.ndimage import affine_transform
 
@@ -394,9 +370,8 @@ def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: AnySpace) -> float:
-    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale. It is
-    0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count too. A
-    network's own pipeline prepares the attacked file as it would any other: its statistics count too."""
+    """Returns the root mean square, in [0, 1], between the attacked volume and the same prepared again from the
+    file."""
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 
@@ -416,8 +391,7 @@ def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], lo
 
 
 class Spaces:
-    """An attacked volume of a case in its own space and in others, which it reaches through the file's grid and unit.
-    There it goes as an exported volume would. A space of None is the dataset's."""
+    """An attacked volume in its own space (None: the dataset's) and in others, by way of the file's grid and unit."""
 
     def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
         self._dataset, self._case, self._adversarial = dataset, case, adversarial

@@ -184,8 +184,6 @@ def answer(ask: Callable[[str], T], path: str, what: str) -> T:
         return ask(path)
     except NoFileError:
         if (link := Path(path)).is_symlink():
-            raise MissingDataError(
-                f"{path}: expected {what}, found a link to {link.readlink()}, where there is no file: fetch its "
-                "content (git annex get, datalad get)"
-            ) from None
+            rest = "where there is no file: fetch its content (git annex get, datalad get)"
+            raise MissingDataError(f"{path}: expected {what}, found a link to {link.readlink()}, {rest}") from None
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None

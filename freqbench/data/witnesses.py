@@ -63,9 +63,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
         maps = [path for path in exact if not path.endswith(PACKED)]  # nnU-Net writes probabilities beside a map
         found[case_id] = maps or exact or paths
         if len(found[case_id]) > 1:
-            raise UserError(
-                f"{where}: predictions: expected one file of {case_id}, got {' and '.join(sorted(paths)[:2])}: drop one"
-            )
+            got = f"got {' and '.join(sorted(paths)[:2])}: drop one"
+            raise UserError(f"{where}: predictions: expected one file of {case_id}, {got}")
     chosen = [case_id for case_id in of_id if case_id in found][:MOST_CASES]
     return Witness(refs=tuple(map(of_id.__getitem__, chosen)), files={each: found[each][0] for each in chosen})
 

@@ -15,9 +15,8 @@ from freqbench.ops.heads import HEADS
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """Makes an attack for a dataset, whose classes and channels it takes, from the parameters as a file gives them. The
-    name is one of ATTACKS, `package.module:Class`, or the class itself. Raises UserError, whose line begins with
-    `place`, for an unknown attack, or parameters that the attack or the dataset does not take."""
+    """Makes an attack, by name, path or class, from a file's parameters, for a dataset whose classes it takes. Raises
+    UserError, whose line begins with `place`, for an unknown attack, or parameters that it or the dataset refuses."""
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
     with sweep.prefix_errors(place):
@@ -61,9 +60,8 @@ def attack_entry(attack: Attack) -> dict[str, Any]:
 
 
 def counted_entry(attack: Attack) -> dict[str, Any] | None:
-    """Returns an attack's entry with its budget after the name and its effort at the end, even at their defaults. The
-    last key of `steps`, of an attack that follows a gradient in them, and `queries`, of a search, sets its length. None
-    for attacks without either, null rows, and attacks whose steps make the change smaller."""
+    """Returns an attack's entry with its budget after the name and its effort, `steps` or `queries`, at the end; None
+    for an attack without either, null rows, and attacks whose steps make the change smaller."""
     values, (forwards, backwards) = {each.name: getattr(attack, each.name) for each in fields(attack)}, attack.passes
     lengths = [key for key, runs in (("steps", backwards), ("queries", forwards)) if key in values and runs > 0]
     if not lengths or attack.threat_model.endswith(MINIMAL) or getattr(attack, "control", "none") != "none":

@@ -93,9 +93,8 @@ class Cell:
 
     @property
     def params(self) -> str:
-        """All parameters of the attack as JSON text, with the values that the cell sets. The cell sets `window_batch`,
-        the windows attacked at once, if the attack couples them; `block_cut`, the sides of its block, if the source's
-        ROI cuts it; and `surrogates`, the names of those that are used."""
+        """All parameters of the attack as JSON text, with those that the cell sets: `window_batch` if it couples
+        windows, `block_cut` if the source's ROI cuts its block, `surrogates` if it uses them."""
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
         names = [surrogate.name for surrogate in self.surrogates]
         followed = {"surrogates": names} if self.attack.needs_surrogates else {}
@@ -107,8 +106,7 @@ class Cell:
 
     @property
     def block_cut(self) -> str:
-        """Sides of the attack's block if the source's ROI cuts it, else empty. It is in no identity, as block and ROI
-        are. The ROI cuts no block of a volume that is attacked as one."""
+        """Sides of the attack's block if the source's ROI cuts it, else empty; in no identity, as block and ROI are."""
         attack = self.attack
         return "" if attack.attacks_volume else "x".join(map(str, attack.shortened(self.source.roi) or ()))
 
@@ -126,9 +124,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One cell on one case with the targets still wanted: the work that a worker gets. If `is_clean`, nothing is
-    attacked: the targets predict the clean volume alone. `own` are files of their own predictions of it, by the
-    target's id."""
+    """One cell on one case with the targets still wanted; `own` are files of their predictions of the clean volume."""
 
     cell: Cell
     ref: CaseRef

@@ -57,20 +57,17 @@ def place(unit: Unit) -> Place:
 
 
 def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
-    """Estimates what units cost one worker that scores them by `metrics`.
-
-    Seconds per pass of each source model and attack, and seconds to score a record of each target by these metrics, are
-    those of earlier runs on this machine (`Spent`), times the factor by which other processes slow it down now; else
-    those of the latest run in the store, as an older run may have used another machine. Models without any are
-    estimated by the operations and bytes of a pass, at the rate that the others reach; if there are no others, at the
-    rate of a worker now, beside the other load, or of a usual GPU: right to a factor of about three.
-    """
+    """Estimates what units cost one worker that scores them by `metrics`. Seconds per pass of each source model and
+    attack, and seconds to score a record of each target by these metrics, are those of earlier runs on this machine
+    (`Spent`), times the factor by which other processes slow it down now; else those of the latest run in the store, as
+    an older run may have used another machine. Models without any are estimated by the operations and bytes of a pass,
+    at the rate that the others reach; if there are no others, at the rate of a worker now, beside the other load, or of
+    a usual GPU: right to a factor of about three."""
     a_pass, a_record = measured_paces(store, metrics) if store else ({}, {})
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        known_paces = PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available())
-        for name, seconds in known_paces.items():
+        for name, seconds in PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available()).items():
             if name == _record(metrics):
                 a_record[model_id] = seconds * slower
             elif not name.startswith(RECORD):
@@ -101,8 +98,7 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
             windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
             predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
             scoring[place(unit)] += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
-    basis = ROUGH if is_rough else BASIS
-    return Costs(attack=attack, scoring=scoring, basis=basis if units else None)
+    return Costs(attack=attack, scoring=scoring, basis=(ROUGH if is_rough else BASIS) if units else None)
 
 
 @cache
@@ -151,8 +147,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
 
 
 class Spent:
-    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs. Seconds
-    are those that a machine without other load would have taken."""
+    """Adds up the seconds of a run, without other load, and keeps them per pass and record in the node's cache."""
 
     def __init__(self) -> None:
         # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.

@@ -98,10 +98,8 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
 def matching(
     name: str, space: AnySpace | None, dataset: Dataset, refs: Sequence[CaseRef]
 ) -> tuple[dict[int, tuple[int, ...]], int, str] | None:
-    """Returns the output that each class is, the number of outputs and the evidence, if transforms change labels. The
-    outputs are what transforms of MONAI's make of the label: a class is the one of its name, if they name them, else
-    the one with the same voxels in the first LAST cases. Raises UserError if none or several have them, which a
-    `class_map` decides."""
+    """Returns the output that each class is, the number of outputs and the evidence, if transforms of MONAI's change
+    labels: by name, else by equal voxels in the first LAST cases. Raises UserError if none or several are it."""
     if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
         return None
     names, theirs = [*map(plain_name, dataset.class_names)], space.region_names
@@ -195,16 +193,14 @@ def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
 
 
 def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, str], Sequence[Assumption]]) -> str:
-    """Returns what the clean number of a model on a dataset rests on before a run: `stated`, or what is assumed.
-    `assumed` is by dataset and name of a model; those of an ensemble are its members'."""
+    """Returns what a model's clean number rests on before a run: `stated`, or `assumed` by dataset and model."""
     keys = [each.key for net in (model.members or (model,)) for each in assumed.get((dataset, net.name), ())]
     found = [*dict.fromkeys(keys)]
     return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
 def mean_error(values: Clean) -> tuple[float, float]:
-    """Returns the mean over patients, each with the mean of the patient's cases: they are no independent draws. Its
-    standard error comes second; it is infinite for fewer than FIRST patients."""
+    """Returns the mean over patients' means and its standard error, infinite for fewer than FIRST patients."""
     patients = defaultdict[str, list[float]](list)
     for (patient, _), value in values.items():
         patients[patient].append(value)
@@ -220,13 +216,11 @@ def figure(expected: float | None, clean: Clean) -> str:
 
 
 def shortfall(expected: float | None, clean: Clean) -> str | None:
-    """Returns a line if the mean clean Dice is lower than is expected of a network that fits.
-
-    That is LOW if nothing is `expected`; else `expected` less two standard errors, or half of it where fewer than
-    FIRST patients have no standard error to speak of, but FAR at least. Where `expected` is the truth, a mean over 3 to
-    10 patients is so low in 0.4, 4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05,
-    0.1 and 0.2 (simulated from beta distributions of mean 0.87, judged after each patient).
-    """
+    """Returns a line if the mean clean Dice is lower than is expected of a network that fits. That is LOW if nothing is
+    `expected`; else `expected` less two standard errors, or half of it where fewer than FIRST patients have no standard
+    error to speak of, but FAR at least. Where `expected` is the truth, a mean over 3 to 10 patients is so low in 0.4,
+    4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05, 0.1 and 0.2 (simulated from
+    beta distributions of mean 0.87, judged after each patient)."""
     if not clean:
         return None
     mean, error = mean_error(clean)

@@ -65,8 +65,7 @@ class Grid:
         return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
-        """Returns the keys of all records, and names by identity, in a compact form that JSON can hold.
-        `results.index_keys` expands the keys; `results.naming` looks names up."""
+        """Returns record keys (for `results.index_keys`) and names by identity (for `results.naming`), for JSON."""
         names: dict[str, dict[str, Any]] = {}
         cells = []
         for cell in self.cells:
@@ -85,8 +84,7 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
-    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells. Raises
-    UserError, which begins with the job's file and the place."""
+    """Expands a job: checks datasets and models, multiplies lists into cells; raises UserError after file and place."""
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
 
@@ -158,10 +156,8 @@ class Expansion:
             table += _cells(job, dataset, models, sourced[i], concerns)
         for (dataset_name, model_id), witness in witnesses.items():
             name = next(each.name for models in self._models for each in models.values() if each.model_id == model_id)
-            notes.append(
-                f"{name} on {dataset_name}: is held against its own predictions of {amount(len(witness.refs), 'case')} "
-                "before the first attack"
-            )
+            held = f"is held against its own predictions of {amount(len(witness.refs), 'case')} before the first attack"
+            notes.append(f"{name} on {dataset_name}: {held}")
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
             notes.append(f"seeds: no attack draws: the {len(job.seeds)} seeds give the same cells")
         cells: dict[tuple[str, str], Cell] = {}
@@ -254,10 +250,8 @@ def _concerns_of_models(
             yield from scoring_concerns(model, facts[name], dataset.name, dataset.class_names, refs, dataset.space)
     for model in models.values():
         if model.black_box:
-            yield (
-                f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and "
-                "volumes made on other models are scored on it"
-            )
+            advice = "attacks without gradients alone run on it, and volumes made on other models are scored on it"
+            yield f"{model.name}: a black box, as {model.black_box}: {advice}"
 
 
 def _cells(
@@ -270,10 +264,9 @@ def _cells(
             continue
         if source.black_box and attack.needs_gradient:
             if all(model.black_box for name, model in models.items() if name in only):
-                raise UserError(
-                    f"{attack.name}: expected a source that gradients go through, got {source.name}, a black box, as "
-                    f"{source.black_box}: take {WITHOUT_GRADIENT} or a null row, or another source"
-                )
+                advice = f"take {WITHOUT_GRADIENT} or a null row, or another source"
+                got = f"got {source.name}, a black box, as {source.black_box}: {advice}"
+                raise UserError(f"{attack.name}: expected a source that gradients go through, {got}")
             left = "a black box: volumes of its other sources are scored on it"
             concerns.append(f"{attack.name}: not made on {source.name}, {left}")
             continue
@@ -282,18 +275,15 @@ def _cells(
         scored_on = job.score_on or default_grid(attack, targets)
         if job.score_on == ScoredOn.FILE:
             if attack.moves_labels:
-                raise UserError(
-                    f"{attack.name}: expected {ScoredOn.GRID.key}, as its labels move on the grid that is attacked, "
-                    "got file: score it there, in a job of its own"
-                )
+                rest = "as its labels move on the grid that is attacked, got file: score it there, in a job of its own"
+                raise UserError(f"{attack.name}: expected {ScoredOn.GRID.key}, {rest}")
             concerns += [line for target in targets for line in file_concerns(target)]
         if attack.moves_labels:
             for model in (source, *targets):
                 if model.is_prompted:
-                    raise UserError(
-                        f"{attack.name}: expected networks without args.points, got {model.name} with them: the "
-                        "organs move and its points would not; leave one of the two out"
-                    )
+                    advice = "the organs move and its points would not; leave one of the two out"
+                    got = f"got {model.name} with them: {advice}"
+                    raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
             reason = f"as labels move on the grid of {source.name}"
@@ -369,9 +359,8 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
 
 
 def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
-    """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates. The source and
-    ensembles that contain it are left out. Raises UserError for an unknown name, no model other than the source, or one
-    with other classes, channels, window or space."""
+    """Returns the models whose gradients an attack follows, without the source and ensembles of it; empty if none are
+    needed. Raises UserError for an unknown name, none left, or one with other classes, channels, window or space."""
     if not isinstance(attack, SurrogateAttack):
         return ()
     place = f"{attack.name}.surrogates"
@@ -380,20 +369,16 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
     if not surrogates:
         got = ", ".join(attack.surrogates) or "none"
-        raise UserError(
-            f"{place}: expected other models of the job than {source.name}, which is attacked, got {got}: name some, "
-            "or say in sources which models to attack"
-        )
+        there = f"got {got}: name some, or say in sources which models to attack"
+        raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:
             raise UserError(f"{place}: expected networks with gradients, got {model.name}, as {model.black_box}")
         for what in ("num_classes", "head", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:
-                raise UserError(
-                    f"{place}: expected models of the same {what} as {source.name}, {ours}, got {theirs} of "
-                    f"{model.name}: state one for both, or leave it out"
-                )
+                there = f"got {theirs} of {model.name}: state one for both, or leave it out"
+                raise UserError(f"{place}: expected models of the same {what} as {source.name}, {ours}, {there}")
     return tuple(surrogates)
 
 
@@ -415,17 +400,15 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
             "set learn_split, or from Python call `learn` of the attack"
         )
     if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
-        raise UserError(
-            f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
-            f"{attack.learn_split!r} (first: {shared[0]}): set another learn_split, or other cases to score"
-        )
+        advice = "set another learn_split, or other cases to score"
+        got = f"got {len(shared)} of the split {attack.learn_split!r} (first: {shared[0]}): {advice}"
+        raise UserError(f"{attack.name}: expected to learn from no case or patient that is scored, {got}")
     return refs
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """Returns the grid of the job that made volumes with its cells scored on other targets. The names are models of the
-    job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a checkpoint is named after its
-    file, or as in `NAME=CHECKPOINT`. Raises UserError for any other name."""
+    """Returns the grid of the job that made volumes with its cells scored on other targets: models of the job, or
+    checkpoints, also `NAME=CHECKPOINT`, that state their own architecture. Raises UserError for any other name."""
     by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []

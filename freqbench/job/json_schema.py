@@ -24,17 +24,13 @@ NUMBER: list[Schema] = [
     {"type": "string", "pattern": r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$"},
     {"type": "string", "pattern": r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"},
 ]
-SEVERAL: list[Schema] = [
-    {"type": "array"},
-    {"type": "object"},
-    {"type": "string", "pattern": r"^[0-9]{1,18}(x[0-9]{1,18}){1,2}$"},
-]
+_SIDES = r"^[0-9]{1,18}(x[0-9]{1,18}){1,2}$"
+SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string", "pattern": _SIDES}]
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Returns the JSON Schema of a job file, or of a training job. Datasets are distinguished by `loader` or `name`,
-    attacks and defences by `name`; each has the keys of its own class. A class of another package, `module:Class`, may
-    have any keys."""
+    """Returns the JSON Schema of a job file, in which an entry's name or `loader` chooses its keys; `module:Class` has
+    any."""
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
     places, generated = models_json_schema([(cls, "validation") for cls in asked])
@@ -53,10 +49,9 @@ def schema_of(model: type[BaseModel]) -> Schema:
     defences = {name: refs[defence] for name, defence in DEFENCES.items()}
     schemas[Defence] |= _told_apart("name", "", defences) | {"required": ["name"], "additionalProperties": True}
     loaders = {name: refs[dataset] for name, dataset in DATASETS.items()}
-    has_loader = {"required": ["loader"]}
     schemas[DatasetEntry] |= {
         "properties": {},
-        "if": has_loader,
+        "if": {"required": ["loader"]},
         "then": _told_apart("loader", "datasets", loaders),
         "else": _told_apart("name", "datasets", loaders),
     }

@@ -58,9 +58,8 @@ class Plan:
 
 
 def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """Plans the rest of a grid, given the metrics that each good row of a store covers (`Store.covered`). `is_saved`
-    tells if the volume of a cell and case exists; a unit without its volume is not done. If None, rows are enough.
-    Raises UserError if a package of a metric that rows lose otherwise is not installed."""
+    """Plans the rest of a grid, given the metrics that each good row of a store covers, and, unless None, the volumes
+    that must be saved too. Raises UserError if a package of a metric that rows lose otherwise is missing."""
     wanted = frozenset(grid.metrics)
     units, num_done, num_unsaved, former = [], 0, 0, set[str]()
     for cell in grid.cells:
@@ -100,8 +99,7 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySp
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:
-    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels. Reads
-    cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check."""
+    """Yields a line per problem with the voxels of cases read from files, prepared until CHECK_S seconds are over."""
     started = time.monotonic()
     for dataset, ref, space in cases:
         if not isinstance(dataset, Phantom) and time.monotonic() - started < CHECK_S:
@@ -120,13 +118,11 @@ def volumes_root(grid: Grid, out: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Summary of a grid for `plan`; the fields are the keys of `plan --json`.
-
-    `grid` has for each dataset, source and attack `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
-    predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows of a
-    volume that a step runs forward twice, as their graphs take too much. Things that this machine lacks are `missing`:
-    the grid has stand-ins for them, and records, hours and cost are None.
-    """
+    """Summary of a grid for `plan`; the fields are the keys of `plan --json`. `grid` has for each dataset, source and
+    attack `cells`, `cases` of a cell, `window_passes` of all cells; `draws`, predictions of whole volumes by targets
+    that smooth, beside these passes; and `recomputed`, the most windows of a volume that a step runs forward twice, as
+    their graphs take too much. Things that this machine lacks are `missing`: the grid has stand-ins for them, and
+    records, hours and cost are None."""
 
     job: str  # its name
     out: str  # the store
@@ -144,10 +140,8 @@ class Outlook:
 
 
 @steady()
-def outlook(
-    grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
-) -> Outlook:
-    """Counts a grid's missing, done and remaining parts; `is_saved` as in `make_plan`, `price` per worker's hour."""
+def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str, price: float | None = None) -> Outlook:
+    """Counts a grid's missing, done and remaining parts; `saved` as in `make_plan`, `price` per worker's hour."""
     store = Store(out)
     summary = Outlook(
         job=grid.job.name,
@@ -159,16 +153,15 @@ def outlook(
             for name, refs in grid.cases.items()
             if len({ref.patient_id for ref in refs}) < len(refs)
         },
-        warnings=(*grid.warnings, *(() if lacking else dict.fromkeys(data_check(first_cases(grid.units()))))),
-        missing=tuple(lacking),
+        warnings=(*grid.warnings, *(() if lacks else dict.fromkeys(data_check(first_cases(grid.units()))))),
+        missing=tuple(lacks),
         price=price,
     )
-    if lacking:
+    if lacks:
         return summary
-    todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
+    todo = make_plan(grid, {} if store.is_empty else store.covered(), saved)
     estimate = costs.estimate_costs(todo.units, todo.metrics, store)
     hours, basis = estimate.total / 3600, estimate.basis
-    cost = None if price is None else price * hours
     return replace(
         summary,
         notes=(*summary.notes, *todo.notes),
@@ -176,7 +169,7 @@ def outlook(
         records_left=todo.num_todo,
         hours_left=hours,
         basis=basis,
-        cost=cost,
+        cost=None if price is None else price * hours,
     )
 
 

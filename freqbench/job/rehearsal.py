@@ -22,8 +22,7 @@ SMALL = 32  # voxels per side of windows and volumes
 STEPS = 2
 ANY_ROI: Mapping[str, Any] = {"channels": [4, 8], "strides": [1], "num_res_units": 0}
 """Arguments of a UNet that takes a window of any sides."""
-# Arguments that make each architecture small; they fit windows of SMALL voxels.
-SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
+SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {  # arguments that make each small; they fit windows of SMALL voxels
     "unet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
     "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
     # Instance norm refuses the single voxel that such a window shrinks to.

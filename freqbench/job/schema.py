@@ -42,9 +42,7 @@ def _metric(text: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_metric)]
-_Training = Annotated[
-    TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
-]
+_Link = Annotated[TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)]
 
 
 class Resources(Strict):
@@ -106,7 +104,7 @@ class JobSpec(Strict):
     datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
     attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_require_known)]], Field(min_length=1)]
-    training: tuple[_Training, ...] = ()
+    training: tuple[_Link, ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
@@ -187,9 +185,8 @@ def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
 
 
 def require_sound(job: JobSpec) -> None:
-    """Refuses wrong keys and values of datasets, splits that do not exist, wrong parameters of attacks, class maps that
-    do not fit a dataset, and commands without trust. It imports no attacks and no networks, which would take seconds,
-    and so skips classes of other packages, and rules that need an attack's defaults, which only the classes know."""
+    """Refuses wrong keys, values, splits, parameters and class maps, and commands without trust. It imports no attacks
+    and no networks, and so skips classes of other packages, and rules that need an attack's defaults."""
     classes = dict[str, Classes | None]()
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"

@@ -39,8 +39,7 @@ class Entry(BaseModel):
     @model_serializer(mode="wrap")
     def _dump_given(self, handler: Any) -> dict[str, Any]:
         """Dumps the given keys only; a null that was given is a value, even if a dump leaves out None."""
-        dumped = handler(self)
-        keys = [*type(self).model_fields, *(self.model_extra or {})]
+        dumped, keys = handler(self), [*type(self).model_fields, *(self.model_extra or {})]
         return {key: dumped.get(key) for key in keys if key in self.model_fields_set}
 
 
@@ -170,8 +169,7 @@ class AttackEntry(Entry):
         return wanted
 
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
-        """Refuses wrong parameters of an attack of freqbench's own, without importing it. `classes` has the class names
-        of each dataset that it is for; None if they are unknown."""
+        """Refuses wrong parameters of freqbench's own attacks, unimported; `classes` by dataset, None if unknown."""
         if not (outline := declared(self.class_name)):
             return
         choices = self.choices(place)
@@ -196,9 +194,8 @@ class AttackEntry(Entry):
     def settings_on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
-        """Yields the parameters of each attack on a dataset, and the models that it is made on. `sources` are the
-        models of the dataset; `models` are all models of the job, which the entry may name too. Raises UserError for an
-        empty list, an unknown source, or a budget that has not been found yet."""
+        """Yields the parameters of each attack on a dataset, and those of its `sources` on which it is made. Raises
+        UserError for an empty list, a source that is none of `models`, or a budget that has not been found yet."""
         named = self.only("sources", models, place)
         if self.match is None:
             more = {} if self.matched is None else {"matched": self.matched}  # refused like any unknown parameter
@@ -206,10 +203,8 @@ class AttackEntry(Entry):
                 yield parameters | more, [name for name in sources if name in named]
             return
         if self.matched is None:
-            raise UserError(
-                f"{place}.match: expected budgets that were found before the grid is made, got none: use freqbench run "
-                "or freqbench.engine.matching.match_budgets"
-            )
+            got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
+            raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
         for budget in self.matched:
             if budget.dataset == dataset:
                 yield budget.parameters, [budget.source]
@@ -241,8 +236,7 @@ def parse_value(value: Any) -> Any:
 
 @contextmanager
 def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
-    """Prefixes errors with the place in the job file where the mistake was made, and with the parameter's name. `owner`
-    begins the complaint about a parameter: the dataset that refuses it."""
+    """Prefixes errors with the place in the job file and the parameter's name, after the `owner` of a complaint."""
     try:
         yield
     except ParameterError as error:
@@ -254,10 +248,8 @@ def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
 def require_untargeted(value: Any, place: str) -> None:
     """Refuses `targeted: true`, as a job has no labels but the true ones."""
     if value:
-        raise UserError(
-            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
-        )
+        rest = "and towards them no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
+        raise UserError(f"{place}.targeted: expected false, got true: a job knows the true labels alone, {rest}")
 
 
 def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:
@@ -277,9 +269,7 @@ def require_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     seen: dict[str, str] = {}
     for ref in refs:
         if first := seen.get(ref.case_id.casefold()):
-            raise UserError(
-                f"expected cases whose names differ in more than capitals, as files are named after them, got {first} "
-                f"and {ref.case_id}: rename one"
-            )
+            rest = f"as files are named after them, got {first} and {ref.case_id}: rename one"
+            raise UserError(f"expected cases whose names differ in more than capitals, {rest}")
         seen[ref.case_id.casefold()] = ref.case_id
     return refs

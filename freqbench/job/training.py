@@ -334,10 +334,9 @@ class TrainJob(TrainingSchedule):
             return model.start or SCRATCH
         clean = [other.name for other in self.models if other.objective == "clean"]
         if len(clean) != 1:
-            raise ValueError(
-                f"{model.name}: start: adversarial training begins at a clean checkpoint, and the job has "
-                f"{', '.join(clean) or 'none'}: name a model or a checkpoint, or say start: {SCRATCH}"
-            )
+            advice = f"name a model or a checkpoint, or say start: {SCRATCH}"
+            rest = f"and the job has {', '.join(clean) or 'none'}: {advice}"
+            raise ValueError(f"{model.name}: start: adversarial training begins at a clean checkpoint, {rest}")
         return clean[0]
 
     def whole(self, model: ModelRecipe) -> ModelRecipe:
@@ -417,8 +416,7 @@ class TrainingEntry(Strict):
 
 
 def training_entry(given: Any) -> Any:
-    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`. Raises
-    UserError that names the wrong key of a training job."""
+    """Completes an entry, or a training job alone, by path or content; raises UserError that names a wrong key."""
     if isinstance(given, TrainingEntry):
         return given
     entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}

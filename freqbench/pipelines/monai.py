@@ -1,5 +1,4 @@
-"""Runs a pipeline of MONAI's transforms whole, by MONAI itself: its parser, its `Compose`, its inverse. Cardoso et al.,
-arXiv:2211.02701."""
+"""Runs a pipeline of MONAI's transforms by MONAI's parser, `Compose` and inverse. Cardoso et al., arXiv:2211.02701."""
 
 import pkgutil
 import re
@@ -27,14 +26,11 @@ from freqbench.pipelines.pipeline import Line, Pipeline, PreparedInput, line_of,
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
-# Steps after the network that write files.
-_WRITING = ("SaveImage", "SaveClassification")
+_WRITING = ("SaveImage", "SaveClassification")  # steps after the network that write files
 _IMAGE, _PRED = "image", "pred"
-# Names of a label map's key in MONAI's tutorials.
-_LABELS = ("label", "labels", "seg", "mask", "segmentation")
+_LABELS = ("label", "labels", "seg", "mask", "segmentation")  # names of a label map's key in MONAI's tutorials
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
-# Steps that move keys of the dictionary, and no intensities.
-_MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
+_MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")  # steps that move keys, and no intensities
 INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
@@ -90,10 +86,8 @@ class Config:
         try:
             return self._parser.get_parsed_content(id)
         except Exception as error:  # noqa: BLE001 (a configuration's code may raise anything)
-            raise CheckpointError(
-                f"{self.where}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
-                "folder on PYTHONPATH"
-            ) from None
+            advice = "if it needs modules of the bundle, put its folder on PYTHONPATH"
+            raise CheckpointError(f"{self.where}: {id} cannot be resolved: {one_line(error)}: {advice}") from None
 
     @cached_property
     def _parser(self) -> Any:
@@ -159,9 +153,7 @@ class MonaiPipeline(Pipeline):
         try:
             function = pkgutil.resolve_name(path)
         except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-            raise UserError(
-                f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
-            ) from None
+            raise UserError(f"{path}: expected an importable function, got {one_line(error)}: fix PYTHONPATH") from None
         code = identify(function).digest
         return function(), code
 
@@ -204,10 +196,8 @@ class MonaiPipeline(Pipeline):
         kept = [step for step in self._made.transforms if short(type(step).__name__) not in NEUTRAL]
         for step in kept:
             if isinstance(step, RandomizableTrait):
-                raise UserError(
-                    f"{self.where}: expected transforms that draw nothing, got {type(step).__name__}: leave it out, as "
-                    "a network is deployed without augmentation"
-                )
+                got = f"got {type(step).__name__}: leave it out, as a network is deployed without augmentation"
+                raise UserError(f"{self.where}: expected transforms that draw nothing, {got}")
             if hasattr(step, "allow_missing_keys"):
                 step.allow_missing_keys = True
         own = {name: getattr(self._made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
@@ -241,13 +231,10 @@ class MonaiPipeline(Pipeline):
         if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
             joined = [_IMAGE]
         stated = config.find(INPUTS) if self.channels is None else None
-        inputs = [name for name in made_of if isinstance(stated, Mapping) and name in stated]
-        found = joined or inputs or others
+        found = joined or [name for name in made_of if isinstance(stated, Mapping) and name in stated] or others
         if found[1:]:
-            raise UserError(
-                f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "
-                f"model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
-            )
+            advice = f"set channels of the model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
+            raise UserError(f"{self.where}: expected one key of the network's input, got {', '.join(others)}: {advice}")
         out = (found or [*made_of])[0]
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
@@ -296,8 +283,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import LazyTrait
 
         affine = turned_affine(np.diag([*spacing, 1.0]), shape, "RAS", codes)
-        volume = orient(torch.zeros(1).expand(1, *shape), "RAS", codes)
-        image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
+        image: Any = MetaTensor(orient(torch.zeros(1).expand(1, *shape), "RAS", codes), affine=torch.from_numpy(affine))
         with running(f"{self.where}: MONAI's transforms refuse a volume", UserError):
             sample = image if self.keys.out is None else dict.fromkeys(self.keys.images, image)
             for step in self.steps:
@@ -352,9 +338,7 @@ class MonaiPipeline(Pipeline):
         return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid. `fixed` are
-        voxels outside of the file, and those that a transform leaves at 0 where the line to the file's unit leads
-        elsewhere, as outside of a mask."""
+        """Prepares a file's volume by the transforms; `fixed` voxels lie outside of it, or at 0 off the file's line."""
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
@@ -449,9 +433,8 @@ class MonaiPipeline(Pipeline):
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Restores logits by the bundle's postprocessing, or as MONAI's examples do. The examples take softmax or
-        sigmoid, invert the transforms (probabilities are interpolated linearly), then take argmax or a threshold of one
-        half. So are merged logits, which are not the network's own."""
+        """Restores logits by the bundle's postprocessing, or, as merged ones, as MONAI's examples do: softmax or
+        sigmoid, the inverted transforms (linear in probabilities), then argmax or a threshold of one half."""
         from monai.data import MetaTensor
 
         def to_network(volume: Tensor) -> Any:
@@ -542,8 +525,7 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         is_off = config.find(f"{id}::_disabled_") is True
         if is_off or short(last) in (*NEUTRAL, *_WRITING) or not (key is None or is_on(config, id, key)):
             continue
-        cls = getattr(known, last, None)
-        if not isinstance(cls, type) or not f"{package or 'monai'}.".startswith("monai."):
+        if not isinstance(getattr(known, last, None), type) or not f"{package or 'monai'}.".startswith("monai."):
             plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")

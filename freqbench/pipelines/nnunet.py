@@ -1,10 +1,9 @@
-"""Runs nnU-Net's preprocessing and export by nnunetv2 itself, with names of the plans looked up in its own tables.
-Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024,
-arXiv:2404.09556."""
+"""Runs nnU-Net's preprocessing and export by nnunetv2 itself. Isensee et al., Nature Methods 2021, arXiv:1904.08128;
+residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556."""
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
@@ -39,8 +38,7 @@ READERS: Mapping[str, str | None] = {
     "NibabelIOWithReorient": "RAS",
 }
 Mask = npt.NDArray[np.bool_]
-# A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
-BESIDE = 255
+BESIDE = 255  # a label beside each region of merged logits: nnU-Net calls labels regions only where one has several
 RESAMPLING = "resampling function"
 # Where nnunetv2 looks for the classes and functions that plans name, and below it the modules that it brings.
 _PLACES: Mapping[str, tuple[str, ...]] = {
@@ -240,8 +238,7 @@ class NnunetPipeline(Pipeline):
         return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
 
     def codes_of(self, codes: str) -> str:
-        """Returns the directions of the network's axes for a file whose axes lie towards `codes`. nnU-Net looks at
-        array axes only: the reader's, which are the file's from last to first, then transposed."""
+        """Returns the directions of the network's axes for a file's: the reader's, reversed, then transposed."""
         return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
@@ -285,15 +282,14 @@ class NnunetPipeline(Pipeline):
         return f"{super().rule}; where voxels of 0 around it are cut off, windows are fewer than planned"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
-        `fixed` are the voxels outside of the mask, in channels that are normalised within it."""
+        """Prepares a file's volume and label by nnunetv2; `fixed` lie outside of a mask that normalises a channel."""
         file = file_codes(native.affine)
         data, seg, made, ran = self._run(native, file)
         facts = self._facts(native, file, made)
         fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
         return PreparedInput(
             data=data,
-            label=self._label(native, file, facts, ran.outside, data.shape[1:]),
+            label=self._label(native, file, facts, ran.outside, triple(data.shape[1:])),
             codes=self.codes_of(file),
             affine=self._affine(native, file, facts, triple(data.shape[1:])),
             bounds=own_bounds(native.source, data, self.stated_bounds),
@@ -361,9 +357,7 @@ class NnunetPipeline(Pipeline):
             recorder.outside = np.zeros((1, *made["shape_after_cropping_and_before_resampling"]), np.bool_)
         return torch.as_tensor(data).float(), torch.as_tensor(seg), made, recorder
 
-    def _label(
-        self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
-    ) -> Tensor:
+    def _label(self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Shape) -> Tensor:
         """Resamples a label map as those of the training set, where the background `outside` is a label of its own."""
         network = self.codes_of(file)
         label = orient(native.label, file, network).numpy().astype(np.int16)
@@ -379,17 +373,15 @@ class NnunetPipeline(Pipeline):
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
         made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
         scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
-        first = [low for low, _ in facts["bbox_used_for_cropping"]]
-        to_whole = np.diag([*scale, 1.0])
+        first, to_whole = [low for low, _ in facts["bbox_used_for_cropping"]], np.diag([*scale, 1.0])
         to_whole[:3, 3] = first + (scale - 1) / 2
         return made @ to_whole
 
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file.
-        Overlapping regions are drawn over each other by `regions_class_order`. Logits that are merged are of other
-        regions: then each is where its own sigmoid is above one half."""
+        """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file,
+        regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half."""
         export = _module("nnunetv2.inference.export_prediction")
         labels, is_sigmoid = self.labels, head == "sigmoid"
         if is_merged:  # the first output of regions is a region, of classes the background
@@ -446,9 +438,7 @@ def pipeline_of(
     orientation: str | None = None,
     bounds: Bounds | None = None,
 ) -> NnunetPipeline:
-    """Returns the pipeline of a folder's files, after checks that nnunetv2 leaves to chance. Raises UserError for an
-    unknown configuration, a cascade, or a name that is not in nnunetv2's tables; CheckpointError for plans that
-    nnunetv2 cannot read."""
+    """Returns the pipeline of a folder's files; raises UserError or CheckpointError for what nnunetv2 does not run."""
     where = f"{path}/plans.json"
     read = validate(dict(plans), _Plans, where)
     if sorted(read.transpose_forward) != [0, 1, 2]:
@@ -456,10 +446,8 @@ def pipeline_of(
     if configuration not in read.configurations:
         raise UserError(f"{where}: {unknown('configuration', configuration, read.configurations)}")
     if read.image_reader_writer not in READERS and not orientation:
-        raise UserError(
-            f"{where}: {unknown('image_reader_writer', read.image_reader_writer, READERS)}: give orientation if its "
-            "images lay in files as NIfTI does, as in LPS"
-        )
+        advice = "give orientation if its images lay in files as NIfTI does, as in LPS"
+        raise UserError(f"{where}: {unknown('image_reader_writer', read.image_reader_writer, READERS)}: {advice}")
     if "modality" in dataset:  # as older files call it
         dataset = {**dataset, "channel_names": dataset["modality"]}
     validate(dict(dataset), _Dataset, f"{path}/dataset.json")
@@ -474,10 +462,8 @@ def pipeline_of(
     with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         settings = made.settings
     if previous := settings.previous_stage_name:
-        raise UserError(
-            f"{where}: {configuration} refines the prediction of {previous}, which would have to be attacked with "
-            f"it: use 3d_fullres, or {previous} itself"
-        )
+        rest = f"which would have to be attacked with it: use 3d_fullres, or {previous} itself"
+        raise UserError(f"{where}: {configuration} refines the prediction of {previous}, {rest}")
     stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
     try:
         made.described  # noqa: B018 (finds code of one's own while it is trusted)
@@ -487,15 +473,11 @@ def pipeline_of(
         labels = made.labels
     known = [*map(int, labels.all_labels)]
     if labels.has_regions and not {*labels.regions_class_order} <= {*known}:
-        raise UserError(
-            f"{path}/dataset.json: regions_class_order: expected some of the labels {known}, got "
-            f"{[*labels.regions_class_order]}"
-        )
+        wrong = f"expected some of the labels {known}, got {[*labels.regions_class_order]}"
+        raise UserError(f"{path}/dataset.json: regions_class_order: {wrong}")
     if not labels.has_regions and known != [*range(len(known))]:
-        raise UserError(
-            f"{path}/dataset.json: labels: expected each name with one of 0..{len(known) - 1}, as "
-            f"nnU-Net v2 writes, got {dataset['labels']}"
-        )
+        wrong = f"expected each name with one of 0..{len(known) - 1}, as nnU-Net v2 writes, got {dataset['labels']}"
+        raise UserError(f"{path}/dataset.json: labels: {wrong}")
     schemes = stated.normalization_schemes
     masks, spans = stated.use_mask_for_norm, bounds or schemes
     counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}

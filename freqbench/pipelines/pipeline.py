@@ -109,9 +109,8 @@ class Pipeline(abc.ABC):
     def restore(
         self, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> "tuple[Tensor, Tensor | None]":
-        """Restores logits `[K, *grid]`, in the network's axes, to a map on the file's grid, as the toolchain does.
-        Returns classes or codes of regions, uint8 `[I, J, K]` in the file's axes, and probabilities `[K, I, J, K]` if
-        they are wanted. Logits that are `is_merged` are of the dataset's classes, not the network's own."""
+        """Restores logits `[K, *grid]`, in the network's axes, to the file's grid as the toolchain does: uint8 `[I, J,
+        K]`, and probabilities `[K, I, J, K]` if wanted; `is_merged`: of the dataset's classes."""
 
     def restoring(self, head: Outputs, is_merged: bool) -> str:
         """Returns in words what makes labels of logits on the file's grid."""
@@ -120,8 +119,7 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns the voxels along RAS axes of what it makes of a file: at most, where a crop follows the voxels.
-        `shape` and `spacing` are the file's along RAS axes, `codes` the directions of its own axes."""
+        """Returns the most voxels along RAS axes that it makes of a file; `codes` are of the file's own axes."""
 
     @abc.abstractmethod
     def codes_of(self, codes: str) -> str:
@@ -167,8 +165,7 @@ def quiet() -> Iterator[None]:
 
 
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
-    """Fits the line from raw to prepared intensities of one grid; None unless nearly all voxels lie on it. Voxels at
-    either end, where a pipeline clips, and voxels that it makes exactly 0 are left out."""
+    """Fits the line from raw to prepared intensities of a grid, without ends and 0; None unless nearly all fit."""
     step = max(1, raw.size // SAMPLED)
     x, y = (voxels.ravel()[::step].astype(np.float64) for voxels in (raw, prepared))
     within = (y > y.min()) & (y < y.max()) & (y != 0)
@@ -192,9 +189,7 @@ def own_bounds(source: str, data: "Tensor", stated: Sequence[tuple[float, float]
     for index, (channel, ends) in enumerate(zip(data, stated, strict=True)):
         low, high = ends or tuple(map(float, channel.aminmax()))
         if not low < high:
-            raise DataError(
-                f"{source}: expected contrast in channel {index} of the prepared volume, got {low:g} in all voxels: "
-                "check the file, or state bounds of the model"
-            )
+            got = f"got {low:g} in all voxels: check the file, or state bounds of the model"
+            raise DataError(f"{source}: expected contrast in channel {index} of the prepared volume, {got}")
         bounds.append((low, high))
     return tuple(bounds)

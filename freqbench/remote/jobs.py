@@ -76,14 +76,10 @@ class Dashboard:
             if answer.status_code not in (401, 403):
                 return read(answer.json())
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: check --address (its port is "
-                "8265 unless told otherwise) and that the cluster is up"
-            ) from None
-        raise UserError(
-            f"{self.url}: expected a token that this head takes ({answer.text.strip()}): set RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's"
-        )
+            advice = "check --address (its port is 8265 unless told otherwise) and that the cluster is up"
+            raise UserError(f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: {advice}") from None
+        advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+        raise UserError(f"{self.url}: expected a token that this head takes ({answer.text.strip()}): {advice}")
 
     def shared_place(self, out: str, what: str) -> str:
         """Returns a place for results that all nodes share; `what` begins the line of an error."""
@@ -101,10 +97,7 @@ class Dashboard:
         return str(home_of(out).absolute())
 
     def ray_job(self, *words: str) -> None:
-        """Runs `ray job` with some words, and prints a job's output as it comes without the lines of Ray's own.
-
-        Raises UserError with its last line if it fails.
-        """
+        """Runs `ray job` and prints a job's output without Ray's own lines; raises UserError with its last one."""
         variables = {**os.environ, SERVER: self.url, **({"RAY_AUTH_MODE": "token"} if _token() else {})}
         variables["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", *words]
@@ -129,11 +122,8 @@ def new_id(name: str) -> str:
 def submit(
     head: Dashboard, job: Texts, options: Sequence[str], packed: WorkingDirectory, env: Texts, follow: bool
 ) -> None:
-    """Sends a job with its working directory: its `id`, `name` and `out`, and the options of `run` as words.
-
-    It has `env` in its environment on all nodes, where everyone can read it. Raises UserError if the head does not take
-    the job, or if it fails while its output is shown, as `follow` asks.
-    """
+    """Sends a job with its working directory, the options of `run`, and `env`, which all nodes and everyone see. Raises
+    UserError if the head does not take the job, or if it fails while its output is shown, as `follow` asks."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
     # Without `exec` the signal that stops the job would reach a shell first.
     run = ["exec", "python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", *options]

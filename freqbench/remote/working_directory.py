@@ -1,8 +1,6 @@
-"""Packs files that travel with a job to a cluster: the job file, and the small local files that it names.
-
-A URI, `file:///path` or a path that begins with an environment variable is for the nodes and stays unchanged. A plain
-path belongs to this machine. Nothing is looked up on the nodes, and no data is read.
-"""
+"""Packs files that travel with a job to a cluster: the job file, and the small local files that it names. A URI,
+`file:///path` or a path that begins with an environment variable is for the nodes and stays unchanged. A plain path
+belongs to this machine. Nothing is looked up on the nodes, and no data is read."""
 
 import json
 import os
@@ -28,9 +26,7 @@ LIMIT_BYTES = 100 << 20
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
 
 _VARIABLE = re.compile(r"\$\{?\w")
-_CREDENTIALS = re.compile(
-    r"://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=", re.IGNORECASE
-)
+_SECRETS = re.compile(r"(?i)://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
@@ -60,15 +56,11 @@ class _Named(NamedTuple):
 
 
 def pack(job: JobSpec) -> WorkingDirectory:
-    """Packs the files that travel with a job.
-
-    Relative paths begin in the current folder, as for `run`. Their targets must lie in it, or, if the job file is
-    elsewhere, in the job file's folder. Modules of `module:Class` entries are sought in both, and lie at the top of the
-    working directory, where Python finds them. The content of the job's training jobs, which are described
-    (`freqbench.training.link`), travels as an override, and their data as the job's own do.
-
-    Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes.
-    """
+    """Packs the files that travel with a job. Relative paths begin in the current folder, as for `run`. Their targets
+    must lie in it, or, if the job file is elsewhere, in the job file's folder. Modules of `module:Class` entries are
+    sought in both, and lie at the top of the working directory, where Python finds them. The content of the job's
+    training jobs, which are described (`freqbench.training.link`), travels as an override, and their data as the job's
+    own do. Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes."""
     here, job_path = Path.cwd().resolve(), Path(job.where).resolve()
     root = here if job_path.is_relative_to(here) else job_path.parent
     job_place = job_path.relative_to(root).as_posix()
@@ -97,11 +89,9 @@ def require_zoo(job: JobSpec) -> None:
 
 def refuse_credentials(text: str, where: str) -> None:
     """Raises UserError, which does not repeat it, for a password, key or signature in a URI of a text."""
-    if _CREDENTIALS.search(text):
-        raise UserError(
-            f"{where}: expected URIs without credentials, got one with some, which all who reach the cluster could "
-            "read: credentials come from the node"
-        )
+    if _SECRETS.search(text):
+        got = "got one with some, which all who reach the cluster could read: credentials come from the node"
+        raise UserError(f"{where}: expected URIs without credentials, {got}")
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
@@ -109,10 +99,8 @@ def environment(names: Iterable[str]) -> dict[str, str]:
     values = {}
     for name in names:
         if _SECRET_NAME.search(name):
-            raise UserError(
-                f"--env {name}: expected no secret, got what looks like one by its name, and all who reach the cluster "
-                "could read it: credentials come from the node"
-            )
+            rest = "and all who reach the cluster could read it: credentials come from the node"
+            raise UserError(f"--env {name}: expected no secret, got what looks like one by its name, {rest}")
         if name not in os.environ:
             raise UserError(f"--env {name}: expected a variable that is set here, found none: export it first")
         refuse_credentials(os.environ[name], f"--env {name}")
@@ -168,10 +156,8 @@ def _resolve_inside(text: str, root: Path) -> Path:
     """Resolves a plain path that must lie inside `root`."""
     target = home_of(text).resolve()
     if not target.is_relative_to(root):
-        raise UserError(
-            f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "
-            f"or name what the nodes have: {ON_NODES}"
-        )
+        got = f"got {text}, which is outside: copy it there, or name what the nodes have: {ON_NODES}"
+        raise UserError(f"expected a path inside {root}, which travels with the job, {got}")
     hidden = [part for part in target.relative_to(root).parts if part.startswith(".")]
     if hidden:
         raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
@@ -188,10 +174,8 @@ def _add(files: dict[str, Path], place: str, source: Path) -> None:
         total += 0 if there in files else file.stat().st_size
         files.setdefault(there, file)
         if total > LIMIT_BYTES:
-            raise UserError(
-                f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, got more: put {place} where "
-                f"the nodes can read it: {ON_NODES}"
-            )
+            got = f"got more: put {place} where the nodes can read it: {ON_NODES}"
+            raise UserError(f"expected at most {LIMIT_BYTES >> 20} MiB of files to travel with a job, {got}")
 
 
 def _visible(folder: Path) -> Iterator[Path]:

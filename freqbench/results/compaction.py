@@ -1,12 +1,9 @@
 """Merges the many small files of a store into few large ones, in bounded memory, while others read, write or merge.
-
 Files are merged a group at a time: the group's rows are written to one new file, and only then are its old files
 deleted. Two compactions may run at once. A row is dropped only if a younger file holds it too, and a merged file is
 younger than its sources: its name ends in its generation, one more than the highest of theirs. So every row stays in
-some file, even if a compaction dies before it deletes its sources.
-
-A file that somebody put there under another name is only read; one with further columns stays as it is.
-"""
+some file, even if a compaction dies before it deletes its sources. A file that somebody put there under another name is
+only read; one with further columns stays as it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,9 +51,8 @@ def compact(files: Files, above: int) -> None:
 
 
 def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
-    """Returns the files to merge: small ones, and those with many superseded rows. A file is left alone while it is
-    larger than all smaller files together: so a row is copied a few times in the life of a store, not once per run, and
-    few files remain."""
+    """Returns the files to merge: those with many superseded rows, and small ones, while a file is not larger than all
+    smaller ones together: so a row is copied a few times in a store's life, and few files remain."""
     small, names, total = [], set[str](), 0
     for file in sorted(files, key=lambda file: file.size):
         if file.size < FULL_BYTES / 2:

@@ -1,6 +1,4 @@
-"""Converts stores of schema version 1, whose classes have their own files: python -m freqbench.results.convert OUT. The
-audit of a store is converted with it. A conversion that died is finished by the next one. Columns that version 1 does
-not document are left out."""
+"""Converts stores of schema version 1, and their audits: python -m freqbench.results.convert OUT; again, if it died."""
 
 import sys
 

@@ -45,9 +45,8 @@ class VersionError(UserError):
 
 
 class Files:
-    """The files below `root` that hold rows, and their reading. A run's own file has at most 5,000 rows and is read
-    whole, in one request. A merged file may be large, so only the requested columns are read. A missing file raises
-    FileNotFoundError; a torn, foreign or other one UserError."""
+    """The files below `root` that hold rows, and their reading: a run's own whole, a merged one by the requested
+    columns. A missing file raises FileNotFoundError; a torn, foreign or other one UserError."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -164,10 +163,8 @@ class Files:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # an error of the file system, not of Arrow: the file is missing or out of reach, but not damaged
             why = f"{type(error).__name__}: {one_line(error)}"
-            raise UserError(
-                f"{path}: expected a Parquet file of results, got one that cannot be read ({why}): restore it, or move "
-                "it out of records/ and run the job again"
-            ) from error
+            got = f"got one that cannot be read ({why}): restore it, or move it out of records/ and run the job again"
+            raise UserError(f"{path}: expected a Parquet file of results, {got}") from error
 
 
 class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
@@ -179,26 +176,22 @@ class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no type
 
 def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int, int]:
     """Opens a file with page checksums, texts as codes; returns also the most bytes of texts and values of a column."""
-    metadata = pq.read_metadata(source)
-    _check_schema(metadata.schema.to_arrow_schema(), path)
-    present = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    meta = pq.read_metadata(source)
+    _check_schema(meta.schema.to_arrow_schema(), path)
+    present = {meta.schema.column(number).path for number in range(meta.num_columns)}
     if missing := [name for name in LEAVES if name not in present]:
         expected = f"expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}"
         raise UserError(f"{path}: {expected}: {_FOREIGN}")
     size = source.seek(0, SEEK_END)
     most = _OWN_BYTES + _UNPACKED * size
-    texts, values = _require_small(metadata, path, {*leaves_of(schema)}, MAX_RECORDS + size // _BYTES_A_ROW, most)
-    file = pq.ParquetFile(
-        source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
-    )
+    text, values = _require_small(meta, path, {*leaves_of(schema)}, MAX_RECORDS + size // _BYTES_A_ROW, most)
+    file = pq.ParquetFile(source, metadata=meta, read_dictionary=text, pre_buffer=True, page_checksum_verification=True)
     return file, most, values
 
 
-def _require_small(
-    metadata: pq.FileMetaData, path: str, leaves: Collection[str], rows: int, size: int
-) -> tuple[list[str], int]:
+def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int, size: int) -> tuple[list[str], int]:
     """Refuses a file with too many rows, classes or bytes; returns the columns of texts, and the most values of one."""
-    groups, texts = [metadata.row_group(number) for number in range(metadata.num_row_groups)], dict[str, None]()
+    groups, texts = [meta.row_group(number) for number in range(meta.num_row_groups)], dict[str, None]()
     values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
         raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")

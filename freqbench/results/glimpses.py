@@ -1,6 +1,5 @@
-"""Keeps one slice per cell in the store: the glimpse of the case that lost most. glimpses/CELL_ID_CASE_KEY_DROP.json,
-where DROP is in points of foreground DSC. The name tells which glimpse counts, so that parallel runs and shards need no
-lock: each writes glimpses worse than all it knows of, readers take the worst."""
+"""Keeps one slice per cell in the store, of the case that lost most: glimpses/CELL_ID_CASE_KEY_DROP.json, DROP in
+points of foreground DSC. Readers take the worst, so that parallel runs and shards need no lock."""
 
 import base64
 import io

@@ -1,5 +1,4 @@
-"""Splits a grid into shards, and warns a second run of the first on the same cells, by a lease in the store. It is
-advisory: two runs on the same cells cost work, never rows, as readers take one row per key."""
+"""Splits a grid into shards, and warns a second run on the same cells by a lease: two cost work, never rows."""
 
 import json
 import math
@@ -77,9 +76,8 @@ class Lease:
 
     @contextmanager
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
-        """Holds the lease inside the block, renewed by its own thread; `force` takes it from any holder. `lost` is
-        called once, from that thread, with the facts of a run that took the lease by force. Raises UserError if a live
-        run works on cells of this shard."""
+        """Holds the lease inside the block, renewed by its own thread; `force` takes it from any holder. `lost` gets,
+        in that thread, the facts of a run that took it. Raises UserError if a live run works on cells of this shard."""
         holder = self.take(force)
         if holder:
             raise UserError(
@@ -94,9 +92,8 @@ class Lease:
             self.release()
 
     def take(self, force: bool = False) -> Facts | None:
-        """Takes the lease; returns None if this run holds it now, else the facts of a run on the same cells. A run on
-        another machine is alive if it renews its lease while this method watches, for `fresh_seconds` at most: neither
-        clocks nor processes of two machines can be compared."""
+        """Takes the lease; returns None if this run holds it now, else the facts of a run on the same cells, which on
+        another machine is alive if it renews its lease within `fresh_seconds`: clocks cannot be compared."""
         if force:
             self._read(self._path)
             storage.write_atomic(self._path, self._content())
@@ -149,8 +146,7 @@ class Lease:
         paths = []
         for name in storage.list_files(storage.join(self.root, FOLDER), ".json"):
             with suppress(UserError):  # not a lease
-                shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
-                if shard.overlaps(self.shard):
+                if Shard.parse(name.removesuffix(".json").replace("-of-", "/")).overlaps(self.shard):
                     paths.append(storage.join(self.root, FOLDER, name))
         return next(filter(None, map(self._alive, paths)), None)
 

@@ -73,8 +73,7 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
         if column in table.column_names:
             found, said = _look_up(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
             if of_dataset := {key: name for key, name in names[column].items() if "/" in key}:
-                ids = table[identity].combine_chunks().cast(pa.string())
-                there = pc.binary_join_element_wise(of_case, ids, "/")
+                there = pc.binary_join_element_wise(of_case, table[identity].combine_chunks().cast(pa.string()), "/")
                 found = pc.coalesce(_look_up(there, of_dataset), found)
             coded = pc.coalesce(found, said).dictionary_encode()
             table = table.set_column(table.column_names.index(column), column, coded)

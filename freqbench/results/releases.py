@@ -28,8 +28,7 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 
 
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns a line on rows, counted by their origin, that several releases or commits made; None if one made all.
-    Rows that do not say their releases have those of their run; what neither says differs from nothing."""
+    """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
     of_run = {run["run_id"]: run for run in runs}
     kinds, releases = list[tuple[dict[str, str], int]](), defaultdict[str, set[str]](set)
     for (text, run_id), count in rows.items():
@@ -52,7 +51,5 @@ def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> st
         return None
     told = [f"{amount(count, 'row')} with {text}" for text, count in counts.most_common(MOST_KINDS)]
     told += [f"{len(counts) - MOST_KINDS} more kinds"] if len(counts) > MOST_KINDS else []
-    return (
-        f"rows of several releases: {'; '.join(told)}: a difference between them may be the software's; the same job "
-        "into a new store makes all rows with one"
-    )
+    advice = "a difference between them may be the software's; the same job into a new store makes all rows with one"
+    return f"rows of several releases: {'; '.join(told)}: {advice}"

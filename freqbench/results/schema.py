@@ -1,10 +1,8 @@
-"""Defines the columns of a result store, each with its type, unit, direction, mark and meaning.
-
-There are two tables: `records`, one row per (cell, case, target model), and `class_records`, one row per record and
-class. A file holds both (`ROWS`): a row has its classes in a list, without the columns that they share with it. A
-metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be
-computed is null, with the reason under its name in `null_reasons`; one not asked for is null without a reason.
-"""
+"""Defines the columns of a result store, each with its type, unit, direction, mark and meaning. There are two tables:
+`records`, one row per (cell, case, target model), and `class_records`, one row per record and class. A file holds both
+(`ROWS`): a row has its classes in a list, without the columns that they share with it. A metric that is undefined on a
+volume (no such class in the label, nothing predicted) is NaN; one that could not be computed is null, with the reason
+under its name in `null_reasons`; one not asked for is null without a reason."""
 
 import math
 import re
@@ -28,8 +26,7 @@ Mark = Literal["identity", "result", "measured"]
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is fast
 class Column:
-    """One column of a table. Its mark is `identity` (known before computing), `result` (the same on every machine, to
-    rounding) or `measured` (of this execution)."""
+    """One column of a table; its mark is `identity`, `result` (equal on every machine, to rounding) or `measured`."""
 
     name: str
     type: pa.DataType

@@ -15,14 +15,12 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read. It
-    has `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
-    `ok` and `failed` of each; `runs`: the fields RUN of each, null if its file lacks them, and the number of its
-    `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one."""
+    """Returns the content of `status --json`: `out`; `records`: `wanted`, `ok`, `failed`, `left`; `attacks`: `attack`,
+    `source`, `ok`, `failed` of each; `runs`: the fields RUN, or null, and `warnings`; `workers` of each unfinished run,
+    else of the last one. Raises UserError if the store does not exist or cannot be read."""
     store = Store(out)
     wanted = index_keys(store.job()["index"])
-    rows = store.rows((*KEY, "attack", "source_model", "status"))
-    counts = Counter(row[3:] for row in rows if row[:3] in wanted)
+    counts = Counter(row[3:] for row in store.rows((*KEY, "attack", "source_model", "status")) if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
     runs = store.runs()
     latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]

@@ -1,6 +1,5 @@
-"""Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted. A commit
-is one file, `records/NAME`, whose rows hold their classes. A row may be in several files (after a retry, a second
-driver, a compaction that died before deleting): readers keep one row per key."""
+"""Keeps results in Parquet files that are committed by their presence, one file `records/NAME` a commit, with its
+classes; readers take one row per key, as a retry, a second driver or a dead compaction leaves several."""
 
 import hashlib
 import json
@@ -66,11 +65,9 @@ class RunFacts(BaseModel):
 
 
 class Store:
-    """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write.
-
-    Reading methods raise UserError if a file is torn, foreign or of another schema version. Rows have the names that
-    the store's job gives to models, datasets, cases, patients and classes, or the job of `named_by`, another store.
-    """
+    """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write. Reading methods
+    raise UserError if a file is torn, foreign or of another schema version. Rows have the names that the store's job
+    gives to models, datasets, cases, patients and classes, or the job of `named_by`, another store."""
 
     def __init__(self, root: str, named_by: "Store | None" = None) -> None:
         for folder in FOLDERS:
@@ -93,8 +90,7 @@ class Store:
         return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """Returns `columns` of one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
-        `coded`: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows."""
+        """Returns `columns` of one row per key, in order of time and key; `coded`: texts as Arrow dictionaries."""
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
@@ -126,10 +122,8 @@ class Store:
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
 
     def compact(self, above: int = 1) -> None:
-        """Merges small files into few large ones if there are more than `above`, and drops superseded rows. Large files
-        with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a committed
-        file. It deletes only files that it read and merged, so that files which others commit meanwhile stay. Memory
-        does not grow with the store, except for the keys of its rows."""
+        """Merges small files into few large ones if there are more than `above`, and drops superseded rows. Even if it
+        dies, or others compact or commit too, every row is in a committed file. Memory grows by the keys alone."""
         compaction.compact(self._files, above)
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:
@@ -244,10 +238,8 @@ def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
 def find_row(store: Store, text: str) -> Key:
     """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
     if not _PREFIX.fullmatch(text):
-        raise UserError(
-            f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
-            "of `report --format html` has them in the details of a case"
-        )
+        there = f"got {text!r}: the page of `report --format html` has them in the details of a case"
+        raise UserError(f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, {there}")
     keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
     if len(keys) != 1:
         ids = ", ".join(row_id(*key) for key in keys[:3])

@@ -1,10 +1,8 @@
 """Names the folders and files of a store's volumes: one folder per cell and case below `volumes/`.
-
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, scored-TARGET (where scores are not on the volume's
 grid), and attack.json, which is written last and marks the folder as complete. It states the intensities of the file
-that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, whose regions it states.
-"""
+that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, whose regions it states."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -32,9 +30,7 @@ Unit = Literal["HU", ""]  # unit of a file's intensities; empty: the file's own,
 
 
 class VolumeFacts(config.Strict):
-    """Facts that lead from saved volumes back to the file and its classes. `native_ranges` has for each channel the
-    intensities of the file that are 0 and 1, None where the way there is not affine; it is empty if unknown, as of old
-    volumes."""
+    """Facts that lead from saved volumes to the file; `native_ranges` are 0 and 1 by channel, None if not affine."""
 
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
     native_ranges: list[Window | None] = Field(default=[])

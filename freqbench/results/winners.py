@@ -16,8 +16,7 @@ Numbers = NDArray[np.int64]
 
 
 def latest(table: pa.Table) -> pa.Table:
-    """Returns one row per key: ok before failed, then the latest `finished_at` (on a tie, the larger `run_id`). `table`
-    has rows of one store or several, with the columns ORDER at least. Ordered by `finished_at` and key."""
+    """Returns one row per key: ok before failed, then the latest; `table` has ORDER at least. By time and key."""
     return table.take(pa.array(winners(table)))
 
 

@@ -36,8 +36,7 @@ def write_table(path: str, table: pa.Table, **options: Any) -> None:
 
 class Writer:
     """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds; for one thread.
-    `add`, `flush_due` and `flush` return the number of records that they committed: all that were waiting, or none.
-    Rows whose commit fails keep waiting, and are tried again `interval_s` seconds later."""
+    Methods return the number of committed records; rows whose commit fails wait `interval_s` seconds more."""
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
         self._root, self._run_id, self._interval_s = root, run_id, interval_s
@@ -72,8 +71,7 @@ class Writer:
         if not count:
             return 0
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
-        # First, as a commit that raised may have reached a remote store: no name is used twice.
-        self._sequence += 1
+        self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
         self._has_failed, self._flushed_at = True, time.monotonic()
         commit(self._root, name, pa.concat_tables(self._tables))
         self.names.add(name)
@@ -93,11 +91,9 @@ def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> p
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
-    """Converts rows with exactly these columns to an Arrow table. NaN stays NaN and None becomes null. Raises
-    ValueError if a column is missing, unknown, required but None, or of the wrong type, or if a time has no zone: a
-    mistake of the program that made the row."""
-    rows = [dict(row) for row in rows]
-    prepared = _prepared(tuple(columns))
+    """Converts rows with exactly these columns to an Arrow table: NaN stays, None becomes null. Raises ValueError for
+    columns missing, unknown, required but None, of the wrong type, or times without a zone."""
+    rows, prepared = [dict(row) for row in rows], _prepared(tuple(columns))
     for row in rows:
         _check(row, prepared)
     try:

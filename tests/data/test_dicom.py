@@ -113,7 +113,7 @@ def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> No
         ({2: {"ImagePositionPatient": None}}, "got one without ImagePositionPatient"),
         ({2: {"RescaleSlope": 0}}, "expected a RescaleSlope other than 0, got 0"),
         ({2: {"PixelSpacing": [1, 3]}}, "expected slices of one size, spacing and direction"),
-        ({2: {"ImagePositionPatient": [-30, -5, -62.9]}}, "expected evenly spaced slices, got gaps of 1.9 to 4.1 mm"),
+        ({2: {"ImagePositionPatient": [-30, -5, -62.9]}}, "expected evenly spaced slices, got 1.9 to 4.1 mm"),
         ({-1: {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}}, "expected two directions of length 1"),
         (
             {-1: {"FrameOfReferenceUID": ""}, 2: {"FrameOfReferenceUID": "1.2"}},

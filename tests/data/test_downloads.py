@@ -75,7 +75,7 @@ def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: 
 
 def test_cases_of_other_names_are_no_amos(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"validation": ["a"]})
-    refused("amos", "dataset.json: expected cases like amos_0001, got a: use `loader: decathlon`", root=str(tmp_path))
+    refused("amos", "dataset.json: expected cases like amos_0001, got a: use loader: decathlon", root=str(tmp_path))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_totalsegmentator_refuses_in_one_line(bodies: Path, arguments: dict[str,
 
 def test_a_table_with_other_columns_is_refused(bodies: Path) -> None:
     (bodies / "meta.csv").write_text("image_id,split\ns0000,test\n")
-    text = "meta.csv: expected columns image_id and split, apart by semicolons, got ['image_id,split']"
+    text = "meta.csv: expected the columns image_id;split, got ['image_id,split']"
     refused("totalsegmentator", text, root=str(bodies), classes=["liver"])
 
 

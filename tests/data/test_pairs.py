@@ -205,7 +205,7 @@ def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> N
 
 def test_mask_by_name_is_a_scan_by_its_values(tmp_path: Path) -> None:
     _write(tmp_path, [], ["p_seg.nii.gz"])
-    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
+    refused("expected scans, got label maps by name", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
     assert "1 files are scans though they are called label maps" in " ".join(_remarks(tmp_path, "p", "p"))

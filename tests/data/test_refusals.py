@@ -110,7 +110,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         name: (
             _header(sform_code=0, pixdim=[1, *sides]),
             IMAGE,
-            f": expected sides of voxels above 0, got {got} in pix",
+            f": expected sides above 0, got {got} in pix",
         )
         for name, sides, got in (
             ("no sides", (0, 0, 0), "0 x 0 x 0"),

@@ -1,6 +1,5 @@
-"""Copies remote objects to the node's cache: once per node and version, complete, with their SHA-256. Each object has a
-folder under `files`, named by a digest of the URI and of the versions that were found there; beside it a lock and, once
-a file is complete, its hash in a JSON file of the same name."""
+"""Copies remote objects to the node's cache: once per node and version, complete, with their SHA-256, each in a folder
+by a digest of URI and versions, beside a lock and, once complete, a JSON file of its hash."""
 
 import fcntl
 import hashlib
@@ -27,8 +26,7 @@ CONNECT_SECONDS = 5
 OFFLINE = "FREQBENCH_OFFLINE"
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
 
-# Seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer.
-FRESH_S = 60.0
+FRESH_S = 60.0  # seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer
 _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
 YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
@@ -45,8 +43,7 @@ def folder_of(uri: str, there: Found) -> Path:
 
 
 def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
-    """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
-    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable without an answer."""
+    """Returns the facts of a remote file by name, `FRESH_S` seconds old at most, or new; raises NoFileError."""
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
         info = {}
@@ -79,15 +76,12 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
                 lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info)}
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
-    raise StorageUnavailable(
-        f"{uri}: expected a complete file, got it truncated or changed meanwhile, {TRIES} times: try again later"
-    )
+    raise StorageUnavailable(f"{uri}: expected a whole file, got it cut or changed, {TRIES} times: try again later")
 
 
 def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
-    """Returns a folder of the cache, of a URI, with files of fixed content; asks for those that are missing. `files`
-    has the SHA-256 (hex) of each name; None: unknown, so that the first content stays. `get` writes the file of a name
-    to a path, and returns its source. Raises UserError if a source has another content."""
+    """Returns a folder of a URI's cache with files of fixed SHA-256 (None: as they come first); `get` writes a name's
+    file to a path, and returns its source. Raises UserError if a source has another content."""
     folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
 
     def lacking() -> list[str]:
@@ -96,10 +90,8 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
     def write(name: str, temporary: Path) -> bool:
         source = get(name, temporary)
         if (wanted := files[name]) and (content := digest(temporary)) != wanted:
-            raise UserError(
-                f"{source}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
-                f"version: fetch it again for {uri}"
-            )
+            advice = f"it is damaged or of another version: fetch it again for {uri}"
+            raise UserError(f"{source}: expected sha256 {wanted[:12]}..., got {content[:12]}...: {advice}")
         return True
 
     if lacking():
@@ -110,13 +102,11 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
 
 
 def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
-    """Writes a file of the web to a path, by torch hub's download; `sha256` is checked, or the first digits of one.
-    Raises OSError or HTTPException if the server cannot be reached or refuses, RuntimeError for another content."""
+    """Writes a file of the web to a path, checked by `sha256` or its first digits; raises OSError or RuntimeError."""
     import torch  # takes seconds, and most commands fetch nothing
 
     before = socket.getdefaulttimeout()
-    # torch hub's download has no timeout and would hang if packets are dropped.
-    socket.setdefaulttimeout(CONNECT_SECONDS)
+    socket.setdefaulttimeout(CONNECT_SECONDS)  # torch hub's download has none, and would hang if packets are dropped
     try:
         torch.hub.download_url_to_file(address, str(target), sha256, progress=sys.stderr.isatty())
     finally:
@@ -139,8 +129,7 @@ def offline() -> Iterator[None]:
 
 
 def stamp(path: Path) -> Stamp:
-    """Returns a value that no other content of a file's path has had: its place on the disk, size and times. A change
-    that follows within the clock's resolution may leave all of these, so a young file's SHA-256 is in it too."""
+    """Returns a value that no other content of a path has had: its place, size, times, and a young file's SHA-256."""
     facts = path.stat()
     state = facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
     return state if time.time_ns() - facts.st_ctime_ns > YOUNG_NS else (*state, _hash(path))

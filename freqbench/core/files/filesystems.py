@@ -1,6 +1,5 @@
-"""Opens the file systems of paths and URIs, and turns their errors into one line. Everything uses the interface that
-all of fsspec's file systems share. Your own options are fsspec's (`FSSPEC_S3`, its configuration files); endpoints and
-credentials are those that each cloud's own tools take from the environment."""
+"""Opens the file systems of paths and URIs by fsspec's common interface, and turns their errors into one line. Options
+are fsspec's (`FSSPEC_S3`, its files); endpoints and credentials are those of each cloud's own tools."""
 
 import errno
 import os
@@ -16,8 +15,7 @@ from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError,
 from freqbench.core.files import node_cache
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-# Package of each extra, and the sources of its credentials.
-_CLOUDS: Mapping[str, tuple[str, str]] = {
+_CLOUDS: Mapping[str, tuple[str, str]] = {  # package of each extra, and the sources of its credentials
     "s3": ("s3fs", "AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or the machine's role"),
     "gcs": ("gcsfs", "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account"),
     "azure": (
@@ -27,16 +25,12 @@ _CLOUDS: Mapping[str, tuple[str, str]] = {
 }
 
 # A server that accepts connections but never answers is given up after 20 s x 3 x 3, three minutes.
-S3_CONFIG: Mapping[str, Any] = {
-    "connect_timeout": 10,
-    "read_timeout": 20,
-    "retries": {"mode": "standard", "total_max_attempts": 3},
-}
+_RETRIES = {"mode": "standard", "total_max_attempts": 3}
+S3_CONFIG: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 20, "retries": _RETRIES}
 S3_RETRIES = 3
 
 _LATER = (408, 409, 425, 429)
-# Errors of botocore, aiohttp, urllib3 and azure.core, by name, as none of them has to be installed.
-_LOST = {
+_LOST = {  # errors of botocore, aiohttp, urllib3 and azure.core, by name, as none of them has to be installed
     *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "IncompleteRead"),
     *("ResponseParserError", "ServiceRequestError", "ServiceResponseError"),
 }
@@ -70,9 +64,8 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 @contextmanager
 def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
-    """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
-    Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
-    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket."""
+    """Turns errors of object storage into StorageRefused or StorageUnavailable, one line after the URI; a disk's get
+    the path. Missing or existing files and others pass; while `writing`, a missing file is a missing bucket."""
     try:
         yield
     except (StorageRefused, StorageUnavailable, FileExistsError, IsADirectoryError, NotADirectoryError):
@@ -108,8 +101,7 @@ def _options(protocol: str) -> dict[str, Any]:
 def _one_line_error(path: str, error: Exception) -> OSError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     is_theirs = any(cls.__module__.partition(".")[0] in _PACKAGES for cls in type(error).__mro__)
-    status = _status(error)
-    reason = one_line(error, 160)
+    status, reason = _status(error), one_line(error, 160)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return None  # this machine's disk
     if status == 412:  # answer to a create-only put

@@ -46,8 +46,7 @@ OUTSIDE: Mapping[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Kept(Generic[V]):
-    """Values of one kind, each under all that it depends on; keys are made here alone. No disk gets a value that
-    depends on something that nothing tells apart (`OfProcess`, or what `digest` refuses)."""
+    """Values of one kind, each under all that it depends on; what nothing tells apart (`OfProcess`) goes to no disk."""
 
     name: str  # kind of the values in words
     depends: tuple[str, ...]  # all that a value depends on; those of OUTSIDE are filled in
@@ -75,8 +74,7 @@ class Kept(Generic[V]):
         return None
 
     def get(self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **needs: Any) -> V:
-        """Returns the value of some dependencies, made if there is none, and kept in a file if it `stays` after that.
-        `other` reads a path's content that no `Kept` wrote, or refuses it; without it the value is made anew."""
+        """Returns the value of dependencies, or makes it, and keeps it if it `stays`; `other` reads a foreign file."""
         if (key := self.key(**needs)) is None:
             return make()
         if key in self._values:

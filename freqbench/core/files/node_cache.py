@@ -1,6 +1,5 @@
-"""The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed.
-volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME with
-files/DIGEST.json, which lists these names, and inductor/, which PyTorch's compiler has for itself."""
+"""The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed:
+volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME, inductor/."""
 
 import json
 import math
@@ -59,22 +58,17 @@ def part(name: str) -> Path:
     marker = root / MARKER
     # Asked again, as another process may have marked it meanwhile.
     if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():
-        raise UserError(
-            f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
-            "FREQBENCH_CACHE to a folder of its own; nothing was changed"
-        )
+        got = f"got one with other files ({other}): set FREQBENCH_CACHE to a folder of its own; nothing was changed"
+        raise UserError(f"{root}: expected an empty folder or a cache of freqbench, {got}")
     if not marker.exists():
         with suppress(OSError):  # if it is read-only, code that writes to the cache reports it
             root.mkdir(parents=True, exist_ok=True)
-            marker.write_text(
-                "A cache of freqbench: `freqbench doctor --cache clear` empties it and leaves other files alone.\n"
-            )
+            marker.write_text("A cache of freqbench: `freqbench doctor --cache clear` empties it, not other files.\n")
     return root / name
 
 
 def temporary(folder: Path) -> tuple[int, str]:
-    """Opens a new file in a folder, to be renamed when it is complete; returns its handle and path. Its name holds
-    machine and process, so that files of killed writers are recognised; these are removed first."""
+    """Opens a new file, to be renamed when complete; returns handle and path. Files of killed writers go first."""
     ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
     for left in folder.glob(_UNFINISHED):
         writer = re.match(rf"{re.escape(ours)}(\d+)-", left.name)

@@ -39,9 +39,8 @@ print(json.dumps([f"{name} {m.version(name)}" for name in sorted({*names})] if i
 
 
 def program_files(folder: Path, words: Iterable[str] | None = None) -> dict[str, Path] | None:
-    """Returns the files of a program's folder by their names in it; None if they are more than a program has. Left out
-    are hidden files, documents, pictures, logs, environments, and freqbench's own jobs, stores and caches. If the
-    program has `words`, folders in it count if they are packages, or these or texts beside them name them."""
+    """Returns the files of a program's folder by name; None if they are too many. Left out are hidden files, documents,
+    pictures, logs, environments, freqbench's own, and, with `words`, folders that nothing names."""
     files, size, named = dict[str, Path](), 0, {*_WORDS.findall(" ".join(words or ()))}
     below = [] if words is None else [path for path in _entries(folder, True) if path.is_dir()]
     there = [*islice(_walk(folder, DEPTH if words is None else 0), MOST_FILES + 1)]

@@ -96,13 +96,11 @@ def size(path: str) -> int:
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes one object so that readers see all of it or nothing, even after a crash.
-
-    Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
-    finished bytes, as an open stream would publish a torn object on error; an object that s3fs sends in parts, from 100
-    MB on, appears with its last part. Raises UserError for a folder, device or pipe in its place, StorageRefused or
-    StorageUnavailable if object storage does not accept it.
-    """
+    """Writes one object so that readers see all of it or nothing, even after a crash. Locally: a temporary file in the
+    same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the finished bytes, as an open stream
+    would publish a torn object on error; an object that s3fs sends in parts, from 100 MB on, appears with its last
+    part. Raises UserError for a folder, device or pipe in its place, StorageRefused or StorageUnavailable if object
+    storage does not accept it."""
     fs, inner = filesystem_of(path)
     if not filesystems.is_local(fs):
         with explain_errors(path, fs, writing=True):
@@ -132,16 +130,13 @@ def write_atomic(path: str, data: bytes) -> None:
 def require_own(path: str, mark: bytes) -> None:
     """Refuses to overwrite a file that freqbench did not make: one without the mark of its kind."""
     if exists(path) and mark not in read_bytes(path):
-        raise UserError(
-            f"{path}: expected no file or one that freqbench wrote, got another: move it away, or write elsewhere; it "
-            "was left as it is"
-        )
+        advice = "move it away, or write elsewhere; it was left as it is"
+        raise UserError(f"{path}: expected no file or one that freqbench wrote, got another: {advice}")
 
 
 def create(path: str, data: bytes) -> bool:
-    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it. If a
-    file system has no such put, one of two simultaneous writers may find its object replaced. After a lost answer this
-    call may have made the object and still returns False: the object's content tells whose it is."""
+    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it. Without
+    such a put, or after a lost answer, only the object's content tells whose it is."""
     fs, inner = filesystem_of(path)
     try:
         if filesystems.is_local(fs):
@@ -225,10 +220,8 @@ def remove(path: str) -> None:
 
 
 def fetch(path: str, sha256: str | None = None) -> Path:
-    """Returns a local file with the content of a path or URI: itself if local, else a copy in the node's cache. The
-    copy is made once per node and version of the object, for any number of processes, and again if it has changed since
-    it was fetched. Raises UserError if the file does not exist or has another hash than `sha256` (hex); else as
-    `read_bytes`."""
+    """Returns a local file with the content of a path or URI: itself if local, else a verified copy in the node's
+    cache. Raises UserError if it does not exist or has another hash than `sha256` (hex); else as `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         local = Path(inner)
@@ -240,10 +233,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
         find = partial(downloads.remote_facts, path, fs, inner)
         local = downloads.copy_files(path, fs, find) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
-        raise UserError(
-            f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "
-            "planned with, or is damaged: put that file back or plan anew"
-        )
+        advice = "the file was changed since it was planned with, or is damaged: put that file back or plan anew"
+        raise UserError(f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: {advice}")
     return local
 
 
@@ -273,8 +264,7 @@ def fetch_together(folder: str, names: Sequence[str]) -> Path:
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """Returns a local folder with files of a folder or URI: itself if local, else verified copies in the node's cache.
-    `patterns` select the names below it; `*` crosses slashes. Raises UserError if the name of an object leads out of
-    the folder; else as `read_bytes`."""
+    `patterns` select names, `*` crosses slashes. Raises UserError if a name leads out of it; else as `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return Path(inner)
@@ -290,8 +280,7 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
 
 
 def sha256(path: str) -> str:
-    """Returns the SHA-256 (hex) of a file's content, cached in this process while the file's stamp stays. For a remote
-    object it is stored on the node's disk while its version stays, and nothing is read again."""
+    """Returns the SHA-256 (hex) of a file, kept while its stamp or version stays, in this process or on its disk."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))

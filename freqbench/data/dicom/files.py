@@ -1,5 +1,4 @@
-"""Finds DICOM files and reads them by pydicom, after checks of what a file makes its reader allocate. Names of files
-and fields of a patient are in no error: hospitals write names into both."""
+"""Finds and reads DICOM files, after checks of what they make a reader allocate; no error has a name of a patient's."""
 
 import logging
 import warnings
@@ -37,8 +36,7 @@ PIXELS = (
 )
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
-# Sequences of functional groups that hold the fields of a frame.
-GROUPS = (
+GROUPS = (  # sequences of functional groups that hold the fields of a frame
     *("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence"),
     "PixelValueTransformationSequence",
 )
@@ -112,14 +110,13 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             stream.seek(max(start, size - TAIL))
             room *= END_OF_FRAMES in stream.read()
         count = int(fields.get("Rows", 0)) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
-        bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
         return File(
             path=path,
             fields=fields,
             kind=str(fields.get("SOPClassUID", "")),
             syntax=syntax,
             num_voxels=count,
-            num_bytes=-(-count * bits // 8),
+            num_bytes=-(-count * (int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))) // 8),
             room=room,
             plain=_plain(fields, syntax, start),
         )
@@ -181,10 +178,9 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     """Returns the numbers as a file stores them, decoded."""
     file = read_file(path, where, *PIXELS)
     check_room(where, file.num_voxels, file.num_bytes, file.room)
-    undecoded = (
-        f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): fetch it "
-        "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
-    )
+    advice = "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
+    got = f"got a file that neither does ({file.syntax.name}): {advice}"
+    undecoded = f"expected voxels that pydicom or GDCM decodes, {got}"
     with reading(where, undecoded) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)

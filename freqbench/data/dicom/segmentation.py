@@ -61,10 +61,9 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
     is_aside = (wrong.max(axis=1) > 0.5) | (slices < 0) | (slices >= image.shape[2])
     if is_aside.any():
         number = int(is_aside.argmax())
-        raise DataError(
-            f"{where}: expected each frame on a slice of its series, got frame {number + 1} up to "
-            f"{wrong[number].max():.3g} pixels aside or outside: resample the segmentation onto its image"
-        )
+        advice = "resample the segmentation onto its image"
+        got = f"got frame {number + 1} up to {wrong[number].max():.3g} pixels aside or outside: {advice}"
+        raise DataError(f"{where}: expected each frame on a slice of its series, {got}")
     at = tuple(slices.astype(int).tolist())
     return Segmentation(
         path=where, shape=image.shape, spacing=image.spacing, affine=image.affine, stored="uint8", file=path, slices=at

@@ -43,9 +43,8 @@ class Series(Header):
 
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
-    """Returns the header of one series among files: the series `uid`, else the image of the SEG, else the longest.
-    Frames of an enhanced object are its slices. Raises DataError for slices that are no evenly spaced stack, damaged
-    files, colour, and several frames of another kind."""
+    """Returns the header of one series: `uid`, else the SEG's image, else the longest; frames of an enhanced object are
+    slices. Raises DataError for slices that are no evenly spaced stack, damage, colour, and frames of another kind."""
     segmentations = files.stamp_files([segmentation] if segmentation else [], where)
     return _series(files.stamp_files(paths, where), where, uid, segmentations)
 
@@ -61,10 +60,9 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
         except files.DamagedError:
             damaged += 1
     if damaged:
-        raise DataError(
-            f"{where}: expected DICOM files alone, got {damaged} of {len(scanned) + damaged} that are damaged or "
-            "another kind: fetch them again, or remove them"
-        )
+        advice = "fetch them again, or remove them"
+        there = f"got {damaged} of {len(scanned) + damaged} that are damaged or another kind: {advice}"
+        raise DataError(f"{where}: expected DICOM files alone, {there}")
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
             of_one = of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), [])
@@ -82,10 +80,8 @@ def _frames(file: File, where: Path) -> list[File]:
     fields, frames = {each.keyword: each.value for each in file.fields}, files.read_frames(file.fields, where)
     size, plain = file.num_bytes // max(1, len(frames)), file.plain
     places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
-    return [
-        replace(file, fields=fields | frame | {"NumberOfFrames": 1}, frame=k, plain=places[k])
-        for k, frame in enumerate(frames)
-    ]
+    made = ((k, fields | frame | {"NumberOfFrames": 1}) for k, frame in enumerate(frames))
+    return [replace(file, fields=own, frame=k, plain=places[k]) for k, own in made]
 
 
 def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, labels: Path | None) -> tuple[str, str]:
@@ -104,10 +100,8 @@ def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, l
         longest = max(map(len, of_series.values()))
         named, why = {name for name in of_series if len(of_series[name]) == longest}, "it has the most slices"
     if len(named) > 1:
-        raise DataError(
-            f"{where}: expected one series that is longer than the others, got {counts}: give `series` the "
-            "SeriesInstanceUID of the one"
-        )
+        advice = "give `series` the SeriesInstanceUID of the one"
+        raise DataError(f"{where}: expected one series that is longer than the others, got {counts}: {advice}")
     (chosen,) = named
     return chosen, f"of the series {counts}, {chosen} is read, as {why}: give `series` another"
 
@@ -135,10 +129,8 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
             got = f"colour, {photometric or 'no grey scale'}"
             raise DataError(f"{where}: expected grey values, got {got}: leave it out")
         if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
-            raise DataError(
-                f"{where}: expected one slice a file, got {frames} frames in one, which is no enhanced CT or MR: "
-                "split it into slices"
-            )
+            there = f"got {frames} frames in one, which is no enhanced CT or MR: split it into slices"
+            raise DataError(f"{where}: expected one slice a file, {there}")
         if file.num_bytes > file.room:
             raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
         if lacking := [name for name in files.PLANE if not fields.get(name)]:
@@ -153,9 +145,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     (row_side, column_side), axes, positions = planes[0, :2], planes[0, 2:8], planes[:, 8:]
     apart = np.ptp(planes, axis=0)
     if len(sizes) > 1 or apart[:2].max() > 1e-3 * planes[:, :2].min() or apart[2:8].max() > SAME_DIRECTION:
-        raise DataError(
-            f"{where}: expected slices of one size, spacing and direction, got several in one series: keep one volume"
-        )
+        raise DataError(f"{where}: expected slices of one size, spacing and direction, got several: keep one volume")
     row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
     if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
         raise DataError(f"{where}: expected two directions of length 1 at a right angle, got {axes.tolist()}")
@@ -194,13 +184,10 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
 def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], side: float, where: Path) -> float:
     """Returns the distance between slices in their order; refuses a stack that is no even one."""
     along = (positions - positions[0]) @ normal
-    gaps = np.diff(along)
-    gap = float(along[-1] / (len(along) - 1))
+    gaps, gap = np.diff(along), float(along[-1] / (len(along) - 1))
     if doubled := int((gaps <= 1e-3).sum()):
-        raise DataError(
-            f"{where}: expected one slice at each position, got {doubled} more in one series (copies, phases, echoes): "
-            "keep those of one volume"
-        )
+        got = f"got {doubled} more in one series (copies, phases, echoes): keep those of one volume"
+        raise DataError(f"{where}: expected one slice at each position, {got}")
     if np.abs(along - gap * np.arange(len(along))).max() > EVEN * gap:
         middle = float(np.median(gaps))
         whole = np.rint(gaps / middle)
@@ -210,16 +197,12 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
                 f"{where}: expected a slice every {middle:g} mm, got {int(whole.sum()) - len(gaps)} missing, the first "
                 f"behind slice {index + 1} of {len(along)}: fetch the series again"
             )
-        raise DataError(
-            f"{where}: expected evenly spaced slices, got gaps of {gaps.min():g} to {gaps.max():g} mm: resample it"
-        )
+        raise DataError(f"{where}: expected evenly spaced slices, got {gaps.min():g} to {gaps.max():g} mm: resample it")
     aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     if aside.max() > side / 2:
         angle = np.degrees(np.arctan2(aside[-1], along[-1]))
-        raise DataError(
-            f"{where}: expected slices stacked along their normal, got a gantry tilt of {angle:.1f} degrees: resample "
-            "the volume, such as by dcm2niix"
-        )
+        got = f"got a gantry tilt of {angle:.1f} degrees: resample the volume, such as by dcm2niix"
+        raise DataError(f"{where}: expected slices stacked along their normal, {got}")
     return gap
 
 

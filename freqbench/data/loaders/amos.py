@@ -43,9 +43,7 @@ class AMOS(Decathlon):
     def _is_wanted(self, line: ListedCase) -> bool:
         match = _NUMBER.fullmatch(line.case_id)
         if not match:
-            raise DataError(
-                f"{self.source}: expected cases like amos_0001, got {line.case_id}: use `loader: decathlon` for it"
-            )
+            raise DataError(f"{self.source}: expected cases like amos_0001, got {line.case_id}: use loader: decathlon")
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
     def stated_labels(self) -> Stated:

@@ -1,6 +1,5 @@
-"""Draws a procedural upper abdomen in Hounsfield units, for `phantom`. All lengths are millimetres in RAS+ coordinates
-about the centre of the field of view (x to the patient's right, y to the front, z to the head). A solid is a field of
-depths, an approximate signed distance that is positive inside."""
+"""Draws a procedural upper abdomen in Hounsfield units, in millimetres of RAS+ coordinates about the centre of the
+field of view. A solid is a field of depths, an approximate signed distance that is positive inside."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0
 
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
 
-# Point spread of the imaging system, and deviation of an annotator's outline from the true surface.
-BLUR_MM = 2.6
+BLUR_MM = 2.6  # point spread of the imaging system, and deviation of an annotator's outline from the true surface
 OUTLINE_SD_MM = 0.7
 
 # The scan that the noise imitates: its standard deviation, and in cm its voxel and the thickness of its slices.
@@ -32,8 +30,7 @@ SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
     """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
-    The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
-    outline, as manual annotations do: a perfect score is out of reach."""
+    The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach."""
     from scipy.ndimage import gaussian_filter  # which takes long to import
 
     canvas = _pose(rng, shape, spacing)
@@ -50,15 +47,12 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 def lesions(
     rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
 ) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """Draws one to three lesions into the liver and the spleen of a patient of `draw`. Returns four channels `[4, H, W,
-    D]` with noise of their own, and a label map of codes of REGIONS (`freqbench.ops.regions`): a rim around a core, of
-    which a part enhances."""
+    """Draws one to three lesions into liver and spleen; returns four channels `[4, H, W, D]` and codes of REGIONS."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
     for _ in range(rng.integers(1, 4)):
-        centre = places[rng.integers(len(places))] * np.array(spacing)
-        radii = rng.uniform(20, 34, 3)
+        centre, radii = places[rng.integers(len(places))] * np.array(spacing), rng.uniform(20, 34, 3)
         for part, share in ((1, 1.0), (2, rng.uniform(0.6, 0.75)), (3, rng.uniform(0.35, 0.45))):
             middle = centre + rng.uniform(-0.15, 0.15, 3) * radii * (part > 1)
             inside = np.square((grid - middle.astype(np.float32)) / np.float32(share * radii)).sum(axis=-1) < 1
@@ -157,19 +151,15 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     level = y
     x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))
-    z = z - np.float32(rng.normal(0, 7))
-    angle = rng.normal(0, 0.05)
+    z, angle = z - np.float32(rng.normal(0, 7)), rng.normal(0, 0.05)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = cos * x + sin * y, cos * y - sin * x
     size = rng.uniform(0.9, 1.06)
     grid = [axis / np.float32(size * rng.uniform(0.96, 1.04)) for axis in (x, y, z)]
     warped = []
     for axis in grid:
-        phases = rng.uniform(0, 2 * np.pi, 3)
-        lengths = rng.uniform(110, 200, 3)
-        waves = [
-            np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, lengths, phases, strict=True)
-        ]
+        turns, mm = rng.uniform(0, 2 * np.pi, 3), rng.uniform(110, 200, 3)
+        waves = [np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, mm, turns, strict=True)]
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
     x, y, z = warped
     return Canvas(
@@ -236,8 +226,7 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
     """Paints the five labelled classes; later ones cover earlier ones."""
     rng, texture = canvas.rng, canvas.texture
     lobe = canvas.organ((66, 8, 30), (60, 70, 66), 0.1)
-    left = canvas.organ((5, 42, 42), (62, 28, 32), -0.15)
-    liver = np.minimum(np.maximum(lobe, left), cavity)
+    liver = np.minimum(np.maximum(lobe, canvas.organ((5, 42, 42), (62, 28, 32), -0.15)), cavity)
     liver = np.minimum(liver, canvas.y + 40 + np.float32(0.35) * canvas.x)
     canvas.paint(liver, rng.normal(105, 11) + 7 * texture, LIVER)
     canvas.paint(np.minimum(liver - 8, 12 * (texture - 1.5)), rng.normal(150, 12))
@@ -246,8 +235,7 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
     cortex, medulla = rng.normal(175, 18), rng.normal(125, 15)
     for side in (-1, 1):
         kidney = np.minimum(canvas.organ((side * 62, -40, -36 - 5 * side), (25, 23, 46), -0.5 * side), cavity)
-        sinus = canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20))
-        kidney = np.minimum(kidney, 4 - sinus)
+        kidney = np.minimum(kidney, 4 - canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20)))
         canvas.paint(kidney, cortex + 6 * texture, KIDNEYS)
         canvas.paint(kidney - 8, medulla + 10 * texture)
     gallbladder = canvas.organ((50, 46, -20), (16, 18, 25), 0.3)
@@ -260,6 +248,5 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
 
 def _table(canvas: Canvas) -> None:
     """Paints the couch: a thin plate in the air behind the patient."""
-    top = np.float32(canvas.rng.uniform(-119, -112))
-    plate = np.float32(6) - np.abs(canvas.level - top)
+    plate = np.float32(6) - np.abs(canvas.level - np.float32(canvas.rng.uniform(-119, -112)))
     np.copyto(canvas.hu, np.float32(90), where=(plate > 0) & (canvas.hu == AIR))

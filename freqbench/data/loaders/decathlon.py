@@ -1,6 +1,5 @@
 """Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside images and label maps.
-Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too, or
-as they were downloaded, with published splits whose lists the package ships."""
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Others share it, with published splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -58,10 +57,8 @@ class Decathlon(ListedFolder):
         about: dict[str, Any] = {"tolerance_mm": tolerance, "channels": tuple(kinds)}
         if len(named) >= max(2, len(pairs)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
-        problem = DataError(
-            f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
-            "give `labels` in the job file"
-        )
+        got = f"got {listed!r}: give `labels` in the job file"
+        problem = DataError(f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., {got}")
         return Stated(problem=problem, **about)
 
     @property
@@ -74,10 +71,8 @@ class Decathlon(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
-        return {
-            key: [self._line(entry, f"line {number}") for number, entry in enumerate(entries, 1)]
-            for key, entries in self._entries().items()
-        }
+        listed = self._entries().items()
+        return {key: [self._line(each, f"line {i}") for i, each in enumerate(entries, 1)] for key, entries in listed}
 
     def _entries(self) -> Mapping[str, list[Any]]:
         listed = {key: value for key, value in self._content().items() if isinstance(value, list)}
@@ -87,10 +82,8 @@ class Decathlon(ListedFolder):
         folds = [line.get("fold") if isinstance(line, dict) else None for line in lines]
         if self.fold not in folds:
             there = sorted({fold for fold in folds if isinstance(fold, int)})
-            raise DataError(
-                f"{self.source}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
-                "another `fold`, or leave it out"
-            )
+            got = f"got those of {there}: choose another `fold`, or leave it out"
+            raise DataError(f"{self.source}: expected entries of training with `fold` {self.fold}, {got}")
         of_fold: dict[str, list[Any]] = {"training": [], "validation": []}
         for line, fold in zip(lines, folds, strict=True):
             of_fold["validation" if fold == self.fold else "training"].append(line)
@@ -120,21 +113,16 @@ class Decathlon(ListedFolder):
         if self.reference == "label":
             label = entry.get("label") if isinstance(entry, dict) else _label_beside(self._root(), images[0])
             if not isinstance(label, str) or not label:
-                raise UnlabelledError(
-                    f"{self.source}: expected a label map for {images[0]}, got none: choose a labelled split, or set "
-                    "reference: prediction"
-                )
+                advice = "choose a labelled split, or set reference: prediction"
+                raise UnlabelledError(f"{self.source}: expected a label map for {images[0]}, got none: {advice}")
             label = self._place_of(label)
-        patient = entry.get("patient") if isinstance(entry, dict) else None
-        return ImageFiles(
-            case_id=case_id, patient=str(patient or ""), channels=tuple(map(self._place_of, images)), map=label
-        )
+        patient = entry.get("patient") or "" if isinstance(entry, dict) else ""
+        return ImageFiles(case_id=case_id, patient=str(patient), channels=tuple(map(self._place_of, images)), map=label)
 
     def _place_of(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
         below, beside = join(self._root(), path), join(self.source.rpartition("/")[0], path)
-        is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
-        return beside if is_beside else below
+        return beside if beside != below and not storage.exists(below) and storage.exists(beside) else below
 
 
 def _images_in(line: Any) -> tuple[str, ...]:
@@ -152,8 +140,7 @@ def _common_stem(images: Sequence[str]) -> str:
     if len(stems) == 1:
         return stems[0]
     parts = zip_longest(*(re.split(r"[._-]", stem) for stem in stems))
-    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]
-    return stems[0][: len("_".join(shared))]
+    return stems[0][: len("_".join([words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]))]
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:
@@ -165,10 +152,8 @@ def _told_apart(images: Sequence[str]) -> dict[str, str]:
         if len(set(columns[index])) == len(paths):
             return {image: parts[index] for image, parts in paths.items()}
     told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
-    return {
-        image: "_".join([*parts[:-depth], *(image_files.stem(parts[index]) for index in told or [-1])])
-        for image, parts in paths.items()
-    }
+    stems = {image: [image_files.stem(parts[index]) for index in told or [-1]] for image, parts in paths.items()}
+    return {image: "_".join([*parts[:-depth], *stems[image]]) for image, parts in paths.items()}
 
 
 class Place(NamedTuple):
@@ -238,9 +223,8 @@ class PublishedSplit(Decathlon):
             if storage.exists(join(root, place.marker)):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
-        raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`, or download it from {self.homepage}"
-        )
+        advice = f"check `root`, or download it from {self.homepage}"
+        raise MissingDataError(f"{root}: expected one of {markers} in it, found none: {advice}")
 
 
 def is_averaged(path: str) -> bool:

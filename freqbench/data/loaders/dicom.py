@@ -44,10 +44,8 @@ class Slices(Scan):
     def segmentation(self) -> Path:
         """Returns the only segmentation; raises DataError for several."""
         if len(self.segmentations) != 1:
-            raise DataError(
-                f"{self.label_shown}: expected one segmentation of case {self.case_id}, got {len(self.segmentations)}: "
-                f"put the one to score against into {LABELS}/CASE.dcm"
-            )
+            got = f"got {len(self.segmentations)}: put the one to score against into {LABELS}/CASE.dcm"
+            raise DataError(f"{self.label_shown}: expected one segmentation of case {self.case_id}, {got}")
         return self.segmentations[0]
 
     def segment_names(self) -> Mapping[int, str]:
@@ -67,10 +65,8 @@ class Slices(Scan):
     def image(self) -> dicom.series.Series:
         """Reads the header of the series."""
         if not self.found:
-            raise MissingDataError(
-                f"{self.where}: expected the slices of case {self.case_id}, found none: add them, or leave the case "
-                "out by `cases`"
-            )
+            advice = "add them, or leave the case out by `cases`"
+            raise MissingDataError(f"{self.where}: expected the slices of case {self.case_id}, found none: {advice}")
         segmentation = self.segmentation() if self.has_label else None
         return dicom.series.read_series(self.found, Path(self.where), self.series, segmentation)
 
@@ -103,10 +99,8 @@ class Slices(Scan):
         for number, mask in dicom.segmentation.masks(label):
             value = values[plain(names[number])]
             if value not in reading.of_value:
-                raise DataError(
-                    f"{label.path}: expected segments of {few(reading.names[1:])}, got {names[number]!r}: name all "
-                    "in `labels`, or say the class of each by `label_map`"
-                )
+                got = f"got {names[number]!r}: name all in `labels`, or say the class of each by `label_map`"
+                raise DataError(f"{label.path}: expected segments of {few(reading.names[1:])}, {got}")
             k = reading.of_value[value]
             if k == IGNORED:
                 ignored |= mask
@@ -114,10 +108,8 @@ class Slices(Scan):
                 held[mask] |= k
             elif k:
                 if count := int(np.count_nonzero(held[mask] * (held[mask] != k))):
-                    raise DataError(
-                        f"{label.path}: expected segments that do not overlap, as the header says, got {count} voxels "
-                        f"of {names[number]!r} in another: store the segmentation anew"
-                    )
+                    got = f"got {count} voxels of {names[number]!r} in another: store the segmentation anew"
+                    raise DataError(f"{label.path}: expected segments that do not overlap, as the header says, {got}")
                 held[mask] = k
         held[ignored] = IGNORED
         return held

@@ -109,10 +109,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise ValueError(f"expected no {key} beside reference: prediction, which reads no label maps: leave it out")
         for value, k in (self.label_map or {}).items():
             if (value == "other") != (k == "background"):
-                raise ValueError(
-                    f"label_map: expected `other: background`, and the number of a class for each label, got `{value}: "
-                    f"{k}`: change it"
-                )
+                got = f"got `{value}: {k}`: change it"
+                raise ValueError(f"label_map: expected `other: background`, and a class's number for each label, {got}")
         return self
 
     @abc.abstractmethod
@@ -202,8 +200,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def num_channels(self) -> int:
         """Channels of every image, read from the header of the first case."""
         lines = self._lines(self.split)
-        first = next(iter(self.chosen([*lines])), next(iter(lines)))
-        return self._read_line(lines[first]).image().num_channels
+        return self._read_line(lines[next(iter(self.chosen([*lines])), next(iter(lines)))]).image().num_channels
 
     @property
     def space(self) -> Preprocess:
@@ -233,10 +230,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         for scan, image in zip(scans, images, strict=True):
             grid, axes, fingerprint = *_grid(image), scan.fingerprint(image)
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
-                raise DataError(
-                    f"{self.source}: expected different cases, got {first.case_id} and {scan.case_id} with the "
-                    "same files: remove one"
-                )
+                got = f"got {first.case_id} and {scan.case_id} with the same files: remove one"
+                raise DataError(f"{self.source}: expected different cases, {got}")
             refs[fingerprint] = CaseRef(
                 case_id=scan.case_id,
                 patient_id=scan.patient,
@@ -288,10 +283,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield str(error)
             return
         if image.unfilled:
-            yield (
-                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without {image.unfilled}, as in a "
-                "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
-            )
+            advice = "state them if they differ, else `spacing` and distances in mm are wrong"
+            got = f"got 1 x 1 x 1 without {image.unfilled}, as in a header that nobody filled: {advice}"
+            yield f"{image.path}: expected the sides of voxels, {got}"
         if isinstance(space, Preprocess):
             yield from (f"{native.source}: {line}" for line in scale_warnings(native, space))
         if label and scan.reads_labels and (note := image_files.rounding(label)):
@@ -366,10 +360,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _need_label(self, scan: AnyScan, what: str, where: str) -> AnyScan:
         """Returns a case; raises UnlabelledError if it lacks its label map (`what`, at `where`) and these are read."""
         if self.reference == "label" and not scan.has_label:
-            raise UnlabelledError(
-                f"{self._root()}: expected {what} of case {scan.case_id}, found no {where}: add it, leave the case out "
-                "by `cases`, or set reference: prediction"
-            )
+            advice = "add it, leave the case out by `cases`, or set reference: prediction"
+            raise UnlabelledError(f"{self._root()}: expected {what} of case {scan.case_id}, found no {where}: {advice}")
         return scan
 
     def _read_line(self, line: ListedCase) -> Scan:

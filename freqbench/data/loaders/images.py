@@ -46,9 +46,7 @@ class Images(ListedFolder):
         masks = self._label_maps()
         files = [file for file in self._all_files() if file not in masks]
         if not files:
-            raise MissingDataError(
-                f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
-            )
+            raise MissingDataError(f"{self._root()}: expected scans, got label maps by name and values: check `root`")
         self.guesses.update({line: {} for line in self._list_guesses(files, [*map(image_files.stem, masks)])})
         stems = {image_files.stem(file): file for file in files}
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None

@@ -1,6 +1,5 @@
-"""Reads the ten tasks of the Medical Segmentation Decathlon, in a folder or by name. Antonelli et al., Nature
-Communications 2022, arXiv:2106.05735. A task whose list the package ships is fetched once from public mirrors into the
-node's cache, and each of its files is checked by the SHA-256 in the list."""
+"""Reads the ten tasks of the Medical Segmentation Decathlon, in a folder, or by name from mirrors, checked by SHA-256.
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735."""
 
 import hashlib
 import os
@@ -136,19 +135,16 @@ class MSD(Decathlon):
                 return root
         place = f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder with {self.task} or {organ}, give `root`"
         if self.task not in LISTS:
-            raise MissingDataError(
-                f"{self.name}: {place}, or unpack {self.task}.tar there: expected one of them, found neither; it is at "
-                f"{MIRRORS[0]}/{self.task}.tar"
-            )
+            lacking = f"expected one of them, found neither; it is at {MIRRORS[0]}/{self.task}.tar"
+            raise MissingDataError(f"{self.name}: {place}, or unpack {self.task}.tar there: {lacking}")
         try:
             fetched = _fetch_task(self.task, node_cache.folder())
             if not fetched.with_suffix(".json").is_file():  # the cache was cleared meanwhile
                 _fetch_task.cache_clear()
                 fetched = _fetch_task(self.task, node_cache.folder())
         except MissingDataError as error:
-            raise MissingDataError(
-                f"{self.name}: {place}, or run once with internet: expected one of them, found neither; tried {error}"
-            ) from None
+            lacking = f"expected one of them, found neither; tried {error}"
+            raise MissingDataError(f"{self.name}: {place}, or run once with internet: {lacking}") from None
         return str(fetched)
 
     @property
@@ -177,10 +173,9 @@ class PinnedFiles(ImageFiles):
             wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
             content = answer(storage.sha256, path, f"a file of case {self.case_id}")
             if content != wanted:
-                raise DataError(
-                    f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
-                    f"version: put the file of {self.task}.tar there, or give `root` to read it as it is"
-                )
+                advice = f"put the file of {self.task}.tar there, or give `root` to read it as it is"
+                got = f"got {content[:12]}...: it is damaged or of another version: {advice}"
+                raise DataError(f"{path}: expected sha256 {wanted[:12]}..., {got}")
         return super().fingerprint(image)
 
 

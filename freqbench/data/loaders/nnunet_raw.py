@@ -83,19 +83,14 @@ class NnunetRaw(ListedFolder):
         names = [name for name in files if name.endswith(ending)]
         others = sorted({other for other in image_files.SUFFIXES for name in files if name.endswith(other)})
         if others and not names:
-            raise DataError(
-                f"{self.source}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
-                f"end in {others[0]}: fix file_ending"
-            )
+            got = f"got {ending}, though those of {folder} end in {others[0]}: fix file_ending"
+            raise DataError(f"{self.source}: expected the file_ending of the label maps, {got}")
         return self._usual(side, [name.removesuffix(ending) for name in names])
 
     def _usual(self, side: str, cases: Sequence[str]) -> _Cases:
         """Returns the files of cases as nnU-Net calls them."""
-        ending, channels = self._ending(), range(len(self._channels()) if cases else 0)
-        return {
-            case: ([f"images{side}/{case}_{k:04d}{ending}" for k in channels], f"labels{side}/{case}{ending}")
-            for case in cases
-        }
+        end, channels = self._ending(), range(len(self._channels()) if cases else 0)
+        return {id: ([f"images{side}/{id}_{k:04d}{end}" for k in channels], f"labels{side}/{id}{end}") for id in cases}
 
     def _entries(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
@@ -104,10 +99,8 @@ class NnunetRaw(ListedFolder):
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
             if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):
-                raise DataError(
-                    f"{self.source}: expected `dataset` with {{images: [...], label: ...}} of each case, got "
-                    f"{files!r:.80} for {case}: fix the file"
-                )
+                got = f"of each case, got {files!r:.80} for {case}: fix the file"
+                raise DataError(f"{self.source}: expected `dataset` with {{images: [...], label: ...}} {got}")
             if len(images) != channels:
                 raise DataError(
                     f"{self.source}: expected an image for each of the {channels} channels of {case}, got "
@@ -158,18 +151,14 @@ class NnunetRaw(ListedFolder):
                 )
             for name, values in regions.items():
                 if both := set(ignored).intersection(values):
-                    raise DataError(
-                        f"{self.source}: expected regions of labels that count, got {min(both)} in {name}, which is "
-                        "ignored: take it out of one"
-                    )
+                    got = f"got {min(both)} in {name}, which is ignored: take it out of one"
+                    raise DataError(f"{self.source}: expected regions of labels that count, {got}")
             return Stated(names=names, regions=regions, **about)
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
-        problem = DataError(
-            f"{self.source}: expected different labels, 0 for the background, got "
-            f"{self._content()['labels']!r}: give `labels` in the job file"
-        )
+        there = f"got {self._content()['labels']!r}: give `labels` in the job file"
+        problem = DataError(f"{self.source}: expected different labels, 0 for the background, {there}")
         return Stated(problem=problem, **about)
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
@@ -182,8 +171,6 @@ class NnunetRaw(ListedFolder):
         labels = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in listed.items()}
         for name, values in labels.items():
             if not values or any(type(value) is not int for value in values):
-                raise DataError(
-                    f"{self.source}: expected a whole number for each label, or a list of them for a region, got "
-                    f"{listed[name]!r} for {name}: fix the file"
-                )
+                rest = f"or a list of them for a region, got {listed[name]!r} for {name}: fix the file"
+                raise DataError(f"{self.source}: expected a whole number for each label, {rest}")
         return labels

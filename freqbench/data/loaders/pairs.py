@@ -63,17 +63,17 @@ class Pairs(ListedFolder):
         if len(set(patterns)) < len(patterns):
             raise ValueError(f"expected different patterns, got {patterns}: change one")
         if self.rater is not None and (self.reference == "prediction" or not self._is_rated):
-            raise ValueError(
-                f"expected `rater` beside label maps whose pattern names it, as {{case}}_seg{{rater}}.nii.gz does, got "
-                f"{self.label!r} with reference: {self.reference}: write {{rater}} in `label`, or leave `rater` out"
+            advice = "write {rater} in `label`, or leave `rater` out"
+            rest = (
+                f"as {{case}}_seg{{rater}}.nii.gz does, got {self.label!r} with reference: {self.reference}: {advice}"
             )
+            raise ValueError(f"expected `rater` beside label maps whose pattern names it, {rest}")
         left_out = {RATER} if self._is_rated else set[str]()
         names = [sorted({*_names(pattern)} - left_out) for pattern in patterns]
         for pattern, wanted in zip(patterns, names, strict=True):
             if wanted != names[0] or not set(wanted) - {SPLIT}:
-                raise ValueError(
-                    f"expected a name in braces such as {{case}}, the same in each pattern, got {pattern!r}: change it"
-                )
+                got = f"got {pattern!r}: change it"
+                raise ValueError(f"expected a name in braces such as {{case}}, the same in each pattern, {got}")
         return self
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
@@ -99,10 +99,8 @@ class Pairs(ListedFolder):
                     key = pattern, match[RATER] if self._is_rated and pattern == self.label else ""
                     if key in found:
                         hint = ", or write {rater} where raters differ" if pattern == self.label else ""
-                        raise DataError(
-                            f"{root}: expected one file for {pattern}, got {found[key]} and {path}: make the "
-                            f"pattern tell them apart{hint}"
-                        )
+                        got = f"got {found[key]} and {path}: make the pattern tell them apart{hint}"
+                        raise DataError(f"{root}: expected one file for {pattern}, {got}")
                     found[key] = path
                     break
         splits: dict[str, list[ImageFiles]] = {}
@@ -159,14 +157,11 @@ class Pairs(ListedFolder):
             return known
         got = f"{self.label} of {len(known)} raters, {few(known)}"
         if self.rater is None:
-            raise DataError(
-                f"{self.name}: expected the label maps of one rater, got {got}: give the key `rater` one of these, or "
-                f"{ALL}, which makes a case of each"
-            )
+            advice = f"give the key `rater` one of these, or {ALL}, which makes a case of each"
+            raise DataError(f"{self.name}: expected the label maps of one rater, got {got}: {advice}")
         wanted = str(self.rater)
-        found = [rater for rater in known if rater == wanted] or [
-            rater for rater in known if _last_part(rater) == _last_part(wanted)
-        ]
+        alike = [rater for rater in known if _last_part(rater) == _last_part(wanted)]
+        found = [rater for rater in known if rater == wanted] or alike
         if len(found) != 1:
             raise DataError(f"{self.name}: rater: expected one of {got}, got {wanted!r}: give one of these, or {ALL}")
         return found

@@ -113,10 +113,8 @@ class Phantom(Dataset):
 
 
 class StandIn(Phantom):
-    """The phantom with the classes and channels of another dataset, for `--dry-data phantom`.
-
-    Organs beyond the number of classes become the last class. Channels are copies of the volume.
-    """
+    """The phantom with the classes and channels of another dataset, for `--dry-data phantom`. Organs beyond the number
+    of classes become the last class. Channels are copies of the volume."""
 
     model_config = ConfigDict(populate_by_name=True)
 

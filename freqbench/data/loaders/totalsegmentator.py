@@ -95,16 +95,12 @@ class Structures(MaskFiles):
         """Reads the header of the image."""
         folder, _, name = self.where.rpartition("/")
         for mask in self.masks:
-            place = mask.rpartition("/")[0]
-            if not storage.exists(mask) and (there := storage.list_files(place, ".nii.gz")):
-                raise DataError(
-                    f"{place}: {unknown('structure', image_files.stem(mask), map(image_files.stem, there))}"
-                )
+            at = mask.rpartition("/")[0]
+            if not storage.exists(mask) and (there := storage.list_files(at, ".nii.gz")):
+                raise DataError(f"{at}: {unknown('structure', image_files.stem(mask), map(image_files.stem, there))}")
         ((modality, other),) = ((modality, file) for modality, file in FILES.items() if file != name)
         if not storage.exists(self.where) and storage.exists(storage.join(folder, other)):
-            raise MissingDataError(
-                f"{self.where}: expected the image of case {self.case_id}, found {other}: set modality: {modality}"
-            )
+            raise MissingDataError(f"{self.where}: expected an image, found {other}: set modality: {modality}")
         return super().image()
 
 
@@ -113,9 +109,7 @@ def _read_splits(path: str) -> Mapping[str, Sequence[str]]:
     text = storage.fetch(path).read_bytes().decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):
-        raise DataError(
-            f"{path}: expected columns image_id and split, apart by semicolons, got {rows.fieldnames}: fetch it again"
-        )
+        raise DataError(f"{path}: expected the columns image_id;split, got {rows.fieldnames}: fetch it again")
     splits: dict[str, list[str]] = {}
     for row in rows:
         if row["image_id"] and row["split"]:
