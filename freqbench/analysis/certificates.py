@@ -112,10 +112,9 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         attacked = object_of(record["draws"], "draws")
         place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
-        scores = clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {})
         rows += [
             {**place, "score": name, "clean": values, "attacked": attacked[name]}
-            for name, values in scores.items()
+            for name, values in clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {}).items()
             if name in attacked
         ]
     each = alpha / max(1, len(rows))

@@ -41,7 +41,6 @@ def furthest(made: pd.DataFrame) -> pd.DataFrame:
     EF is left out."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
-    turned = (made["attacked"] < REDUCED) != (made["clean"] < REDUCED)
-    made = made.assign(moved=moved, turned=turned | moved.isna())
+    made = made.assign(moved=moved, turned=((made["attacked"] < REDUCED) != (made["clean"] < REDUCED)) | moved.isna())
     ordered = made.sort_values(["turned", "moved"], kind="stable", ascending=False, na_position="first")
     return ordered.drop_duplicates([*SET, "patient_id"]).sort_values([*SET, "patient_id"], ignore_index=True)

@@ -113,8 +113,7 @@ def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        is_notable = value == RECONSTRUCTION or value != defaults.get(name)
-        if is_notable if name in NOTABLE else name in varying:
+        if (value == RECONSTRUCTION or value != defaults.get(name)) if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)
 

@@ -100,8 +100,7 @@ def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.Data
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
     order = order.sort_values(["_first", "source_model"], kind="stable")[keys]
-    wide = rows.pivot(index=keys, columns="target_model", values=score).reset_index()
-    return order.merge(wide, on=keys, how="left")
+    return order.merge(rows.pivot(index=keys, columns="target_model", values=score).reset_index(), on=keys, how="left")
 
 
 def failures(records: pd.DataFrame) -> pd.DataFrame:
@@ -128,8 +127,7 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     frame["budget"] = frame["budget"].where(~is_rms, frame["budget"] + RMS)
     frame = complete_cases(frame, _THREAT)
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
-    cases = case_minima(frame, _THREAT)
-    groups = cases.groupby(_THREAT, observed=True)
+    groups = case_minima(frame, _THREAT).groupby(_THREAT, observed=True)
     means = groups[["dsc_foreground", "dsc", "dsc_foreground_drop", "dsc_drop", "hd95_penalised_mm"]].mean()
     worst = means.assign(num_cases=groups.size()).reset_index()
     single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))

@@ -185,9 +185,8 @@ def _idle(action: Callable[[], object]) -> float | None:
 
 
 def _auto_windows(model: SegmentationModel, image: Tensor, label: Tensor) -> int:
-    ref = CaseRef(case_id="card", patient_id="card", fingerprint="0" * 16, shape=triple(image.shape[1:]))
     case = Case(
-        ref=ref,
+        ref=CaseRef(case_id="card", patient_id="card", fingerprint="0" * 16, shape=triple(image.shape[1:])),
         image=image,
         label=label.to(torch.uint8),
         spacing=(1.0, 1.0, 1.0),

@@ -263,8 +263,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
 def _own_predictions(job: JobSpec, entry: ModelEntry, where: str, log: Log) -> Lines:
     """Holds a network against its own predictions, and names the settings that make them if the job's do not."""
     _, _, dataset = _dataset_of(job, entry, where)
-    own = witnesses.find(str(entry.predictions), dataset, entry.name)
-    held, found = held_and_found(entry, dataset, own, log)
+    held, found = held_and_found(entry, dataset, witnesses.find(str(entry.predictions), dataset, entry.name), log)
     line = verdict(f"{entry.name} on {dataset.name}", held) if held else f"{entry.name} cannot be run as the job says"
     yield "predictions", line if found is None else Wrong(line)
     if found is not None:
@@ -298,8 +297,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     for migration in candidates:
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            fitted = facts_on(changed, dataset, refs)
-            spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=fitted)
+            spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=facts_on(changed, dataset, refs))
         age = spec.reading.get("migration", NONE)
         under = f" under migration: {age}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
@@ -313,8 +311,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
 def _candidates(entry: ModelEntry) -> list[str | None]:
     """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
     path = storage.filled_in(str(entry.path), entry.name)
-    arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
-    migrations = migrations_of(arch)
+    migrations = migrations_of(ALIASES["models"].get(str(entry.arch), str(entry.arch)))
     is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
     return [entry.migration] if is_told else [*migrations]
 

@@ -55,8 +55,7 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
     """Returns the foreground Dice of a network's clean prediction of a case on the grid that is attacked; NaN: none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
-    predict = partial(models.predict, model.for_case(case), case.image)
-    pred, _ = memory.fit_memory(predict, memory.INFERENCE_WINDOWS)
+    pred, _ = memory.fit_memory(partial(models.predict, model.for_case(case), case.image), memory.INFERENCE_WINDOWS)
     (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
     return float(overlap.record["dsc_foreground"])
 

@@ -100,12 +100,11 @@ class Reproducer:
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
         then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])  # why it was not computed
-        is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
         spec = WorkerSpec(
             run_id=row["run_id"],
             metrics=metrics,
             unavailable={"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics),
-            device="cuda" if is_gpu else "cpu",
+            device="cuda" if row["device"] not in (None, "cpu") and torch.cuda.is_available() else "cpu",
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
             trust_code=is_trusted(),

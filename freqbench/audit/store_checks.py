@@ -81,8 +81,7 @@ class Errors:
         """Makes the verdict of a check: the text is `ok` if nothing is wrong, `missing` if it could not be made."""
         if texts := self._wrong.get(name):
             rest = self._counts[name] - len(texts)
-            more = f"; and {rest} more like these" if rest else ""
-            return Check(name, "wrong", "; ".join(texts) + more)
+            return Check(name, "wrong", "; ".join(texts) + (f"; and {rest} more like these" if rest else ""))
         return Check(name, "not checked" if missing else "ok", missing or ok)
 
 
@@ -126,8 +125,7 @@ def check_words(rows: pa.Table, where: str, errors: Errors) -> None:
     tell(ok & has_error, "error: one in a row that is ok")
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
     added = [{name.partition("@")[0] for name in names if "@" in name} for names in listed]
-    is_known = [all(name in METRICS or "@" in name for name in names) for names in listed]
-    tell(~covers.mask(is_known), "metrics: unknown")
+    tell(~covers.mask([all(name in METRICS or "@" in name for name in names) for names in listed]), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
     tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
     for name, metric in METRIC_OF.items():
@@ -178,8 +176,7 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
     squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
     count = sums(~np.isnan(index))
     is_complete, is_each = count == expected, sums((np.nan_to_num(index, nan=-1.0) + 1) ** 2) == squares
-    text = "rows of classes: {:g}, expected {:g}"
-    errors.wrong_rows("classes", where, rows, ~is_complete, text, count, expected)
+    errors.wrong_rows("classes", where, rows, ~is_complete, "rows of classes: {:g}, expected {:g}", count, expected)
     errors.wrong_rows("classes", where, rows, is_complete & ~is_each, "class_index: not each class once")
     is_in = [(index > 0) & (floats(classes[name]) > 0) for name in ("label_voxels", "pred_voxels")]
     are_counted = (index > 0) & valid(classes["label_voxels"]) & valid(classes["pred_voxels"])
@@ -253,8 +250,7 @@ class StoreSurvey:
         is_pair, is_copy = (np.logical_and.reduce([same[name] for name in names]) for names in (KEY, COMMIT))
         for name in SCORES:
             one, other = floats(before[name]), floats(after[name])
-            tolerance = TOLERANCES["records"].get(name, EXACT)
-            ways = (EXACT, tolerance)
+            ways = (EXACT, TOLERANCES["records"].get(name, EXACT))
             equal, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
             differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, equal, close)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"

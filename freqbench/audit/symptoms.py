@@ -22,8 +22,7 @@ def sign_agreement(first: Tensor, second: Tensor) -> float:
     counts = (first != 0) | (second != 0)
     if not counts.any():
         return math.nan
-    same = (first.sign() == second.sign()) & first.isfinite() & second.isfinite()
-    return float(same[counts].double().mean())
+    return float(((first.sign() == second.sign()) & first.isfinite() & second.isfinite())[counts].double().mean())
 
 
 def share_at_end(losses: Sequence[float]) -> float:

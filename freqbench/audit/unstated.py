@@ -226,8 +226,7 @@ class Pieces:
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
         values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
-        usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
-        values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
+        values["overlap"] = tuple(dict.fromkeys([sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS]))
         first = sliding.get("weighting", "gaussian")
         values["weighting"] = tuple(dict.fromkeys([first, "gaussian", "constant"])) if is_bare else (first,)
         if sliding.get("mirror"):

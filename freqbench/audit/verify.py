@@ -56,7 +56,6 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     runs = _runs(store, survey, errors)
     doubles = survey.compare_doubles()
     ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
-    unknown = _check_origins(survey, runs, errors)
     return [
         errors.check("files", f"{len(survey.names)} files can be read to the end"),
         errors.check("schema", f"{len(survey.names)} files have the columns of schema version {SCHEMA_VERSION}"),
@@ -64,7 +63,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
         errors.check("classes", "means and counts of records are those of their classes"),
         errors.check("doubles", doubles),
         errors.check("runs", f"{len(runs)} runs have their files"),
-        errors.check("cases", "keys of cases are those of recipe and files", unknown),
+        errors.check("cases", "keys of cases are those of recipe and files", _check_origins(survey, runs, errors)),
         _check_cells(store, job, survey, runs, errors),
         _check_holes(job, survey, runs, errors),
         _check_volumes(store, job, survey, errors, with_volumes),

@@ -246,8 +246,7 @@ def _show_bounds(out: str, grid: "Grid") -> None:
     from freqbench.results import Store
 
     defences.require_certified(grid)
-    content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
-    sections = defences.bounds(content.records)
+    sections = defences.bounds(contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False).records)
     common.put(render.terminal(sections), None)
     tables = [section.data for section in sections if section.data is not None]
     if tables:
@@ -264,8 +263,7 @@ def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
     files |= {"pdf": pdf, "png": png}
     paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
-        mark = MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0]
-        storage.require_own(path, mark)
+        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0])
     for suffix, path in paths.items():
         storage.write_atomic(path, files[suffix])
         common.say(f"written: {path}")

@@ -235,5 +235,4 @@ def compare(
     render = renderer(common.format_name(text.format))
     with common.print_warnings():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
-    sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
-    text.put(render(sections).rstrip() + "\n")
+    text.put(render(views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])).rstrip() + "\n")

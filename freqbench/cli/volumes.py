@@ -85,8 +85,7 @@ def export(
     from freqbench.exchange import export as exporting
 
     grid = stored.grid(out)
-    restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
-    common.ask_to_write(sorted(restricted), yes)
+    common.ask_to_write(sorted({cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}), yes)
     if not to:
         to = storage.join(out, "export" if form == "nifti" else form)
         names.require_inside(out, to)

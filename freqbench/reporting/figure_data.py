@@ -85,8 +85,7 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, their cases."""
-    by = ["label", "family", "threat_model", "budget"]
-    groups = rows.groupby(by, observed=True, dropna=False, sort=False)
+    groups = rows.groupby(["label", "family", "threat_model", "budget"], observed=True, dropna=False, sort=False)
     table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
     order = places(rows, "label")
     return table.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)

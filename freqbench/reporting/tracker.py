@@ -123,8 +123,7 @@ def _runs(store: Store) -> Iterator[_LoggedCell]:
     pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(store.root).items()}
     names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
     drawn = lru_cache(maxsize=1)(partial(glimpse, names=names))  # the targets of a cell follow each other
-    good = records[records["status"] == "ok"]
-    for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
+    for (cell_id, _), cell in records[records["status"] == "ok"].groupby(["cell_id", "target_model_id"], observed=True):
         scores = cell[[*METRIC_OF]].join(added_scores(cell))
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _LoggedCell(

@@ -170,8 +170,7 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
             if before.shape == label.shape:
                 predictions[target] = before, after
     place = storage.join(folder, volumes.FACTS)
-    facts = object_of(storage.read_bytes(place), place)
-    stated = volumes.volume_facts(facts, place)
+    stated = volumes.volume_facts(object_of(storage.read_bytes(place), place), place)
     return turn_volumes(clean, adversarial, label, predictions, affine, stated.regions, stated.native_ranges)
 
 

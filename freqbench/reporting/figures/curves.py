@@ -135,8 +135,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
     fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
-    handles = [line_handle(look, mfc=fills[family]) for family, look in styles.items()]
-    legend(figure, handles, [*map(plain, styles)])
+    legend(figure, [line_handle(look, mfc=fills[family]) for family, look in styles.items()], [*map(plain, styles)])
     yield figure
 
 

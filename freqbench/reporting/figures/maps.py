@@ -55,8 +55,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
             for row, source in enumerate(matrix.index):
                 for column in np.flatnonzero(matrix.columns == source):
-                    place = (column - 0.5, row - 0.5)
-                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
+                    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
         bar.set_label(DROP)
         bar.outline.set_linewidth(0.5)
@@ -92,8 +91,7 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
     for some in chunks(comparison.rows, MOST_LISTED):
         groups = [group for group in GROUPS if any(kind == group for kind, _ in some)]
         lines = [line for group in groups for line in [(group, ""), *(row for row in some if row[0] == group)]]
-        height = max(4.2, 1.1 + 0.17 * len(lines) + 0.1 * len(comparison.models))
-        figure = style.new_figure(PAGE, height)
+        figure = style.new_figure(PAGE, max(4.2, 1.1 + 0.17 * len(lines) + 0.1 * len(comparison.models)))
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
         _severities(figure.add_subplot(grid[0, 0]), comparison, styles)
         _draw_comparison(figure.add_subplot(grid[1, 0]), comparison, styles)
@@ -147,10 +145,8 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         return
     styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}
     low, high = min(0.0, table["clean"].min()) - 3, max(100.0, table[["clean", "attacked"]].max().max()) + 3
-    panels = [part for _, part in table.groupby(["threat_model", "budget_name", "budget"])]
-    for some in chunks(panels, MOST_MATRICES):
-        ends = ("EF without attack (%)", "EF after it (%)")
-        figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ends)
+    for some in chunks([part for _, part in table.groupby(["threat_model", "budget_name", "budget"])], MOST_MATRICES):
+        figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ("EF without attack (%)", "EF after it (%)"))
         for axis, part in zip(axes, some, strict=True):
             for corner in ((low, REDUCED), (REDUCED, low)):
                 size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]

@@ -141,8 +141,7 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
     """Returns the number of columns of a legend in a figure of this width in inches."""
-    longest = max(map(len, labels), default=1)
-    return max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
+    return max(1, min(len(labels), int(width / (0.36 + 0.055 * max(map(len, labels), default=1)))))
 
 
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:

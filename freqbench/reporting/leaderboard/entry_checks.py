@@ -104,8 +104,7 @@ def _worst_cases(entry: BoardEntry) -> Check:
     if worst.empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
-    counts = f"{len(worst)} in {worst['bounds'].nunique()} threat models"
-    return Check("worst cases", "ok", counts)
+    return Check("worst cases", "ok", f"{len(worst)} in {worst['bounds'].nunique()} threat models")
 
 
 def check_audit(told: Told) -> Check:
@@ -241,8 +240,7 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     counts = reproduce.reproduce(out, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
-    is_same = not counts["different"] and not counts["not recomputed"]
-    return Check("reproduce", "ok" if is_same else "wrong", text)
+    return Check("reproduce", "ok" if not counts["different"] and not counts["not recomputed"] else "wrong", text)
 
 
 def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:

@@ -131,8 +131,7 @@ def _keys(store: Store, ids: Collection[str]) -> set[Key]:
 def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Copies rows of a store into a store of their own, without facts about the machine; returns its runs' content."""
     copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
-    wanted = {row for row in store.rows(mark) if row[:3] in keys}
-    if not copy.is_empty and set(copy.rows(mark)) != wanted:
+    if not copy.is_empty and set(copy.rows(mark)) != {row for row in store.rows(mark) if row[:3] in keys}:
         raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
     stored = store.found(keys)
     runs = defaultdict[str, list[Key]](list)

@@ -54,8 +54,7 @@ def attacks(names: Iterable[str]) -> Part:
     """Returns the paper of each of these attacks that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
-        line = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0]
-        paper = line.partition(".  ")[2].rstrip(".")
+        paper = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0].partition(".  ")[2].rstrip(".")
         number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
         link = f"https://arxiv.org/abs/{number[1]}" if number else None
         found[name] = {"paper": paper, "link": link, "is_own": name in OWN_FORMS}

@@ -55,8 +55,7 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]
     model = records["target_model_id"].map(names).astype(str)  # its name in jobs
-    dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
-    frame = frame.assign(_dataset=dataset, _model=model)
+    frame = frame.assign(_dataset=records["dataset"].astype(str).replace(recipe.dataset_of), _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     cells = recipe.cells  # made anew each time
     results = [_pick(cell, groups) for cell in cells]
@@ -87,8 +86,7 @@ def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
 def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
     """Selects the white-box rows of the recipe's attacks and adds their `_setting`."""
     settings = {entry.setting for entry in recipe.attacks if entry.attack is not None}
-    names = {str(setting).partition(" ")[0] for setting in settings}
-    frame = frame[frame["attack"].isin(names)]
+    frame = frame[frame["attack"].isin({str(setting).partition(" ")[0] for setting in settings})]
     frame = frame[frame["source_model_id"].astype(str) == frame["target_model_id"].astype(str)]
 
     def texts(distinct: pd.DataFrame) -> list[str]:

@@ -80,8 +80,7 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
         against = [reason for reason, is_so in obstacles.items() if is_so]
         parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, against)
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
-        judged = parity.reasons if recipe.published else ()
-        reasons.append([text for text in (each.missing, failed, *judged) if text])
+        reasons.append([text for text in (each.missing, failed, *(parity.reasons if recipe.published else ())) if text])
         row = {
             **labels,
             "metric": cell.metric.name,
@@ -120,8 +119,7 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
     tolerance = 0.5 * 10.0 ** -_decimals(printed) + spread + RERUNS.get(metric, 0.0)
     if obstacles:
         return Parity("not comparable", tuple(obstacles), tolerance)
-    is_near = abs(ours - float(printed)) <= tolerance + _SLACK
-    return Parity("parity" if is_near else "differs", tolerance=tolerance)
+    return Parity("parity" if abs(ours - float(printed)) <= tolerance + _SLACK else "differs", tolerance=tolerance)
 
 
 def _decimals(printed: str) -> int:

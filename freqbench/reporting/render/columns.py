@@ -53,8 +53,7 @@ def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -
     regions."""
 
     def word_text(text: str, title: str) -> str:
-        is_regional = dataset_name(title.partition(": ")[0]) in regional
-        return reword_dsc(name_regions(text) if is_regional else text, title)
+        return reword_dsc(name_regions(text) if dataset_name(title.partition(": ")[0]) in regional else text, title)
 
     named = [
         replace(section, title=word_text(section.title, section.title), text=word_text(section.text, section.title))
@@ -75,8 +74,7 @@ class ShownColumn:
 
     def texts(self, escaped: Callable[[str], str], mark: str) -> list[str]:
         """Cells as a format writes them, marked ones within `mark`, such as `**{}**`."""
-        texts = enumerate(map(escaped, self.cells))
-        return [mark.format(text) if row in self.marked else text for row, text in texts]
+        return [mark.format(text) if row in self.marked else text for row, text in enumerate(map(escaped, self.cells))]
 
 
 def columns_of(section: Section) -> list[ShownColumn]:

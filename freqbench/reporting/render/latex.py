@@ -81,5 +81,4 @@ def _width(column: ShownColumn) -> int:
 def _form(column: ShownColumn) -> str:
     """Alignment of a column; one with long texts has a width, so that they wrap."""
     longest = max(map(len, column.cells), default=0)
-    text = next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
-    return "r" if column.is_number else text
+    return "r" if column.is_number else next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")

@@ -126,8 +126,7 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
     means = [*SPENT.values(), "hd95_penalised", "drop"]
     rows = groups.group_means(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
     rows = groups.add_settings(rows, frame)
-    passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
-    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
+    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
     missing = [name for name in SPENT.values() if rows[name].isna().any()]
     text = HOW_COST + groups.counts_text(rows)
     if missing:

@@ -177,11 +177,9 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 def _only(volumes: pd.DataFrame) -> Section:
     title = "In one of the two only"
     in_a, in_b = volumes["in_a"], volumes["in_b"]
-    counted = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a)
-    groups = counted.groupby(GROUP, observed=True)
+    groups = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a).groupby(GROUP, observed=True)
     rows = plain(groups[["both", "only_a", "only_b"]].sum().reset_index())
     rows = rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]
     if rows.empty:
         return Section(title, text="Both have the same volumes.")
-    names = {"only_a": "only in A", "only_b": "only in B"}
-    return Section(title, rows.rename(columns=_NAMED | names), HOW_ONLY, rows)
+    return Section(title, rows.rename(columns=_NAMED | {"only_a": "only in A", "only_b": "only in B"}), HOW_ONLY, rows)

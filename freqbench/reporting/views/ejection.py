@@ -44,9 +44,8 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
         lost=of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy(),
     )
     lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
-    budget = lines["budget_name"].fillna("") + "=" + lines["budget_text"]
     lines = lines.assign(
-        budget=budget.where(lines["budget_text"] != "", ""),
+        budget=(lines["budget_name"].fillna("") + "=" + lines["budget_text"]).where(lines["budget_text"] != "", ""),
         change=lines["is_null"].map({True: "null row", False: "attack"}),
         interval=groups.bounds(lines),
     )

@@ -76,10 +76,8 @@ def _shared_rows(part: pd.DataFrame, models: int) -> pd.DataFrame:
     """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
     texts = part.astype({"label": str, "target_model": str})
     part = part[(texts.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
-    settings = part.drop_duplicates(["target_model", "label", "case_key"])
-    counts = settings.groupby("case_key", observed=True).size()
-    complete = counts.index[counts == models * part["label"].nunique()]
-    return part[part["case_key"].isin(complete)]
+    counts = part.drop_duplicates(["target_model", "label", "case_key"]).groupby("case_key", observed=True).size()
+    return part[part["case_key"].isin(counts.index[counts == models * part["label"].nunique()])]
 
 
 def _kinds(families: pd.Series) -> pd.Series:

@@ -67,8 +67,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     if beside := {base: _null_cell(white, str(base), [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
         table[NULL] = ["", *(beside.get(label, "") for label in wide.index)]
     if white["ssim_body"].notna().any():
-        ssim = 100 * means["ssim_body"].mean()
-        table[SIZE] = ["", *map(points, ssim.reindex(wide.index))]
+        table[SIZE] = ["", *map(points, (100 * means["ssim_body"].mean()).reindex(wide.index))]
     for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
         values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
         head = name.removeprefix(ADDED)
@@ -117,8 +116,7 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     rows = frame[frame["label"] == furthest]
     means = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index())
     wide = means.pivot(index="source_model", columns="target_model", values=SCORE)
-    cases = rows.drop_duplicates(["target_model", "case_id"])
-    clean = cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
+    clean = rows.drop_duplicates(["target_model", "case_id"]).groupby("target_model", observed=True)[ON_CLEAN].mean()
     table = pd.concat([clean.to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _add_head(table, "source_model"), text)

@@ -143,8 +143,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
     data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
-    text = HOW_RATES + groups.counts_text(rows)
-    return Section(f"{dataset}: transfer rate of each attack", table, text, data)
+    return Section(f"{dataset}: transfer rate of each attack", table, HOW_RATES + groups.counts_text(rows), data)
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
