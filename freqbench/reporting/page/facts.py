@@ -126,9 +126,7 @@ def _run(run: Mapping[str, Any]) -> Part:
 def _drop_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _drop_empty(item) for key, item in value.items() if item not in (None, {}, [])}
-    if isinstance(value, list):
-        return [_drop_empty(item) for item in value]
-    return value
+    return [_drop_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def sentences(rows: pd.DataFrame) -> list[Part]:

@@ -148,6 +148,4 @@ def _are_numbers(column: pd.Series) -> bool:
 def _cell(value: object, digits: int) -> str:
     if value is None or value is pd.NA:
         return ""
-    if isinstance(value, float):
-        return points(value, digits)
-    return " ".join(str(value).split())
+    return points(value, digits) if isinstance(value, float) else " ".join(str(value).split())
