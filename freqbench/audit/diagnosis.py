@@ -285,7 +285,10 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()
-    candidates = _candidates(entry)
+    path = storage.filled_in(str(entry.path), entry.name)
+    migrations = migrations_of(ALIASES["models"].get(str(entry.arch), str(entry.arch)))
+    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
+    candidates = [entry.migration] if is_told else [*migrations]
     number_of = FIRST if entry.expected_dice or len(candidates) > 1 else 1
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][:number_of]
     with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
@@ -306,14 +309,6 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
             yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield from (("data", line) for line in data_check((dataset, ref, spec.space or dataset.space) for ref in first))
     yield "verdict", _verdict(entry, scores)
-
-
-def _candidates(entry: ModelEntry) -> list[str | None]:
-    """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
-    path = storage.filled_in(str(entry.path), entry.name)
-    migrations = migrations_of(ALIASES["models"].get(str(entry.arch), str(entry.arch)))
-    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
-    return [entry.migration] if is_told else [*migrations]
 
 
 def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
