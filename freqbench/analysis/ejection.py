@@ -35,10 +35,9 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def furthest(made: pd.DataFrame) -> pd.DataFrame:
-    """Selects of `fractions` the attack of each set that does most to a patient's clean EF, and adds what it does.
-    `turned` is true if EF is on the other side of REDUCED then, or undefined: an attack that turns does more than one
-    that does not. `moved` is by how many points, NaN where undefined, which is the furthest. A patient without a clean
-    EF is left out."""
+    """Selects of `fractions` the attack of each set that does most to a patient's clean EF. `turned`: EF is on the
+    other side of REDUCED, or undefined, which counts more. `moved`: points, NaN where undefined, the furthest. A
+    patient without a clean EF is left out."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     made = made.assign(moved=moved, turned=((made["attacked"] < REDUCED) != (made["clean"] < REDUCED)) | moved.isna())

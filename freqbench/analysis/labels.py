@@ -46,9 +46,8 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """Labels each row: the attack, its budget, and the parameters that distinguish it. Parameters that make it another
-    attack (NOTABLE: a null row, a variant, a precision, ...) are shown where not the default, a reconstruction always;
-    any other parameter if rows of the same attack differ in it."""
+    """Labels each row: attack, budget, and the parameters that distinguish it: those of another attack (NOTABLE) where
+    not the default, a reconstruction always; any other if rows of the same attack differ in it."""
 
     def labels(distinct: pd.DataFrame) -> list[str]:
         settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")

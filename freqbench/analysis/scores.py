@@ -6,9 +6,8 @@ import pandas as pd
 
 
 class Score(NamedTuple):
-    """Column of numbers as shown: `scale` x `source` of RECORDS, with `digits` after the point. `direction`: a `higher`
-    or `lower` value means that less was lost or changed (empty: neither); `shown`: the page has the column without
-    being asked for it; the name is that of `tables.SUMMARY`."""
+    """Column of numbers as shown: `scale` x `source` of RECORDS, with `digits` after the point. `direction`: `higher`
+    or `lower` means less was lost or changed (empty: neither); `shown`: unasked; the name is of `tables.SUMMARY`."""
 
     name: str
     source: str

@@ -273,8 +273,7 @@ def _weights(clusters: int, resamples: int) -> Array:
 
 
 def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Array) -> Array:
-    """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c (Efron and Tibshirani,
-    eq. 14.10); the percentile levels if every draw is on one side of the estimate."""
+    """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) (Efron and Tibshirani, 14.10), or the percentile's."""
     below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
     count = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
@@ -298,9 +297,8 @@ def _quantiles(drawn: Array, levels: Array) -> Array:
 
 
 class Nested(NamedTuple):
-    """Mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of freedom
-    and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where nothing
-    varies. `networks` are those of the method, `patients` those scored on all networks."""
+    """Mean over patients and networks, or the difference of two, its interval, Satterthwaite's degrees of freedom and
+    the uncorrected two-sided p of a mean of 0; NaN with one patient. `patients` are those scored on all."""
 
     mean: float
     low: float

@@ -1,7 +1,6 @@
-"""Makes tables of results from records, and the worst case over attacks. Scores are means over cases and seeds that
-leave undefined values out (their number is stated). Rows are ordered by threat model, attack and budget and never by
-score: attacks of different threat models are not comparable by DSC alone. Rows of a reduced precision are kept where
-the precision check passes (`freqbench.analysis.precision`)."""
+"""Makes tables of results, and the worst case over attacks. Scores are means over cases and seeds, without undefined
+values. Rows are ordered by threat model, attack and budget, never by score, as threat models are not comparable by DSC
+alone. Rows of a reduced precision are kept where the check passes (`freqbench.analysis.precision`)."""
 
 from collections.abc import Sequence
 
@@ -45,9 +44,8 @@ WORST_CASE = [
 
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
-    Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
-    facts that no table shows (another preprocessing, a changed file), only the latest is kept."""
+    """Adds `left_out` (as `exclude`, against `reference`) and `label` to rows without; makes model names unambiguous.
+    Of rows that differ in facts that no table shows (another preprocessing, a changed file), the latest is kept."""
     records = exclude(records, reference)
     if "label" in records:
         return records
@@ -94,8 +92,7 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """Spreads a score of one dataset's summary: one row per attack and source model after the `clean` row. The columns
-    are `attack`, `threat_model`, `source_model`, then the targets by name."""
+    """Spreads a score of a dataset's summary: a row an attack and source after the `clean` row; targets are columns."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
@@ -113,12 +110,10 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
-    """Finds per case the strongest of several attacks of one threat model and budget, then means over cases: columns
-    WORST_CASE. It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves
-    the lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score count;
-    attacks without a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such
-    as `8/255`; means are over the strongest volumes, Dice x100 and drops against clean in the same points; `strongest`
-    is the single attack that leaves least on average, `strongest_dsc`."""
+    """Finds per case the strongest of several attacks of one threat model and budget, seeds on their own, by foreground
+    DSC, then means over cases: columns WORST_CASE. Only cases for which every attack has a score count; attacks without
+    a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such as `8/255`;
+    Dice and drops x100; `strongest` is the attack that leaves least on average, `strongest_dsc`."""
     frame = select_scored(current(records))
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])

@@ -1,6 +1,5 @@
-"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones. A
-bare step is one forward pass and one backward pass to the input of a UNet, 14 classes, windows of 96^3; an attack's
-step is measured in turns with it, so that their ratio depends little on what else the machine does."""
+"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones. Bare
+steps (a pass forward and back of a UNet, 14 classes, windows of 96^3) and an attack's take turns."""
 
 import platform
 import statistics

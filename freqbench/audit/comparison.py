@@ -56,9 +56,8 @@ class RowComparison:
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
-    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN). A column
-    that could not be computed then or now is skipped with the reason, and so is a metric of another package that
-    `found` lacks. Only stored `params` count: parameters added later have their default."""
+    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN). One that
+    could not be computed then or now is skipped with the reason. Only stored `params` count."""
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     params = [object_of(row["params"], "params") for row in (stored, found)]
     known = [{name: value for name, value in each.items() if name in params[0]} for each in params]

@@ -1,5 +1,4 @@
-"""Computes the missing parts of a store's audit (`audit --run`): its extra cells, and its probes. Results go into a
-store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again."""
+"""Computes what an audit lacks (`audit --run`), extra cells and probes, into a store of its own, OUT/audit."""
 
 import math
 import warnings
@@ -49,9 +48,8 @@ Place = tuple[str, str]  # dataset and source model
 
 @dataclass(frozen=True, kw_only=True)
 class MissingOptions:
-    """Options of an audit. It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file
-    writes it (that of `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the
-    costs."""
+    """Options of an audit: the first `cases` of each dataset (None: CASES), radius `eps` as in a job (None:
+    `usual_eps`). `short` computes what SHORT needs alone; without `compute` it only prints the costs."""
 
     cases: int | None = None
     eps: str | None = None

@@ -193,8 +193,7 @@ def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, An
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
-    """Architecture that a checkpoint's metadata name or its keys tell (None if neither does), and its arguments as a
-    job writes them, those at their defaults left out."""
+    """Architecture of a checkpoint by its metadata or keys (None: neither), and its arguments but defaults."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))

@@ -1,6 +1,5 @@
-"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more. `audit --run`
-writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside the files of
-`freqbench.audit.probe_files`; OUT itself is left as it is."""
+"""Measures facts that no row has for `audit --run`, which writes them into the store OUT/audit beside the files of
+`freqbench.audit.probe_files`: gradients of each source model, and saved volumes scored once more."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -184,9 +184,8 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
 def label_scores(
     pred: Array, label: Array, spacing: Spacing, classes: Classes, metrics: Collection[str]
 ) -> dict[Source, Array]:
-    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`. Returns
-    one number per class, float64 `[K]`, by column and library, for those of `metrics`. `spacing` is the sides of a
-    voxel in millimetres."""
+    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in those `metrics` of `dsc`, `hd95`
+    and `assd`: float64 `[K]`, one per class, by column and library. `spacing` is in millimetres."""
     from medpy.metric import binary
     from monai.metrics import compute_dice, compute_hausdorff_distance
 
@@ -225,8 +224,7 @@ def _cut(masks: Sequence[Array]) -> list[Array]:
 
 
 def image_scores(clean: Array, adversarial: Array, metrics: Collection[str]) -> dict[Source, float]:
-    """Compares two volumes `[C, H, W, D]` in [0, 1] by scikit-image and lpips, in those of `ssim`, `psnr`, `lpips`.
-    Returns numbers by column and library, without those of slices too small for SSIM's window, or of no body."""
+    """Compares volumes `[C, H, W, D]` in [0, 1] by `ssim`, `psnr`, `lpips` of libraries, without slices they cannot."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     scores: dict[Source, float] = {}

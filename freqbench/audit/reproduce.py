@@ -54,8 +54,7 @@ class Reproduction:
 
 
 class Reproducer:
-    """Recomputes records of one store, which is only read; keeps state that the next record may need. A `job` in place
-    of the store's names the places of data and checkpoints here."""
+    """Recomputes records of one store, which is only read. A `job` in its job's place says where data are here."""
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
         self._store, self._job = store, job

@@ -1,5 +1,4 @@
-"""Reads the files of a store once, finds rows that contradict their columns or their classes, and keeps the facts that
-later checks need. One row group is in memory at a time, beside the keys of all rows."""
+"""Reads a store's files once, finds rows that contradict their columns or classes, and keeps facts for later checks."""
 
 import math
 from collections import Counter

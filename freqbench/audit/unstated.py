@@ -1,6 +1,5 @@
-"""Finds the settings of a network that nobody stated, by agreement with predictions that its own code wrote. No label
-of the data is read for it: nothing is fitted to a score. Best first: of the best settings so far, all that differ in
-one are tried, until the prediction is the network's own."""
+"""Finds settings of a network that nobody stated, by agreement with its own code's predictions: no label is read. Best
+first: of the best settings so far, all that differ in one are tried, until the prediction is its own."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,10 +132,9 @@ class _Trial:
 def find(
     entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
-    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
-    `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
-    classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
-    Raises UserError if the network can be run under no settings."""
+    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all. Of a
+    network whose files bring a pipeline only windows, channels and classes are sought. `modality` (CT or another) says
+    which intensities come first. Raises UserError if it runs under none."""
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)

@@ -234,8 +234,7 @@ def _show_convergence(out: str, grid: "Grid") -> None:
 
 
 def _show_bounds(out: str, grid: "Grid") -> None:
-    """Prints what is proven of networks smoothed as `ball` attacks them, and what attacks leave. OUT then has
-    bounds.csv, bounds.pdf and bounds.png. Refuses a job with a cell that has no certificate."""
+    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv, .pdf and .png."""
     import pandas as pd
 
     from freqbench.analysis import certificates

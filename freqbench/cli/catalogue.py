@@ -1,5 +1,4 @@
-"""Describes packaged jobs and what a job may name: the command `list`, and the docs' tables. Lists of names, and
-attacks, are read from the source of the package where an import of their table loads torch."""
+"""Describes what a job may name: the command `list`, and docs' tables; read from source where tables load torch."""
 
 import ast
 import inspect

@@ -97,8 +97,7 @@ def _name_others(outs: list[str]) -> None:
 
 
 def write_page(outs: list[str], to: str | None = None, with_volumes: bool | None = None, yes: bool = False) -> None:
-    """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow. None:
-    one file, and where a store of this machine has volumes that may be passed on, a folder with some beside it."""
+    """Writes the page of stores: one file, or with volumes, which `yes` may allow, a folder; None: as stores allow."""
     from freqbench.core.files import storage
     from freqbench.reporting.page import data_of
     from freqbench.results import Store

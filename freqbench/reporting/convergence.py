@@ -1,10 +1,7 @@
-"""Finds how many passes are enough: drop against passes of every attack, loss and number of restarts, and advice.
-
-Drop: white-box foreground DSC in points, clean minus attacked; its mean over cases with Student's t
-interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
-More passes are worth it where they add ENOUGH points or more. Results hold for these cases: on others, a
-difference of a few tenths between attacks may turn round.
-"""
+"""Finds how many passes are enough: drop against passes of every attack, loss and number of restarts, and advice. Drop:
+white-box foreground DSC in points; mean over cases with Student's t interval over patients. A curve is one attack with
+one loss and one number of restarts, its settings ordered by passes. More passes are worth it where they add ENOUGH
+points. On other cases a difference of a few tenths between attacks may turn round."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,13 +46,10 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
 
 
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
-
-    A setting that failed on some case is left out, because its mean would cover other cases than the rest. Records have
-    COLUMNS, entries are those of `counted_entries`. Returns the columns of SETTING, ordered by passes in a curve:
-    `passes`, forward and backward, of one window; `best`, the largest drop of the curve up to these passes; `l2_body`
-    and `seconds`, means of a volume.
-    """
+    """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries). A setting
+    that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
+    Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
+    the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
     rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
@@ -147,10 +141,9 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(table: pd.DataFrame) -> pd.DataFrame:
-    """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
-    The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
-    None is picked where the curve with the largest drop has not converged. `note` says where it has one setting
-    only."""
+    """Picks for each dataset, model, threat model and budget the setting with the fewest passes, then the larger drop,
+    of those less than ENOUGH points below the `largest` drop; none where the curve of the largest drop still rises.
+    `note` says where it has one setting only."""
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):

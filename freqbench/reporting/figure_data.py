@@ -31,8 +31,7 @@ _ORDER = ["threat_model", "attack", "budget", "label"]
 
 @dataclass(frozen=True)
 class Material:
-    """Input of figures: rows of `shown_rows`, their CLASS_RECORDS (further rows do no harm), and the root of saved
-    volumes, `OUT/volumes` (None: no volumes)."""
+    """Input of figures: `shown_rows`, their CLASS_RECORDS, and the root of saved volumes, `OUT/volumes`, or None."""
 
     rows: pd.DataFrame
     classes: pd.DataFrame
@@ -51,9 +50,8 @@ class Material:
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need. They have
-    `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points, and
-    `budget` x255 where it is an intensity."""
+    """Selects the rows that figures show (ok, not left out) with `family` (the label without its budget), all DSC and
+    `ssim_body` x100, `drop` of foreground DSC in points, and `budget` x255 where it is an intensity."""
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
@@ -69,8 +67,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    """Numbers the values of `label`, `family` or `threat_model` by threat model, attack and budget, so that a series
-    looks the same in all figures of a report."""
+    """Numbers values of `label`, `family` or `threat_model` by threat model, attack and budget, for all figures."""
     ordered = rows[[*dict.fromkeys((*_ORDER, column))]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
@@ -92,9 +89,8 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns foreground DSC under the worst white-box attack on each case: `intervals` of each `threat_model`,
-    `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack. Attacks and cases are those that
-    all models have."""
+    """Returns foreground DSC under the worst white-box attack on each case that all models have: `intervals` of each
+    `threat_model`, `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack."""
     attacked = rows[rows["is_white_box"] & (rows["budget"] > 0) & rows["dsc_foreground"].notna() & ~is_minimal(rows)]
     by = ["threat_model", "budget_name", "budget"]
     sets = attacked.assign(_score=attacked["dsc_foreground"]).groupby(by, observed=True)
@@ -109,8 +105,7 @@ def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop and distance, one row per attack that has both: the columns of `means` with `l2_body`; `drop` in points with
-    `low` and `high` of its 95 % interval over patients; and `is_null`, true for the same change without
-    optimisation."""
+    `low` and `high` of its 95 % interval over patients; and `is_null`, true where nothing was optimised."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     drops = intervals(both, ["label"], "drop").rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
@@ -155,8 +150,7 @@ def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Returns mean drop in points, source x target, of each attack that was scored on another model than its source.
-    All matrices have the same rows and columns; NaN where nothing was scored."""
+    """Returns mean drop in points of each attack that was transferred, source x target, all alike; NaN: not scored."""
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
     sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
@@ -166,9 +160,8 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none. One
-    row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings are in
-    the order of the report. Of a patient's cases and seeds, the smallest counts."""
+    """Returns the `size` in 1/255 of the smallest change an attack found for each patient, infinite if none: a row for
+    each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one, as reported."""
     rows = rows[is_minimal(rows)]
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]

@@ -48,8 +48,7 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Logs a store's cells to a tracker of TRACKERS and returns the place. Cells without a scored row are left out.
-    Raises UserError if the server of MLflow or Weights & Biases cannot be reached or refuses."""
+    """Logs a store's scored cells to a tracker of TRACKERS; returns the place. UserError: no server, or it refuses."""
     store = Store(out)
     try:
         return TRACKERS[tracker](out, str(store.job()["spec"]["name"]), _runs(store))

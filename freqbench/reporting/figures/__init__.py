@@ -68,9 +68,8 @@ class Written:
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records have
-    columns of RECORDS, one row per key, and `classes` those of CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None
-    where no volumes are to be shown."""
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records are
+    one row per key, `classes` CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None to show no volumes."""
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
     reasons: dict[str, str] = {}

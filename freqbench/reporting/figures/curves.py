@@ -66,8 +66,7 @@ def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, S
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
-    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend."""
+    """Draws DSC against SSIM, LPIPS and L2, a panel each: a marker a threat model, a line an attack's budgets."""
     table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
     columns = [name for name in DISTANCES if table[name].notna().any()]
     if not columns:
@@ -112,8 +111,7 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow. Bars are
-    95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was."""
+    """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow."""
     table = figure_data.drops_by_distance(rows)
     if table.empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
@@ -140,8 +138,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against one parameter of an attack at a time, the others fixed: one panel per parameter. A ring marks
-    the setting that all panels of an attack share."""
+    """Draws drop against one parameter of an attack at a time, a panel each; a ring marks the shared setting."""
     table = figure_data.factors(rows)
     if table.empty:
         yield "no attack was run with two of its parameters changed one at a time"
@@ -184,9 +181,8 @@ def bounds_figure(table: pd.DataFrame) -> Figure:
 
 @style.use_style()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
-    Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line."""
+    """Draws drop against passes of `convergence.settings`, a panel a dataset, model, threat model and budget. Colour
+    and marker: attack; dash: loss; large marker: the knee; ring: recommended; hollow: restarts."""
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}

@@ -104,8 +104,7 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
 
 
 def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws what the worst attack leaves against the clean DSC: a panel a threat model and budget, a point a network.
-    Where there are several panels, the last one has the lowest of each network."""
+    """Draws DSC after the worst attack against clean: panels by threat model and budget, then all; points: networks."""
     table = figure_data.worst_cases(rows)
     if table.empty or table["target_model"].nunique() < 2:
         yield "needs an attack with a budget on two networks or more"
@@ -136,9 +135,8 @@ def _set_title(rows: pd.DataFrame) -> str:
 
 
 def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient.
-    Dashed lines are at REDUCED: in grey corners attacks turn a patient's class. What has no EF, or one below 0, stands
-    at the lower end. Null rows are hollow."""
+    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient;
+    null rows hollow. Dashed: REDUCED; grey: class turned. What has no EF, or one below 0, stands at the lower end."""
     table = furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")
     if table.empty:
         yield "no patient has a left ventricle in two cases"

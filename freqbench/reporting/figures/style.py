@@ -59,9 +59,8 @@ def panels(
     count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Makes a figure of `count` panels, at most `most` beside each other, and returns it with their axes. `inches`: the
-    height of everything but panels and legend, and the height of one row of panels. The legend's `entries` stand in
-    three columns, or in one if there is one column of panels. `labels` stand below the lowest panels and left of the
-    first."""
+    height of all but panels and legend, and of one row of panels. The legend's `entries` stand in three columns, or in
+    one below one column of panels. `labels` stand below the lowest panels and left of the first."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)

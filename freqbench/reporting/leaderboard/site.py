@@ -1,6 +1,5 @@
-"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing. Texts of
-entries are escaped everywhere, links are https addresses only, and a policy in each page lets no script run but the
-site's own."""
+"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing, in which
+texts of entries are escaped, links are https, and a policy lets no script run but the site's own."""
 
 import io
 from collections import defaultdict
@@ -199,8 +198,7 @@ def doubt(told: Told, dataset: str) -> str:
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval. `names`
-    are those of all entries, so that each looks the same on every board. The height grows with the legend."""
+    """Draws a board's rows as SVG: clean foreground DSC against worst case, intervals; `names`: looks of all boards."""
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
     with use_style(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):

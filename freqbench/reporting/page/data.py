@@ -58,9 +58,8 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 def page_data(
     records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS, if there are any.
-    Facts are one per store: `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of
-    `facts.audit`; None if not asked for."""
+    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS. Facts of a store:
+    `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of `facts.audit`, if asked for."""
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
     rows = summary(records).rename(columns={"attack": "label"})

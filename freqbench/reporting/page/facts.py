@@ -130,10 +130,9 @@ def _drop_empty(value: Any) -> Any:
 
 
 def sentences(rows: pd.DataFrame) -> list[Part]:
-    """Returns sentences: for each dataset and threat model the largest white-box drop of foreground DSC, how much of it
-    transfers and how much needs no optimisation; and the model that keeps most under all attacks. Attacks of different
-    threat models are not compared. The rows are those of `tables.summary` without clean ones, with their place as
-    `row`, which says what a sentence is about, and the attack's `label`."""
+    """Returns for each dataset and threat model the largest white-box drop of foreground DSC, how much of it transfers
+    and how much needs no optimisation; and the model that keeps most under all attacks. The rows are those of
+    `tables.summary` without clean ones, with their place as `row` and the attack's `label`."""
     entries = list[Part]()
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]

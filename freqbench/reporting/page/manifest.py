@@ -94,8 +94,7 @@ def write_volumes(
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """Makes a packed NIfTI file small enough for a page; returns it and the largest change of a voxel by rounding.
-    DataError if it is damaged, or not finite."""
+    """Makes a packed NIfTI file small for a page; returns it and its rounding. DataError: damaged or not finite."""
     import nibabel
 
     voxels = nibabel_files.read_packed(content, path)
@@ -192,9 +191,8 @@ def _case(
 
 
 def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[Part]:
-    """Returns the glimpse of each white-box row of the summary that has one, the largest drop first. Of several seeds
-    or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is
-    the place of each in the summary."""
+    """Returns the glimpse of each white-box row of the summary that has one, the largest drops first, MOST_BYTES at
+    most: of seeds or stores the case that lost most. `row` of the records is the place of each in the summary."""
     files = {key: path for store in reversed(stores) for key, path in paths_of(store).items()}  # the first store's win
     rows = join_files(records, files)
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]

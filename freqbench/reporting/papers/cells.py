@@ -48,9 +48,8 @@ class CellResult:
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
-    """Computes the result of each of `recipe.cells` from records after `current`. White-box records only: the model
-    that made the volume is the one that is scored. Clean scores are those of every record of the model, each case once,
-    whatever attacked it."""
+    """Computes the result of each of `recipe.cells` from white-box records after `current`. Clean scores are those of
+    every record of the model, each case once, whatever attacked it."""
     pairs = records[["target_model_id", "target_model"]].drop_duplicates()
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]

@@ -1,6 +1,5 @@
-"""Makes a paper's table from records: the paper's layout, the evidence of every cell, and notes for the reader. Known
-spreads decide whether our number matches the paper's: an interval over 12 cases passes nearly anything, while two
-papers that print one setting show how far the authors' reruns lie apart."""
+"""Makes a paper's table from records: its layout, the evidence of every cell, and notes. Known spreads decide whether
+our number matches: an interval over 12 cases passes nearly anything, two papers' numbers of one setting do not."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -46,10 +45,9 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them. Returns the
-    paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict; the
-    footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit (DSC, SSIM and
-    LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`."""
+    """Makes the table of a recipe, of RECORDS after `current` and facts of their runs: the paper's layout with `ours
+    (published)`; every cell with cases, patients, interval, seed spread and verdict; footnotes. `data` of both tables
+    is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN with a `reason` if missing."""
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
@@ -98,8 +96,7 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
 
 
 class Parity(NamedTuple):
-    """Verdict (empty where a number is missing), the reasons for it or for its lack, and the largest difference that
-    counts as parity, in the table's unit."""
+    """Verdict (empty: a number is missing), its reasons, and the largest difference of parity, in the table's unit."""
 
     verdict: Literal["parity", "differs", "not comparable", ""]
     reasons: tuple[str, ...] = ()
@@ -107,10 +104,9 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compares a number with the printed one. Parity: |ours - published| <= half a unit of the last printed digit +
-    seed spread + spread of the authors' reruns. `ours` is in the table's unit, as is `seed_spread`, the standard
-    deviation between seeds, NaN where unknown; `printed` has the digits as printed, empty where there is none; `metric`
-    is a record's column, and `obstacles` are reasons why the two must not be compared."""
+    """Compares our number with the printed one (empty: none), in the table's unit. Parity: |ours - published| <= half a
+    unit of the last printed digit + `seed_spread` (standard deviation between seeds, NaN: unknown) + that of the
+    authors' reruns. `metric` is a record's column; `obstacles` are reasons not to compare."""
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):

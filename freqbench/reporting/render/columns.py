@@ -48,9 +48,8 @@ class Section:
 
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
-    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
-    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are
-    regions."""
+    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset, and
+    classes regions where it begins with one of `regional`."""
 
     def word_text(text: str, title: str) -> str:
         return reword_dsc(name_regions(text) if dataset_name(title.partition(": ")[0]) in regional else text, title)

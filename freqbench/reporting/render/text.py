@@ -1,5 +1,4 @@
-"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0. The terminal shows
-the beginning of a long table and states it; Markdown and CSV are complete."""
+"""Renders sections as terminal text (the beginning of a long table), Markdown and CSV; a missing value is empty."""
 
 import io
 import shutil

@@ -146,8 +146,7 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row. Metrics of other
-    packages follow freqbench's own."""
+    """Makes a table a dataset and attacked model: clean volumes, then attacks; metrics of other packages last."""
     frame = groups.select_scored(records, (*CLINICAL, *ADDED_COLUMNS))
     frame = frame[groups.is_white_box(frame)]
     scores = added_scores(frame).add_prefix(ADDED)

@@ -40,8 +40,7 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
-    """Compares the origins and, paired by volume, the scores of two stores; lists volumes that only one of them has.
-    Records are those after `tables.current`, runs those of `Store.runs()`."""
+    """Compares origins and, paired by volume, scores of two stores' records and runs; lists volumes of only one."""
     sides = ((records_a, runs_a), (records_b, runs_b))
     wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
     parts = [select_scored(records, _MORE).assign(in_b=place == 1) for place, (records, _) in enumerate(sides)]

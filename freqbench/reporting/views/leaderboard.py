@@ -141,9 +141,8 @@ def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """Maps each network's name to its method, which is called by the shortest name of its networks. Methods differ by
-    `target_method`, not by name, so that replicates of several stores are one method and trainings of one name are not;
-    a network without it is a method of its own."""
+    """Maps each network's name to its method, called by the shortest name of its networks. Methods differ by
+    `target_method`, so that replicates of several stores are one; a network without it is a method of its own."""
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
     ids = dict(pairs[pairs["target_method"].notna()].itertuples(index=False, name=None))
     ids = {name: ids.get(name, f"of {name} alone") for name in pairs["target_model"].unique()}

@@ -35,10 +35,9 @@ class NaturalComparison:
 
 
 def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
-    """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
-    Models are compared by the settings that all of them have, and the cases that have all of these on every model. A
-    corrupted volume is the same whatever model it was made for: where several sources have it, a model's own row
-    counts. Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`."""
+    """Compares corruptions and white-box attacks on the models that had both, by the settings of all and the cases that
+    have these on every model, or says why it cannot. Of several sources of a corrupted volume a model's own row counts.
+    Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`."""
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
     corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")

@@ -33,8 +33,7 @@ def applies(records: pd.DataFrame) -> bool:
 
 
 def smallest(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: the share of patients that fell, by changes of the usual radius too, and the sizes
-    that 25, 50 and 75 % need."""
+    """Makes a table a dataset: the share of patients that fell, also by the usual radius; sizes for 25, 50, 75 %."""
     sections = []
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))

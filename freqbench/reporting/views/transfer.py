@@ -1,10 +1,7 @@
-"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance.
-
-The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
-of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
-is below MIN_DROP points, as it would mean nothing. An attack's rate is the mean over its ordered pairs
-s != t whose rate is defined; its interval is over patients, each with all pairs' volumes together.
-"""
+"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance. The
+transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) of foreground DSC over the same volumes made on
+s; undefined where the white-box drop is below MIN_DROP points. An attack's rate is the mean over its ordered pairs s !=
+t whose rate is defined; its interval is over patients, each with all pairs' volumes."""
 
 import numpy as np
 import pandas as pd
