@@ -53,9 +53,7 @@ class AuditOptions:
     engine: common.Engine = "auto"
     address: common.Address = None
     volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
-    reference: Annotated[
-        int | None, more("With --files: score N saved rows by other libraries.", min=1, metavar="N")
-    ] = None
+    reference: Annotated[int | None, more("With --files: score N rows by other libraries.", min=1, metavar="N")] = None
     seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
 

@@ -73,9 +73,7 @@ class NetworkOptions:
 
     data: Annotated[str | None, option("Folder of a dataset, as `doctor --data` takes it.")] = None
     checkpoint: Annotated[str | None, option("File, folder, URI, zoo://DATASET/NAME, random, or a command.")] = None
-    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint says")] = (
-        None
-    )
+    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="by the checkpoint")] = None
     budget: Annotated[str | None, more(f"L-infinity radius on the [0, 1] scale, such as {EPS}.")] = None
     predictions: Annotated[str | None, option("Folder of what the network's own code predicts of some cases.")] = None
 

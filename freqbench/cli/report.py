@@ -27,9 +27,7 @@ MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives
 ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
-Outs = Annotated[
-    list[str], typer.Argument(help="One result store or several.", metavar="OUT...", autocompletion=common.stores)
-]
+Outs = Annotated[list[str], typer.Argument(help="Result stores.", metavar="OUT...", autocompletion=common.stores)]
 
 
 def _tables(incomplete: str) -> list[str]:

@@ -25,14 +25,10 @@ ENOUGH = 0.2  # points of foreground DSC
 RISES = "not converged"
 PLACE = ["dataset", "model", "threat_model", "budget"]
 CURVE = [*PLACE, "attack", "loss", "restarts"]
-COLUMNS = (  # columns of RECORDS that are needed beside those that identify a row
-    *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
-    *("attack_seconds", "l2_body"),
-)
-SETTING = [
-    *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
-    *("cases", "patients", "l2_body", "seconds", "cell_id"),
-]
+_SPENT = ("num_windows", "num_forwards", "num_backwards", "attack_seconds")
+COLUMNS = ("dsc_foreground", "dsc_foreground_clean", *_SPENT, "l2_body")  # of RECORDS, beside those that identify a row
+_MEANS = ("drop", "low", "high", "best", "cases", "patients", "l2_body", "seconds")
+SETTING = [*CURVE, "steps", "passes", *_MEANS, "cell_id"]
 CHOICES = ("loss", "restarts")
 
 Entry = Mapping[str, Any]

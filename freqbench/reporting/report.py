@@ -25,23 +25,20 @@ from freqbench.reporting.views import VIEWS, unasked_sections
 from freqbench.results import Key, Store
 
 NOTES = (
-    "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against "
-    "clean; n is cases, or cases x seeds. The foreground DSC leaves the background out, and HD95 penalised is in mm, a "
-    "missed class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with "
-    "background: a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef "
-    "counts the classes that have none, missing in the label or in the prediction, and drop out of its mean, so a "
-    "stronger attack can look better there. Body columns leave the air "
-    "around the patient out. L-inf is the largest change of a voxel in 1/255, L2 the Euclidean norm of the change "
-    "on the [0, 1] scale.\n\n"
-    "Rows of different threat models are not comparable by DSC alone: look at the distances in the same row."
+    "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against clean; n is "
+    "cases, or cases x seeds. The foreground DSC leaves the background out, and HD95 penalised is in mm, a missed "
+    "class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with background: "
+    "a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef counts the "
+    "classes that have none, missing in the label or in the prediction, and drop out of its mean, so a stronger attack "
+    "can look better there. Body columns leave the air around the patient out. L-inf is the largest change of a voxel "
+    "in 1/255, L2 the Euclidean norm of the change on the [0, 1] scale.\n\nRows of different threat models are not "
+    "comparable by DSC alone: look at the distances in the same row."
 )
 
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
-NOT_AUDITED = (
-    f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
-)
+NOT_AUDITED = f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check: freqbench audit OUT shows them."
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "terminal": render.terminal,

@@ -159,9 +159,7 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             axis.set(xlim=(low, high), ylim=(low, high))
             axis.set_title(plain(_set_title(part), 34))
         number = table["patient_id"].nunique()
-        figure.suptitle(
-            f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: class turned; hollow: null rows"
-        )
+        figure.suptitle(f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: turned; hollow: null")
         style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
         yield figure
 

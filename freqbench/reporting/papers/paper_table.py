@@ -54,11 +54,8 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
     best, mixed = _best(recipe, data, results)
     unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
     notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
-    return [
-        _layout(recipe, data, title, best),
-        _evidence(recipe, data, reasons),
-        Section("Notes", text="\n\n".join(filter(None, notes))),
-    ]
+    text = "\n\n".join(filter(None, notes))
+    return [_layout(recipe, data, title, best), _evidence(recipe, data, reasons), Section("Notes", text=text)]
 
 
 def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
