@@ -137,9 +137,8 @@ def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
     if rows.empty:
         return rows
     shown = rows[rows["score"] == score].assign(attacked=rows[["clean", "attacked"]].min(axis=1))  # no change is one
-    values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
-    table = 100 * groups[values].mean()
+    table = 100 * groups[["clean", "certified", "attacked"]].mean()
     whole = groups["certified"].count() == groups.size()  # no mean over some of the cases
     table["certified"] = table["certified"].where(whole)
     return table.assign(cases=groups["case_id"].nunique(), draws=groups["draws"].min()).reset_index()

@@ -185,11 +185,10 @@ def _detectable_effect(clusters: int) -> float:
 
     if clusters < 2:
         return float("nan")
-    critical = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2)
     middles = (np.arange(_MIDDLES) + 0.5) / _MIDDLES
     half = (clusters - 1) / 2
     scale = np.sqrt(special.gammaincinv(half, middles) / half)  # of chi-square; scipy's nct fails for 2 patients
-    reach = critical * scale
+    reach = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2) * scale
 
     def lacking(effect: float) -> float:
         shift = effect * np.sqrt(clusters)

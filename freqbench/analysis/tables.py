@@ -124,11 +124,10 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
     groups = case_minima(frame, _THREAT).groupby(_THREAT, observed=True)
     means = groups[["dsc_foreground", "dsc", "dsc_foreground_drop", "dsc_drop", "hd95_penalised_mm"]].mean()
-    worst = means.assign(num_cases=groups.size()).reset_index()
     single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))
     strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False, observed=True)
     best = strongest.agg(num_attacks=("label", "size"), strongest=("label", "first"), strongest_dsc=("score", "first"))
-    return plain(worst.merge(best, on=_THREAT))[WORST_CASE]
+    return plain(means.assign(num_cases=groups.size()).reset_index().merge(best, on=_THREAT))[WORST_CASE]
 
 
 def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

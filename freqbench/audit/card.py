@@ -234,7 +234,6 @@ def reference() -> Measurement:
 
 def line_of(card: Measurement) -> str:
     """Returns a card's line of the table in docs/how-to/gpu.md."""
-    ratios = [f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED]
     idle = [each.idle for each in card.steps.values() if each.idle is not None]
     outside = card.differences(reference())
     off = {column for columns in outside.values() for column in columns}
@@ -244,7 +243,7 @@ def line_of(card: Measurement) -> str:
         ", ".join(filter(None, (f"torch {card.versions['torch']}", card.driver and f"driver {card.driver}"))),
         f"{card.windows}" + (f" ({card.auto_windows})" if card.auto_windows else ""),
         f"{card.bare_ms:.0f}",
-        *ratios,
+        *[f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED],
         f"{min(idle):.0%} to {max(idle):.0%}" if idle else "",
         agreement + (f" ({', '.join(sorted(off))})" if off else ""),
         f"{card.measured}",

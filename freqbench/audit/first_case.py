@@ -88,10 +88,8 @@ def first_case(
     dataset = build_dataset(entry, place)
     beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}
     refs = dataset.refs()
-    modality = modality_of(str(entry["root"]))
-    is_free = "intensity" in type(dataset).model_fields and "intensity" not in entry
-    why = _why_ct(dataset, refs, modality)
-    if is_free and why:
+    why = _why_ct(dataset, refs, modality_of(str(entry["root"])))
+    if ("intensity" in type(dataset).model_fields and "intensity" not in entry) and why:
         entry = {**entry, "intensity": {"window": list(WINDOW_HU)}}
         beside["dataset"]["intensity"] = f"assumed: the papers' abdominal window, as this is {why}"
         dataset = build_dataset(entry, place)

@@ -137,9 +137,8 @@ def find(
     which intensities come first. Raises UserError if it runs under none."""
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
-    facts = facts_of(entry, None, dataset.num_channels)
     theirs = read(own.files[first.case_id], native)
-    pieces = Pieces.build(entry, facts, dataset, first, modality, theirs)
+    pieces = Pieces.build(entry, facts_of(entry, None, dataset.num_channels), dataset, first, modality, theirs)
     trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
     start = tuple((name, values[0]) for name, values in pieces.values.items())
 

@@ -54,14 +54,13 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     errors = Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
-    doubles = survey.compare_doubles()
     ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
     return [
         errors.check("files", f"{len(survey.names)} files can be read to the end"),
         errors.check("schema", f"{len(survey.names)} files have the columns of schema version {SCHEMA_VERSION}"),
         errors.check("values", ranges),
         errors.check("classes", "means and counts of records are those of their classes"),
-        errors.check("doubles", doubles),
+        errors.check("doubles", survey.compare_doubles()),
         errors.check("runs", f"{len(runs)} runs have their files"),
         errors.check("cases", "keys of cases are those of recipe and files", _check_origins(survey, runs, errors)),
         _check_cells(store, job, survey, runs, errors),

@@ -140,9 +140,8 @@ def _train(job: "TrainJob", options: common.EngineOptions, only: list[str] | Non
     except KeyboardInterrupt:
         common.console().print("stopped: the same command goes on from here")
         raise typer.Exit(common.EXIT_INTERRUPTED) from None
-    weights = Column("weights", overflow="fold")
     columns = ("model", "steps", "seconds", "select Dice", "attacked", "test Dice")
-    table = Table(*columns, weights, title="foreground Dice")
+    table = Table(*columns, Column("weights", overflow="fold"), title="foreground Dice")
     for result in results:
         dice = (result.dice_select, result.dice_attacked, result.dice_test)
         figures = ("" if value is None else f"{value:.3f}" for value in dice)

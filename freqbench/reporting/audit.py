@@ -95,15 +95,14 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     for each in sorted(others, key=lambda each: (each.dataset, each.model)):
         places.setdefault((each.dataset, each.model), []).append(each)
     columns = ("should", "verdict", "sentence")
-    parts = [
-        Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
-        for (dataset, model), rows in places.items()
-    ]
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == "not checked" for each in findings)
     return [
         _belief_section(findings, MODELS, data),
-        *parts,
+        *[
+            Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
+            for (dataset, model), rows in places.items()
+        ],
         Section("Audit: how far attacks go", far, data=data),
         Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
     ]

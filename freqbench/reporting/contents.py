@@ -48,6 +48,5 @@ def contents(stores: Sequence[Store], columns: Collection[str] | None = None, wi
     of RECORDS, None for all. Raises UserError for a store that cannot be read, or nothing to show."""
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns)
-    classes = classes_frame(stores, stored) if with_classes else pd.DataFrame()
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]
-    return Contents(current(records, stored), classes, facts)
+    return Contents(current(records, stored), classes_frame(stores, stored) if with_classes else pd.DataFrame(), facts)

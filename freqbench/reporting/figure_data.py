@@ -55,13 +55,12 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
-    is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
     percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
     return frame.assign(
         **percent,
         family=families(frame).astype("category"),
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
-        budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
+        budget=frame["budget"].where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * frame["budget"]),
         is_white_box=is_white_box(frame),
     )
 

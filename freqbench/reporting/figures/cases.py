@@ -80,9 +80,8 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         volumes_of = read_volumes(str(material.root), row["file"])
         if target not in volumes_of.predictions:
             raise UserError("its volumes have no predictions on the source's grid beside them")
-        title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
         names = dict(zip(classes["class_index"], classes["class_name"].astype(str), strict=True))
-        yield draw_case(volumes_of, target, title, names)
+        yield draw_case(volumes_of, target, f"{dataset}: {row['label']} on {model}, case {row['case_id']}", names)
     except (UserError, OSError) as error:
         yield str(error)
 

@@ -161,7 +161,6 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Part], store: str, key:
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
-    scores = group[["target_model", "dsc_foreground_clean", "dsc_foreground"]]
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {
         "dataset": str(row["dataset"]),
@@ -181,7 +180,7 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Part], store: str, key:
         "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": {
             str(name): [None if math.isnan(score) else float(score) for score in pair]
-            for name, *pair in scores.itertuples(index=False)
+            for name, *pair in group[["target_model", "dsc_foreground_clean", "dsc_foreground"]].itertuples(index=False)
         },
         "ranges": stated.native_ranges,
         "unit": stated.unit,

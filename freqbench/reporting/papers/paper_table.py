@@ -154,10 +154,9 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
 
 def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tuple[set[int], list[str]]:
     """Picks the attacked cells to mark, see SCORED; returns also the threat models that no mark compares."""
-    is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]
-    attacked = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
+    attacked = data.assign(_threat=threats)[[not cell.is_clean for cell in recipe.cells]].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
     parts, mixed = [], set[str]()
@@ -205,10 +204,9 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
         "verdict": data["verdict"].tolist(),
         "why": [" ".join(letters[reason] for reason in each) for each in reasons],
     }
-    dimensions = [name for name in labels if labels[name].nunique() > 1]
     filled = {name: values for name, values in columns.items() if any(values)}
     lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
-    table = pd.concat([labels[dimensions], pd.DataFrame(filled)], axis=1)
+    table = pd.concat([labels[[name for name in labels if labels[name].nunique() > 1]], pd.DataFrame(filled)], axis=1)
     return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
 
 

@@ -158,10 +158,9 @@ def _test_groups(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "foreground DSC\nA", "dsc_foreground_b": "foreground DSC\nB"}
-    columns = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
     signed = [f"{value:+.2f}" if round(value, 2) else "0.00" for value in rows["difference"].fillna(0)]
     return (
-        rows[columns]
+        rows[["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]]
         .rename(columns=_NAMED | names)
         .assign(
             difference=pd.Series(signed, rows.index).where(rows["difference"].notna(), ""),

@@ -45,9 +45,8 @@ def smallest(records: pd.DataFrame) -> list[Section]:
         sizes = sizes.merge(steps.astype({"target_model": object, "patient_id": object}))
         sizes = sizes.assign(native=sizes.pop("step") * sizes["size"])
         table = pd.DataFrame([_line(group) for _, group in sizes.groupby(SETTING, sort=False)])
-        has_unit = table[NATIVE].notna().any()
         title = f"{dataset}: smallest changes after which patients lose half of their Dice"
-        table, text = (table, HOW + OF_FILES) if has_unit else (table.drop(columns=NATIVE), HOW)
+        table, text = (table, HOW + OF_FILES) if table[NATIVE].notna().any() else (table.drop(columns=NATIVE), HOW)
         sections.append(Section(title, table, text, sizes.assign(dataset=dataset)))
     return sections or [Section("Smallest changes", text=NOTHING)]
 

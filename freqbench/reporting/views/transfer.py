@@ -61,9 +61,8 @@ NO_MATCH = (
 
 def transfer(records: pd.DataFrame) -> list[Section]:
     """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
-    frame = groups.select_scored(records, list(DISTANCES))
     sections = []
-    for dataset, group in frame.groupby("dataset", observed=True):
+    for dataset, group in groups.select_scored(records, list(DISTANCES)).groupby("dataset", observed=True):
         carried, is_white = _carried_drops(group), groups.is_white_box(group)
         if carried.empty:
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
