@@ -71,8 +71,7 @@ def least_draws(level: float, alpha: float) -> float:
 def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) -> int:
     """Returns the rank of the draw that bounds the median within a radius; raises UserError for too few draws."""
     p = level(kind, radius, sigma)
-    k = rank(draws, p, alpha)
-    if k == 0:
+    if (k := rank(draws, p, alpha)) == 0:
         least = least_draws(p, alpha)
         wanted = f"at least {least:,} draws" if least < 1e9 else "a smaller radius or a larger sigma"
         place = f"{kind}: radius {radius:g}, sigma {sigma:g}"

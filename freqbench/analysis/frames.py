@@ -53,8 +53,7 @@ def found_records(
         if is_other.any():
             names = stored["dataset"].astype(object)
             stored = stored.assign(dataset=names.where(~is_other, names + mark).astype("category"))
-    records = stored if job_keys is None else select_job(stored, job_keys)
-    if records.empty and not may_be_empty:
+    if (records := stored if job_keys is None else select_job(stored, job_keys)).empty and not may_be_empty:
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records

@@ -341,8 +341,7 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     variance = float(of_patients.var(ddof=1)) / patients
     squares, fewest = variance**2 / (patients - 1), patients - 1
     for _, table in tables:
-        count = table.shape[1]
-        if count < 2:
+        if (count := table.shape[1]) < 2:
             continue
         residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
         between = patients * float(table.mean(axis=0).var(ddof=1))  # mean squares, as the next

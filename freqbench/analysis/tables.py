@@ -46,8 +46,7 @@ WORST_CASE = [
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds `left_out` (as `exclude`, against `reference`) and `label` to rows without; makes model names unambiguous.
     Of rows that differ in facts that no table shows (another preprocessing, a changed file), the latest is kept."""
-    records = exclude(records, reference)
-    if "label" in records:
+    if "label" in (records := exclude(records, reference)):
         return records
     names = model_names(records)
     categories = pd.CategoricalDtype(sorted(set(names.values())))

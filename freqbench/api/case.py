@@ -76,8 +76,7 @@ class PatientCase:
         given = arguments("Case", class_names=class_names, ignore=ignore)
         voxels = channels_of(cpu_tensor(image))
         shape = triple(voxels.shape[1:])
-        classes = None if label is None else as_tensor(cpu_tensor(label))
-        if classes is not None:
+        if (classes := None if label is None else as_tensor(cpu_tensor(label))) is not None:
             require_same_shape(shape, tuple(classes.shape))
         advice = "scale it as the model was trained on, or read files by Case.from_file with `intensity`"
         require_unit_range(voxels, f"{name}: expected an image", advice)

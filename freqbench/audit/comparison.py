@@ -155,11 +155,9 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
 
 def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     name, case_id = stored["dataset"], stored["case_id"]
-    dataset = next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)
-    if dataset is None:
+    if (dataset := next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)) is None:
         return [f"dataset {name}: the job has none of that name"]
-    ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
-    if ref is None:
+    if (ref := next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)) is None:
         return [f"data: case {case_id} is not in {name} here"]
     then = datasets.get(name) or {}
     fingerprint = (then.get("cases") or {}).get(case_id)

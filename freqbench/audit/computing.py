@@ -243,8 +243,7 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Ce
     if not storage.exists(path):
         return
     try:
-        attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
-        if attacks == []:  # none has converged
+        if (attacks := mapping_of(storage.read_bytes(path), path).get("attacks")) == []:  # none has converged
             return
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)

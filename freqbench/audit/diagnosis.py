@@ -97,8 +97,7 @@ def _machine() -> Lines:
     yield "zoo", ", ".join(zoo_names()) or "empty"
     yield "brainchop", ", ".join(brainchop.FILES)
     yield "datasets", ", ".join(DATASETS)
-    root = os.environ.get("FREQBENCH_DATA")
-    if not root:
+    if not (root := os.environ.get("FREQBENCH_DATA")):
         yield "FREQBENCH_DATA", "not set: name your data's root in the job file"
         return
     names = sorted(path.parent.name for path in Path(root).glob("*/dataset.json"))
@@ -168,8 +167,7 @@ def _contents(path: str, entry: ModelEntry | None) -> Lines:
     facts = ", ".join(f"{name} {metadata[name]}" for name in told if name in metadata)
     yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
-    arch = metadata.get("arch", arch)
-    if arch is None:
+    if (arch := metadata.get("arch", arch)) is None:
         yield "architecture", f"not one of {', '.join(NETWORKS)} by its keys (first: {next(iter(weights))})"
     elif arch not in MODELS:
         yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
@@ -181,8 +179,7 @@ def _contents(path: str, entry: ModelEntry | None) -> Lines:
 
 def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, Any]) -> Lines:
     """Shows the arguments that the weights of an architecture show, and those that a job has to state and does not."""
-    found = infer_args(arch, weights)
-    if found.args:
+    if (found := infer_args(arch, weights)).args:
         yield "args", f"read off its weights: {', '.join(f'{name} {value}' for name, value in found.args.items())}"
     if found.in_channels and found.out_channels:
         yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
@@ -207,8 +204,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
     """Shows a checkpoint's statements on its making and licence, all as text."""
     classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
     made = training if isinstance(training, Mapping) else {}
-    classes = classes or made.get("class_names")
-    if isinstance(classes, list):
+    if isinstance(classes := classes or made.get("class_names"), list):
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
@@ -218,8 +214,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         facts = [(name, made[key]) for name, key in keys.items() if made.get(key) is not None]
         texts = (f"{name} {round(value, 3) if isinstance(value, float) else value}" for name, value in facts)
         yield "training", ", ".join(texts)
-    fingerprints = made.get("fingerprints")
-    if isinstance(fingerprints, Mapping):
+    if isinstance(fingerprints := made.get("fingerprints"), Mapping):
         counts = ", ".join(f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list))
         yield "cases", f"{counts}: scoring it on one of them raises a warning"
     if licence:
@@ -233,8 +228,7 @@ def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
         choices = " or ".join(f"{name} ({migration.title})" for name, migration in migrations.items())
         return f"{choices}: nothing in the file tells which; --job shows the clean Dice under each"
     wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
-    name = recognise(arch, weights, wanted)
-    if name:
+    if name := recognise(arch, weights, wanted):
         return f"{name} ({migrations[name].title}), recognised by its keys"
     if len(migrations) == 1 or weights.keys() == wanted.keys():
         return f"{NONE}: as it is"

@@ -62,8 +62,7 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
 
 def modality_of(root: str) -> str:
     """Returns the modalities that the list of a folder names, such as `CT`; empty if it names none."""
-    path = Path(root) / "dataset.json"
-    if not path.is_file():
+    if not (path := Path(root) / "dataset.json").is_file():
         return ""
     content = object_of(path.read_bytes(), str(path))
     named = content.get("modality", content.get("channel_names"))
@@ -89,7 +88,7 @@ def first_case(
     beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}
     refs = dataset.refs()
     why = _why_ct(dataset, refs, modality_of(str(entry["root"])))
-    if ("intensity" in type(dataset).model_fields and "intensity" not in entry) and why:
+    if "intensity" in type(dataset).model_fields and "intensity" not in entry and why:
         entry = {**entry, "intensity": {"window": list(WINDOW_HU)}}
         beside["dataset"]["intensity"] = f"assumed: the papers' abdominal window, as this is {why}"
         dataset = build_dataset(entry, place)
@@ -206,8 +205,7 @@ def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tup
 def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: CaseRef, is_trained: bool) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    dice = clean_dice(dataset, spec, ref)
-    if math.isnan(dice):
+    if math.isnan(dice := clean_dice(dataset, spec, ref)):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
     return f"{said} is low: {CAUSES}" if shortfall(expected, {(ref.patient_id, ref.case_id): dice}) else said

@@ -75,10 +75,9 @@ class Agreement:
         """Compares one number."""
         self.rows += 1
         self.beyond += not self.tolerance.allows(stored, found)
-        if not np.array_equal(stored, found, equal_nan=True):
-            by = np.nan_to_num(abs(stored - found), nan=np.inf)
-            if by > self.largest:
-                self.largest, self.of_row = float(by), of_row
+        is_same = np.array_equal(stored, found, equal_nan=True)
+        if not is_same and (by := np.nan_to_num(abs(stored - found), nan=np.inf)) > self.largest:
+            self.largest, self.of_row = float(by), of_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +95,7 @@ def compare(store: Store, count: int) -> Comparison:
     root = storage.join(store.root, layout.VOLUMES)
     folders = layout.whole(root)
     columns = (*KEY, "status", "dataset", "source_model", "attack")
-    rows = [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]
-    if not rows:
+    if not (rows := [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]):
         raise UserError(
             f"{root}: expected saved volumes and label maps of rows, found none: run the job again with "
             "`save_adversarial: nifti`, which computes these rows anew and saves both"
@@ -134,8 +132,7 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     if not metrics & {"dsc", "hd95", "assd"}:
         return
     is_complete = sorted(each["class_index"] for each in classes) == [*range(len(classes))]
-    pairs = _pairs(row, place) if is_complete else INCOMPLETE
-    if isinstance(pairs, str):
+    if isinstance(pairs := _pairs(row, place) if is_complete else INCOMPLETE, str):
         comparison.left_out[pairs] += 1
         return
     of_classes = _classes(place, len(classes))

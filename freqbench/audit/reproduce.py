@@ -79,8 +79,7 @@ class Reproducer:
         if reason := _lost_reason(row, run):
             return replace(made, reason=reason)
         grid = self._grid(row, run)
-        unit = _unit(grid, key)
-        if unit is None:
+        if (unit := _unit(grid, key)) is None:
             why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
             return replace(made, verdict="different", reason="; ".join(why))
         computed, found_classes = self._compute(unit, row, run)
@@ -120,8 +119,7 @@ class Reproducer:
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
         """Expands the job of a row to its grid, with the imported cells and the row's target."""
         content = run.get("job") or self._store.job().get("spec")
-        text = json.dumps(content, sort_keys=True)
-        if text not in self._grids:
+        if (text := json.dumps(content, sort_keys=True)) not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
             job = self._job or stored_job(content, is_trusted(), where)
             self._grids[text] = adversarial_volumes.join_imported(expand(job.copy_named(where)), self._store.root)

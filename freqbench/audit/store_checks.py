@@ -240,8 +240,7 @@ class StoreSurvey:
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:
         """Compares ok rows of one key, copies to the bit, others within tolerances; returns a sentence on them."""
-        doubles = {key: count for key, count in self.ok.items() if count > 1}
-        if not doubles:
+        if not (doubles := {key: count for key, count in self.ok.items() if count > 1}):
             return "no key has two rows that are ok"
         rows = self._rows_of(frozenset(islice(doubles, MOST_DOUBLES // 2)))
         before, after = rows.slice(0, len(rows) - 1), rows.slice(1)

@@ -17,8 +17,7 @@ def zero_share(gradient: Tensor) -> float:
 def sign_agreement(first: Tensor, second: Tensor) -> float:
     """Returns the share of entries of one sign in both, of those not 0 in both; NaN if all are. Not finite: they
     disagree. A deterministic network has 1, one that draws at random about 0.5 (stochastic gradients, ibid.)."""
-    counts = (first != 0) | (second != 0)
-    if not counts.any():
+    if not (counts := (first != 0) | (second != 0)).any():
         return math.nan
     return float(((first.sign() == second.sign()) & first.isfinite() & second.isfinite())[counts].double().mean())
 

@@ -417,8 +417,7 @@ def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict
     """Returns the share of alike voxels under the best pairing, and for each output its number, channel or numbers."""
     count = spec.num_outputs
     if spec.head == "softmax":
-        numbers = theirs.argmax(axis=0) if theirs.ndim == 4 else theirs
-        if numbers.max() > 255:
+        if (numbers := theirs.argmax(axis=0) if theirs.ndim == 4 else theirs).max() > 255:
             raise ValueError("numbers beyond a label map's")
         numbers = numbers.astype(np.uint8)
         classes = Classes(names=("",) * max(count, int(numbers.max()) + 1))

@@ -54,6 +54,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     errors = Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
+    unknown = _check_origins(survey, runs, errors)
     ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
     return [
         errors.check("files", f"{len(survey.names)} files can be read to the end"),
@@ -62,7 +63,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
         errors.check("classes", "means and counts of records are those of their classes"),
         errors.check("doubles", survey.compare_doubles()),
         errors.check("runs", f"{len(runs)} runs have their files"),
-        errors.check("cases", "keys of cases are those of recipe and files", _check_origins(survey, runs, errors)),
+        errors.check("cases", "keys of cases are those of recipe and files", unknown),
         _check_cells(store, job, survey, runs, errors),
         _check_holes(job, survey, runs, errors),
         _check_volumes(store, job, survey, errors, with_volumes),
@@ -95,8 +96,7 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
             continue
         facts = datasets.get(row["dataset"]) or {}
         fingerprint = (facts.get("cases") or {}).get(row["case_id"])
-        expected = fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)
-        if expected != row["case_key"]:
+        if (expected := fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)) != row["case_key"]:
             got = f"{expected} by its run's recipe and files" if expected else "which its run does not know"
             errors.wrong("cases", f"case {row['case_id']} of {row['dataset']}: key {row['case_key']}, {got}")
     return f"the runs' files of {unknown} cases do not say what they were made of" if unknown else ""
@@ -187,13 +187,11 @@ def _check_volumes(store: Store, job: Mapping[str, Any], survey: StoreSurvey, er
     """Checks that each good record has the volume that its job saves (`save_only`); `to_end` reads all of it."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
-    spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
+    if isinstance(spec := job.get("spec"), dict) and spec.get("save_adversarial") == "nifti":
         named = spec.get("save_only")
         others = {row["cell_id"] for row in survey.cells if named and row["attack"] not in named}
         lacking = [key for key in survey.ok if key[0] not in others and key[:2] not in there]
-        lost = sum(survey.ok[key] for key in lacking)
-        if lost:
+        if lost := sum(survey.ok[key] for key in lacking):
             errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
     if not there or not to_end:
         missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"

@@ -101,8 +101,7 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
 
         asked = {name: getattr(options, name) for name in ("cases", "eps", "engine", "address", "short")}
         how = computing.MissingOptions(**asked, compute=not options.plan)
-        failed = computing.compute_missing(stored.spec(out), out, common.console(), how)
-        if failed is None:
+        if (failed := computing.compute_missing(stored.spec(out), out, common.console(), how)) is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
     if options.whole or not text.is_usual:
         text.put(common.tables([out], text.format, "audit"))
@@ -222,8 +221,7 @@ def _show_convergence(out: str, grid: "Grid") -> None:
     _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
     for line in convergence.failed_lines(records, entries):
         common.say(line)
-    table = convergence.settings(records, entries)
-    if table.empty:
+    if (table := convergence.settings(records, entries)).empty:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
     common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
     advice = convergence.job_text(convergence.recommend(table), entries).encode()
@@ -245,8 +243,7 @@ def _show_bounds(out: str, grid: "Grid") -> None:
     defences.require_certified(grid)
     sections = defences.bounds(contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False).records)
     common.put(render.terminal(sections), None)
-    tables = [section.data for section in sections if section.data is not None]
-    if tables:
+    if tables := [section.data for section in sections if section.data is not None]:
         table = pd.concat(tables)
         _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
 

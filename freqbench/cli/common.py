@@ -203,8 +203,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, object], takes: Mapping[str, str]) -> str:
     """Returns the one way in which a command was called, of those with a value; none is an empty text. Refuses two
     ways, and an option of `given` that does not go with the way by `takes`."""
-    chosen = [way for way, value in ways.items() if value]
-    if len(chosen) > 1:
+    if len(chosen := [way for way, value in ways.items() if value]) > 1:
         raise UserError(f"{command}: expected one of {', '.join(ways)}, got {' and '.join(chosen)}: leave one")
     way = "".join(chosen)
     for option in (name for name, value in given.items() if value is not None and value is not False):
@@ -259,8 +258,7 @@ def require_file(to: str) -> None:
 
 def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
     """Asks before it writes volumes of datasets that must not be passed on; without a terminal, it takes a `yes`."""
-    names = ", ".join(datasets)
-    if names and not yes:
+    if (names := ", ".join(datasets)) and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"{names}: expected permission to write volumes that must not be passed on: give --yes")
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)

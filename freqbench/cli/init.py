@@ -221,8 +221,7 @@ def _radius(budget: str) -> str:
     from freqbench.attacks import ATTACKS
     from freqbench.job.sweep import parse_value
 
-    value = parse_value(budget)
-    if isinstance(value, str):
+    if isinstance(value := parse_value(budget), str):
         with suppress(ValueError):
             value = float(value)
     if complaint := ATTACKS["pgd"].parameters["eps"].check(value):

@@ -81,8 +81,7 @@ def run(
     if dry_data:  # into a store of its own
         options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
     shard = Shard.parse(part.shard) if part.shard else None
-    job = options.any_job()
-    if isinstance(job, TrainJob):
+    if isinstance(job := options.any_job(), TrainJob):
         of_attacks = {
             **{"--dry-data": dry_data, "--shard": shard, "--force": part.force, "--no-page": not page, "--log": log},
             **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": part.fresh},

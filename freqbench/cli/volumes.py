@@ -43,8 +43,7 @@ def score(
     """
     ways = {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial}
     given = {f"--{name.replace('_', '-')}": value for name, value in vars(origin).items()}
-    way = common.chosen_way("score", ways, given, TAKES)
-    if not way:
+    if not (way := common.chosen_way("score", ways, given, TAKES)):
         raise UserError(f"score: expected one of {', '.join(ways)}, got none: see score --help")
     if (lacking := NEEDS.get(way)) and given[lacking] is None:
         raise UserError(f"score: {way}: expected {lacking} too, got none: see score --help-all")

@@ -144,8 +144,7 @@ def recommend(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
         strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
-        note = gains[tuple(strongest[name] for name in CURVE)]
-        if note.startswith(RISES):
+        if (note := gains[tuple(strongest[name] for name in CURVE)]).startswith(RISES):
             continue
         near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
@@ -181,8 +180,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
         enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
         wide = _format_counts(wide.rename_axis(columns=None).reset_index().assign(enough=enough))
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", wide, text, part))
-        rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
-        if rising:
+        if rising := of_curves[of_curves["still_gains"] != ""].to_dict("records"):
             lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
             text = "Where the largest drop is on one of these, none is recommended: repeat with more steps.\n\n"
             text += "\n".join(lines)

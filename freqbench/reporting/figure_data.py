@@ -142,8 +142,7 @@ def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str
     """Groups the settings that differ from setting `text` in a single parameter by that parameter."""
     neighbours = defaultdict[str, list[str]](list)
     for other, setting in settings.items():
-        changed = [name for name, value in setting.items() if value != settings[text].get(name)]
-        if len(changed) == 1:
+        if len(changed := [name for name, value in setting.items() if value != settings[text].get(name)]) == 1:
             neighbours[changed[0]].append(other)
     return neighbours
 

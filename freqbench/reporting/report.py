@@ -112,8 +112,7 @@ def _one_table(
     stored, records = found_records(stores, job_keys, COLUMNS)
     there = {*records["dataset"].unique()}
     agree = sorted(name for name in there if name.endswith(AGREEMENT) and dataset_name(name) in recipe.dataset_of)
-    in_file = sorted(name for name in there if name.endswith(IN_FILE) and dataset_name(name) in recipe.dataset_of)
-    if in_file:
+    if in_file := sorted(name for name in there if name.endswith(IN_FILE) and dataset_name(name) in recipe.dataset_of):
         raise UserError(
             f"{name}: expected scores on the grid that is attacked, as the paper's are, got {in_file[0]}, run with "
             f"{ScoredOn.FILE.key}: run it with {ScoredOn.GRID.key}, or report it by --table overview"
@@ -155,8 +154,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
 def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
     """Makes a short audit of the datasets with enough patients; one line if there are none."""
     patients = records.groupby("dataset", observed=True)["patient_id"].nunique()
-    enough = {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}
-    if not enough:
+    if not (enough := {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}):
         return [Section("Audit", text=NOT_AUDITED)]
     findings = checks.audited(checks.gathered(stores, job_keys))
     return audit.short_sections(tuple(each for each in findings if each.dataset in enough))

@@ -125,8 +125,7 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
 
 def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
     """Draws a glimpse's panels as the page does: volumes, change, label, predictions; `names` of models by id."""
-    seen = glimpses.read(path, names)
-    if seen is None:
+    if (seen := glimpses.read(path, names)) is None:
         return None
     sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
     down, high = -(-len(sheet) // 3), 1.9 * seen.size[0] * seen.aspect / seen.size[1]

@@ -38,8 +38,7 @@ def mean_clean(rows: pd.DataFrame) -> float:
 def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the share of patients that fall against the size of the change, one panel per norm that is made small."""
     table = figure_data.smallest_sizes(rows)
-    found = table[np.isfinite(table["size"])]
-    if found.empty:
+    if (found := table[np.isfinite(table["size"])]).empty:
         yield "no attack found a smallest change"
         return
     groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
@@ -68,8 +67,7 @@ def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, S
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws DSC against SSIM, LPIPS and L2, a panel each: a marker a threat model, a line an attack's budgets."""
     table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
-    columns = [name for name in DISTANCES if table[name].notna().any()]
-    if not columns:
+    if not (columns := [name for name in DISTANCES if table[name].notna().any()]):
         yield "no distance was measured inside the body"
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
@@ -112,8 +110,7 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow."""
-    table = figure_data.drops_by_distance(rows)
-    if table.empty:
+    if (table := figure_data.drops_by_distance(rows)).empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
         return
     groups = list(table.groupby("threat_model", sort=False))
@@ -139,8 +136,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws drop against one parameter of an attack at a time, a panel each; a ring marks the shared setting."""
-    table = figure_data.factors(rows)
-    if table.empty:
+    if (table := figure_data.factors(rows)).empty:
         yield "no attack was run with two of its parameters changed one at a time"
         return
     groups = list(table.groupby(["attack", "factor"], sort=False))

@@ -32,8 +32,7 @@ _FRAME = OKABE_ITO[1]
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws source x target of each attack: mean drop of foreground DSC on one scale; white-box cells have a frame."""
-    matrices = figure_data.transfers(rows)
-    if not matrices:
+    if not (matrices := figure_data.transfers(rows)):
         yield "no attack was scored on another model than its source"
         return
     drops = np.concatenate([[0.0], *(matrix.to_numpy(float).ravel() for matrix in matrices.values())])
@@ -82,8 +81,7 @@ def _heat(axis: Axes, matrix: pd.DataFrame, norm: Normalize) -> AxesImage:
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws the drop by severity, DSC under corruptions against DSC under attacks, and the drop by each of them."""
-    comparison = compare_models(rows)
-    if isinstance(comparison, str):
+    if isinstance(comparison := compare_models(rows), str):
         yield comparison
         return
     names = sorted(material.rows["target_model"].astype(str).unique())
@@ -105,8 +103,7 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
 
 def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws DSC after the worst attack against clean: panels by threat model and budget, then all; points: networks."""
-    table = figure_data.worst_cases(rows)
-    if table.empty or table["target_model"].nunique() < 2:
+    if (table := figure_data.worst_cases(rows)).empty or table["target_model"].nunique() < 2:
         yield "needs an attack with a budget on two networks or more"
         return
     panels = {_set_title(part): part for _, part in table.groupby(["threat_model", "budget_name", "budget"])}
@@ -137,8 +134,7 @@ def _set_title(rows: pd.DataFrame) -> str:
 def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient;
     null rows hollow. Dashed: REDUCED; grey: class turned. What has no EF, or one below 0, stands at the lower end."""
-    table = furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")
-    if table.empty:
+    if (table := furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")).empty:
         yield "no patient has a left ventricle in two cases"
         return
     styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}

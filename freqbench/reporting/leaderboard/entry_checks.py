@@ -40,8 +40,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     needs no code of other packages unless `trust_code` lets it; the checks of `audit --files`, for the rows of its
     audit too; `rows`: each is ok and on the network itself; `worst cases`: there are some; `audit`: no masked
     gradients, no weak settings. Ends with the first that is wrong."""
-    results = [_job(entry, trust_code)]
-    if results[0].verdict == "ok":
+    if (results := [_job(entry, trust_code)])[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _worst_cases, lambda entry: check_audit(entry.told)):
@@ -80,8 +79,7 @@ def _job(entry: BoardEntry, trust_code: bool) -> Check:
 
 
 def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
-    job = config.validate(spec, JobSpec, f"{entry.name}: its job")
-    if job.trust_code:
+    if (job := config.validate(spec, JobSpec, f"{entry.name}: its job")).trust_code:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
@@ -100,8 +98,7 @@ def _rows(entry: BoardEntry) -> Check:
 
 
 def _worst_cases(entry: BoardEntry) -> Check:
-    worst = entry.told.worst_cases
-    if worst.empty:
+    if (worst := entry.told.worst_cases).empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
     return Check("worst cases", "ok", f"{len(worst)} in {worst['bounds'].nunique()} threat models")
@@ -171,8 +168,7 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
             return [Check("identities", "not checked", one_line(error))]
         except (UserError, OSError) as error:
             return [Check("identities", "wrong", one_line(error))]
-        results = list(_identities(entry, grid))
-        if results[-1].verdict == "wrong":
+        if (results := list(_identities(entry, grid)))[-1].verdict == "wrong":
             return results
         copy, content = Path(folder) / "store", here.model_dump(mode="json")  # of weights and data here, without audit
         shutil.copytree(entry.folder / STORE, copy, ignore=shutil.ignore_patterns("audit"))
@@ -184,8 +180,7 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
             wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
-            failed = computing.compute_missing(here, out, console, wanted)
-            if failed is None:
+            if (failed := computing.compute_missing(here, out, console, wanted)) is None:
                 raise KeyboardInterrupt
             result = check_audit(entry_folder.told_by(Store(out)))
             if failed:
@@ -208,8 +203,7 @@ def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: b
 
 def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
     """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
-    got = {cell.source.checkpoint_sha256 for cell in grid.cells}
-    if got != {entry.seal.checkpoint}:
+    if (got := {cell.source.checkpoint_sha256 for cell in grid.cells}) != {entry.seal.checkpoint}:
         yield Check("checkpoint", "wrong", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
         return
     yield Check("checkpoint", "ok", f"sha256 {entry.seal.checkpoint}")

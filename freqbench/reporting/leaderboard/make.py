@@ -77,8 +77,7 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
-    entries = [entry for entry in job.models if entry.name == model]
-    if not entries:
+    if not (entries := [entry for entry in job.models if entry.name == model]):
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
@@ -111,8 +110,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     for dataset in content["datasets"]:  # without the folders of this machine
         paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
         dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
-    place = entry_folder.place_of(content)
-    if place.startswith("zoo://"):
+    if (place := entry_folder.place_of(content)).startswith("zoo://"):
         return content
     return entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
 

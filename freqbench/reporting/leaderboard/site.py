@@ -95,8 +95,7 @@ def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.Da
     if len(over) < 2:
         return
     whole = set.intersection(*(set(names[bounds]) for bounds in over))
-    rows = worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]
-    if len(rows):
+    if len(rows := worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]):
         of_case = rows.groupby(["target_model", "case_key"])
         least = rows.assign(longer=of_case["longer"].transform("min")).loc[of_case[SCORE].idxmin()]
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")

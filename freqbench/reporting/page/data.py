@@ -238,8 +238,7 @@ def _natural(records: pd.DataFrame) -> list[Part]:
     """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
-        comparison = natural.compare_models(rows)
-        if isinstance(comparison, str):
+        if isinstance(comparison := natural.compare_models(rows), str):
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
         drops = {

@@ -155,15 +155,13 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
         f"({before:.1f} to {row['dsc_foreground']:.1f}, {n})"
     )
     same = rows[(rows["source_model"] == source) & (rows["label"].astype(str) == label) & ~is_white_box(rows)]
-    same = same[same[DROP].notna()]
-    if len(same):
+    if len(same := same[same[DROP].notna()]):
         most = same.loc[same[DROP].idxmax()]
         share = max(0, round(100 * most[DROP] / drop))
         text += f", {share} % of which transfers to {most['target_model']}"
         text += "" if len(same) == 1 else f", the most of {len(same)} models"
     nulls = rows[(rows["source_model"] == source) & is_white_box(rows) & is_null_row(rows) & rows[DROP].notna()]
-    nulls = nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]
-    if len(nulls):
+    if len(nulls := nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]):
         null = nulls.loc[nulls[DROP].idxmax()]
         control = str(null["label"]).partition(NULL_ROW)[2].split()[0]
         text += f"; the same change without optimisation ({control}) takes {null[DROP]:.1f}"

@@ -58,8 +58,7 @@ def write_volumes(
 
     def key(place: str, name: str) -> str:
         nonlocal rounding
-        path = storage.join(place, name)
-        if path not in keys:
+        if (path := storage.join(place, name)) not in keys:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
             keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()

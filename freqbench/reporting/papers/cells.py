@@ -111,11 +111,9 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.Data
 def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> CellResult:
     """Counts the cell's records; `values` has also their `seed`, and NaN where undefined."""
     pair = (cell.dataset.name, cell.model.name)
-    rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
-    if rows is None:
+    if (rows := groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))) is None:
         return CellResult(missing=NEVER)
-    models = sorted(rows["target_model_id"].astype(str).unique())
-    if len(models) > 1:
+    if len(models := sorted(rows["target_model_id"].astype(str).unique())) > 1:
         ids = ", ".join(model[:6] for model in models)
         return CellResult(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
     ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
@@ -125,8 +123,7 @@ def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Ce
     else:  # one arithmetic: the one with the most rows, fp32 among equals
         of_precision = [part for _, part in ok.groupby([*PLAIN], observed=True)]
         ok = max(of_precision, key=lambda part: (len(part), is_plain(part).all()), default=ok)
-    failed = rows[rows["status"] == "failed"]
-    if len(failed) and len(ok) and not cell.is_clean:
+    if len(failed := rows[rows["status"] == "failed"]) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
     return CellResult(
@@ -150,8 +147,7 @@ def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: TableCell) -> str:
     if ok[cell.column].notna().any():
         return ""
     for text in ok["null_reasons"].dropna().unique():
-        reason = object_of(text, "null_reasons").get(cell.column)
-        if reason:
+        if reason := object_of(text, "null_reasons").get(cell.column):
             return f"not computed: {reason}"
     asked = {name for text in ok["metrics"].dropna().unique() for name in text.split(",")}
     metric = "lpips" if cell.metric.name.startswith("lpips") else cell.metric.name.partition("_")[0]

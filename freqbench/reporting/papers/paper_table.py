@@ -161,8 +161,7 @@ def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tu
     rivals: dict[int, list[int]] = {}
     parts, mixed = [], set[str]()
     for _, group in attacked.groupby(by):
-        direction = directions[str(group["metric"].iloc[0])]
-        if direction is None or len(group) < 2:
+        if (direction := directions[str(group["metric"].iloc[0])]) is None or len(group) < 2:
             continue
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])

@@ -69,8 +69,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 def budget(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
     frame = groups.select_scored(records)
-    frame = frame[groups.is_white_box(frame)]
-    if frame["budget"].isna().all():
+    if (frame := frame[groups.is_white_box(frame)])["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
     parts = [(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
     return [_budgets(dataset, group) for dataset, group in parts if group["budget"].notna().any()]
@@ -83,8 +82,7 @@ def _budgets(dataset: str, frame: pd.DataFrame) -> Section:
     rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
     rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
     text = HOW_BUDGET + groups.counts_text(rows)
-    without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
-    if len(without):
+    if len(without := frame.loc[frame["budget"].isna(), "label"].astype(object).unique()):
         text += f" Without a budget, so not here: {', '.join(sorted(without))}."
     counts = ["cases", "seeds", "patients"]
     columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", *counts]
@@ -113,8 +111,7 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 def cost(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attacked model, device, number of windows at once and attack."""
     frame = groups.select_scored(records, [*SPENT, *PLACES])
-    frame = frame[groups.is_white_box(frame)]
-    if frame.empty:
+    if (frame := frame[groups.is_white_box(frame)]).empty:
         text = "No attack was scored on the model that it attacked, so there is no drop to pay for."
         return [Section("Cost", text=text)]
     frame = frame.astype(dict.fromkeys(SPENT, float)).rename(columns=SPENT)
@@ -187,8 +184,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     frame = groups.select_scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     columns = [*OF_MODEL, "case_id", "patient_id", "seed"]
-    joined = frame.head(0) if classes.empty else class_drops(frame, classes, columns)
-    if joined.empty:
+    if (joined := frame.head(0) if classes.empty else class_drops(frame, classes, columns)).empty:
         return [Section("Organs", text=NO_ATTACK if frame.empty else NO_CLASSES if classes.empty else NO_RECORD)]
     rows = groups.add_settings(groups.group_means(joined, [*OF_MODEL, "class_index"], "drop"), frame)
     names, keys = _class_names(joined), ["dataset", "target_model", "class_index"]

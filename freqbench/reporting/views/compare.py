@@ -177,7 +177,6 @@ def _only(volumes: pd.DataFrame) -> Section:
     in_a, in_b = volumes["in_a"], volumes["in_b"]
     groups = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a).groupby(GROUP, observed=True)
     rows = plain(groups[["both", "only_a", "only_b"]].sum().reset_index())
-    rows = rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]
-    if rows.empty:
+    if (rows := rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]).empty:
         return Section(title, text="Both have the same volumes.")
     return Section(title, rows.rename(columns=_NAMED | {"only_a": "only in A", "only_b": "only in B"}), HOW_ONLY, rows)

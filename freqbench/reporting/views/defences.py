@@ -149,8 +149,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 def certified_sections(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
     frame = plain(groups.select_scored(records, MEASURED))
-    frame = frame[frame["certified_radius"].notna()]
-    if frame.empty:
+    if (frame := frame[frame["certified_radius"].notna()]).empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
         return [Section("Certified", text=text)]
     return [_certificates(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
@@ -196,8 +195,7 @@ def require_certified(grid: Any) -> None:
         if [target.model_id for target in cell.targets] != [cell.source.model_id]:
             raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
     for cell in balls:
-        sets = len(seeds[cell.dataset.name, cell.source.model_id])
-        if not sets:
+        if not (sets := len(seeds[cell.dataset.name, cell.source.model_id])):
             raise UserError(
                 f"ball on {cell.source.name}: expected draws of the clean volume, got none: add {{name: ball, kind: "
                 f"{cell.attack.kind}, radius: 0, control: random}}, which draws once for each of `seeds`"
@@ -209,8 +207,7 @@ def require_certified(grid: Any) -> None:
 
 def bounds(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
-    rows = certificates.brackets(records[records["left_out"] == ""])
-    if rows.empty:
+    if (rows := certificates.brackets(records[records["left_out"] == ""])).empty:
         return [Section("Certified at least, attacked at most", text=NO_BOUNDS)]
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     title = "certified at least, attacked at most"

@@ -26,8 +26,7 @@ MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
 def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: a row per network and set, null rows after attacks; its csv has every patient."""
     frame = groups.select_scored(records, KEY)
-    made = beats.fractions(frame[groups.is_white_box(frame)], classes)
-    if made.empty:
+    if (made := beats.fractions(frame[groups.is_white_box(frame)], classes)).empty:
         return [Section("Ejection fraction", text=NOTHING)]
     return [ejection_section(str(dataset), rows) for dataset, rows in beats.furthest(made).groupby("dataset")]
 

@@ -87,12 +87,10 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     notes = ["one model only, so the rank says nothing"] if models == 1 else []
     notes += [f"not run on every model, so not counted: {', '.join(lacking)}"] if lacking else []
     complete = comparable(rows)
-    minima = plain(case_minima(complete, ["target_model"]))
-    if minima.empty:
+    if (minima := plain(case_minima(complete, ["target_model"]))).empty:
         note = "; ".join([*notes, "no case that every model and attack has a score for, so no ranks"])
         return pd.DataFrame(), pd.DataFrame(), note
-    left_out = rows["case_id"].nunique() - minima["case_id"].nunique()
-    if left_out:
+    if left_out := rows["case_id"].nunique() - minima["case_id"].nunique():
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
     means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
     board = groups.group_means(minima.assign(seed=0), ["target_model"], SCORE, means)

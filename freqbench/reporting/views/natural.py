@@ -43,12 +43,10 @@ def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
     corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
     natural = corrupted.drop_duplicates(["target_model", "label", "case_key", "seed"])
     attacks = scored[~is_natural & scored["is_white_box"] & ~is_minimal(scored)]
-    models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
-    if not models:
+    if not (models := sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))):
         return "no model was both corrupted and attacked: run the attack `corruption` beside others"
     parts = [_shared_rows(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
-    cases = set(parts[0]["case_key"]) & set(parts[1]["case_key"])
-    if not cases:
+    if not (cases := set(parts[0]["case_key"]) & set(parts[1]["case_key"])):
         return "no case has the same corruptions and the same attacks on every model"
     natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
     natural = natural.assign(group="natural", row=_kinds(natural["family"]))
@@ -93,8 +91,7 @@ def natural(records: pd.DataFrame) -> list[Section]:
     """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
-        comparison = compare_models(rows)
-        if isinstance(comparison, str):
+        if isinstance(comparison := compare_models(rows), str):
             text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:

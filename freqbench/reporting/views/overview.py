@@ -49,8 +49,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    white = frame[groups.is_white_box(frame)]
-    if white.empty:
+    if (white := frame[groups.is_white_box(frame)]).empty:
         return
     rows = groups.add_settings(groups.group_means(white, [*ATTACK, "source_model"], SCORE), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
@@ -97,8 +96,7 @@ def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
     """Writes what the lowest of an attack's null rows leaves, after = if the attack leaves the same, paired by case."""
     keys = ["label", "source_model", "case_id", "patient_id"]
     left = white[white["label"].isin([base, *nulls])].groupby(keys, observed=True)[SCORE].mean()
-    lowest = left.groupby("label", observed=True).mean().drop(base).dropna()
-    if lowest.empty:
+    if (lowest := left.groupby("label", observed=True).mean().drop(base).dropna()).empty:
         return ""
     gap = (left[base] - left[str(lowest.idxmin())]).reset_index().assign(number=0)
     gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
@@ -108,8 +106,7 @@ def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     """Makes one row per source and one column per target, for the attack with the largest mean drop on other models."""
     carried = frame[~groups.is_white_box(frame) & ~groups.is_null_row(frame)]
-    drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
-    if drops.empty:
+    if (drops := carried.groupby("label", observed=True)[DROP].mean().dropna()).empty:
         return
     furthest = drops.idxmax()
     rows = frame[frame["label"] == furthest]

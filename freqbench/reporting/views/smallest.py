@@ -38,8 +38,7 @@ def smallest(records: pd.DataFrame) -> list[Section]:
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))
     for dataset, rows in frame[groups.is_white_box(frame)].groupby("dataset", observed=True):
-        sizes = smallest_sizes(rows)
-        if sizes.empty:
+        if (sizes := smallest_sizes(rows)).empty:
             continue
         steps = rows.groupby(["target_model", "patient_id"], observed=True)["step"].mean().rename("step").reset_index()
         sizes = sizes.merge(steps.astype({"target_model": object, "patient_id": object}))
