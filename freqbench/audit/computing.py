@@ -252,9 +252,7 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Ce
         say(f"nothing of {path}: {error}")
         return
     claims = _longest(own)
-    for cell in cells:
-        if _claim_of(cell) in claims:
-            yield _replace_attack(cell, cell.attack, job.seeds[0])
+    yield from (_replace_attack(cell, cell.attack, job.seeds[0]) for cell in cells if _claim_of(cell) in claims)
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:

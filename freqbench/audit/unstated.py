@@ -148,8 +148,7 @@ def find(
             return False
         found = trial.share(point)
         changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
-        said = percent(found) if found >= 0 else "cannot be run"
-        log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
+        log(f"{len(trial.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
         return found >= PROVEN or time.process_time() - started > MOST_S
 
     def descend(point: Point) -> bool:

@@ -145,9 +145,7 @@ def _settings_key(row: Row) -> str:
 
 def _differing(one: Row, other: Row) -> Iterable[str]:
     """Yields the columns in which two rows of a cell differ; parameters count only if both have them."""
-    for name in CELL:
-        if name != "params" and one[name] != other[name]:
-            yield name
+    yield from (name for name in CELL if name != "params" and one[name] != other[name])
     first, second = (object_of(row["params"] or "{}", "params") for row in (one, other))
     if any(first[name] != second[name] for name in first.keys() & second.keys()):
         yield "params"

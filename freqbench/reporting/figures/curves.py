@@ -26,8 +26,7 @@ Styles = Mapping[str, SeriesStyle]
 
 def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
     """Yields the items of each figure, at most `most` of them."""
-    for start in range(0, len(items), most):
-        yield items[start : start + most]
+    yield from (items[start : start + most] for start in range(0, len(items), most))
 
 
 def mean_clean(rows: pd.DataFrame) -> float:

@@ -148,17 +148,15 @@ def sentences(rows: pd.DataFrame) -> list[Part]:
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
     """States what the strongest attack of a threat model takes, what transfers, and what it takes unoptimised."""
     source, label, drop = row["source_model"], str(row["label"]), row[DROP]
-    before = row["dsc_foreground"] + drop
     n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
     text = (
         f"{row['threat_model']}: {label} takes {drop:.1f} points of foreground DSC from {source} "
-        f"({before:.1f} to {row['dsc_foreground']:.1f}, {n})"
+        f"({row['dsc_foreground'] + drop:.1f} to {row['dsc_foreground']:.1f}, {n})"
     )
     same = rows[(rows["source_model"] == source) & (rows["label"].astype(str) == label) & ~is_white_box(rows)]
     if len(same := same[same[DROP].notna()]):
         most = same.loc[same[DROP].idxmax()]
-        share = max(0, round(100 * most[DROP] / drop))
-        text += f", {share} % of which transfers to {most['target_model']}"
+        text += f", {max(0, round(100 * most[DROP] / drop))} % of which transfers to {most['target_model']}"
         text += "" if len(same) == 1 else f", the most of {len(same)} models"
     nulls = rows[(rows["source_model"] == source) & is_white_box(rows) & is_null_row(rows) & rows[DROP].notna()]
     if len(nulls := nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]):
