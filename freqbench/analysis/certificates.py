@@ -91,15 +91,12 @@ def upper(scores: Sequence[float], alpha: float) -> float:
 
 
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
-    """Returns one row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws.
-
-    Records have COLUMNS beside those that identify a row. Draws of the clean volume are those of its records of radius
-    0, one per seed. Without one there is no row. All rows and scores share the probability alpha that any bound is
-    wrong. The columns are those of identity with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of
-    the median, NaN for too few draws; `attacked`: its median in `attacked_draws` draws, and `attacked_high`, which it
-    exceeds with the same small chance; `clean`: the median without attack. A lower score is better for LOWER, whose
-    `certified` bounds from above and whose `attacked_high` is a lower limit.
-    """
+    """Returns a row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws;
+    clean draws are its records of radius 0, one per seed. All rows and scores share the probability alpha that any
+    bound is wrong. Columns: identity, `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the median's bound, NaN
+    for too few draws; `attacked`: its median in `attacked_draws`, `attacked_high`, which it exceeds with the same small
+    chance; `clean`: the median without attack. For LOWER, where a lower score is better, `certified` bounds from above,
+    `attacked_high` is a lower limit."""
     balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
     balls = balls[balls["source_model_id"] == balls["target_model_id"]]
     clean = _clean_draws(balls[balls["budget"] == 0])

@@ -1,7 +1,6 @@
-"""Computes ejection fractions of the left ventricle, the share of its blood that a beat throws out, from class records.
-EF = 100 (V_ED - V_ES) / V_ED in percent, with V the volume of the ventricle's cavity at end-diastole (ED) and at
-end-systole (ES): of a patient's cases those whose label map has most and least of it. Below 50 % it is reduced: Bozkurt
-et al., "Universal definition and classification of heart failure", Journal of Cardiac Failure 27(4), 2021."""
+"""Computes ejection fractions of the left ventricle from class records: EF = 100 (V_ED - V_ES) / V_ED in percent, with
+V the volume of its cavity in the case (ED, ES) whose label map has most and least of it. Below 50 % it is reduced:
+Bozkurt et al., Journal of Cardiac Failure 27(4), 2021."""
 
 import pandas as pd
 
@@ -19,12 +18,9 @@ _BEAT = [*SET, "label", "seed", "patient_id"]
 
 def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Returns EF in percent of each attack on each patient: `_BEAT`, and EF of the label map (`true`), of the `clean`
-    and the `attacked` prediction.
-
-    EF is NaN where a prediction has no ventricle at end-diastole. Patients need two cases, whose voxels are of one
-    size: frames of one acquisition, or cases that the job brings to one spacing. Records are white-box rows with
-    IDENTITY of `groups`, or `figure_data.shown_rows`; classes are theirs, and further ones do no harm.
-    """
+    and the `attacked` prediction, NaN where one has no ventricle at end-diastole. Patients need two cases, whose voxels
+    are of one size: of one acquisition, or of one spacing. Records are white-box rows with IDENTITY of `groups`, or
+    `figure_data.shown_rows`; classes are theirs, or more."""
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
     rows = plain(joined_classes(records.assign(is_null=is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
@@ -35,9 +31,8 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def furthest(made: pd.DataFrame) -> pd.DataFrame:
-    """Selects of `fractions` the attack of each set that does most to a patient's clean EF. `turned`: EF is on the
-    other side of REDUCED, or undefined, which counts more. `moved`: points, NaN where undefined, the furthest. A
-    patient without a clean EF is left out."""
+    """Selects of `fractions` the attack of each set that does most to a patient's clean EF: first what `turned` it to
+    the other side of REDUCED, or undefined, then `moved` it by most points, NaN (undefined) being most."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     made = made.assign(moved=moved, turned=((made["attacked"] < REDUCED) != (made["clean"] < REDUCED)) | moved.isna())

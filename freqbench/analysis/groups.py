@@ -86,8 +86,7 @@ def join_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> 
 
 
 def group_means(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
-    """Makes one row per group: `by`; the `cases`, `seeds` and `patients` with a value; its mean under the value's own
-    name; `low` and `high`; and the mean of the columns `means`. Texts are plain, not categoricals."""
+    """Makes a row a group: `by` as text; `cases`, `seeds`, `patients`; the value's mean, `low`, `high`; `means`."""
     rows = mean_intervals(frame, by, value, LIMITS.get(value)).rename(columns={"mean": value, "clusters": "patients"})
     defined = frame[value].notna()
     counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))

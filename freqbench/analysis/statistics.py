@@ -98,10 +98,9 @@ def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
 
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
-    """Computes intervals of differences in points by Student's t, of two patients or more, for checks that decide by
-    them; without groups that have no value. With `comparisons`, that many intervals hold together with at least 95 %,
-    each being one of 100 - 5 / comparisons % (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns:
-    `by`, then `mean low high n clusters`."""
+    """Computes Student's t intervals of differences in points by two patients or more, for checks, of groups with a
+    value. With `comparisons`, that many hold together with at least 95 % (Bonferroni). Bounds are cut at POINTS.
+    Columns: `by`, then `mean low high n clusters`."""
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
@@ -124,8 +123,7 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sums and counts of the values of each cluster, whose group is `owner` (sorted); for each group its key columns
-    (`rows`), mean and standard error (NaN with fewer than two clusters)."""
+    """Sums and counts of clusters of group `owner`; groups' `rows`, mean, standard error (NaN: one cluster)."""
 
     rows: pd.DataFrame
     owner: NDArray[np.int64]
@@ -360,11 +358,10 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
-    `frame` has a row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`. A
-    patient's value is the mean of `value` over its rows; patients that some network lacks are left out for all. Fewer
-    than FEWEST have no interval. Bounds of means are on the logit scale of a Dice x100, those of distances below the
-    mean of the method `behind`, whose own row is NaN, are cut at POINTS."""
+    """Computes `nested_interval` by `method`, sorted, with the fields of Nested. `frame` has `method`, `target_model`,
+    `patient_id` and `value`, whose mean is a patient's; patients that some network lacks are left out for all. Fewer
+    than FEWEST have no interval. Bounds are on the logit scale of a Dice x100; those below `behind`'s mean (its own:
+    NaN) are cut at POINTS."""
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])

@@ -61,13 +61,10 @@ def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
-
-    Records have columns of RECORDS, one row per key; without `left_out` they are checked among themselves. The columns
-    are SUMMARY, and `@NAME` of each metric of another package, as stored. Dice, SSIM, LPIPS (1 - distance) and
-    `voxel_success` x100; drops in the same points, the mean over cases of clean minus attacked; `dsc` is over the
-    `dsc_cases` rows that have one, and so on, `hd95` in voxels with `hd95_undefined` classes left out in all;
-    `linf_255` in 1/255.
-    """
+    Records have columns of RECORDS, one row per key. Columns are SUMMARY, and `@NAME` of other packages' metrics, as
+    stored. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops are the mean over cases of clean minus
+    attacked; `dsc` is over the `dsc_cases` rows that have one, `hd95` in voxels with `hd95_undefined` classes left out;
+    `linf_255` in 1/255."""
     frame = current(records)
     frame = frame[frame["left_out"] == ""]
     scores = added_scores(frame).add_prefix(ADDED)

@@ -101,8 +101,7 @@ class Cause:
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
-    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it."""
+    """Lists differences between the run that wrote a record (empty: gone), releases as in the row, and this machine."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))

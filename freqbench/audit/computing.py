@@ -144,16 +144,12 @@ class ExtraCells:
 def plan_cells(
     job: JobSpec, out: str, cases: int, eps: float | None, say: Say, compute: bool = True, short: bool = False
 ) -> ExtraCells:
-    """Plans the cells that the checks need and the store lacks.
-
-    For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
-    steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
-    the body) of each attack of another threat model; the null rows of each frequency attack, with and without
-    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets those
-    without a gradient. Without `compute` nothing is attacked, and noise of unknown budget has the largest one. `short`:
-    noise and null rows.
-    """
+    """Plans the cells that the checks need and the store lacks. For each dataset and source: PGD at eps / 2, eps, 2 eps
+    and without a bound, with two and four times the steps, with restarts, and scored on every other model; FGSM;
+    Square; noise of equal L-infinity, and of the L2 (in the body) of each attack of another threat model; null rows of
+    frequency attacks, with and without stretching. For each of these and the job's bounds: the strongest attacks
+    within, and the recommendations of `audit --converge`. A black box gets those without a gradient. Without `compute`
+    noise of unknown budget has the largest one. `short`: noise and null rows."""
     own = expand(job.copy_named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)

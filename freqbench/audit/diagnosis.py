@@ -56,14 +56,10 @@ def diagnose(
     predictions: str | None = None,
     log: Log = lambda line: None,
 ) -> tuple[Lines, bool]:
-    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine.
-
-    With `predictions` of the network's own code, or those of the job, its clean ones are held against them, and what
-    is another setting is sought, each trial a line of `log`.
-
-    Returns names with lines, and true if nothing is wrong; what only a line tells is Wrong. Raises UserError for a job
-    without a checkpoint, or an invalid one, and for predictions without both.
-    """
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine. With
+    `predictions`, or the job's, clean ones are held against them, and another setting is sought, trials being lines of
+    `log`. Returns names with lines, and true if nothing is wrong. Raises UserError for a job without a checkpoint, or
+    an invalid one, and for predictions without both."""
     if predictions and not (checkpoint and job):
         raise UserError("--predictions: expected --checkpoint and --job beside it, got less: init needs no job")
     if checkpoint:

@@ -76,13 +76,10 @@ def first_case(
     predictions: str | None = None,
     log: Log = lambda line: None,
 ) -> FirstCase:
-    """Reads what suits a dataset's files, what is open of a network, and its first clean Dice.
-
-    Nothing is fitted to the Dice: a value that hides another fault would pass for the right one. With `predictions`
-    of the network's own code, what is open is found by them (`audit.unstated`), each trial a line of `log`. An entry
-    that states its `intensity` keeps it; CT (by the folder's list, or by percentile 0.5 below HOUNSFIELD) gets the
-    papers' abdominal window, all else the loader's default. Facts of the data stand whatever is wrong with the network.
-    """
+    """Reads what suits a dataset's files, what is open of a network, and its first clean Dice, to which nothing is
+    fitted. With `predictions` of the network's own code, what is open is found by them, trials being lines of `log`. A
+    stated `intensity` stays; CT (by the folder's list, or percentile 0.5 below HOUNSFIELD) gets the papers' abdominal
+    window, all else the loader's default. Facts of the data stand whatever is wrong with the network."""
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}

@@ -207,14 +207,9 @@ SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and 
 
 
 class StoreSurvey:
-    """A store's files, each read once, and the facts in them that later checks need.
-
-    `keys` are those of all records, `ok` counts the ok rows of each key. `cells` are the distinct settings of cells,
-    columns CELL, `origins` the runs, cases and models, columns ORIGIN, both sorted; `left_out` counts those beyond
-    MOST_KINDS. `errors` takes errors of files, schema, values, classes.
-
-    Raises a UserError if another release wrote the store, or it changes while it is read.
-    """
+    """A store's files, each read once, and facts that later checks need: `keys` of all records, how many are `ok` of
+    each; distinct `cells` (CELL) and `origins` (ORIGIN: runs, cases, models), sorted, `left_out` beyond MOST_KINDS;
+    `errors` of files, schema, values, classes. Raises a UserError if another release wrote it, or it changes."""
 
     def __init__(self, root: str, errors: Errors) -> None:
         self._files, self._errors = Files(root), errors

@@ -267,8 +267,7 @@ class Pieces:
         theirs: Values,
         pairs: Mapping[int, Any],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the keys of the model's and of the dataset's entry for settings that were found, and what stays out.
-        `pairs` says for each output of the network the number, or the channel, of its own prediction that it is."""
+        """Returns the keys of a model's and a dataset's entry of found settings, what stays out, by `pairs`."""
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:

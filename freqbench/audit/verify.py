@@ -41,15 +41,11 @@ def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
-    """Runs every check of a store in which no run goes on.
-
-    `files`: every page can be read and fits its checksum; `schema`: columns and types are those
-    of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
-    means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
-    models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
-    settings; `holes`: the job's records are there; `volumes`: saved volumes are complete (`with_volumes`: can be read
-    to its end). Raises a UserError if there is no store, another release wrote it, or it changes meanwhile.
-    """
+    """Runs every check of a store in which no run goes on. `files`: pages fit their checksums; `schema`: columns and
+    types; `values`: nulls, words, ranges; `classes`: each ok record has each once, with its means; `doubles`: rows of
+    one key agree; `runs`: rows' runs have files that know their models; `cases`, `cells`: keys and ids are those of
+    recipes and settings; `holes`: the job's records are there; `volumes`: complete (`with_volumes`: read to the end).
+    Raises a UserError if there is no store, another release wrote it, or it changes meanwhile."""
     job = store.job()
     errors = Errors()
     survey = StoreSurvey(store.root, errors)

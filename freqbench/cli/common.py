@@ -201,8 +201,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, object], takes: Mapping[str, str]) -> str:
-    """Returns the one way in which a command was called, of those with a value; none is an empty text. Refuses two
-    ways, and an option of `given` that does not go with the way by `takes`."""
+    """Returns the one way with a value, or ''. Refuses two, and options of `given` that a way does not take."""
     if len(chosen := [way for way, value in ways.items() if value]) > 1:
         raise UserError(f"{command}: expected one of {', '.join(ways)}, got {' and '.join(chosen)}: leave one")
     way = "".join(chosen)

@@ -40,9 +40,8 @@ RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they
 
 
 def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
-    """Returns at most LINES lines: a verdict per model, the sentences that matter most, and `remedies`, whole. Graver
-    verdicts come first, then claims, then checks of gradients. A sentence speaks of all models that share a check and a
-    verdict, by the largest difference; one that does not fit ends in dots."""
+    """Returns at most LINES lines: a verdict per model, what matters most, and `remedies`, whole. Graver verdicts come
+    first, then claims, then gradients. A sentence speaks of all models with a check and verdict."""
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
     shown = models[:MOST_MODELS]
     names = [f"{each.model} on {each.dataset}" for each in shown]

@@ -137,9 +137,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(table: pd.DataFrame) -> pd.DataFrame:
-    """Picks for each dataset, model, threat model and budget the setting with the fewest passes, then the larger drop,
-    of those less than ENOUGH points below the `largest` drop; none where the curve of the largest drop still rises.
-    `note` says where it has one setting only."""
+    """Picks by dataset, model, threat model and budget the setting of fewest passes, then larger drop, less than ENOUGH
+    points below the `largest`; none where that curve still rises. `note` says where it has one setting only."""
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):

@@ -72,8 +72,7 @@ def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Returns mean over cases and 95 % interval over patients of a column, one row per group, like `mean_intervals`;
-    but `n` counts cases (a case has one value per seed), and groups without a defined value are left out."""
+    """Returns mean over cases and 95 % interval over patients by group, of those with a value; `n` counts cases."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
     return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
@@ -112,10 +111,9 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
-    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so. Ordered by `attack`, `factor`
-    (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`, `mean` drop in points with `low`
-    and `high` of its 95 % interval over patients, `n` cases."""
+    """Compares settings with one parameter changed to a common one, which has most such neighbours, null rows aside, of
+    attacks in which more than one varies. By `attack`, `factor` and `value` (a number as text, else JSON): `is_common`,
+    `mean` drop in points with `low` and `high` of its 95 % interval, `n` cases."""
     defined = rows[rows["drop"].notna()]
     settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}

@@ -51,18 +51,12 @@ FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
 def report(
     stores: Sequence[Store], job_keys: Collection[Key] | None = None, format: str = "terminal", table: str | None = None
 ) -> str:
-    """Reports one or several stores as tables.
-
-    Rows of a reduced precision that fail the precision check among all rows of the stores (`exclude`) are left out. The
-    page says which and why; for `csv` a UserWarning does.
-
-    Among rows with the same key the best and latest counts; `job_keys` are those of interest, others, such as those of
-    a former version, are not shown. Formats are those of FORMATS: `terminal` (its width, 110 columns at most; the first
-    60 rows of a table), `markdown`, `latex` (for a paper), `csv` (each digit; without `table` one table of all means).
-    `table` is a paper's, by its name in RECIPES or the path of one's own recipe, a view of VIEWS, or `audit`; None: all
-    attacks, views on defences, certificates and corruptions, and the audit in short, of datasets with
-    AUDITED_PATIENTS. Raises UserError for no such format or table, nothing to show, or a store that cannot be read.
-    """
+    """Reports stores as tables, without rows that fail the precision check (`exclude`): the page, for `csv` a
+    UserWarning, says which. Of rows with one key the best and latest counts; `job_keys` are those of interest. Formats:
+    `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`, `latex`, `csv` (each digit;
+    without `table` one table of all means). `table` is a paper's, by its name in RECIPES or a recipe's path, a view of
+    VIEWS, or `audit`; None: all attacks, unasked views, and the audit in short, of datasets with AUDITED_PATIENTS.
+    Raises UserError for no such format or table, nothing to show, or a store that cannot be read."""
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))
     if table is not None:

@@ -36,10 +36,9 @@ ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and cl
 
 
 def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
-    """Checks that an entry's files agree with each other; computes nothing again. `job`: it names the one network, and
-    needs no code of other packages unless `trust_code` lets it; the checks of `audit --files`, for the rows of its
-    audit too; `rows`: each is ok and on the network itself; `worst cases`: there are some; `audit`: no masked
-    gradients, no weak settings. Ends with the first that is wrong."""
+    """Checks that an entry's files agree; computes nothing again; ends with the first that is wrong. `job`: one
+    network, no code but with `trust_code`; `audit --files`, for its audit too; `rows`: each ok and on the network
+    itself; `worst cases`: some; `audit`: no masked gradients, no weak settings."""
     if (results := [_job(entry, trust_code)])[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
@@ -145,13 +144,10 @@ class Recomputation:
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
-    """Computes an entry again on a copy of its store; its own files are only read.
-
-    `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
-    the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
-    `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
-    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
-    """
+    """Computes an entry again on a copy of its store; ends with the first that is wrong, or lacks data here.
+    `checkpoint`: the sealed weights; `identities`: cases have the entry's digests, the job the cells of its rows;
+    `reproduce`: worst cases and a random share of the rest are the same; `audit`: cells that it adds show neither
+    masked gradients nor stronger attacks, and leave what the entry's own states."""
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
         place = asked.checkpoint or entry.card.checkpoint
         try:

@@ -128,8 +128,7 @@ def read_card(path: Path) -> Card:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
-    """Facts that follow from an entry's rows. `worst_cases`: of each case and threat model with its `bounds` the attack
-    that leaves the lowest foreground DSC, a fraction, with its `cell_id`."""
+    """Facts of an entry's rows. `worst_cases`: by case, threat model, `bounds` the attack of lowest foreground DSC."""
 
     cases: Mapping[str, Mapping[str, str]]  # digests by dataset and case
     worst_cases: pd.DataFrame

@@ -24,13 +24,10 @@ OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "e
 
 
 def make_entry(out: str, model: str, folder: Path) -> bool:
-    """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
-
-    The job of `out` is done and its audit was run; what is in the folder of the entry already stays. Returns True if
-    the entry is complete, False if its card waits to be filled in. Raises UserError for no such network, several of
-    that name, one without a checkpoint file, rows that are missing, an audit that was not run, a card that is not
-    filled in, or a folder that holds something else.
-    """
+    """Writes the entry of a network of a store whose job is done and audited; True if complete, False if only a
+    template of its card, which waits to be filled in. What is in the folder already stays. Raises UserError for no such
+    network, several of that name, one without a checkpoint file, rows or an audit that are missing, a card that is not
+    filled in, or a folder that holds something else."""
     names.require_name(folder.name, str(folder))
     store = Store(out)
     job = store.job()

@@ -42,16 +42,11 @@ def write_volumes(
     regions: Regions,
     most: int | None = None,
 ) -> Part:
-    """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
-
-    Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
-    of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
-    their largest magnitude if that is more; label maps stay as they are. Scripts of former calls are removed.
-
-    Of records after `tables.current` only rows with saved volumes count; CLASS_RECORDS name classes; stores and the
-    page's `folder` are folders or URIs. The attacked volumes may have `most` bytes in the stores, the largest drops
-    first; None: all are written. Returns the argument of `freqbenchViewer.open`.
-    """
+    """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk; removes those
+    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content. Real numbers are
+    rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude if that is more. Records are after
+    `tables.current`; stores and the page's `folder` are folders or URIs. Attacked volumes may have `most` bytes in the
+    stores, the largest drops first; None: all. Returns the argument of `freqbenchViewer.open`."""
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0

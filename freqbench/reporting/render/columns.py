@@ -37,8 +37,7 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: a title, then a table, paragraphs of text, or both. The renderer rounds the numbers of `table`, a
-    frame for people; ready strings stay. Lines of a heading are levels where neighbours share the first."""
+    """Part of a page: a title, then `table` (numbers are rounded), text, or both. Lines of a heading are levels."""
 
     title: str
     table: pd.DataFrame | None = None
@@ -109,8 +108,7 @@ def one_line(heading: str) -> str:
 
 
 def parts(columns: Sequence[ShownColumn], width: int, size_of: Callable[[ShownColumn], int]) -> list[list[ShownColumn]]:
-    """Splits columns into several parts if they are wider than `width`, `size_of` being a column's width with the gap
-    to the next. Each part has the names on the left; it is split between groups of headings if possible."""
+    """Splits columns into parts of `width` (`size_of`: one with its gap), between headings if possible; names stay."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(size_of, names))
     chunks: list[list[ShownColumn]] = [[]]

@@ -74,8 +74,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 
 def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows of defended models, and of the same networks and attacks without: adds `who` attacked, and
-    `model`. An adaptive and a naive entry predict alike, so one of two rows that differ only in that counts."""
+    """Selects rows of defended models and the same without: adds `who` attacked, `model`; one of adaptive and naive."""
     source, target = (_parse_defences(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
