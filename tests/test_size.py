@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1308,  # rows of several releases
-        "api": 1348,  # regions of another order are a line
+        "analysis": 1267,  # rows of several releases
+        "api": 1340,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4726,  # as in the package
-        "cli": 2253,  # eight roads
+        "audit": 4722,  # as in the package
+        "cli": 2252,  # eight roads
         "core": 3495,  # identities of code, pair by pair; the one keeper's contract
         "data": 6347,  # as in the package
         "engine": 4572,  # as in the package
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 5993,  # an attack that did nothing is said
+        "reporting": 6018,  # an attack that did nothing is said
         "results": 2028,  # as in the package
         "training": 1626,  # code of others, where it is trusted
     },
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
-        "reporting": 6164,  # an attack that did nothing is said
+        "reporting": 6163,  # an attack that did nothing is said
         "results": 1277,  # as in the package
         "security": 1303,  # bombs in the classes of rows
         "third_party": 846,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58508, "tests": 59915}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58479, "tests": 59914}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -86,8 +86,7 @@ def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> flo
 
 def upper(scores: Sequence[float], alpha: float) -> float:
     """Returns an upper bound of the median of scores in rising order, as they are draws; infinite for too few."""
-    k = rank(len(scores), 0.5, alpha)
-    return scores[-k] if k else math.inf
+    return scores[-k] if (k := rank(len(scores), 0.5, alpha)) else math.inf
 
 
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:

@@ -269,8 +269,7 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     """Settings of `renormalize` for an attack that has it; its own as written, where None means its variant's."""
     if not hasattr(attack, "renormalize"):
         return [{}]
-    setting = attack.renormalize
-    stretched = attack.variant != "paper" if setting is None else setting
+    stretched = attack.variant != "paper" if (setting := attack.renormalize) is None else setting
     return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 

@@ -138,8 +138,7 @@ def _alone(path: str) -> ModelEntry:
 
 def _facts(entry: ModelEntry) -> Lines:
     """Shows what a folder's or a file's own words say of its network and pipeline."""
-    facts = facts_of(entry)
-    window = "x".join(map(str, facts.roi)) if facts.roi else "not stated"
+    window = "x".join(map(str, facts.roi)) if (facts := facts_of(entry)).roi else "not stated"
     counts = f"{facts.num_channels} channels in, {facts.num_classes} outputs ({facts.outputs or 'softmax'})"
     yield "network", f"{counts}, windows of {window} in its own axes"
     if isinstance(facts.space, Pipeline):

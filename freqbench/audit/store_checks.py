@@ -248,8 +248,7 @@ class StoreSurvey:
             differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, equal, close)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
-        more = sum(doubles.values()) - len(rows)
-        rest = f"; {more} of their rows were not compared" if more else ""
+        rest = f"; {more} of their rows were not compared" if (more := sum(doubles.values()) - len(rows)) else ""
         return f"{len(doubles)} keys have several rows that are ok, and they agree: the latest counts{rest}"
 
     def _rows_of(self, keys: Collection[Key]) -> pa.Table:

@@ -392,8 +392,7 @@ def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:
         "window": f"window {scaling.low:g} to {scaling.high:g}",
         "percentile": f"percentiles {scaling.low:g} to {scaling.high:g}",
     }
-    is_ct = modality == "CT" or scaling.kind == "window"
-    both = [OF_CT, OF_MR] if is_ct else [OF_MR, OF_CT]
+    both = [OF_CT, OF_MR] if (is_ct := modality == "CT" or scaling.kind == "window") else [OF_MR, OF_CT]
     if scaling.kind == "zscore" or (is_ct and scaling.kind != "window"):
         return {**both[0], **both[1]}
     first = _range if scaling.kind == "window" else _percentiles

@@ -238,8 +238,7 @@ def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, 
                 f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
             ) from None
         return {"name": Path(words[0]).name, COMMAND: words}
-    local = names.home_of(checkpoint)
-    place = str(local.resolve()) if local.exists() else checkpoint
+    place = str(local.resolve()) if (local := names.home_of(checkpoint)).exists() else checkpoint
     if arch == BUNDLE:
         return {"name": BUNDLE, "bundle": place}
     name = arch.rpartition(":")[2]

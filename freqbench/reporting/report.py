@@ -127,8 +127,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     ranked = records[(records["left_out"] == "") & ~is_minimal(records)]
     for dataset, of_dataset in ranked.groupby("dataset", observed=True):
         rows = summary(of_dataset)
-        table = attack_table(rows)
-        targets = [] if len(table) else sorted(of_dataset["target_model"].unique())
+        targets = [] if len(table := attack_table(rows)) else sorted(of_dataset["target_model"].unique())
         table = pd.concat([table, *(attack_table(rows, target) for target in targets)])
         for (source, target), group in table.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"

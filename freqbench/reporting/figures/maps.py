@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from freqbench.analysis.ejection import REDUCED, fractions, furthest
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
@@ -21,6 +20,7 @@ from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
 from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, count_text, plain, reach
+from freqbench.reporting.views.ejection import REDUCED, fractions, furthest
 from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compare_models
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey

@@ -50,8 +50,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
 
 
 def _stores(entry: BoardEntry) -> list[Store]:
-    audit = Store(root_of(entry.store.root))
-    return [entry.store] if audit.is_empty else [entry.store, audit]
+    return [entry.store] if (audit := Store(root_of(entry.store.root))).is_empty else [entry.store, audit]
 
 
 def _job(entry: BoardEntry, trust_code: bool) -> Check:

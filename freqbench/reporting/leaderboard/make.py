@@ -43,8 +43,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
-        weights = entry_folder.place_of(spec)
-        address = weights if weights.startswith("zoo://") else ""
+        address = weights if (weights := entry_folder.place_of(spec)).startswith("zoo://") else ""
         title, checkpoint = (json.dumps(text, ensure_ascii=False) for text in (model, address))  # YAML too
         content = entry_folder.TEMPLATE.format(title=title, checkpoint=checkpoint)
         storage.write_atomic(str(folder / CARD), content.encode())

@@ -55,8 +55,7 @@ def attacks(names: Iterable[str]) -> Part:
     found = {}
     for name in ATTACKS.keys() & set(names):
         paper = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0].partition(".  ")[2].rstrip(".")
-        number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
-        link = f"https://arxiv.org/abs/{number[1]}" if number else None
+        link = f"https://arxiv.org/abs/{number[1]}" if (number := re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)) else None
         found[name] = {"paper": paper, "link": link, "is_own": name in OWN_FORMS}
     return dict(sorted(found.items()))
 
@@ -108,8 +107,7 @@ def jobs(facts: Facts) -> list[Part]:
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """Content of the job; empty where somebody took it out of the store."""
-    spec = facts["job"].get("spec")
-    return spec if isinstance(spec, Mapping) else {}
+    return spec if isinstance(spec := facts["job"].get("spec"), Mapping) else {}
 
 
 def _run(run: Mapping[str, Any]) -> Part:

@@ -68,8 +68,7 @@ def _cell_text(value: object) -> object:
     """Makes a text that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if (text := printable(value)).lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def terminal(sections: Sequence[Section], width: int | None = None) -> str:

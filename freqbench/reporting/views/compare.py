@@ -92,8 +92,7 @@ def _run_facts(runs: Runs) -> dict[str, set[str]]:
     for run in runs:
         for name, version in run.get("versions", {}).items():
             values[f"version of {name}"].add(str(version))
-        code = run.get("code") or {}
-        changed = ", with uncommitted changes" if code.get("dirty") else ""
+        changed = ", with uncommitted changes" if (code := run.get("code") or {}).get("dirty") else ""
         values["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
         values["devices"].add(", ".join(map(str, run.get("devices", ()))))
         for model_id, model in run.get("models", {}).items():
