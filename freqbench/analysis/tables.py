@@ -27,8 +27,7 @@ ATTACK_TABLE = [
     *PAIR,
     *("attack", "threat_model", "cases", "seeds", "failed", "dsc_foreground", "dsc_foreground_cases"),
     *("dsc_foreground_drop", "hd95_penalised_mm", "hd95_penalised_mm_cases", "dsc_cases", "dsc", "dsc_drop"),
-    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
-    *("linf_255", "l2_body"),
+    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body", "linf_255", "l2_body"),
 ]
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 """Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""

@@ -200,7 +200,8 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
 
 def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:
     # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
-    metadata = facts.metadata if (facts := facts_of(entry) if source_of(entry.reader).weights else None) else Metadata()
+    facts = facts_of(entry) if source_of(entry.reader).weights else None
+    metadata = facts.metadata if facts else Metadata()
     num_classes, num_channels = call.num_classes, call.num_channels
     if facts:
         outputs, num_channels = facts.num_classes, num_channels or facts.num_channels

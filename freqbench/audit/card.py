@@ -34,11 +34,8 @@ from freqbench.results import Store
 from freqbench.results.tolerances import COMPILED, TOLERANCES
 
 MEASURED: Mapping[str, Mapping[str, Any]] = {
-    "pgd": {"eps": 8 / 255},
-    "vafa": {"block": 8},
-    "sa2": {"block": 16},
-    "vafa_opt": {"block": 8, "keep": "last"},
-    "sa2_opt": {"block": 16, "keep": "last"},
+    **{"pgd": {"eps": 8 / 255}, "vafa": {"block": 8}, "sa2": {"block": 16}},
+    **{"vafa_opt": {"block": 8, "keep": "last"}, "sa2_opt": {"block": 16, "keep": "last"}},
 }
 ROI, CLASSES = (96, 96, 96), 14
 BUDGET_S = 60.0  # of all steps; rows and the start take the rest of two minutes

@@ -33,10 +33,8 @@ Verdict = Literal["equal", "close", "different", "not recomputed"]
 
 MOST_DIFFERENCES = 30
 WORDS: Mapping[Verdict, str] = {
-    "equal": "equal to the bit",
-    "close": "equal within the tolerances, not to the bit",
-    "different": "DIFFERENT",
-    "not recomputed": "not recomputed",
+    **{"equal": "equal to the bit", "close": "equal within the tolerances, not to the bit"},
+    **{"different": "DIFFERENT", "not recomputed": "not recomputed"},
 }
 NONE_DIFFERS = "no known difference in device, versions, code, threads, window batch, processor, data, checkpoint"
 

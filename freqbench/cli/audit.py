@@ -24,13 +24,8 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    "": SHOWN,
-    "--run": f"{SHOWN} {CELLS}",
-    "--plan": CELLS,
-    "--files": "--volumes --reference",
-    "--rows": "--seed --job",
-    "--converge": "--job --set",
-    "--certify": "--job --set",
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
+    **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 
 app = typer.Typer()

@@ -52,8 +52,7 @@ REQUIRED = "required"
 PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
 _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
     "bundle": {"bundle": "DIR"},
-    "nnunet": {"arch": "nnunet", "checkpoint": "DIR"},
-    "meshnet": {"arch": "meshnet", "checkpoint": "DIR"},
+    **{name: {"arch": name, "checkpoint": "DIR"} for name in ("nnunet", "meshnet")},
     "command": {"command": ["TOOL", "-i", "{image}", "-o", "{labels}"]},
 }
 

@@ -41,10 +41,7 @@ AUDITED_PATIENTS = 5
 NOT_AUDITED = f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check: freqbench audit OUT shows them."
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
-    "terminal": render.terminal,
-    "markdown": render.markdown,
-    "latex": render.latex,
-    "csv": render.sections_csv,
+    **{"terminal": render.terminal, "markdown": render.markdown, "latex": render.latex, "csv": render.sections_csv},
 }
 
 

@@ -44,14 +44,8 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
 
 MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
-    "tradeoff": _each(curves.tradeoff, *MODEL),
-    "distance": _each(curves.distance, *MODEL),
-    "factors": _each(curves.factors, *MODEL),
-    "smallest": _each(curves.smallest, *MODEL),
-    "transfer": _each(maps.transfer, *DATASET),
-    "natural": _each(maps.natural, *DATASET),
-    "worst": _each(maps.worst, *DATASET),
-    "ejection": _each(maps.ejection, *DATASET),
+    **{of.__name__: _each(of, *MODEL) for of in (curves.tradeoff, curves.distance, curves.factors, curves.smallest)},
+    **{of.__name__: _each(of, *DATASET) for of in (maps.transfer, maps.natural, maps.worst, maps.ejection)},
     "case": _each(cases.full, *MODEL),
 }
 

@@ -36,8 +36,7 @@ _SETTINGS = {
     **{"figure.titlesize": 7.5, "axes.linewidth": 0.6, "axes.axisbelow": True},
     **{"lines.linewidth": 1.0, "lines.markersize": 3.5},
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
-    "savefig.dpi": 200,
-    "image.interpolation": "nearest",
+    **{"savefig.dpi": 200, "image.interpolation": "nearest"},
 }
 
 

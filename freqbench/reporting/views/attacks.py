@@ -25,9 +25,7 @@ HOW_BUDGET = (
     "seeds that of the table's number between seeds, empty with one seed. "
 )
 SPENT = {
-    "attack_seconds": "seconds",
-    "num_forwards": "forwards",
-    "num_backwards": "backwards",
+    **{"attack_seconds": "seconds", "num_forwards": "forwards", "num_backwards": "backwards"},
     "peak_memory_bytes": "memory",
 }
 PLACES = ("device", "window_batch")
