@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1266,  # rows of several releases
+        "analysis": 1260,  # rows of several releases
         "api": 1341,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4717,  # as in the package
-        "cli": 2246,  # eight roads
+        "audit": 4703,  # as in the package
+        "cli": 2245,  # eight roads
         "core": 3495,  # identities of code, pair by pair; the one keeper's contract
         "data": 6347,  # as in the package
         "engine": 4572,  # as in the package
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1294,  # six more pipelines of MONAI's, and whole runs
         "remote": 365,
-        "reporting": 5999,  # an attack that did nothing is said
+        "reporting": 5994,  # an attack that did nothing is said
         "results": 2028,  # as in the package
         "training": 1626,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 58449, "tests": 59914}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 58423, "tests": 59914}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -14,13 +14,12 @@ from freqbench.results import KEY, RECORDS, Key, Store, latest
 from freqbench.results.releases import mixture
 from freqbench.results.schema import COMMIT, added_values
 
-IDENTITY = (
+IDENTITY = (  # columns that every table needs to identify its rows
     *KEY,
     *("source_model_id", "dataset", "reference", "scored_on", "case_id", "patient_id", "source_model", "target_model"),
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
     *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases", "clean_number"),
 )
-"""Columns that every table needs to identify its rows."""
 
 CLASSES = (
     *(*KEY, "class_index", "class_name", "label_voxels", "pred_voxels", "pred_voxels_clean"),

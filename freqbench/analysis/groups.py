@@ -17,8 +17,7 @@ IDENTITY = [
 ATTACK = ["label", "threat_model"]
 NOISE = frozenset({"random_noise", "gn"})
 NULL_ROW = " control="  # in a label: the change without the optimisation
-SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
-"""Columns of RECORDS that `select_scored` converts."""
+SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")  # of `select_scored`
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
     "their number (Student's t, of DSC on the logit scale; from 20 patients on BCa bootstrap). Those of three or four "

@@ -20,8 +20,7 @@ class Score(NamedTuple):
     shown: bool = False
 
 
-FOREGROUND = "foreground DSC, mean over organs in the label"
-"""Definition of the score of a case, wherever the page says one number."""
+FOREGROUND = "foreground DSC, mean over organs in the label"  # of a case, where a page says one number
 _WITH_BACKGROUND = "DSC with background (published convention), mean over classes in the label"
 _LOST = "lost against the clean volume"
 _HD = "95 % Hausdorff distance"

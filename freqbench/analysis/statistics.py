@@ -39,8 +39,7 @@ Limits = tuple[float, float]
 Statistic = Callable[[Array], Array]
 
 DICE: Limits = (0.0, 100.0)
-POINTS: Limits = (-100.0, 100.0)
-"""Limits of a Dice x100, and of a difference of two."""
+POINTS: Limits = (-100.0, 100.0)  # limits of a Dice x100, and of a difference of two
 
 
 def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, within: Limits | None = None) -> pd.DataFrame:

@@ -16,8 +16,7 @@ from freqbench.attacks.core.norms import RMS_BUDGETS
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
-COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")
-"""Scores whose cases are counted in a column of their own, such as `dsc_cases`."""
+COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")  # with a count of cases, such as `dsc_cases`
 _CASES = [f"{name}_cases" for name in COUNTED]
 _COUNTS = ["cases", "seeds", "failed", *_CASES, "hd95_undefined"]
 _MEANS = [score.name for score in SCORES if score.name not in _COUNTS]
@@ -29,8 +28,7 @@ ATTACK_TABLE = [
     *("dsc_foreground_drop", "hd95_penalised_mm", "hd95_penalised_mm_cases", "dsc_cases", "dsc", "dsc_drop"),
     *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body", "linf_255", "l2_body"),
 ]
-MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
-"""Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
+MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")  # after ATTACK_TABLE, if the anatomy moved
 
 ADDED = "@"  # precedes the name of another package's metric as a column, which is then no other column's
 RMS = " rms"  # follows a budget of the worst case in `l2` that is a root mean square

@@ -21,8 +21,7 @@ Row = Mapping[str, Any]
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
 LATER = {"resampling_error": "an earlier release left it out of rows that are scored on the file"}
 MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}
-NUMERIC = {"python", *MOVING} - {"freqbench"}
-"""Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
+NUMERIC = {"python", *MOVING} - {"freqbench"}  # may change last bits; Ray, pyarrow and freqbench itself must not
 
 
 @dataclass(frozen=True, kw_only=True)

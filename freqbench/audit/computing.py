@@ -37,8 +37,7 @@ RESTARTS = 3
 CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `audit --converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
-SHORT = ("noise_linf", "noise_l2", "credit")
-"""Checks that were open most often in audits of the board. What they lack asks no network for a pass of an attack."""
+SHORT = ("noise_linf", "noise_l2", "credit")  # were open most often; they ask no network for a pass of an attack
 
 CASES = 5
 LARGEST = 3  # number of attacks listed as taking most passes

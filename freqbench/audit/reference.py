@@ -1,19 +1,14 @@
 """Holds stored scores against MedPy, MONAI, scikit-image and lpips, on saved label maps and volumes (`audit --files`).
-
-Nothing is attacked or predicted, so numbers differ by rounding alone. Around the libraries stand the conventions of the
-columns:
-
-- Dice is NaN for a class that the label lacks, and so are distances for one that either map lacks (MedPy: an error;
-  MONAI: infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
-- Voxels that do not count are left out of Dice; for surfaces they are background in both maps, of regions that overlap
-  outside each, also outside the voxels in none.
+Nothing is attacked or predicted: numbers differ by rounding alone. The columns' conventions stand around the libraries:
+- Dice is NaN for a class that the label lacks, as are distances for one that either map lacks (MedPy: an error; MONAI:
+  infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
+- Voxels that do not count are left out of Dice; for surfaces they are background in both maps, of regions outside each.
 - For surfaces a class is cut to the box that holds it in both maps: beyond it there is background, as beyond a volume.
 - Millimetres are those of the saved label's affine, which NIfTI keeps in float32.
-- SSIM is scikit-image's of single axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean
-  over slices and channels, or of its map over the body's voxels. PSNR is over all channels at once.
-- LPIPS is that of the package (AlexNet) by axial slice; one below 32 voxels is padded with its edge. The value in the
-  body is of `spatial=True`. The body is `metrics.body_mask`, and the trunk's weights are those of `metrics.weights`.
-"""
+- SSIM is scikit-image's of axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean over
+  slices and channels, or of its map over the body's voxels (`metrics.body_mask`). PSNR is over all channels at once.
+- LPIPS is the package's (AlexNet, `metrics.weights`) by axial slice, padded with its edge below 32 voxels; in the body
+  of `spatial=True`."""
 
 import copy
 import warnings

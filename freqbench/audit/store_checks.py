@@ -87,8 +87,7 @@ class Errors:
 SLACK = 1e-6  # beyond a range, for rounding
 _POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
 UNITS: Mapping[str, tuple[float, float]] = {
-    "fraction": (0.0, 1.0),
-    "1 - distance": (-math.inf, 1.0),
+    **{"fraction": (0.0, 1.0), "1 - distance": (-math.inf, 1.0)},
     **dict.fromkeys(_POSITIVE, (0.0, math.inf)),
 }
 COLUMNS: Mapping[str, tuple[float, float]] = {each.name: each.within for each in NUMBERS if each.within}
@@ -158,8 +157,7 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 
 
 ROUNDING = 1e-9
-FLAGS = ("missed_classes", "hallucinated_classes")
-"""Columns of records that count classes of the foreground in the label or the prediction alone."""
+FLAGS = ("missed_classes", "hallucinated_classes")  # of the foreground, in the label or prediction alone
 COUNTS = (*UNDEFINED, *FLAGS)
 
 

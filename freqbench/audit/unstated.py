@@ -31,6 +31,7 @@ from freqbench.ops.classes import Classes
 from freqbench.ops.regions import code_of
 
 Step = Mapping[str, Any]
+Steps = dict[Any, Step | None]
 Point = tuple[tuple[str, Any], ...]
 Log = Callable[[str], None]
 
@@ -43,14 +44,13 @@ OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
 SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 2.0), (1.5, 1.5, 1.5), (2.0, 2.0, 2.0), (1.0, 1.0, 2.0), (0.8, 0.8, 3.0))
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "SPL", "SAR", "RSA", "PIR", "ASR", "PLI")
 WINDOWS = ((-175, 250), (-57, 164), (-1000, 1000), (-160, 240), (-200, 300), (-1024, 1024), (-1000, 400), (0, 80))
-OPEN: Mapping[str, tuple[Any, ...]] = {
+OPEN: Mapping[str, tuple[Any, ...]] = {  # values to try of arguments that leave no trace in weights
     "norm": (["instance", {"affine": True}], ["group", {"num_groups": 8}], "instance", "batch"),
     "norm_name": ("instance", ["instance", {"affine": True}], ["group", {"num_groups": 8}]),
     "act": ("RELU", "LEAKYRELU", ["LEAKYRELU", {"negative_slope": 0.2}], "ELU", "GELU", "SWISH"),
     "num_heads": (12, 4, 6, 8, 16, 2),
     "normalize": (True, False),
 }
-"""Values to try of arguments that leave no trace in weights."""
 
 
 def _step(name: str, **given: Any) -> Step:
@@ -69,9 +69,7 @@ def _percentiles(low: float, high: float, clip: bool = True) -> Step:
 OF_MR: Mapping[str, Step | None] = {
     "z-scores of voxels that are not 0": _step("NormalizeIntensity", nonzero=True, channel_wise=True),
     "z-scores": _step("NormalizeIntensity", channel_wise=True),
-    "percentiles 0.5 to 99.5": _percentiles(0.5, 99.5),
-    "percentiles 1 to 99": _percentiles(1, 99),
-    "percentiles 0 to 99.5": _percentiles(0, 99.5),
+    **{f"percentiles {low} to {high}": _percentiles(low, high) for low, high in ((0.5, 99.5), (1, 99), (0, 99.5))},
     "its own ends": _step("ScaleIntensity", channel_wise=True),
     NO: None,
 }
@@ -320,20 +318,17 @@ def _parse(transforms: object) -> tuple[Step, ...] | None:
 
 
 _SLOTS = {
-    "axes": ("Orientation",),
-    "spacing": ("Spacing",),
+    **{"axes": ("Orientation",), "spacing": ("Spacing",)},
     "intensity": ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"),
     "crop": ("CropForeground",),
 }
 
 
-def _slots(
-    words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str
-) -> dict[str, dict[Any, Step | None]]:
+def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str) -> dict[str, Steps]:
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
     space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
-    usual: dict[str, dict[Any, Step | None]] = {
+    usual: dict[str, Steps] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
         | {each: _step("Orientation", axcodes=each) for each in codes},
         "spacing": {each: _spacing(each) for each in ([space.spacing] if space.spacing else [])}
@@ -344,7 +339,7 @@ def _slots(
     }
     if not words:
         return usual
-    made: dict[str, dict[Any, Step | None]] = {}
+    made: dict[str, Steps] = {}
     for number, step in enumerate(words):
         name = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
         slot = next((slot for slot, names in _SLOTS.items() if name in names and slot not in made), None)
@@ -386,7 +381,7 @@ def _spacing(sides: Sequence[float]) -> Step:
     return _step("Spacing", pixdim=[*sides], mode="bilinear")
 
 
-def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:
+def _intensities(space: Preprocess, modality: str) -> Steps:
     scaling = parse_intensity(space.intensity)
     words = {
         "window": f"window {scaling.low:g} to {scaling.high:g}",

@@ -44,8 +44,7 @@ EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job fi
     **{"root": "data/mine", "task": "hippocampus", "classes": ["spleen"], "like": "synapse"},
 }
 OWN: Mapping[str, Mapping[str, Any]] = {  # of keys that mean something else elsewhere, or are required beside others
-    "ball": {"kind": "bias_field"},
-    "images": {"reference": "prediction"},
+    **{"ball": {"kind": "bias_field"}, "images": {"reference": "prediction"}},
     "pairs": {"label": "labels/{case}.nii.gz", "labels": ["background", "tumour"]},
 }
 REQUIRED = "required"

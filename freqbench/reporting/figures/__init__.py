@@ -20,8 +20,7 @@ from freqbench.reporting.figures.style import MAKER, pdf_and_png, use_style
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
-Drawing = tuple[tuple[str, ...], Figure | str]
-"""Group that a figure shows, with a number from its second figure on; and the figure, or why there is none."""
+Drawing = tuple[tuple[str, ...], Figure | str]  # group, numbered from its second figure on; figure, or why none
 
 
 def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Material], Iterator[Drawing]]:

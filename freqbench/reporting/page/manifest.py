@@ -140,7 +140,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
 
 
-def _case(group: pd.DataFrame, class_names: Mapping[str, Part], store: str, key: Callable[[str, str], str]) -> Part:
+def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: Callable[[str, str], str]) -> Part:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, row["file"][1])

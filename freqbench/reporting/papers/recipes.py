@@ -48,8 +48,7 @@ SCORES: Mapping[str, TableScore] = {
 
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")
-"""Columns of `papers.csv` that tell its 400 numbers apart."""
+PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")  # keys of `papers.csv`
 
 
 class PrintedPlace(Strict):

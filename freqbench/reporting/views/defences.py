@@ -102,13 +102,12 @@ def _parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
         for text, each in parts.items()
     }
     is_plain = texts.isna()
-    return pd.DataFrame(
-        {
-            "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
-            "defence": texts.map(words).where(~is_plain, NONE),
-            "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
-        }
-    )
+    columns = {
+        "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
+        "defence": texts.map(words).where(~is_plain, NONE),
+        "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
+    }
+    return pd.DataFrame(columns)
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:

@@ -11,8 +11,7 @@ from freqbench.results import KEY
 
 VENTRICLE = ("left ventricle", "left ventricular cavity", "lv")
 REDUCED = 50.0
-SET = ["dataset", "target_model", "threat_model", "budget_name", "budget", "is_null"]
-"""Columns that name a network and a bounded set of changes, which attacks search or null rows draw from."""
+SET = ["dataset", "target_model", "threat_model", "budget_name", "budget", "is_null"]  # network and bounded changes
 VOXELS = {"label_voxels": "true", "pred_voxels_clean": "clean", "pred_voxels": "attacked"}
 _VOLUMES = [*VOXELS.values()]
 _BEAT = [*SET, "label", "seed", "patient_id"]

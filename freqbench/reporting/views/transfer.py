@@ -221,17 +221,16 @@ def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataF
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
     distances, drops = (data[[f"{name}_a", f"{name}_b"]].to_numpy(float) for name in ("distance", "drop"))
-    return pd.DataFrame(
-        {
-            "at equal": data["distance"].map(DISTANCES),
-            "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
-            "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
-            "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
-            "drops": [" / ".join(map(points, pair)) for pair in drops],
-            "difference": data["difference"],
-            "interval": groups.bounds(data),
-            "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
-            "pairs": data["n"],
-            "patients": data["patients"],
-        }
-    )
+    columns = {
+        "at equal": data["distance"].map(DISTANCES),
+        "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
+        "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
+        "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
+        "drops": [" / ".join(map(points, pair)) for pair in drops],
+        "difference": data["difference"],
+        "interval": groups.bounds(data),
+        "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
+        "pairs": data["n"],
+        "patients": data["patients"],
+    }
+    return pd.DataFrame(columns)
