@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1356,  # rows of several releases
-        "api": 1357,  # regions of another order are a line
+        "analysis": 1260,  # rows of several releases
+        "api": 1343,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4815,  # as in the package
-        "cli": 2288,  # eight roads
+        "audit": 4703,  # as in the package
+        "cli": 2245,  # eight roads
         "core": 3412,  # identities of code, pair by pair; the one keeper's contract
         "data": 6130,  # as in the package
         "engine": 4466,  # as in the package
@@ -29,12 +29,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
-        "reporting": 6201,  # an attack that did nothing is said
+        "reporting": 5994,  # an attack that did nothing is said
         "results": 1984,  # as in the package
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3557,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3563,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
-        "reporting": 6164,  # an attack that did nothing is said
+        "reporting": 6163,  # an attack that did nothing is said
         "results": 1277,  # as in the package
         "security": 1303,  # bombs in the classes of rows
         "third_party": 846,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57947, "tests": 59934}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 57475, "tests": 59939}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

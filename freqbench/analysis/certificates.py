@@ -71,8 +71,7 @@ def least_draws(level: float, alpha: float) -> float:
 def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) -> int:
     """Returns the rank of the draw that bounds the median within a radius; raises UserError for too few draws."""
     p = level(kind, radius, sigma)
-    k = rank(draws, p, alpha)
-    if k == 0:
+    if (k := rank(draws, p, alpha)) == 0:
         least = least_draws(p, alpha)
         wanted = f"at least {least:,} draws" if least < 1e9 else "a smaller radius or a larger sigma"
         place = f"{kind}: radius {radius:g}, sigma {sigma:g}"
@@ -87,20 +86,16 @@ def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> flo
 
 def upper(scores: Sequence[float], alpha: float) -> float:
     """Returns an upper bound of the median of scores in rising order, as they are draws; infinite for too few."""
-    k = rank(len(scores), 0.5, alpha)
-    return scores[-k] if k else math.inf
+    return scores[-k] if (k := rank(len(scores), 0.5, alpha)) else math.inf
 
 
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
-    """Returns one row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws.
-
-    Records have COLUMNS beside those that identify a row. Draws of the clean volume are those of its records of radius
-    0, one per seed. Without one there is no row. All rows and scores share the probability alpha that any bound is
-    wrong. The columns are those of identity with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of
-    the median, NaN for too few draws; `attacked`: its median in `attacked_draws` draws, and `attacked_high`, which it
-    exceeds with the same small chance; `clean`: the median without attack. A lower score is better for LOWER, whose
-    `certified` bounds from above and whose `attacked_high` is a lower limit.
-    """
+    """Returns a row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws;
+    clean draws are its records of radius 0, one per seed. All rows and scores share the probability alpha that any
+    bound is wrong. Columns: identity, `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the median's bound, NaN
+    for too few draws; `attacked`: its median in `attacked_draws`, `attacked_high`, which it exceeds with the same small
+    chance; `clean`: the median without attack. For LOWER, where a lower score is better, `certified` bounds from above,
+    `attacked_high` is a lower limit."""
     balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
     balls = balls[balls["source_model_id"] == balls["target_model_id"]]
     clean = _clean_draws(balls[balls["budget"] == 0])
@@ -112,10 +107,9 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         attacked = object_of(record["draws"], "draws")
         place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
-        scores = clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {})
         rows += [
             {**place, "score": name, "clean": values, "attacked": attacked[name]}
-            for name, values in scores.items()
+            for name, values in clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {}).items()
             if name in attacked
         ]
     each = alpha / max(1, len(rows))
@@ -138,9 +132,8 @@ def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
     if rows.empty:
         return rows
     shown = rows[rows["score"] == score].assign(attacked=rows[["clean", "attacked"]].min(axis=1))  # no change is one
-    values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
-    table = 100 * groups[values].mean()
+    table = 100 * groups[["clean", "certified", "attacked"]].mean()
     whole = groups["certified"].count() == groups.size()  # no mean over some of the cases
     table["certified"] = table["certified"].where(whole)
     return table.assign(cases=groups["case_id"].nunique(), draws=groups["draws"].min()).reset_index()

@@ -1,6 +1,5 @@
-"""Reads records and class records of stores as data frames: only the columns asked for, texts as categoricals. With a
-million records such a frame is a tenth as large and grouped ten times as fast. Categories are sorted, so that sorting a
-column sorts its texts; source and target share theirs, so that the two can be compared."""
+"""Reads records and class records as frames: only the columns asked for, texts as sorted categoricals: a tenth as
+large, grouped ten times as fast. Source and target share theirs, so that the two can be compared."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,13 +14,12 @@ from freqbench.results import KEY, RECORDS, Key, Store, latest
 from freqbench.results.releases import mixture
 from freqbench.results.schema import COMMIT, added_values
 
-IDENTITY = (
+IDENTITY = (  # columns that every table needs to identify its rows
     *KEY,
     *("source_model_id", "dataset", "reference", "scored_on", "case_id", "patient_id", "source_model", "target_model"),
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
     *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases", "clean_number"),
 )
-"""Columns that every table needs to identify its rows."""
 
 CLASSES = (
     *(*KEY, "class_index", "class_name", "label_voxels", "pred_voxels", "pred_voxels_clean"),
@@ -46,25 +44,22 @@ def found_records(
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all). A dataset
-    that was run with `reference: prediction` has AGREEMENT behind its name, and one that was scored on the grids of its
-    files IN_FILE before that, so that no mean holds scores of two kinds. Raises a UserError for a store that cannot be
-    read or has no row; `may_be_empty` allows a run that has just begun."""
+    """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all). Datasets'
+    names end in AGREEMENT (`reference: prediction`) or IN_FILE (file's grids), so that no mean mixes scores. Raises
+    UserError: a store cannot be read or, unless it `may_be_empty`, has no row."""
     stored = records_frame(sources, columns)
     for is_other, mark in ((stored["scored_on"] == "file", IN_FILE), (stored["reference"] == "prediction", AGREEMENT)):
         if is_other.any():
             names = stored["dataset"].astype(object)
             stored = stored.assign(dataset=names.where(~is_other, names + mark).astype("category"))
-    records = stored if job_keys is None else select_job(stored, job_keys)
-    if records.empty and not may_be_empty:
+    if (records := stored if job_keys is None else select_job(stored, job_keys)).empty and not may_be_empty:
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
 
 
 def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
-    """Returns what a table of records of `records_frame` has to say of them, by their stores' `runs`; None: nothing. A
-    line if several releases or commits made them, and (`with_clean`) one on clean numbers proven, or of assumptions."""
+    """Returns what a table says of records by stores' `runs`: several releases, and clean numbers' proofs; or None."""
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
@@ -86,8 +81,7 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
 
 
 def added_scores(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the values of other packages' metrics in columns NAME and NAME_clean; without columns if there are none.
-    The index is that of the records, NaN stands where a row does not have the metric or a value is undefined."""
+    """Returns values of other packages' metrics, columns NAME and NAME_clean, with the records' index; NaN: none."""
     texts = records["added_metrics"].astype(object) if "added_metrics" in records else pd.Series(dtype=object)
     values = [added_values(text) if isinstance(text, str) else {} for text in texts] if texts.notna().any() else []
     names = dict.fromkeys(name.removesuffix("_clean") for row in values for name in row)

@@ -17,8 +17,7 @@ IDENTITY = [
 ATTACK = ["label", "threat_model"]
 NOISE = frozenset({"random_noise", "gn"})
 NULL_ROW = " control="  # in a label: the change without the optimisation
-SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
-"""Columns of RECORDS that `select_scored` converts."""
+SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")  # of `select_scored`
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
     "their number (Student's t, of DSC on the logit scale; from 20 patients on BCa bootstrap). Those of three or four "
@@ -31,9 +30,8 @@ LIMITS: Mapping[str, Limits] = {  # limits of the values whose intervals are sho
 
 
 def select_scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Selects the rows of `tables.current` that count: IDENTITY, `columns` and scores. Scores: `dsc_foreground`,
-    `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised` (mm) lead; `dsc`, `clean`
-    and `drop` follow the papers' convention, with the background. Dice x100."""
+    """Selects the rows of `tables.current` that count: IDENTITY, `columns`, scores: `dsc_foreground`, its `_clean`,
+    `_drop` (clean minus attacked), `hd95_penalised` (mm); `dsc`, `clean`, `drop` with the background. Dice x100."""
     counts = (records["left_out"] == "") & (records["status"] == "ok")
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
     for column in ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean"):
@@ -65,8 +63,7 @@ def is_undirected(frame: pd.DataFrame) -> pd.Series:
 
 
 def native_steps(frame: pd.DataFrame) -> pd.Series:
-    """Returns 1/255 of intensity in the unit of the files for each row, as `eps_native` of any row of the same dataset,
-    source model and case tells; NaN where none does."""
+    """Returns 1/255 of intensity in the files' unit of each row, by `eps_native` of its source and case; NaN: none."""
     steps = frame["eps_native"].astype(float) / (255 * frame["budget"].astype(float))
     keys = [frame[name] for name in ("dataset", "source_model", "case_id")]
     return steps.where(np.isfinite(steps)).groupby(keys, observed=True).transform("mean")
@@ -88,8 +85,7 @@ def join_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> 
 
 
 def group_means(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
-    """Makes one row per group: `by`; the `cases`, `seeds` and `patients` with a value; its mean under the value's own
-    name; `low` and `high`; and the mean of the columns `means`. Texts are plain, not categoricals."""
+    """Makes a row a group: `by` as text; `cases`, `seeds`, `patients`; the value's mean, `low`, `high`; `means`."""
     rows = mean_intervals(frame, by, value, LIMITS.get(value)).rename(columns={"mean": value, "clusters": "patients"})
     defined = frame[value].notna()
     counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))
@@ -131,8 +127,7 @@ def budget_texts(frame: pd.DataFrame) -> pd.Series:
 
 
 def add_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds to rows of ATTACK the `attack`, `budget_name` and `budget` of their label, ordered by threat model, attack
-    and budget, never by score."""
+    """Adds `attack`, `budget_name` and `budget` of their label to rows of ATTACK, in order of these, not of score."""
     settings = plain(frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK))
     rows = rows.merge(settings, on=ATTACK, how="left")
     return rows.sort_values(["threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)

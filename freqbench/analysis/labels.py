@@ -46,9 +46,8 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """Labels each row: the attack, its budget, and the parameters that distinguish it. Parameters that make it another
-    attack (NOTABLE: a null row, a variant, a precision, ...) are shown where not the default, a reconstruction always;
-    any other parameter if rows of the same attack differ in it."""
+    """Labels each row: attack, budget, and the parameters that distinguish it: those of another attack (NOTABLE) where
+    not the default, a reconstruction always; any other if rows of the same attack differ in it."""
 
     def labels(distinct: pd.DataFrame) -> list[str]:
         settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")
@@ -113,8 +112,7 @@ def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():
-        is_notable = value == RECONSTRUCTION or value != defaults.get(name)
-        if is_notable if name in NOTABLE else name in varying:
+        if (value == RECONSTRUCTION or value != defaults.get(name)) if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)
 

@@ -15,14 +15,10 @@ _VOLUME = [*_SETTING, "case_key", "seed"]
 
 
 def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds the column `left_out`: the reason why a row is kept out of the tables, `""` if it is not.
-
-    A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is
-    compared with the same setting in plain fp32 over the cases and seeds that both have, of the same files and
-    preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do:
-    those among `reference`, such as all rows of the stores, or None: `records`, which have the columns of
-    `tables.summary`. Records that have `left_out` are returned unchanged.
-    """
+    """Adds the column `left_out`: why a row is kept out of the tables, `""` if it is not; records that have it stay. A
+    setting (dataset, source, target, attack with all parameters) not in plain fp32 is compared with the same in fp32
+    over the cases and seeds, files and preprocessing that both have: |mean(DSC) - mean(DSC in fp32)| x 100 may be at
+    most MAX_POINTS. Those are among `reference`, such as all rows of the stores, or None: `records`."""
     if "left_out" in records:
         return records
     is_reduced = ~is_plain(records)

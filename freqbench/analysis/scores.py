@@ -6,9 +6,8 @@ import pandas as pd
 
 
 class Score(NamedTuple):
-    """Column of numbers as shown: `scale` x `source` of RECORDS, with `digits` after the point. `direction`: a `higher`
-    or `lower` value means that less was lost or changed (empty: neither); `shown`: the page has the column without
-    being asked for it; the name is that of `tables.SUMMARY`."""
+    """Column of numbers as shown: `scale` x `source` of RECORDS, with `digits` after the point. `direction`: `higher`
+    or `lower` means less was lost or changed (empty: neither); `shown`: unasked; the name is of `tables.SUMMARY`."""
 
     name: str
     source: str
@@ -21,8 +20,7 @@ class Score(NamedTuple):
     shown: bool = False
 
 
-FOREGROUND = "foreground DSC, mean over organs in the label"
-"""Definition of the score of a case, wherever the page says one number."""
+FOREGROUND = "foreground DSC, mean over organs in the label"  # of a case, where a page says one number
 _WITH_BACKGROUND = "DSC with background (published convention), mean over classes in the label"
 _LOST = "lost against the clean volume"
 _HD = "95 % Hausdorff distance"

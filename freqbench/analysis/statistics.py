@@ -39,8 +39,7 @@ Limits = tuple[float, float]
 Statistic = Callable[[Array], Array]
 
 DICE: Limits = (0.0, 100.0)
-POINTS: Limits = (-100.0, 100.0)
-"""Limits of a Dice x100, and of a difference of two."""
+POINTS: Limits = (-100.0, 100.0)  # limits of a Dice x100, and of a difference of two
 
 
 def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, within: Limits | None = None) -> pd.DataFrame:
@@ -98,10 +97,9 @@ def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
 
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
-    """Computes intervals of differences in points by Student's t, of two patients or more, for checks that decide by
-    them; without groups that have no value. With `comparisons`, that many intervals hold together with at least 95 %,
-    each being one of 100 - 5 / comparisons % (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns:
-    `by`, then `mean low high n clusters`."""
+    """Computes Student's t intervals of differences in points by two patients or more, for checks, of groups with a
+    value. With `comparisons`, that many hold together with at least 95 % (Bonferroni). Bounds are cut at POINTS.
+    Columns: `by`, then `mean low high n clusters`."""
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
@@ -124,8 +122,7 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sums and counts of the values of each cluster, whose group is `owner` (sorted); for each group its key columns
-    (`rows`), mean and standard error (NaN with fewer than two clusters)."""
+    """Sums and counts of clusters of group `owner`; groups' `rows`, mean, standard error (NaN: one cluster)."""
 
     rows: pd.DataFrame
     owner: NDArray[np.int64]
@@ -185,11 +182,10 @@ def _detectable_effect(clusters: int) -> float:
 
     if clusters < 2:
         return float("nan")
-    critical = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2)
     middles = (np.arange(_MIDDLES) + 0.5) / _MIDDLES
     half = (clusters - 1) / 2
     scale = np.sqrt(special.gammaincinv(half, middles) / half)  # of chi-square; scipy's nct fails for 2 patients
-    reach = critical * scale
+    reach = special.stdtrit(clusters - 1, 1 - SIGNIFICANCE / 2) * scale
 
     def lacking(effect: float) -> float:
         shift = effect * np.sqrt(clusters)
@@ -273,8 +269,7 @@ def _weights(clusters: int, resamples: int) -> Array:
 
 
 def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Array) -> Array:
-    """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c (Efron and Tibshirani,
-    eq. 14.10); the percentile levels if every draw is on one side of the estimate."""
+    """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) (Efron and Tibshirani, 14.10), or the percentile's."""
     below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
     count = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
@@ -298,9 +293,8 @@ def _quantiles(drawn: Array, levels: Array) -> Array:
 
 
 class Nested(NamedTuple):
-    """Mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of freedom
-    and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where nothing
-    varies. `networks` are those of the method, `patients` those scored on all networks."""
+    """Mean over patients and networks, or the difference of two, its interval, Satterthwaite's degrees of freedom and
+    the uncorrected two-sided p of a mean of 0; NaN with one patient. `patients` are those scored on all."""
 
     mean: float
     low: float
@@ -344,8 +338,7 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     variance = float(of_patients.var(ddof=1)) / patients
     squares, fewest = variance**2 / (patients - 1), patients - 1
     for _, table in tables:
-        count = table.shape[1]
-        if count < 2:
+        if (count := table.shape[1]) < 2:
             continue
         residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
         between = patients * float(table.mean(axis=0).var(ddof=1))  # mean squares, as the next
@@ -364,11 +357,10 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
-    `frame` has a row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`. A
-    patient's value is the mean of `value` over its rows; patients that some network lacks are left out for all. Fewer
-    than FEWEST have no interval. Bounds of means are on the logit scale of a Dice x100, those of distances below the
-    mean of the method `behind`, whose own row is NaN, are cut at POINTS."""
+    """Computes `nested_interval` by `method`, sorted, with the fields of Nested. `frame` has `method`, `target_model`,
+    `patient_id` and `value`, whose mean is a patient's; patients that some network lacks are left out for all. Fewer
+    than FEWEST have no interval. Bounds are on the logit scale of a Dice x100; those below `behind`'s mean (its own:
+    NaN) are cut at POINTS."""
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])

@@ -1,7 +1,6 @@
-"""Makes tables of results from records, and the worst case over attacks. Scores are means over cases and seeds that
-leave undefined values out (their number is stated). Rows are ordered by threat model, attack and budget and never by
-score: attacks of different threat models are not comparable by DSC alone. Rows of a reduced precision are kept where
-the precision check passes (`freqbench.analysis.precision`)."""
+"""Makes tables of results, and the worst case over attacks. Scores are means over cases and seeds, without undefined
+values. Rows are ordered by threat model, attack and budget, never by score, as threat models are not comparable by DSC
+alone. Rows of a reduced precision are kept where the check passes (`freqbench.analysis.precision`)."""
 
 from collections.abc import Sequence
 
@@ -17,8 +16,7 @@ from freqbench.attacks.core.norms import RMS_BUDGETS
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
-COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")
-"""Scores whose cases are counted in a column of their own, such as `dsc_cases`."""
+COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")  # with a count of cases, such as `dsc_cases`
 _CASES = [f"{name}_cases" for name in COUNTED]
 _COUNTS = ["cases", "seeds", "failed", *_CASES, "hd95_undefined"]
 _MEANS = [score.name for score in SCORES if score.name not in _COUNTS]
@@ -28,11 +26,9 @@ ATTACK_TABLE = [
     *PAIR,
     *("attack", "threat_model", "cases", "seeds", "failed", "dsc_foreground", "dsc_foreground_cases"),
     *("dsc_foreground_drop", "hd95_penalised_mm", "hd95_penalised_mm_cases", "dsc_cases", "dsc", "dsc_drop"),
-    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
-    *("linf_255", "l2_body"),
+    *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body", "linf_255", "l2_body"),
 ]
-MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
-"""Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
+MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")  # after ATTACK_TABLE, if the anatomy moved
 
 ADDED = "@"  # precedes the name of another package's metric as a column, which is then no other column's
 RMS = " rms"  # follows a budget of the worst case in `l2` that is a root mean square
@@ -45,11 +41,9 @@ WORST_CASE = [
 
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
-    Records that have either column keep it. Of rows of one dataset, case, models, attack and seed, which differ in
-    facts that no table shows (another preprocessing, a changed file), only the latest is kept."""
-    records = exclude(records, reference)
-    if "label" in records:
+    """Adds `left_out` (as `exclude`, against `reference`) and `label` to rows without; makes model names unambiguous.
+    Of rows that differ in facts that no table shows (another preprocessing, a changed file), the latest is kept."""
+    if "label" in (records := exclude(records, reference)):
         return records
     names = model_names(records)
     categories = pd.CategoricalDtype(sorted(set(names.values())))
@@ -64,13 +58,10 @@ def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
-
-    Records have columns of RECORDS, one row per key; without `left_out` they are checked among themselves. The columns
-    are SUMMARY, and `@NAME` of each metric of another package, as stored. Dice, SSIM, LPIPS (1 - distance) and
-    `voxel_success` x100; drops in the same points, the mean over cases of clean minus attacked; `dsc` is over the
-    `dsc_cases` rows that have one, and so on, `hd95` in voxels with `hd95_undefined` classes left out in all;
-    `linf_255` in 1/255.
-    """
+    Records have columns of RECORDS, one row per key. Columns are SUMMARY, and `@NAME` of other packages' metrics, as
+    stored. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops are the mean over cases of clean minus
+    attacked; `dsc` is over the `dsc_cases` rows that have one, `hd95` in voxels with `hd95_undefined` classes left out;
+    `linf_255` in 1/255."""
     frame = current(records)
     frame = frame[frame["left_out"] == ""]
     scores = added_scores(frame).add_prefix(ADDED)
@@ -94,14 +85,12 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """Spreads a score of one dataset's summary: one row per attack and source model after the `clean` row. The columns
-    are `attack`, `threat_model`, `source_model`, then the targets by name."""
+    """Spreads a score of a dataset's summary: a row an attack and source after the `clean` row; targets are columns."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
     order = order.sort_values(["_first", "source_model"], kind="stable")[keys]
-    wide = rows.pivot(index=keys, columns="target_model", values=score).reset_index()
-    return order.merge(wide, on=keys, how="left")
+    return order.merge(rows.pivot(index=keys, columns="target_model", values=score).reset_index(), on=keys, how="left")
 
 
 def failures(records: pd.DataFrame) -> pd.DataFrame:
@@ -114,12 +103,10 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
-    """Finds per case the strongest of several attacks of one threat model and budget, then means over cases: columns
-    WORST_CASE. It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves
-    the lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score count;
-    attacks without a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such
-    as `8/255`; means are over the strongest volumes, Dice x100 and drops against clean in the same points; `strongest`
-    is the single attack that leaves least on average, `strongest_dsc`."""
+    """Finds per case the strongest of several attacks of one threat model and budget, seeds on their own, by foreground
+    DSC, then means over cases: columns WORST_CASE. Only cases for which every attack has a score count; attacks without
+    a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such as `8/255`;
+    Dice and drops x100; `strongest` is the attack that leaves least on average, `strongest_dsc`."""
     frame = select_scored(current(records))
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
@@ -128,14 +115,12 @@ def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     frame["budget"] = frame["budget"].where(~is_rms, frame["budget"] + RMS)
     frame = complete_cases(frame, _THREAT)
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
-    cases = case_minima(frame, _THREAT)
-    groups = cases.groupby(_THREAT, observed=True)
+    groups = case_minima(frame, _THREAT).groupby(_THREAT, observed=True)
     means = groups[["dsc_foreground", "dsc", "dsc_foreground_drop", "dsc_drop", "hd95_penalised_mm"]].mean()
-    worst = means.assign(num_cases=groups.size()).reset_index()
     single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))
     strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False, observed=True)
     best = strongest.agg(num_attacks=("label", "size"), strongest=("label", "first"), strongest_dsc=("score", "first"))
-    return plain(worst.merge(best, on=_THREAT))[WORST_CASE]
+    return plain(means.assign(num_cases=groups.size()).reset_index().merge(best, on=_THREAT))[WORST_CASE]
 
 
 def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -10,16 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.api.given import (
-    ArraysDataset,
-    FilesDataset,
-    FolderDataset,
-    arguments,
-    cpu_tensor,
-    grid_of,
-    plain,
-    require_unit_range,
-)
+from freqbench.api import given
 from freqbench.core import config, names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
@@ -73,19 +64,18 @@ class PatientCase:
         name: str = "case",
     ) -> None:
         names.require_name(name, "name")
-        given = arguments("Case", class_names=class_names, ignore=ignore)
-        voxels = channels_of(cpu_tensor(image))
+        stated = given.arguments("Case", class_names=class_names, ignore=ignore)
+        voxels = channels_of(given.cpu_tensor(image))
         shape = triple(voxels.shape[1:])
-        classes = None if label is None else as_tensor(cpu_tensor(label))
-        if classes is not None:
+        if (classes := None if label is None else as_tensor(given.cpu_tensor(label))) is not None:
             require_same_shape(shape, tuple(classes.shape))
         advice = "scale it as the model was trained on, or read files by Case.from_file with `intensity`"
-        require_unit_range(voxels, f"{name}: expected an image", advice)
-        grid, steps = grid_of(name, spacing, affine)
+        given.require_unit_range(voxels, f"{name}: expected an image", advice)
+        grid, steps = given.grid_of(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
-            left_out = torch.isin(classes.long(), torch.tensor(given.ignore, dtype=torch.int64))
-            require_classes(classes[~left_out], len(given.class_names) or (IGNORED if given.ignore else MOST_CLASSES))
+            left_out = torch.isin(classes.long(), torch.tensor(stated.ignore, dtype=torch.int64))
+            require_classes(classes[~left_out], len(stated.class_names) or (IGNORED if stated.ignore else MOST_CLASSES))
             stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
         self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
@@ -99,7 +89,7 @@ class PatientCase:
             original_spacing=steps,
         )
         self.dataset: Dataset | None = None
-        self.class_names, self.ignores = given.class_names, bool(given.ignore)
+        self.class_names, self.ignores = stated.class_names, bool(stated.ignore)
 
     @classmethod
     def from_file(
@@ -137,7 +127,7 @@ class PatientCase:
             if not storage.is_local(path):
                 image_files.reader_of(path)
         place = None if label is None else names.path_of(label, "label")
-        keys = {key: plain(value, f"from_file: {key}") for key, value in {**keys, "labels": labels}.items()}
+        keys = {key: given.plain(value, f"from_file: {key}") for key, value in {**keys, "labels": labels}.items()}
         labels = keys.pop("labels")
         content = {"label": place, "reference": "prediction" if label is None else "label", **keys}
         if is_series := len(images) == 1 and names.home_of(images[0]).is_dir():
@@ -146,7 +136,7 @@ class PatientCase:
             content |= {"name": image_files.stem(images[0]), "root": "", "image": images}
         counted = IGNORED if keys.get("ignore") else MOST_CLASSES  # of classes that nothing names
         content["labels"] = None if is_series and label and labels is None else counted if labels is None else labels
-        dataset = config.validate(content, FolderDataset if is_series else FilesDataset, "from_file")
+        dataset = config.validate(content, given.FolderDataset if is_series else given.FilesDataset, "from_file")
         (ref,) = dataset.refs()
         if is_series:
             dataset = dataset.model_copy(update={"name": ref.case_id})
@@ -212,7 +202,9 @@ class PatientCase:
         """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
         if self.dataset is None:
             labels = self.class_names or num_classes
-            return ArraysDataset(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
+            return given.ArraysDataset(
+                name=self.name, labels=labels, channels=len(self.image), reference=self.reference
+            )
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
     def _load_in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:

@@ -308,8 +308,7 @@ def certify(
     model, case = require_model(model), to_case(case)
     if model.spec.defence is not None:
         raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
-    metrics = arguments("certify", metrics=metrics).metrics
-    if "dsc" not in metrics or not {*metrics} <= {"dsc", "nsd"}:
+    if "dsc" not in (metrics := arguments("certify", metrics=metrics).metrics) or not {*metrics} <= {"dsc", "nsd"}:
         raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics)}")
     content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}
     defence = config.validate(content, Smoothing, "certify")

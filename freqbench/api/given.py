@@ -56,8 +56,7 @@ class Arguments(Strict):
 
 def arguments(where: str, **given: Any) -> Arguments:
     """Returns the arguments of a call by their values; raises a UserError for wrong ones, and for other types."""
-    content = {key: plain(value, f"{where}: {key}") for key, value in given.items()}
-    return config.validate(content, Arguments, where)
+    return config.validate({key: plain(value, f"{where}: {key}") for key, value in given.items()}, Arguments, where)
 
 
 def cpu_tensor(volume: Volume) -> Tensor:
@@ -70,8 +69,7 @@ def cpu_tensor(volume: Volume) -> Tensor:
     if np.ma.is_masked(volume):
         raise UserError("expected all voxels, got an array of which some are masked: fill them, by .filled(0)")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
-        dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
-        volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
+        volume = np.ascontiguousarray(volume, {"f": np.float32, "i": np.int64, "u": np.int64}.get(volume.dtype.kind))
     try:
         tensor = torch.as_tensor(volume).as_subclass(Tensor).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -191,13 +191,11 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
         name = PurePath(*map(str, source[:1])).stem or COMMAND
         return config.validate({"name": name, **settings, COMMAND: source}, ModelEntry, "load_model")
     folder = hub.local(source) if source.startswith(hub.SCHEMES) else names.home_of(source)
-    arch = settings.get("arch")
-    if not isinstance(arch, str | None):
+    if not isinstance(arch := settings.get("arch"), str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
     arch = kind_of_folder(folder) if arch is None else arch
     place = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
-    content = {"name": PurePath(source).stem, **settings, "arch": None, **place}
-    return config.validate(content, ModelEntry, "load_model")
+    return config.validate({"name": PurePath(source).stem, **settings, "arch": None, **place}, ModelEntry, "load_model")
 
 
 def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:

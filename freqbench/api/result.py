@@ -160,8 +160,7 @@ class Result:
         For a case from files, the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does (in float32, without rounding); for arrays, the volume is written unchanged, with the case's affine.
         """
-        place = names.path_of(path, "save")
-        if not place.endswith(SUFFIX):
+        if not (place := names.path_of(path, "save")).endswith(SUFFIX):
             raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
         if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():
             raise UserError(f"{place}: expected an existing folder to save into, found none: make it")

@@ -1,6 +1,5 @@
-"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones. A
-bare step is one forward pass and one backward pass to the input of a UNet, 14 classes, windows of 96^3; an attack's
-step is measured in turns with it, so that their ratio depends little on what else the machine does."""
+"""Measures a machine for its attacks, `doctor --card FILE`: steps, memory, idle time, and rows beside stored ones. Bare
+steps (a pass forward and back of a UNet, 14 classes, windows of 96^3) and an attack's take turns."""
 
 import platform
 import statistics
@@ -35,11 +34,8 @@ from freqbench.results import Store
 from freqbench.results.tolerances import COMPILED, TOLERANCES
 
 MEASURED: Mapping[str, Mapping[str, Any]] = {
-    "pgd": {"eps": 8 / 255},
-    "vafa": {"block": 8},
-    "sa2": {"block": 16},
-    "vafa_opt": {"block": 8, "keep": "last"},
-    "sa2_opt": {"block": 16, "keep": "last"},
+    **{"pgd": {"eps": 8 / 255}, "vafa": {"block": 8}, "sa2": {"block": 16}},
+    **{"vafa_opt": {"block": 8, "keep": "last"}, "sa2_opt": {"block": 16, "keep": "last"}},
 }
 ROI, CLASSES = (96, 96, 96), 14
 BUDGET_S = 60.0  # of all steps; rows and the start take the rest of two minutes
@@ -185,9 +181,8 @@ def _idle(action: Callable[[], object]) -> float | None:
 
 
 def _auto_windows(model: SegmentationModel, image: Tensor, label: Tensor) -> int:
-    ref = CaseRef(case_id="card", patient_id="card", fingerprint="0" * 16, shape=triple(image.shape[1:]))
     case = Case(
-        ref=ref,
+        ref=CaseRef(case_id="card", patient_id="card", fingerprint="0" * 16, shape=triple(image.shape[1:])),
         image=image,
         label=label.to(torch.uint8),
         spacing=(1.0, 1.0, 1.0),
@@ -236,7 +231,6 @@ def reference() -> Measurement:
 
 def line_of(card: Measurement) -> str:
     """Returns a card's line of the table in docs/how-to/gpu.md."""
-    ratios = [f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED]
     idle = [each.idle for each in card.steps.values() if each.idle is not None]
     outside = card.differences(reference())
     off = {column for columns in outside.values() for column in columns}
@@ -246,7 +240,7 @@ def line_of(card: Measurement) -> str:
         ", ".join(filter(None, (f"torch {card.versions['torch']}", card.driver and f"driver {card.driver}"))),
         f"{card.windows}" + (f" ({card.auto_windows})" if card.auto_windows else ""),
         f"{card.bare_ms:.0f}",
-        *ratios,
+        *[f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED],
         f"{min(idle):.0%} to {max(idle):.0%}" if idle else "",
         agreement + (f" ({', '.join(sorted(off))})" if off else ""),
         f"{card.measured}",

@@ -21,8 +21,7 @@ Row = Mapping[str, Any]
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
 LATER = {"resampling_error": "an earlier release left it out of rows that are scored on the file"}
 MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}
-NUMERIC = {"python", *MOVING} - {"freqbench"}
-"""Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
+NUMERIC = {"python", *MOVING} - {"freqbench"}  # may change last bits; Ray, pyarrow and freqbench itself must not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +55,8 @@ class RowComparison:
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
-    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN). A column
-    that could not be computed then or now is skipped with the reason, and so is a metric of another package that
-    `found` lacks. Only stored `params` count: parameters added later have their default."""
+    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN). One that
+    could not be computed then or now is skipped with the reason. Only stored `params` count."""
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     params = [object_of(row["params"], "params") for row in (stored, found)]
     known = [{name: value for name, value in each.items() if name in params[0]} for each in params]
@@ -102,8 +100,7 @@ class Cause:
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
-    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it."""
+    """Lists differences between the run that wrote a record (empty: gone), releases as in the row, and this machine."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
@@ -156,11 +153,9 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
 
 def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     name, case_id = stored["dataset"], stored["case_id"]
-    dataset = next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)
-    if dataset is None:
+    if (dataset := next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)) is None:
         return [f"dataset {name}: the job has none of that name"]
-    ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
-    if ref is None:
+    if (ref := next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)) is None:
         return [f"data: case {case_id} is not in {name} here"]
     then = datasets.get(name) or {}
     fingerprint = (then.get("cases") or {}).get(case_id)

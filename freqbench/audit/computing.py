@@ -1,5 +1,4 @@
-"""Computes the missing parts of a store's audit (`audit --run`): its extra cells, and its probes. Results go into a
-store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again."""
+"""Computes what an audit lacks (`audit --run`), extra cells and probes, into a store of its own, OUT/audit."""
 
 import math
 import warnings
@@ -38,8 +37,7 @@ RESTARTS = 3
 CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `audit --converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
-SHORT = ("noise_linf", "noise_l2", "credit")
-"""Checks that were open most often in audits of the board. What they lack asks no network for a pass of an attack."""
+SHORT = ("noise_linf", "noise_l2", "credit")  # were open most often; they ask no network for a pass of an attack
 
 CASES = 5
 LARGEST = 3  # number of attacks listed as taking most passes
@@ -49,9 +47,8 @@ Place = tuple[str, str]  # dataset and source model
 
 @dataclass(frozen=True, kw_only=True)
 class MissingOptions:
-    """Options of an audit. It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file
-    writes it (that of `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the
-    costs."""
+    """Options of an audit: the first `cases` of each dataset (None: CASES), radius `eps` as in a job (None:
+    `usual_eps`). `short` computes what SHORT needs alone; without `compute` it only prints the costs."""
 
     cases: int | None = None
     eps: str | None = None
@@ -146,16 +143,12 @@ class ExtraCells:
 def plan_cells(
     job: JobSpec, out: str, cases: int, eps: float | None, say: Say, compute: bool = True, short: bool = False
 ) -> ExtraCells:
-    """Plans the cells that the checks need and the store lacks.
-
-    For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
-    steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
-    the body) of each attack of another threat model; the null rows of each frequency attack, with and without
-    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets those
-    without a gradient. Without `compute` nothing is attacked, and noise of unknown budget has the largest one. `short`:
-    noise and null rows.
-    """
+    """Plans the cells that the checks need and the store lacks. For each dataset and source: PGD at eps / 2, eps, 2 eps
+    and without a bound, with two and four times the steps, with restarts, and scored on every other model; FGSM;
+    Square; noise of equal L-infinity, and of the L2 (in the body) of each attack of another threat model; null rows of
+    frequency attacks, with and without stretching. For each of these and the job's bounds: the strongest attacks
+    within, and the recommendations of `audit --converge`. A black box gets those without a gradient. Without `compute`
+    noise of unknown budget has the largest one. `short`: noise and null rows."""
     own = expand(job.copy_named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)
@@ -245,8 +238,7 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Ce
     if not storage.exists(path):
         return
     try:
-        attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
-        if attacks == []:  # none has converged
+        if (attacks := mapping_of(storage.read_bytes(path), path).get("attacks")) == []:  # none has converged
             return
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
@@ -255,9 +247,7 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Say) -> Iterator[Ce
         say(f"nothing of {path}: {error}")
         return
     claims = _longest(own)
-    for cell in cells:
-        if _claim_of(cell) in claims:
-            yield _replace_attack(cell, cell.attack, job.seeds[0])
+    yield from (_replace_attack(cell, cell.attack, job.seeds[0]) for cell in cells if _claim_of(cell) in claims)
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
@@ -278,8 +268,7 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     """Settings of `renormalize` for an attack that has it; its own as written, where None means its variant's."""
     if not hasattr(attack, "renormalize"):
         return [{}]
-    setting = attack.renormalize
-    stretched = attack.variant != "paper" if setting is None else setting
+    stretched = attack.variant != "paper" if (setting := attack.renormalize) is None else setting
     return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 

@@ -56,14 +56,10 @@ def diagnose(
     predictions: str | None = None,
     log: Log = lambda line: None,
 ) -> tuple[Lines, bool]:
-    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine.
-
-    With `predictions` of the network's own code, or those of the job, its clean ones are held against them, and what
-    is another setting is sought, each trial a line of `log`.
-
-    Returns names with lines, and true if nothing is wrong; what only a line tells is Wrong. Raises UserError for a job
-    without a checkpoint, or an invalid one, and for predictions without both.
-    """
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine. With
+    `predictions`, or the job's, clean ones are held against them, and another setting is sought, trials being lines of
+    `log`. Returns names with lines, and true if nothing is wrong. Raises UserError for a job without a checkpoint, or
+    an invalid one, and for predictions without both."""
     if predictions and not (checkpoint and job):
         raise UserError("--predictions: expected --checkpoint and --job beside it, got less: init needs no job")
     if checkpoint:
@@ -97,8 +93,7 @@ def _machine() -> Lines:
     yield "zoo", ", ".join(zoo_names()) or "empty"
     yield "brainchop", ", ".join(brainchop.FILES)
     yield "datasets", ", ".join(DATASETS)
-    root = os.environ.get("FREQBENCH_DATA")
-    if not root:
+    if not (root := os.environ.get("FREQBENCH_DATA")):
         yield "FREQBENCH_DATA", "not set: name your data's root in the job file"
         return
     names = sorted(path.parent.name for path in Path(root).glob("*/dataset.json"))
@@ -143,8 +138,7 @@ def _alone(path: str) -> ModelEntry:
 
 def _facts(entry: ModelEntry) -> Lines:
     """Shows what a folder's or a file's own words say of its network and pipeline."""
-    facts = facts_of(entry)
-    window = "x".join(map(str, facts.roi)) if facts.roi else "not stated"
+    window = "x".join(map(str, facts.roi)) if (facts := facts_of(entry)).roi else "not stated"
     counts = f"{facts.num_channels} channels in, {facts.num_classes} outputs ({facts.outputs or 'softmax'})"
     yield "network", f"{counts}, windows of {window} in its own axes"
     if isinstance(facts.space, Pipeline):
@@ -168,8 +162,7 @@ def _contents(path: str, entry: ModelEntry | None) -> Lines:
     facts = ", ".join(f"{name} {metadata[name]}" for name in told if name in metadata)
     yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
-    arch = metadata.get("arch", arch)
-    if arch is None:
+    if (arch := metadata.get("arch", arch)) is None:
         yield "architecture", f"not one of {', '.join(NETWORKS)} by its keys (first: {next(iter(weights))})"
     elif arch not in MODELS:
         yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
@@ -181,8 +174,7 @@ def _contents(path: str, entry: ModelEntry | None) -> Lines:
 
 def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, Any]) -> Lines:
     """Shows the arguments that the weights of an architecture show, and those that a job has to state and does not."""
-    found = infer_args(arch, weights)
-    if found.args:
+    if (found := infer_args(arch, weights)).args:
         yield "args", f"read off its weights: {', '.join(f'{name} {value}' for name, value in found.args.items())}"
     if found.in_channels and found.out_channels:
         yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
@@ -193,8 +185,7 @@ def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, An
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
-    """Architecture that a checkpoint's metadata name or its keys tell (None if neither does), and its arguments as a
-    job writes them, those at their defaults left out."""
+    """Architecture of a checkpoint by its metadata or keys (None: neither), and its arguments but defaults."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))
@@ -208,8 +199,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
     """Shows a checkpoint's statements on its making and licence, all as text."""
     classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
     made = training if isinstance(training, Mapping) else {}
-    classes = classes or made.get("class_names")
-    if isinstance(classes, list):
+    if isinstance(classes := classes or made.get("class_names"), list):
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
@@ -219,8 +209,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         facts = [(name, made[key]) for name, key in keys.items() if made.get(key) is not None]
         texts = (f"{name} {round(value, 3) if isinstance(value, float) else value}" for name, value in facts)
         yield "training", ", ".join(texts)
-    fingerprints = made.get("fingerprints")
-    if isinstance(fingerprints, Mapping):
+    if isinstance(fingerprints := made.get("fingerprints"), Mapping):
         counts = ", ".join(f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list))
         yield "cases", f"{counts}: scoring it on one of them raises a warning"
     if licence:
@@ -234,8 +223,7 @@ def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
         choices = " or ".join(f"{name} ({migration.title})" for name, migration in migrations.items())
         return f"{choices}: nothing in the file tells which; --job shows the clean Dice under each"
     wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
-    name = recognise(arch, weights, wanted)
-    if name:
+    if name := recognise(arch, weights, wanted):
         return f"{name} ({migrations[name].title}), recognised by its keys"
     if len(migrations) == 1 or weights.keys() == wanted.keys():
         return f"{NONE}: as it is"
@@ -263,8 +251,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
 def _own_predictions(job: JobSpec, entry: ModelEntry, where: str, log: Log) -> Lines:
     """Holds a network against its own predictions, and names the settings that make them if the job's do not."""
     _, _, dataset = _dataset_of(job, entry, where)
-    own = witnesses.find(str(entry.predictions), dataset, entry.name)
-    held, found = held_and_found(entry, dataset, own, log)
+    held, found = held_and_found(entry, dataset, witnesses.find(str(entry.predictions), dataset, entry.name), log)
     line = verdict(f"{entry.name} on {dataset.name}", held) if held else f"{entry.name} cannot be run as the job says"
     yield "predictions", line if found is None else Wrong(line)
     if found is not None:
@@ -286,7 +273,10 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()
-    candidates = _candidates(entry)
+    path = storage.filled_in(str(entry.path), entry.name)
+    migrations = migrations_of(ALIASES["models"].get(str(entry.arch), str(entry.arch)))
+    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
+    candidates = [entry.migration] if is_told else [*migrations]
     number_of = FIRST if entry.expected_dice or len(candidates) > 1 else 1
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][:number_of]
     with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
@@ -298,8 +288,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     for migration in candidates:
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            fitted = facts_on(changed, dataset, refs)
-            spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=fitted)
+            spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=facts_on(changed, dataset, refs))
         age = spec.reading.get("migration", NONE)
         under = f" under migration: {age}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
@@ -308,15 +297,6 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
             yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield from (("data", line) for line in data_check((dataset, ref, spec.space or dataset.space) for ref in first))
     yield "verdict", _verdict(entry, scores)
-
-
-def _candidates(entry: ModelEntry) -> list[str | None]:
-    """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
-    path = storage.filled_in(str(entry.path), entry.name)
-    arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
-    migrations = migrations_of(arch)
-    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
-    return [entry.migration] if is_told else [*migrations]
 
 
 def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:

@@ -55,16 +55,14 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
     """Returns the foreground Dice of a network's clean prediction of a case on the grid that is attacked; NaN: none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
-    predict = partial(models.predict, model.for_case(case), case.image)
-    pred, _ = memory.fit_memory(predict, memory.INFERENCE_WINDOWS)
+    pred, _ = memory.fit_memory(partial(models.predict, model.for_case(case), case.image), memory.INFERENCE_WINDOWS)
     (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
     return float(overlap.record["dsc_foreground"])
 
 
 def modality_of(root: str) -> str:
     """Returns the modalities that the list of a folder names, such as `CT`; empty if it names none."""
-    path = Path(root) / "dataset.json"
-    if not path.is_file():
+    if not (path := Path(root) / "dataset.json").is_file():
         return ""
     content = object_of(path.read_bytes(), str(path))
     named = content.get("modality", content.get("channel_names"))
@@ -78,21 +76,16 @@ def first_case(
     predictions: str | None = None,
     log: Log = lambda line: None,
 ) -> FirstCase:
-    """Reads what suits a dataset's files, what is open of a network, and its first clean Dice.
-
-    Nothing is fitted to the Dice: a value that hides another fault would pass for the right one. With `predictions`
-    of the network's own code, what is open is found by them (`audit.unstated`), each trial a line of `log`. An entry
-    that states its `intensity` keeps it; CT (by the folder's list, or by percentile 0.5 below HOUNSFIELD) gets the
-    papers' abdominal window, all else the loader's default. Facts of the data stand whatever is wrong with the network.
-    """
+    """Reads what suits a dataset's files, what is open of a network, and its first clean Dice, to which nothing is
+    fitted. With `predictions` of the network's own code, what is open is found by them, trials being lines of `log`. A
+    stated `intensity` stays; CT (by the folder's list, or percentile 0.5 below HOUNSFIELD) gets the papers' abdominal
+    window, all else the loader's default. Facts of the data stand whatever is wrong with the network."""
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}
     refs = dataset.refs()
-    modality = modality_of(str(entry["root"]))
-    is_free = "intensity" in type(dataset).model_fields and "intensity" not in entry
-    why = _why_ct(dataset, refs, modality)
-    if is_free and why:
+    why = _why_ct(dataset, refs, modality_of(str(entry["root"])))
+    if "intensity" in type(dataset).model_fields and "intensity" not in entry and why:
         entry = {**entry, "intensity": {"window": list(WINDOW_HU)}}
         beside["dataset"]["intensity"] = f"assumed: the papers' abdominal window, as this is {why}"
         dataset = build_dataset(entry, place)
@@ -209,8 +202,7 @@ def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tup
 def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: CaseRef, is_trained: bool) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    dice = clean_dice(dataset, spec, ref)
-    if math.isnan(dice):
+    if math.isnan(dice := clean_dice(dataset, spec, ref)):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
     return f"{said} is low: {CAUSES}" if shortfall(expected, {(ref.patient_id, ref.case_id): dice}) else said

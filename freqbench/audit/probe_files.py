@@ -74,9 +74,7 @@ def root_of(out: str) -> str:
 def read(out: str, kind: type[Content]) -> Content | None:
     """Reads the measurements for the store `out`, if any; UserError for a file that is not of `write`."""
     path = storage.join(root_of(out), FILES[kind])
-    if not storage.exists(path):
-        return None
-    return validate(object_of(storage.read_bytes(path), path), kind, path)
+    return validate(object_of(storage.read_bytes(path), path), kind, path) if storage.exists(path) else None
 
 
 def write(out: str, content: Gradients | SavedScores) -> None:

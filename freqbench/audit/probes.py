@@ -1,6 +1,5 @@
-"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more. `audit --run`
-writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside the files of
-`freqbench.audit.probe_files`; OUT itself is left as it is."""
+"""Measures facts that no row has for `audit --run`, which writes them into the store OUT/audit beside the files of
+`freqbench.audit.probe_files`: gradients of each source model, and saved volumes scored once more."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -162,8 +161,7 @@ def _draws(model: SegmentationModel) -> bool:
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
     """Scores saved volumes of the audit's cases again, as stored and in 8 bits: per source model as many as cases."""
     root = storage.join(out, VOLUMES)
-    chosen = list(_choose_volumes(own, root))
-    if not chosen:
+    if not (chosen := list(_choose_volumes(own, root))):
         return
     say(f"scoring {len(chosen)} saved volumes once more")
     columns = ("cell_id", "case_key", "target_model_id", "dsc", "status")
@@ -171,8 +169,7 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     loaded: dict[str, SegmentationModel] = {}
     rescored = []
     for cell, ref in chosen:
-        dsc = scores.get(cell.key(ref, cell.source))
-        if dsc is None or math.isnan(dsc):
+        if (dsc := scores.get(cell.key(ref, cell.source))) is None or math.isnan(dsc):
             continue
         if cell.source.model_id not in loaded:
             loaded = {}  # one at a time

@@ -1,19 +1,14 @@
 """Holds stored scores against MedPy, MONAI, scikit-image and lpips, on saved label maps and volumes (`audit --files`).
-
-Nothing is attacked or predicted, so numbers differ by rounding alone. Around the libraries stand the conventions of the
-columns:
-
-- Dice is NaN for a class that the label lacks, and so are distances for one that either map lacks (MedPy: an error;
-  MONAI: infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
-- Voxels that do not count are left out of Dice; for surfaces they are background in both maps, of regions that overlap
-  outside each, also outside the voxels in none.
+Nothing is attacked or predicted: numbers differ by rounding alone. The columns' conventions stand around the libraries:
+- Dice is NaN for a class that the label lacks, as are distances for one that either map lacks (MedPy: an error; MONAI:
+  infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
+- Voxels that do not count are left out of Dice; for surfaces they are background in both maps, of regions outside each.
 - For surfaces a class is cut to the box that holds it in both maps: beyond it there is background, as beyond a volume.
 - Millimetres are those of the saved label's affine, which NIfTI keeps in float32.
-- SSIM is scikit-image's of single axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean
-  over slices and channels, or of its map over the body's voxels. PSNR is over all channels at once.
-- LPIPS is that of the package (AlexNet) by axial slice; one below 32 voxels is padded with its edge. The value in the
-  body is of `spatial=True`. The body is `metrics.body_mask`, and the trunk's weights are those of `metrics.weights`.
-"""
+- SSIM is scikit-image's of axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean over
+  slices and channels, or of its map over the body's voxels (`metrics.body_mask`). PSNR is over all channels at once.
+- LPIPS is the package's (AlexNet, `metrics.weights`) by axial slice, padded with its edge below 32 voxels; in the body
+  of `spatial=True`."""
 
 import copy
 import warnings
@@ -75,10 +70,9 @@ class Agreement:
         """Compares one number."""
         self.rows += 1
         self.beyond += not self.tolerance.allows(stored, found)
-        if not np.array_equal(stored, found, equal_nan=True):
-            by = np.nan_to_num(abs(stored - found), nan=np.inf)
-            if by > self.largest:
-                self.largest, self.of_row = float(by), of_row
+        is_same = np.array_equal(stored, found, equal_nan=True)
+        if not is_same and (by := np.nan_to_num(abs(stored - found), nan=np.inf)) > self.largest:
+            self.largest, self.of_row = float(by), of_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +90,7 @@ def compare(store: Store, count: int) -> Comparison:
     root = storage.join(store.root, layout.VOLUMES)
     folders = layout.whole(root)
     columns = (*KEY, "status", "dataset", "source_model", "attack")
-    rows = [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]
-    if not rows:
+    if not (rows := [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]):
         raise UserError(
             f"{root}: expected saved volumes and label maps of rows, found none: run the job again with "
             "`save_adversarial: nifti`, which computes these rows anew and saves both"
@@ -134,8 +127,7 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     if not metrics & {"dsc", "hd95", "assd"}:
         return
     is_complete = sorted(each["class_index"] for each in classes) == [*range(len(classes))]
-    pairs = _pairs(row, place) if is_complete else INCOMPLETE
-    if isinstance(pairs, str):
+    if isinstance(pairs := _pairs(row, place) if is_complete else INCOMPLETE, str):
         comparison.left_out[pairs] += 1
         return
     of_classes = _classes(place, len(classes))
@@ -184,9 +176,8 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
 def label_scores(
     pred: Array, label: Array, spacing: Spacing, classes: Classes, metrics: Collection[str]
 ) -> dict[Source, Array]:
-    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`. Returns
-    one number per class, float64 `[K]`, by column and library, for those of `metrics`. `spacing` is the sides of a
-    voxel in millimetres."""
+    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in those `metrics` of `dsc`, `hd95`
+    and `assd`: float64 `[K]`, one per class, by column and library. `spacing` is in millimetres."""
     from medpy.metric import binary
     from monai.metrics import compute_dice, compute_hausdorff_distance
 
@@ -225,8 +216,7 @@ def _cut(masks: Sequence[Array]) -> list[Array]:
 
 
 def image_scores(clean: Array, adversarial: Array, metrics: Collection[str]) -> dict[Source, float]:
-    """Compares two volumes `[C, H, W, D]` in [0, 1] by scikit-image and lpips, in those of `ssim`, `psnr`, `lpips`.
-    Returns numbers by column and library, without those of slices too small for SSIM's window, or of no body."""
+    """Compares volumes `[C, H, W, D]` in [0, 1] by `ssim`, `psnr`, `lpips` of libraries, without slices they cannot."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     scores: dict[Source, float] = {}

@@ -33,10 +33,8 @@ Verdict = Literal["equal", "close", "different", "not recomputed"]
 
 MOST_DIFFERENCES = 30
 WORDS: Mapping[Verdict, str] = {
-    "equal": "equal to the bit",
-    "close": "equal within the tolerances, not to the bit",
-    "different": "DIFFERENT",
-    "not recomputed": "not recomputed",
+    **{"equal": "equal to the bit", "close": "equal within the tolerances, not to the bit"},
+    **{"different": "DIFFERENT", "not recomputed": "not recomputed"},
 }
 NONE_DIFFERS = "no known difference in device, versions, code, threads, window batch, processor, data, checkpoint"
 
@@ -54,8 +52,7 @@ class Reproduction:
 
 
 class Reproducer:
-    """Recomputes records of one store, which is only read; keeps state that the next record may need. A `job` in place
-    of the store's names the places of data and checkpoints here."""
+    """Recomputes records of one store, which is only read. A `job` in its job's place says where data are here."""
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
         self._store, self._job = store, job
@@ -80,8 +77,7 @@ class Reproducer:
         if reason := _lost_reason(row, run):
             return replace(made, reason=reason)
         grid = self._grid(row, run)
-        unit = _unit(grid, key)
-        if unit is None:
+        if (unit := _unit(grid, key)) is None:
             why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
             return replace(made, verdict="different", reason="; ".join(why))
         computed, found_classes = self._compute(unit, row, run)
@@ -100,12 +96,11 @@ class Reproducer:
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
         then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])  # why it was not computed
-        is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
         spec = WorkerSpec(
             run_id=row["run_id"],
             metrics=metrics,
             unavailable={"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics),
-            device="cuda" if is_gpu else "cpu",
+            device="cuda" if row["device"] not in (None, "cpu") and torch.cuda.is_available() else "cpu",
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
             trust_code=is_trusted(),
@@ -122,8 +117,7 @@ class Reproducer:
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
         """Expands the job of a row to its grid, with the imported cells and the row's target."""
         content = run.get("job") or self._store.job().get("spec")
-        text = json.dumps(content, sort_keys=True)
-        if text not in self._grids:
+        if (text := json.dumps(content, sort_keys=True)) not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
             job = self._job or stored_job(content, is_trusted(), where)
             self._grids[text] = adversarial_volumes.join_imported(expand(job.copy_named(where)), self._store.root)

@@ -1,5 +1,4 @@
-"""Reads the files of a store once, finds rows that contradict their columns or their classes, and keeps the facts that
-later checks need. One row group is in memory at a time, beside the keys of all rows."""
+"""Reads a store's files once, finds rows that contradict their columns or classes, and keeps facts for later checks."""
 
 import math
 from collections import Counter
@@ -81,16 +80,14 @@ class Errors:
         """Makes the verdict of a check: the text is `ok` if nothing is wrong, `missing` if it could not be made."""
         if texts := self._wrong.get(name):
             rest = self._counts[name] - len(texts)
-            more = f"; and {rest} more like these" if rest else ""
-            return Check(name, "wrong", "; ".join(texts) + more)
+            return Check(name, "wrong", "; ".join(texts) + (f"; and {rest} more like these" if rest else ""))
         return Check(name, "not checked" if missing else "ok", missing or ok)
 
 
 SLACK = 1e-6  # beyond a range, for rounding
 _POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
 UNITS: Mapping[str, tuple[float, float]] = {
-    "fraction": (0.0, 1.0),
-    "1 - distance": (-math.inf, 1.0),
+    **{"fraction": (0.0, 1.0), "1 - distance": (-math.inf, 1.0)},
     **dict.fromkeys(_POSITIVE, (0.0, math.inf)),
 }
 COLUMNS: Mapping[str, tuple[float, float]] = {each.name: each.within for each in NUMBERS if each.within}
@@ -126,8 +123,7 @@ def check_words(rows: pa.Table, where: str, errors: Errors) -> None:
     tell(ok & has_error, "error: one in a row that is ok")
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
     added = [{name.partition("@")[0] for name in names if "@" in name} for names in listed]
-    is_known = [all(name in METRICS or "@" in name for name in names) for names in listed]
-    tell(~covers.mask(is_known), "metrics: unknown")
+    tell(~covers.mask([all(name in METRICS or "@" in name for name in names) for names in listed]), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
     tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
     for name, metric in METRIC_OF.items():
@@ -161,8 +157,7 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 
 
 ROUNDING = 1e-9
-FLAGS = ("missed_classes", "hallucinated_classes")
-"""Columns of records that count classes of the foreground in the label or the prediction alone."""
+FLAGS = ("missed_classes", "hallucinated_classes")  # of the foreground, in the label or prediction alone
 COUNTS = (*UNDEFINED, *FLAGS)
 
 
@@ -178,8 +173,7 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
     squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
     count = sums(~np.isnan(index))
     is_complete, is_each = count == expected, sums((np.nan_to_num(index, nan=-1.0) + 1) ** 2) == squares
-    text = "rows of classes: {:g}, expected {:g}"
-    errors.wrong_rows("classes", where, rows, ~is_complete, text, count, expected)
+    errors.wrong_rows("classes", where, rows, ~is_complete, "rows of classes: {:g}, expected {:g}", count, expected)
     errors.wrong_rows("classes", where, rows, is_complete & ~is_each, "class_index: not each class once")
     is_in = [(index > 0) & (floats(classes[name]) > 0) for name in ("label_voxels", "pred_voxels")]
     are_counted = (index > 0) & valid(classes["label_voxels"]) & valid(classes["pred_voxels"])
@@ -211,14 +205,9 @@ SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and 
 
 
 class StoreSurvey:
-    """A store's files, each read once, and the facts in them that later checks need.
-
-    `keys` are those of all records, `ok` counts the ok rows of each key. `cells` are the distinct settings of cells,
-    columns CELL, `origins` the runs, cases and models, columns ORIGIN, both sorted; `left_out` counts those beyond
-    MOST_KINDS. `errors` takes errors of files, schema, values, classes.
-
-    Raises a UserError if another release wrote the store, or it changes while it is read.
-    """
+    """A store's files, each read once, and facts that later checks need: `keys` of all records, how many are `ok` of
+    each; distinct `cells` (CELL) and `origins` (ORIGIN: runs, cases, models), sorted, `left_out` beyond MOST_KINDS;
+    `errors` of files, schema, values, classes. Raises a UserError if another release wrote it, or it changes."""
 
     def __init__(self, root: str, errors: Errors) -> None:
         self._files, self._errors = Files(root), errors
@@ -244,8 +233,7 @@ class StoreSurvey:
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:
         """Compares ok rows of one key, copies to the bit, others within tolerances; returns a sentence on them."""
-        doubles = {key: count for key, count in self.ok.items() if count > 1}
-        if not doubles:
+        if not (doubles := {key: count for key, count in self.ok.items() if count > 1}):
             return "no key has two rows that are ok"
         rows = self._rows_of(frozenset(islice(doubles, MOST_DOUBLES // 2)))
         before, after = rows.slice(0, len(rows) - 1), rows.slice(1)
@@ -253,14 +241,12 @@ class StoreSurvey:
         is_pair, is_copy = (np.logical_and.reduce([same[name] for name in names]) for names in (KEY, COMMIT))
         for name in SCORES:
             one, other = floats(before[name]), floats(after[name])
-            tolerance = TOLERANCES["records"].get(name, EXACT)
-            ways = (EXACT, tolerance)
+            ways = (EXACT, TOLERANCES["records"].get(name, EXACT))
             equal, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
             differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, equal, close)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
-        more = sum(doubles.values()) - len(rows)
-        rest = f"; {more} of their rows were not compared" if more else ""
+        rest = f"; {more} of their rows were not compared" if (more := sum(doubles.values()) - len(rows)) else ""
         return f"{len(doubles)} keys have several rows that are ok, and they agree: the latest counts{rest}"
 
     def _rows_of(self, keys: Collection[Key]) -> pa.Table:

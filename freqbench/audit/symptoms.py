@@ -9,21 +9,17 @@ LAST_PART = 0.1
 
 
 def zero_share(gradient: Tensor) -> float:
-    """Returns the share of entries that are exactly 0, or not finite, which is as useless. A few are usual (dead units,
-    underflow). Nearly all of them mean that the network rounds, clips or saturates, so that gradient attacks stand
-    still (Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420, shattered gradients)."""
+    """Returns the share of entries that are exactly 0, or not finite. Nearly all mean that the network rounds, clips or
+    saturates: gradient attacks stand still (Athalye, Carlini, Wagner, ICML 2018, shattered gradients)."""
     return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> float:
-    """Returns the share of entries with the same sign in both, among those not 0 in both; NaN if all are 0 in both. An
-    entry that is not finite in either counts as disagreement. A deterministic network has 1; one that draws at random
-    has about 0.5 where its draws decide (stochastic gradients, ibid.)."""
-    counts = (first != 0) | (second != 0)
-    if not counts.any():
+    """Returns the share of entries of one sign in both, of those not 0 in both; NaN if all are. Not finite: they
+    disagree. A deterministic network has 1, one that draws at random about 0.5 (stochastic gradients, ibid.)."""
+    if not (counts := (first != 0) | (second != 0)).any():
         return math.nan
-    same = (first.sign() == second.sign()) & first.isfinite() & second.isfinite()
-    return float(same[counts].double().mean())
+    return float(((first.sign() == second.sign()) & first.isfinite() & second.isfinite())[counts].double().mean())
 
 
 def share_at_end(losses: Sequence[float]) -> float:

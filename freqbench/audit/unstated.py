@@ -1,6 +1,5 @@
-"""Finds the settings of a network that nobody stated, by agreement with predictions that its own code wrote. No label
-of the data is read for it: nothing is fitted to a score. Best first: of the best settings so far, all that differ in
-one are tried, until the prediction is the network's own."""
+"""Finds settings of a network that nobody stated, by agreement with its own code's predictions: no label is read. Best
+first: of the best settings so far, all that differ in one are tried, until the prediction is its own."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from freqbench.ops.classes import Classes
 from freqbench.ops.regions import code_of
 
 Step = Mapping[str, Any]
+Steps = dict[Any, Step | None]
 Point = tuple[tuple[str, Any], ...]
 Log = Callable[[str], None]
 
@@ -44,14 +44,13 @@ OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
 SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 2.0), (1.5, 1.5, 1.5), (2.0, 2.0, 2.0), (1.0, 1.0, 2.0), (0.8, 0.8, 3.0))
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "SPL", "SAR", "RSA", "PIR", "ASR", "PLI")
 WINDOWS = ((-175, 250), (-57, 164), (-1000, 1000), (-160, 240), (-200, 300), (-1024, 1024), (-1000, 400), (0, 80))
-OPEN: Mapping[str, tuple[Any, ...]] = {
+OPEN: Mapping[str, tuple[Any, ...]] = {  # values to try of arguments that leave no trace in weights
     "norm": (["instance", {"affine": True}], ["group", {"num_groups": 8}], "instance", "batch"),
     "norm_name": ("instance", ["instance", {"affine": True}], ["group", {"num_groups": 8}]),
     "act": ("RELU", "LEAKYRELU", ["LEAKYRELU", {"negative_slope": 0.2}], "ELU", "GELU", "SWISH"),
     "num_heads": (12, 4, 6, 8, 16, 2),
     "normalize": (True, False),
 }
-"""Values to try of arguments that leave no trace in weights."""
 
 
 def _step(name: str, **given: Any) -> Step:
@@ -70,9 +69,7 @@ def _percentiles(low: float, high: float, clip: bool = True) -> Step:
 OF_MR: Mapping[str, Step | None] = {
     "z-scores of voxels that are not 0": _step("NormalizeIntensity", nonzero=True, channel_wise=True),
     "z-scores": _step("NormalizeIntensity", channel_wise=True),
-    "percentiles 0.5 to 99.5": _percentiles(0.5, 99.5),
-    "percentiles 1 to 99": _percentiles(1, 99),
-    "percentiles 0 to 99.5": _percentiles(0, 99.5),
+    **{f"percentiles {low} to {high}": _percentiles(low, high) for low, high in ((0.5, 99.5), (1, 99), (0, 99.5))},
     "its own ends": _step("ScaleIntensity", channel_wise=True),
     NO: None,
 }
@@ -133,15 +130,13 @@ class _Trial:
 def find(
     entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
-    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
-    `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
-    classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
-    Raises UserError if the network can be run under no settings."""
+    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all. Of a
+    network whose files bring a pipeline only windows, channels and classes are sought. `modality` (CT or another) says
+    which intensities come first. Raises UserError if it runs under none."""
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
-    facts = facts_of(entry, None, dataset.num_channels)
     theirs = read(own.files[first.case_id], native)
-    pieces = Pieces.build(entry, facts, dataset, first, modality, theirs)
+    pieces = Pieces.build(entry, facts_of(entry, None, dataset.num_channels), dataset, first, modality, theirs)
     trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
     start = tuple((name, values[0]) for name, values in pieces.values.items())
 
@@ -151,8 +146,7 @@ def find(
             return False
         found = trial.share(point)
         changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
-        said = percent(found) if found >= 0 else "cannot be run"
-        log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
+        log(f"{len(trial.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
         return found >= PROVEN or time.process_time() - started > MOST_S
 
     def descend(point: Point) -> bool:
@@ -226,8 +220,7 @@ class Pieces:
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
         values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
-        usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
-        values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
+        values["overlap"] = tuple(dict.fromkeys([sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS]))
         first = sliding.get("weighting", "gaussian")
         values["weighting"] = tuple(dict.fromkeys([first, "gaussian", "constant"])) if is_bare else (first,)
         if sliding.get("mirror"):
@@ -272,8 +265,7 @@ class Pieces:
         theirs: Values,
         pairs: Mapping[int, Any],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the keys of the model's and of the dataset's entry for settings that were found, and what stays out.
-        `pairs` says for each output of the network the number, or the channel, of its own prediction that it is."""
+        """Returns the keys of a model's and a dataset's entry of found settings, what stays out, by `pairs`."""
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:
@@ -326,20 +318,17 @@ def _parse(transforms: object) -> tuple[Step, ...] | None:
 
 
 _SLOTS = {
-    "axes": ("Orientation",),
-    "spacing": ("Spacing",),
+    **{"axes": ("Orientation",), "spacing": ("Spacing",)},
     "intensity": ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"),
     "crop": ("CropForeground",),
 }
 
 
-def _slots(
-    words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str
-) -> dict[str, dict[Any, Step | None]]:
+def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str) -> dict[str, Steps]:
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
     space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
-    usual: dict[str, dict[Any, Step | None]] = {
+    usual: dict[str, Steps] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
         | {each: _step("Orientation", axcodes=each) for each in codes},
         "spacing": {each: _spacing(each) for each in ([space.spacing] if space.spacing else [])}
@@ -350,7 +339,7 @@ def _slots(
     }
     if not words:
         return usual
-    made: dict[str, dict[Any, Step | None]] = {}
+    made: dict[str, Steps] = {}
     for number, step in enumerate(words):
         name = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
         slot = next((slot for slot, names in _SLOTS.items() if name in names and slot not in made), None)
@@ -392,14 +381,13 @@ def _spacing(sides: Sequence[float]) -> Step:
     return _step("Spacing", pixdim=[*sides], mode="bilinear")
 
 
-def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:
+def _intensities(space: Preprocess, modality: str) -> Steps:
     scaling = parse_intensity(space.intensity)
     words = {
         "window": f"window {scaling.low:g} to {scaling.high:g}",
         "percentile": f"percentiles {scaling.low:g} to {scaling.high:g}",
     }
-    is_ct = modality == "CT" or scaling.kind == "window"
-    both = [OF_CT, OF_MR] if is_ct else [OF_MR, OF_CT]
+    both = [OF_CT, OF_MR] if (is_ct := modality == "CT" or scaling.kind == "window") else [OF_MR, OF_CT]
     if scaling.kind == "zscore" or (is_ct and scaling.kind != "window"):
         return {**both[0], **both[1]}
     first = _range if scaling.kind == "window" else _percentiles
@@ -421,8 +409,7 @@ def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict
     """Returns the share of alike voxels under the best pairing, and for each output its number, channel or numbers."""
     count = spec.num_outputs
     if spec.head == "softmax":
-        numbers = theirs.argmax(axis=0) if theirs.ndim == 4 else theirs
-        if numbers.max() > 255:
+        if (numbers := theirs.argmax(axis=0) if theirs.ndim == 4 else theirs).max() > 255:
             raise ValueError("numbers beyond a label map's")
         numbers = numbers.astype(np.uint8)
         classes = Classes(names=("",) * max(count, int(numbers.max()) + 1))

@@ -41,28 +41,23 @@ def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
-    """Runs every check of a store in which no run goes on.
-
-    `files`: every page can be read and fits its checksum; `schema`: columns and types are those
-    of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
-    means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
-    models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
-    settings; `holes`: the job's records are there; `volumes`: saved volumes are complete (`with_volumes`: can be read
-    to its end). Raises a UserError if there is no store, another release wrote it, or it changes meanwhile.
-    """
+    """Runs every check of a store in which no run goes on. `files`: pages fit their checksums; `schema`: columns and
+    types; `values`: nulls, words, ranges; `classes`: each ok record has each once, with its means; `doubles`: rows of
+    one key agree; `runs`: rows' runs have files that know their models; `cases`, `cells`: keys and ids are those of
+    recipes and settings; `holes`: the job's records are there; `volumes`: complete (`with_volumes`: read to the end).
+    Raises a UserError if there is no store, another release wrote it, or it changes meanwhile."""
     job = store.job()
     errors = Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
-    doubles = survey.compare_doubles()
-    ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
     unknown = _check_origins(survey, runs, errors)
+    ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
     return [
         errors.check("files", f"{len(survey.names)} files can be read to the end"),
         errors.check("schema", f"{len(survey.names)} files have the columns of schema version {SCHEMA_VERSION}"),
         errors.check("values", ranges),
         errors.check("classes", "means and counts of records are those of their classes"),
-        errors.check("doubles", doubles),
+        errors.check("doubles", survey.compare_doubles()),
         errors.check("runs", f"{len(runs)} runs have their files"),
         errors.check("cases", "keys of cases are those of recipe and files", unknown),
         _check_cells(store, job, survey, runs, errors),
@@ -97,8 +92,7 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
             continue
         facts = datasets.get(row["dataset"]) or {}
         fingerprint = (facts.get("cases") or {}).get(row["case_id"])
-        expected = fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)
-        if expected != row["case_key"]:
+        if (expected := fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)) != row["case_key"]:
             got = f"{expected} by its run's recipe and files" if expected else "which its run does not know"
             errors.wrong("cases", f"case {row['case_id']} of {row['dataset']}: key {row['case_key']}, {got}")
     return f"the runs' files of {unknown} cases do not say what they were made of" if unknown else ""
@@ -147,9 +141,7 @@ def _settings_key(row: Row) -> str:
 
 def _differing(one: Row, other: Row) -> Iterable[str]:
     """Yields the columns in which two rows of a cell differ; parameters count only if both have them."""
-    for name in CELL:
-        if name != "params" and one[name] != other[name]:
-            yield name
+    yield from (name for name in CELL if name != "params" and one[name] != other[name])
     first, second = (object_of(row["params"] or "{}", "params") for row in (one, other))
     if any(first[name] != second[name] for name in first.keys() & second.keys()):
         yield "params"
@@ -189,13 +181,11 @@ def _check_volumes(store: Store, job: Mapping[str, Any], survey: StoreSurvey, er
     """Checks that each good record has the volume that its job saves (`save_only`); `to_end` reads all of it."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
-    spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
+    if isinstance(spec := job.get("spec"), dict) and spec.get("save_adversarial") == "nifti":
         named = spec.get("save_only")
         others = {row["cell_id"] for row in survey.cells if named and row["attack"] not in named}
         lacking = [key for key in survey.ok if key[0] not in others and key[:2] not in there]
-        lost = sum(survey.ok[key] for key in lacking)
-        if lost:
+        if lost := sum(survey.ok[key] for key in lacking):
             errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
     if not there or not to_end:
         missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"

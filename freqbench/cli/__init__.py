@@ -141,8 +141,7 @@ def main() -> None:
 def _open_streams() -> None:
     """Makes streams take every text: an unknown letter becomes a question mark, and a closed stream swallows all."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
+        if (stream := getattr(sys, name)) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (as long as the process)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

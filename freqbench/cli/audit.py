@@ -24,13 +24,8 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    "": SHOWN,
-    "--run": f"{SHOWN} {CELLS}",
-    "--plan": CELLS,
-    "--files": "--volumes --reference",
-    "--rows": "--seed --job",
-    "--converge": "--job --set",
-    "--certify": "--job --set",
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
+    **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 
 app = typer.Typer()
@@ -53,9 +48,7 @@ class AuditOptions:
     engine: common.Engine = "auto"
     address: common.Address = None
     volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
-    reference: Annotated[
-        int | None, more("With --files: score N saved rows by other libraries.", min=1, metavar="N")
-    ] = None
+    reference: Annotated[int | None, more("With --files: score N rows by other libraries.", min=1, metavar="N")] = None
     seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
 
@@ -103,8 +96,7 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
 
         asked = {name: getattr(options, name) for name in ("cases", "eps", "engine", "address", "short")}
         how = computing.MissingOptions(**asked, compute=not options.plan)
-        failed = computing.compute_missing(stored.spec(out), out, common.console(), how)
-        if failed is None:
+        if (failed := computing.compute_missing(stored.spec(out), out, common.console(), how)) is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
     if options.whole or not text.is_usual:
         text.put(common.tables([out], text.format, "audit"))
@@ -224,8 +216,7 @@ def _show_convergence(out: str, grid: "Grid") -> None:
     _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
     for line in convergence.failed_lines(records, entries):
         common.say(line)
-    table = convergence.settings(records, entries)
-    if table.empty:
+    if (table := convergence.settings(records, entries)).empty:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
     common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
     advice = convergence.job_text(convergence.recommend(table), entries).encode()
@@ -234,8 +225,7 @@ def _show_convergence(out: str, grid: "Grid") -> None:
 
 
 def _show_bounds(out: str, grid: "Grid") -> None:
-    """Prints what is proven of networks smoothed as `ball` attacks them, and what attacks leave. OUT then has
-    bounds.csv, bounds.pdf and bounds.png. Refuses a job with a cell that has no certificate."""
+    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv, .pdf and .png."""
     import pandas as pd
 
     from freqbench.analysis import certificates
@@ -246,11 +236,9 @@ def _show_bounds(out: str, grid: "Grid") -> None:
     from freqbench.results import Store
 
     defences.require_certified(grid)
-    content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
-    sections = defences.bounds(content.records)
+    sections = defences.bounds(contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False).records)
     common.put(render.terminal(sections), None)
-    tables = [section.data for section in sections if section.data is not None]
-    if tables:
+    if tables := [section.data for section in sections if section.data is not None]:
         table = pd.concat(tables)
         _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
 
@@ -264,8 +252,7 @@ def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
     files |= {"pdf": pdf, "png": png}
     paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
-        mark = MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0]
-        storage.require_own(path, mark)
+        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0])
     for suffix, path in paths.items():
         storage.write_atomic(path, files[suffix])
         common.say(f"written: {path}")

@@ -62,9 +62,7 @@ def verify(
     if not 0 < again.share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {again.share:g}: 0.1 is a tenth of the rows")
     if again.rows is not None and (again.cases is not None or again.share != SHARE):
-        raise UserError(
-            "--rows: expected neither --share nor --cases beside it: a spot check has no audit and no share"
-        )
+        raise UserError("--rows: expected neither --share nor --cases beside it: a spot check has no audit or share")
     read = read_entry(Path(entry))
     results = examine(read, stored.trust_code)
     if not reasons(results):

@@ -1,5 +1,4 @@
-"""Describes packaged jobs and what a job may name: the command `list`, and the docs' tables. Lists of names, and
-attacks, are read from the source of the package where an import of their table loads torch."""
+"""Describes what a job may name: the command `list`, and docs' tables; read from source where tables load torch."""
 
 import ast
 import inspect
@@ -45,16 +44,14 @@ EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job fi
     **{"root": "data/mine", "task": "hippocampus", "classes": ["spleen"], "like": "synapse"},
 }
 OWN: Mapping[str, Mapping[str, Any]] = {  # of keys that mean something else elsewhere, or are required beside others
-    "ball": {"kind": "bias_field"},
-    "images": {"reference": "prediction"},
+    **{"ball": {"kind": "bias_field"}, "images": {"reference": "prediction"}},
     "pairs": {"label": "labels/{case}.nii.gz", "labels": ["background", "tumour"]},
 }
 REQUIRED = "required"
 PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
 _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
     "bundle": {"bundle": "DIR"},
-    "nnunet": {"arch": "nnunet", "checkpoint": "DIR"},
-    "meshnet": {"arch": "meshnet", "checkpoint": "DIR"},
+    **{name: {"arch": name, "checkpoint": "DIR"} for name in ("nnunet", "meshnet")},
     "command": {"command": ["TOOL", "-i", "{image}", "-o", "{labels}"]},
 }
 

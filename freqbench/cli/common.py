@@ -56,9 +56,7 @@ JobFile = Annotated[
     str, typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs)
 ]
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
-Out = Annotated[
-    str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
-]
+Out = Annotated[str, typer.Argument(help="Result store, a folder or URI.", metavar="OUT", autocompletion=stores)]
 Overrides = Annotated[list[str] | None, option("Override the job file: a.b=c, attacks.0.eps=4/255.", "--set")]
 Trust = Annotated[bool, more("Let code of other packages and of frozen models run: read it first.", "--trust-code")]
 Address = Annotated[str | None, more("Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
@@ -71,9 +69,7 @@ class JobOptions:
     """Options that commands with a job file share: the file, how to read it, and where results go."""
 
     path: JobFile
-    out: Annotated[
-        str | None, option("Where results go.", show_default="runs/NAME of the job", autocompletion=stores)
-    ] = None
+    out: Annotated[str | None, option("Where results go.", show_default="runs/NAME", autocompletion=stores)] = None
     set_: Overrides = None
     limit_cases: Annotated[int | None, option("Only the first N cases of each dataset.", "--limit-cases", min=1)] = None
     trust_code: Trust = False
@@ -113,7 +109,7 @@ class EngineOptions(JobOptions):
         """Reads the job file; refuses the address of a cluster where nothing runs on one."""
         if self.address and self.engine == "serial":
             raise UserError(
-                f"--address: --engine serial and --dry-data do not use a cluster: remove --address {self.address}"
+                f"--address: --engine serial and --dry-data use no cluster: remove --address {self.address}"
             )
         return super().any_job()
 
@@ -131,9 +127,7 @@ class PartOptions:
 class StoredOptions:
     """Options of commands that take the job of a store."""
 
-    job: Annotated[str | None, more("Job to use instead of OUT's, for example because data are in another folder.")] = (
-        None
-    )
+    job: Annotated[str | None, more("Job to use instead of OUT's, for example as data are in another folder.")] = None
     set_: Annotated[list[str] | None, more("Override the job, as in run.", "--set")] = None
     trust_code: Trust = False
 
@@ -171,9 +165,7 @@ class TextOptions:
             autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
         ),
     ] = "terminal"
-    to: Annotated[str | None, option("File to write to.", show_default="the terminal; of the page OUT/report.html")] = (
-        None
-    )
+    to: Annotated[str | None, option("File to write to.", show_default="terminal; of the page OUT/report.html")] = None
 
     @property
     def is_usual(self) -> bool:
@@ -209,10 +201,8 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, object], takes: Mapping[str, str]) -> str:
-    """Returns the one way in which a command was called, of those with a value; none is an empty text. Refuses two
-    ways, and an option of `given` that does not go with the way by `takes`."""
-    chosen = [way for way, value in ways.items() if value]
-    if len(chosen) > 1:
+    """Returns the one way with a value, or ''. Refuses two, and options of `given` that a way does not take."""
+    if len(chosen := [way for way, value in ways.items() if value]) > 1:
         raise UserError(f"{command}: expected one of {', '.join(ways)}, got {' and '.join(chosen)}: leave one")
     way = "".join(chosen)
     for option in (name for name, value in given.items() if value is not None and value is not False):
@@ -267,8 +257,7 @@ def require_file(to: str) -> None:
 
 def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
     """Asks before it writes volumes of datasets that must not be passed on; without a terminal, it takes a `yes`."""
-    names = ", ".join(datasets)
-    if names and not yes:
+    if (names := ", ".join(datasets)) and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"{names}: expected permission to write volumes that must not be passed on: give --yes")
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)

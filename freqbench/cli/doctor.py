@@ -38,8 +38,7 @@ def doctor(
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    options = common.JobOptions(path=job or "", trust_code=trust_code)
-    spec = link.plan_training(options.job())[0] if job else None
+    spec = link.plan_training(common.JobOptions(path=job or "", trust_code=trust_code).job())[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
         lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job), predictions, common.say)
         for name, finding in lines:

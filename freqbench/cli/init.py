@@ -73,9 +73,7 @@ class NetworkOptions:
 
     data: Annotated[str | None, option("Folder of a dataset, as `doctor --data` takes it.")] = None
     checkpoint: Annotated[str | None, option("File, folder, URI, zoo://DATASET/NAME, random, or a command.")] = None
-    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint says")] = (
-        None
-    )
+    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="by the checkpoint")] = None
     budget: Annotated[str | None, more(f"L-infinity radius on the [0, 1] scale, such as {EPS}.")] = None
     predictions: Annotated[str | None, option("Folder of what the network's own code predicts of some cases.")] = None
 
@@ -223,8 +221,7 @@ def _radius(budget: str) -> str:
     from freqbench.attacks import ATTACKS
     from freqbench.job.sweep import parse_value
 
-    value = parse_value(budget)
-    if isinstance(value, str):
+    if isinstance(value := parse_value(budget), str):
         with suppress(ValueError):
             value = float(value)
     if complaint := ATTACKS["pgd"].parameters["eps"].check(value):
@@ -241,8 +238,7 @@ def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, 
                 f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
             ) from None
         return {"name": Path(words[0]).name, COMMAND: words}
-    local = names.home_of(checkpoint)
-    place = str(local.resolve()) if local.exists() else checkpoint
+    place = str(local.resolve()) if (local := names.home_of(checkpoint)).exists() else checkpoint
     if arch == BUNDLE:
         return {"name": BUNDLE, "bundle": place}
     name = arch.rpartition(":")[2]

@@ -27,9 +27,7 @@ MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives
 ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
-Outs = Annotated[
-    list[str], typer.Argument(help="One result store or several.", metavar="OUT...", autocompletion=common.stores)
-]
+Outs = Annotated[list[str], typer.Argument(help="Result stores.", metavar="OUT...", autocompletion=common.stores)]
 
 
 def _tables(incomplete: str) -> list[str]:
@@ -97,8 +95,7 @@ def _name_others(outs: list[str]) -> None:
 
 
 def write_page(outs: list[str], to: str | None = None, with_volumes: bool | None = None, yes: bool = False) -> None:
-    """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow. None:
-    one file, and where a store of this machine has volumes that may be passed on, a folder with some beside it."""
+    """Writes the page of stores: one file, or with volumes, which `yes` may allow, a folder; None: as stores allow."""
     from freqbench.core.files import storage
     from freqbench.reporting.page import data_of
     from freqbench.results import Store
@@ -235,5 +232,4 @@ def compare(
     render = renderer(common.format_name(text.format))
     with common.print_warnings():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
-    sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
-    text.put(render(sections).rstrip() + "\n")
+    text.put(render(views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])).rstrip() + "\n")

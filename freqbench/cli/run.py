@@ -81,8 +81,7 @@ def run(
     if dry_data:  # into a store of its own
         options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
     shard = Shard.parse(part.shard) if part.shard else None
-    job = options.any_job()
-    if isinstance(job, TrainJob):
+    if isinstance(job := options.any_job(), TrainJob):
         of_attacks = {
             **{"--dry-data": dry_data, "--shard": shard, "--force": part.force, "--no-page": not page, "--log": log},
             **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": part.fresh},
@@ -140,9 +139,8 @@ def _train(job: "TrainJob", options: common.EngineOptions, only: list[str] | Non
     except KeyboardInterrupt:
         common.console().print("stopped: the same command goes on from here")
         raise typer.Exit(common.EXIT_INTERRUPTED) from None
-    weights = Column("weights", overflow="fold")
     columns = ("model", "steps", "seconds", "select Dice", "attacked", "test Dice")
-    table = Table(*columns, weights, title="foreground Dice")
+    table = Table(*columns, Column("weights", overflow="fold"), title="foreground Dice")
     for result in results:
         dice = (result.dice_select, result.dice_attacked, result.dice_test)
         figures = ("" if value is None else f"{value:.3f}" for value in dice)

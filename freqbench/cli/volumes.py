@@ -43,8 +43,7 @@ def score(
     """
     ways = {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial}
     given = {f"--{name.replace('_', '-')}": value for name, value in vars(origin).items()}
-    way = common.chosen_way("score", ways, given, TAKES)
-    if not way:
+    if not (way := common.chosen_way("score", ways, given, TAKES)):
         raise UserError(f"score: expected one of {', '.join(ways)}, got none: see score --help")
     if (lacking := NEEDS.get(way)) and given[lacking] is None:
         raise UserError(f"score: {way}: expected {lacking} too, got none: see score --help-all")
@@ -85,8 +84,7 @@ def export(
     from freqbench.exchange import export as exporting
 
     grid = stored.grid(out)
-    restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
-    common.ask_to_write(sorted(restricted), yes)
+    common.ask_to_write(sorted({cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}), yes)
     if not to:
         to = storage.join(out, "export" if form == "nifti" else form)
         names.require_inside(out, to)

@@ -40,9 +40,8 @@ RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they
 
 
 def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
-    """Returns at most LINES lines: a verdict per model, the sentences that matter most, and `remedies`, whole. Graver
-    verdicts come first, then claims, then checks of gradients. A sentence speaks of all models that share a check and a
-    verdict, by the largest difference; one that does not fit ends in dots."""
+    """Returns at most LINES lines: a verdict per model, what matters most, and `remedies`, whole. Graver verdicts come
+    first, then claims, then gradients. A sentence speaks of all models with a check and verdict."""
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
     shown = models[:MOST_MODELS]
     names = [f"{each.model} on {each.dataset}" for each in shown]
@@ -95,15 +94,14 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     for each in sorted(others, key=lambda each: (each.dataset, each.model)):
         places.setdefault((each.dataset, each.model), []).append(each)
     columns = ("should", "verdict", "sentence")
-    parts = [
-        Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
-        for (dataset, model), rows in places.items()
-    ]
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == "not checked" for each in findings)
     return [
         _belief_section(findings, MODELS, data),
-        *parts,
+        *[
+            Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
+            for (dataset, model), rows in places.items()
+        ],
         Section("Audit: how far attacks go", far, data=data),
         Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
     ]

@@ -44,11 +44,9 @@ def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
 
 
 def contents(stores: Sequence[Store], columns: Collection[str] | None = None, with_classes: bool = True) -> Contents:
-    """Reads what a page, a set of figures or a comparison shows: of rows with the same key, the best and latest.
-    `columns` are those of RECORDS to read beside those that identify a row, None for all; class records are many times
-    as many rows. Raises UserError for a store that cannot be read, or nothing to show."""
+    """Reads what a page, figures or a comparison show: of rows with the same key, the best and latest, with `columns`
+    of RECORDS, None for all. Raises UserError for a store that cannot be read, or nothing to show."""
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns)
-    classes = classes_frame(stores, stored) if with_classes else pd.DataFrame()
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]
-    return Contents(current(records, stored), classes, facts)
+    return Contents(current(records, stored), classes_frame(stores, stored) if with_classes else pd.DataFrame(), facts)

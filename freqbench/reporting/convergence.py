@@ -1,10 +1,7 @@
-"""Finds how many passes are enough: drop against passes of every attack, loss and number of restarts, and advice.
-
-Drop: white-box foreground DSC in points, clean minus attacked; its mean over cases with Student's t
-interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
-More passes are worth it where they add ENOUGH points or more. Results hold for these cases: on others, a
-difference of a few tenths between attacks may turn round.
-"""
+"""Finds how many passes are enough: drop against passes of every attack, loss and number of restarts, and advice. Drop:
+white-box foreground DSC in points; mean over cases with Student's t interval over patients. A curve is one attack with
+one loss and one number of restarts, its settings ordered by passes. More passes are worth it where they add ENOUGH
+points. On other cases a difference of a few tenths between attacks may turn round."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,14 +25,10 @@ ENOUGH = 0.2  # points of foreground DSC
 RISES = "not converged"
 PLACE = ["dataset", "model", "threat_model", "budget"]
 CURVE = [*PLACE, "attack", "loss", "restarts"]
-COLUMNS = (  # columns of RECORDS that are needed beside those that identify a row
-    *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
-    *("attack_seconds", "l2_body"),
-)
-SETTING = [
-    *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
-    *("cases", "patients", "l2_body", "seconds", "cell_id"),
-]
+_SPENT = ("num_windows", "num_forwards", "num_backwards", "attack_seconds")
+COLUMNS = ("dsc_foreground", "dsc_foreground_clean", *_SPENT, "l2_body")  # of RECORDS, beside those that identify a row
+_MEANS = ("drop", "low", "high", "best", "cases", "patients", "l2_body", "seconds")
+SETTING = [*CURVE, "steps", "passes", *_MEANS, "cell_id"]
 CHOICES = ("loss", "restarts")
 
 Entry = Mapping[str, Any]
@@ -49,13 +42,10 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
 
 
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
-
-    A setting that failed on some case is left out, because its mean would cover other cases than the rest. Records have
-    COLUMNS, entries are those of `counted_entries`. Returns the columns of SETTING, ordered by passes in a curve:
-    `passes`, forward and backward, of one window; `best`, the largest drop of the curve up to these passes; `l2_body`
-    and `seconds`, means of a volume.
-    """
+    """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries). A setting
+    that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
+    Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
+    the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
     rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
@@ -147,16 +137,13 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(table: pd.DataFrame) -> pd.DataFrame:
-    """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
-    The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
-    None is picked where the curve with the largest drop has not converged. `note` says where it has one setting
-    only."""
+    """Picks by dataset, model, threat model and budget the setting of fewest passes, then larger drop, less than ENOUGH
+    points below the `largest`; none where that curve still rises. `note` says where it has one setting only."""
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
         strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
-        note = gains[tuple(strongest[name] for name in CURVE)]
-        if note.startswith(RISES):
+        if (note := gains[tuple(strongest[name] for name in CURVE)]).startswith(RISES):
             continue
         near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
@@ -192,8 +179,7 @@ def sections(table: pd.DataFrame) -> list[Section]:
         enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
         wide = _format_counts(wide.rename_axis(columns=None).reset_index().assign(enough=enough))
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", wide, text, part))
-        rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
-        if rising:
+        if rising := of_curves[of_curves["still_gains"] != ""].to_dict("records"):
             lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
             text = "Where the largest drop is on one of these, none is recommended: repeat with more steps.\n\n"
             text += "\n".join(lines)

@@ -31,8 +31,7 @@ _ORDER = ["threat_model", "attack", "budget", "label"]
 
 @dataclass(frozen=True)
 class Material:
-    """Input of figures: rows of `shown_rows`, their CLASS_RECORDS (further rows do no harm), and the root of saved
-    volumes, `OUT/volumes` (None: no volumes)."""
+    """Input of figures: `shown_rows`, their CLASS_RECORDS, and the root of saved volumes, `OUT/volumes`, or None."""
 
     rows: pd.DataFrame
     classes: pd.DataFrame
@@ -51,33 +50,29 @@ class Material:
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need. They have
-    `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground DSC in points, and
-    `budget` x255 where it is an intensity."""
+    """Selects the rows that figures show (ok, not left out) with `family` (the label without its budget), all DSC and
+    `ssim_body` x100, `drop` of foreground DSC in points, and `budget` x255 where it is an intensity."""
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
-    is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
     percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
     return frame.assign(
         **percent,
         family=families(frame).astype("category"),
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
-        budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
+        budget=frame["budget"].where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * frame["budget"]),
         is_white_box=is_white_box(frame),
     )
 
 
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    """Numbers the values of `label`, `family` or `threat_model` by threat model, attack and budget, so that a series
-    looks the same in all figures of a report."""
+    """Numbers values of `label`, `family` or `threat_model` by threat model, attack and budget, for all figures."""
     ordered = rows[[*dict.fromkeys((*_ORDER, column))]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Returns mean over cases and 95 % interval over patients of a column, one row per group, like `mean_intervals`;
-    but `n` counts cases (a case has one value per seed), and groups without a defined value are left out."""
+    """Returns mean over cases and 95 % interval over patients by group, of those with a value; `n` counts cases."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
     return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
@@ -85,17 +80,15 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, their cases."""
-    by = ["label", "family", "threat_model", "budget"]
-    groups = rows.groupby(by, observed=True, dropna=False, sort=False)
+    groups = rows.groupby(["label", "family", "threat_model", "budget"], observed=True, dropna=False, sort=False)
     table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
     order = places(rows, "label")
     return table.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)
 
 
 def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns foreground DSC under the worst white-box attack on each case: `intervals` of each `threat_model`,
-    `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack. Attacks and cases are those that
-    all models have."""
+    """Returns foreground DSC under the worst white-box attack on each case that all models have: `intervals` of each
+    `threat_model`, `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack."""
     attacked = rows[rows["is_white_box"] & (rows["budget"] > 0) & rows["dsc_foreground"].notna() & ~is_minimal(rows)]
     by = ["threat_model", "budget_name", "budget"]
     sets = attacked.assign(_score=attacked["dsc_foreground"]).groupby(by, observed=True)
@@ -110,8 +103,7 @@ def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop and distance, one row per attack that has both: the columns of `means` with `l2_body`; `drop` in points with
-    `low` and `high` of its 95 % interval over patients; and `is_null`, true for the same change without
-    optimisation."""
+    `low` and `high` of its 95 % interval over patients; and `is_null`, true where nothing was optimised."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     drops = intervals(both, ["label"], "drop").rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
@@ -119,10 +111,9 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
-    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so. Ordered by `attack`, `factor`
-    (a parameter's name) and `value` (a number as text, all else as JSON): `is_common`, `mean` drop in points with `low`
-    and `high` of its 95 % interval over patients, `n` cases."""
+    """Compares settings with one parameter changed to a common one, which has most such neighbours, null rows aside, of
+    attacks in which more than one varies. By `attack`, `factor` and `value` (a number as text, else JSON): `is_common`,
+    `mean` drop in points with `low` and `high` of its 95 % interval, `n` cases."""
     defined = rows[rows["drop"].notna()]
     settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
@@ -149,15 +140,13 @@ def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str
     """Groups the settings that differ from setting `text` in a single parameter by that parameter."""
     neighbours = defaultdict[str, list[str]](list)
     for other, setting in settings.items():
-        changed = [name for name, value in setting.items() if value != settings[text].get(name)]
-        if len(changed) == 1:
+        if len(changed := [name for name, value in setting.items() if value != settings[text].get(name)]) == 1:
             neighbours[changed[0]].append(other)
     return neighbours
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Returns mean drop in points, source x target, of each attack that was scored on another model than its source.
-    All matrices have the same rows and columns; NaN where nothing was scored."""
+    """Returns mean drop in points of each attack that was transferred, source x target, all alike; NaN: not scored."""
     keys = ["label", "source_model", "target_model"]
     drops = rows.astype(dict.fromkeys(keys, str)).groupby(keys)["drop"].mean()
     sources, targets = (sorted(rows[name].astype(str).unique()) for name in keys[1:])
@@ -167,9 +156,8 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none. One
-    row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings are in
-    the order of the report. Of a patient's cases and seeds, the smallest counts."""
+    """Returns the `size` in 1/255 of the smallest change an attack found for each patient, infinite if none: a row for
+    each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one, as reported."""
     rows = rows[is_minimal(rows)]
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]

@@ -25,47 +25,35 @@ from freqbench.reporting.views import VIEWS, unasked_sections
 from freqbench.results import Key, Store
 
 NOTES = (
-    "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against "
-    "clean; n is cases, or cases x seeds. The foreground DSC leaves the background out, and HD95 penalised is in mm, a "
-    "missed class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with "
-    "background: a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef "
-    "counts the classes that have none, missing in the label or in the prediction, and drop out of its mean, so a "
-    "stronger attack can look better there. Body columns leave the air "
-    "around the patient out. L-inf is the largest change of a voxel in 1/255, L2 the Euclidean norm of the change "
-    "on the [0, 1] scale.\n\n"
-    "Rows of different threat models are not comparable by DSC alone: look at the distances in the same row."
+    "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against clean; n is "
+    "cases, or cases x seeds. The foreground DSC leaves the background out, and HD95 penalised is in mm, a missed "
+    "class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with background: "
+    "a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef counts the "
+    "classes that have none, missing in the label or in the prediction, and drop out of its mean, so a stronger attack "
+    "can look better there. Body columns leave the air around the patient out. L-inf is the largest change of a voxel "
+    "in 1/255, L2 the Euclidean norm of the change on the [0, 1] scale.\n\nRows of different threat models are not "
+    "comparable by DSC alone: look at the distances in the same row."
 )
 
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
-NOT_AUDITED = (
-    f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
-)
+NOT_AUDITED = f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check: freqbench audit OUT shows them."
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
-    "terminal": render.terminal,
-    "markdown": render.markdown,
-    "latex": render.latex,
-    "csv": render.sections_csv,
+    **{"terminal": render.terminal, "markdown": render.markdown, "latex": render.latex, "csv": render.sections_csv},
 }
 
 
 def report(
     stores: Sequence[Store], job_keys: Collection[Key] | None = None, format: str = "terminal", table: str | None = None
 ) -> str:
-    """Reports one or several stores as tables.
-
-    Rows of a reduced precision that fail the precision check among all rows of the stores (`exclude`) are left out. The
-    page says which and why; for `csv` a UserWarning does.
-
-    Among rows with the same key the best and latest counts; `job_keys` are those of interest, others, such as those of
-    a former version, are not shown. Formats are those of FORMATS: `terminal` (its width, 110 columns at most; the first
-    60 rows of a table), `markdown`, `latex` (for a paper), `csv` (each digit; without `table` one table of all means).
-    `table` is a paper's, by its name in RECIPES or the path of one's own recipe, a view of VIEWS, or `audit`; None: all
-    attacks, views on defences, certificates and corruptions, and the audit in short, of datasets with
-    AUDITED_PATIENTS. Raises UserError for no such format or table, nothing to show, or a store that cannot be read.
-    """
+    """Reports stores as tables, without rows that fail the precision check (`exclude`): the page, for `csv` a
+    UserWarning, says which. Of rows with one key the best and latest counts; `job_keys` are those of interest. Formats:
+    `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`, `latex`, `csv` (each digit;
+    without `table` one table of all means). `table` is a paper's, by its name in RECIPES or a recipe's path, a view of
+    VIEWS, or `audit`; None: all attacks, unasked views, and the audit in short, of datasets with AUDITED_PATIENTS.
+    Raises UserError for no such format or table, nothing to show, or a store that cannot be read."""
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))
     if table is not None:
@@ -115,8 +103,7 @@ def _one_table(
     stored, records = found_records(stores, job_keys, COLUMNS)
     there = {*records["dataset"].unique()}
     agree = sorted(name for name in there if name.endswith(AGREEMENT) and dataset_name(name) in recipe.dataset_of)
-    in_file = sorted(name for name in there if name.endswith(IN_FILE) and dataset_name(name) in recipe.dataset_of)
-    if in_file:
+    if in_file := sorted(name for name in there if name.endswith(IN_FILE) and dataset_name(name) in recipe.dataset_of):
         raise UserError(
             f"{name}: expected scores on the grid that is attacked, as the paper's are, got {in_file[0]}, run with "
             f"{ScoredOn.FILE.key}: run it with {ScoredOn.GRID.key}, or report it by --table overview"
@@ -137,8 +124,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     ranked = records[(records["left_out"] == "") & ~is_minimal(records)]
     for dataset, of_dataset in ranked.groupby("dataset", observed=True):
         rows = summary(of_dataset)
-        table = attack_table(rows)
-        targets = [] if len(table) else sorted(of_dataset["target_model"].unique())
+        targets = [] if len(table := attack_table(rows)) else sorted(of_dataset["target_model"].unique())
         table = pd.concat([table, *(attack_table(rows, target) for target in targets)])
         for (source, target), group in table.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"
@@ -158,8 +144,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
 def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
     """Makes a short audit of the datasets with enough patients; one line if there are none."""
     patients = records.groupby("dataset", observed=True)["patient_id"].nunique()
-    enough = {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}
-    if not enough:
+    if not (enough := {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}):
         return [Section("Audit", text=NOT_AUDITED)]
     findings = checks.audited(checks.gathered(stores, job_keys))
     return audit.short_sections(tuple(each for each in findings if each.dataset in enough))

@@ -48,8 +48,7 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Logs a store's cells to a tracker of TRACKERS and returns the place. Cells without a scored row are left out.
-    Raises UserError if the server of MLflow or Weights & Biases cannot be reached or refuses."""
+    """Logs a store's scored cells to a tracker of TRACKERS; returns the place. UserError: no server, or it refuses."""
     store = Store(out)
     try:
         return TRACKERS[tracker](out, str(store.job()["spec"]["name"]), _runs(store))
@@ -123,8 +122,7 @@ def _runs(store: Store) -> Iterator[_LoggedCell]:
     pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(store.root).items()}
     names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
     drawn = lru_cache(maxsize=1)(partial(glimpse, names=names))  # the targets of a cell follow each other
-    good = records[records["status"] == "ok"]
-    for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
+    for (cell_id, _), cell in records[records["status"] == "ok"].groupby(["cell_id", "target_model_id"], observed=True):
         scores = cell[[*METRIC_OF]].join(added_scores(cell))
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _LoggedCell(

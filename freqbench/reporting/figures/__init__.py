@@ -20,8 +20,7 @@ from freqbench.reporting.figures.style import MAKER, pdf_and_png, use_style
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
-Drawing = tuple[tuple[str, ...], Figure | str]
-"""Group that a figure shows, with a number from its second figure on; and the figure, or why there is none."""
+Drawing = tuple[tuple[str, ...], Figure | str]  # group, numbered from its second figure on; figure, or why none
 
 
 def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Material], Iterator[Drawing]]:
@@ -44,14 +43,8 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
 
 MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
-    "tradeoff": _each(curves.tradeoff, *MODEL),
-    "distance": _each(curves.distance, *MODEL),
-    "factors": _each(curves.factors, *MODEL),
-    "smallest": _each(curves.smallest, *MODEL),
-    "transfer": _each(maps.transfer, *DATASET),
-    "natural": _each(maps.natural, *DATASET),
-    "worst": _each(maps.worst, *DATASET),
-    "ejection": _each(maps.ejection, *DATASET),
+    **{of.__name__: _each(of, *MODEL) for of in (curves.tradeoff, curves.distance, curves.factors, curves.smallest)},
+    **{of.__name__: _each(of, *DATASET) for of in (maps.transfer, maps.natural, maps.worst, maps.ejection)},
     "case": _each(cases.full, *MODEL),
 }
 
@@ -68,9 +61,8 @@ class Written:
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records have
-    columns of RECORDS, one row per key, and `classes` those of CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None
-    where no volumes are to be shown."""
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records are
+    one row per key, `classes` CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None to show no volumes."""
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
     reasons: dict[str, str] = {}

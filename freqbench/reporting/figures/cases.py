@@ -43,10 +43,9 @@ Regions = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseVolumes:
-    """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
-    channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
-    millimetres per voxel, the numbers of the regions of each label, where regions overlap, and the intensities of the
-    file that became 0 and 1, None if unknown."""
+    """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of channels the
+    one that changed most), classes, targets' predictions on the clean and the adversarial volume, mm per voxel, regions
+    of each label where they overlap, and the file's intensities that became 0 and 1, None if unknown."""
 
     clean: Voxels
     adversarial: Voxels
@@ -81,18 +80,16 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         volumes_of = read_volumes(str(material.root), row["file"])
         if target not in volumes_of.predictions:
             raise UserError("its volumes have no predictions on the source's grid beside them")
-        title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
         names = dict(zip(classes["class_index"], classes["class_name"].astype(str), strict=True))
-        yield draw_case(volumes_of, target, title, names)
+        yield draw_case(volumes_of, target, f"{dataset}: {row['label']} on {model}, case {row['case_id']}", names)
     except (UserError, OSError) as error:
         yield str(error)
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes. A label that
-    is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the slice in which
-    most predicted voxels changed or, if none did, most of the change. `names` are the class names of the legend, by
-    class number."""
+    """Draws one case: clean, adversarial, change, label (unless it is the clean prediction) and both predictions of a
+    target, in three planes, each at the slice in which most predicted voxels changed or, if none did, most of the
+    change. `names` are the class names of the legend, by class number."""
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
     largest = planes.span(saved.change)
@@ -127,10 +124,8 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
 
 
 def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none. `names`
-    are those of models, by id."""
-    seen = glimpses.read(path, names)
-    if seen is None:
+    """Draws a glimpse's panels as the page does: volumes, change, label, predictions; `names` of models by id."""
+    if (seen := glimpses.read(path, names)) is None:
         return None
     sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
     down, high = -(-len(sheet) // 3), 1.9 * seen.size[0] * seen.aspect / seen.size[1]
@@ -151,8 +146,7 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:
-    """Reads the volumes of one folder; leaves out predictions on another grid than the source's. Raises a UserError
-    where files are damaged or missing, do not lie on one grid, or links lead elsewhere."""
+    """Reads a folder's volumes, no predictions off the grid. UserError: damaged, missing, of two grids, linked."""
     require_inside(root.rpartition("/")[0] or ".", folder)
     clean, affine = _channels(storage.join(folder, volumes.CLEAN))
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
@@ -170,8 +164,7 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
             if before.shape == label.shape:
                 predictions[target] = before, after
     place = storage.join(folder, volumes.FACTS)
-    facts = object_of(storage.read_bytes(place), place)
-    stated = volumes.volume_facts(facts, place)
+    stated = volumes.volume_facts(object_of(storage.read_bytes(place), place), place)
     return turn_volumes(clean, adversarial, label, predictions, affine, stated.regions, stated.native_ranges)
 
 

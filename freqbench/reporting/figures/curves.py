@@ -26,8 +26,7 @@ Styles = Mapping[str, SeriesStyle]
 
 def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
     """Yields the items of each figure, at most `most` of them."""
-    for start in range(0, len(items), most):
-        yield items[start : start + most]
+    yield from (items[start : start + most] for start in range(0, len(items), most))
 
 
 def mean_clean(rows: pd.DataFrame) -> float:
@@ -38,8 +37,7 @@ def mean_clean(rows: pd.DataFrame) -> float:
 def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the share of patients that fall against the size of the change, one panel per norm that is made small."""
     table = figure_data.smallest_sizes(rows)
-    found = table[np.isfinite(table["size"])]
-    if found.empty:
+    if (found := table[np.isfinite(table["size"])]).empty:
         yield "no attack found a smallest change"
         return
     groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
@@ -66,11 +64,9 @@ def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, S
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
-    Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend."""
+    """Draws DSC against SSIM, LPIPS and L2, a panel each: a marker a threat model, a line an attack's budgets."""
     table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
-    columns = [name for name in DISTANCES if table[name].notna().any()]
-    if not columns:
+    if not (columns := [name for name in DISTANCES if table[name].notna().any()]):
         yield "no distance was measured inside the body"
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
@@ -112,10 +108,8 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow. Bars are
-    95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was."""
-    table = figure_data.drops_by_distance(rows)
-    if table.empty:
+    """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow."""
+    if (table := figure_data.drops_by_distance(rows)).empty:
         yield "no attack has both an L2 inside the body and a foreground DSC"
         return
     groups = list(table.groupby("threat_model", sort=False))
@@ -135,16 +129,13 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
     fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
-    handles = [line_handle(look, mfc=fills[family]) for family, look in styles.items()]
-    legend(figure, handles, [*map(plain, styles)])
+    legend(figure, [line_handle(look, mfc=fills[family]) for family, look in styles.items()], [*map(plain, styles)])
     yield figure
 
 
 def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against one parameter of an attack at a time, the others fixed: one panel per parameter. A ring marks
-    the setting that all panels of an attack share."""
-    table = figure_data.factors(rows)
-    if table.empty:
+    """Draws drop against one parameter of an attack at a time, a panel each; a ring marks the shared setting."""
+    if (table := figure_data.factors(rows)).empty:
         yield "no attack was run with two of its parameters changed one at a time"
         return
     groups = list(table.groupby(["attack", "factor"], sort=False))
@@ -185,9 +176,8 @@ def bounds_figure(table: pd.DataFrame) -> Figure:
 
 @style.use_style()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
-    Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
-    setting; several restarts are hollow markers on a thin line."""
+    """Draws drop against passes of `convergence.settings`, a panel a dataset, model, threat model and budget. Colour
+    and marker: attack; dash: loss; large marker: the knee; ring: recommended; hollow: restarts."""
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from freqbench.analysis.ejection import REDUCED, fractions, furthest
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
@@ -21,6 +20,7 @@ from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
 from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, count_text, plain, reach
+from freqbench.reporting.views.ejection import REDUCED, fractions, furthest
 from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compare_models
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
@@ -32,8 +32,7 @@ _FRAME = OKABE_ITO[1]
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws source x target of each attack: mean drop of foreground DSC on one scale; white-box cells have a frame."""
-    matrices = figure_data.transfers(rows)
-    if not matrices:
+    if not (matrices := figure_data.transfers(rows)):
         yield "no attack was scored on another model than its source"
         return
     drops = np.concatenate([[0.0], *(matrix.to_numpy(float).ravel() for matrix in matrices.values())])
@@ -55,8 +54,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
             for row, source in enumerate(matrix.index):
                 for column in np.flatnonzero(matrix.columns == source):
-                    place = (column - 0.5, row - 0.5)
-                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
+                    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
         bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
         bar.set_label(DROP)
         bar.outline.set_linewidth(0.5)
@@ -83,8 +81,7 @@ def _heat(axis: Axes, matrix: pd.DataFrame, norm: Normalize) -> AxesImage:
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws the drop by severity, DSC under corruptions against DSC under attacks, and the drop by each of them."""
-    comparison = compare_models(rows)
-    if isinstance(comparison, str):
+    if isinstance(comparison := compare_models(rows), str):
         yield comparison
         return
     names = sorted(material.rows["target_model"].astype(str).unique())
@@ -92,8 +89,7 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
     for some in chunks(comparison.rows, MOST_LISTED):
         groups = [group for group in GROUPS if any(kind == group for kind, _ in some)]
         lines = [line for group in groups for line in [(group, ""), *(row for row in some if row[0] == group)]]
-        height = max(4.2, 1.1 + 0.17 * len(lines) + 0.1 * len(comparison.models))
-        figure = style.new_figure(PAGE, height)
+        figure = style.new_figure(PAGE, max(4.2, 1.1 + 0.17 * len(lines) + 0.1 * len(comparison.models)))
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
         _severities(figure.add_subplot(grid[0, 0]), comparison, styles)
         _draw_comparison(figure.add_subplot(grid[1, 0]), comparison, styles)
@@ -106,10 +102,8 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
 
 
 def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws what the worst attack leaves against the clean DSC: a panel a threat model and budget, a point a network.
-    Where there are several panels, the last one has the lowest of each network."""
-    table = figure_data.worst_cases(rows)
-    if table.empty or table["target_model"].nunique() < 2:
+    """Draws DSC after the worst attack against clean: panels by threat model and budget, then all; points: networks."""
+    if (table := figure_data.worst_cases(rows)).empty or table["target_model"].nunique() < 2:
         yield "needs an attack with a budget on two networks or more"
         return
     panels = {_set_title(part): part for _, part in table.groupby(["threat_model", "budget_name", "budget"])}
@@ -138,19 +132,15 @@ def _set_title(rows: pd.DataFrame) -> str:
 
 
 def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient.
-    Dashed lines are at REDUCED: in grey corners attacks turn a patient's class. What has no EF, or one below 0, stands
-    at the lower end. Null rows are hollow."""
-    table = furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")
-    if table.empty:
+    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient;
+    null rows hollow. Dashed: REDUCED; grey: class turned. What has no EF, or one below 0, stands at the lower end."""
+    if (table := furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")).empty:
         yield "no patient has a left ventricle in two cases"
         return
     styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}
     low, high = min(0.0, table["clean"].min()) - 3, max(100.0, table[["clean", "attacked"]].max().max()) + 3
-    panels = [part for _, part in table.groupby(["threat_model", "budget_name", "budget"])]
-    for some in chunks(panels, MOST_MATRICES):
-        ends = ("EF without attack (%)", "EF after it (%)")
-        figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ends)
+    for some in chunks([part for _, part in table.groupby(["threat_model", "budget_name", "budget"])], MOST_MATRICES):
+        figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ("EF without attack (%)", "EF after it (%)"))
         for axis, part in zip(axes, some, strict=True):
             for corner in ((low, REDUCED), (REDUCED, low)):
                 size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]
@@ -165,9 +155,7 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             axis.set(xlim=(low, high), ylim=(low, high))
             axis.set_title(plain(_set_title(part), 34))
         number = table["patient_id"].nunique()
-        figure.suptitle(
-            f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: class turned; hollow: null rows"
-        )
+        figure.suptitle(f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: turned; hollow: null")
         style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
         yield figure
 

@@ -36,8 +36,7 @@ _SETTINGS = {
     **{"figure.titlesize": 7.5, "axes.linewidth": 0.6, "axes.axisbelow": True},
     **{"lines.linewidth": 1.0, "lines.markersize": 3.5},
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
-    "savefig.dpi": 200,
-    "image.interpolation": "nearest",
+    **{"savefig.dpi": 200, "image.interpolation": "nearest"},
 }
 
 
@@ -59,9 +58,8 @@ def panels(
     count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Makes a figure of `count` panels, at most `most` beside each other, and returns it with their axes. `inches`: the
-    height of everything but panels and legend, and the height of one row of panels. The legend's `entries` stand in
-    three columns, or in one if there is one column of panels. `labels` stand below the lowest panels and left of the
-    first."""
+    height of all but panels and legend, and of one row of panels. The legend's `entries` stand in three columns, or in
+    one below one column of panels. `labels` stand below the lowest panels and left of the first."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
@@ -141,8 +139,7 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
     """Returns the number of columns of a legend in a figure of this width in inches."""
-    longest = max(map(len, labels), default=1)
-    return max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
+    return max(1, min(len(labels), int(width / (0.36 + 0.055 * max(map(len, labels), default=1)))))
 
 
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:

@@ -36,12 +36,10 @@ ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and cl
 
 
 def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
-    """Checks that an entry's files agree with each other; computes nothing again. `job`: it names the one network, and
-    needs no code of other packages unless `trust_code` lets it; the checks of `audit --files`, for the rows of its
-    audit too; `rows`: each is ok and on the network itself; `worst cases`: there are some; `audit`: no masked
-    gradients, no weak settings. Ends with the first that is wrong."""
-    results = [_job(entry, trust_code)]
-    if results[0].verdict == "ok":
+    """Checks that an entry's files agree; computes nothing again; ends with the first that is wrong. `job`: one
+    network, no code but with `trust_code`; `audit --files`, for its audit too; `rows`: each ok and on the network
+    itself; `worst cases`: some; `audit`: no masked gradients, no weak settings."""
+    if (results := [_job(entry, trust_code)])[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _worst_cases, lambda entry: check_audit(entry.told)):
@@ -52,8 +50,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
 
 
 def _stores(entry: BoardEntry) -> list[Store]:
-    audit = Store(root_of(entry.store.root))
-    return [entry.store] if audit.is_empty else [entry.store, audit]
+    return [entry.store] if (audit := Store(root_of(entry.store.root))).is_empty else [entry.store, audit]
 
 
 def _job(entry: BoardEntry, trust_code: bool) -> Check:
@@ -80,8 +77,7 @@ def _job(entry: BoardEntry, trust_code: bool) -> Check:
 
 
 def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
-    job = config.validate(spec, JobSpec, f"{entry.name}: its job")
-    if job.trust_code:
+    if (job := config.validate(spec, JobSpec, f"{entry.name}: its job")).trust_code:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
@@ -100,12 +96,10 @@ def _rows(entry: BoardEntry) -> Check:
 
 
 def _worst_cases(entry: BoardEntry) -> Check:
-    worst = entry.told.worst_cases
-    if worst.empty:
+    if (worst := entry.told.worst_cases).empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
-    counts = f"{len(worst)} in {worst['bounds'].nunique()} threat models"
-    return Check("worst cases", "ok", counts)
+    return Check("worst cases", "ok", f"{len(worst)} in {worst['bounds'].nunique()} threat models")
 
 
 def check_audit(told: Told) -> Check:
@@ -149,13 +143,10 @@ class Recomputation:
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
-    """Computes an entry again on a copy of its store; its own files are only read.
-
-    `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
-    the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
-    `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
-    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
-    """
+    """Computes an entry again on a copy of its store; ends with the first that is wrong, or lacks data here.
+    `checkpoint`: the sealed weights; `identities`: cases have the entry's digests, the job the cells of its rows;
+    `reproduce`: worst cases and a random share of the rest are the same; `audit`: cells that it adds show neither
+    masked gradients nor stronger attacks, and leave what the entry's own states."""
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
         place = asked.checkpoint or entry.card.checkpoint
         try:
@@ -172,8 +163,7 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
             return [Check("identities", "not checked", one_line(error))]
         except (UserError, OSError) as error:
             return [Check("identities", "wrong", one_line(error))]
-        results = list(_identities(entry, grid))
-        if results[-1].verdict == "wrong":
+        if (results := list(_identities(entry, grid)))[-1].verdict == "wrong":
             return results
         copy, content = Path(folder) / "store", here.model_dump(mode="json")  # of weights and data here, without audit
         shutil.copytree(entry.folder / STORE, copy, ignore=shutil.ignore_patterns("audit"))
@@ -185,8 +175,7 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
             wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
-            failed = computing.compute_missing(here, out, console, wanted)
-            if failed is None:
+            if (failed := computing.compute_missing(here, out, console, wanted)) is None:
                 raise KeyboardInterrupt
             result = check_audit(entry_folder.told_by(Store(out)))
             if failed:
@@ -209,8 +198,7 @@ def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: b
 
 def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
     """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
-    got = {cell.source.checkpoint_sha256 for cell in grid.cells}
-    if got != {entry.seal.checkpoint}:
+    if (got := {cell.source.checkpoint_sha256 for cell in grid.cells}) != {entry.seal.checkpoint}:
         yield Check("checkpoint", "wrong", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
         return
     yield Check("checkpoint", "ok", f"sha256 {entry.seal.checkpoint}")
@@ -241,8 +229,7 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     counts = reproduce.reproduce(out, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
-    is_same = not counts["different"] and not counts["not recomputed"]
-    return Check("reproduce", "ok" if is_same else "wrong", text)
+    return Check("reproduce", "ok" if not counts["different"] and not counts["not recomputed"] else "wrong", text)
 
 
 def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:

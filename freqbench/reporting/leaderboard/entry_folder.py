@@ -1,7 +1,6 @@
-"""Reads entries of a leaderboard as files of unknown origin, and derives an entry's facts from its store. An entry is a
-folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one network under
-attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's SHA-256 and every
-other file by its own. Cases, worst cases and the audit's verdicts follow from the rows."""
+"""Reads entries of a leaderboard as files of unknown origin. An entry is a folder: `card.yaml`, statements of a person;
+`store/`, the rows of one network attacked, and of its audit, from which all facts follow; `entry.json`, which names the
+network by its checkpoint's SHA-256 and every other file by its own."""
 
 import re
 import stat
@@ -129,8 +128,7 @@ def read_card(path: Path) -> Card:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
-    """Facts that follow from an entry's rows. `worst_cases`: of each case and threat model with its `bounds` the attack
-    that leaves the lowest foreground DSC, a fraction, with its `cell_id`."""
+    """Facts of an entry's rows. `worst_cases`: by case, threat model, `bounds` the attack of lowest foreground DSC."""
 
     cases: Mapping[str, Mapping[str, str]]  # digests by dataset and case
     worst_cases: pd.DataFrame
@@ -181,9 +179,8 @@ class BoardEntry:
 
 
 def read_entry(folder: Path) -> BoardEntry:
-    """Reads an entry whose files are complete, permitted and equal to the sealed ones. Nothing in it is run, unpickled
-    or followed. Raises UserError for links, devices, other files, too many or too large ones, an invalid card or seal,
-    and a changed file."""
+    """Reads an entry whose files are complete, permitted and equal to the sealed ones; nothing is run or followed.
+    UserError: links, devices, other, too many or too large files, an invalid card or seal, a changed file."""
     names.require_name(folder.name, str(folder))
     files = files_of(folder)
     for name in (CARD, SEAL, f"{STORE}/run.json"):
@@ -282,8 +279,7 @@ def told_by(store: Store) -> Told:
 
 
 def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
-    """Refuses a job that scores agreement, by which a network that always predicts the same would lead a board, and a
-    network that sees labels."""
+    """Refuses a job that scores agreement, in which a constant network would lead, and a network that sees labels."""
     if model.is_prompted:
         raise UserError(f"{where}: expected a network that sees nothing of a label, got args.points")
     for entry in job.datasets:

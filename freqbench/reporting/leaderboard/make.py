@@ -24,13 +24,10 @@ OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "e
 
 
 def make_entry(out: str, model: str, folder: Path) -> bool:
-    """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
-
-    The job of `out` is done and its audit was run; what is in the folder of the entry already stays. Returns True if
-    the entry is complete, False if its card waits to be filled in. Raises UserError for no such network, several of
-    that name, one without a checkpoint file, rows that are missing, an audit that was not run, a card that is not
-    filled in, or a folder that holds something else.
-    """
+    """Writes the entry of a network of a store whose job is done and audited; True if complete, False if only a
+    template of its card, which waits to be filled in. What is in the folder already stays. Raises UserError for no such
+    network, several of that name, one without a checkpoint file, rows or an audit that are missing, a card that is not
+    filled in, or a folder that holds something else."""
     names.require_name(folder.name, str(folder))
     store = Store(out)
     job = store.job()
@@ -46,8 +43,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
-        weights = entry_folder.place_of(spec)
-        address = weights if weights.startswith("zoo://") else ""
+        address = weights if (weights := entry_folder.place_of(spec)).startswith("zoo://") else ""
         title, checkpoint = (json.dumps(text, ensure_ascii=False) for text in (model, address))  # YAML too
         content = entry_folder.TEMPLATE.format(title=title, checkpoint=checkpoint)
         storage.write_atomic(str(folder / CARD), content.encode())
@@ -77,8 +73,7 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
-    entries = [entry for entry in job.models if entry.name == model]
-    if not entries:
+    if not (entries := [entry for entry in job.models if entry.name == model]):
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
@@ -111,8 +106,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     for dataset in content["datasets"]:  # without the folders of this machine
         paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
         dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
-    place = entry_folder.place_of(content)
-    if place.startswith("zoo://"):
+    if (place := entry_folder.place_of(content)).startswith("zoo://"):
         return content
     return entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
 
@@ -131,8 +125,7 @@ def _keys(store: Store, ids: Collection[str]) -> set[Key]:
 def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Copies rows of a store into a store of their own, without facts about the machine; returns its runs' content."""
     copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
-    wanted = {row for row in store.rows(mark) if row[:3] in keys}
-    if not copy.is_empty and set(copy.rows(mark)) != wanted:
+    if not copy.is_empty and set(copy.rows(mark)) != {row for row in store.rows(mark) if row[:3] in keys}:
         raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
     stored = store.found(keys)
     runs = defaultdict[str, list[Key]](list)

@@ -1,6 +1,5 @@
-"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing. Texts of
-entries are escaped everywhere, links are https addresses only, and a policy in each page lets no script run but the
-site's own."""
+"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing, in which
+texts of entries are escaped, links are https, and a policy lets no script run but the site's own."""
 
 import io
 from collections import defaultdict
@@ -39,10 +38,9 @@ Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Board:
-    """Entries of one threat model with its bounds, in order of rank. `rows`, Dice x100: `rank entry cases patients
-    dsc_foreground low high dsc_foreground_clean drop strongest`; points `behind` the first with `behind_low`,
-    `behind_high`, and whether the `order` of the two `holds` or is `open`; `moved`: points that longer attacks take
-    besides, with `moved_low`, `moved_high`."""
+    """Entries of one threat model and its bounds by rank. `rows`, Dice x100: `rank entry cases patients dsc_foreground
+    low high dsc_foreground_clean drop strongest`; points `behind` the first, `behind_low`, `behind_high`; `order` with
+    it, `holds` or `open`; `moved` by longer attacks, `moved_low`, `moved_high`."""
 
     dataset: str
     bounds: str  # threat model with its bounds, such as `linf eps=8/255`
@@ -51,13 +49,10 @@ class Board:
 
 
 def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -> list[Board]:
-    """Makes the boards of entries, facts by name: those of one board share dataset, bounds and digests of their cases.
-
-    An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
-    audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`. Where
-    entries share cases under several bounds, a board over all of them stands before: it takes the bounds that at least
-    half of the entries have, and ranks the entries that have them all. Rows of `longer` enter no score.
-    """
+    """Makes the boards of entries, by dataset, bounds and digests of their cases. An entry's score is the mean over
+    cases of the lowest foreground DSC that any attack with these bounds, its audit's too, leaves; its interval is over
+    patients. Where entries share cases under several bounds, a board over those that at least half of the entries have
+    comes first, with the entries that have them all. Rows of `longer` enter no score."""
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for name, told in entries.items():
         worst = _add_longer(told.worst_cases.assign(target_model=name), longer)
@@ -96,8 +91,7 @@ def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.Da
     if len(over) < 2:
         return
     whole = set.intersection(*(set(names[bounds]) for bounds in over))
-    rows = worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]
-    if len(rows):
+    if len(rows := worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]):
         of_case = rows.groupby(["target_model", "case_key"])
         least = rows.assign(longer=of_case["longer"].transform("min")).loc[of_case[SCORE].idxmin()]
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")
@@ -134,10 +128,9 @@ def _longer(path: Path) -> pd.DataFrame | None:
 def build_site(
     entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False, over: Watched = lambda each, _: each
 ) -> bool:
-    """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
-    Each folder in `entries` is an entry; `to` is made if missing. `say` gets one line for each refused entry, the
-    site's path, and a note that nothing was computed again; `over` iterates over a list, as `rich.progress.track` does
-    with the words for what is done. Raises UserError for no entry, all refused, or an index.html of another maker."""
+    """Builds a site in `to` of the entries (folders) in which `examine` finds nothing wrong; True if none was refused.
+    `say` gets a line for each refused, the path, and a note; `over` iterates, as `rich.progress.track` does with the
+    words for it. Raises UserError for no entry, all refused, or an index.html of another maker."""
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench board entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -199,8 +192,7 @@ def doubt(told: Told, dataset: str) -> str:
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval. `names`
-    are those of all entries, so that each looks the same on every board. The height grows with the legend."""
+    """Draws a board's rows as SVG: clean foreground DSC against worst case, intervals; `names`: looks of all boards."""
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
     with use_style(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):

@@ -51,17 +51,15 @@ _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_m
 def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
     """Returns the contents of stores and `page_data` of them, with their audit; raises as `contents`."""
     content = contents(stores)
-    keys = keys_of(each["job"] for each in content.facts)
-    findings = checks.audited(checks.gathered(stores, keys))
+    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in content.facts)))
     return content, page_data(content.records, content.classes, content.facts, page_facts.audit(findings))
 
 
 def page_data(
     records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS, if there are any.
-    Facts are one per store: `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of
-    `facts.audit`; None if not asked for."""
+    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS. Facts of a store:
+    `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of `facts.audit`, if asked for."""
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
     rows = summary(records).rename(columns={"attack": "label"})
@@ -112,8 +110,7 @@ def page_data(
 
 def _score(score: Score) -> Part:
     stated = {name: value for name, value in score._asdict().items() if name != "scale"}
-    heading = _NAMES.get(score.name, score.heading)
-    return stated | {"heading": heading, "metric": METRIC_OF.get(score.source, "")}
+    return stated | {"heading": _NAMES.get(score.name, score.heading), "metric": METRIC_OF.get(score.source, "")}
 
 
 def _added_score(name: str, metric: str) -> Part:
@@ -138,8 +135,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     scores |= {name: rows[name] for name in added if name in rows}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    marks = {"null": is_null_row(rows), "minimal": is_minimal(rows)}
-    return _frame(names, counts | scores | marks)
+    return _frame(names, counts | scores | {"null": is_null_row(rows), "minimal": is_minimal(rows)})
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
@@ -163,8 +159,7 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
     """Makes the frames that have one row per case or per class."""
-    parts = ("cases", "case_classes", "clean_classes", "class_means")
-    frames: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
+    frames: dict[str, Any] = dict.fromkeys(("cases", "case_classes", "clean_classes", "class_means")) | {"classes": {}}
     omitted = frames["omitted"] = {}
     counts = blocks = np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
@@ -242,10 +237,8 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
 def _natural(records: pd.DataFrame) -> list[Part]:
     """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
-    by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
-    for dataset, rows in by_dataset:
-        comparison = natural.compare_models(rows)
-        if isinstance(comparison, str):
+    for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
+        if isinstance(comparison := natural.compare_models(rows), str):
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
         drops = {

@@ -54,10 +54,8 @@ def attacks(names: Iterable[str]) -> Part:
     """Returns the paper of each of these attacks that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
-        line = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0]
-        paper = line.partition(".  ")[2].rstrip(".")
-        number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
-        link = f"https://arxiv.org/abs/{number[1]}" if number else None
+        paper = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0].partition(".  ")[2].rstrip(".")
+        link = f"https://arxiv.org/abs/{number[1]}" if (number := re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)) else None
         found[name] = {"paper": paper, "link": link, "is_own": name in OWN_FORMS}
     return dict(sorted(found.items()))
 
@@ -109,8 +107,7 @@ def jobs(facts: Facts) -> list[Part]:
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """Content of the job; empty where somebody took it out of the store."""
-    spec = facts["job"].get("spec")
-    return spec if isinstance(spec, Mapping) else {}
+    return spec if isinstance(spec := facts["job"].get("spec"), Mapping) else {}
 
 
 def _run(run: Mapping[str, Any]) -> Part:
@@ -127,16 +124,13 @@ def _run(run: Mapping[str, Any]) -> Part:
 def _drop_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _drop_empty(item) for key, item in value.items() if item not in (None, {}, [])}
-    if isinstance(value, list):
-        return [_drop_empty(item) for item in value]
-    return value
+    return [_drop_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def sentences(rows: pd.DataFrame) -> list[Part]:
-    """Returns sentences: for each dataset and threat model the largest white-box drop of foreground DSC, how much of it
-    transfers and how much needs no optimisation; and the model that keeps most under all attacks. Attacks of different
-    threat models are not compared. The rows are those of `tables.summary` without clean ones, with their place as
-    `row`, which says what a sentence is about, and the attack's `label`."""
+    """Returns for each dataset and threat model the largest white-box drop of foreground DSC, how much of it transfers
+    and how much needs no optimisation; and the model that keeps most under all attacks. The rows are those of
+    `tables.summary` without clean ones, with their place as `row` and the attack's `label`."""
     entries = list[Part]()
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
@@ -152,22 +146,18 @@ def sentences(rows: pd.DataFrame) -> list[Part]:
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
     """States what the strongest attack of a threat model takes, what transfers, and what it takes unoptimised."""
     source, label, drop = row["source_model"], str(row["label"]), row[DROP]
-    before = row["dsc_foreground"] + drop
     n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
     text = (
         f"{row['threat_model']}: {label} takes {drop:.1f} points of foreground DSC from {source} "
-        f"({before:.1f} to {row['dsc_foreground']:.1f}, {n})"
+        f"({row['dsc_foreground'] + drop:.1f} to {row['dsc_foreground']:.1f}, {n})"
     )
     same = rows[(rows["source_model"] == source) & (rows["label"].astype(str) == label) & ~is_white_box(rows)]
-    same = same[same[DROP].notna()]
-    if len(same):
+    if len(same := same[same[DROP].notna()]):
         most = same.loc[same[DROP].idxmax()]
-        share = max(0, round(100 * most[DROP] / drop))
-        text += f", {share} % of which transfers to {most['target_model']}"
+        text += f", {max(0, round(100 * most[DROP] / drop))} % of which transfers to {most['target_model']}"
         text += "" if len(same) == 1 else f", the most of {len(same)} models"
     nulls = rows[(rows["source_model"] == source) & is_white_box(rows) & is_null_row(rows) & rows[DROP].notna()]
-    nulls = nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]
-    if len(nulls):
+    if len(nulls := nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]):
         null = nulls.loc[nulls[DROP].idxmax()]
         control = str(null["label"]).partition(NULL_ROW)[2].split()[0]
         text += f"; the same change without optimisation ({control}) takes {null[DROP]:.1f}"

@@ -42,24 +42,18 @@ def write_volumes(
     regions: Regions,
     most: int | None = None,
 ) -> Part:
-    """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
-
-    Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
-    of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
-    their largest magnitude if that is more; label maps stay as they are. Scripts of former calls are removed.
-
-    Of records after `tables.current` only rows with saved volumes count; CLASS_RECORDS name classes; stores and the
-    page's `folder` are folders or URIs. The attacked volumes may have `most` bytes in the stores, the largest drops
-    first; None: all are written. Returns the argument of `freqbenchViewer.open`.
-    """
+    """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk; removes those
+    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content. Real numbers are
+    rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude if that is more. Records are after
+    `tables.current`; stores and the page's `folder` are folders or URIs. Attacked volumes may have `most` bytes in the
+    stores, the largest drops first; None: all. Returns the argument of `freqbenchViewer.open`."""
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0
 
     def key(place: str, name: str) -> str:
         nonlocal rounding
-        path = storage.join(place, name)
-        if path not in keys:
+        if (path := storage.join(place, name)) not in keys:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
             keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
@@ -94,8 +88,7 @@ def write_volumes(
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """Makes a packed NIfTI file small enough for a page; returns it and the largest change of a voxel by rounding.
-    DataError if it is damaged, or not finite."""
+    """Makes a packed NIfTI file small for a page; returns it and its rounding. DataError: damaged or not finite."""
     import nibabel
 
     voxels = nibabel_files.read_packed(content, path)
@@ -147,9 +140,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
 
 
-def _case(
-    group: pd.DataFrame, class_names: Mapping[str, Mapping[Any, str]], store: str, key: Callable[[str, str], str]
-) -> Part:
+def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: Callable[[str, str], str]) -> Part:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, row["file"][1])
@@ -164,7 +155,6 @@ def _case(
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
-    scores = group[["target_model", "dsc_foreground_clean", "dsc_foreground"]]
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {
         "dataset": str(row["dataset"]),
@@ -184,7 +174,7 @@ def _case(
         "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": {
             str(name): [None if math.isnan(score) else float(score) for score in pair]
-            for name, *pair in scores.itertuples(index=False)
+            for name, *pair in group[["target_model", "dsc_foreground_clean", "dsc_foreground"]].itertuples(index=False)
         },
         "ranges": stated.native_ranges,
         "unit": stated.unit,
@@ -192,9 +182,8 @@ def _case(
 
 
 def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[Part]:
-    """Returns the glimpse of each white-box row of the summary that has one, the largest drop first. Of several seeds
-    or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is
-    the place of each in the summary."""
+    """Returns the glimpse of each white-box row of the summary that has one, the largest drops first, MOST_BYTES at
+    most: of seeds or stores the case that lost most. `row` of the records is the place of each in the summary."""
     files = {key: path for store in reversed(stores) for key, path in paths_of(store).items()}  # the first store's win
     rows = join_files(records, files)
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]

@@ -48,15 +48,13 @@ class CellResult:
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
-    """Computes the result of each of `recipe.cells` from records after `current`. White-box records only: the model
-    that made the volume is the one that is scored. Clean scores are those of every record of the model, each case once,
-    whatever attacked it."""
+    """Computes the result of each of `recipe.cells` from white-box records after `current`. Clean scores are those of
+    every record of the model, each case once, whatever attacked it."""
     pairs = records[["target_model_id", "target_model"]].drop_duplicates()
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]
     model = records["target_model_id"].map(names).astype(str)  # its name in jobs
-    dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
-    frame = frame.assign(_dataset=dataset, _model=model)
+    frame = frame.assign(_dataset=records["dataset"].astype(str).replace(recipe.dataset_of), _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     cells = recipe.cells  # made anew each time
     results = [_pick(cell, groups) for cell in cells]
@@ -87,8 +85,7 @@ def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
 def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
     """Selects the white-box rows of the recipe's attacks and adds their `_setting`."""
     settings = {entry.setting for entry in recipe.attacks if entry.attack is not None}
-    names = {str(setting).partition(" ")[0] for setting in settings}
-    frame = frame[frame["attack"].isin(names)]
+    frame = frame[frame["attack"].isin({str(setting).partition(" ")[0] for setting in settings})]
     frame = frame[frame["source_model_id"].astype(str) == frame["target_model_id"].astype(str)]
 
     def texts(distinct: pd.DataFrame) -> list[str]:
@@ -114,11 +111,9 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.Data
 def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> CellResult:
     """Counts the cell's records; `values` has also their `seed`, and NaN where undefined."""
     pair = (cell.dataset.name, cell.model.name)
-    rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
-    if rows is None:
+    if (rows := groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))) is None:
         return CellResult(missing=NEVER)
-    models = sorted(rows["target_model_id"].astype(str).unique())
-    if len(models) > 1:
+    if len(models := sorted(rows["target_model_id"].astype(str).unique())) > 1:
         ids = ", ".join(model[:6] for model in models)
         return CellResult(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
     ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
@@ -128,8 +123,7 @@ def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Ce
     else:  # one arithmetic: the one with the most rows, fp32 among equals
         of_precision = [part for _, part in ok.groupby([*PLAIN], observed=True)]
         ok = max(of_precision, key=lambda part: (len(part), is_plain(part).all()), default=ok)
-    failed = rows[rows["status"] == "failed"]
-    if len(failed) and len(ok) and not cell.is_clean:
+    if len(failed := rows[rows["status"] == "failed"]) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
     return CellResult(
@@ -153,8 +147,7 @@ def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: TableCell) -> str:
     if ok[cell.column].notna().any():
         return ""
     for text in ok["null_reasons"].dropna().unique():
-        reason = object_of(text, "null_reasons").get(cell.column)
-        if reason:
+        if reason := object_of(text, "null_reasons").get(cell.column):
             return f"not computed: {reason}"
     asked = {name for text in ok["metrics"].dropna().unique() for name in text.split(",")}
     metric = "lpips" if cell.metric.name.startswith("lpips") else cell.metric.name.partition("_")[0]

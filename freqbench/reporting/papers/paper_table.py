@@ -1,6 +1,5 @@
-"""Makes a paper's table from records: the paper's layout, the evidence of every cell, and notes for the reader. Known
-spreads decide whether our number matches the paper's: an interval over 12 cases passes nearly anything, while two
-papers that print one setting show how far the authors' reruns lie apart."""
+"""Makes a paper's table from records: its layout, the evidence of every cell, and notes. Known spreads decide whether
+our number matches: an interval over 12 cases passes nearly anything, two papers' numbers of one setting do not."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -46,21 +45,17 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe, of RECORDS after `tables.current` and facts of the runs that made them. Returns the
-    paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict; the
-    footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit (DSC, SSIM and
-    LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`."""
+    """Makes the table of a recipe, of RECORDS after `current` and facts of their runs: the paper's layout with `ours
+    (published)`; every cell with cases, patients, interval, seed spread and verdict; footnotes. `data` of both tables
+    is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN with a `reason` if missing."""
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
     best, mixed = _best(recipe, data, results)
     unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
     notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
-    return [
-        _layout(recipe, data, title, best),
-        _evidence(recipe, data, reasons),
-        Section("Notes", text="\n\n".join(filter(None, notes))),
-    ]
+    text = "\n\n".join(filter(None, notes))
+    return [_layout(recipe, data, title, best), _evidence(recipe, data, reasons), Section("Notes", text=text)]
 
 
 def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
@@ -80,8 +75,7 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
         against = [reason for reason, is_so in obstacles.items() if is_so]
         parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, against)
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
-        judged = parity.reasons if recipe.published else ()
-        reasons.append([text for text in (each.missing, failed, *judged) if text])
+        reasons.append([text for text in (each.missing, failed, *(parity.reasons if recipe.published else ())) if text])
         row = {
             **labels,
             "metric": cell.metric.name,
@@ -99,8 +93,7 @@ def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tupl
 
 
 class Parity(NamedTuple):
-    """Verdict (empty where a number is missing), the reasons for it or for its lack, and the largest difference that
-    counts as parity, in the table's unit."""
+    """Verdict (empty: a number is missing), its reasons, and the largest difference of parity, in the table's unit."""
 
     verdict: Literal["parity", "differs", "not comparable", ""]
     reasons: tuple[str, ...] = ()
@@ -108,10 +101,9 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compares a number with the printed one. Parity: |ours - published| <= half a unit of the last printed digit +
-    seed spread + spread of the authors' reruns. `ours` is in the table's unit, as is `seed_spread`, the standard
-    deviation between seeds, NaN where unknown; `printed` has the digits as printed, empty where there is none; `metric`
-    is a record's column, and `obstacles` are reasons why the two must not be compared."""
+    """Compares our number with the printed one (empty: none), in the table's unit. Parity: |ours - published| <= half a
+    unit of the last printed digit + `seed_spread` (standard deviation between seeds, NaN: unknown) + that of the
+    authors' reruns. `metric` is a record's column; `obstacles` are reasons not to compare."""
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):
@@ -120,8 +112,7 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
     tolerance = 0.5 * 10.0 ** -_decimals(printed) + spread + RERUNS.get(metric, 0.0)
     if obstacles:
         return Parity("not comparable", tuple(obstacles), tolerance)
-    is_near = abs(ours - float(printed)) <= tolerance + _SLACK
-    return Parity("parity" if is_near else "differs", tolerance=tolerance)
+    return Parity("parity" if abs(ours - float(printed)) <= tolerance + _SLACK else "differs", tolerance=tolerance)
 
 
 def _decimals(printed: str) -> int:
@@ -163,16 +154,14 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
 
 def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tuple[set[int], list[str]]:
     """Picks the attacked cells to mark, see SCORED; returns also the threat models that no mark compares."""
-    is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]
-    attacked = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
+    attacked = data.assign(_threat=threats)[[not cell.is_clean for cell in recipe.cells]].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
     parts, mixed = [], set[str]()
     for _, group in attacked.groupby(by):
-        direction = directions[str(group["metric"].iloc[0])]
-        if direction is None or len(group) < 2:
+        if (direction := directions[str(group["metric"].iloc[0])]) is None or len(group) < 2:
             continue
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])
@@ -214,10 +203,9 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
         "verdict": data["verdict"].tolist(),
         "why": [" ".join(letters[reason] for reason in each) for each in reasons],
     }
-    dimensions = [name for name in labels if labels[name].nunique() > 1]
     filled = {name: values for name, values in columns.items() if any(values)}
     lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
-    table = pd.concat([labels[dimensions], pd.DataFrame(filled)], axis=1)
+    table = pd.concat([labels[[name for name in labels if labels[name].nunique() > 1]], pd.DataFrame(filled)], axis=1)
     return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
 
 

@@ -1,5 +1,4 @@
-"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell. The two
-papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path."""
+"""Reads recipes: YAML of a table's cells and the records of each. Two papers' are package data, one's own is a path."""
 
 import csv
 import math
@@ -49,8 +48,7 @@ SCORES: Mapping[str, TableScore] = {
 
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")
-"""Columns of `papers.csv` that tell its 400 numbers apart."""
+PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")  # keys of `papers.csv`
 
 
 class PrintedPlace(Strict):
@@ -61,9 +59,8 @@ class PrintedPlace(Strict):
 
 
 class TableDataset(Strict):
-    """Dataset: its `name` in the records, its `title` in the table and `papers.csv`, the number of `cases` behind the
-    published mean, and `starred`: facts that are guessed because the paper does not state them. `parts` are further
-    names in the records, for subsets of its cases that a job runs expensive attacks on."""
+    """Dataset: its `name` in the records, `title` in the table and `papers.csv`, number of `cases` behind the published
+    mean, `starred`: facts that are guessed; `parts`: names in the records of subsets for expensive attacks."""
 
     name: str
     title: str
@@ -73,9 +70,8 @@ class TableDataset(Strict):
 
 
 class TableNetwork(Strict):
-    """Model, like a TableDataset, with its `training` and the `datasets` that it is for (None: all of the table).
-    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published
-    ones."""
+    """Model, like a TableDataset, with its `training`, the `datasets` that it is for (None: all), and the
+    `checkpoints`, sha256 of the authors' files: only numbers from them can be judged by the published ones."""
 
     name: str
     title: str

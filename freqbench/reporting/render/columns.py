@@ -37,8 +37,7 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: a title, then a table, paragraphs of text, or both. The renderer rounds the numbers of `table`, a
-    frame for people; ready strings stay. Lines of a heading are levels where neighbours share the first."""
+    """Part of a page: a title, then `table` (numbers are rounded), text, or both. Lines of a heading are levels."""
 
     title: str
     table: pd.DataFrame | None = None
@@ -48,13 +47,11 @@ class Section:
 
 
 def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
-    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
-    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are
-    regions."""
+    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset, and
+    classes regions where it begins with one of `regional`."""
 
     def word_text(text: str, title: str) -> str:
-        is_regional = dataset_name(title.partition(": ")[0]) in regional
-        return reword_dsc(name_regions(text) if is_regional else text, title)
+        return reword_dsc(name_regions(text) if dataset_name(title.partition(": ")[0]) in regional else text, title)
 
     named = [
         replace(section, title=word_text(section.title, section.title), text=word_text(section.text, section.title))
@@ -75,8 +72,7 @@ class ShownColumn:
 
     def texts(self, escaped: Callable[[str], str], mark: str) -> list[str]:
         """Cells as a format writes them, marked ones within `mark`, such as `**{}**`."""
-        texts = enumerate(map(escaped, self.cells))
-        return [mark.format(text) if row in self.marked else text for row, text in texts]
+        return [mark.format(text) if row in self.marked else text for row, text in enumerate(map(escaped, self.cells))]
 
 
 def columns_of(section: Section) -> list[ShownColumn]:
@@ -112,8 +108,7 @@ def one_line(heading: str) -> str:
 
 
 def parts(columns: Sequence[ShownColumn], width: int, size_of: Callable[[ShownColumn], int]) -> list[list[ShownColumn]]:
-    """Splits columns into several parts if they are wider than `width`, `size_of` being a column's width with the gap
-    to the next. Each part has the names on the left; it is split between groups of headings if possible."""
+    """Splits columns into parts of `width` (`size_of`: one with its gap), between headings if possible; names stay."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(size_of, names))
     chunks: list[list[ShownColumn]] = [[]]
@@ -150,6 +145,4 @@ def _are_numbers(column: pd.Series) -> bool:
 def _cell(value: object, digits: int) -> str:
     if value is None or value is pd.NA:
         return ""
-    if isinstance(value, float):
-        return points(value, digits)
-    return " ".join(str(value).split())
+    return points(value, digits) if isinstance(value, float) else " ".join(str(value).split())

@@ -17,25 +17,15 @@ _TEXT_WIDTHS = ((60, "5cm"), (30, "3.2cm"))  # of columns whose longest cell has
 
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "†": r"\dag{}",
-    "×": r"$\times$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "–": "--",
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"},
+    **{">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "†": r"\dag{}", "×": r"$\times$"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--"},
 }
 _NO_LATIN = re.compile(r"[^\x20-\x7e\xa1-\xff\n]")
 
 
 def latex(sections: Sequence[Section]) -> str:
-    r"""Renders the page as LaTeX to be `\input`: a floating table per section, over several pages if it is long.
-    pdflatex knows only Latin letters, so other characters become question marks."""
+    r"""Renders the page as LaTeX to be `\input`, a floating table a section; letters not Latin are question marks."""
     blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
         note = "\n\n".join("\\\\\n".join(map(_escape, text.split("\n"))) for text in section.text.split("\n\n"))
@@ -81,5 +71,4 @@ def _width(column: ShownColumn) -> int:
 def _form(column: ShownColumn) -> str:
     """Alignment of a column; one with long texts has a width, so that they wrap."""
     longest = max(map(len, column.cells), default=0)
-    text = next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
-    return "r" if column.is_number else text
+    return "r" if column.is_number else next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")

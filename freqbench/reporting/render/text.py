@@ -1,5 +1,4 @@
-"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0. The terminal shows
-the beginning of a long table and states it; Markdown and CSV are complete."""
+"""Renders sections as terminal text (the beginning of a long table), Markdown and CSV; a missing value is empty."""
 
 import io
 import shutil
@@ -69,8 +68,7 @@ def _cell_text(value: object) -> object:
     """Makes a text that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if (text := printable(value)).lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def terminal(sections: Sequence[Section], width: int | None = None) -> str:

@@ -17,8 +17,7 @@ __all__ = ["VIEWS", "View", "compare", "unasked_sections"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a store: `build` turns records after `tables.current`, and class records if it
-    `needs_classes`, into sections."""
+    """View of a store: `build` makes sections of records after `current`, and of class records if it needs them."""
 
     build: Callable[..., list[Section]]
     columns: tuple[str, ...] = SCORES  # of RECORDS, beside those that identify a row
@@ -50,8 +49,7 @@ VIEWS: Mapping[str, View] = {
 
 
 def unasked_sections(records: pd.DataFrame, but: str = "") -> list[Section]:
-    """Sections of the views that a report shows unasked, because its records, after `exclude`, have their subject; all
-    of them but one."""
+    """Sections of the views, all but one, whose subject is in a report's records, after `exclude`: shown unasked."""
     fitting = [view for name, view in VIEWS.items() if name != but and view.applies and view.applies(records)]
     rows = current(records) if fitting else records
     return [section for view in fitting for section in view.build(rows)]

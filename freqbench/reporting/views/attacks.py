@@ -25,9 +25,7 @@ HOW_BUDGET = (
     "seeds that of the table's number between seeds, empty with one seed. "
 )
 SPENT = {
-    "attack_seconds": "seconds",
-    "num_forwards": "forwards",
-    "num_backwards": "backwards",
+    **{"attack_seconds": "seconds", "num_forwards": "forwards", "num_backwards": "backwards"},
     "peak_memory_bytes": "memory",
 }
 PLACES = ("device", "window_batch")
@@ -69,8 +67,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 def budget(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
     frame = groups.select_scored(records)
-    frame = frame[groups.is_white_box(frame)]
-    if frame["budget"].isna().all():
+    if (frame := frame[groups.is_white_box(frame)])["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
     parts = [(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
     return [_budgets(dataset, group) for dataset, group in parts if group["budget"].notna().any()]
@@ -83,8 +80,7 @@ def _budgets(dataset: str, frame: pd.DataFrame) -> Section:
     rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
     rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
     text = HOW_BUDGET + groups.counts_text(rows)
-    without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
-    if len(without):
+    if len(without := frame.loc[frame["budget"].isna(), "label"].astype(object).unique()):
         text += f" Without a budget, so not here: {', '.join(sorted(without))}."
     counts = ["cases", "seeds", "patients"]
     columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", *counts]
@@ -113,8 +109,7 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 def cost(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attacked model, device, number of windows at once and attack."""
     frame = groups.select_scored(records, [*SPENT, *PLACES])
-    frame = frame[groups.is_white_box(frame)]
-    if frame.empty:
+    if (frame := frame[groups.is_white_box(frame)]).empty:
         text = "No attack was scored on the model that it attacked, so there is no drop to pay for."
         return [Section("Cost", text=text)]
     frame = frame.astype(dict.fromkeys(SPENT, float)).rename(columns=SPENT)
@@ -126,8 +121,7 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
     means = [*SPENT.values(), "hd95_penalised", "drop"]
     rows = groups.group_means(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
     rows = groups.add_settings(rows, frame)
-    passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
-    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
+    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
     missing = [name for name in SPENT.values() if rows[name].isna().any()]
     text = HOW_COST + groups.counts_text(rows)
     if missing:
@@ -147,8 +141,7 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row. Metrics of other
-    packages follow freqbench's own."""
+    """Makes a table a dataset and attacked model: clean volumes, then attacks; metrics of other packages last."""
     frame = groups.select_scored(records, (*CLINICAL, *ADDED_COLUMNS))
     frame = frame[groups.is_white_box(frame)]
     scores = added_scores(frame).add_prefix(ADDED)
@@ -189,8 +182,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     frame = groups.select_scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     columns = [*OF_MODEL, "case_id", "patient_id", "seed"]
-    joined = frame.head(0) if classes.empty else class_drops(frame, classes, columns)
-    if joined.empty:
+    if (joined := frame.head(0) if classes.empty else class_drops(frame, classes, columns)).empty:
         return [Section("Organs", text=NO_ATTACK if frame.empty else NO_CLASSES if classes.empty else NO_RECORD)]
     rows = groups.add_settings(groups.group_means(joined, [*OF_MODEL, "class_index"], "drop"), frame)
     names, keys = _class_names(joined), ["dataset", "target_model", "class_index"]

@@ -40,8 +40,7 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
-    """Compares the origins and, paired by volume, the scores of two stores; lists volumes that only one of them has.
-    Records are those after `tables.current`, runs those of `Store.runs()`."""
+    """Compares origins and, paired by volume, scores of two stores' records and runs; lists volumes of only one."""
     sides = ((records_a, runs_a), (records_b, runs_b))
     wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
     parts = [select_scored(records, _MORE).assign(in_b=place == 1) for place, (records, _) in enumerate(sides)]
@@ -93,8 +92,7 @@ def _run_facts(runs: Runs) -> dict[str, set[str]]:
     for run in runs:
         for name, version in run.get("versions", {}).items():
             values[f"version of {name}"].add(str(version))
-        code = run.get("code") or {}
-        changed = ", with uncommitted changes" if code.get("dirty") else ""
+        changed = ", with uncommitted changes" if (code := run.get("code") or {}).get("dirty") else ""
         values["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
         values["devices"].add(", ".join(map(str, run.get("devices", ()))))
         for model_id, model in run.get("models", {}).items():
@@ -159,10 +157,9 @@ def _test_groups(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "foreground DSC\nA", "dsc_foreground_b": "foreground DSC\nB"}
-    columns = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
     signed = [f"{value:+.2f}" if round(value, 2) else "0.00" for value in rows["difference"].fillna(0)]
     return (
-        rows[columns]
+        rows[["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]]
         .rename(columns=_NAMED | names)
         .assign(
             difference=pd.Series(signed, rows.index).where(rows["difference"].notna(), ""),
@@ -177,11 +174,8 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 def _only(volumes: pd.DataFrame) -> Section:
     title = "In one of the two only"
     in_a, in_b = volumes["in_a"], volumes["in_b"]
-    counted = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a)
-    groups = counted.groupby(GROUP, observed=True)
+    groups = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a).groupby(GROUP, observed=True)
     rows = plain(groups[["both", "only_a", "only_b"]].sum().reset_index())
-    rows = rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]
-    if rows.empty:
+    if (rows := rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]).empty:
         return Section(title, text="Both have the same volumes.")
-    names = {"only_a": "only in A", "only_b": "only in B"}
-    return Section(title, rows.rename(columns=_NAMED | names), HOW_ONLY, rows)
+    return Section(title, rows.rename(columns=_NAMED | {"only_a": "only in A", "only_b": "only in B"}), HOW_ONLY, rows)

@@ -74,8 +74,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 
 def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows of defended models, and of the same networks and attacks without: adds `who` attacked, and
-    `model`. An adaptive and a naive entry predict alike, so one of two rows that differ only in that counts."""
+    """Selects rows of defended models and the same without: adds `who` attacked, `model`; one of adaptive and naive."""
     source, target = (_parse_defences(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
@@ -103,13 +102,12 @@ def _parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
         for text, each in parts.items()
     }
     is_plain = texts.isna()
-    return pd.DataFrame(
-        {
-            "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
-            "defence": texts.map(words).where(~is_plain, NONE),
-            "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
-        }
-    )
+    columns = {
+        "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
+        "defence": texts.map(words).where(~is_plain, NONE),
+        "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
+    }
+    return pd.DataFrame(columns)
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -149,8 +147,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 def certified_sections(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
     frame = plain(groups.select_scored(records, MEASURED))
-    frame = frame[frame["certified_radius"].notna()]
-    if frame.empty:
+    if (frame := frame[frame["certified_radius"].notna()]).empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
         return [Section("Certified", text=text)]
     return [_certificates(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
@@ -196,8 +193,7 @@ def require_certified(grid: Any) -> None:
         if [target.model_id for target in cell.targets] != [cell.source.model_id]:
             raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
     for cell in balls:
-        sets = len(seeds[cell.dataset.name, cell.source.model_id])
-        if not sets:
+        if not (sets := len(seeds[cell.dataset.name, cell.source.model_id])):
             raise UserError(
                 f"ball on {cell.source.name}: expected draws of the clean volume, got none: add {{name: ball, kind: "
                 f"{cell.attack.kind}, radius: 0, control: random}}, which draws once for each of `seeds`"
@@ -209,8 +205,7 @@ def require_certified(grid: Any) -> None:
 
 def bounds(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
-    rows = certificates.brackets(records[records["left_out"] == ""])
-    if rows.empty:
+    if (rows := certificates.brackets(records[records["left_out"] == ""])).empty:
         return [Section("Certified at least, attacked at most", text=NO_BOUNDS)]
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     title = "certified at least, attacked at most"

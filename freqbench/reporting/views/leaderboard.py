@@ -87,12 +87,10 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     notes = ["one model only, so the rank says nothing"] if models == 1 else []
     notes += [f"not run on every model, so not counted: {', '.join(lacking)}"] if lacking else []
     complete = comparable(rows)
-    minima = plain(case_minima(complete, ["target_model"]))
-    if minima.empty:
+    if (minima := plain(case_minima(complete, ["target_model"]))).empty:
         note = "; ".join([*notes, "no case that every model and attack has a score for, so no ranks"])
         return pd.DataFrame(), pd.DataFrame(), note
-    left_out = rows["case_id"].nunique() - minima["case_id"].nunique()
-    if left_out:
+    if left_out := rows["case_id"].nunique() - minima["case_id"].nunique():
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
     means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
     board = groups.group_means(minima.assign(seed=0), ["target_model"], SCORE, means)
@@ -141,9 +139,8 @@ def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """Maps each network's name to its method, which is called by the shortest name of its networks. Methods differ by
-    `target_method`, not by name, so that replicates of several stores are one method and trainings of one name are not;
-    a network without it is a method of its own."""
+    """Maps each network's name to its method, called by the shortest name of its networks. Methods differ by
+    `target_method`, so that replicates of several stores are one; a network without it is a method of its own."""
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
     ids = dict(pairs[pairs["target_method"].notna()].itertuples(index=False, name=None))
     ids = {name: ids.get(name, f"of {name} alone") for name in pairs["target_model"].unique()}

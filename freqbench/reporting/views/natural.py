@@ -35,21 +35,18 @@ class NaturalComparison:
 
 
 def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
-    """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
-    Models are compared by the settings that all of them have, and the cases that have all of these on every model. A
-    corrupted volume is the same whatever model it was made for: where several sources have it, a model's own row
-    counts. Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`."""
+    """Compares corruptions and white-box attacks on the models that had both, by the settings of all and the cases that
+    have these on every model, or says why it cannot. Of several sources of a corrupted volume a model's own row counts.
+    Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`."""
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
     corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
     natural = corrupted.drop_duplicates(["target_model", "label", "case_key", "seed"])
     attacks = scored[~is_natural & scored["is_white_box"] & ~is_minimal(scored)]
-    models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
-    if not models:
+    if not (models := sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))):
         return "no model was both corrupted and attacked: run the attack `corruption` beside others"
     parts = [_shared_rows(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
-    cases = set(parts[0]["case_key"]) & set(parts[1]["case_key"])
-    if not cases:
+    if not (cases := set(parts[0]["case_key"]) & set(parts[1]["case_key"])):
         return "no case has the same corruptions and the same attacks on every model"
     natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
     natural = natural.assign(group="natural", row=_kinds(natural["family"]))
@@ -76,10 +73,8 @@ def _shared_rows(part: pd.DataFrame, models: int) -> pd.DataFrame:
     """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
     texts = part.astype({"label": str, "target_model": str})
     part = part[(texts.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
-    settings = part.drop_duplicates(["target_model", "label", "case_key"])
-    counts = settings.groupby("case_key", observed=True).size()
-    complete = counts.index[counts == models * part["label"].nunique()]
-    return part[part["case_key"].isin(complete)]
+    counts = part.drop_duplicates(["target_model", "label", "case_key"]).groupby("case_key", observed=True).size()
+    return part[part["case_key"].isin(counts.index[counts == models * part["label"].nunique()])]
 
 
 def _kinds(families: pd.Series) -> pd.Series:
@@ -96,8 +91,7 @@ def natural(records: pd.DataFrame) -> list[Section]:
     """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
-        comparison = compare_models(rows)
-        if isinstance(comparison, str):
+        if isinstance(comparison := compare_models(rows), str):
             text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:

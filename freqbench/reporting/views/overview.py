@@ -32,8 +32,7 @@ REASON_CHARACTERS = 100
 
 def overview(records: pd.DataFrame) -> list[Section]:
     """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows. A
-    null row stands beside its attack, the lowest of several, after = if the attack did nothing else; so do the size of
-    the change, and metrics of other packages. Smallest changes follow by their size."""
+    null row stands beside its attack, after = if the attack did nothing else. Smallest changes follow by their size."""
     sections: list[Section] = []
     scored = groups.select_scored(records, ("ssim_body",))
     frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))
@@ -50,8 +49,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    white = frame[groups.is_white_box(frame)]
-    if white.empty:
+    if (white := frame[groups.is_white_box(frame)]).empty:
         return
     rows = groups.add_settings(groups.group_means(white, [*ATTACK, "source_model"], SCORE), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
@@ -67,8 +65,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     if beside := {base: _null_cell(white, str(base), [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
         table[NULL] = ["", *(beside.get(label, "") for label in wide.index)]
     if white["ssim_body"].notna().any():
-        ssim = 100 * means["ssim_body"].mean()
-        table[SIZE] = ["", *map(points, ssim.reindex(wide.index))]
+        table[SIZE] = ["", *map(points, (100 * means["ssim_body"].mean()).reindex(wide.index))]
     for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
         values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
         head = name.removeprefix(ADDED)
@@ -99,8 +96,7 @@ def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
     """Writes what the lowest of an attack's null rows leaves, after = if the attack leaves the same, paired by case."""
     keys = ["label", "source_model", "case_id", "patient_id"]
     left = white[white["label"].isin([base, *nulls])].groupby(keys, observed=True)[SCORE].mean()
-    lowest = left.groupby("label", observed=True).mean().drop(base).dropna()
-    if lowest.empty:
+    if (lowest := left.groupby("label", observed=True).mean().drop(base).dropna()).empty:
         return ""
     gap = (left[base] - left[str(lowest.idxmin())]).reset_index().assign(number=0)
     gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
@@ -110,15 +106,13 @@ def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     """Makes one row per source and one column per target, for the attack with the largest mean drop on other models."""
     carried = frame[~groups.is_white_box(frame) & ~groups.is_null_row(frame)]
-    drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
-    if drops.empty:
+    if (drops := carried.groupby("label", observed=True)[DROP].mean().dropna()).empty:
         return
     furthest = drops.idxmax()
     rows = frame[frame["label"] == furthest]
     means = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index())
     wide = means.pivot(index="source_model", columns="target_model", values=SCORE)
-    cases = rows.drop_duplicates(["target_model", "case_id"])
-    clean = cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
+    clean = rows.drop_duplicates(["target_model", "case_id"]).groupby("target_model", observed=True)[ON_CLEAN].mean()
     table = pd.concat([clean.to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _add_head(table, "source_model"), text)

@@ -33,22 +33,19 @@ def applies(records: pd.DataFrame) -> bool:
 
 
 def smallest(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: the share of patients that fell, by changes of the usual radius too, and the sizes
-    that 25, 50 and 75 % need."""
+    """Makes a table a dataset: the share of patients that fell, also by the usual radius; sizes for 25, 50, 75 %."""
     sections = []
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))
     for dataset, rows in frame[groups.is_white_box(frame)].groupby("dataset", observed=True):
-        sizes = smallest_sizes(rows)
-        if sizes.empty:
+        if (sizes := smallest_sizes(rows)).empty:
             continue
         steps = rows.groupby(["target_model", "patient_id"], observed=True)["step"].mean().rename("step").reset_index()
         sizes = sizes.merge(steps.astype({"target_model": object, "patient_id": object}))
         sizes = sizes.assign(native=sizes.pop("step") * sizes["size"])
         table = pd.DataFrame([_line(group) for _, group in sizes.groupby(SETTING, sort=False)])
-        has_unit = table[NATIVE].notna().any()
         title = f"{dataset}: smallest changes after which patients lose half of their Dice"
-        table, text = (table, HOW + OF_FILES) if has_unit else (table.drop(columns=NATIVE), HOW)
+        table, text = (table, HOW + OF_FILES) if table[NATIVE].notna().any() else (table.drop(columns=NATIVE), HOW)
         sections.append(Section(title, table, text, sizes.assign(dataset=dataset)))
     return sections or [Section("Smallest changes", text=NOTHING)]
 

@@ -1,10 +1,7 @@
-"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance.
-
-The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
-of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
-is below MIN_DROP points, as it would mean nothing. An attack's rate is the mean over its ordered pairs
-s != t whose rate is defined; its interval is over patients, each with all pairs' volumes together.
-"""
+"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance. The
+transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) of foreground DSC over the same volumes made on
+s; undefined where the white-box drop is below MIN_DROP points. An attack's rate is the mean over its ordered pairs s !=
+t whose rate is defined; its interval is over patients, each with all pairs' volumes."""
 
 import numpy as np
 import pandas as pd
@@ -64,9 +61,8 @@ NO_MATCH = (
 
 def transfer(records: pd.DataFrame) -> list[Section]:
     """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
-    frame = groups.select_scored(records, list(DISTANCES))
     sections = []
-    for dataset, group in frame.groupby("dataset", observed=True):
+    for dataset, group in groups.select_scored(records, list(DISTANCES)).groupby("dataset", observed=True):
         carried, is_white = _carried_drops(group), groups.is_white_box(group)
         if carried.empty:
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
@@ -143,8 +139,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
     data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
-    text = HOW_RATES + groups.counts_text(rows)
-    return Section(f"{dataset}: transfer rate of each attack", table, text, data)
+    return Section(f"{dataset}: transfer rate of each attack", table, HOW_RATES + groups.counts_text(rows), data)
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
@@ -226,17 +221,16 @@ def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataF
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
     distances, drops = (data[[f"{name}_a", f"{name}_b"]].to_numpy(float) for name in ("distance", "drop"))
-    return pd.DataFrame(
-        {
-            "at equal": data["distance"].map(DISTANCES),
-            "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
-            "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
-            "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
-            "drops": [" / ".join(map(points, pair)) for pair in drops],
-            "difference": data["difference"],
-            "interval": groups.bounds(data),
-            "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
-            "pairs": data["n"],
-            "patients": data["patients"],
-        }
-    )
+    columns = {
+        "at equal": data["distance"].map(DISTANCES),
+        "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
+        "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
+        "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
+        "drops": [" / ".join(map(points, pair)) for pair in drops],
+        "difference": data["difference"],
+        "interval": groups.bounds(data),
+        "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
+        "pairs": data["n"],
+        "patients": data["patients"],
+    }
+    return pd.DataFrame(columns)

@@ -9,7 +9,6 @@ import pytest
 from matplotlib.figure import Figure
 from reporting.handmade import classes, coded, records, row, shown, t_interval
 
-from freqbench.analysis.ejection import fractions, furthest
 from freqbench.analysis.groups import NOISE, select_scored, steps_text
 from freqbench.reporting import render
 from freqbench.reporting.figure_data import Material, shown_rows
@@ -18,7 +17,7 @@ from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
 from freqbench.reporting.views.attacks import budget, clinical, cost, organs
-from freqbench.reporting.views.ejection import ejection
+from freqbench.reporting.views.ejection import ejection, fractions, furthest
 from freqbench.reporting.views.overview import overview
 from freqbench.reporting.views.smallest import NATIVE, smallest
 from freqbench.results import KEY, RECORDS
