@@ -165,9 +165,9 @@ def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **f
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
-    """Explains why an attack may have done nothing; None: its `gradients` (`AttackResult.gradients` of each call) were
-    useful, or it takes none, but `learned`. A zero gradient is said, not refused: masked networks have one. Raises
-    UserError if no gradient had a finite entry other than 0, and some had NaN or infinities."""
+    """Explains why an attack may have done nothing. None: its `gradients` (`AttackResult.gradients` of each call) were
+    useful, or it takes none and uses `learned`. A zero gradient is reported, and not refused: masked networks have it.
+    Raises UserError if no gradient had a finite entry other than 0, and some had NaN or infinities."""
     useful, finite = torch.cat([flags.cpu() for flags in gradients]).unbind(1)
     if not len(useful):
         return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None

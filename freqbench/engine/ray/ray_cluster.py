@@ -114,7 +114,7 @@ def existing(address: str) -> Iterator[None]:
 
 
 def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
-    """Calls `ray.init` in a thread, as it handles signals in the main one; returns its result, and the thread's end."""
+    """Calls `ray.init` in a thread, where it handles no signal; returns its result, and the event that ends it."""
     import ray
 
     leave = Event()
