@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3563,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 900,
         "attacks": 5028,
         "audit": 2505,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57475, "tests": 59939}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 57475, "tests": 59914}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
