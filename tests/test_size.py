@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 980,
         "job": 2600,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7762,  # inferers by class and arguments
+        "models": 7764,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57475, "tests": 59914}  # 61796 and 63057 before
+SUMS = {"freqbench": 57477, "tests": 59914}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -297,7 +297,9 @@ def _transforms(given: object) -> object:
     is_list = isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given)
     is_path = isinstance(given, str) and names_class(given)
     if not (given is None or is_list or is_path or type(given).__name__ == "Compose"):
-        raise ValueError(f"expected a list with _target_, module:function or a Compose of MONAI's, got {given!r:.60}")
+        raise ValueError(
+            f"expected a list of entries with _target_, module:function or MONAI's Compose, got {given!r:.60}"
+        )
     return given
 
 
