@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
-        "reporting": 5994,  # an attack that did nothing is said
+        "reporting": 5996,  # an attack that did nothing is said
         "results": 1984,  # as in the package
         "training": 1599,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57477, "tests": 59914}  # 61796 and 63057 before
+SUMS = {"freqbench": 57479, "tests": 59914}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

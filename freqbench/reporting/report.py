@@ -38,7 +38,9 @@ NOTES = (
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
-NOT_AUDITED = f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check: freqbench audit OUT shows them."
+NOT_AUDITED = (
+    f"Below {AUDITED_PATIENTS} patients hardly a check is settled, so none is shown: freqbench audit OUT shows all."
+)
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     **{"terminal": render.terminal, "markdown": render.markdown, "latex": render.latex, "csv": render.sections_csv},
