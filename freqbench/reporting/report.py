@@ -39,7 +39,7 @@ LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
 NOT_AUDITED = (
-    f"Below {AUDITED_PATIENTS} patients hardly a check is settled, so none is shown: freqbench audit OUT shows all."
+    f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
 )
 
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
