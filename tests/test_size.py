@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 980,
         "job": 2600,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7764,  # inferers by class and arguments
+        "models": 7770,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 488,
         "job": 2034,  # a line for each key of a job
         "metrics": 1223,  # weights are checked when read
-        "models": 7264,  # inferers by class and arguments
+        "models": 7273,  # inferers by class and arguments
         "ops": 1549,  # compiled.py: functions that a GPU compiles
         "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
         "remote": 483,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57479, "tests": 59914}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 59923}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

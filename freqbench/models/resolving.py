@@ -508,7 +508,13 @@ def scoring_concerns(
         names[:1] if shift and not number else [name for k in group for name in names[k + shift : k + shift + 1]]
         for number, group in enumerate(merged)
     ]
-    pairs = list(zip(called, class_names, strict=False)) if names else []  # classes that both sides name
+    both = min(len(called), len(class_names)) if names else 0  # classes that both sides name
+    pairs = list(zip(called[:both], class_names[:both], strict=True))
+    if pairs and len(called) != len(class_names):
+        yield (
+            f"{model.name}: its files name {len(called)} classes, {dataset} has {len(class_names)}: only the first "
+            f"{both} are compared by name: check the others"
+        )
     others = [
         (theirs[0], ours)
         for number, (theirs, ours) in enumerate(pairs)

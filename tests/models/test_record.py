@@ -90,6 +90,15 @@ def test_other_names_are_told_and_other_spellings_are_not(grid: Expand) -> None:
     )
 
 
+@pytest.mark.parametrize("names", [CLASSES[:4], [*CLASSES, "stomach wall"]], ids=["fewer", "more"])
+def test_names_of_another_number_are_told(grid: Expand, names: list[str]) -> None:
+    shorter = min(len(names), len(CLASSES))
+    assert grid(class_names=names).warnings == (
+        f"m: its files name {len(names)} classes, phantom has 6: only the first {shorter} are compared by name: check "
+        "the others",
+    )
+
+
 @pytest.mark.parametrize(
     ("metadata", "complaint"),
     [
