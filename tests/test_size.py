@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1277,  # as in the package
         "security": 1303,  # bombs in the classes of rows
         "third_party": 846,
-        "tools": 4558,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4564,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 59923}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 59929}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

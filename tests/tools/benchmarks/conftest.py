@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outcomes", default=None, help="table of each benchmark's outcome: reports/speed/outcomes.csv")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    given = config.getoption("--outcomes")
+    if given and not Path(given).absolute().parent.is_dir():
+        raise pytest.UsageError(f"--outcomes {given}: expected a file in a folder that is there: make the folder first")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
