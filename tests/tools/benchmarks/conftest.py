@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = config.getoption("--outcomes")
+    given = config.getoption("--outcomes", None)
     if given and not Path(given).absolute().parent.is_dir():
         raise pytest.UsageError(f"--outcomes {given}: expected a file in a folder that is there: make the folder first")
 
@@ -41,7 +41,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Writes the outcome of a benchmark when it ends. Those of others stay, so that parts may be run one by one."""
     report = yield
-    given = item.config.getoption("--outcomes")
+    given = item.config.getoption("--outcomes", None)
     if given and item.get_closest_marker("benchmark") and (report.when == "call" or not report.passed):
         row = {
             "benchmark": report.nodeid.rpartition("/")[2],
