@@ -8,8 +8,6 @@ from toy.data import Balls
 
 from freqbench.core.input_space import Preprocess
 
-LEVEL = 0.47
-
 
 class FaintBalls(Balls):
     """Background from 0.29 to 0.37, balls from 0.57 to 0.66."""
@@ -33,7 +31,7 @@ class Bright(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         seen = torch.round(images * self.levels) / self.levels if self.levels else images
-        above = 20 * (self.mean(seen) - LEVEL)
+        above = 20 * (self.mean(seen) - 0.47)
         return torch.cat([-above, above], dim=1)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from fnmatch import fnmatch
 from functools import cache
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +189,8 @@ def exists(path: str, page: str) -> bool:
     if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path or path in packaged_jobs():
         return True
     end = "/" + re.sub(r"\b(NAME|TASK)\b", "*", path).strip("/")
-    if (
-        any(fnmatch(inner, f"*{end}") for inner in tree())
-        if "*" in end
-        else any(map(str.endswith, tree(), repeat(end)))
-    ):
+    holds = (lambda inner: fnmatch(inner, f"*{end}")) if "*" in end else lambda inner: inner.endswith(end)
+    if any(map(holds, tree())):
         return True
     return "/" not in path and (path in vocabulary() or ((ROOT / page).parent / path).exists())
 

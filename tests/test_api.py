@@ -38,10 +38,8 @@ ENTRIES: list[dict[str, Any]] = [
 
 
 def load(name: str = "a", **changes: Any) -> fb.Model:
-    entry = next(entry for entry in ENTRIES if entry["name"] == name)
-    return fb.load_model(
-        entry["checkpoint"], num_classes=6, **{k: v for k, v in entry.items() if k != "checkpoint"}, **changes
-    )
+    entry = {**next(entry for entry in ENTRIES if entry["name"] == name)}
+    return fb.load_model(entry.pop("checkpoint"), num_classes=6, **entry, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +100,8 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_command_is_attacked_as_by_a_job(tmp_path: Path) -> None:
-    (tmp_path / "tool.py").write_text(
-        nifti_tool.script("sum(value > ordered[k * len(ordered) // 6] for k in range(1, 6))")
-    )
+    script = nifti_tool.script("sum(value > ordered[k * len(ordered) // 6] for k in range(1, 6))")
+    (tmp_path / "tool.py").write_text(script)
     words = [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]
     attack, data = {"eps": "8/255", "queries": 2}, [{**JOB["datasets"][0], "cases": 1}]
     entry, attacks = {"name": "tool", "command": words}, [{"name": "square", **attack}]

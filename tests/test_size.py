@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 900,
+        ".": 3529,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 899,
         "attacks": 5028,
-        "audit": 2505,  # as in the package
-        "cli": 2237,  # run --fresh
-        "cluster": 324,
-        "core": 1635,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5681,  # as in the package
+        "audit": 2494,  # as in the package
+        "cli": 2229,  # run --fresh
+        "cluster": 321,
+        "core": 1627,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5656,  # as in the package
         "engine": 6441,  # as in the package
-        "exchange": 749,
-        "golden": 488,
-        "job": 2034,  # a line for each key of a job
-        "metrics": 1223,  # weights are checked when read
-        "models": 7273,  # inferers by class and arguments
-        "ops": 1549,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1755,  # six more pipelines of MONAI's, and whole runs
-        "remote": 483,
-        "reporting": 6163,  # an attack that did nothing is said
-        "results": 1277,  # as in the package
-        "security": 1303,  # bombs in the classes of rows
-        "third_party": 846,
-        "tools": 4564,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "exchange": 742,
+        "golden": 487,
+        "job": 2023,  # a line for each key of a job
+        "metrics": 1221,  # weights are checked when read
+        "models": 7251,  # inferers by class and arguments
+        "ops": 1540,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1751,  # six more pipelines of MONAI's, and whole runs
+        "remote": 480,
+        "reporting": 6142,  # an attack that did nothing is said
+        "results": 1273,  # as in the package
+        "security": 1295,  # bombs in the classes of rows
+        "third_party": 840,
+        "tools": 4551,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1871,  # as in the package
+        "training": 1862,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 59929}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 59744}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

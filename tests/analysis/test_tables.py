@@ -177,8 +177,7 @@ def test_the_strongest_attack_of_every_case_counts(two_attacks: list[dict[str, A
     ],
 )
 def test_only_comparable_attacks_enter(two_attacks: list[dict[str, Any]], further: list[Any], worst: float) -> None:
-    rows = [*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)]
-    table = worst_case(records(*rows))
+    table = worst_case(records(*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)))
     assert (table["dsc"].tolist(), table["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
 
 

@@ -33,7 +33,6 @@ from freqbench.models.networks.construction import skeleton
 SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
 SEGRESNET = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
 SIZE = (32, 32, 32)
-AGES = ("none", "monai-1.4")
 
 
 def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -120,10 +119,8 @@ def dice_by_hand(job: dict[str, Any]) -> float:
 def test_ages_within_two_standard_errors_are_not_told_apart(swin: Path) -> None:
     cases = {"datasets": [{"name": "phantom", "shape": [32, 32, 32], "cases": 3}]}
     lines = said(swin, {**swin_job(swin, expected_dice=0.01), **cases})
-    expected = {name: dice_by_hand({**swin_job(swin, migration=name), **cases}) for name in AGES}
-    assert [text.split()[0] for name, text in lines if name == "clean Dice"][::3] == [
-        f"{value:.3f}" for value in expected.values()
-    ]
+    dice = [dice_by_hand({**swin_job(swin, migration=name), **cases}) for name in ("none", "monai-1.4")]
+    assert [text.split()[0] for name, text in lines if name == "clean Dice"][::3] == [f"{value:.3f}" for value in dice]
     assert lines[-1][1].startswith("cannot tell: migration: ")
     assert isinstance(lines[-1][1], Wrong)
 

@@ -25,9 +25,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         native = phantom.native(ref)
         for folder, voxels in (("imagesTr", native.image[0].numpy().round()), ("labelsTr", native.label[0].numpy())):
             (root / folder).mkdir(exist_ok=True)
-            nibabel.save(
-                nibabel.Nifti1Image(voxels.astype(np.int16), native.affine), root / folder / f"{ref.case_id}.nii.gz"
-            )
+            scan = nibabel.Nifti1Image(voxels.astype(np.int16), native.affine)
+            nibabel.save(scan, root / folder / f"{ref.case_id}.nii.gz")
         names = {k: f"./{folder}/{ref.case_id}.nii.gz" for k, folder in (("image", "imagesTr"), ("label", "labelsTr"))}
         lines.append(names)
     labels = {str(number): name for number, name in enumerate(phantom.class_names)}

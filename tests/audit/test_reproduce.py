@@ -23,7 +23,6 @@ from freqbench.results.store import row_id, sample_rows
 SHAPE = [16, 16, 16]
 WEIGHTS = "weights.safetensors"
 DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
-SERIAL = {"workers": 1, "threads": 1}
 OLD = {"freqbench": "0.1", "monai": "1.0", "torch": "1.0"}
 ATTACK = {"name": "pgd", "eps": "8/255", "steps": 2}
 
@@ -202,7 +201,7 @@ def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
 
 @pytest.mark.integration
 def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_path: Path) -> None:
-    spec, _ = expanded({**GRID, "resources": SERIAL})
+    spec, _ = expanded({**GRID, "resources": {"workers": 1, "threads": 1}})
     save_weights(tmp_path / WEIGHTS, seed=3)
     runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
     before, reports = contents(grid_copy), [each for each in all_of(grid_copy) if "scored on c" in each.label]

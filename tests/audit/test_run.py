@@ -51,11 +51,8 @@ def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
 
 def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
-    said = io.StringIO()
-    options: dict[str, Any] = {"engine": "serial", **asked}
-    assert (
-        compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), MissingOptions(**options)) == 0
-    )
+    said, options = io.StringIO(), MissingOptions(**{"engine": "serial", **asked})
+    assert compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), options) == 0
     return said.getvalue()
 
 
@@ -100,9 +97,8 @@ def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, .
 def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
     (model,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (model.flags, model.checks["not checked"]) == ((), ())
-    assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(
-        model.checks["holds"]
-    )
+    holds = {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"}
+    assert holds <= set(model.checks["holds"])
 
 
 @pytest.mark.integration

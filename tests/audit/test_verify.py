@@ -132,9 +132,8 @@ def test_means_and_counts_not_those_of_classes_are_found(grid_copy: Path) -> Non
         for name in (*store_checks.MEANS, *store_checks.COUNTS):
             row = next(row for row in rows if row[name] is not None and row[name] == row[name] and row[name] >= 0)
             value, row[name] = row[name], row[name] + (1 if name in store_checks.COUNTS else 1e-5)
-            expected.add(
-                f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, first of row {row_id(*key_of(row))}"
-            )
+            where = f"first of row {row_id(*key_of(row))}"
+            expected.add(f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, {where}")
 
     alter(grid_copy, "records", change)
     errors = wrong(grid_copy)
@@ -269,14 +268,13 @@ def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
 def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     _, grid = expanded(GRID)
     shards = [Shard(number=number, count=2) for number in (1, 2)]
-    sizes = [sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards]
-    assert min(sizes) > 0
+    held, further = (sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards)
+    assert min(held, further) > 0
     execute(GRID, tmp_path / "out", shard=shards[0])
     holes = checks(tmp_path / "out")["holes"]
     assert holes.verdict == "ok"
-    assert holes.text == (
-        f"{sizes[0]} records that the job asks for have a row; {sizes[1]} more are of shards that no run was for"
-    )
+    expected = f"{held} records that the job asks for have a row; {further} more are of shards that no run was for"
+    assert holes.text == expected
 
 
 def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:

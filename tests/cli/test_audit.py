@@ -121,7 +121,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("typed", "text"),
     [
         (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
         (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
@@ -130,10 +130,8 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(
-    small_store: Path, bench: Bench, arguments: tuple[str, ...], text: str
-) -> None:
-    assert text in refused(bench, "audit", str(small_store), *arguments)
+def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed: tuple[str, ...], text: str) -> None:
+    assert text in refused(bench, "audit", str(small_store), *typed)
 
 
 def test_files_exits_with_0_for_a_sound_store_and_1_for_another(small_copy: Path, bench: Bench) -> None:

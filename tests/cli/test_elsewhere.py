@@ -23,9 +23,8 @@ def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench
     for each in json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]:
         image = nibabel.load(made / "out" / "export" / each["path"])
         (made / "tool" / each["path"]).parent.mkdir(parents=True)
-        nibabel.save(
-            nibabel.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine), made / "tool" / each["path"]
-        )
+        found = nibabel.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine)
+        nibabel.save(found, made / "tool" / each["path"])
     (made / "map.yaml").write_text("1: liver\n")
     arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
     code, said, _ = bench("score", out, *arguments)

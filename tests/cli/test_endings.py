@@ -211,9 +211,6 @@ def test_a_path_of_nobody_here_is_refused_wherever_it_is_opened(path: str) -> No
             storage.filled_in(path, "model a")
 
 
-BOXES = {chr(code) for code in range(0x2500, 0x2580)}
-
-
 def test_run_ends_with_table_page_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -222,7 +219,7 @@ def test_run_ends_with_table_page_and_commands(tmp_path: Path, monkeypatch: pyte
     lines = said[said.index("phantom: DSC under white-box attacks") :].splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    assert not BOXES & {*said}
+    assert not {chr(code) for code in range(0x2500, 0x2580)} & {*said}
     assert any(line.startswith("phantom: transfer of ") for line in lines)
     assert "Audit" not in said
     assert lines[-4].startswith("written: my out/report.html (")

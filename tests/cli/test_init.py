@@ -45,9 +45,8 @@ def test_init_writes_commented_job_that_plan_accepts(data: str, checkpoint: str,
     assert "  # validation: 2 of 2 cases are complete" in text
     assert "  # architecture: unet (UNet)\n" in text
     job = yaml.safe_load(text)
-    assert job["datasets"] == [
-        {"name": "hearts", "root": data, "loader": "decathlon", "split": "validation", "cases": 2}
-    ]
+    dataset = {"name": "hearts", "root": data, "loader": "decathlon", "split": "validation", "cases": 2}
+    assert job["datasets"] == [dataset]
     assert job["models"] == [{"name": "unet", "arch": "unet", "checkpoint": checkpoint}]
     assert {attack["name"]: attack.get("eps") for attack in job["attacks"]}["pgd"] == "4/255"
     code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
@@ -84,9 +83,8 @@ def test_command_gives_a_job_of_queries_if_trusted(data: str, tmp_path: Path, be
     options = ("init", path, "--data", data, "--checkpoint", shlex.join(words), "--budget", "4/255")
     assert "no clean Dice of the first case" in bench(*options)[1]
     assert "clean Dice of b: 0." in bench(*options, "--force", "--trust-code")[1]
-    line = refused(
-        bench, "init", path, "--force", "--data", data, "--checkpoint", "tool '{image} {labels}", "--budget", "1"
-    )
+    unclosed = ("--checkpoint", "tool '{image} {labels}", "--budget", "1")
+    line = refused(bench, "init", path, "--force", "--data", data, *unclosed)
     assert "--checkpoint: expected a command as a shell takes it, got No closing quotation: " in line
     job = yaml.safe_load(Path(path).read_text())
     assert (job["trust_code"], job["models"][0]["command"]) == (True, words)

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "cluster" / "local.sh"
-
 
 def local(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """One call of the script with the Python of these tests."""
     environment = os.environ | {"PYTHON": sys.executable} | variables
-    command = [str(each) for each in (SCRIPT, *arguments)]
+    command = [str(each) for each in (Path(__file__).parents[2] / "cluster" / "local.sh", *arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 

@@ -20,7 +20,6 @@ STUBS = {
 }
 """Commands that each runs after it has noted its arguments in LOG."""
 
-ENDS = 'exit "$DRIVER_EXIT"'
 WORKS = 'trap "echo flushed >> $LOG; exit $DRIVER_EXIT" TERM; touch "$STARTED"; while :; do sleep 0.05; done'
 HANGS = 'exec 2> /dev/null; trap "" TERM; touch "$STARTED"; for _ in {1..36}; do sleep 0.05; done'
 
@@ -75,7 +74,7 @@ class Job:
 def start(tmp_path: Path) -> Iterator[Start]:
     jobs: list[Job] = []
 
-    def begin(driver: str = ENDS, code: int = 0, script: str = TEXT, **array: int) -> Job:
+    def begin(driver: str = 'exit "$DRIVER_EXIT"', code: int = 0, script: str = TEXT, **array: int) -> Job:
         jobs.append(Job(tmp_path, driver, code, script, array))
         return jobs[-1]
 

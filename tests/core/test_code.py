@@ -102,9 +102,8 @@ def test_file_edited_after_import_counts_once_reloaded(own: Own, tmp_path: Path)
     "fill", ["MEMORY[x] = x", "MEMORY.setdefault(x, x)", "self.memory[x] = x", "A.memory.update({x: x})"]
 )
 def test_a_memory_that_code_fills_as_it_runs_is_in_no_identity(fill: str, own: Own) -> None:
-    used = own(
-        used=f"MEMORY = {{}}\nclass A:\n    memory = {{}}\n    def run(self, x):\n        {fill}\n        MEMORY\n"
-    )
+    code = f"MEMORY = {{}}\nclass A:\n    memory = {{}}\n    def run(self, x):\n        {fill}\n        MEMORY\n"
+    used = own(used=code)
     before = identity(used.A)
     used.A().run(3)
     assert used.MEMORY or used.A.memory
@@ -223,11 +222,7 @@ def test_equal_objects_have_equal_identities(pair: list[Any]) -> None:
 
 
 def test_transforms_keep_their_identity_as_they_are_used() -> None:
-    spatial = [
-        Orientationd("image", "RAS", labels=None),
-        Spacingd("image", (2, 2, 2)),
-        CropForegroundd("image", "image"),
-    ]
+    spatial = Orientationd("image", "RAS", labels=None), Spacingd("image", (2, 2, 2)), CropForegroundd("image", "image")
     compose = Compose([*spatial, ScaleIntensityRanged("image", 0, 1, 0, 1)])
     before = identity(compose)
     compose({"image": MetaTensor(torch.rand(1, 8, 8, 8))})

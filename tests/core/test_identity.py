@@ -59,9 +59,6 @@ def test_draws_differ_with_seed_case_and_window_alone(other: tuple[int, str, int
     assert window_generator(0, "case", 0).initial_seed() == int(digest(["draw", 0, "case", 0]), 16) // 2
 
 
-OF_CLASSES = {column.name for column in CLASS_RECORDS}
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_first_column_of_metric_is_one_that_its_direction_is_of(metric: str) -> None:
     (main,) = (number for number in NUMBERS if number.name == METRICS[metric].columns[0])
@@ -76,7 +73,7 @@ def test_each_column_is_of_one_metric_and_in_records() -> None:
 
 @pytest.mark.parametrize("column", [*MEANS, *UNDEFINED])
 def test_means_and_counts_of_records_are_of_a_column_of_classes(column: str) -> None:
-    assert {**MEANS, **UNDEFINED}[column][0] in OF_CLASSES
+    assert {**MEANS, **UNDEFINED}[column][0] in {column.name for column in CLASS_RECORDS}
 
 
 def test_number_of_both_volumes_has_two_columns() -> None:

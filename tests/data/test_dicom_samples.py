@@ -198,8 +198,7 @@ def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid
     assert voxels.size == theirs.GetNumberOfPixels()
     lps = np.diag([-1, -1, 1, 1]) @ ours.affine
     for at in np.ndindex(voxels.shape):
-        there = theirs.TransformPhysicalPointToIndex(((lps @ [*at, 1])[:3]).tolist())
-        assert theirs[there] == voxels[at]
+        assert theirs[theirs.TransformPhysicalPointToIndex(((lps @ [*at, 1])[:3]).tolist())] == voxels[at]
 
 
 def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> None:

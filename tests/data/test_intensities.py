@@ -28,9 +28,8 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
     image = np.where(radius < 0.8, np.where(radius < 0.6, 45.0, -95.0), air)
     label = np.zeros(SHAPE, np.uint8)
     for k, value in organs.items():
-        where = ((place - 0.4 * np.array([np.cos(2 * k), np.sin(2 * k), 0])[:, None, None, None]) ** 2).sum(
-            axis=0
-        ) < 0.04
+        centre = 0.4 * np.array([np.cos(2 * k), np.sin(2 * k), 0])[:, None, None, None]
+        where = ((place - centre) ** 2).sum(axis=0) < 0.04
         image[where], label[where] = value, k
     return image + rng.normal(0, 12, SHAPE), label
 

@@ -315,12 +315,9 @@ def _described(root: Path, cases: dict[str, Any], **changes: Any) -> None:
         for image in files["images"]:
             put(root / image, volume(seed)[0])
         put(root / files["label"], volume()[1])
-    content = {
-        "channel_names": {"0": "MR"},
-        "labels": {"background": 0, "left": 1, "right": 2},
-        "file_ending": ".nii.gz",
-    }
-    (root / "dataset.json").write_text(json.dumps({**content, "dataset": cases, **changes}))
+    labels = {"background": 0, "left": 1, "right": 2}
+    content = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz", "dataset": cases}
+    (root / "dataset.json").write_text(json.dumps({**content, **changes}))
 
 
 def test_nnunets_key_dataset_names_files_from_its_folder(tmp_path: Path) -> None:

@@ -165,10 +165,8 @@ def test_changed_file_of_ones_own_is_refused(mirrors: Mirrors, tmp_path: Path, m
     shutil.copytree(mirrors.task, tmp_path / "data" / TASK)
     put_case(tmp_path / "data" / TASK / FILES[0], tmp_path / "unused.nii.gz", 99)
     monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path / "data"))
-    text = (
-        rf"{TASK}/imagesTr/h_1.nii.gz: expected sha256 \w{{12}}\.\.\., got \w{{12}}\.\.\.: it is damaged or of another"
-    )
-    with pytest.raises(DataError, match=text):
+    got = r"expected sha256 \w{12}\.\.\., got \w{12}\.\.\.: it is damaged or of another"
+    with pytest.raises(DataError, match=rf"{TASK}/imagesTr/h_1.nii.gz: {got}"):
         cases(split="training")
     assert cases(split="test") == ["h_4"]
 

@@ -95,27 +95,21 @@ def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[s
 
 def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, [f"{c}/{n}.nii.gz" for c in "ab" for n in ("early", "late")], [f"{c}/mask.nii.gz" for c in "ab"])
-    refused(
-        "got {case}/early.nii.gz, {case}/late.nii.gz: write `loader: pairs`",
-        lambda: recognise(str(tmp_path)),
-        UserError,
-    )
+    line = "got {case}/early.nii.gz, {case}/late.nii.gz: write `loader: pairs`"
+    refused(line, lambda: recognise(str(tmp_path)), UserError)
 
 
 def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
     cases = ["a", "b", "c", "d"]
     images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
     _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
-    assert recognise(str(tmp_path)).problems == (
-        "test: 1 files are missing: b/b_t2.nii.gz",
-        "test: 1 images have no label map: c",
-    )
+    missing = ("1 files are missing: b/b_t2.nii.gz", "1 images have no label map: c")
+    assert recognise(str(tmp_path)).problems == tuple(f"test: {each}" for each in missing)
     keys = {"root": str(tmp_path), "image": ("{case}/{case}_t1.nii.gz", "{case}/{case}_t2.nii.gz"), "labels": 3}
     keys["label"] = "{case}/{case}_seg.nii.gz"
+    line = "expected a label map of case c, found no {case}/{case}_seg.nii.gz"
     refused("b/b_t2.nii.gz: expected the image of case b, found no file", made("pairs", **keys, cases=("b",)).refs)
-    refused(
-        "expected a label map of case c, found no {case}/{case}_seg.nii.gz", made("pairs", **keys, cases=("c",)).refs
-    )
+    refused(line, made("pairs", **keys, cases=("c",)).refs)
     assert [ref.case_id for ref in made("pairs", **keys, cases=("a", "d")).refs()] == ["a", "d"]
 
 
@@ -133,12 +127,8 @@ def test_a_file_belongs_to_the_pattern_of_most_letters(tmp_path: Path) -> None:
 
 def test_names_in_braces_give_split_patient_and_case(tmp_path: Path) -> None:
     _write(tmp_path, ["val/k/v1.nii.gz", "train/k/v2.nii.gz"], ["val/k/v1_gt.nii.gz", "train/k/v2_gt.nii.gz"])
-    keys = {
-        "root": str(tmp_path),
-        "image": "{split}/{patient}/{case}.nii.gz",
-        "label": "{split}/{patient}/{case}_gt.nii.gz",
-    }
-    (case,) = fb.load_dataset("pairs", labels=3, split="validation", **keys)
+    keys = {"image": "{split}/{patient}/{case}.nii.gz", "label": "{split}/{patient}/{case}_gt.nii.gz"}
+    (case,) = fb.load_dataset("pairs", labels=3, split="validation", root=str(tmp_path), **keys)
     assert (case.name, case.volume.ref.patient_id) == ("k_v1", "k")
 
 
@@ -259,7 +249,6 @@ def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], clas
 
 def test_a_pattern_of_many_stars_is_refused_at_once(tmp_path: Path) -> None:
     _write(tmp_path, [f"{'a' * 60}c.nii.gz"], [])
-    dataset = made(
-        "pairs", root=str(tmp_path), image="{case}" + "*a" * 12 + "b.nii.gz", reference="prediction", labels=2
-    )
+    image = "{case}" + "*a" * 12 + "b.nii.gz"
+    dataset = made("pairs", root=str(tmp_path), image=image, reference="prediction", labels=2)
     refused("expected a pattern that is matched at once", dataset.refs)

@@ -216,9 +216,8 @@ def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pyt
 def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
     from monai import transforms
 
-    dataset = fourth.model_copy(
-        update={"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
-    )
+    changes = {"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
+    dataset = fourth.model_copy(update=changes)
     steps = [
         transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation("RAS", labels=None),
         transforms.Spacing(dataset.spacing, mode="bilinear"),

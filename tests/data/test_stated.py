@@ -40,10 +40,8 @@ def put_image(path: Path, voxels: np.ndarray) -> None:
 
 
 def labelled(folder: Path, **settings: object) -> np.ndarray:
-    case = fb.Case.from_file(
-        folder / "a.nii.gz", folder / "a.seg.nrrd", intensity="minmax", crop_foreground=False, **settings
-    )
-    return np.asarray(case.label)[0]
+    files, plain = (folder / "a.nii.gz", folder / "a.seg.nrrd"), {"intensity": "minmax", "crop_foreground": False}
+    return np.asarray(fb.Case.from_file(*files, **plain, **settings).label)[0]
 
 
 def test_segments_are_the_classes_of_their_names(tmp_path: Path) -> None:
@@ -178,9 +176,8 @@ def test_plan_says_that_names_decide(tmp_path: Path) -> None:
     files = {"image": "{case}.nii.gz", "label": "{case}.seg.nrrd", "labels": list(NAMES)}
     dataset = build_dataset({"name": "d", "loader": "pairs", "root": str(tmp_path), **files}, "job")
     assert dataset.refs()
-    assert "d: a.seg.nrrd: its segments become the classes of their names, whatever their numbers" in [
-        *dataset.remarks(["a"])
-    ]
+    line = "d: a.seg.nrrd: its segments become the classes of their names, whatever their numbers"
+    assert line in [*dataset.remarks(["a"])]
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])

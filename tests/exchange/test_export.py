@@ -222,11 +222,9 @@ def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
 
 
 def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[run.Summary, str]:
-    grid, said = expanded(content or SCORED)[1], io.StringIO()
+    grid, console = expanded(content or SCORED)[1], Console(file=(said := io.StringIO()))
     volumes, out = str(place / "imagesTsAdv"), str(place / "out")
-    return adversarial_volumes.bring_in(
-        grid, out, volumes, source, "vafa-released", Console(file=said)
-    ), said.getvalue()
+    return adversarial_volumes.bring_in(grid, out, volumes, source, "vafa-released", console), said.getvalue()
 
 
 def records(place: Path) -> list[dict[str, Any]]:
@@ -290,10 +288,8 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     out, grid = str(tmp_path / "out"), further_targets(expanded(only)[0], ["b"])
     summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path)), index_keys(Store(out).job()["index"])) == (1, 2, set(rows(out)))
-    _, grid = expanded(only)
-    written = export.export(
-        adversarial_volumes.join_imported(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO())
-    )
+    joined = adversarial_volumes.join_imported(expanded(only)[1], out)
+    written = export.export(joined, out, str(tmp_path / "to"), Console(file=io.StringIO()))
     assert [each.attack for each in written] == [None, "imported"]
 
 

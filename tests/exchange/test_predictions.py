@@ -18,7 +18,6 @@ from freqbench.exchange import export, predictions
 from freqbench.exchange.predictions import LabelMap, tool
 from freqbench.results import Store, index_keys
 
-MAP = "10: left\n20: 2\n"
 LABEL = case()[1]
 PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 
@@ -26,14 +25,13 @@ PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
-    place, attacks = tmp_path_factory.mktemp("made"), [{"name": "gn", "std": [0.05, 0.1]}]
-    content = small(
-        attacks=attacks, metrics=["dsc", "hd95", "psnr"], save_adversarial="nifti", datasets=[folder(place / "data")]
-    )
+    place, metrics = tmp_path_factory.mktemp("made"), ["dsc", "hd95", "psnr"]
+    attacks, datasets = [{"name": "gn", "std": [0.05, 0.1]}], [folder(place / "data")]
+    content = small(attacks=attacks, metrics=metrics, save_adversarial="nifti", datasets=datasets)
     execute(content, place / "out")
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
         put(place / "tool" / each.path, 10 * (PREDICTED if each.cell_id else LABEL), AFFINE)
-    (place / "map.yaml").write_text(MAP)
+    (place / "map.yaml").write_text("10: left\n20: 2\n")
     return place, content
 
 
@@ -118,8 +116,7 @@ def test_a_name_or_a_map_is_another_target() -> None:
         return tool(name, table, 3).model_id
 
     assert identity("t", {10: 1, 20: 2}) == identity("t", {20: 2, 10: 1})
-    others = [identity("t", {10: 1}), identity("u", {10: 1}), identity("t", {10: 2}), identity("t", None)]
-    assert len(set(others)) == 4
+    assert len({identity("t", {10: 1}), identity("u", {10: 1}), identity("t", {10: 2}), identity("t", None)}) == 4
 
 
 def test_missing_predictions_are_said_and_the_rest_is_scored(place: Path, content: dict[str, Any]) -> None:

@@ -31,9 +31,8 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential:
     """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights, on a device."""
-    net = nn.Sequential(
-        nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 4, 1)
-    )
+    first, middle, last = (nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 8, 3, padding=1), nn.Conv3d(8, 4, 1))
+    net = nn.Sequential(first, nn.GELU(), middle, nn.GELU(), last)
     inputs = stored(golden("inputs"))
     for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
         net[index].weight.data = torch.from_numpy(inputs[f"{name}.weight"])

@@ -116,11 +116,8 @@ def test_warnings_of_attacks_are_kept_for_the_run() -> None:
 def test_job_knows_its_file_and_never_stores_it() -> None:
     spec = config.validate(small(attacks=[{"name": "fgsm", "eps": 0.1}]), JobSpec, "jobs/mine.yaml")
     changed = spec.model_copy(update={"name": "other"})
-    assert (changed.where, changed.copy_named("audit").where, changed.where) == (
-        "jobs/mine.yaml",
-        "audit",
-        "jobs/mine.yaml",
-    )
+    places = (changed.where, changed.copy_named("audit").where, changed.where)
+    assert places == ("jobs/mine.yaml", "audit", "jobs/mine.yaml")
     assert "jobs/mine.yaml" not in spec.model_dump_json()
     assert JobSpec.model_validate(spec.model_dump(mode="json")).where == "job"
 
@@ -219,10 +216,8 @@ def test_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
 
 def test_matched_budgets_are_found_on_models_of_dataset_alone(tmp_path: Any) -> None:
     models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
-    attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
-    spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(
-        update={"attacks": [AttackEntry(**attack)]}
-    )
+    attack = AttackEntry(name="fgsm", match={"metric": "l2_body", "value": 1.0}, sources=["a"])
+    spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(update={"attacks": [attack]})
     (entry,) = match_budgets(spec, str(tmp_path), lambda text: None, compute=False).attacks
     assert [(row.dataset, row.source) for row in entry.matched or ()] == [("x", "a")]
 

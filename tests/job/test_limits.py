@@ -71,10 +71,8 @@ def test_a_number_above_its_limit_is_refused_in_python_too(wrong: str) -> None:
 
 @pytest.mark.parametrize("text", ["٨/255", "8/٢٥٥", "１e-3", "eps/٤", "8x٨x8", "9" * 400 + "/1", "8x8x" + "9" * 5000])
 def test_a_number_in_words_has_the_digits_0_to_9_and_an_end(text: str) -> None:
-    attack = (
-        {"name": "sa2", "rho": 0.1, "block": text} if "x" in text else {"name": "pgd", "eps": 0.1, "step_size": text}
-    )
-    assert "expected" in refusal(small(attacks=[attack]))
+    more = {"name": "sa2", "rho": 0.1, "block": text} if "x" in text else {"name": "pgd", "eps": 0.1, "step_size": text}
+    assert "expected" in refusal(small(attacks=[more]))
 
 
 @pytest.mark.parametrize("seed", ["1" + "0" * 400, "9" * 5000])

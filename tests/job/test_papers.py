@@ -18,8 +18,6 @@ from freqbench.job.rehearsal import add_stand_ins, missing, shrink_job
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import build
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(autouse=True)
 def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +172,7 @@ def test_rogs_lists_and_checkpoints_are_read(tmp_path: Path, monkeypatch: pytest
     (task / "dataset.json").write_text(json.dumps({"name": "hippocampus", "labels": names, "training": training}))
     (lists := tmp_path / "ROG" / "Tasks" / task.name).mkdir(parents=True)
     (lists / "val_fold0.csv").write_text(f"image,label\n{training[1]['image']},{training[1]['label']}\n")
-    page = (ROOT / "docs" / "how-to" / "paper-tables.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "paper-tables.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(block, {})
 

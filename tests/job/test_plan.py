@@ -134,9 +134,8 @@ def test_estimate_goes_by_attack_s_own_rows_of_latest_run(tmp_path: Path, monkey
     """An earlier run was on a slower machine, and another attack's pass costs more; 16 passes and a record are left."""
     content = small(attacks=[{"name": "pgd", "eps": [0.01, 0.02, 0.03], "steps": 2}, {"name": "fgsm", "eps": 0.1}])
     before, now, _, other = expanded(content)[1].units()
-    for second, (unit, run_id, attack_seconds) in enumerate(
-        [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
-    ):
+    runs = [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
+    for second, (unit, run_id, attack_seconds) in enumerate(runs):
         measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
         measured |= {"attack_seconds": attack_seconds, "score_seconds": 200.0}
         measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}

@@ -330,8 +330,7 @@ NAMES = {"0": "background", "1": "organ", "2": "nodule"}
 def data(tmp_path: Path) -> dict[str, Any]:
     """Three cases: as it should be, HU + 1024, and a nodule of two voxels."""
     rng = np.random.default_rng(0)
-    place = np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij"))
-    body = (place**2).sum(axis=0) < 0.9
+    body = (np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij")) ** 2).sum(axis=0) < 0.9
     image, label = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE), np.zeros(SHAPE, np.uint8)
     label[8:16, 6:14, 4:12] = 1
     small_one = label.copy()

@@ -14,7 +14,6 @@ from freqbench.metrics import betti_errors, component_f1
 from freqbench.metrics.components import betti_numbers
 
 Array = np.ndarray[Any, Any]
-CUBE = np.ones((3, 3, 3))
 
 
 def speckled(seed: int, moved: bool) -> Array:
@@ -35,7 +34,7 @@ def test_component_f1_is_monai_s_recognition_quality(seed: int) -> None:
     pred, true = speckled(seed, moved=True), speckled(seed + 10, moved=False)
     scores = component_f1(pred, true, 3)
     for number in (1, 2):
-        instances = [torch.from_numpy(numbered(each == number, CUBE)[0]) for each in (pred, true)]
+        instances = [torch.from_numpy(numbered(each == number, np.ones((3, 3, 3)))[0]) for each in (pred, true)]
         expected = compute_panoptic_quality(*instances, metric_name="rq", smooth_numerator=1e-12)
         assert scores[number] == pytest.approx(float(expected), rel=1e-6)
     assert 0 < scores[1] < 1

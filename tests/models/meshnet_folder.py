@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 SIDE = (9, 8, 7)
-Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 def _layer(kind: str, name: str, before: str, **config: Any) -> dict[str, Any]:
@@ -33,7 +32,7 @@ LAYERS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def weights(seed: int = 0) -> Arrays:
+def weights(seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:
     rng = np.random.default_rng(seed)
     shapes = {"conv3d_0": (3, 3, 3, 1, 4), "21": (3, 3, 3, 4, 4), "output": (1, 1, 1, 4, 3)}
     arrays = {}

@@ -84,11 +84,8 @@ def plans(architecture: dict[str, Any]) -> dict[str, Any]:
 
 
 def dataset() -> dict[str, Any]:
-    return {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "liver": 1, "tumour": 2},
-        "file_ending": ".nii.gz",
-    }
+    labels = {"background": 0, "liver": 1, "tumour": 2}
+    return {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
 
 
 def checkpoint(network: torch.nn.Module) -> dict[str, Any]:

@@ -12,14 +12,12 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not inst
 if not find_spec("onnx2torch"):
     pytest.skip("onnx2torch is not installed", allow_module_level=True)
 
-SIDES = ("h", "w", "d")
-
 
 def write(
     path: Path,
     classes: int = 3,
     operator: str = "Relu",
-    sides: tuple[Any, ...] = SIDES,
+    sides: tuple[Any, ...] = ("h", "w", "d"),
     batch: Any = "batch",
     seed: int = 0,
     **attributes: Any,

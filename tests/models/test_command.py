@@ -123,10 +123,9 @@ def test_format_is_part_of_identity_unless_it_is_usual_one(tmp_path: Path) -> No
 )
 def test_command_writing_another_file_is_refused(tmp_path: Path, case: Case, script: str, text: str) -> None:
     lines = ("import SimpleITK as sitk, sys", "image = sitk.ReadImage(sys.argv[1])", script)
+    tool = model(tmp_path, "\n".join((*lines, "sitk.WriteImage(image, sys.argv[2])")), format=".mha").for_case(case)
     with pytest.raises(UserError, match=re.escape(text)):
-        model(tmp_path, "\n".join((*lines, "sitk.WriteImage(image, sys.argv[2])")), format=".mha").for_case(case)(
-            case.image[None]
-        )
+        tool(case.image[None])
 
 
 WRITES = "import nibabel as nib, numpy as np, sys; image = nib.load(sys.argv[1])\n"
@@ -198,8 +197,7 @@ def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path,
     """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
     place, said = tmp_path / "temporary", tmp_path / "pid"
     writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
-    script = f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60"
-    words = ("sh", "-c", script, "{image}", "{labels}")
+    words = ("sh", "-c", f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60", "{image}", "{labels}")
     variables = {**os.environ, "TMPDIR": str(place), ray_cleanup.MARK: str(tmp_path)}
     caller = subprocess.Popen([sys.executable, "-c", _CALLS, *words], env=variables)
     while not said.exists():
@@ -246,10 +244,8 @@ def test_space_of_a_command_is_the_files_grid_or_the_jobs(tmp_path: Path) -> Non
 
 
 def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
-    for written in (
-        entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}),
-        ModelEntry(name="m", checkpoint="a.pt"),
-    ):
+    entries = entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}), ModelEntry(name="m", checkpoint="a.pt")
+    for written in entries:
         assert ModelEntry.model_validate_json(written.model_dump_json()) == written
 
 

@@ -159,9 +159,8 @@ def test_freqbench_s_own_checkpoint_is_asked_nothing(tmp_path: Path) -> None:
     net = build("unetr", 4, SIZE, args)
     from freqbench.models import save_checkpoint
 
-    save_checkpoint(
-        tmp_path / "m.safetensors", net.state_dict(), {"arch": "unetr", "args": args, "roi": SIZE}, half=False
-    )
+    metadata = {"arch": "unetr", "args": args, "roi": SIZE}
+    save_checkpoint(tmp_path / "m.safetensors", net.state_dict(), metadata, half=False)
     spec = resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 4)
     assert (spec.args["num_heads"], spec.notes) == (6, ())
 

@@ -235,9 +235,8 @@ def test_a_folder_states_its_own_classes(tmp_path: Path) -> None:
     folder = meshnet_folder.write(tmp_path / "net")
     mapped = ModelEntry(name="m", arch="meshnet", checkpoint=folder, class_map={1: [1, 2]})
     assert resolve(mapped, num_classes=2).class_map == ((0,), (1, 2))
-    refused(
-        mapped.model_copy(update={"classes": 4}), f"m: {folder} has 3 output classes, classes wants 4", num_classes=2
-    )
+    four = mapped.model_copy(update={"classes": 4})
+    refused(four, f"m: {folder} has 3 output classes, classes wants 4", num_classes=2)
 
 
 def test_an_ensemble_has_its_members_map() -> None:

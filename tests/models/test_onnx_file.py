@@ -40,10 +40,8 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
     model = load(resolve(entry(path), num_classes=3), CPU)
     (gradient,) = torch.autograd.grad(model(point := x.clone().requires_grad_()).square().sum(), point)
     session = onnxruntime.InferenceSession(path)
-    ends = [
-        np.square(session.run(None, {"image": (x + sign * 1e-2 * way).numpy()})[0], dtype=np.float64).sum()
-        for sign in (1, -1)
-    ]
+    ends = [session.run(None, {"image": (x + sign * 1e-2 * way).numpy()})[0].astype(float) for sign in (1, -1)]
+    ends = [np.square(each).sum() for each in ends]
     assert float((gradient * way).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-3)
 
 

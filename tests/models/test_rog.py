@@ -10,9 +10,8 @@ from freqbench.models.networks.construction import skeleton
 
 from .conftest import refused
 
-HIPPOCAMPUS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
 PANCREAS = [[2, 1, 1], [2, 2, 1], [2, 2, 2]]
-TINY: dict[str, Any] = {"strides": HIPPOCAMPUS, "channels": 4}
+TINY: dict[str, Any] = {"strides": [[1, 1, 1], [1, 1, 1], [2, 2, 2]], "channels": 4}
 ROI = (16, 24, 16)
 
 # The lattice, read off the authors' code: of each layer its cells, by their channels, and where these lead.

@@ -90,10 +90,8 @@ def authors_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from ((f"{at}.weight", (before, after, 2, 2, 2)), (f"{at}.bias", (after,)))
         if i == 0:
             yield from norm("mask_decoder.output_upscaling.1", after)
-    for name, hidden, after in (
-        *((f"output_hypernetworks_mlps.{i}", 384, 48) for i in range(4)),
-        ("iou_prediction_head", 256, 4),
-    ):
+    heads = *((f"output_hypernetworks_mlps.{i}", 384, 48) for i in range(4)), ("iou_prediction_head", 256, 4)
+    for name, hidden, after in heads:
         for i, pair in enumerate(((384, hidden), (hidden, hidden), (hidden, after))):
             yield from linear(f"mask_decoder.{name}.layers.{i}", *pair)
 

@@ -52,8 +52,7 @@ def filled(index: int, key: str, shape: list[int], dtype: str) -> Tensor:
     """Entry number `index` of the state dict: a hash of its place, at a scale that suits its kind."""
     if dtype != "float32":
         return torch.zeros(shape, dtype=torch.int64)
-    size = int(np.prod(shape))
-    z = np.arange(size, dtype=np.uint32) * np.uint32(2654435761) + np.uint32((index + 1) * 40503 % 2**32)
+    z = np.arange(int(np.prod(shape)), dtype=np.uint32) * np.uint32(2654435761) + np.uint32((index + 1) * 40503 % 2**32)
     z = (z ^ (z >> np.uint32(15))) * np.uint32(2246822519)
     z = (z ^ (z >> np.uint32(13))) * np.uint32(3266489917)
     u = ((z ^ (z >> np.uint32(16))) / 2**31 - 1) * np.sqrt(3)
@@ -84,8 +83,7 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
     """Mean, standard deviation, least, greatest, and twelve values of the one sample of a batch."""
     values = activation[0].double().flatten()
     some = values[np.floor(np.linspace(0, values.numel() - 1, 12)).astype(int)]
-    stats = torch.stack([values.mean(), values.std(correction=0), values.min(), values.max()])
-    return torch.cat([stats, some]).numpy()
+    return torch.cat([torch.stack([values.mean(), values.std(correction=0), values.min(), values.max()]), some]).numpy()
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,10 @@ def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
         write_volume(tmp_path / f"imagesTr/{name}.nii.gz", written, codes, (1, 1, 1))
         write_volume(tmp_path / f"labelsTr/{name}.nii.gz", drawn, codes, (1, 1, 1))
     lines = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"]
-    (tmp_path / "dataset.json").write_text(
-        f'{{"labels": {{"0": "b", "1": "x"}}, "training": {lines}}}'.replace("'", '"')
-    )
-    dataset = DATASETS["decathlon"](
-        name="d", root=str(tmp_path), split="training", intensity="minmax", crop_foreground=False
-    )
+    content = f'{{"labels": {{"0": "b", "1": "x"}}, "training": {lines}}}'
+    (tmp_path / "dataset.json").write_text(content.replace("'", '"'))
+    plain = {"intensity": "minmax", "crop_foreground": False}
+    dataset = DATASETS["decathlon"](name="d", root=str(tmp_path), split="training", **plain)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 3, padding=1)).double()
@@ -148,9 +146,8 @@ def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
         doubles = Case(**{**vars(read), "image": read.image.double()})
         attacked = attack_case(attack, model, doubles, None, 1).adversarial
         flips = [1, 2] if ref.axes == "LPS" else []
-        pairs.append(
-            (predict(model.for_case(read), doubles.image).flip([axis - 1 for axis in flips]), attacked.flip(flips))
-        )
+        labels = predict(model.for_case(read), doubles.image)
+        pairs.append((labels.flip([axis - 1 for axis in flips]), attacked.flip(flips)))
     assert [ref.axes for ref in dataset.refs()] == ["RAS", "LPS"]
     assert len(pairs[0][0].unique()) == 2
     assert torch.equal(pairs[0][0], pairs[1][0])

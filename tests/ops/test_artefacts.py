@@ -103,9 +103,8 @@ def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
     """The power of each ring of frequencies, of slices in the circle that it reconstructs."""
     side, slices = 64, 24
     rng, angles = np.random.default_rng(0), np.linspace(0, 180, 90, endpoint=False)
-    theirs = np.stack(
-        [iradon(rng.standard_normal((side, 90)), angles, filter_name="hann", circle=True) for _ in range(slices)], 2
-    )
+    noise = (rng.standard_normal((side, 90)) for _ in range(slices))
+    theirs = np.stack([iradon(each, angles, filter_name="hann", circle=True) for each in noise], 2)
     ours = reconstructed_noise(normals(side, side, slices)).numpy()
     radius = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32))
     rings, fade = np.digitize(radius, np.linspace(0, 0.5, 9)), np.outer(np.hanning(32), np.hanning(32))[:, :, None]

@@ -133,8 +133,7 @@ def test_every_slice_is_stretched_by_its_offset() -> None:
     assert torch.allclose(stretched.amax(dim=(2, 3))[moved], torch.ones(8, dtype=torch.float64))
     assert torch.allclose(stretched[1, 0, :, :, 2], torch.full((4, 3), 0.2, dtype=torch.float64), rtol=0, atol=1e-12)
     assert torch.allclose(stretched[0, 0, :, :, 1], torch.full((4, 3), 0.2, dtype=torch.float64), rtol=0, atol=1e-6)
-    white = stretch_slices_offset(torch.full((1, 1, 2, 2, 2), 3.0), 1e-6)
-    assert torch.equal(white, torch.ones(1, 1, 2, 2, 2))
+    assert torch.equal(stretch_slices_offset(torch.full((1, 1, 2, 2, 2), 3.0), 1e-6), torch.ones(1, 1, 2, 2, 2))
 
 
 def test_gradient_of_stretching_is_that_of_amin_and_amax() -> None:
@@ -224,9 +223,8 @@ def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: fl
     reachable = reach(spectrum, q_min, q_max)
     error = reachable.nearest(wanted)
     table = reachable.table(error)
-    nearest = torch.stack(
-        [(errors_of_all_steps(c, q_min, q_max) - w).abs().min() for c, w in zip(spectrum, wanted, strict=True)]
-    )
+    pairs = zip(spectrum, wanted, strict=True)
+    nearest = torch.stack([(errors_of_all_steps(c, q_min, q_max) - w).abs().min() for c, w in pairs])
     torch.testing.assert_close((error - wanted).abs(), nearest, rtol=0, atol=1e-2)
     assert float(table.min()) >= q_min
     assert float(table.max()) <= q_max

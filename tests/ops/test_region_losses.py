@@ -179,11 +179,8 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
     voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
     m, inner = head.flips(logits, labels, losses.EVERYTHING)[0], inside(labels, 3)
-    sets = (
-        [labels == k for k in (0, 1)]
-        if head is SOFTMAX
-        else [s[:, k : k + 1] for s in (inner, ~inner) for k in range(3)]
-    )
+    of_regions = [s[:, k : k + 1] for s in (inner, ~inner) for k in range(3)]
+    sets = [labels == k for k in (0, 1)] if head is SOFTMAX else of_regions
     leads = [m] * 2 if head is SOFTMAX else [m[:, k : k + 1] for _ in range(2) for k in range(3)]
     for b in range(2):
         means = [
@@ -194,5 +191,4 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
     first, raised = head.margin_and_dice(logits, labels, scope)
     assert torch.equal(first, m)
     assert torch.equal(head.margin_of(logits, labels, scope, m), head.losses["margin"](logits, labels, scope))
-    both = (head.losses[name](logits, labels, scope) for name in ("margin", "dice_linear"))
-    assert torch.allclose(raised, sum(both))
+    assert torch.allclose(raised, sum(head.losses[name](logits, labels, scope) for name in ("margin", "dice_linear")))

@@ -252,9 +252,8 @@ def by_monai(words: Words, data: Path) -> Theirs:
         given = dict(zip(words.keys, files, strict=True))
     sample = before({key: given[key] for key in words.keys})
     with torch.no_grad():
-        logits = parser.get_parsed_content("inferer")(
-            sample["image"].as_tensor()[None], network(words.channels, words.dims)
-        )[0]
+        net = network(words.channels, words.dims)
+        logits = parser.get_parsed_content("inferer")(sample["image"].as_tensor()[None], net)[0]
     likely = logits.softmax(0) if words.head == "softmax" else logits.sigmoid()
     sample["pred"] = MetaTensor(likely, affine=sample["image"].affine)
     invert = transforms.Invertd("pred", before, words.keys[0], nearest_interp=False, to_tensor=True)

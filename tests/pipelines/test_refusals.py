@@ -1,6 +1,5 @@
 """Names in plans, bundles and `transforms:` are looked up, refused in one line, or run with trust alone."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +50,6 @@ def whole(**keys: Any) -> Change:
     return lambda plans, dataset, checkpoint: plans.update(keys)
 
 
-FOREIGN = ("sprung", "sprung.Evil", "os.system", "__class__")
 NAMES: list[tuple[str, Callable[[str], Change]]] = [
     ("preprocessor_name", lambda name: full(preprocessor_name=name)),
     ("normalization_schemes", lambda name: full(normalization_schemes=[name])),
@@ -63,7 +61,7 @@ NAMES: list[tuple[str, Callable[[str], Change]]] = [
 ]
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", ["sprung", "sprung.Evil", "os.system", "__class__"])
 @pytest.mark.parametrize(("what", "change"), NAMES, ids=[f"{what}{i}" for i, (what, _) in enumerate(NAMES)])
 def test_foreign_name_in_plans_is_refused_unimported(
     what: str, change: Callable[[str], Change], name: str, tmp_path: Path, trap: Path, line: Refused
@@ -209,9 +207,8 @@ def test_a_module_of_python_takes_its_own_compose() -> None:
     assert isinstance(model.spec.space, MonaiPipeline)
     assert model.spec.space.stated_bounds == ((-1, 1),)
     other = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 299, -1, 1, clip=True)])
-    assert len({json.dumps(MonaiPipeline(release="0", compose=each).identity()) for each in (compose, other)}) == 2
     again = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 300, -1, 1, clip=True)])
-    assert (
-        MonaiPipeline(release="0", compose=again).identity() == MonaiPipeline(release="0", compose=compose).identity()
-    )
+    first, differing, equal = (MonaiPipeline(release="0", compose=each).identity() for each in (compose, other, again))
+    assert first != differing
+    assert first == equal
     assert torch.is_tensor(next(model.network.parameters()))

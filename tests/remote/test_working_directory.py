@@ -78,10 +78,8 @@ def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complain
         pack(folder, with_checkpoint(text))
 
 
-NODES = (
-    *("s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet"),
-    *("random:7",),
-)
+CHECKPOINTS = ["s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt"]
+NODES = [*CHECKPOINTS, "zoo://phantom/unet", "random:7"]
 
 
 @pytest.mark.parametrize(
@@ -121,9 +119,8 @@ def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
     for name in ("theirs/net.py", "theirs/__pycache__/net.pyc"):
         (folder / name).write_text("")
     model = {"name": "n", "arch": "theirs.net:Net", "checkpoint": "random"}
-    packed = pack(
-        folder, tiny_job.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}])
-    )
+    attacks = [{"name": "mine:Attack"}, {"name": "not_here:Attack"}]
+    packed = pack(folder, tiny_job.small(models=[model], attacks=attacks))
     assert sorted(packed.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
 
 

@@ -38,9 +38,8 @@ def settings(*rows: Sequence[Any]) -> pd.DataFrame:
     """Attack, loss, restarts, steps, passes and drop; of one threat model and budget."""
     table = pd.DataFrame(rows, columns=["attack", "loss", "restarts", "steps", "passes", "drop"])
     place = {"dataset": "phantom", "model": "unet", "threat_model": "linf", "budget": "eps=8/255"}
-    return table.assign(**place, low=0.0, high=99.0, cell_id=table.index.astype(str)).reindex(
-        columns=convergence.SETTING
-    )
+    table = table.assign(**place, low=0.0, high=99.0, cell_id=table.index.astype(str))
+    return table.reindex(columns=convergence.SETTING)
 
 
 def test_recommended_are_the_fewest_sufficient_passes() -> None:
@@ -58,9 +57,8 @@ def test_recommended_are_the_fewest_sufficient_passes() -> None:
 
 
 def test_larger_drop_of_equal_passes_is_recommended() -> None:
-    both = settings(
-        *(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1), ("pgd", "ce", 1, 20, 40.0, 50.0))
-    )
+    equal = ("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1)
+    both = settings(*equal, ("pgd", "ce", 1, 20, 40.0, 50.0))
     both["budget"] = ["eps=4/255", "eps=4/255", "eps=8/255"]
     assert recommend(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
 

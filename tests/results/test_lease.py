@@ -133,10 +133,7 @@ def test_two_at_the_same_moment_do_not_both_hold_it(tmp_path: Path) -> None:
         assert len(held) < 2
 
 
-CELLS = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
-
-
-@given(CELLS, st.integers(1, 50))
+@given(st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}"), st.integers(1, 50))
 def test_every_cell_is_in_exactly_one_shard(cell_id: str, count: int) -> None:
     assert sum(Shard(number=number, count=count).holds(cell_id) for number in range(1, count + 1)) == 1
 

@@ -93,8 +93,7 @@ def test_rows_and_their_classes_are_found_with_both_names(tmp_path: Path) -> Non
 
 
 def test_several_stores_have_each_the_names_of_its_own_job(tmp_path: Path) -> None:
-    old = store_of(tmp_path / "old", None, make_record(case_key="case9"))
-    stores = [store_of(tmp_path / "new"), old]
+    stores = [store_of(tmp_path / "new"), store_of(tmp_path / "old", None, make_record(case_key="case9"))]
     records = found_records(stores, None)[0]
     assert sorted(records["case_id"]) == ["case0", "new case"]
     assert {*classes_frame(stores, records)["class_name"]} == {"new 0", "new 1", "class0", "class1"}

@@ -21,10 +21,8 @@ from freqbench.data.dicom import segmentation
 from .traps import line_of
 
 WHERE = Path("CASE")
-PIXELS = b"\xe0\x7f\x10\x00"
 STUFF = b"\x09\x00\x01\x00OB\x00\x00" + (10**6).to_bytes(4, "little") + bytes(10**6)
 IMAGE = np.random.default_rng(0).integers(-1000, 1000, (20, 18, 4)).astype(np.float32)
-MASKS = {"liver": IMAGE > 0, "tumour": IMAGE > 500}
 
 
 def deflated(path: Path, times: int = 0, before: bytes = b"") -> None:
@@ -46,7 +44,7 @@ def _series(folder: Path) -> list[Path]:
 
 
 def _seg(folder: Path) -> Path:
-    put_seg(folder / "seg.dcm", _series(folder), MASKS)
+    put_seg(folder / "seg.dcm", _series(folder), {"liver": IMAGE > 0, "tumour": IMAGE > 500})
     return folder / "seg.dcm"
 
 
@@ -64,7 +62,7 @@ def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None
         np.testing.assert_array_equal([frame for _, frame in frames], [frame for _, frame in known])
 
 
-@pytest.mark.parametrize("before", [b"", PIXELS], ids=["behind the voxels", "before them"])
+@pytest.mark.parametrize("before", [b"", b"\xe0\x7f\x10\x00"], ids=["behind the voxels", "before them"])
 @pytest.mark.parametrize("is_seg", [False, True], ids=["slice", "segmentation"])
 def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, before: bytes, is_seg: bool) -> None:
     files = [_seg(tmp_path)] if is_seg else _series(tmp_path)

@@ -10,7 +10,6 @@ import pytest
 
 from freqbench.engine.ray import ray_cleanup
 
-ROOT = Path(__file__).parents[2]
 LISTENING = """
 import os, signal, sys, time
 import psutil
@@ -34,7 +33,7 @@ with ray_cluster.own(1):
 @pytest.mark.integration
 def test_own_ray_listens_on_loopback() -> None:
     """The process has not imported Ray before, as that of a command."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True)
     listening = done.stderr.split()
     assert done.returncode == 0, done.stderr

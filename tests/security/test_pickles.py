@@ -118,8 +118,7 @@ def test_an_archive_that_unpacks_to_more_is_refused_unread(tmp_path: Path, in_me
     path = tmp_path / "m.pt"
     with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist():
-            swell = 2**22 if entry.filename.endswith("data/0") else 0
-            new.writestr(entry.filename, old.read(entry) + bytes(swell))
+            new.writestr(entry.filename, old.read(entry) + bytes(2**22 if entry.filename.endswith("data/0") else 0))
     assert path.stat().st_size < 2**14
     with pytest.raises(CheckpointError, match="got one that unpacks to more than its size") as caught:
         checkpoint.read_torch("m.pt", io.BytesIO(path.read_bytes()) if in_memory else path)
@@ -160,9 +159,8 @@ def test_safetensors_that_lie_are_refused(tmp_path: Path, content: bytes) -> Non
 
 
 def test_a_checkpoint_names_no_class_to_import(tmp_path: Path) -> None:
-    checkpoint.save_checkpoint(
-        tmp_path / "m.safetensors", {"w": torch.ones(1)}, {"arch": "booby:Trap", "args": {}}, half=False
-    )
+    metadata = {"arch": "booby:Trap", "args": {}}
+    checkpoint.save_checkpoint(tmp_path / "m.safetensors", {"w": torch.ones(1)}, metadata, half=False)
     with (
         trusting(),
         pytest.raises(UserError, match="trained as booby:Trap, code of another package, which a job must name itself"),

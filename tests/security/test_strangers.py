@@ -440,9 +440,8 @@ def test_a_store_with_a_folder_elsewhere_is_refused(spoilt: Path, folder: str) -
 @pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
 def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, linked: str, bench: Bench) -> None:
     cell = next(spoilt.glob("volumes/*"))
-    place = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}[
-        linked
-    ]
+    places = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}
+    place = places[linked]
     elsewhere = spoilt.parent / "elsewhere"
     if linked == "export":
         elsewhere.mkdir()
@@ -487,10 +486,8 @@ SHAPES = [[1], "text", 5, {"a": [1]}]
 def test_a_part_of_a_runs_file_of_another_kind_is_one_line(spoilt: Path, name: str, shape: Any) -> None:
     run = next((spoilt / "runs").glob("*.json"))
     change(run, lambda facts: {**facts, name: shape})
-    is_right = isinstance(shape, list if name in ("workers", "devices") else dict) and name not in (
-        "models",
-        "datasets",
-    )
+    kind = {"workers": list, "devices": list}.get(name, dict)
+    is_right = isinstance(shape, kind) and name not in ("models", "datasets")
     with nullcontext() if is_right else complaint(run, name):
         Store(str(spoilt)).runs()
 

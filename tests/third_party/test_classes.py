@@ -18,7 +18,6 @@ from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.attacks import attack_identity
 from freqbench.models import load, save_checkpoint
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -27,7 +26,7 @@ def editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the toy package under another name, as editing the real one would be seen by other tests."""
     folder = tmp_path / "edited"
     folder.mkdir()
-    for path in (ROOT / "tests" / "toy_package" / "toy").glob("*.py"):
+    for path in (Path(__file__).parents[2] / "tests" / "toy_package" / "toy").glob("*.py"):
         (folder / path.name).write_text(path.read_text())
     monkeypatch.syspath_prepend(tmp_path)
     yield folder
@@ -65,10 +64,8 @@ def test_edited_file_changes_all_classes_of_its_package(editable: Path, name: st
 def test_network_whose_code_changed_since_plan_is_not_loaded(editable: Path) -> None:
     planned = spec(arch="edited.net:Tiny")
     edit(editable / "net.py")
-    with (
-        trusting(),
-        pytest.raises(UserError, match=r"tiny: edited.net:Tiny is not the code that was planned with: plan anew"),
-    ):
+    line = r"tiny: edited.net:Tiny is not the code that was planned with: plan anew"
+    with trusting(), pytest.raises(UserError, match=line):
         load(planned, CPU)
 
 
@@ -192,10 +189,8 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(net: torch.nn.Module, messag
 
 
 def test_a_checkpoint_may_bring_arguments_but_not_code(tmp_path: Path) -> None:
-    path = str(tmp_path / "a.safetensors")
-    save_checkpoint(
-        path, trained().state_dict(), {"arch": "toy.net:Tiny", "args": {"classes": 2}, "roi": ROI}, half=False
-    )
+    path, metadata = str(tmp_path / "a.safetensors"), {"arch": "toy.net:Tiny", "args": {"classes": 2}, "roi": ROI}
+    save_checkpoint(path, trained().state_dict(), metadata, half=False)
     assert spec(checkpoint=path, args={}).args == {"classes": 2}
     with pytest.raises(UserError, match=r"trained as toy.net:Tiny, code of another package, .*arch: toy.net:Tiny"):
         spec(checkpoint=path, arch=None)

@@ -60,7 +60,6 @@ class Share(LabelMetric):
         return [*shares[:-1], float("nan") if num_classes > 2 else shares[1]]
 '''
 CONTENT = small(metrics=["dsc", "share"], save_adversarial="nifti", resources={"workers": 1, "threads": 1})
-VOXELS = 24 * 20 * 16
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
 def test_rows_hold_class_values_and_their_foreground_mean(finished: Path) -> None:
     classes = Store(str(finished)).class_records().sort_by("class_index").to_pylist()
     for suffix in ("", "_clean"):
-        shares = [row[f"pred_voxels{suffix}"] / VOXELS for row in classes[:-1]]
+        shares = [row[f"pred_voxels{suffix}"] / (24 * 20 * 16) for row in classes[:-1]]
         assert [values(row)[f"share{suffix}"] for row in classes] == [*map(pytest.approx, shares), None]
         assert values(row_of(finished))[f"share{suffix}"] == pytest.approx(np.mean(shares[1:]))
 

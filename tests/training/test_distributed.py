@@ -70,9 +70,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 def test_two_processes_that_share_crops_learn_what_one_learns(shared: list[Row], alone: list[Row]) -> None:
     for row, expected in zip(shared, alone, strict=True):
         assert row.loss == pytest.approx(expected.loss, abs=2e-3)
-        assert (row.dice_select, row.dice_attacked) == pytest.approx(
-            (expected.dice_select, expected.dice_attacked), abs=0.01
-        )
+        dice = (expected.dice_select, expected.dice_attacked)
+        assert (row.dice_select, row.dice_attacked) == pytest.approx(dice, abs=0.01)
 
 
 def parts_of(process: "subprocess.Popen[str]", name: str = "RayTrainWorker") -> list[psutil.Process]:

@@ -161,10 +161,8 @@ def test_weights_gone_or_others_than_store_s_are_refused(trained_copy: Path, cap
     assert (code, err.startswith(f"{place} that were planned with (sha256 "), err.count("\n")) == (2, True, 1)
     file.unlink()
     code, _, err = bench(capsys, "export", "runs/tiny")
-    assert (code, err) == (
-        2,
-        f"{place} at runs/adv/net/best.safetensors, found none: freqbench run JOB trains them again\n",
-    )
+    line = f"{place} at runs/adv/net/best.safetensors, found none: freqbench run JOB trains them again\n"
+    assert (code, err) == (2, line)
 
 
 def test_score_with_a_job_does_not_train(trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +192,8 @@ def test_first_shard_trains(folder: Path, done: Path, capsys: Said, monkeypatch:
 
 def test_trusted_foreign_data_are_trained_on(folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark's trust is that of its training; the training job's own counts where it is run alone."""
-    lines = (
-        (Path(__file__).parents[1] / "toy_package/toy/data.py").read_text().replace("ball_{", "{split or self.split}_{")
-    )
-    (folder / "balls_of_splits.py").write_text(lines)
+    lines = (Path(__file__).parents[1] / "toy_package/toy/data.py").read_text()
+    (folder / "balls_of_splits.py").write_text(lines.replace("ball_{", "{split or self.split}_{"))
     monkeypatch.syspath_prepend(folder)
     dataset = {"name": "balls", "loader": "balls_of_splits:Balls", "cases": 1}
     write(folder, "adv.yaml", training(dataset=dataset, trust_code=True))
@@ -231,11 +227,9 @@ def test_shaping_cases_are_reported_when_scored(trained_copy: Path, split: str, 
 
 def test_replicates_share_their_method_however_they_are_named(folder: Path) -> None:
     write(folder, "adv.yaml", training(replicates=2, steps=1, warmup_steps=0))
-    entries = [
-        {"name": "m", "checkpoint": "train://net", "replicates": 2},
-        {"name": "o", "checkpoint": "train://other"},
-    ]
-    job = config.validate(benchmark(models=[{**each, "expected_dice": 0.01} for each in entries]), JobSpec, "job.yaml")
+    entries = {"m": {"checkpoint": "train://net", "replicates": 2}, "o": {"checkpoint": "train://other"}}
+    models = [{**entry, "name": name, "expected_dice": 0.01} for name, entry in entries.items()]
+    job = config.validate(benchmark(models=models), JobSpec, "job.yaml")
     methods = {cell.source.name: cell.source.method_id for cell in expand(link.train_rest(job, print)).cells}
     assert methods["m"] == methods["m.1"] != methods["o"]
     assert len(methods) == 3

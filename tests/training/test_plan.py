@@ -25,7 +25,6 @@ from freqbench.training.state import BEST, State
 
 from .conftest import AT, FGSM, NET, PGD, UNION, VAFT, identities, job_of
 
-JOBS = Path(__file__).parents[2] / "jobs"
 VAFA = {**AT, "attack": VAFT["attack"]}
 FAA = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
 ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
@@ -273,10 +272,9 @@ def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPa
 ZOO_JOBS = {
     model.name: job
     for name in ("zoo", "zoo_vaft")
-    for job in [load(str(JOBS / "research" / "phantom" / f"{name}.yaml"), TrainJob)]
+    for job in [load(str(Path(__file__).parents[2] / "jobs" / "research" / "phantom" / f"{name}.yaml"), TrainJob)]
     for model in job.models
 }
-ZOO = Path(models.__file__).parent / "zoo" / "phantom"
 
 
 @pytest.mark.integration
@@ -291,7 +289,7 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
         asked, stated = record[key], stored[key]
         assert stated.items() <= asked.items() if isinstance(stated, dict) else stated == asked, key
     assert 0.85 <= stored["dice_test"] <= 0.97
-    assert (ZOO / f"{name}.safetensors").stat().st_size <= 1.5e6
+    assert (Path(models.__file__).parent / "zoo" / "phantom" / f"{name}.safetensors").stat().st_size <= 1.5e6
 
 
 @pytest.mark.parametrize("name", ZOO_JOBS)

@@ -64,8 +64,7 @@ def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material
         assert set(figures.values()) == {MISSING[name]}
     else:
         assert all(isinstance(figure, Figure) for figure in figures.values()), figures
-    names = {("phantom",)} if name in OF_DATASET else {("phantom", "a"), ("phantom", "b")}
-    assert set(figures) == names
+    assert set(figures) == ({("phantom",)} if name in OF_DATASET else {("phantom", "a"), ("phantom", "b")})
 
 
 @pytest.mark.integration
@@ -423,18 +422,15 @@ def test_figure_has_point_model_and_line_kind_or_attack() -> None:
     rows = shown_rows(records(*both_kinds(), *attacks()))
     (figure,) = maps.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
     severities, against, listing = figure.axes
-    assert [list(each[0].get_ydata()) for each in severities.containers] == [
-        pytest.approx([3, 4.5]),
-        pytest.approx([13, 14.5]),
-    ]
+    drops = [list(each[0].get_ydata()) for each in severities.containers]
+    assert drops == [pytest.approx([3, 4.5]), pytest.approx([13, 14.5])]
     points = [[*each[0].get_xdata(), *each[0].get_ydata()] for each in against.containers]
     assert points == [pytest.approx([86.25, 55]), pytest.approx([76.25, 55])]
     texts = [label.get_text() for label in listing.get_yticklabels()]
     assert texts == ["corruptions", "blur", "motion", "attacks", "vafa q_max=20", "pgd eps=8/255"]
     blur = []
     for drawn, *_ in listing.containers:
-        place = np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))
-        blur.append(drawn.get_xdata()[place])
+        blur.append(drawn.get_xdata()[np.asarray(drawn.get_ydata(), float).round().tolist().index(texts.index("blur"))])
     assert blur == pytest.approx([2.25, 12.25])
 
 

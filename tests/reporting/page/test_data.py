@@ -272,9 +272,8 @@ def rows(volumes_store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def content(folder: Path, key: str) -> Any:
     """The image that a browser gets."""
-    script = re.fullmatch(
-        r'freqbenchVolume\("([0-9a-f]{16})","([A-Za-z0-9+/=]+)"\)\n', (folder / f"volumes/{key}.js").read_text()
-    )
+    text = (folder / f"volumes/{key}.js").read_text()
+    script = re.fullmatch(r'freqbenchVolume\("([0-9a-f]{16})","([A-Za-z0-9+/=]+)"\)\n', text)
     assert script
     assert script[1] == key
     return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(script[2])))
@@ -328,9 +327,8 @@ def test_volumes_keep_grid_values_and_labels(volumes_store: str, rows: Any, writ
             assert np.abs(shown.get_fdata() - kept.get_fdata()).max() <= 1.01 / 65534  # and float32 of the header
         maps = {f"prediction_{kind}-{t}": key for t in "ab" for kind, key in files["predictions"][t].items()}
         for name, key in (maps | {"label": files["label"]}).items():
-            assert np.array_equal(
-                content(folder, key).get_fdata(), image(volumes_store, case, rows[0], name).get_fdata()
-            )
+            stored = image(volumes_store, case, rows[0], name).get_fdata()
+            assert np.array_equal(content(folder, key).get_fdata(), stored)
 
 
 def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any, tmp_path: Path) -> None:

@@ -51,8 +51,7 @@ def test_a_report_has_sizes_with_their_unit_in_place_of_scores(store: Store, tab
     reached = [dict(zip(heading, line, strict=True)) for line in rows if "100.0" in line[heading.index("fallen %")]]
     assert reached
     for each in reached:
-        step = float(each["size 50 % file's unit"]) / float(each["size 50 % 1/255"])
-        assert step == pytest.approx(HU, rel=0.02)
+        assert float(each["size 50 % file's unit"]) / float(each["size 50 % 1/255"]) == pytest.approx(HU, rel=0.02)
 
 
 def test_report_states_step_of_intensity_in_unit_of_files(store: Store) -> None:

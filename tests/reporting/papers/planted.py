@@ -24,7 +24,6 @@ from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.render import Section
 from freqbench.results import RECORDS
 
-JOBS = Path(__file__).parents[3] / "jobs" / "papers"
 FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
 MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
 ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
@@ -52,7 +51,7 @@ def grid(job: str) -> Grid:
         patch.setattr(checkpoint, "_check_weights", lambda source, draft, *_: replace(draft, flops=0, step_bytes=0))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
-        spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)
+        spec = config.load(str(Path(__file__).parents[3] / "jobs" / "papers" / f"{job}.yaml"), JobSpec)
         return expand(add_stand_ins(spec, missing(spec)))
 
 

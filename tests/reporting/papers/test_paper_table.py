@@ -66,9 +66,8 @@ def test_the_layout_is_the_papers() -> None:
     table = planted.sections("vafa_table5")[0].table
     assert [*table["model"]] == ["UNETR"] * 6 + ["UNETR++*"] * 6
     assert [*table["attack"]] == ["Clean", "PGD", "FGSM", "BIM", "GN", "VAFA"] * 2
-    assert [*table.columns[2:]] == [
-        f"{x}\n{y}" for x in ("DSC", "HD95", "LPIPS") for y in ("4 (VAFA 20)", "8 (VAFA 30)")
-    ]
+    budgets = ("4 (VAFA 20)", "8 (VAFA 30)")
+    assert [*table.columns[2:]] == [f"{x}\n{y}" for x in ("DSC", "HD95", "LPIPS") for y in budgets]
     assert [*table.iloc[5, 2:]] == [f"{x} ({x})" for x in ("32.2", "29.8", "57.6", "59.9", "97.5", "96.9")]
     assert [*table.iloc[0, 2:]] == ["74.3 (74.3)"] * 2 + ["14.0 (14.0)"] * 2 + ["", ""]
 
@@ -132,9 +131,8 @@ def test_the_strongest_defence_is_marked_in_table_6() -> None:
 
 def with_checkpoint(recipe: Recipe) -> Recipe:
     """The recipe with a checkpoint known to be the authors'."""
-    return recipe.model_copy(
-        update={"models": tuple(m.model_copy(update={"checkpoints": (SHA,)}) for m in recipe.models)}
-    )
+    models = tuple(model.model_copy(update={"checkpoints": (SHA,)}) for model in recipe.models)
+    return recipe.model_copy(update={"models": models})
 
 
 def facts_of(records: pd.DataFrame, sha256: str) -> list[dict[str, Any]]:
@@ -203,9 +201,8 @@ def test_every_reason_has_its_letter() -> None:
     evidence = paper_table(recipes.load("vafa_table1"), shown(*made))[1]
     lines = dict(line.removeprefix("- ").split(": ", 1) for line in evidence.text.splitlines())
     (letter,) = [key for key, reason in lines.items() if reason == "never run"]
-    assert (
-        evidence.table.loc[evidence.table["attack"] == "BIM", ["why", "ours"]].to_numpy().tolist() == [[letter, ""]] * 2
-    )
+    bim = evidence.table.loc[evidence.table["attack"] == "BIM", ["why", "ours"]]
+    assert bim.to_numpy().tolist() == [[letter, ""]] * 2
 
 
 @pytest.mark.parametrize(
@@ -250,8 +247,7 @@ FAILED = {
 
 def test_failed_cases_are_counted_with_the_first_reason() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        is_failed = row["attack"] == "pgd" and row["case_id"] in ("case0", "case1", "case2")
-        return row | FAILED if is_failed else row
+        return row | FAILED if row["attack"] == "pgd" and row["case_id"] in ("case0", "case1", "case2") else row
 
     cell = one(cells_of("vafa_table1", change), attack="PGD", metric="dsc")
     assert (cell["cases"], cell["failed"]) == (9, 3)
@@ -303,11 +299,8 @@ def test_undefined_distances_drop_out_and_are_counted() -> None:
 def test_seeds_have_spread_and_each_case_counts_with_all_of_them() -> None:
     """Two seeds whose means lie 1 point apart: their standard deviation is 1 / sqrt(2)."""
     rows = planted.records("vafa_table1")
-    second = [
-        row | {"seed": 1, "cell_id": row["cell_id"] + "x", "dsc": row["dsc"] + 0.01}
-        for row in rows
-        if row["attack"] == "gn"
-    ]
+    noise = [row for row in rows if row["attack"] == "gn"]
+    second = [row | {"seed": 1, "cell_id": row["cell_id"] + "x", "dsc": row["dsc"] + 0.01} for row in noise]
     cell = one(cells("vafa_table1", shown(*rows, *second)), attack="GN", metric="dsc")
     assert cell["ours"] == pytest.approx(74.19 + 0.5)
     assert (cell["cases"], cell["seeds"], cell["seed_spread"]) == (12, 2, pytest.approx(math.sqrt(0.5)))

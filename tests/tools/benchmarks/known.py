@@ -12,10 +12,8 @@ NUM_MODELS, NUM_CASES = 4, 12
 
 def grid() -> list[Unit]:
     """Its 384 units; one pass is one step."""
-    model = JOB["models"][0]
-    models = [
-        {**model, "name": f"m{i}", "args": model["args"] | {"channels": [4, 4 * i]}} for i in range(1, NUM_MODELS + 1)
-    ]
+    model, args = JOB["models"][0], JOB["models"][0]["args"]
+    models = [{**model, "name": f"m{i}", "args": args | {"channels": [4, 4 * i]}} for i in range(1, NUM_MODELS + 1)]
     content = job(
         datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}], models=models,
         attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}], targets="source", metrics=["dsc"],

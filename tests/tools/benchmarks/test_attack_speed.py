@@ -135,9 +135,8 @@ class Bench:
     def compare(self, attack: Attack, steps: int, rounds: int) -> tuple[float, float, float]:
         """Seconds of a bare step and of the attack's, and the median of their ratios."""
         self.bare(steps), self.attack(attack)
-        pairs = [
-            (self.seconds(lambda: self.bare(steps)), self.seconds(lambda: self.attack(attack))) for _ in range(rounds)
-        ]
+        turns = (lambda: self.bare(steps), lambda: self.attack(attack))
+        pairs = [tuple(map(self.seconds, turns)) for _ in range(rounds)]
         bare, own = (statistics.median(column) / steps for column in zip(*pairs, strict=True))
         return bare, own, statistics.median(b / a for a, b in pairs)
 

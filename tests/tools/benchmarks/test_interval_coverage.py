@@ -14,7 +14,6 @@ from freqbench.analysis.statistics import inside
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Array]
 
-PATIENTS = (2, 3, 5, 8, 12)
 STUDIES = 4000
 RARE = "one in ten Beta(1, 5), else Beta(30, 5)"  # few patients rarely show it, so no interval covers
 
@@ -63,7 +62,7 @@ METHODS = {"t": student, "t on logits": on_logits, "percentile": percentile, "BC
 def test_coverage_of_few_patients(scores: str, measured: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", 500)
     draw, mean = SCORES[scores]
-    for patients in PATIENTS:
+    for patients in (2, 3, 5, 8, 12):
         values = draw(np.random.default_rng(patients), (STUDIES, patients))
         row: dict[str, Any] = {"what": scores, "patients": patients}
         for name, method in METHODS.items():

@@ -200,9 +200,8 @@ def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_of_a_million_records(name: str, large_store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each a command of its own, its start included."""
-    measured = Measured(
-        Path(large_store).parent, "-m", "freqbench", "report", large_store, "--table", name, "--format", "md"
-    )
+    report = ("-m", "freqbench", "report", large_store, "--table", name, "--format", "md")
+    measured = Measured(Path(large_store).parent, *report)
     with capsys.disabled():
         print(f"\nreport --table {name}: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
     assert measured.seconds < REPORT_S

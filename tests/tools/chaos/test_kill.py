@@ -23,10 +23,8 @@ from freqbench.engine import run
 from freqbench.results import Store, compaction
 from freqbench.results.compaction import MIB
 
-CONTENT = job(
-    attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "fgsm", "eps": ["4/255", "8/255"], "scope": "joint"}]
-)
-NUM_RECORDS = 2 * 2 * 5 * 2
+JOINT = {"name": "fgsm", "eps": ["4/255", "8/255"], "scope": "joint"}
+CONTENT = job(attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, JOINT])
 
 
 def reported(said: str) -> int:
@@ -85,7 +83,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run that nobody disturbed."""
     out = tmp_path_factory.mktemp("whole")
     execute(CONTENT, out)
-    assert len(rows(out)) == NUM_RECORDS
+    assert len(rows(out)) == 2 * 2 * 5 * 2
     return out
 
 

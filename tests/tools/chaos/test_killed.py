@@ -91,9 +91,8 @@ def test_certificate_goes_on_after_a_killed_driver(tmp_path: Path, slow_net: dic
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
-    (bound,) = (
-        line for line in (tmp_path / "out" / "bounds.csv").read_text().splitlines() if ",dsc_foreground," in line
-    )
+    written = (tmp_path / "out" / "bounds.csv").read_text().splitlines()
+    (bound,) = (line for line in written if ",dsc_foreground," in line)
     assert ",600," in bound
 
 
