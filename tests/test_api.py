@@ -584,14 +584,12 @@ def test_certificate_bounds_from_the_worse_side() -> None:
             certificate.curve(radii)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"sigma": 0}, "certify: sigma: .*greater than 0"), ({"kind": "rotation"}, "certify: kind: "),
-     ({"draws": 0}, "certify: samples: "),
-     ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
-     ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
-     ({"metrics": 3}, "certify: metrics: .*got 3")],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"sigma": 0}, "certify: sigma: .*greater than 0"), ({"kind": "rotation"}, "certify: kind: "),
+    ({"draws": 0}, "certify: samples: "),
+    ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
+    ({"metrics": ()}, "certify: metrics: expected a list of at least 1"), ({"metrics": 3}, "certify: metrics: .*got 3"),
+])  # fmt: skip
 def test_wrong_certificate_is_refused(model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})

@@ -127,17 +127,14 @@ NETWORKS: dict[str, nn.Module] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("shape", r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
-        ("sure", "expected finite gradients"),
-        ("sigmoids", r"expected logits, got numbers in \[0, 1\] that do not add up to 1 over classes"),
-        ("normalised", "expected a batch to give what its samples give"),
-        ("counts", "expected parameters and buffers as they were"),
-        ("fills", "expected a network that leaves its input as it is"),
-    ],
-)
+@pytest.mark.parametrize(("name", "message"), [
+    ("shape", r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
+    ("sure", "expected finite gradients"),
+    ("sigmoids", r"expected logits, got numbers in \[0, 1\] that do not add up to 1 over classes"),
+    ("normalised", "expected a batch to give what its samples give"),
+    ("counts", "expected parameters and buffers as they were"),
+    ("fills", "expected a network that leaves its input as it is"),
+])  # fmt: skip
 def test_network_that_breaks_a_promise_is_named(name: str, message: str) -> None:
     with pytest.raises(AssertionError, match=f"(Other)?Tiny: {message}"):
         testing.check_network(NETWORKS[name], num_classes=2, roi=ROI)

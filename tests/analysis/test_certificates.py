@@ -121,14 +121,11 @@ def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
         assert volume["attacked"] > volume["attacked_high"] > 0.8
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attack": "pgd"}, {"draws": None}, {"status": "failed"}, {"source_model_id": "b"},
-        {"params": json.dumps({"kind": "bias_field", "control": "none"})},
-        {"params": json.dumps({"kind": "voxels", "control": "random"})},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("changes", [
+    {"attack": "pgd"}, {"draws": None}, {"status": "failed"}, {"source_model_id": "b"},
+    {"params": json.dumps({"kind": "bias_field", "control": "none"})},
+    {"params": json.dumps({"kind": "voxels", "control": "random"})},
+])  # fmt: skip
 def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[str, Any]) -> None:
     assert len(certificates.brackets(pd.DataFrame([*clean(0, parts=1), record(**changes), record()]))) == 2
 

@@ -141,11 +141,10 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     assert f"Not checked: {not_made}." in flagged.sentence
 
 
-@pytest.mark.parametrize(
-    ("cell", "lacks"),
-    [("square", "a black-box search"), ("noise", "noise of equal size"), ("longer", "more steps"),
-     ("restarted", "a random start")],
-)  # fmt: skip
+@pytest.mark.parametrize(("cell", "lacks"), [
+    ("square", "a black-box search"), ("noise", "noise of equal size"), ("longer", "more steps"),
+    ("restarted", "a random start"),
+])  # fmt: skip
 def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
@@ -208,12 +207,11 @@ def test_check_that_has_its_rows_is_not_one_that_audit_may_make() -> None:
     assert [may_be_made(each) for each in lacking if each.check in names] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("uniform", "verdict", "told"),
-    [(85, "holds", "The optimisation adds 15.0 points"),
-     (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
-     (70.45, "in doubt", "is not clearly more than 0.5"), (60, "violated", "takes 10.0 points of damage away")],
-)  # fmt: skip
+@pytest.mark.parametrize(("uniform", "verdict", "told"), [
+    (85, "holds", "The optimisation adds 15.0 points"),
+    (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
+    (70.45, "in doubt", "is not clearly more than 0.5"), (60, "violated", "takes 10.0 points of damage away"),
+])  # fmt: skip
 def test_optimisation_gets_what_the_null_row_leaves(uniform: float, verdict: str, told: str) -> None:
     """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
     nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]

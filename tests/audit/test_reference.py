@@ -120,11 +120,10 @@ def without_predictions(store: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [(on_another_grid, reference.NOT_SAVED), (scored_in_files, reference.NOT_SAVED),
-     (without_predictions, reference.NOT_SAVED)],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "reason"), [
+    (on_another_grid, reference.NOT_SAVED), (scored_in_files, reference.NOT_SAVED),
+    (without_predictions, reference.NOT_SAVED),
+])  # fmt: skip
 def test_unsaved_label_maps_are_left_out(grid_copy: Path, change: Any, reason: str) -> None:
     change(grid_copy)
     comparison = compare(Store(str(grid_copy)), 4)

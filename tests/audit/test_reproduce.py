@@ -128,15 +128,12 @@ def test_a_row_of_another_release_says_so_even_where_it_is_equal(grid_copy: Path
     assert {*lines} <= {*text.splitlines()}
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
-        ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
-        ({"processor": "x86_64 AVX512"}, "processor: x86_64 AVX512 then, "),
-        ({"processor": None}, "processor: the run's file does not say it"),
-    ],
-)
+@pytest.mark.parametrize(("change", "text"), [
+    ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
+    ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
+    ({"processor": "x86_64 AVX512"}, "processor: x86_64 AVX512 then, "),
+    ({"processor": None}, "processor: the run's file does not say it"),
+])  # fmt: skip
 def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
     stored = {"device": "cpu", "threads": 1, "window_batch": 1}
     run = {"versions": versions(), "processor": provenance.processor(), "code": provenance.git_state()}

@@ -344,11 +344,10 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
     assert facts.draws == (2 if adaptive else 1)
 
 
-@pytest.mark.parametrize(
-    ("attacks", "eps"),
-    [([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
-     ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255), ([{"name": "gn", "std": "4/255"}], 8 / 255)],
-)  # fmt: skip
+@pytest.mark.parametrize(("attacks", "eps"), [
+    ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
+    ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255), ([{"name": "gn", "std": "4/255"}], 8 / 255),
+])  # fmt: skip
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
     assert computing.usual_eps(grid.cells) == eps

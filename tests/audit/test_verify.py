@@ -178,12 +178,11 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
     assert set(wrong(grid_copy)) == {"files", "doubles"}
 
 
-@pytest.mark.parametrize(
-    ("column", "again", "is_wrong"),
-    [("voxel_success", lambda stored: abs(stored - 0.01), False),
-     ("voxel_success", lambda stored: abs(stored - 0.03), True), ("l2", lambda stored: 1.04 * stored, False),
-     ("l2", lambda stored: 1.06 * stored, True)],
-)  # fmt: skip
+@pytest.mark.parametrize(("column", "again", "is_wrong"), [
+    ("voxel_success", lambda stored: abs(stored - 0.01), False),
+    ("voxel_success", lambda stored: abs(stored - 0.03), True), ("l2", lambda stored: 1.04 * stored, False),
+    ("l2", lambda stored: 1.06 * stored, True),
+])  # fmt: skip
 def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})

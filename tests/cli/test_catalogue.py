@@ -107,12 +107,11 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
     assert f"unknown {likely}" in refused(bench, "list", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("words", "names", "others"),
-    [(("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}), (("models", "tensorflow"), {"meshnet"}, {"unet"}),
-     (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
-     (("metrics", "95"), {"hd95"}, {"dsc"}), (("jobs", "quick"), {"quickstart"}, {"phantom/suite"})],
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "names", "others"), [
+    (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}), (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+    (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+    (("metrics", "95"), {"hd95"}, {"dsc"}), (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
+])  # fmt: skip
 def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
     code, out, err = bench("list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
@@ -214,11 +213,10 @@ def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkey
         assert text in out
 
 
-@pytest.mark.parametrize(
-    ("latex", "text"),
-    [(r"\frac{a + 1}{b}", "(a + 1) / b"), (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
-     (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1")],
-)  # fmt: skip
+@pytest.mark.parametrize(("latex", "text"), [
+    (r"\frac{a + 1}{b}", "(a + 1) / b"), (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
+    (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
+])  # fmt: skip
 def test_a_formula_is_text_in_a_terminal(latex: str, text: str) -> None:
     assert catalogue.plain(f"Does it.\n\n.. math:: {latex}\n") == f"Does it.\n\n    {text}"
     assert catalogue.plain(f"With :math:`{latex}` in\na paragraph.") == f"With {text} in a paragraph."

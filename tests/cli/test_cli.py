@@ -134,22 +134,19 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
     assert err.splitlines()[1].startswith(line)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["run", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
-        (["run", "{job}", "--set", "attacks.0.eps=8"], "Did you mean 8/255?"),
-        (["run", "{job}", "--set", "attacks.9.eps=8"], "error: --set attacks.9.eps=8: no such place"),
-        (["run", "{job}", "--set", "atacks=[]"], "unknown key 'atacks'. Did you mean 'attacks'?"),
-        (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
-        (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
-        (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
-        (["cluster", "status", "runs/nowhere"], "runs/nowhere/run.json: expected a result store, found no such file"),
-        (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
-        (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
-        (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["run", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
+    (["run", "{job}", "--set", "attacks.0.eps=8"], "Did you mean 8/255?"),
+    (["run", "{job}", "--set", "attacks.9.eps=8"], "error: --set attacks.9.eps=8: no such place"),
+    (["run", "{job}", "--set", "atacks=[]"], "unknown key 'atacks'. Did you mean 'attacks'?"),
+    (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
+    (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
+    (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
+    (["cluster", "status", "runs/nowhere"], "runs/nowhere/run.json: expected a result store, found no such file"),
+    (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
+    (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
+    (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
+])  # fmt: skip
 def test_mistake_is_one_line_and_code_2(small_copy: Path, bench: Bench, arguments: list[str], expected: str) -> None:
     shutil.rmtree(small_copy / "volumes")
     places = {"job": str(small_copy.with_name("job.yaml")), "out": str(small_copy)}

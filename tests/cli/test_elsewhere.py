@@ -53,18 +53,15 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
     assert "1 of 1 record" in " ".join(said.split())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], "score: expected one of --targets, --predictions, --adversarial, got none"),
-        (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
-        (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
-        (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
-        (["--targets", "a", "--source", "a"], "score: --source: expected --adversarial beside it, got --targets"),
-        (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
-        (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ([], "score: expected one of --targets, --predictions, --adversarial, got none"),
+    (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
+    (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
+    (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
+    (["--targets", "a", "--source", "a"], "score: --source: expected --adversarial beside it, got --targets"),
+    (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
+    (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
+])  # fmt: skip
 def test_a_wrong_score_is_one_line(small_store: Path, bench: Bench, arguments: list[str], expected: str) -> None:
     assert expected in refused(bench, "score", str(small_store), *arguments)
 

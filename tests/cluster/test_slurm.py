@@ -109,18 +109,15 @@ def test_one_node_run_keeps_its_exit_code_and_its_own_ray(start: Start, code: in
     assert not Path(folder).exists()
 
 
-@pytest.mark.parametrize(
-    ("script", "driver", "code", "sent", "expected", "is_requeued"),
-    [
-        pytest.param(TEXT, WORKS, 130, signal.SIGUSR1, 130, True, id="near the time limit"),
-        pytest.param(TEXT, WORKS, 0, signal.SIGUSR1, 0, False, id="done meanwhile"),
-        pytest.param(TEXT, WORKS, 1, signal.SIGUSR1, 1, False, id="failed meanwhile"),
-        pytest.param(TEXT, HANGS, 0, signal.SIGUSR1, 124, True, id="does not end in time"),
-        pytest.param(TEXT, WORKS, 130, signal.SIGTERM, 130, False, id="cancelled"),
-        pytest.param(NODE, WORKS, 130, signal.SIGUSR1, 130, True, id="one node, near the time limit"),
-        pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
-    ],
-)
+@pytest.mark.parametrize(("script", "driver", "code", "sent", "expected", "is_requeued"), [
+    pytest.param(TEXT, WORKS, 130, signal.SIGUSR1, 130, True, id="near the time limit"),
+    pytest.param(TEXT, WORKS, 0, signal.SIGUSR1, 0, False, id="done meanwhile"),
+    pytest.param(TEXT, WORKS, 1, signal.SIGUSR1, 1, False, id="failed meanwhile"),
+    pytest.param(TEXT, HANGS, 0, signal.SIGUSR1, 124, True, id="does not end in time"),
+    pytest.param(TEXT, WORKS, 130, signal.SIGTERM, 130, False, id="cancelled"),
+    pytest.param(NODE, WORKS, 130, signal.SIGUSR1, 130, True, id="one node, near the time limit"),
+    pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
+])  # fmt: skip
 def test_signalled_run_stores_and_is_requeued_unless_ended(
     start: Start, script: str, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
 ) -> None:

@@ -30,13 +30,12 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
     return config.load(str(path), Outer, overrides)
 
 
-@pytest.mark.parametrize(
-    ("override", "value"),
-    [("name=b", lambda o: o.name == "b"), ("inner.size=3", lambda o: o.inner.size == 3),
-     ("items.0.size=4", lambda o: o.items[0].size == 4),
-     ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
-     ("items.1={size: 5}", lambda o: o.items[1].size == 5), ("inner.either=a=b", lambda o: o.inner.either == "a=b")],
-)  # fmt: skip
+@pytest.mark.parametrize(("override", "value"), [
+    ("name=b", lambda o: o.name == "b"), ("inner.size=3", lambda o: o.inner.size == 3),
+    ("items.0.size=4", lambda o: o.items[0].size == 4),
+    ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
+    ("items.1={size: 5}", lambda o: o.items[1].size == 5), ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
+])  # fmt: skip
 def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, value: object) -> None:
     key = override.partition("=")[0]
     assert value(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))
@@ -90,17 +89,14 @@ class Texts(Strict):
     size: int = 1
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{name: 1.10}", "name: Input should be a valid string, got 1.1: put a name that YAML reads otherwise"),
-        ("{name: ~}", "name: Input should be a valid string, got None: put a name that YAML reads otherwise"),
-        ("{name: true}", "name: expected text, got True: put a name that YAML reads otherwise"),
-        ("{ids: [a, 2.50]}", "ids: Input should be a valid integer or a valid string, got ['a', 2.5]: put a name"),
-        ("{kind: true}", "kind: expected 'none' or 'some', got True"),
-        ("{size: false}", "size: expected a number, got False"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    ("{name: 1.10}", "name: Input should be a valid string, got 1.1: put a name that YAML reads otherwise"),
+    ("{name: ~}", "name: Input should be a valid string, got None: put a name that YAML reads otherwise"),
+    ("{name: true}", "name: expected text, got True: put a name that YAML reads otherwise"),
+    ("{ids: [a, 2.50]}", "ids: Input should be a valid integer or a valid string, got ['a', 2.5]: put a name"),
+    ("{kind: true}", "kind: expected 'none' or 'some', got True"),
+    ("{size: false}", "size: expected a number, got False"),
+])  # fmt: skip
 def test_a_word_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as caught:

@@ -138,13 +138,11 @@ def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, su
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [(Path.mkdir, "expected a file, got a folder"), (os.mkfifo, "expected a file, got something else"),
-     (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
-     (lambda path: path.with_name("other").touch(), "expected a file, got nothing")],
-    ids=["folder", "pipe", "broken link", "no file"],
-)  # fmt: skip
+@pytest.mark.parametrize(("make", "text"), [
+    (Path.mkdir, "expected a file, got a folder"), (os.mkfifo, "expected a file, got something else"),
+    (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
+    (lambda path: path.with_name("other").touch(), "expected a file, got nothing"),
+], ids=["folder", "pipe", "broken link", "no file"])  # fmt: skip
 def test_folder_pipe_or_link_is_refused(tmp_path: Path, suffix: str, make: Callable[[Path], object], text: str) -> None:
     path = tmp_path / f"a{suffix}"
     make(path)

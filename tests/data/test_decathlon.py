@@ -18,13 +18,10 @@ from .conftest import Folder, made, refused
 from .downloads import SHAPE, volume
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({}, "abc"), ({"split": "validation[0:2]"}, "ab"), ({"split": "validation[2:]"}, "c"),
-        ({"split": "validation[:-1]"}, "ab"), ({"cases": 2}, "ab"), ({"cases": ["c", "a"]}, "ca"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ({}, "abc"), ({"split": "validation[0:2]"}, "ab"), ({"split": "validation[2:]"}, "c"),
+    ({"split": "validation[:-1]"}, "ab"), ({"cases": 2}, "ab"), ({"cases": ["c", "a"]}, "ca"),
+])  # fmt: skip
 def test_split_slice_and_choice_say_which_cases(folder: Folder, arguments: dict[str, Any], expected: str) -> None:
     if "c" not in expected:  # only the chosen are looked at
         (folder.root / "imagesTr/c.nii.gz").unlink()
@@ -105,21 +102,18 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
         CaseRef(case_id="a", patient_id=patient, fingerprint="0" * 16, shape=SHAPE)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"intensity": {"window": [250, -175]}}, "expected the lower bound of window below the upper, got [250, -175]"),
-        ({"intensity": {"percentile": [0, 101]}}, "of percentile below the upper within 0..100, got [0, 101]"),
-        ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
-        ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
-        ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
-        ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
-        ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
-        ({"patient": "(a"}, "patient: expected a regular expression, got '(a': missing )"),
-        ({"patient": "a{99999999999999999999}"}, "patient: expected a regular expression, got 'a{999"),
-        ({"patient": "(" * 500 + ")" * 500}, "patient: expected a regular expression, got '((((("),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "text"), [
+    ({"intensity": {"window": [250, -175]}}, "expected the lower bound of window below the upper, got [250, -175]"),
+    ({"intensity": {"percentile": [0, 101]}}, "of percentile below the upper within 0..100, got [0, 101]"),
+    ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
+    ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
+    ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
+    ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
+    ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
+    ({"patient": "(a"}, "patient: expected a regular expression, got '(a': missing )"),
+    ({"patient": "a{99999999999999999999}"}, "patient: expected a regular expression, got 'a{999"),
+    ({"patient": "(" * 500 + ")" * 500}, "patient: expected a regular expression, got '((((("),
+])  # fmt: skip
 def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: str) -> None:
     refused(text, lambda: made("decathlon", **arguments), UserError)
 

@@ -90,15 +90,12 @@ def _damage(paths: list[Path]) -> None:
     paths[2].write_bytes(b"not at all")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (_drop, "expected a slice every 3 mm, got 1 missing, the first behind slice 3 of 7"),
-        (_double, "expected one slice at each position, got 1 more"),
-        (_truncate, "expected whole slices, got a truncated file"),
-        (_damage, "expected DICOM files alone, got 1 of 8 that are damaged"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "text"), [
+    (_drop, "expected a slice every 3 mm, got 1 missing, the first behind slice 3 of 7"),
+    (_double, "expected one slice at each position, got 1 more"),
+    (_truncate, "expected whole slices, got a truncated file"),
+    (_damage, "expected DICOM files alone, got 1 of 8 that are damaged"),
+])  # fmt: skip
 def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> None:
     spoil(put_series(tmp_path / "a", volume()[0], LPS))
     refused(text, lambda: _image(tmp_path))
@@ -178,16 +175,13 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.native(ref).label[0], label)
 
 
-@pytest.mark.parametrize(
-    ("fields", "text"),
-    [
-        ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
-        ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
-        ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
-        ({"SegmentSequence": []}, "expected segments, got none"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "text"), [
+    ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
+    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
+    ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
+    ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
+    ({"SegmentSequence": []}, "expected segments, got none"),
+])  # fmt: skip
 def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
     image, label = volume()
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), **fields)
@@ -291,16 +285,13 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     assert fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window).image.shape == (1, 12, 10, 6)
 
 
-@pytest.mark.parametrize(
-    ("image", "label", "text"),
-    [
-        ("a", "none.dcm", "none.dcm: expected a DICOM SEG of the series"),
-        ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
-        ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
-        ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
-        ("empty", None, "expected images/CASE with slices of a series, found none"),
-    ],
-)
+@pytest.mark.parametrize(("image", "label", "text"), [
+    ("a", "none.dcm", "none.dcm: expected a DICOM SEG of the series"),
+    ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
+    ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
+    ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
+    ("empty", None, "expected images/CASE with slices of a series, found none"),
+])  # fmt: skip
 def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:
     first, *_ = put_series(tmp_path / "a", volume()[0])
     first.rename(tmp_path / "a/first.dcm")

@@ -119,13 +119,12 @@ def test_slices_of_every_transfer_syntax_are_those_of_pydicom(path: Path, tmp_pa
         np.testing.assert_array_equal(voxels[:, :, 1].T, parsed(path).pixel_array * 2.0 - 5)
 
 
-@pytest.mark.parametrize(
-    ("folder", "text"),
-    [("77654033/CT2", "expected a slice every 1.25 mm, got 161 missing"),
-     ("98892001/CT2N", "expected slices of one size, spacing and direction"), ("98892001/CT5N", ""),
-     ("98892003/MR1", "expected one series that is longer than the others, got"),
-     ("98892003/MR700", "expected slices of one size, spacing and direction")],
-)  # fmt: skip
+@pytest.mark.parametrize(("folder", "text"), [
+    ("77654033/CT2", "expected a slice every 1.25 mm, got 161 missing"),
+    ("98892001/CT2N", "expected slices of one size, spacing and direction"), ("98892001/CT5N", ""),
+    ("98892003/MR1", "expected one series that is longer than the others, got"),
+    ("98892003/MR700", "expected slices of one size, spacing and direction"),
+])  # fmt: skip
 def test_a_series_of_a_disc_is_that_of_simpleitk_or_refused(folder: str, text: str) -> None:
     place = SAMPLES / "test_files/dicomdirtests" / folder
     line = told(sorted(place.iterdir()), "series")

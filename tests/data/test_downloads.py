@@ -62,11 +62,10 @@ def amos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("modality", "cases", "intensity"),
-    [("ct", ["amos_0500"], {"window": (-175, 250)}), ("mr", ["amos_0501"], "percentile"),
-     ("all", ["amos_0500", "amos_0501"], "percentile")],
-)  # fmt: skip
+@pytest.mark.parametrize(("modality", "cases", "intensity"), [
+    ("ct", ["amos_0500"], {"window": (-175, 250)}), ("mr", ["amos_0501"], "percentile"),
+    ("all", ["amos_0500", "amos_0501"], "percentile"),
+])  # fmt: skip
 def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
     assert [ref.case_id for ref in dataset.refs()] == cases
@@ -122,17 +121,14 @@ def test_a_mask_on_another_grid_or_of_other_values_is_refused(bodies: Path) -> N
         dataset.load(dataset.refs()[0])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"classes": []}, "classes: expected a list of at least 1, got []"),
-        ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
-        ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
-        ({"classes": ["liver"], "root": "nowhere"}, "nowhere/meta.csv: expected the list of cases, found no file:"),
-        ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
-        ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "text"), [
+    ({"classes": []}, "classes: expected a list of at least 1, got []"),
+    ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
+    ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
+    ({"classes": ["liver"], "root": "nowhere"}, "nowhere/meta.csv: expected the list of cases, found no file:"),
+    ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
+    ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
+])  # fmt: skip
 def test_totalsegmentator_refuses_in_one_line(bodies: Path, arguments: dict[str, Any], text: str) -> None:
     refused("totalsegmentator", text, **{"root": str(bodies), **arguments})
 
@@ -222,16 +218,13 @@ def test_labels_are_classes_in_order_ignore_if_the_job_says(raw: Path) -> None:
     assert np.array_equal(scored.native(scored.refs()[0]).label[0].numpy(), expected)
 
 
-@pytest.mark.parametrize(
-    ("folds", "text"),
-    [
-        (None, "splits_final.json: expected the folds, found no file: check `root`"),
-        ("{", "splits_final.json: not readable as JSON"),
-        ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
-        ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
-        ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),
-    ],
-)
+@pytest.mark.parametrize(("folds", "text"), [
+    (None, "splits_final.json: expected the folds, found no file: check `root`"),
+    ("{", "splits_final.json: not readable as JSON"),
+    ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
+    ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
+    ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),
+])  # fmt: skip
 def test_a_fold_that_is_none_is_refused(raw: Path, folds: str | None, text: str) -> None:
     if folds is not None:
         (raw / "splits_final.json").write_text(folds)

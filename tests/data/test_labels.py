@@ -70,18 +70,15 @@ def test_every_label_has_its_class(
     assert decided(listed, **given) == (names, of_value)
 
 
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
-        ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
-        ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
-        ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
-        ({"labels": ["liver", "aorta"]}, "expected `labels` to begin with the background, 'air', got 'liver', which i"),
-        ({"labels": ["air", "aorta", "livre"]}, "got 'aorta', which is label 3, beside 'livre', which is none of air,"),
-        ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
-    ],
-)
+@pytest.mark.parametrize(("given", "text"), [
+    ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
+    ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
+    ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
+    ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
+    ({"labels": ["liver", "aorta"]}, "expected `labels` to begin with the background, 'air', got 'liver', which i"),
+    ({"labels": ["air", "aorta", "livre"]}, "got 'aorta', which is label 3, beside 'livre', which is none of air,"),
+    ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
+])  # fmt: skip
 def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, Any], text: str) -> None:
     with pytest.raises(DataError, match=text):
         decided(ORGANS, **given)

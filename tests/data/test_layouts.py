@@ -238,16 +238,13 @@ def _lines(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
     return [{"image": image, "label": label} for image, label in pairs]
 
 
-@pytest.mark.parametrize(
-    ("images", "cases"),
-    [
-        (["k_01/imaging.nii.gz", "k_02/imaging.nii.gz"], ["k_01", "k_02"]),
-        (["set/p8/anat/t1.nii.gz", "set/p9/anat/t1.nii.gz"], ["p8", "p9"]),
-        (["p8/v1/ct.nii.gz", "p8/v2/ct.nii.gz", "p9/v1/ct.nii.gz"], ["p8_v1", "p8_v2", "p9_v1"]),
-        (["p8/1.nii.gz", "p8/2.nii.gz", "p9/1.nii.gz"], ["p8_1", "p8_2", "p9_1"]),
-        (["a/u.nii.gz", "b/v.nii.gz"], ["u", "v"]),
-    ],
-)
+@pytest.mark.parametrize(("images", "cases"), [
+    (["k_01/imaging.nii.gz", "k_02/imaging.nii.gz"], ["k_01", "k_02"]),
+    (["set/p8/anat/t1.nii.gz", "set/p9/anat/t1.nii.gz"], ["p8", "p9"]),
+    (["p8/v1/ct.nii.gz", "p8/v2/ct.nii.gz", "p9/v1/ct.nii.gz"], ["p8_v1", "p8_v2", "p9_v1"]),
+    (["p8/1.nii.gz", "p8/2.nii.gz", "p9/1.nii.gz"], ["p8_1", "p8_2", "p9_1"]),
+    (["a/u.nii.gz", "b/v.nii.gz"], ["u", "v"]),
+])  # fmt: skip
 def test_cases_of_one_file_name_are_named_by_folder(tmp_path: Path, images: list[str], cases: list[str]) -> None:
     _listed(tmp_path, labels=LABELS, test=_lines(*((image, f"labels/{n}.nii.gz") for n, image in enumerate(images))))
     assert [case.name for case in fb.load_dataset("decathlon", root=tmp_path)] == cases

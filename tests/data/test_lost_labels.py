@@ -71,12 +71,11 @@ def test_a_class_that_stays_has_no_line(label: Any, air: Any, space: dict[str, A
     assert lost(native(label, air), **space) == ()
 
 
-@pytest.mark.parametrize(
-    ("space", "inner"),
-    [({}, ((0, 16), (0, 24), (0, 16))), ({"pad_to": (20, 24, 32)}, ((2, 18), (0, 24), (8, 24))),
-     ({"size": (30, 10, 16), "crop_foreground": False}, ((5, 25), (0, 10), (0, 16))),
-     ({"spacing": (1, 1, 1), "resampling": "nnunet", "pad_to": (24, 1, 1)}, ((2, 22), (0, 24), (0, 16)))],
-)  # fmt: skip
+@pytest.mark.parametrize(("space", "inner"), [
+    ({}, ((0, 16), (0, 24), (0, 16))), ({"pad_to": (20, 24, 32)}, ((2, 18), (0, 24), (8, 24))),
+    ({"size": (30, 10, 16), "crop_foreground": False}, ((5, 25), (0, 10), (0, 16))),
+    ({"spacing": (1, 1, 1), "resampling": "nnunet", "pad_to": (24, 1, 1)}, ((2, 22), (0, 24), (0, 16))),
+])  # fmt: skip
 def test_padding_is_told_from_the_file(space: dict[str, Any], inner: Any) -> None:
     case = prepare(native(labelled(organ=BIG), range(4)), Preprocess(intensity={"window": (0, 250)}, **space))
     assert case.inner == inner

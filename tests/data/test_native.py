@@ -80,13 +80,10 @@ def test_air_outside_the_grid_stays(grid: str) -> None:
         assert torch.equal(attacked.image[air], native.image[air])
 
 
-@pytest.mark.parametrize(
-    ("clean", "delta", "expected"),
-    [
-        (0.0, 0.1, 40.0), (0.0, -0.1, -40.0), (500.0, -0.1, 260.0), (500.0, 0.1, 500.0), (-700.0, 0.1, -60.0),
-        (-700.0, -0.1, -700.0), (300.0, -0.1, 260.0),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("clean", "delta", "expected"), [
+    (0.0, 0.1, 40.0), (0.0, -0.1, -40.0), (500.0, -0.1, 260.0), (500.0, 0.1, 500.0), (-700.0, 0.1, -60.0),
+    (-700.0, -0.1, -700.0), (300.0, -0.1, 260.0),
+])  # fmt: skip
 def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, delta: float, expected: float) -> None:
     """Window -100 to 300: a tenth is 40."""
     native = _native(GRIDS["RAS"])

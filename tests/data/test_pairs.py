@@ -77,12 +77,11 @@ def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
 
 
-@pytest.mark.parametrize(
-    ("names", "order"),
-    [(["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
-     (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]), (["_0001", "_0000"], ["_0000", "_0001"]),
-     (["_adc", "_T2W"], ["_T2W", "_adc"])],
-)  # fmt: skip
+@pytest.mark.parametrize(("names", "order"), [
+    (["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
+    (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]), (["_0001", "_0000"], ["_0000", "_0001"]),
+    (["_adc", "_T2W"], ["_T2W", "_adc"]),
+])  # fmt: skip
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
@@ -132,16 +131,13 @@ def test_names_in_braces_give_split_patient_and_case(tmp_path: Path) -> None:
     assert (case.name, case.volume.ref.patient_id) == ("k_v1", "k")
 
 
-@pytest.mark.parametrize(
-    ("keys", "text"),
-    [
-        ({"image": "a.nii.gz"}, "expected a name in braces such as {case}"),
-        ({"image": "{case}.nii.gz", "label": "{other}_seg.nii.gz"}, "the same in each pattern"),
-        ({"image": "{case.nii.gz"}, "close each brace"),
-        ({"image": "{case}.nii.gz", "label": "{case}.nii.gz"}, "expected different patterns"),
-        ({"image": "{case}.nii.gz", "label": None}, "expected `label`, the pattern of the label maps"),
-    ],
-)
+@pytest.mark.parametrize(("keys", "text"), [
+    ({"image": "a.nii.gz"}, "expected a name in braces such as {case}"),
+    ({"image": "{case}.nii.gz", "label": "{other}_seg.nii.gz"}, "the same in each pattern"),
+    ({"image": "{case.nii.gz"}, "close each brace"),
+    ({"image": "{case}.nii.gz", "label": "{case}.nii.gz"}, "expected different patterns"),
+    ({"image": "{case}.nii.gz", "label": None}, "expected `label`, the pattern of the label maps"),
+])  # fmt: skip
 def test_a_pattern_that_cannot_be_is_refused(keys: dict[str, Any], text: str) -> None:
     refused(text, lambda: made("pairs", **{"label": "{case}_seg.nii.gz", **keys}), UserError)
 
@@ -164,14 +160,13 @@ def _remarks(root: Path, *patients: str) -> list[str]:
     return [*dataset.remarks(patients)]
 
 
-@pytest.mark.parametrize(
-    ("stems", "cases"),
-    [(["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
-     (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
-     (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
-     (["u_0001", "u_0002"], ["u_0001", "u_0002"]), (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
-     (["u_0000", "w_0000"], ["u", "w"]), (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"])],
-)  # fmt: skip
+@pytest.mark.parametrize(("stems", "cases"), [
+    (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
+    (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
+    (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
+    (["u_0001", "u_0002"], ["u_0001", "u_0002"]), (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
+    (["u_0000", "w_0000"], ["u", "w"]), (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
+])  # fmt: skip
 def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases

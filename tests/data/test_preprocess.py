@@ -38,13 +38,10 @@ def _first(folder: Folder, **arguments: Any) -> Case:
     return dataset.load(dataset.refs()[0])
 
 
-@pytest.mark.parametrize(
-    ("grid", "arguments"),
-    [
-        ("RAS", {"crop_foreground": False}), ("LPS", {}), ("SRA", {"crop_foreground": False}), ("oblique LPS", {}),
-        ("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("grid", "arguments"), [
+    ("RAS", {"crop_foreground": False}), ("LPS", {}), ("SRA", {"crop_foreground": False}), ("oblique LPS", {}),
+    ("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)}),
+])  # fmt: skip
 def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, arguments: dict[str, Any]) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()
@@ -59,29 +56,22 @@ def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, argumen
     assert case.image[0][tuple(index)] == pytest.approx((image[7, 3, 5] - low) / (high - low), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("grid", "spacing"),
-    [
-        ("RAS", (0.7, 3.0, 1.1)), ("LPS", (1.5, 1.5, 2.0)), ("SRA", None), ("SRA", (0.7, 3.0, 1.1)),
-        ("oblique LPS", None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("grid", "spacing"), [
+    ("RAS", (0.7, 3.0, 1.1)), ("LPS", (1.5, 1.5, 2.0)), ("SRA", None), ("SRA", (0.7, 3.0, 1.1)), ("oblique LPS", None),
+])  # fmt: skip
 def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
     folder.write("a", *volume(), GRIDS[grid])
     case = _first(folder, spacing=spacing, crop_foreground=False)
     assert case.image.shape == (1, *case.ref.shape)
 
 
-@pytest.mark.parametrize(
-    ("intensity", "expected"),
-    [
-        ("percentile", lambda image: np.percentile(image, [0.5, 99.5])),
-        ({"percentile": [10, 90]}, lambda image: np.percentile(image, [10, 90])),
-        ("minmax", lambda image: [image.min(), image.max()]),
-        ("zscore", lambda image: [image.mean() - 3 * image.std(), image.mean() + 3 * image.std()]),
-        ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
-    ],
-)
+@pytest.mark.parametrize(("intensity", "expected"), [
+    ("percentile", lambda image: np.percentile(image, [0.5, 99.5])),
+    ({"percentile": [10, 90]}, lambda image: np.percentile(image, [10, 90])),
+    ("minmax", lambda image: [image.min(), image.max()]),
+    ("zscore", lambda image: [image.mean() - 3 * image.std(), image.mean() + 3 * image.std()]),
+    ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
+])  # fmt: skip
 def test_native_range_is_the_volumes_own(
     folder: Folder, intensity: object, expected: Callable[[npt.NDArray[np.float64]], Any]
 ) -> None:
@@ -140,12 +130,10 @@ def test_lengths_are_millimetres(folder: Folder, code: int, length: float, space
             np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "space",
-    [{"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)}, {"size": (3000, 3000, 3000)},
-     {"pad_to": (3000, 3000, 3000)}],
-    ids=["before it is cut", "size", "pad_to"],
-)  # fmt: skip
+@pytest.mark.parametrize("space", [
+    {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)}, {"size": (3000, 3000, 3000)},
+    {"pad_to": (3000, 3000, 3000)},
+], ids=["before it is cut", "size", "pad_to"])  # fmt: skip
 def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")
@@ -233,15 +221,12 @@ def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: 
     assert [ref.fingerprint == old for ref, old in zip(files.refs(), before, strict=True)] == [True, False, True]
 
 
-@pytest.mark.parametrize(
-    ("voxels", "shift", "text"),
-    [
-        (np.zeros((12, 10, 7)), 0, "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the "),
-        (volume()[0], 2, "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm"),
-        (two_channels(0), 0, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
-        (None, 0, "expected the image of case b, found no file"),
-    ],
-)
+@pytest.mark.parametrize(("voxels", "shift", "text"), [
+    (np.zeros((12, 10, 7)), 0, "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the "),
+    (volume()[0], 2, "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm"),
+    (two_channels(0), 0, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
+    (None, 0, "expected the image of case b, found no file"),
+])  # fmt: skip
 def test_misfit_channel_is_refused(files: FileAChannel, folder: Folder, voxels: Any, shift: float, text: str) -> None:
     (folder.root / "imagesTr/b_0001.nii.gz").unlink()
     if voxels is not None:

@@ -129,16 +129,13 @@ def test_published_datasets_may_not_be_passed_on() -> None:
     assert {name for name, loader in DATASETS.items() if not loader.redistributable} == {"synapse", "acdc"}
 
 
-@pytest.mark.parametrize(
-    ("loader", "arguments", "text"),
-    [
-        ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
-        ("synapse", {}, "download it from https://www.synapse.org/Synapse:syn3193805"),
-        ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
-        ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
-        ("acdc", {"intensity": "release"}, "got 'release'"),
-        ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
-    ],
-)
+@pytest.mark.parametrize(("loader", "arguments", "text"), [
+    ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
+    ("synapse", {}, "download it from https://www.synapse.org/Synapse:syn3193805"),
+    ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
+    ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
+    ("acdc", {"intensity": "release"}, "got 'release'"),
+    ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
+])  # fmt: skip
 def test_wrong_folder_is_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:
     refused(text, lambda: made(loader, **{"root": str(tmp_path), **arguments}).refs(), UserError)

@@ -156,16 +156,13 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, content: dict[
     assert of_tool(place) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1: lef", "map.yaml: 1: small: unknown class 'lef'. Did you mean 'left'?"),
-        ("1: 3", r"map.yaml: 1: small: expected a class 0..2, got 3"),
-        ("left: 1", "map.yaml: expected the tool's label numbers with classes, such as `1: spleen`, got 'left'"),
-        ("1: [2]", "map.yaml: .*got"),
-        ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    ("1: lef", "map.yaml: 1: small: unknown class 'lef'. Did you mean 'left'?"),
+    ("1: 3", r"map.yaml: 1: small: expected a class 0..2, got 3"),
+    ("left: 1", "map.yaml: expected the tool's label numbers with classes, such as `1: spleen`, got 'left'"),
+    ("1: [2]", "map.yaml: .*got"),
+    ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
+])  # fmt: skip
 def test_a_wrong_map_is_one_line(content: dict[str, Any], tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "map.yaml").write_text(text)
     _, grid = expanded(content)

@@ -53,14 +53,11 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
     assert [(attack.name, seed) for attack, seed in made] == [*drawn, *((n, None) for n in ("pgd", "fgsm", "bim"))]
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("8x16x32", (8, 16, 32)), ("1e-3", 0.001), ("-2E2", -200.0),
-        ("1/2/3", "1/2/3"), ("8/0", "8/0"), ("8x16x32x64", "8x16x32x64"), (["1/4", "a"], (0.25, "a")),
-        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}), (None, None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "value"), [
+    ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("8x16x32", (8, 16, 32)), ("1e-3", 0.001), ("-2E2", -200.0),
+    ("1/2/3", "1/2/3"), ("8/0", "8/0"), ("8x16x32x64", "8x16x32x64"), (["1/4", "a"], (0.25, "a")),
+    ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}), (None, None),
+])  # fmt: skip
 def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
     assert parse_value(text) == value
 
@@ -161,13 +158,11 @@ def test_no_length_null_row_and_smallest_change_have_no_entry(attack: dict[str, 
     assert counted_entry(grid(attack).cells[0].attack) is None
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [{"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
-     {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0}, {"name": "vafa_opt", "q_max": 20},
-     {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}}],
-    ids=lambda attack: attack["name"],
-)  # fmt: skip
+@pytest.mark.parametrize("attack", [
+    {"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
+    {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0}, {"name": "vafa_opt", "q_max": 20},
+    {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}},
+], ids=lambda attack: attack["name"])  # fmt: skip
 def test_an_entry_in_a_job_makes_the_same_cells(attack: dict[str, Any]) -> None:
     given = grid(attack)
     entry = counted_entry(given.cells[0].attack)

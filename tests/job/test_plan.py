@@ -36,16 +36,13 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"save_only": ["pgd"]}, "save_only: saves no volumes of pgd: that needs save_adversarial: nifti"),
-        ({"seeds": [0, 1], "attacks": [{"name": "fgsm", "eps": 0.1}]}, "seeds: no attack draws: the 2 seeds give"),
-        ({"training": ["train.yaml"]}, "training: trains nothing: that needs a model with a checkpoint train://NAME"),
-        ({"save_only": ["pgd"], "save_adversarial": "nifti"}, None),
-        ({"seeds": [0, 1], "attacks": [{"name": "gn", "std": 0.1}]}, None),
-    ],
-)
+@pytest.mark.parametrize(("changes", "line"), [
+    ({"save_only": ["pgd"]}, "save_only: saves no volumes of pgd: that needs save_adversarial: nifti"),
+    ({"seeds": [0, 1], "attacks": [{"name": "fgsm", "eps": 0.1}]}, "seeds: no attack draws: the 2 seeds give"),
+    ({"training": ["train.yaml"]}, "training: trains nothing: that needs a model with a checkpoint train://NAME"),
+    ({"save_only": ["pgd"], "save_adversarial": "nifti"}, None),
+    ({"seeds": [0, 1], "attacks": [{"name": "gn", "std": 0.1}]}, None),
+])  # fmt: skip
 def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any], line: str | None) -> None:
     said = [note for note in expanded(job(**changes))[1].notes if note.startswith(("save_only", "seeds", "training"))]
     assert [note.startswith(str(line)) for note in said] == [True] * (line is not None)

@@ -29,19 +29,16 @@ def test_the_share_is_of_the_union_of_both_foregrounds() -> None:
     assert share(np.zeros(3, np.uint8), np.zeros(3, np.uint8)) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (lambda labels: np.zeros_like(labels), "it predicts nothing"),
-        (lambda labels: renumber(labels, {1: 2, 2: 1, 3: 3}, CLASSES), "the classes liver, spleen are exchanged"),
-        (lambda labels: labels[::-1], "it is mirrored along I of the file"),
-        (lambda labels: labels[:, ::-1, ::-1], "it is mirrored along JK of the file"),
-        (lambda labels: np.roll(labels, (2, 0, -1), (0, 1, 2)), "it is shifted by 2, 0, -1 voxels of the file"),
-        (lambda labels: np.where(labels == 3, 0, labels), "it differs in kidney alone"),
-        (lambda labels: np.maximum(labels, np.roll(labels, 1, 2)), "it differs at the borders of classes"),
-        (lambda labels: np.random.default_rng(0).permutation(labels), "it differs everywhere"),
-    ],
-)
+@pytest.mark.parametrize(("change", "what"), [
+    (lambda labels: np.zeros_like(labels), "it predicts nothing"),
+    (lambda labels: renumber(labels, {1: 2, 2: 1, 3: 3}, CLASSES), "the classes liver, spleen are exchanged"),
+    (lambda labels: labels[::-1], "it is mirrored along I of the file"),
+    (lambda labels: labels[:, ::-1, ::-1], "it is mirrored along JK of the file"),
+    (lambda labels: np.roll(labels, (2, 0, -1), (0, 1, 2)), "it is shifted by 2, 0, -1 voxels of the file"),
+    (lambda labels: np.where(labels == 3, 0, labels), "it differs in kidney alone"),
+    (lambda labels: np.maximum(labels, np.roll(labels, 1, 2)), "it differs at the borders of classes"),
+    (lambda labels: np.random.default_rng(0).permutation(labels), "it differs everywhere"),
+])  # fmt: skip
 def test_a_difference_is_told_by_its_pattern(change: Callable[[Labels], Labels], what: str, theirs: Labels) -> None:
     assert pattern(change(theirs).astype(np.uint8), theirs, CLASSES).what == what
 

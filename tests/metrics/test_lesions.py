@@ -54,15 +54,10 @@ def test_regions_that_both_maps_have_are_scored_as_monai_does() -> None:
     assert columns["dsc_brats"][1:] == pytest.approx(compute_dice(*one_hot, include_background=False)[0].numpy())
 
 
-@pytest.mark.parametrize(
-    ("pred", "label", "expected"),
-    [
-        ([], [], (1, 0, 0, 0)), ([BIG], [BIG], (1, 0, 0, 0)), ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
-        ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)), ([], [BIG], (0, 374, 1, 0)),
-        ([BIG], [], (0, 374, 0, 1)),
-    ],
-    ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"],
-)  # fmt: skip
+@pytest.mark.parametrize(("pred", "label", "expected"), [
+    ([], [], (1, 0, 0, 0)), ([BIG], [BIG], (1, 0, 0, 0)), ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
+    ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)), ([], [BIG], (0, 374, 1, 0)), ([BIG], [], (0, 374, 0, 1)),
+], ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"])  # fmt: skip
 def test_missed_and_false_have_0_and_penalty(pred: list[Box], label: list[Box], expected: tuple[float, ...]) -> None:
     assert lesions(boxes(*pred), boxes(*label)) == pytest.approx(expected)
 

@@ -198,16 +198,15 @@ def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
     assert undefined_classes(distances) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
-     ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
-     ({"convention": "max"}, "expected convention 'monai' or 'medpy'"),
-     ({"num_classes": 1}, "expected classes 0 to 0"), ({"num_classes": 300}, "expected 1 to 256 classes"),
-     ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
-     ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
-     ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume")],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
+    ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
+    ({"convention": "max"}, "expected convention 'monai' or 'medpy'"), ({"num_classes": 1}, "expected classes 0 to 0"),
+    ({"num_classes": 300}, "expected 1 to 256 classes"),
+    ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
+    ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
+    ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume"),
+])  # fmt: skip
 def test_bad_input_is_refused(arguments: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"pred": np.ones((3, 3, 3), int), "label": np.ones((3, 3, 3), int), "num_classes": 2}
     with pytest.raises(UserError, match=message):

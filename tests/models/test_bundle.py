@@ -369,17 +369,16 @@ MAPPED = {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": [1, 2], "
 INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
 
 
-@pytest.mark.parametrize(
-    ("steps", "notes"),
-    [((INVERT, SOFTMAX, ARGMAX), ()),
-     ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
-     ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
-     ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
-     ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()), ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
-     (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
-     ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
-     ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ())],
-)  # fmt: skip
+@pytest.mark.parametrize(("steps", "notes"), [
+    ((INVERT, SOFTMAX, ARGMAX), ()),
+    ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
+    ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
+    ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
+    ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()), ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
+    (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
+    ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
+    ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ()),
+])  # fmt: skip
 def test_steps_changing_classes_noted(write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]) -> None:
     stated = facts("bundle", write(after(*steps))).notes
     assert [note[: len(start)] for note, start in zip(stated, notes, strict=True)] == list(notes)

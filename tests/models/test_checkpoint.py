@@ -190,15 +190,12 @@ def test_zoo_name_needs_nothing_else() -> None:
 
 
 @pytest.mark.usefixtures("zoo")
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"checkpoint": "zoo://phantom/unett"}, "unknown zoo checkpoint 'phantom/unett'. Did you mean 'phantom/unet'?"),
-        ({"arch": "unetr"}, "m: arch is unetr here, but zoo://phantom/unet was trained as unet: leave arch out"),
-        ({"args": {"strides": [2, 2, 1]}}, r"m: args.strides is \[2, 2, 1\] here, but zoo://phantom/unet was trained "),
-        ({"args": {"act": "RELU"}}, "m: args.act is 'RELU' here, but zoo://phantom/unet was trained otherwise"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"checkpoint": "zoo://phantom/unett"}, "unknown zoo checkpoint 'phantom/unett'. Did you mean 'phantom/unet'?"),
+    ({"arch": "unetr"}, "m: arch is unetr here, but zoo://phantom/unet was trained as unet: leave arch out"),
+    ({"args": {"strides": [2, 2, 1]}}, r"m: args.strides is \[2, 2, 1\] here, but zoo://phantom/unet was trained "),
+    ({"args": {"act": "RELU"}}, "m: args.act is 'RELU' here, but zoo://phantom/unet was trained otherwise"),
+])  # fmt: skip
 def test_entry_that_contradicts_the_zoo_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(Exception, match=text):
         resolve(ModelEntry(**{"name": "m", "checkpoint": "zoo://phantom/unet", **changes}), 3)
@@ -397,16 +394,13 @@ def _zipped(path: Path, inside: bytes) -> None:
         archive.writestr("weights.pt", inside)
 
 
-@pytest.mark.parametrize(
-    ("write", "text"),
-    [
-        (lambda path, inside: path.write_bytes(gzip.compress(inside)), "got a gzip file: unpack it, and give the file"),
-        (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
-        (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
-        (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
-        (lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "what may be an ONNX file: give arch: onn"),
-    ],
-)
+@pytest.mark.parametrize(("write", "text"), [
+    (lambda path, inside: path.write_bytes(gzip.compress(inside)), "got a gzip file: unpack it, and give the file"),
+    (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
+    (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
+    (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
+    (lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "what may be an ONNX file: give arch: onn"),
+])  # fmt: skip
 def test_files_of_other_formats_are_named(
     tmp_path: Path, tiny_unet: nn.Module, write: Callable[[Path, bytes], object], text: str
 ) -> None:
@@ -415,15 +409,12 @@ def test_files_of_other_formats_are_named(
     assert text in refused(tmp_path / "m.pth")
 
 
-@pytest.mark.parametrize(
-    ("weights", "fresh"),
-    [
-        ({"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "act.weight": torch.full((1,), 0.25)}, True),
-        ({"norm.weight": torch.tensor([1.0, 1.0, 0.999]), "act.weight": torch.full((1,), 0.25)}, False),
-        ({"norm.weight": torch.ones(4), "act.weight": torch.full((1,), 0.31)}, False),
-        ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
-    ],
-)
+@pytest.mark.parametrize(("weights", "fresh"), [
+    ({"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "act.weight": torch.full((1,), 0.25)}, True),
+    ({"norm.weight": torch.tensor([1.0, 1.0, 0.999]), "act.weight": torch.full((1,), 0.25)}, False),
+    ({"norm.weight": torch.ones(4), "act.weight": torch.full((1,), 0.31)}, False),
+    ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
+])  # fmt: skip
 def test_weights_look_untrained_if_scales_are_fresh(weights: dict[str, torch.Tensor], fresh: bool) -> None:
     assert files.look_untrained(weights) is fresh
 

@@ -111,16 +111,13 @@ def test_format_is_part_of_identity_unless_it_is_usual_one(tmp_path: Path) -> No
     assert usual != mha
 
 
-@pytest.mark.parametrize(
-    ("script", "text"),
-    [
-        ("image = sitk.Image(5, 6, 8, sitk.sitkUInt8)", "expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
-        ("image = sitk.Image(image.GetSize(), sitk.sitkUInt8)", "expected the image's grid, got another affine"),
-        ("image = sitk.Compose(image, image)", "expected the image's (5, 6, 7) voxels, got (5, 6, 7, 2)"),
-        ("image += 7", "expected whole numbers 0 to 1, got"),
-        ("open(sys.argv[2], 'w').write('x'); sys.exit()", "expected a .mha file, got "),
-    ],
-)
+@pytest.mark.parametrize(("script", "text"), [
+    ("image = sitk.Image(5, 6, 8, sitk.sitkUInt8)", "expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
+    ("image = sitk.Image(image.GetSize(), sitk.sitkUInt8)", "expected the image's grid, got another affine"),
+    ("image = sitk.Compose(image, image)", "expected the image's (5, 6, 7) voxels, got (5, 6, 7, 2)"),
+    ("image += 7", "expected whole numbers 0 to 1, got"),
+    ("open(sys.argv[2], 'w').write('x'); sys.exit()", "expected a .mha file, got "),
+])  # fmt: skip
 def test_command_writing_another_file_is_refused(tmp_path: Path, case: Case, script: str, text: str) -> None:
     lines = ("import SimpleITK as sitk, sys", "image = sitk.ReadImage(sys.argv[1])", script)
     tool = model(tmp_path, "\n".join((*lines, "sitk.WriteImage(image, sys.argv[2])")), format=".mha").for_case(case)
@@ -259,18 +256,15 @@ def test_command_needs_trust_and_a_program(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ({"command": ["tool", "{image}"]}, "expected {labels} in a word of the command"),
-        ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
-        ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
-        ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
-        ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
-        ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
-        ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
-    ],
-)
+@pytest.mark.parametrize(("content", "text"), [
+    ({"command": ["tool", "{image}"]}, "expected {labels} in a word of the command"),
+    ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
+    ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
+    ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
+    ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
+    ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
+    ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
+])  # fmt: skip
 def test_keys_that_do_not_go_together_are_refused(content: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match="validation error") as caught:
         ModelEntry(name="m", **content)

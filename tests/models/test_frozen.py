@@ -116,12 +116,11 @@ def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> 
     assert stated.space is None
 
 
-@pytest.mark.parametrize(
-    ("form", "args", "message"),
-    [("one", {"num_classes": 4}, "num_classes is 4 here, but the file was exported for 3"),
-     ("one", {"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"), ("one", {"classes": 3}, "unknown key 'classes'"),
-     ("script", {"roi": ROI}, "num_classes: required"), ("script", {"num_classes": 3}, "roi: required")],
-)  # fmt: skip
+@pytest.mark.parametrize(("form", "args", "message"), [
+    ("one", {"num_classes": 4}, "num_classes is 4 here, but the file was exported for 3"),
+    ("one", {"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"), ("one", {"classes": 3}, "unknown key 'classes'"),
+    ("script", {"roi": ROI}, "num_classes: required"), ("script", {"num_classes": 3}, "roi: required"),
+])  # fmt: skip
 def test_refuses_contradictions(files: Mapping[str, str], form: str, args: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         facts(READER, files[form], args=args)
@@ -154,13 +153,11 @@ class Closed(Small):
         return super().forward(images.detach())
 
 
-@pytest.mark.parametrize(
-    ("cls", "save", "message"),
-    [(Small, script_of_constants, r"torch.jit.freeze"),
-     (Small, export_for_two, "got 2: export it with a dynamic batch"), (Twice, export_for_one, "got 1 in and 2 out"),
-     (Twice, script, "returns one tensor, got list"), (Closed, script, "gradients to its input"),
-     (Closed, export_for_one, "gradients to its input")],
-)  # fmt: skip
+@pytest.mark.parametrize(("cls", "save", "message"), [
+    (Small, script_of_constants, r"torch.jit.freeze"), (Small, export_for_two, "got 2: export it with a dynamic batch"),
+    (Twice, export_for_one, "got 1 in and 2 out"), (Twice, script, "returns one tensor, got list"),
+    (Closed, script, "gradients to its input"), (Closed, export_for_one, "gradients to its input"),
+])  # fmt: skip
 def test_refuses_unattackable(images: Tensor, tmp_path: Path, cls: type[nn.Module], save: Save, message: str) -> None:
     path = save(cls().eval(), tmp_path / "a.pt2")
     with pytest.raises(UserError, match=message):

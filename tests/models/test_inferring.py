@@ -297,16 +297,14 @@ def test_probabilities_of_zero_have_finite_logits_and_gradients(factor: float) -
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("net", "fault"),
-    [(OneHot(), "expected logits, got 0 and 1 alone, as labels have no gradient"),
-     (Sigmoid(), "expected logits, got numbers in [0, 1] that do not add up to 1"),
-     (Drops(), "expected equal logits of one window in two passes"),
-     (StaysInTraining(), "expected parameters and buffers as they were"), (NaN(), "expected finite logits, got NaN"),
-     (Half(), "expected logits of shape (1, 3, 8, 6, 10), got (1, 3, 4, 6, 10)"),
-     (Net(channels=2), "a window of 1x8x6x10 does not pass through it")],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)  # fmt: skip
+@pytest.mark.parametrize(("net", "fault"), [
+    (OneHot(), "expected logits, got 0 and 1 alone, as labels have no gradient"),
+    (Sigmoid(), "expected logits, got numbers in [0, 1] that do not add up to 1"),
+    (Drops(), "expected equal logits of one window in two passes"),
+    (StaysInTraining(), "expected parameters and buffers as they were"), (NaN(), "expected finite logits, got NaN"),
+    (Half(), "expected logits of shape (1, 3, 8, 6, 10), got (1, 3, 4, 6, 10)"),
+    (Net(channels=2), "a window of 1x8x6x10 does not pass through it"),
+], ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "")  # fmt: skip
 def test_a_network_that_no_row_can_describe_is_refused(net: nn.Module, fault: str) -> None:
     assert str(findings(net).fault).startswith(fault)
     with pytest.raises(UserError):

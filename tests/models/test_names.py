@@ -160,12 +160,11 @@ def test_channels_of_nnunet_are_named_by_its_folder(tmp_path: Path) -> None:
     assert facts("nnunet", nnunet_folder.write(tmp_path / "n", two)).channel_names == ("CT", "PET")
 
 
-@pytest.mark.parametrize(
-    ("image", "names"),
-    [(("{case}_T1ce.nii.gz", "{case}-flair.nii.gz"), ("T1ce", "flair")),
-     (("{case}/t1.nii", "{case}/t2.nii"), ("t1", "t2")), (("{case}_0000.nii.gz", "{case}_0001.nii.gz"), ()),
-     (("{case}.nii.gz",), ())],
-)  # fmt: skip
+@pytest.mark.parametrize(("image", "names"), [
+    (("{case}_T1ce.nii.gz", "{case}-flair.nii.gz"), ("T1ce", "flair")),
+    (("{case}/t1.nii", "{case}/t2.nii"), ("t1", "t2")), (("{case}_0000.nii.gz", "{case}_0001.nii.gz"), ()),
+    (("{case}.nii.gz",), ()),
+])  # fmt: skip
 def test_patterns_that_end_in_modalities_name_the_channels(image: tuple[str, ...], names: tuple[str, ...]) -> None:
     assert Pairs(name="d", root="r", image=image, label="l/{case}.nii.gz").channel_names == names
 

@@ -93,13 +93,10 @@ def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
     assert (stated.outputs, stated.num_classes, facts("nnunet", write()).outputs) == ("sigmoid", 3, "softmax")
 
 
-@pytest.mark.parametrize(
-    ("scheme", "ends"),
-    [
-        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)), ("ZScoreNormalization", (-5.0, 5.0)),
-        ("RescaleTo01Normalization", (0.0, 1.0)), ("RGBTo01Normalization", (0.0, 1.0)), ("NoNormalization", None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("scheme", "ends"), [
+    ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)), ("ZScoreNormalization", (-5.0, 5.0)),
+    ("RescaleTo01Normalization", (0.0, 1.0)), ("RGBTo01Normalization", (0.0, 1.0)), ("NoNormalization", None),
+])  # fmt: skip
 def test_each_normalisation_has_its_bounds_and_array_spans_them(write: Write, scheme: str, ends: Any) -> None:
     """The ends of the attacked volume: of CT the clip of the plans; where no plan says them, the volume's own."""
     stated = facts("nnunet", write(lambda p, d, c: full(p).update(normalization_schemes=[scheme])))

@@ -99,15 +99,12 @@ def test_names_of_another_number_are_told(grid: Expand, names: list[str]) -> Non
     )
 
 
-@pytest.mark.parametrize(
-    ("metadata", "complaint"),
-    [
-        ({"preprocess": {"spacin": [1, 1, 1]}}, "metadata: preprocess: unknown key 'spacin'. Did you mean 'spacing'?"),
-        ({"preprocess": {"intensity": {"window": [3, 1]}}}, "metadata: preprocess.intensity: expected the lower bound"),
-        ({"class_names": "liver"}, "metadata: class_names: "),
-        ({"training": {"fingerprints": {"train": 3}}}, "metadata: training.fingerprints.train: "),
-    ],
-)
+@pytest.mark.parametrize(("metadata", "complaint"), [
+    ({"preprocess": {"spacin": [1, 1, 1]}}, "metadata: preprocess: unknown key 'spacin'. Did you mean 'spacing'?"),
+    ({"preprocess": {"intensity": {"window": [3, 1]}}}, "metadata: preprocess.intensity: expected the lower bound"),
+    ({"class_names": "liver"}, "metadata: class_names: "),
+    ({"training": {"fingerprints": {"train": 3}}}, "metadata: training.fingerprints.train: "),
+])  # fmt: skip
 def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         grid(**metadata)

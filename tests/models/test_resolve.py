@@ -189,16 +189,13 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
-        ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
-        ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
-        ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch, migration and prefix"),
-        ({"bundle": "b", "migration": "none"}, "expected a bundle without arch, migration and prefix"),
-    ],
-)
+@pytest.mark.parametrize(("entry", "message"), [
+    ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
+    ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
+    ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
+    ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch, migration and prefix"),
+    ({"bundle": "b", "migration": "none"}, "expected a bundle without arch, migration and prefix"),
+])  # fmt: skip
 def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ModelEntry(name="m", **entry)

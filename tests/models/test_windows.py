@@ -92,13 +92,10 @@ def spec(**given: Any) -> ModelSpec:
     return resolve(ModelEntry(name="m", arch="unet", checkpoint="random", args=args, roi=(8, 8, 8), **given), 3)
 
 
-@pytest.mark.parametrize(
-    ("given", "is_former"),
-    [
-        ({}, True), ({"scale": (0, 3), "axes": "DHW"}, True), ({"scale": (-1, 1)}, False), ({"mean": 0.3}, False),
-        ({"axes": "-HWD"}, False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("given", "is_former"), [
+    ({}, True), ({"scale": (0, 3), "axes": "DHW"}, True), ({"scale": (-1, 1)}, False), ({"mean": 0.3}, False),
+    ({"axes": "-HWD"}, False),
+])  # fmt: skip
 def test_other_padding_is_another_model_where_it_matters(given: Any, is_former: bool) -> None:
     """`volume` is what was computed before there was the key, so that its rows keep their identity."""
     former = spec(input=given, inference={"padding": "volume"}).model_id

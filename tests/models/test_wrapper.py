@@ -69,16 +69,13 @@ def test_turned_model_predicts_as_its_network_turned() -> None:
     assert torch.equal(predicted, expected)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"axes": "HWH"}, "expected each of H, W and D once"), ({"axes": "HW"}, "expected each of H, W and D once"),
-        ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
-        ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"), ({"std": 0}, "greater than 0"),
-        ({"mean": float("nan")}, "finite number"),
-        ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"), ({"scal": (0, 1)}, "Extra inputs"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("given", "message"), [
+    ({"axes": "HWH"}, "expected each of H, W and D once"), ({"axes": "HW"}, "expected each of H, W and D once"),
+    ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
+    ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"), ({"std": 0}, "greater than 0"),
+    ({"mean": float("nan")}, "finite number"), ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"),
+    ({"scal": (0, 1)}, "Extra inputs"),
+])  # fmt: skip
 def test_an_adapter_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         InputAdapter(**given)

@@ -69,13 +69,12 @@ def cosine(z: np.ndarray, y: int, _: int) -> float:
     return float(1 - z[y] / np.linalg.norm(z))
 
 
-@pytest.mark.parametrize(
-    ("name", "towards", "formula"),
-    [("dlr", False, dlr), ("dlr-targeted", True, dlr_targeted), ("ce", False, lambda z, y, _: cross_entropy(z, y)),
-     ("mask-ce", False, lambda z, y, _: cross_entropy(z, y) * (z.argmax() == y)),
-     ("mask-ce", True, lambda z, y, _: cross_entropy(z, y) * (z.argmax() != y)), ("js", False, js),
-     ("cosine", False, cosine)],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "towards", "formula"), [
+    ("dlr", False, dlr), ("dlr-targeted", True, dlr_targeted), ("ce", False, lambda z, y, _: cross_entropy(z, y)),
+    ("mask-ce", False, lambda z, y, _: cross_entropy(z, y) * (z.argmax() == y)),
+    ("mask-ce", True, lambda z, y, _: cross_entropy(z, y) * (z.argmax() != y)), ("js", False, js),
+    ("cosine", False, cosine),
+])  # fmt: skip
 def test_mean_is_the_paper_s(name: str, towards: bool, formula: Callable[[np.ndarray, int, int], float]) -> None:
     """The formula takes logits, the label, towards a target that is the target, and the truth."""
     logits, labels, truth = random_task()

@@ -123,16 +123,13 @@ def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) ->
         tracker.log("mlflow", out)
 
 
-@pytest.mark.parametrize(
-    ("name", "out", "spec", "line"),
-    [
-        ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
-        ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
-        ("wandb", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
-        ("wandb", "out", None, r"expected the package wandb, got none: pip install '\.\[wandb\]'"),
-        ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
-    ],
-)
+@pytest.mark.parametrize(("name", "out", "spec", "line"), [
+    ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+    ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
+    ("wandb", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+    ("wandb", "out", None, r"expected the package wandb, got none: pip install '\.\[wandb\]'"),
+    ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
+])  # fmt: skip
 def test_unloggable_run_refused(name: str, out: str, spec: object, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)

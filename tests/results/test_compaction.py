@@ -66,13 +66,10 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     return StoredFile(name=str(number), size=int(mib * MIB), wins=wins)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "merged"),
-    [
-        ([1, 1, 1], [0, 1, 2]), ([64, 1, 1], [1, 2]), ([64, 64, 64, 1], []), ([20, 0.1, 0.1], [1, 2]),
-        ([20, 11, 10], [0, 1, 2]), ([7, 7, 0.1], [0, 1, 2]), ([31, 16, 8, 0.1], []), ([33, 33, 33], []), ([], []),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("sizes", "merged"), [
+    ([1, 1, 1], [0, 1, 2]), ([64, 1, 1], [1, 2]), ([64, 64, 64, 1], []), ([20, 0.1, 0.1], [1, 2]),
+    ([20, 11, 10], [0, 1, 2]), ([7, 7, 0.1], [0, 1, 2]), ([31, 16, 8, 0.1], []), ([33, 33, 33], []), ([], []),
+])  # fmt: skip
 def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
     assert [int(each.name) for each in choose([file(number, mib) for number, mib in enumerate(sizes)])] == merged
 

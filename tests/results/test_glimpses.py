@@ -89,16 +89,13 @@ def encoded(image: Image.Image, kind: str) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"planes": pack_planes(PLANES[:3])}, {"planes": pack_planes(np.zeros((5, 2, 3), np.uint8))},
-        {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")}, {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
-        {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")}, {"planes": pack_planes(PLANES)[:-40]},
-        {"planes": "<script>"}, {"size": (1, 10**6)}, {"below": [2]}, {"captions": ["clean"]}, {"aspect": 1e9},
-        {"full": 0}, {"script": 1}, {"captions": ["c" * MAX_BYTES] * 4},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("changes", [
+    {"planes": pack_planes(PLANES[:3])}, {"planes": pack_planes(np.zeros((5, 2, 3), np.uint8))},
+    {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")}, {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
+    {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")}, {"planes": pack_planes(PLANES)[:-40]},
+    {"planes": "<script>"}, {"size": (1, 10**6)}, {"below": [2]}, {"captions": ["clean"]}, {"aspect": 1e9}, {"full": 0},
+    {"script": 1}, {"captions": ["c" * MAX_BYTES] * 4},
+])  # fmt: skip
 def test_a_file_that_is_no_glimpse_is_not_read(tmp_path: Path, changes: dict[str, object]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content(**changes)))
     assert read(str(tmp_path / "a.json"), {}) is None

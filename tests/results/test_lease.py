@@ -48,13 +48,10 @@ def test_a_forced_run_holds_it_and_the_first_is_told(root: str) -> None:
     assert Lease(root, "b").renew() is None, "the first run took it along when it ended"
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "is_told"),
-    [
-        ("1/1", "2/8", True), ("2/8", "1/1", True), ("2/8", "3/8", False), ("2/8", "2/8", True),
-        ("2/8", "2/4", True), ("2/8", "1/4", False), ("1/2", "1/3", True), ("1/6", "2/4", False),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("first", "second", "is_told"), [
+    ("1/1", "2/8", True), ("2/8", "1/1", True), ("2/8", "3/8", False), ("2/8", "2/8", True), ("2/8", "2/4", True),
+    ("2/8", "1/4", False), ("1/2", "1/3", True), ("1/6", "2/4", False),
+])  # fmt: skip
 def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second: str, is_told: bool) -> None:
     Lease(root, "a", shard(first)).take()
     assert (Lease(root, "b", shard(second)).take() is not None) is is_told

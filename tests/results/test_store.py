@@ -288,13 +288,12 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert (writer.flush(), len(store.records())) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"dcs": 0.5}, r"missing \[\], unknown \['dcs'\]"), ({"cell_id": None}, "'cell_id' must not be None"),
-     ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
-     ({"num_windows": True}, "'num_windows' must be int64"), ({"num_windows": 2**70}, "'num_windows' must be int64"),
-     ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone")],
-)  # fmt: skip
+@pytest.mark.parametrize(("change", "message"), [
+    ({"dcs": 0.5}, r"missing \[\], unknown \['dcs'\]"), ({"cell_id": None}, "'cell_id' must not be None"),
+    ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
+    ({"num_windows": True}, "'num_windows' must be int64"), ({"num_windows": 2**70}, "'num_windows' must be int64"),
+    ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone"),
+])  # fmt: skip
 def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_table(RECORDS, [make_record() | change])

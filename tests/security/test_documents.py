@@ -218,14 +218,13 @@ def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.Mon
         expanded(small(attacks=[{"name": "outside:Away", "eps": 0.1}], trust_code=True))
 
 
-@pytest.mark.parametrize(
-    ("path", "text"),
-    [("reference://::file:///tmp/instructions.json", "a path or the URI of a known file system"),
-     ("/data/a::memory://b", "a path or the URI of a known file system"),
-     ("dask://a", "a path or the URI of a known file system"), ("s3://", "a URI s3://PLACE"),
-     ("s3:/out/converge.csv", "a URI s3://PLACE"), ("a\0b", "a path without control characters"),
-     ("s3://bucket/a\x1b]0;x\x07", "a path without control characters")],
-)  # fmt: skip
+@pytest.mark.parametrize(("path", "text"), [
+    ("reference://::file:///tmp/instructions.json", "a path or the URI of a known file system"),
+    ("/data/a::memory://b", "a path or the URI of a known file system"),
+    ("dask://a", "a path or the URI of a known file system"), ("s3://", "a URI s3://PLACE"),
+    ("s3:/out/converge.csv", "a URI s3://PLACE"), ("a\0b", "a path without control characters"),
+    ("s3://bucket/a\x1b]0;x\x07", "a path without control characters"),
+])  # fmt: skip
 def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str, text: str) -> None:
     with pytest.raises(UserError, match=f"expected {text}") as caught:
         storage.exists(path)

@@ -221,11 +221,10 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(
-    ("foreign", "reason"),
-    [("dataset", "balls: needs --trust-code"), ("attack", "walk: needs --trust-code"),
-     ("model", "tiny: toy.net:Tiny: needs --trust-code")],
-)  # fmt: skip
+@pytest.mark.parametrize(("foreign", "reason"), [
+    ("dataset", "balls: needs --trust-code"), ("attack", "walk: needs --trust-code"),
+    ("model", "tiny: toy.net:Tiny: needs --trust-code"),
+])  # fmt: skip
 def test_a_worker_that_is_not_told_to_trust_makes_failed_rows(foreign: str, reason: str) -> None:
     (unit, *_) = units(**{key: small()[key] for what, key in ENTRIES.items() if what != foreign} | BESIDE[foreign])
     outcome, masks = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1)).run(unit)

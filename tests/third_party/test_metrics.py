@@ -241,13 +241,12 @@ def test_a_metric_that_raises_fails_its_record_in_one_line(changed: Path, tmp_pa
     assert re.fullmatch(r"the metric share@own-metrics 1\.0 [0-9a-f]{8}: ValueError: two lines", row["error"])
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"), ("return 0.5", f"{NUMBERS} float64 of shape ()"),
-     ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
-     ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
-     ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one")],
-)  # fmt: skip
+@pytest.mark.parametrize(("body", "message"), [
+    ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"), ("return 0.5", f"{NUMBERS} float64 of shape ()"),
+    ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
+    ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
+    ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
+])  # fmt: skip
 def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: str, changed: Path) -> None:
     write_body(changed, body)
     volume = torch.zeros(2, 2, 2, dtype=torch.uint8)
@@ -315,11 +314,10 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     assert {name: cell.means[name] for name in means.index} == pytest.approx(means.to_dict())
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"), (None, "added_metrics: no share in 1 rows"),
-     ('{"share": "much"}', "added_metrics: invalid in 1 rows"), ("[1]", "added_metrics: invalid in 1 rows")],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"), (None, "added_metrics: no share in 1 rows"),
+    ('{"share": "much"}', "added_metrics: invalid in 1 rows"), ("[1]", "added_metrics: invalid in 1 rows"),
+])  # fmt: skip
 def test_verify_finds_missing_and_non_numeric_values(text: str | None, message: str, store: Path) -> None:
     assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
     set_first(store, "records", added_metrics=text)

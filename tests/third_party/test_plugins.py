@@ -72,11 +72,10 @@ def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) ->
     assert provenance(TwoSteps)["package"] == "freqbench-example 1.0"
 
 
-@pytest.mark.parametrize(
-    ("table", "name", "text"),
-    [("attacks", "two_steps", "Two steps of FGSM"), ("datasets", "spheres", "voxels of a volume along each axis"),
-     ("models", "two_layers", "Two convolutions"), ("metrics", "boundary", "freqbench-example 1.0")],
-)  # fmt: skip
+@pytest.mark.parametrize(("table", "name", "text"), [
+    ("attacks", "two_steps", "Two steps of FGSM"), ("datasets", "spheres", "voxels of a volume along each axis"),
+    ("models", "two_layers", "Two convolutions"), ("metrics", "boundary", "freqbench-example 1.0"),
+])  # fmt: skip
 @pytest.mark.usefixtures("site")
 def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]

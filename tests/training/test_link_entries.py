@@ -36,15 +36,12 @@ def described(*checkpoints: str, **changes: Any) -> JobSpec:
     return link.describe_job(config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("entry", "out"),
-    [
-        ("adv.yaml", "runs/adv"), ("beside.yaml", "runs/adv"), ("file://{}/adv.yaml", "runs/adv"),
-        ("${HERE}/adv.yaml", "runs/adv"), (TRAINING, "runs/adv"),
-        ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
-        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"), ({"job": TRAINING}, "runs/adv"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("entry", "out"), [
+    ("adv.yaml", "runs/adv"), ("beside.yaml", "runs/adv"), ("file://{}/adv.yaml", "runs/adv"),
+    ("${HERE}/adv.yaml", "runs/adv"), (TRAINING, "runs/adv"),
+    ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
+    ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"), ({"job": TRAINING}, "runs/adv"),
+])  # fmt: skip
 def test_every_way_to_name_training_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
@@ -138,11 +135,10 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
         described(f"train://{checkpoint}", training=jobs)
 
 
-@pytest.mark.parametrize(
-    ("name", "networks"),
-    [("research/hippocampus/table6", 8), ("research/hippocampus/strongest", 12), ("papers/vafa_table6_synapse", 16),
-     ("papers/vafa_table6_acdc", 8)],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "networks"), [
+    ("research/hippocampus/table6", 8), ("research/hippocampus/strongest", 12), ("papers/vafa_table6_synapse", 16),
+    ("papers/vafa_table6_acdc", 8),
+])  # fmt: skip
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     job = link.describe_job(config.load(job_file(name), JobSpec))
     [training] = [entry.job for entry in job.training]

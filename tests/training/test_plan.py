@@ -41,26 +41,19 @@ def test_identities_of_trainings_stay() -> None:
     assert identities(job_of(AT, validation=judged)) == {"net": "f11c4f03702504aa", "at": "c3d6ea66c1144cb2"}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5},
-        {"accumulate": 2}, {"clip_norm": 1.0}, {"precision": "fp32"},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("change", [
+    {"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5},
+    {"accumulate": 2}, {"clip_norm": 1.0}, {"precision": "fp32"},
+])  # fmt: skip
 def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"union": {**UNION["union"], "mix": "worst"}}, {"union": {**UNION["union"], "shares": [1, 2]}},
-        {"ema": 0.9}, {"noise": {"kind": "voxels", "sigma": 0.1}}, {"objective": "trades"},
-        {"objective": "trades", "beta": 2},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("change", [
+    {"union": {**UNION["union"], "mix": "worst"}}, {"union": {**UNION["union"], "shares": [1, 2]}}, {"ema": 0.9},
+    {"noise": {"kind": "voxels", "sigma": 0.1}}, {"objective": "trades"}, {"objective": "trades", "beta": 2},
+])  # fmt: skip
 def test_a_setting_of_a_union_changes_its_identity(change: dict[str, Any]) -> None:
     trades = {"objective": "trades"} if "beta" in change else {}
     before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))
@@ -120,12 +113,10 @@ def test_replicates_share_their_method() -> None:
     assert planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))["at"].method != methods["at"]
 
 
-@pytest.mark.parametrize(
-    ("arm", "attack"),
-    [(AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}), (VAFA, "own"),
-     ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own")],
-    ids=["linf", "dct-quantization", "gaussian"],
-)  # fmt: skip
+@pytest.mark.parametrize(("arm", "attack"), [
+    (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}), (VAFA, "own"),
+    ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
+], ids=["linf", "dct-quantization", "gaussian"])  # fmt: skip
 def test_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
     by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]

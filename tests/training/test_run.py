@@ -289,15 +289,12 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("strides", "shapes", "hint"),
-    [
-        ([2], [(24, 20, 17), (23, 21, 18)], ". roi: [22, 20, 16] would fit all"),
-        ([2, 2, 2], [(24, 20, 17), (23, 40, 40)], ". roi: [16, 16, 16] would fit all"),
-        ([2, 2, 2], [(24, 20, 7)], ". The network takes no crop within [24, 20, 7]"),
-        ([2], [(24, 20, 17), (48, 48, 48)], ""),
-    ],
-)
+@pytest.mark.parametrize(("strides", "shapes", "hint"), [
+    ([2], [(24, 20, 17), (23, 21, 18)], ". roi: [22, 20, 16] would fit all"),
+    ([2, 2, 2], [(24, 20, 17), (23, 40, 40)], ". roi: [16, 16, 16] would fit all"),
+    ([2, 2, 2], [(24, 20, 7)], ". The network takes no crop within [24, 20, 7]"),
+    ([2], [(24, 20, 17), (48, 48, 48)], ""),
+])  # fmt: skip
 def test_unholdable_crop_is_reported(strides: list[int], shapes: list[tuple[int, ...]], hint: str) -> None:
     net = {**NET, "name": "net", "args": {"channels": [4, 8, 8, 8][: len(strides) + 1], "strides": strides}}
     [training] = prepare(job_of(models=[{**net, "roi": [48, 48, 48]}])).trainings

@@ -236,12 +236,10 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 @pytest.mark.parametrize("place", ["file", "folder"])
-@pytest.mark.parametrize(
-    ("name", "read"),
-    [("weights.safetensors", read_metadata), ("weights.pt", read_state_dict),
-     ("scan.nii.gz", lambda path: read_header(Path(path))), ("run.json", storage.read_bytes),
-     ("job.yaml", config.read)],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "read"), [
+    ("weights.safetensors", read_metadata), ("weights.pt", read_state_dict),
+    ("scan.nii.gz", lambda path: read_header(Path(path))), ("run.json", storage.read_bytes), ("job.yaml", config.read),
+])  # fmt: skip
 def test_unreadable_file_is_reported(tmp_path: Path, name: str, read: Callable[[str], object], place: str) -> None:
     path = tmp_path / "folder" / name
     path.parent.mkdir()

@@ -404,15 +404,12 @@ def test_settings_not_shared_by_all_models_are_left_out() -> None:
     pd.testing.assert_frame_equal(more.by_severity, plain.by_severity)
 
 
-@pytest.mark.parametrize(
-    ("rows", "reason"),
-    [
-        ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
-        ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
-        ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
-        ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
-    ],
-)
+@pytest.mark.parametrize(("rows", "reason"), [
+    ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
+    ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
+    ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
+    ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
+])  # fmt: skip
 def test_rows_that_cannot_be_compared_have_a_reason(rows: list[Any], reason: str) -> None:
     (section,) = natural.natural(shown(*rows))
     assert section.text.startswith(reason.capitalize())

@@ -272,13 +272,12 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
     assert one(cells(recipe, frame), attack="PGD", metric="dsc")["reason"] == "never run"
 
 
-@pytest.mark.parametrize(
-    ("values", "metric", "reason"),
-    [(None, "dsc", "never run"), (FAILED, "dsc", "12 failed: out of memory; twice"),
-     ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
-     ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
-     ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights")],
-)  # fmt: skip
+@pytest.mark.parametrize(("values", "metric", "reason"), [
+    (None, "dsc", "never run"), (FAILED, "dsc", "12 failed: out of memory; twice"),
+    ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
+    ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
+    ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
+])  # fmt: skip
 def test_cell_without_number_is_no_zero_and_says_why(values: dict[str, Any] | None, metric: str, reason: str) -> None:
     data = cells_of("vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
     cell = one(data, attack="PGD", metric=metric)
@@ -386,21 +385,18 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert [(cell.attack.title, cell.metric.name) for cell in recipe.cells] == [("Clean", "dsc"), ("PGD", "dsc")]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
-        (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
-        (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
-        (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
-        (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
-        (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
-        (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
-        (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
-        (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
-        (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
+    (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
+    (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
+    (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
+    (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
+    (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
+    (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
+    (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
+    (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
+    (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
+])  # fmt: skip
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         recipes.load(own(tmp_path, OWN.replace(*change)))
