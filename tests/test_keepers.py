@@ -121,37 +121,26 @@ NETWORK: Change = {
 TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     VOLUMES: (volumes, {"case": {"other": True}, "space": {"space": SPACE}}),
     NETWORKS: (of_cell(lambda worker, cell, _: worker._model(cell.source, cell)), {"model": OTHER, **HOW}),
-    CASES: (
-        of_cell(lambda worker, cell, ref: worker._case(cell.dataset, ref, cell.source.space)),
-        {"case": CASE, "space": {"models": [{**MODEL, "preprocess": {"intensity": "minmax"}, "input": {}}]}},
-    ),
-    CLEAN: (
-        of_cell(clean),
-        {"case": CASE, "model": OTHER, "scored_on": {"cell": IN_FILE}, "metrics": {"metrics": ("hd95",)}} | HOW,
-    ),
+    CASES: (of_cell(lambda worker, cell, ref: worker._case(cell.dataset, ref, cell.source.space)),
+        {"case": CASE, "space": {"models": [{**MODEL, "preprocess": {"intensity": "minmax"}, "input": {}}]}}),
+    CLEAN: (of_cell(clean),
+        {"case": CASE, "model": OTHER, "scored_on": {"cell": IN_FILE}, "metrics": {"metrics": ("hd95",)}} | HOW),
     FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, **IN_FILE), ref)), {"case": CASE}),
-    SPLITS: (
-        of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
-        {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},
-    ),
-    BATCHES: (
-        of_cell(lambda worker, cell, ref: worker.attack(cell, cell.dataset.load(ref))),
-        {"model": OTHER, "attack": {"attacks": [{"name": "gn", "std": 0.1}]}, **HOW},
-    ),
+    SPLITS: (of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
+        {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}}),
+    BATCHES: (of_cell(lambda worker, cell, ref: worker.attack(cell, cell.dataset.load(ref))),
+        {"model": OTHER, "attack": {"attacks": [{"name": "gn", "std": 0.1}]}, **HOW}),
     TENSORS: (
         of_cell(lambda worker, cell, ref: worker.learned_tensor(cell, cell.dataset.load(ref)), attacks=[UNIVERSAL]),
-        {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}},
-    ),
+        {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}}),
     PACES: (paces, {"model": OTHER, "on_gpu": {"on_gpu": True}}),
     EXAMINATIONS: (examinations, {"model": {"checkpoint": "random:1"}, "device": {"device": "cuda"}}),
     FITS: (
         fits,
-        {
-            **NETWORK, "head": {"head": "sigmoid"}, "reading": {"reading": {"prefix": "net."}},
+        {**NETWORK, "head": {"head": "sigmoid"}, "reading": {"reading": {"prefix": "net."}},
             "checkpoint_sha256": {"checkpoint_sha256": "0"}, "notes": {"notes": ("said before",)},
             "trained": {"facts": {"metadata": Metadata(args=ARGS)}}, "migration": {"stated": {"migration": "none"}},
-            "is_own": {"facts": {"is_own": True}}, "input": {"entry": {"input": {"axes": "DHW"}}},
-        },
+            "is_own": {"facts": {"is_own": True}}, "input": {"entry": {"input": {"axes": "DHW"}}}},
     ),
     COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
 }  # fmt: skip

@@ -81,20 +81,17 @@ def test_attack_that_breaks_a_promise_is_named(attack: type[Shift], message: str
         testing.check_attack(attack())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"chosen": lambda self, case_ids: case_ids}, "expected the first case with `cases: 1`, got 4"),
-        ({"refs": lambda self, split=None: Balls.refs(self, split)[:1] * 2}, "expected a case_id of its own"),
-        ({"recipe": lambda self: {"loader": "balls", "size": {self.side, 1}}}, "expected a recipe of plain JSON"),
-        ({"native": lambda self, ref: replace(Balls.native(self, ref), image=torch.rand(1, *ref.shape))},
-         "ball_0: expected the same volume"),
-        ({"class_names": ("background",), "__annotations__": {"class_names": ClassVar[tuple[str, ...]]}},
-         r"ball_0: expected classes in 0\.\.0, got 1"),
-        ({"native": lambda self, ref: replace(Balls.native(self, replace(ref, shape=(30, 30, 30))), ref=ref)},
-         "ball_0: got more voxels than its reference says"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"chosen": lambda self, case_ids: case_ids}, "expected the first case with `cases: 1`, got 4"),
+    ({"refs": lambda self, split=None: Balls.refs(self, split)[:1] * 2}, "expected a case_id of its own"),
+    ({"recipe": lambda self: {"loader": "balls", "size": {self.side, 1}}}, "expected a recipe of plain JSON"),
+    ({"native": lambda self, ref: replace(Balls.native(self, ref), image=torch.rand(1, *ref.shape))},
+     "ball_0: expected the same volume"),
+    ({"class_names": ("background",), "__annotations__": {"class_names": ClassVar[tuple[str, ...]]}},
+     r"ball_0: expected classes in 0\.\.0, got 1"),
+    ({"native": lambda self, ref: replace(Balls.native(self, replace(ref, shape=(30, 30, 30))), ref=ref)},
+     "ball_0: got more voxels than its reference says"),
+])  # fmt: skip
 def test_dataset_that_breaks_a_promise_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=f"OtherBalls: {message}"):
         testing.check_dataset(other(Balls, **changes)(name="balls"))
@@ -153,20 +150,17 @@ def scoring(change: Callable[[list[float]], Any]) -> dict[str, Any]:
     return {"score": lambda self, *given: change(Overlap.score(self, *given))}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"title": None}, "expected texts as title and unit"),
-        ({"direction": "up"}, "expected direction 'higher' or 'lower', got 'up'"),
-        ({"direction": "lower"}, "expected lower to be better, got a wrong map with a better value"),
-        (scoring(lambda values: [value or math.inf for value in values]),
-         "expected 2 numbers, one a class, NaN where it has none, got an infinite one"),
-        (scoring(lambda values: values[1]),
-         r"expected 2 numbers, one a class, NaN where it has none, got float64 of shape \(\)"),
-        (scoring(lambda values: [value + next(SHIFTS) for value in values]), "expected the same values on every call"),
-        ({"score": lambda self, pred, *more: Overlap.score(self, pred.fill_(1), *more)}, "changed its maps: work on"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"title": None}, "expected texts as title and unit"),
+    ({"direction": "up"}, "expected direction 'higher' or 'lower', got 'up'"),
+    ({"direction": "lower"}, "expected lower to be better, got a wrong map with a better value"),
+    (scoring(lambda values: [value or math.inf for value in values]),
+     "expected 2 numbers, one a class, NaN where it has none, got an infinite one"),
+    (scoring(lambda values: values[1]),
+     r"expected 2 numbers, one a class, NaN where it has none, got float64 of shape \(\)"),
+    (scoring(lambda values: [value + next(SHIFTS) for value in values]), "expected the same values on every call"),
+    ({"score": lambda self, pred, *more: Overlap.score(self, pred.fill_(1), *more)}, "changed its maps: work on"),
+])  # fmt: skip
 def test_metric_that_breaks_a_promise_is_named(changes: dict[str, Any], message: str) -> None:
     testing.check_metric(Overlap())
     with pytest.raises(AssertionError, match=f"OtherOverlap: {message}"):

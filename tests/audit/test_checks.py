@@ -71,12 +71,8 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("budget", [*rows("pgd"), *BF16], "not checked", ""),  # the same in another arithmetic
     ("budget", [*rows("pgd"), *(row | {"status": "failed"} for row in rows("twice"))], "not checked", ""),
     ("budget", [row | {"dsc_foreground_clean": 0.03} for row in healthy()], "not checked", "foreground DSC is 3.0"),
-    (
-        "iterative",
-        healthy(but={"fgsm": {"left": 35}, "pgd": {"params": {"step_size": 0.02}}}),
-        "violated",
-        "First suspect: the step size, 0.02, which is 64 % of eps",
-    ),
+    ("iterative", healthy(but={"fgsm": {"left": 35}, "pgd": {"params": {"step_size": 0.02}}}), "violated",
+        "First suspect: the step size, 0.02, which is 64 % of eps"),
     # one step of a quarter of eps is no match for FGSM, and no sign of anything
     ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
     ("iterative", [*rows("dice"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "losses"),
@@ -88,12 +84,8 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("restarts", healthy(but={"restarted": {"left": 45}}), "violated", "more DSC than"),
     ("restarts", healthy(), "noted", "no order to change; the largest effect of restarts is 0.2"),
     ("restarts", [*healthy(), *rows("restarted", params={"restarts": 9}, left=38.8)], "noted", "restarts is 1.0"),
-    (
-        "restarts",
-        [*healthy("m", {"pgd": {"left": 42}, "restarted": {"left": 36}}), *healthy("n")],
-        "violated",
-        "m and n change places between pgd",
-    ),
+    ("restarts", [*healthy("m", {"pgd": {"left": 42}, "restarted": {"left": 36}}), *healthy("n")], "violated",
+        "m and n change places between pgd"),
     ("noise_linf", healthy(but={"noise": {"left": 65.2}}), "in doubt", ""),  # cannot be told from FGSM
     ("noise_linf", healthy(but={"noise": {"left": 7}}), "not checked", "noise alone leaves nothing"),
     ("noise_linf", [*rows("pgd"), *ALMOST], "violated", ""),  # equal to rounding

@@ -259,17 +259,13 @@ def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> N
     assert usual == {(30, 1, "joint")}
 
 
-@pytest.mark.parametrize(
-    ("attack", "form", "bounds"),
-    [
-        ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
-        ({"name": "vafa", "block": 8, "variant": "paper"}, "vafa_opt",
-         {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False}),
-        ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
-        ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize(("attack", "form", "bounds"), [
+    ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+    ({"name": "vafa", "block": 8, "variant": "paper"}, "vafa_opt",
+     {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False}),
+    ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+    ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
+], ids=str)  # fmt: skip
 def test_adaptive_forms_run(attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]

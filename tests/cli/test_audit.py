@@ -87,21 +87,18 @@ def test_run_computes_what_is_missing_and_shows_it(
     assert (Path(audited_store) / "audit" / "gradients.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
-        (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
-        (("--set", "resources.threads=1"),
-         "audit: --set: expected --run or --plan or --converge or --certify beside it, got none"),
-        (("--run", "--set", "resources.threads=none"), "resources.threads"),
-        (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
-        (("--run", "--plan"),
-         "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan"),
-        (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
-        (("--format", "pdf"), "unknown format 'pdf'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
+    (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
+    (("--set", "resources.threads=1"),
+     "audit: --set: expected --run or --plan or --converge or --certify beside it, got none"),
+    (("--run", "--set", "resources.threads=none"), "resources.threads"),
+    (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
+    (("--run", "--plan"),
+     "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan"),
+    (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
+    (("--format", "pdf"), "unknown format 'pdf'"),
+])  # fmt: skip
 def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
     assert complaint in refused(bench, "audit", audited_store, *arguments)
 

@@ -70,18 +70,15 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
     assert ".. math" not in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "texts"),
-    [
-        (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
-        (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
-        (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
-        (("models", "zoo://phantom/unet-vaft"),
-         ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground")),
-        (("models", "zoo://hippocampus/union-wide"),
-         ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field")),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "texts"), [
+    (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
+    (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
+    (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
+    (("models", "zoo://phantom/unet-vaft"),
+     ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground")),
+    (("models", "zoo://hippocampus/union-wide"),
+     ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field")),
+])  # fmt: skip
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
     """Names of all tables but metrics are read on first use, as in a process of its own."""
     KNOWN.pop("models", None)

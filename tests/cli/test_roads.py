@@ -218,10 +218,8 @@ def test_doctor_tells_channels_of_a_bundle_in_another_order(tmp_path: Path, benc
     files = [f"{{case}}_{k}.nii.gz" for k in (0, 1, 3, 2)]
     content: dict[str, Any] = {
         "name": "own", "trust_code": True, "attacks": [{"name": "fgsm", "eps": "8/255"}],
-        "datasets": [{
-            "name": "a", "loader": "pairs", "root": str(data), "image": files, "label": "{case}_label.nii.gz",
-            **bundles.classes(words),
-        }],
+        "datasets": [{"name": "a", "loader": "pairs", "root": str(data), "image": files, "label": "{case}_label.nii.gz",
+            **bundles.classes(words)}],
         "models": [{"name": "bundle", "bundle": bundle, "predictions": str(tmp_path / "seen")}],
     }  # fmt: skip
     job = tmp_path / "mine.yaml"

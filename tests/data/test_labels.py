@@ -36,34 +36,31 @@ def decided(
     return classes.names, dict(sorted(classes.of_value.items()))
 
 
-@pytest.mark.parametrize(
-    ("listed", "given", "names", "of_value"),
-    [
-        (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-        (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-        (TUMOUR, {"label_map": {1: 1, 2: 1, 7: 1}}, ("background", "core + oedema + enhancing"),
-         {0: 0, 1: 1, 2: 1, 7: 1}),
-        (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
-        (TUMOUR, {"labels": 4, "label_map": {7: 3}}, ("background", "class 1", "class 2", "class 3"),
-         {0: 0, 1: 1, 2: 2, 7: 3}),
-        (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
-        (ORGANS, {"labels": ["rest", "Left kidney", "Liver"]}, ("rest", "Left kidney", "Liver"),
-         {0: 0, 1: 2, 2: 1, 3: 0}),
-        (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
-        (ORGANS, {"labels": ["air", "liver", "kidney", "aorta"]}, ("air", "liver", "kidney", "aorta"),
-         {0: 0, 1: 1, 2: 2, 3: 3}),
-        (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
-        (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
-        (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
-        (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
-        (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
-        (ORGANS, {"labels": ["air", "aorta"], "label_map": {"other": "background"}}, ("air", "aorta"),
-         {**dict.fromkeys(range(3), 0), 3: 1}),
-        ({}, {"labels": 3, "label_map": {5: 2, "other": "background"}}, ("background", "class 1", "class 2"),
-         {0: 0, 1: 1, 5: 2}),
-        ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("listed", "given", "names", "of_value"), [
+    (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+    (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+    (TUMOUR, {"label_map": {1: 1, 2: 1, 7: 1}}, ("background", "core + oedema + enhancing"),
+     {0: 0, 1: 1, 2: 1, 7: 1}),
+    (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
+    (TUMOUR, {"labels": 4, "label_map": {7: 3}}, ("background", "class 1", "class 2", "class 3"),
+     {0: 0, 1: 1, 2: 2, 7: 3}),
+    (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+    (ORGANS, {"labels": ["rest", "Left kidney", "Liver"]}, ("rest", "Left kidney", "Liver"),
+     {0: 0, 1: 2, 2: 1, 3: 0}),
+    (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
+    (ORGANS, {"labels": ["air", "liver", "kidney", "aorta"]}, ("air", "liver", "kidney", "aorta"),
+     {0: 0, 1: 1, 2: 2, 3: 3}),
+    (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
+    (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
+    (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
+    (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+    (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
+    (ORGANS, {"labels": ["air", "aorta"], "label_map": {"other": "background"}}, ("air", "aorta"),
+     {**dict.fromkeys(range(3), 0), 3: 1}),
+    ({}, {"labels": 3, "label_map": {5: 2, "other": "background"}}, ("background", "class 1", "class 2"),
+     {0: 0, 1: 1, 5: 2}),
+    ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
+])  # fmt: skip
 def test_every_label_has_its_class(
     listed: dict[int, str], given: dict[str, Any], names: tuple[str, ...], of_value: dict[int, int]
 ) -> None:

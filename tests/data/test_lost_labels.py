@@ -37,21 +37,18 @@ def lost(case: NativeCase, **space: Any) -> tuple[str, ...]:
 BIG = np.s_[6:16, 4:20, 3:13]
 
 
-@pytest.mark.parametrize(
-    ("label", "air", "space", "line"),
-    [
-        (labelled(organ=BIG, rim=np.s_[0:3, 4:8, 2:6]), range(4), {},
-         "48 of 48 voxels of `rim` lie outside the crop to intensities above the lower bound"),
-        (labelled(organ=BIG, rim=np.s_[0:5, 4:8, 2:6]), range(4), {},
-         "64 of 80 voxels of `rim` lie outside the crop to intensities above the lower bound"),
-        (labelled(organ=BIG, lesion=np.s_[7:8, 5:7, 4:5]), (), {"spacing": (3, 3, 3)},
-         "2 of 2 voxels of `lesion` vanish at the spacing 3 x 3 x 3 mm"),
-        (labelled(organ=BIG, rim=np.s_[0:2, 0:4, 0:4]), (), {"size": (16, 16, 16)},
-         "32 of 32 voxels of `rim` lie outside the size 16 x 16 x 16"),
-        (labelled(organ=BIG, lesion=np.s_[7:8, 5:6, 4:5]), (), {"spacing": (4, 4, 4), "resampling": "nnunet"},
-         "1 of 1 voxels of `lesion` vanish at the spacing 4 x 4 x 4 mm"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("label", "air", "space", "line"), [
+    (labelled(organ=BIG, rim=np.s_[0:3, 4:8, 2:6]), range(4), {},
+     "48 of 48 voxels of `rim` lie outside the crop to intensities above the lower bound"),
+    (labelled(organ=BIG, rim=np.s_[0:5, 4:8, 2:6]), range(4), {},
+     "64 of 80 voxels of `rim` lie outside the crop to intensities above the lower bound"),
+    (labelled(organ=BIG, lesion=np.s_[7:8, 5:7, 4:5]), (), {"spacing": (3, 3, 3)},
+     "2 of 2 voxels of `lesion` vanish at the spacing 3 x 3 x 3 mm"),
+    (labelled(organ=BIG, rim=np.s_[0:2, 0:4, 0:4]), (), {"size": (16, 16, 16)},
+     "32 of 32 voxels of `rim` lie outside the size 16 x 16 x 16"),
+    (labelled(organ=BIG, lesion=np.s_[7:8, 5:6, 4:5]), (), {"spacing": (4, 4, 4), "resampling": "nnunet"},
+     "1 of 1 voxels of `lesion` vanish at the spacing 4 x 4 x 4 mm"),
+])  # fmt: skip
 def test_a_class_that_is_lost_is_said_with_its_step(label: Any, air: Any, space: dict[str, Any], line: str) -> None:
     assert lost(native(label, air), **space) == (f"label voxels are lost: {line}",)
 

@@ -42,17 +42,10 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
     "beside": ("{0}.nii.gz", "labels/{0}.nii.gz", TWO, "x2", 2),
     "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
     "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
-    "BIDS": (
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz", "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
-        [("8", "a"), ("8", "b"), ("9", "a")], "sub-9_ses-a", 2,
-    ),
-    "frames": (
-        "h{0}/h{0}_frame{1}.nii.gz",
-        "h{0}/h{0}_frame{1}_gt.nii.gz",
-        [("1", "01"), ("1", "09"), ("2", "01")],
-        "h2_frame01",
-        2,
-    ),
+    "BIDS": ("sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz", "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+        [("8", "a"), ("8", "b"), ("9", "a")], "sub-9_ses-a", 2),
+    "frames": ("h{0}/h{0}_frame{1}.nii.gz", "h{0}/h{0}_frame{1}_gt.nii.gz", [("1", "01"), ("1", "09"), ("2", "01")],
+        "h2_frame01", 2),
 }  # fmt: skip
 
 

@@ -293,16 +293,13 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     assert [each.attack for each in written] == [None, "imported"]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "source", "expected"),
-    [
-        (lambda voxels: voxels[:-1], "a",
-         r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
-        (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
-        (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
-        (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spoil", "source", "expected"), [
+    (lambda voxels: voxels[:-1], "a",
+     r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
+    (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
+    (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
+    (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),
+])  # fmt: skip
 def test_wrong_volume_or_source_is_refused_unstored(
     tmp_path: Path, spoil: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]] | None, source: str, expected: str
 ) -> None:

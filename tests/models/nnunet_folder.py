@@ -71,11 +71,9 @@ def plans(architecture: dict[str, Any]) -> dict[str, Any]:
         "label_manager": "LabelManager",
         "configurations": {
             "2d": {"patch_size": [16, 16]},
-            "3d_fullres": {
-                "data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor",
+            "3d_fullres": {"data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor",
                 "patch_size": list(PATCH), "spacing": [5.0, 1.0, 0.8], "normalization_schemes": ["CTNormalization"],
-                "use_mask_for_norm": [False], "batch_size": 2, "batch_dice": False, **RESAMPLING, **architecture,
-            },
+                "use_mask_for_norm": [False], "batch_size": 2, "batch_dice": False, **RESAMPLING, **architecture},
             "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [6.0, 2.0, 1.6]},
             "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
         },

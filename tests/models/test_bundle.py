@@ -53,10 +53,8 @@ INFERENCE: dict[str, Any] = {
                 "mode": "gaussian"},
     "postprocessing": {
         "_target_": "Compose",
-        "transforms": [
-            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        ],
+        "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True},
+            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}],
     },
 }  # fmt: skip
 METADATA = {"monai_version": "1.6.1", "network_data_format": {"inputs": {"image": {"spatial_shape": [32, 32, 16]}}}}
@@ -307,16 +305,13 @@ REFUSED: list[tuple[str, Change]] = [
     (r"transforms::0::threshold: expected a softmax, an argmax or a sigmoid before it", after(THRESHOLD)),
     (
         r"transforms::1::rounding: expected a softmax",
-        after(
-            {"_target_": "Activationsd", "keys": "pred"},
-            {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"},
-        ),
+        after({"_target_": "Activationsd", "keys": "pred"},
+            {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"}),
     ),
     (
         r"transforms::0::threshold: expected a softmax",
         after(
-            {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
-        ),
+            {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}),
     ),
     *(
         (rf"inferer: expected one of .*, got {name}: .*take the weights",

@@ -128,23 +128,20 @@ def test_command_writing_another_file_is_refused(tmp_path: Path, case: Case, scr
 WRITES = "import nibabel as nib, numpy as np, sys; image = nib.load(sys.argv[1])\n"
 
 
-@pytest.mark.parametrize(
-    ("script", "text"),
-    [
-        ("print('no licence\\n'); raise SystemExit(3)", "expected exit code 0, got 3: it last said 'no licence'"),
-        ("import os; os.kill(os.getpid(), 9)", "expected exit code 0, got -9"),
-        ("print('done')", "expected a label map at {labels}, found none: it last said 'done'"),
-        (WRITES + "nib.save(nib.Nifti1Image(np.zeros((5, 6, 8), 'u1'), image.affine), sys.argv[2])",
-         "{labels}: expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
-        (WRITES + "nib.save(nib.Nifti1Image(np.zeros(image.shape, 'u1'), np.eye(4)), sys.argv[2])",
-         "{labels}: expected the image's grid, got another affine"),
-        (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, 2, 'u1'), image.affine), sys.argv[2])",
-         "{labels}: expected whole numbers 0 to 1, got 2 to 2"),
-        (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, 'f4'), image.affine), sys.argv[2])",
-         "{labels}: expected whole numbers 0 to 1, got nan to nan"),
-        ("import sys; open(sys.argv[2], 'w').write('x')", "{labels}: expected a NIfTI file, got "),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("script", "text"), [
+    ("print('no licence\\n'); raise SystemExit(3)", "expected exit code 0, got 3: it last said 'no licence'"),
+    ("import os; os.kill(os.getpid(), 9)", "expected exit code 0, got -9"),
+    ("print('done')", "expected a label map at {labels}, found none: it last said 'done'"),
+    (WRITES + "nib.save(nib.Nifti1Image(np.zeros((5, 6, 8), 'u1'), image.affine), sys.argv[2])",
+     "{labels}: expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
+    (WRITES + "nib.save(nib.Nifti1Image(np.zeros(image.shape, 'u1'), np.eye(4)), sys.argv[2])",
+     "{labels}: expected the image's grid, got another affine"),
+    (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, 2, 'u1'), image.affine), sys.argv[2])",
+     "{labels}: expected whole numbers 0 to 1, got 2 to 2"),
+    (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, 'f4'), image.affine), sys.argv[2])",
+     "{labels}: expected whole numbers 0 to 1, got nan to nan"),
+    ("import sys; open(sys.argv[2], 'w').write('x')", "{labels}: expected a NIfTI file, got "),
+])  # fmt: skip
 def test_a_command_that_fails_is_one_line(tmp_path: Path, case: Case, script: str, text: str) -> None:
     with pytest.raises(UserError, match=re.escape(text)):
         model(tmp_path, script).for_case(case)(case.image[None])

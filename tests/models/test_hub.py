@@ -172,18 +172,15 @@ def test_uncached_and_offline_is_refused(server: Hub, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("weights")
-@pytest.mark.parametrize(
-    ("uri", "text"),
-    [
-        (f"hf://lab/none/{FILE}@main", "refuses it (404 Client Error."),
-        (f"hf://{REPO}/{FILE}@v2", "refuses it (404 Client Error."),
-        (f"hf://{REPO}/weights/bets.safetensors@v1", f"unknown file or folder of a network 'weights/bets.safetensors'. "
-         f"Did you mean '{FILE}'?"),
-        (f"hf://{REPO}/{FILE}", "expected hf://ORG/REPO/FILE@REVISION, got another form: name a commit, a tag or a"),
-        ("hf://unet@main", "expected hf://ORG/REPO/FILE@REVISION, got another form"),
-        ("monai://spleen", "expected monai://BUNDLE@VERSION, got another form"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("uri", "text"), [
+    (f"hf://lab/none/{FILE}@main", "refuses it (404 Client Error."),
+    (f"hf://{REPO}/{FILE}@v2", "refuses it (404 Client Error."),
+    (f"hf://{REPO}/weights/bets.safetensors@v1", f"unknown file or folder of a network 'weights/bets.safetensors'. "
+     f"Did you mean '{FILE}'?"),
+    (f"hf://{REPO}/{FILE}", "expected hf://ORG/REPO/FILE@REVISION, got another form: name a commit, a tag or a"),
+    ("hf://unet@main", "expected hf://ORG/REPO/FILE@REVISION, got another form"),
+    ("monai://spleen", "expected monai://BUNDLE@VERSION, got another form"),
+])  # fmt: skip
 def test_repository_revision_path_or_form_none_is_refused(uri: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
         resolved(uri)

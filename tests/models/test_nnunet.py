@@ -203,10 +203,8 @@ REFUSED: list[tuple[str, Change]] = [
     (r"found no network_weights", lambda p, d, c: c.pop("network_weights")),
     (r"mirroring_axes: expected some of 0, 1, 2", lambda p, d, c: c.update(inference_allowed_mirroring_axes=(3,))),
     (r"refines the prediction .* or 3d_lowres itself", lambda p, d, c: c["init_args"].update(configuration=CASCADE)),
-    (
-        r"regions_class_order: expected some of the labels \[0, 1, 2\], got \[1, 5\]",
-        lambda p, d, c: d.update(labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 5]),
-    ),
+    (r"regions_class_order: expected some of the labels \[0, 1, 2\], got \[1, 5\]",
+        lambda p, d, c: d.update(labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 5])),
     (r"unknown network 'os.system'", lambda p, d, c: arch(p).update(network_class_name="os.system")),
     (r"unknown network 'evil.PlainConvUNet'", lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet")),
     (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),

@@ -98,19 +98,16 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     assert reader.SOURCE.sha256(str(path), {}) != before
 
 
-@pytest.mark.parametrize(
-    ("form", "more", "text"),
-    [
-        ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
-        ({"sides": ROI}, {"roi": (8, 8, 8)},
-         "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
-        ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
-        ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
-        ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
-        ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
-        ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("form", "more", "text"), [
+    ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
+    ({"sides": ROI}, {"roi": (8, 8, 8)},
+     "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
+    ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
+    ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
+    ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
+    ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
+    ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
+])  # fmt: skip
 def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
     refused(entry(onnx_file.write(tmp_path / "net.onnx", **form), **more), f"{tmp_path}/{text}")
 

@@ -120,16 +120,13 @@ def test_teaching_and_choosing_cases_are_counted_apart(grid: Expand) -> None:
     assert grid(training={"fingerprints": {"train": prints[1:]}}).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("arch", "axes", "files", "line"),
-    [
-        ("nnunet", "KJI", ["LPS", "RAS", "LPS"],
-         r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)"),
-        ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
-        ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
-        ("unet", "HWD", ["RAS"], None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arch", "axes", "files", "line"), [
+    ("nnunet", "KJI", ["LPS", "RAS", "LPS"],
+     r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)"),
+    ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
+    ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
+    ("unet", "HWD", ["RAS"], None),
+])  # fmt: skip
 def test_assumed_axes_stand_beside_the_files(arch: str, axes: str, files: list[str], line: str | None) -> None:
     spec = unresolved(arch, "m.pt", input=InputAdapter(axes=axes))
     refs = [

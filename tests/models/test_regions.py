@@ -106,16 +106,13 @@ def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
     assert len({spec.model_id, resolved(classes=4, class_map={1: [1], 2: [3]}).model_id, resolved().model_id}) == 3
 
 
-@pytest.mark.parametrize(
-    ("stated", "of_file", "has_regions", "line"),
-    [
-        (None, None, True, "m: expected outputs: sigmoid for the regions of d, got softmax: set outputs: sigmoid of"),
-        ("sigmoid", None, False,
-         "expected outputs: softmax for the exclusive classes of d, got sigmoid: state regions"),
-        (None, "sigmoid", False, "got sigmoid: state regions of d, one for each output"),
-        ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("stated", "of_file", "has_regions", "line"), [
+    (None, None, True, "m: expected outputs: sigmoid for the regions of d, got softmax: set outputs: sigmoid of"),
+    ("sigmoid", None, False,
+     "expected outputs: softmax for the exclusive classes of d, got sigmoid: state regions"),
+    (None, "sigmoid", False, "got sigmoid: state regions of d, one for each output"),
+    ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
+])  # fmt: skip
 def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str) -> None:
     entry = validate(ENTRY | {"outputs": stated}, ModelEntry, "job")
     facts = Facts(arch="unet", outputs=of_file, path="net.pt")
@@ -124,27 +121,24 @@ def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, 
     require_head(entry, facts, "d", Classes(names=(), overlap=not has_regions))
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"classes": 3}, "m: classes: expected the 2 of the regions, got 3: set classes: 3 and class_map"),
-        ({"classes": 1}, "m: classes: expected the 2 of the regions, got 1: state those regions of the dataset"),
-        ({"classes": 3, "class_map": {1: [0], 2: [1]}},
-         "1: expected each region of the network once, but 0 is not in 1 to 3"),
-        ({"classes": 3, "class_map": {1: [4], 2: [1]}},
-         "1: expected each region of the network once, but 4 is not in 1 to 3"),
-        ({"classes": 3, "class_map": {1: [2], 2: [2]}}, "2: expected each region of the network once, but 2 was there"),
-        ({"classes": 3, "class_map": {1: [1, 2], 2: [3]}},
-         "1: expected one region of the network, as regions cannot be"),
-        ({"classes": 3, "class_map": {0: [1], 2: [3]}}, "expected regions of the dataset, 1 to 2, got 0"),
-        ({"classes": 3, "class_map": {2: [3]}}, "expected each region of the dataset, got none for 1: give its region"),
-        ({"outputs": None, "classes": 1},
-         "classes: expected at least 2, background included, got 1: for one region, set"),
-        ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
-         "no randomized_smoothing around a network of regions"),
-        ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("changes", "line"), [
+    ({"classes": 3}, "m: classes: expected the 2 of the regions, got 3: set classes: 3 and class_map"),
+    ({"classes": 1}, "m: classes: expected the 2 of the regions, got 1: state those regions of the dataset"),
+    ({"classes": 3, "class_map": {1: [0], 2: [1]}},
+     "1: expected each region of the network once, but 0 is not in 1 to 3"),
+    ({"classes": 3, "class_map": {1: [4], 2: [1]}},
+     "1: expected each region of the network once, but 4 is not in 1 to 3"),
+    ({"classes": 3, "class_map": {1: [2], 2: [2]}}, "2: expected each region of the network once, but 2 was there"),
+    ({"classes": 3, "class_map": {1: [1, 2], 2: [3]}},
+     "1: expected one region of the network, as regions cannot be"),
+    ({"classes": 3, "class_map": {0: [1], 2: [3]}}, "expected regions of the dataset, 1 to 2, got 0"),
+    ({"classes": 3, "class_map": {2: [3]}}, "expected each region of the dataset, got none for 1: give its region"),
+    ({"outputs": None, "classes": 1},
+     "classes: expected at least 2, background included, got 1: for one region, set"),
+    ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
+     "no randomized_smoothing around a network of regions"),
+    ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
+])  # fmt: skip
 def test_settings_without_a_meaning_for_regions_are_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         resolved(**changes)

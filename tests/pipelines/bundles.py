@@ -86,11 +86,8 @@ class Words:
 
 
 PIPELINES = [
-    Words(
-        name="BraTS: spacing, z-scores of voxels that are not 0, sigmoid regions, Invertd",
-        steps=(RAS, spacing(1.2, 1.2, 1.2), NONZERO),
-        channels=4, has_skull=True, head="sigmoid", inverts=True,
-    ),
+    Words(name="BraTS: spacing, z-scores of voxels that are not 0, sigmoid regions, Invertd",
+        steps=(RAS, spacing(1.2, 1.2, 1.2), NONZERO), channels=4, has_skull=True, head="sigmoid", inverts=True),
     Words(name="z-scores of voxels that are not 0, as `transforms:`", steps=(NONZERO,), has_skull=True, is_entry=True),
     Words(name="z-scores of the whole volume", steps=(RAS, step("NormalizeIntensity"))),
     Words(
@@ -102,66 +99,42 @@ PIPELINES = [
     ),
     Words(
         name="percentiles, not clipped, spacing in PLI",
-        steps=(
-            step("Orientation", axcodes="PLI"), spacing(1.5, 1.0, 1.3),
-            step("ScaleIntensityRangePercentiles", lower=2, upper=98, b_min=0, b_max=1),
-        ),
+        steps=(step("Orientation", axcodes="PLI"), spacing(1.5, 1.0, 1.3),
+            step("ScaleIntensityRangePercentiles", lower=2, upper=98, b_min=0, b_max=1)),
         codes="SRA",
     ),
-    Words(
-        name="range, spacing in SAR, Invertd",
-        steps=(step("Orientation", axcodes="SAR"), spacing(2.0, 1.1, 1.6), RANGE), inverts=True,
-    ),
-    Words(
-        name="crop to the foreground",
-        steps=(RAS, RANGE, step("CropForeground", source_key="image", margin=2)), has_skull=True,
-    ),
+    Words(name="range, spacing in SAR, Invertd",
+        steps=(step("Orientation", axcodes="SAR"), spacing(2.0, 1.1, 1.6), RANGE), inverts=True),
+    Words(name="crop to the foreground", steps=(RAS, RANGE, step("CropForeground", source_key="image", margin=2)),
+        has_skull=True),
     Words(
         name="crop to the foreground, Invertd",
-        steps=(
-            step("Orientation", axcodes="LPI"), spacing(1.3, 1.3, 1.3),
-            step("CropForeground", source_key="image", select_fn="$lambda x: x > 0"), NONZERO,
-        ),
+        steps=(step("Orientation", axcodes="LPI"), spacing(1.3, 1.3, 1.3),
+            step("CropForeground", source_key="image", select_fn="$lambda x: x > 0"), NONZERO),
         has_skull=True, inverts=True, needs_trust=True,
     ),
-    Words(
-        name="resized with padding and crop",
-        steps=(RAS, RANGE, step("ResizeWithPadOrCrop", spatial_size=[36, 20, 24])), codes="ASL",
-    ),
-    Words(name="padded, cropped to the centre", steps=(
-        step("SpatialPad", spatial_size=[36, 28, 24]), step("CenterSpatialCrop", roi_size=[34, 24, 24]), RANGE,
-    )),
-    Words(
-        name="resized to a shape, own ends, Invertd",
-        steps=(RAS, step("Resize", spatial_size=[28, 24, 26], mode="trilinear"), step("ScaleIntensity")), inverts=True,
-    ),
-    Words(
-        name="histogram equalised (not affine), as `transforms:`",
-        steps=(step("HistogramNormalize", num_bins=64, min=0, max=1),), is_entry=True,
-    ),
-    Words(
-        name="keys of their own, each with its scaling, joined; spacing, Invertd",
-        steps=(*(each | {"keys": ["t2", "adc"]} for each in (RAS, spacing(1.3, 1.2, 1.4))), *JOINED),
-        channels=2, keys=("t2", "adc"), inverts=True,
-    ),
-    Words(
-        name="regions that the label's transform makes, in another order",
-        steps=(REGIONS, RAS | {"keys": ["image", "label"]}, NONZERO),
-        channels=4, has_skull=True, head="sigmoid", keys=("image", "label"), order=(1, 0, 2),
-    ),
-    Words(
-        name="a class of one's own, with arguments", needs_trust=True,
-        steps=({"_target_": "pipelines.bundles.Window", "keys": "image", "low": 300, "high": 800},),
-    ),
-    Words(name="SlidingWindowInfererAdapt, sigmas of a quarter", steps=(NONZERO,), inferer={
-        **SLIDING, "_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [*WINDOW], "sigma_scale": 0.25,
-    }),
-    Words(name="SlidingWindowInferer of the whole third axis", steps=(RAS, EIGHTS, NONZERO), inferer={
-        **SLIDING, "roi_size": [16, 16, -1],
-    }),
-    Words(name="SliceInferer of a 2D network, across the second axis", steps=(RAS, NONZERO), inferer={
-        **SLIDING, "_target_": "SliceInferer", "roi_size": [16, 12], "spatial_dim": 1,
-    }),
+    Words(name="resized with padding and crop",
+        steps=(RAS, RANGE, step("ResizeWithPadOrCrop", spatial_size=[36, 20, 24])), codes="ASL"),
+    Words(name="padded, cropped to the centre", steps=(step("SpatialPad", spatial_size=[36, 28, 24]),
+        step("CenterSpatialCrop", roi_size=[34, 24, 24]), RANGE)),
+    Words(name="resized to a shape, own ends, Invertd",
+        steps=(RAS, step("Resize", spatial_size=[28, 24, 26], mode="trilinear"), step("ScaleIntensity")), inverts=True),
+    Words(name="histogram equalised (not affine), as `transforms:`",
+        steps=(step("HistogramNormalize", num_bins=64, min=0, max=1),), is_entry=True),
+    Words(name="keys of their own, each with its scaling, joined; spacing, Invertd",
+        steps=(*(each | {"keys": ["t2", "adc"]} for each in (RAS, spacing(1.3, 1.2, 1.4))), *JOINED), channels=2,
+        keys=("t2", "adc"), inverts=True),
+    Words(name="regions that the label's transform makes, in another order",
+        steps=(REGIONS, RAS | {"keys": ["image", "label"]}, NONZERO), channels=4, has_skull=True, head="sigmoid",
+        keys=("image", "label"), order=(1, 0, 2)),
+    Words(name="a class of one's own, with arguments", needs_trust=True,
+        steps=({"_target_": "pipelines.bundles.Window", "keys": "image", "low": 300, "high": 800},)),
+    Words(name="SlidingWindowInfererAdapt, sigmas of a quarter", steps=(NONZERO,), inferer={**SLIDING,
+        "_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [*WINDOW], "sigma_scale": 0.25}),
+    Words(name="SlidingWindowInferer of the whole third axis", steps=(RAS, EIGHTS, NONZERO), inferer={**SLIDING,
+        "roi_size": [16, 16, -1]}),
+    Words(name="SliceInferer of a 2D network, across the second axis", steps=(RAS, NONZERO), inferer={**SLIDING,
+        "_target_": "SliceInferer", "roi_size": [16, 12], "spatial_dim": 1}),
     Words(name="SimpleInferer, padded to eights", steps=(EIGHTS, NONZERO), inferer={"_target_": "SimpleInferer"}),
 ]  # fmt: skip
 

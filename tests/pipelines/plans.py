@@ -99,47 +99,31 @@ PLANS = [
     Plan(name="CT", channels=("CT",), schemes=(CLIP,)),
     Plan(name="MR, mirrored over all axes", mirror=(0, 1, 2), sides=(1.2, 1.4, 2.6)),
     Plan(name="three folds averaged", folds=(0, 1, 2)),
-    Plan(
-        name="nested regions of four channels",
-        labels=NESTED, channels=("T1", "T1ce", "T2", "FLAIR"), schemes=(Z,) * 4, masks=(False,) * 4,
-    ),
+    Plan(name="nested regions of four channels", labels=NESTED, channels=("T1", "T1ce", "T2", "FLAIR"),
+        schemes=(Z,) * 4, masks=(False,) * 4),
     Plan(name="regions that are not nested", labels=APART, order=(1, 3, 2)),
-    Plan(
-        name="z-scores within a mask (skull-stripped)",
-        channels=("T1", "T2"), schemes=(Z,) * 2, masks=(True,) * 2, has_skull=True, sides=(1.3, 1.7, 2.4),
-    ),
-    Plan(
-        name="PET/CT, each with a clip of its own",
-        channels=("CT", "CT"), schemes=(CLIP,) * 2, masks=(False,) * 2, clips=(CT, channel(300.0, 800.0, 600.0, 40.0)),
-    ),
-    Plan(
-        name="CT clipped beside z-scores",
-        channels=("CT", "PET"), schemes=(CLIP, Z), masks=(False,) * 2, sides=(1.2, 1.2, 2.4),
-    ),
+    Plan(name="z-scores within a mask (skull-stripped)", channels=("T1", "T2"), schemes=(Z,) * 2, masks=(True,) * 2,
+        has_skull=True, sides=(1.3, 1.7, 2.4)),
+    Plan(name="PET/CT, each with a clip of its own", channels=("CT", "CT"), schemes=(CLIP,) * 2, masks=(False,) * 2,
+        clips=(CT, channel(300.0, 800.0, 600.0, 40.0))),
+    Plan(name="CT clipped beside z-scores", channels=("CT", "PET"), schemes=(CLIP, Z), masks=(False,) * 2,
+        sides=(1.2, 1.2, 2.4)),
     Plan(name="z-scores beside noNorm", channels=("MR", "noNorm"), schemes=(Z, "NoNormalization"), masks=(False,) * 2),
     Plan(name="RescaleTo01Normalization", schemes=("RescaleTo01Normalization",)),
     Plan(name="2d", configuration="2d", patch=(16, 16), spacing=(1.4, 1.3), mirror=(0, 1)),
-    Plan(
-        name="2d, transposed axes, two folds",
-        configuration="2d", patch=(14, 16), spacing=(1.6, 1.6), transpose=(1, 0, 2), folds=(0, 1),
-    ),
+    Plan(name="2d, transposed axes, two folds", configuration="2d", patch=(14, 16), spacing=(1.6, 1.6),
+        transpose=(1, 0, 2), folds=(0, 1)),
     Plan(name="torch's resampling", change=by_torch, spacing=(2.5, 1.2, 1.2)),
     Plan(name="no resampling", change=unresampled, spacing=(2.5, 1.2, 1.2)),
-    Plan(
-        name="half the plan's spacing, odd shape",
-        spacing=(2.0, 2.2, 2.2), shape=(33, 33, 20), sides=(1.1, 1.1, 2.0), tilt=0.1,
-    ),
+    Plan(name="half the plan's spacing, odd shape", spacing=(2.0, 2.2, 2.2), shape=(33, 33, 20), sides=(1.1, 1.1, 2.0),
+        tilt=0.1),
     Plan(name="thick slices, resampled apart", spacing=(5.0, 1.0, 1.0), shape=(24, 26, 11), sides=(0.9, 0.9, 6.0)),
     Plan(name="transposed axes", transpose=(2, 0, 1), sides=(1.7, 1.2, 2.2), codes="PSR"),
-    Plan(
-        name="a reader that turns files to RAS",
-        reader="NibabelIOWithReorient", codes="PIR", shape=(20, 24, 18), sides=(1.4, 1.9, 1.6),
-    ),
+    Plan(name="a reader that turns files to RAS", reader="NibabelIOWithReorient", codes="PIR", shape=(20, 24, 18),
+        sides=(1.4, 1.9, 1.6)),
     Plan(name="residual encoder, an ignore label", labels={**CLASSES, "ignore": 4}, change=residual),
-    Plan(
-        name="3d_lowres, zeros around the body",
-        configuration="3d_lowres", spacing=(3.0, 2.4, 2.4), has_margin=True, shape=(34, 34, 28),
-    ),
+    Plan(name="3d_lowres, zeros around the body", configuration="3d_lowres", spacing=(3.0, 2.4, 2.4), has_margin=True,
+        shape=(34, 34, 28)),
 ]  # fmt: skip
 
 

@@ -254,18 +254,15 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
         added.added_scores("share@own-metrics 1.0", volume, volume, 6, (1, 1, 1))
 
 
-@pytest.mark.parametrize(
-    ("point", "text", "message"),
-    [
-        ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
-        ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
-        ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
-        ("share = own_metrics:Share", SHARE.replace('"higher"', '"up"'),
-         "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'"),
-        ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
-        ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("point", "text", "message"), [
+    ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
+    ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
+    ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
+    ("share = own_metrics:Share", SHARE.replace('"higher"', '"up"'),
+     "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'"),
+    ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
+    ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
+])  # fmt: skip
 def test_wrong_class_refused(point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench) -> None:
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})

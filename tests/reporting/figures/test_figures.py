@@ -438,11 +438,9 @@ def test_tables_say_what_the_figure_shows() -> None:
     first = left.table.iloc[0].to_dict()
     assert first["model"] == "a"
     assert {name: first[name] for name in first if name not in ("model", *INTERVALS)} == pytest.approx(
-        {
-            "dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25,
-            "under attacks\nforeground DSC": 55, "drop at severity\n1": 3, "drop at severity\n5": 4.5,
-            "DSC\nclean": 95, "DSC\ncorruptions": 91.25, "DSC\nattacks": 60,
-        }
+        {"dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25, "under attacks\nforeground DSC": 55,
+            "drop at severity\n1": 3, "drop at severity\n5": 4.5, "DSC\nclean": 95, "DSC\ncorruptions": 91.25,
+            "DSC\nattacks": 60}
     )  # fmt: skip
     assert first["under corruptions\ninterval"] == ""  # of two patients
     assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]

@@ -57,13 +57,11 @@ def test_a_unit_of_real_size(
     record = outcome.records[0]
     scoring = record["score_seconds"] + surfaces
     measured.append(
-        {
-            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume", "attack": attack["name"],
+        {"what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume", "attack": attack["name"],
             "model": f"model5, {record['device']}, {torch.get_num_threads()} threads", "bare step, s": bare,
             "attack step, s": record["attack_seconds"] / steps, "ratio": record["attack_seconds"] / steps / bare,
             f"attack of {steps} steps, s": record["attack_seconds"], "prediction and scoring, s": scoring,
-            "of these HD95, s": surfaces, "peak, GiB": record["peak_memory_bytes"] / 2**30,
-        }
+            "of these HD95, s": surfaces, "peak, GiB": record["peak_memory_bytes"] / 2**30}
     )  # fmt: skip
     assert fast or scoring <= MOST_SCORING * record["attack_seconds"]
 

@@ -79,11 +79,9 @@ def test_draws_cost_little_more_than_their_passes(
     ratio, of_kept = (statistics.median(turn[2] / turn[passes] for turn in turns) for passes in (0, 1))
     of_plain, of_bare, of_draws = map(sum, zip(*turns, strict=True))
     measured.append(
-        {
-            "what": f"{len(turns) * samples} draws of a phantom case, {len(crops)} windows each", "kind": kind,
-            "passes of a plain process, s": of_plain, "passes with freed memory kept, s": of_bare,
-            "draws, s": of_draws, "ratio to plain passes": ratio, "ratio to passes with freed memory kept": of_kept,
-        }
+        {"what": f"{len(turns) * samples} draws of a phantom case, {len(crops)} windows each", "kind": kind,
+            "passes of a plain process, s": of_plain, "passes with freed memory kept, s": of_bare, "draws, s": of_draws,
+            "ratio to plain passes": ratio, "ratio to passes with freed memory kept": of_kept}
     )  # fmt: skip
     assert fast or ratio <= MOST
     assert fast or of_kept <= MOST_OF_KEPT

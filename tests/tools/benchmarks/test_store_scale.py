@@ -58,11 +58,9 @@ def settings() -> list[dict[str, Any]]:
         "sa2": ("dct-scaling", "rho", lambda number: number / 10, {"steps": 10, "step_size": 0.1, "block": 16}),
     }
     return [
-        {
-            "attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number),
+        {"attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number),
             "variant": "paper" if threat == "linf" else "released",
-            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
-        }
+            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True)}
         for number in range(1, 11)
         for attack, (threat, name, budget, params) in kinds.items()
     ]  # fmt: skip

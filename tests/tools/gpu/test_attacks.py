@@ -21,11 +21,9 @@ TOLERANCE = {"meta": 0.0, "cuda": 1e-6}  # of a voxel in float64; the stand-in c
 FEW = {"steps": 3, "queries": 5}
 SMALLER = {"sea": {"steps": 4, "losses": ("dice", "segpgd")}, "autoattack": {"members": ("apgd-ce", "square")}}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "pgd": [
-        *({"loss": loss} for loss in LOSSES if not loss.startswith("dlr-")), {"organs": (1, 2)},
+    "pgd": [*({"loss": loss} for loss in LOSSES if not loss.startswith("dlr-")), {"organs": (1, 2)},
         {"target": "least-likely", "keep": "best"}, {"target": ("swap", 0, 1)},
-        {"restarts": 2, "keep": "best", "organs": (1,)}, {"channels": (0,)},
-    ],
+        {"restarts": 2, "keep": "best", "organs": (1,)}, {"channels": (0,)}],
     "apgd": [{"eps_schedule": ((2, 0.5), (1, 0.5)), "steps": 6}],
     "difgsm": [{"keep": "best"}],
     "vafa": [{"keep": "best"}],
