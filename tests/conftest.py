@@ -89,6 +89,14 @@ def same_draws() -> None:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, which keeps volumes too."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def trusted() -> Iterator[None]:
     from freqbench.core.plugins import trusting
 

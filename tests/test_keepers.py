@@ -148,10 +148,8 @@ ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 
 
 @pytest.fixture
-def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def at(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Networks are never compiled, which takes a minute and is none of a keeper's business."""
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     monkeypatch.setattr(costs, "_speed", lambda: (1e9, 1.0))
     real = models.load
     monkeypatch.setattr(loading, "load", lambda spec, device, precision, compile: real(spec, device, precision))

@@ -30,11 +30,9 @@ def runs_of(out: Path) -> set[str]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def kept(own_cache: Path) -> Iterator[Path]:
     """A cache of a node that keeps volumes."""
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
-    yield tmp_path / "cache"
+    yield own_cache
     assert os.environ["FREQBENCH_CACHE_GB"] == "1"
 
 

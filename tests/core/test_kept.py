@@ -21,10 +21,8 @@ Begin = Callable[[], Kept[Tensor]]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
-    return tmp_path / "cache" / "volumes"
+def cache(own_cache: Path) -> Path:
+    return own_cache / "volumes"
 
 
 @pytest.fixture(params=("process", *ON_DISK))

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,60 +10,25 @@ from command_line import Bench
 from command_line import refused as told
 
 from freqbench.core.errors import DataError, MissingDataError
-from freqbench.data.base import Dataset
 from freqbench.data.layouts import recognise
 
-from . import downloads
 from .conftest import made, refused
-from .dicom_files import put_seg, put_series
-from .downloads import put_case, volume
+from .test_reads import LISTS, dicom, listed
 
-
-def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
-    for seed, case in enumerate(cases):
-        voxels, label = volume(seed)
-        series = put_series(root / images / case, voxels)
-        put_seg(root / f"labels/{case}.dcm", series, {"liver": label == 1, "tumour": label == 2})
-    return made("dicom", root=str(root))
-
-
-def _pairs(root: Path) -> Dataset:
-    for seed, case in enumerate("ab"):
-        put_case(root / f"{case}/t1.nii.gz", root / f"{case}/seg.nii.gz", seed)
-    return made("pairs", root=str(root), image="{case}/t1.nii.gz", label="{case}/seg.nii.gz", labels=3)
-
-
-def _nnunet(root: Path) -> Dataset:
-    downloads.nnunet(root, ["a", "b"])
-    return made("nnunet_raw", root=str(root), split="training")
-
-
-def _decathlon(root: Path) -> Dataset:
-    downloads.decathlon(root, {"validation": ["a", "b"]})
-    return made("decathlon", root=str(root), split="validation")
-
-
-def _totalsegmentator(root: Path) -> Dataset:
-    downloads.totalsegmentator(root, {"a": "test", "b": "test"})
-    return made("totalsegmentator", root=str(root), classes=("spleen",))
-
-
-LOADERS: dict[str, tuple[Callable[[Path], Dataset], str]] = {
-    "pairs": (_pairs, "b/t1.nii.gz"), "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
-    "decathlon": (_decathlon, "imagesVa/b.nii.gz"), "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
-    "dicom": (dicom, "images/b"), "dicom without images": (lambda root: dicom(root, images="."), "b"),
+IMAGES = {
+    "pairs": "c2/t1.nii.gz", "nnunet_raw": "imagesTr/c2_0000.nii.gz", "decathlon": "imagesVa/c2.nii.gz",
+    "totalsegmentator": "s0002/ct.nii.gz", "dicom": "images/b", "dicom without images": "b",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_a_label_map_without_its_image_is_named(name: str, tmp_path: Path) -> None:
-    make, image = LOADERS[name]
-    dataset, path = make(tmp_path), tmp_path / image
-    assert [ref.case_id for ref in dataset.refs()] == ["a", "b"]
+    dataset = listed(name, tmp_path) if name in LISTS else dicom(tmp_path, images=".")
+    (first, _), path = (ref.case_id for ref in dataset.refs()), tmp_path / IMAGES[name]
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = dataset.model_validate(dataset.model_dump(by_alias=True))
     refused(f"{path}: expected the ", again.refs, MissingDataError)
-    assert [ref.case_id for ref in again.model_copy(update={"cases": ("a",)}).refs()] == ["a"]
+    assert [ref.case_id for ref in again.model_copy(update={"cases": (first,)}).refs()] == [first]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from freqbench.data.loaders import folder
 
 from . import downloads
 from .conftest import made
-from .dicom_files import put_series
+from .dicom_files import put_seg, put_series
 from .downloads import put_case, volume
-from .test_incomplete import dicom as put_dicom
 
 _opened: list[Counter[str]] = []
 
@@ -43,70 +42,62 @@ def _names(count: int, pattern: str = "c{}") -> list[str]:
     return [pattern.format(number) for number in range(1, count + 1)]
 
 
-def _decathlon(root: Path, count: int) -> Dataset:
-    downloads.decathlon(root, {"validation": _names(count)})
-    return made("decathlon", root=str(root), split="validation")
+def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
+    for seed, case in enumerate(cases):
+        voxels, label = volume(seed)
+        series = put_series(root / images / case, voxels)
+        put_seg(root / f"labels/{case}.dcm", series, {"liver": label == 1, "tumour": label == 2})
+    return made("dicom", root=str(root))
 
 
-def _amos(root: Path, count: int) -> Dataset:
-    downloads.decathlon(root, {"validation": _names(count, "amos_{:04d}")})
-    return made("amos", root=str(root))
-
-
-def _msd(root: Path, count: int) -> Dataset:
-    downloads.decathlon(root / "Task09_Spleen", {"training": _names(count)})
-    return made("msd", root=str(root), task="spleen")
-
-
-def _synapse(root: Path, count: int) -> Dataset:
+def _put_synapse(root: Path, count: int) -> None:
     dataset = made("synapse", root=str(root), cases=count)
     downloads.synapse(root, "raw", (line.case_id for line in dataset.splits()["validation"]))
-    return dataset
 
 
-def _nnunet(root: Path, count: int) -> Dataset:
-    downloads.nnunet(root, _names(count))
-    return made("nnunet_raw", root=str(root), split="training")
-
-
-def _nnunet_fold(root: Path, count: int) -> Dataset:
+def _put_fold(root: Path, count: int) -> None:
     downloads.nnunet(root, _names(count))
     (root / "splits_final.json").write_text(json.dumps([{"train": [], "val": _names(count)}]))
-    return made("nnunet_raw", root=str(root), split="validation", fold=0)
 
 
-def _nnunet_list(root: Path, count: int) -> Dataset:
+def _put_nnunet_list(root: Path, count: int) -> None:
     files = {c: {"images": [f"imagesTr/{c}_0000.nii.gz"], "label": f"labelsTr/{c}.nii.gz"} for c in _names(count)}
     downloads.nnunet(root, _names(count), dataset=files)
-    return made("nnunet_raw", root=str(root), split="training")
 
 
-def _totalsegmentator(root: Path, count: int) -> Dataset:
-    downloads.totalsegmentator(root, dict.fromkeys(_names(count, "s{:04d}"), "test"))
-    return made("totalsegmentator", root=str(root), classes=("spleen",))
-
-
-def _pairs(root: Path, count: int) -> Dataset:
+def _put_pairs(root: Path, count: int) -> None:
     for seed, case in enumerate(_names(count)):
-        put_case(root / f"{case}.nii.gz", root / f"{case}_seg.nii.gz", seed)
-    return made("pairs", root=str(root), image="{case}.nii.gz", label="{case}_seg.nii.gz", labels=3)
+        put_case(root / f"{case}/t1.nii.gz", root / f"{case}/seg.nii.gz", seed)
 
 
-def _images(root: Path, count: int) -> Dataset:
+def _put_images(root: Path, count: int) -> None:
     for seed, case in enumerate(_names(count)):
         downloads.put(root / f"{case}.nii.gz", volume(seed)[0])
-    return made("images", root=str(root), reference="prediction", labels=3)
 
 
-def _dicom(root: Path, count: int) -> Dataset:
-    return put_dicom(root, "".join("abcdefgh"[:count]))
+LISTS: dict[str, tuple[Callable[[Path, int], object], dict[str, Any]]] = {
+    "decathlon": (lambda root, n: downloads.decathlon(root, {"validation": _names(n)}), {"split": "validation"}),
+    "amos": (lambda root, n: downloads.decathlon(root, {"validation": _names(n, "amos_{:04d}")}), {}),
+    "msd": (lambda root, n: downloads.decathlon(root / "Task09_Spleen", {"training": _names(n)}), {"task": "spleen"}),
+    "synapse": (_put_synapse, {}),
+    "nnunet_raw": (lambda root, n: downloads.nnunet(root, _names(n)), {"split": "training"}),
+    "nnunet_raw, a fold": (_put_fold, {"split": "validation", "fold": 0}),
+    "nnunet_raw, the key dataset": (_put_nnunet_list, {"split": "training"}),
+    "totalsegmentator": (
+        lambda root, n: downloads.totalsegmentator(root, dict.fromkeys(_names(n, "s{:04d}"), "test")),
+        {"classes": ("spleen",)},
+    ),
+    "pairs": (_put_pairs, {"image": "{case}/t1.nii.gz", "label": "{case}/seg.nii.gz", "labels": 3}),
+    "images": (_put_images, {"reference": "prediction", "labels": 3}),
+    "dicom": (lambda root, n: dicom(root, "abcdefgh"[:n]), {}),
+}
+"""By the name of a loader, and of a kind of its lists: what writes a number of cases, and the keys that read them."""
 
 
-LISTS: dict[str, Callable[[Path, int], Dataset]] = {
-    "decathlon": _decathlon, "amos": _amos, "msd": _msd, "synapse": _synapse, "nnunet_raw": _nnunet,
-    "nnunet_raw, a fold": _nnunet_fold, "nnunet_raw, the key dataset": _nnunet_list,
-    "totalsegmentator": _totalsegmentator, "pairs": _pairs, "images": _images, "dicom": _dicom,
-}  # fmt: skip
+def listed(name: str, root: Path, count: int = 2) -> Dataset:
+    put, keys = LISTS[name]
+    put(root, count)
+    return made(name.partition(",")[0], root=str(root), **keys, **({"cases": count} if name == "synapse" else {}))
 
 
 def test_every_loader_of_files_is_here() -> None:
@@ -119,7 +110,7 @@ def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypa
     monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # as on the next day
     for cases in (2, 5):
         root = tmp_path / str(cases)
-        dataset = LISTS[name](root, cases)
+        dataset = listed(name, root, cases)
         with counted() as opened:
             assert len(dataset.refs()) == cases
         counts.append({path.replace(str(root), ""): count for path, count in opened.items()})
@@ -129,7 +120,7 @@ def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("cases", [2, 7])
 def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, parsed, read = _nnunet_list(tmp_path, cases), list[str](), folder.json_of
+    dataset, parsed, read = listed("nnunet_raw, the key dataset", tmp_path, cases), list[str](), folder.json_of
     monkeypatch.setattr(folder, "json_of", lambda content, path: (parsed.append(path), read(content, path))[1])
     dataset.refs()
     assert parsed == [str(tmp_path / "dataset.json")]
@@ -148,14 +139,15 @@ def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Call
 
 
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset, stacked = dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     swept = _calls(monkeypatch, series.files, "stamp_files", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
     assert (len(stacked), len(swept)) == (3, 3)
 
 
 def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, stacked = put_dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # however long the first load takes
+    dataset, stacked = dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
     for _ in range(2):
         for ref in dataset.refs():

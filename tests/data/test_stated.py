@@ -44,9 +44,15 @@ def labelled(folder: Path, **settings: object) -> np.ndarray:
     return np.asarray(fb.Case.from_file(*files, **plain, **settings).label)[0]
 
 
-def test_segments_are_the_classes_of_their_names(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
+@pytest.fixture
+def label(tmp_path: Path) -> np.ndarray:
+    """The label map of a volume that lies in the folder as a.nii.gz."""
+    voxels, made = volume(SEED)
     put_image(tmp_path / "a.nii.gz", voxels)
+    return made
+
+
+def test_segments_are_the_classes_of_their_names(tmp_path: Path, label: np.ndarray) -> None:
     for values in ({"liver": 1, "tumour": 2}, {"Liver": 2, "Tumour": 1}, {"tumour": 7, "liver": 30}):
         numbers = np.zeros_like(label)
         for name, value in values.items():
@@ -55,24 +61,18 @@ def test_segments_are_the_classes_of_their_names(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
 
 
-def test_ignored_labels_beside_named_segments_do_not_count(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_ignored_labels_beside_named_segments_do_not_count(tmp_path: Path, label: np.ndarray) -> None:
     label[0, 0, 0] = 9
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, ignore=[9]), np.where(label == 9, IGNORED, label))
 
 
-def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path, label: np.ndarray) -> None:
     put_segments(tmp_path / "a.seg.nrrd", label, {"Segment_1": 1, "Segment_2": 2})
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
 
 
-def test_names_that_contradict_the_job_are_refused(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_names_that_contradict_the_job_are_refused(tmp_path: Path, label: np.ndarray) -> None:
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
     refused("called liver, tumour, got 'vessel' (label 2)", lambda: labelled(tmp_path, labels=NAMES))
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
@@ -82,9 +82,7 @@ def test_names_that_contradict_the_job_are_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={2: 0}), np.where(label == 1, 1, 0))
 
 
-def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path, label: np.ndarray) -> None:
     label[:2], label[:, -1:] = 0, 0
     put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(2, 0, 0))
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
@@ -106,10 +104,8 @@ def put_layers(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tupl
     path.write_bytes("\n".join([*lines, "", ""]).encode() + gzip.compress(stored.tobytes(order="F")))
 
 
-def test_segments_of_several_layers_make_one_label_map(tmp_path: Path) -> None:
+def test_segments_of_several_layers_make_one_label_map(tmp_path: Path, label: np.ndarray) -> None:
     """Values repeat between layers, as Slicer counts in each from 1."""
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
     layers, segments = [label == 2, label == 1], [("tumour", 1, 0), ("Liver", 1, 1)]
     put_layers(tmp_path / "a.seg.nrrd", layers, segments)
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
@@ -118,9 +114,7 @@ def test_segments_of_several_layers_make_one_label_map(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image_files.read_integers(header), np.array([0, 2, 1])[label])
 
 
-def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path, label: np.ndarray) -> None:
     part = label[2:, :, 1:]
     put_layers(tmp_path / "a.seg.nrrd", [part == 1, 5 * (part == 2)], [("liver", 1, 0), ("tumour", 5, 1)])
     spoil(tmp_path / "a.seg.nrrd", b"space origin: (0,0,0)", b"space origin: (-2,0,1)")
@@ -128,9 +122,7 @@ def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path) ->
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, label_map={1: 1, 5: 2}), label)
 
 
-def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path, label: np.ndarray) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
     first, count = tuple(map(int, np.argwhere(label == 2)[0])), int((label == 2).sum())
     text = f"got 'liver' and 'tumour' at voxel {first} ({count} such voxels)"
@@ -141,9 +133,7 @@ def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path) -> Non
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={"other": "background"}), label > 0)
 
 
-def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path, label: np.ndarray) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label > 0, label == 2], [("whole", 1, 0), ("core", 1, 1)])
     codes = labelled(tmp_path, regions={"whole": [1, 2], "core": [2]})
     np.testing.assert_array_equal(codes, np.array([0, 1, 3])[label])
@@ -162,16 +152,14 @@ def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path)
         ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
     ],
 )
-def test_unexplained_layers_are_refused(tmp_path: Path, segments: list[tuple[str, int, int]], text: str) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_unexplained_layers_are_refused(
+    tmp_path: Path, label: np.ndarray, segments: list[tuple[str, int, int]], text: str
+) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
 
 
-def test_plan_says_that_names_decide(tmp_path: Path) -> None:
-    voxels, label = volume(SEED)
-    put_image(tmp_path / "a.nii.gz", voxels)
+def test_plan_says_that_names_decide(tmp_path: Path, label: np.ndarray) -> None:
     put_segments(tmp_path / "a.seg.nrrd", label, {"tumour": 1, "liver": 2})
     files = {"image": "{case}.nii.gz", "label": "{case}.seg.nrrd", "labels": list(NAMES)}
     dataset = build_dataset({"name": "d", "loader": "pairs", "root": str(tmp_path), **files}, "job")

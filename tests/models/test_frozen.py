@@ -1,7 +1,9 @@
 """Networks saved with their code: TorchScript and torch.export."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,11 +49,15 @@ class Twice(Small):
         return [logits, logits]
 
 
-@pytest.fixture(scope="module")
-def net() -> nn.Module:
+def drawn() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return drawn()
 
 
 @pytest.fixture
@@ -59,24 +65,19 @@ def images() -> Tensor:
     return torch.rand(3, 1, *ROI, generator=torch.Generator().manual_seed(1))
 
 
-def script(net: nn.Module, path: Path) -> str:
-    torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, *ROI)), path)
+def script(net: nn.Module, path: Path, change: Callable[[Any], Any] = lambda traced: traced) -> str:
+    torch.jit.save(change(torch.jit.trace(net, torch.rand(1, 1, *ROI))), path)
     return str(path)
 
 
-def export_for_one(net: nn.Module, path: Path) -> str:
-    torch.export.save(torch.export.export(net, (torch.rand(1, 1, *ROI),)), path)
+def export(net: nn.Module, path: Path, batch: int = 1, **options: Any) -> str:
+    torch.export.save(torch.export.export(net, (torch.rand(batch, 1, *ROI),), **options), path)
     return str(path)
 
 
-def export_for_any_batch(net: nn.Module, path: Path) -> str:
-    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
-    torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),), dynamic_shapes=shapes), path)
-    return str(path)
-
-
+ANY = {"batch": 2, "dynamic_shapes": ({0: torch.export.Dim("batch", min=1, max=64)},)}
 Save = Callable[[nn.Module, Path], str]
-SAVES: Mapping[str, Save] = {"script": script, "one": export_for_one, "any": export_for_any_batch}
+SAVES: Mapping[str, Save] = {"script": script, "one": export, "any": partial(export, **ANY)}
 
 
 @pytest.fixture(scope="module")
@@ -138,25 +139,16 @@ def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str
         network(READER, str(tmp_path / "gone.pt"))
 
 
-def script_of_constants(net: nn.Module, path: Path) -> str:
-    torch.jit.save(torch.jit.freeze(torch.jit.trace(net, torch.rand(1, 1, *ROI))), path)
-    return str(path)
-
-
-def export_for_two(net: nn.Module, path: Path) -> str:
-    torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),)), path)
-    return str(path)
-
-
 class Closed(Small):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.detach())
 
 
 @pytest.mark.parametrize(("cls", "save", "message"), [
-    (Small, script_of_constants, r"torch.jit.freeze"), (Small, export_for_two, "got 2: export it with a dynamic batch"),
-    (Twice, export_for_one, "got 1 in and 2 out"), (Twice, script, "returns one tensor, got list"),
-    (Closed, script, "gradients to its input"), (Closed, export_for_one, "gradients to its input"),
+    (Small, partial(script, change=torch.jit.freeze), r"torch.jit.freeze"),
+    (Small, partial(export, batch=2), "got 2: export it with a dynamic batch"),
+    (Twice, export, "got 1 in and 2 out"), (Twice, script, "returns one tensor, got list"),
+    (Closed, script, "gradients to its input"), (Closed, export, "gradients to its input"),
 ])  # fmt: skip
 def test_refuses_unattackable(images: Tensor, tmp_path: Path, cls: type[nn.Module], save: Save, message: str) -> None:
     path = save(cls().eval(), tmp_path / "a.pt2")

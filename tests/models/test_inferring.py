@@ -338,9 +338,8 @@ def test_python_says_that_probabilities_were_mended() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("own_cache")
 def test_frozen_file_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     torch.jit.save(torch.jit.trace(Softmax().eval(), torch.rand(1, 1, *ROI)), tmp_path / "net.pt")
     entry = ModelEntry(name="soft", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
     with trusting(True):

@@ -14,13 +14,7 @@ from freqbench.models.sources import source_of
 from freqbench.models.sources.source import cost_of
 
 ENTRY: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from models.test_bundle import INFERENCE
 from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
 from models.test_frozen import ROI as FROZEN_ROI
-from models.test_frozen import Small, script
+from models.test_frozen import drawn as frozen_net
+from models.test_frozen import script
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -46,12 +47,6 @@ def nnunet(folder: Path) -> str:
 
 
 bundle = test_bundle.written
-
-
-def frozen_net() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        return Small().eval()
 
 
 def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:

@@ -88,19 +88,11 @@ def test_logits_and_gradients_are_the_authors() -> None:
         assert float(gradient[0, 0, h, w, d]) == pytest.approx(slope, rel=1e-8)
 
 
+STRIDES = "rog: ROG refuses its args: expected strides of three times 3 positive integers, got "
 REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
-    "rog: ROG refuses its args: expected strides of three times 3 positive integers, got ((2, 2, 1), (2, 2, 1))": (
-        {"strides": [[2, 2, 1], [2, 2, 1]]},
-        ROI,
-    ),
-    "rog: ROG refuses its args: expected strides of three times 3 positive integers, got (2, 2, 2)": (
-        {"strides": [2, 2, 2]},
-        ROI,
-    ),
-    "rog: ROG refuses its args: expected strides of three times 3 positive integers, got ((1, 1, 1), (0, 1, 1), (2, ": (
-        {"strides": [[1, 1, 1], [0, 1, 1], [2, 2, 2]]},
-        ROI,
-    ),
+    f"{STRIDES}((2, 2, 1), (2, 2, 1))": ({"strides": [[2, 2, 1], [2, 2, 1]]}, ROI),
+    f"{STRIDES}(2, 2, 2)": ({"strides": [2, 2, 2]}, ROI),
+    f"{STRIDES}((1, 1, 1), (0, 1, 1), (2, ": ({"strides": [[1, 1, 1], [0, 1, 1], [2, 2, 2]]}, ROI),
     "rog: ROG refuses its args: expected channels of a positive even integer, got 5": ({"channels": 5}, ROI),
     "rog: expected a roi of multiples of 8x8x8, got 16x24x20: the next larger is 16x24x24": ({}, (16, 24, 20)),
     "rog: expected a roi of multiples of 32x16x8, got 32x32x12": ({"strides": PANCREAS}, (32, 32, 12)),

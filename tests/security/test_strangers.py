@@ -62,19 +62,15 @@ IN_CACHE = (
 )
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-5")
-    return tmp_path / "cache"
-
-
 def keep(number: int) -> None:
     case = case_of(torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8), DIGEST)
     cache.cached_case(case.ref, lambda: case, case=number, space=None)
 
 
-def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: Bench) -> None:
+def test_a_full_cache_and_a_cleared_one_leave_strangers(
+    own_cache: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-5")
     for number in range(3):
         keep(number)
     storage.write_atomic("memory://tests-strangers/a.bin", b"remote")

@@ -315,10 +315,7 @@ def test_transferred_volumes_are_not_in_the_table() -> None:
 
 
 def test_other_parameters_are_another_attack() -> None:
-    def change(row: dict[str, Any]) -> dict[str, Any]:
-        return row | {"params": row["params"].replace('"steps": 20', '"steps": 21')}
-
-    data = cells_of("vafa_table1", change)
+    data = cells_of("vafa_table1", lambda row: row | {"params": row["params"].replace('"steps": 20', '"steps": 21')})
     assert one(data, attack="PGD", metric="dsc")["reason"] == "never run"
     assert not one(data, attack="FGSM", metric="dsc")["reason"].startswith("never")
 
