@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3452,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3447,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 896,
         "attacks": 5028,
-        "audit": 2469,  # as in the package
-        "cli": 2207,  # run --fresh
+        "audit": 2464,  # as in the package
+        "cli": 2187,  # run --fresh
         "cluster": 318,
-        "core": 1608,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5457,  # as in the package
+        "core": 1603,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5411,  # as in the package
         "engine": 6441,  # as in the package
         "exchange": 736,
         "golden": 487,
-        "job": 2009,  # a line for each key of a job
+        "job": 1954,  # a line for each key of a job
         "metrics": 1212,  # weights are checked when read
-        "models": 7153,  # inferers by class and arguments
+        "models": 7113,  # inferers by class and arguments
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
         "reporting": 6125,  # an attack that did nothing is said
         "results": 1259,  # as in the package
         "security": 1290,  # bombs in the classes of rows
-        "third_party": 833,
+        "third_party": 826,
         "tools": 4541,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1840,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 59149}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 58966}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -60,21 +60,16 @@ def train(task: Task) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize(
-    ("attack", "message"),
-    [
-        (moved(lambda task: 0.01 * torch.rand_like(task.clean)), "expected torch's own generator untouched"),
-        (moved(lambda task: 0.01 * next(SHIFTS)), "expected one result for equal seeds"),
-        (moved(lambda task: 0.01 * task.draw(torch.rand)), "is_stochastic says that it does not draw"),
-        (other(Shift, is_stochastic=True), "is_stochastic says that it draws"),
-        (moved(lambda task: 0.1 * task.clean.flip(0)), "expected a batch to give what its samples give"),
-        (
-            moved(lambda task: 0 * task.gradient(task.clean)),
-            r"promised 1 passes per sample, forward or backward, but took \(2, 2\)",
-        ),
-        (moved(train), "expected the model as it was found"),
-    ],
-)
+@pytest.mark.parametrize(("attack", "message"), [
+    (moved(lambda task: 0.01 * torch.rand_like(task.clean)), "expected torch's own generator untouched"),
+    (moved(lambda task: 0.01 * next(SHIFTS)), "expected one result for equal seeds"),
+    (moved(lambda task: 0.01 * task.draw(torch.rand)), "is_stochastic says that it does not draw"),
+    (other(Shift, is_stochastic=True), "is_stochastic says that it draws"),
+    (moved(lambda task: 0.1 * task.clean.flip(0)), "expected a batch to give what its samples give"),
+    (moved(lambda task: 0 * task.gradient(task.clean)),
+        r"promised 1 passes per sample, forward or backward, but took \(2, 2\)"),
+    (moved(train), "expected the model as it was found"),
+])  # fmt: skip
 def test_attack_that_breaks_a_promise_is_named(attack: type[Shift], message: str) -> None:
     testing.check_attack(Shift())
     with pytest.raises(AssertionError, match=f"OtherShift: {message}"):

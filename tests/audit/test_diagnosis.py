@@ -213,21 +213,16 @@ def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:
     assert dict(plain)["clean Dice"] != dict(coarse)["clean Dice"]
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "job", "expected"),
-    [
-        ("nowhere.pt", None, "nowhere.pt: expected a file, found none"),
-        ("{text}", None, "not a checkpoint, or a truncated one"),
-        ("nobody", small(), "job.yaml: unknown model or checkpoint 'nobody'. Known: a"),
-        (None, small(), "--job: expected --checkpoint beside it, got none"),
-        (
-            "e",
-            small(models=[*({**small()["models"][0], "name": n} for n in "ab"), {"name": "e", "ensemble": ["a", "b"]}]),
-            "job.yaml: e is an ensemble: look at its members",
-        ),
-        ("a", small(models=[{"name": "a", "arch": "unet", "checkpoint": "{own}"}]), "job.yaml: models[0]: a: args"),
-    ],
-)
+@pytest.mark.parametrize(("checkpoint", "job", "expected"), [
+    ("nowhere.pt", None, "nowhere.pt: expected a file, found none"),
+    ("{text}", None, "not a checkpoint, or a truncated one"),
+    ("nobody", small(), "job.yaml: unknown model or checkpoint 'nobody'. Known: a"),
+    (None, small(), "--job: expected --checkpoint beside it, got none"),
+    ("e",
+        small(models=[*({**small()["models"][0], "name": n} for n in "ab"), {"name": "e", "ensemble": ["a", "b"]}]),
+        "job.yaml: e is an ensemble: look at its members"),
+    ("a", small(models=[{"name": "a", "arch": "unet", "checkpoint": "{own}"}]), "job.yaml: models[0]: a: args"),
+])  # fmt: skip
 def test_a_mistake_is_one_line(
     tmp_path: Path, own: Path, checkpoint: str | None, job: dict[str, Any] | None, expected: str
 ) -> None:

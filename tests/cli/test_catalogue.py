@@ -87,19 +87,14 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
     assert [text for text in texts if text not in out] == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "likely"),
-    [
-        (
-            ("attacks", "vaffa"),
-            f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks",
-        ),
-        (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
-        (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
-        (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
-        (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "likely"), [
+    (("attacks", "vaffa"),
+        f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks"),
+    (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
+    (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
+    (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
+    (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
+])  # fmt: skip
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
     assert f"unknown {likely}" in refused(bench, "list", *arguments)
 
@@ -130,17 +125,12 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
     assert "unknown job 'quickstat'. Did you mean 'quickstart'?" in refused(bench, "list", "jobs", "quickstat")
 
 
-@pytest.mark.parametrize(
-    ("name", "texts"),
-    [
-        ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
-        (
-            "research/phantom/zoo",
-            ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks"),
-        ),
-        ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
-    ],
-)
+@pytest.mark.parametrize(("name", "texts"), [
+    ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
+    ("research/phantom/zoo",
+        ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
+    ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
+])  # fmt: skip
 def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: tuple[str, ...], bench: Bench) -> None:
     code, out, _ = bench("list", "jobs", name)
     assert code == 0

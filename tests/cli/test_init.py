@@ -216,21 +216,16 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
     assert yaml.safe_load(path.read_text())["models"][0]["arch"] == "unet"
 
 
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ((), "--data: expected a value, got none and no terminal to ask in: give the option"),
-        (("--data", "."), "expected the folder of a dataset, got one with nothing"),
-        (("--data", "hearts"), "--checkpoint: expected a value, got none"),
-        (("--data", "hearts", "--checkpoint", "random"), "--arch: expected a value, got none"),
-        (("--data", "hearts", "--checkpoint", "~nobody-here/x"), "expected the home of a user of this machine"),
-        (
-            ("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
-            "--budget: expected a number in [0, 1]",
-        ),
-        (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
-    ],
-)
+@pytest.mark.parametrize(("options", "line"), [
+    ((), "--data: expected a value, got none and no terminal to ask in: give the option"),
+    (("--data", "."), "expected the folder of a dataset, got one with nothing"),
+    (("--data", "hearts"), "--checkpoint: expected a value, got none"),
+    (("--data", "hearts", "--checkpoint", "random"), "--arch: expected a value, got none"),
+    (("--data", "hearts", "--checkpoint", "~nobody-here/x"), "expected the home of a user of this machine"),
+    (("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
+        "--budget: expected a number in [0, 1]"),
+    (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
+])  # fmt: skip
 def test_missing_or_wrong_fact_is_refused_and_nothing_is_written(
     options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:

@@ -53,26 +53,21 @@ def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, over
         load(tmp_path, "{name: a, items: [{}]}", override)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{name: a", "not readable as YAML: while parsing a flow mapping, expected ',' or '}', but got"),
-        (
-            "{name: on}",
-            "not readable as YAML: expected true, false, or a name in quotes, got on: "
-            "write true or false, or quote it, line 1, column 8",
-        ),
-        ("- a", "expected keys and values at the top, got list"),
-        ("", "expected keys and values at the top, got NoneType"),
-        ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
-        ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
-        ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
-        ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
-        ("{inner: {}}", "name: required, but not given"),
-        ("{name: a, choice: [1, x]}", "choice: "),
-        ("{name: a, choice: x}", "choice: Input should be a valid integer"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    ("{name: a", "not readable as YAML: while parsing a flow mapping, expected ',' or '}', but got"),
+    (
+        "{name: on}",
+        "not readable as YAML: expected true, false, or a name in quotes, got on: "
+        "write true or false, or quote it, line 1, column 8",
+    ),
+    ("- a", "expected keys and values at the top, got list"), ("", "expected keys and values at the top, got NoneType"),
+    ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
+    ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
+    ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
+    ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
+    ("{inner: {}}", "name: required, but not given"), ("{name: a, choice: [1, x]}", "choice: "),
+    ("{name: a, choice: x}", "choice: Input should be a valid integer"),
+])  # fmt: skip
 def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)

@@ -178,25 +178,20 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
     assert len(dataset.refs()) == 3
 
 
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"labels": {"background": 0, "whole": [1, "2"]}}, "or a list of them for a region, got [1, '2'] for whole"),
-        (
-            {"labels": {"background": 0, "left": "1"}},
-            "expected a whole number for each label, or a list of them for a region, got '1' for left",
-        ),
-        ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
-        ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
-        ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
-        (
-            {"file_ending": ".png"},
-            "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, "
-            ".mgh, got",
-        ),
-        ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"labels": {"background": 0, "whole": [1, "2"]}}, "or a list of them for a region, got [1, '2'] for whole"),
+    ({"labels": {"background": 0, "left": "1"}},
+        "expected a whole number for each label, or a list of them for a region, got '1' for left"),
+    ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
+    ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
+    ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
+    (
+        {"file_ending": ".png"},
+        "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, "
+        ".mgh, got",
+    ),
+    ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
+])  # fmt: skip
 def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict[str, Any], text: str) -> None:
     downloads.nnunet(raw, [], **changes)
     dataset = nnunet(raw)

@@ -216,14 +216,10 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     assert made("images", root=str(tmp_path), reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("suffix", "directions"),
-    [
-        (".gipl", "left, posterior and superior, as SimpleITK does"),
-        (".nii", "left, anterior and superior, as nibabel does"),
-        (".hdr", "left, anterior and superior, as nibabel does"),
-    ],
-)
+@pytest.mark.parametrize(("suffix", "directions"), [
+    (".gipl", "left, posterior and superior, as SimpleITK does"),
+    (".nii", "left, anterior and superior, as nibabel does"), (".hdr", "left, anterior and superior, as nibabel does"),
+])  # fmt: skip
 def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path, suffix: str, directions: str) -> None:
     if suffix == ".gipl":
         put_itk(tmp_path / "a.gipl", volume()[0])

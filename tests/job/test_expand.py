@@ -123,22 +123,16 @@ def grid(*attacks: Mapping[str, Any]) -> Grid:
     return expanded(job(attacks=list(attacks), models=JOB["models"]))[1]
 
 
-@pytest.mark.parametrize(
-    ("attack", "effort"),
-    [
-        ({"name": "pgd", "eps": "8/255", "steps": 4, "loss": "ce"}, {"steps": 4, "loss": "ce", "restarts": 1}),
-        ({"name": "segpgd", "eps": "8/255", "steps": 3}, {"steps": 3, "restarts": 1}),
-        ({"name": "vafa", "q_max": 20, "steps": 4}, {"steps": 4, "loss": "dicece", "restarts": 1}),
-        ({"name": "autoattack", "eps": 0.1, "queries": 7, "steps": 8}, {"steps": 8, "restarts": 1}),
-        ({"name": "square", "eps": 0.1, "loss": "ce", "queries": 6}, {"queries": 6, "loss": "ce", "restarts": 1}),
-        ({"name": "rays", "eps": 0.1, "queries": 6}, {"queries": 6}),
-        (
-            {"name": "bases", "eps": 0.1, "steps": 5, "queries": 6, "surrogates": [["b"]], "sources": "a"},
-            {"steps": 5, "queries": 6, "loss": "dicece", "restarts": 1},
-        ),
-    ],
-    ids=lambda value: value.get("name", ""),
-)
+@pytest.mark.parametrize(("attack", "effort"), [
+    ({"name": "pgd", "eps": "8/255", "steps": 4, "loss": "ce"}, {"steps": 4, "loss": "ce", "restarts": 1}),
+    ({"name": "segpgd", "eps": "8/255", "steps": 3}, {"steps": 3, "restarts": 1}),
+    ({"name": "vafa", "q_max": 20, "steps": 4}, {"steps": 4, "loss": "dicece", "restarts": 1}),
+    ({"name": "autoattack", "eps": 0.1, "queries": 7, "steps": 8}, {"steps": 8, "restarts": 1}),
+    ({"name": "square", "eps": 0.1, "loss": "ce", "queries": 6}, {"queries": 6, "loss": "ce", "restarts": 1}),
+    ({"name": "rays", "eps": 0.1, "queries": 6}, {"queries": 6}),
+    ({"name": "bases", "eps": 0.1, "steps": 5, "queries": 6, "surrogates": [["b"]], "sources": "a"},
+        {"steps": 5, "queries": 6, "loss": "dicece", "restarts": 1}),
+], ids=lambda value: value.get("name", ""))  # fmt: skip
 def test_an_entry_ends_with_its_length_loss_and_restarts(attack: dict[str, Any], effort: dict[str, Any]) -> None:
     """Losses of their own, searches, ensembles of a search, and gradients of other networks beside queries."""
     entry = counted_entry(grid(attack).cells[0].attack)
@@ -146,14 +140,10 @@ def test_an_entry_ends_with_its_length_loss_and_restarts(attack: dict[str, Any],
     assert [*entry.items()][-len(effort) :] == [*effort.items()]
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}, {"name": "almaprox"}),
-        {"name": "bases", "eps": 0.1, "surrogates": [["b"]], "sources": "a", "control": "uniform"},
-    ],
-    ids=lambda attack: attack["name"],
-)
+@pytest.mark.parametrize("attack", [
+    {"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}, {"name": "almaprox"},
+    {"name": "bases", "eps": 0.1, "surrogates": [["b"]], "sources": "a", "control": "uniform"},
+], ids=lambda attack: attack["name"])  # fmt: skip
 def test_no_length_null_row_and_smallest_change_have_no_entry(attack: dict[str, Any]) -> None:
     assert counted_entry(grid(attack).cells[0].attack) is None
 
@@ -225,21 +215,16 @@ def test_a_restriction_is_in_no_identity() -> None:
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"models": [{**A, "datasets": ["z"]}]}, r"models\[0\].datasets: unknown dataset 'z'. .*Known: x, y"),
-        ({"models": [{**A, "datasets": []}]}, r"models\[0\].datasets: .* at least 1"),
-        ({"models": [{**A, "datasets": ["x"]}]}, r"models: expected one for y, got none: give one without `datasets`"),
-        (
-            {"models": [{**A, "datasets": ["x", "y"]}, {**B, "name": "a", "datasets": ["y"]}]},
-            r"models\[1\].name: 'a' is taken",
-        ),
-        ({"attacks": [{**FGSM, "datasets": ["z"]}]}, r"attacks\[0\].datasets: unknown dataset 'z'"),
-        ({"attacks": [{**FGSM, "sources": ["c"]}]}, r"attacks\[0\].sources: unknown source 'c'. .*Known: a, b"),
-        ({"attacks": [{**FGSM, "sources": []}]}, r"attacks\[0\].sources: unknown source '\[\]'"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"models": [{**A, "datasets": ["z"]}]}, r"models\[0\].datasets: unknown dataset 'z'. .*Known: x, y"),
+    ({"models": [{**A, "datasets": []}]}, r"models\[0\].datasets: .* at least 1"),
+    ({"models": [{**A, "datasets": ["x"]}]}, r"models: expected one for y, got none: give one without `datasets`"),
+    ({"models": [{**A, "datasets": ["x", "y"]}, {**B, "name": "a", "datasets": ["y"]}]},
+        r"models\[1\].name: 'a' is taken"),
+    ({"attacks": [{**FGSM, "datasets": ["z"]}]}, r"attacks\[0\].datasets: unknown dataset 'z'"),
+    ({"attacks": [{**FGSM, "sources": ["c"]}]}, r"attacks\[0\].sources: unknown source 'c'. .*Known: a, b"),
+    ({"attacks": [{**FGSM, "sources": []}]}, r"attacks\[0\].sources: unknown source '\[\]'"),
+])  # fmt: skip
 def test_a_restriction_to_nothing_that_is_known_is_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         cells(**changes)

@@ -116,27 +116,15 @@ def test_stated_arguments_come_first_where_weights_show_nothing(tmp_path: Path) 
 
 SILENT = {
     "heads beside another hidden size": ("unetr", lambda: nets.UNETR(2, 4, SIZE, 4, 48, 32, num_heads=6), "num_heads"),
-    "groups beside other filters": (
-        "segresnet",
-        lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
-        "norm",
-    ),
-    "an activation without weights": (
-        "unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})),
-        "act",
-    ),
-    "a norm that has weights alone": (
-        "unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})),
-        "norm",
-    ),
-    "an affine norm of a transformer": (
-        "swin_unetr",
-        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})),
-        "norm_name",
-    ),
-}
+    "groups beside other filters": ("segresnet", lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
+        "norm"),
+    "an activation without weights": ("unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})), "act"),
+    "a norm that has weights alone": ("unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})), "norm"),
+    "an affine norm of a transformer": ("swin_unetr",
+        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})), "norm_name"),
+}  # fmt: skip
 
 
 @pytest.mark.integration

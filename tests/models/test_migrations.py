@@ -135,22 +135,16 @@ def test_unknown_migration_is_refused() -> None:
         choose("m", "unetr", "monai-13", {}, {})
 
 
-@pytest.mark.parametrize(
-    ("arch", "release", "stated", "migration", "alike"),
-    [
-        ("unet", "unet_monai1.0.1", None, None, ()),
-        ("unet", "unet_monai1.4.0", None, None, ()),
-        ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
-        ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
-        *(
-            pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=mark)
-            for stated, migration, alike, mark in (
-                ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only"), pytest.mark.integration),
-                ("none", None, ("1.5.0_output_only",), pytest.mark.slow),
-            )
-        ),
-    ],
-)
+@pytest.mark.parametrize(("arch", "release", "stated", "migration", "alike"), [
+    ("unet", "unet_monai1.0.1", None, None, ()), ("unet", "unet_monai1.4.0", None, None, ()),
+    ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()), ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
+    *(
+        pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=mark)
+        for stated, migration, alike, mark in (
+            ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only"), pytest.mark.integration),
+            ("none", None, ("1.5.0_output_only",), pytest.mark.slow))
+    ),
+])  # fmt: skip
 def test_released_file_is_loaded_and_gives_its_outputs(
     legacy: Legacy,
     tmp_path: Path,

@@ -199,33 +199,28 @@ def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
     assert model_id(classes=3) == model_id()
 
 
-@pytest.mark.parametrize(
-    ("more", "text"),
-    [
-        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
-        (
-            {"classes": 2},
-            "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
-            "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
-        ),
-        (
-            {"classes": 2, "class_map": {1: [1]}},
-            "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
-            "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
-        ),
-        ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
-        ({"classes": 4, "class_map": MAP}, "m: class_map: 2: expected each class of the network once, but 4 is not in"),
-        ({"classes": 5, "class_map": {1: [3], 2: [3]}}, "m: class_map: 2: expected each class of the network once, bu"),
-        ({"classes": 5, "class_map": {1: [1]}}, "m: class_map: expected each class of the dataset, got none for 2"),
-        ({"classes": 5, "class_map": {1: [0, 1, 2], 2: [3, 4]}}, "m: class_map: expected each class of the dataset, g"),
-        ({"classes": 5, "class_map": {**MAP, 3: [2]}}, "m: class_map: expected classes of the dataset, 0 to 2, got 3"),
-        ({"classes": 5, "class_map": {**MAP, 0: [0]}}, "m: class_map: expected each class of the network, got none fo"),
-        (
-            {"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
-            "m: expected no class_map beside args.points, which are of the dataset's classes",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("more", "text"), [
+    ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
+    (
+        {"classes": 2},
+        "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
+        "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
+    ),
+    (
+        {"classes": 2, "class_map": {1: [1]}},
+        "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
+        "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
+    ),
+    ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
+    ({"classes": 4, "class_map": MAP}, "m: class_map: 2: expected each class of the network once, but 4 is not in"),
+    ({"classes": 5, "class_map": {1: [3], 2: [3]}}, "m: class_map: 2: expected each class of the network once, bu"),
+    ({"classes": 5, "class_map": {1: [1]}}, "m: class_map: expected each class of the dataset, got none for 2"),
+    ({"classes": 5, "class_map": {1: [0, 1, 2], 2: [3, 4]}}, "m: class_map: expected each class of the dataset, g"),
+    ({"classes": 5, "class_map": {**MAP, 3: [2]}}, "m: class_map: expected classes of the dataset, 0 to 2, got 3"),
+    ({"classes": 5, "class_map": {**MAP, 0: [0]}}, "m: class_map: expected each class of the network, got none fo"),
+    ({"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
+        "m: expected no class_map beside args.points, which are of the dataset's classes"),
+])  # fmt: skip
 def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: str) -> None:
     refused(entry(**more), text)
 

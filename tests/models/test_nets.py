@@ -67,15 +67,11 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     refused(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), text, 14)
 
 
-@pytest.mark.parametrize(
-    ("arch", "roi", "more"),
-    [
-        ("rog", (16, 24, 16), {}),
-        pytest.param(
-            "unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}, marks=pytest.mark.integration
-        ),
-    ],
-)
+@pytest.mark.parametrize(("arch", "roi", "more"), [
+    ("rog", (16, 24, 16), {}),
+    pytest.param("unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2},
+        marks=pytest.mark.integration),
+])  # fmt: skip
 def test_gradient_reaches_every_voxel_of_every_channel(arch: str, roi: Shape, more: dict[str, Any]) -> None:
     entry = ModelEntry(name="m", arch=arch, checkpoint="random", args={**SMALL_ARGS[arch], **more}, roi=roi)
     model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"))

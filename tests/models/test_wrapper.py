@@ -23,24 +23,16 @@ def unet(channels: int, roi: tuple[int, int, int]) -> nn.Module:
     return net.double().requires_grad_(False).eval()
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, lambda x: x),
-        ({"scale": (-175, 250)}, lambda x: -175 + 425 * x),
-        ({"scale": (1, 0)}, lambda x: 1 - x),
-        ({"mean": 0.5}, lambda x: x - 0.5),
-        ({"std": 4}, lambda x: x / 4),
-        (
-            {"scale": (0, 255), "mean": (10, 20), "std": (2, 5)},
-            lambda x: torch.stack([(255 * x[:, 0] - 10) / 2, (255 * x[:, 1] - 20) / 5], dim=1),
-        ),
-        ({"axes": "DHW"}, lambda x: torch.einsum("bchwd->bcdhw", x)),
-        ({"axes": "WDH"}, lambda x: torch.einsum("bchwd->bcwdh", x)),
-        ({"axes": "H-WD"}, lambda x: x[:, :, :, [3, 2, 1, 0]]),
-        ({"axes": "-D-WH"}, lambda x: torch.einsum("bchwd->bcdwh", x[:, :, :, [3, 2, 1, 0]][..., [1, 0]])),
-    ],
-)
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, lambda x: x), ({"scale": (-175, 250)}, lambda x: -175 + 425 * x), ({"scale": (1, 0)}, lambda x: 1 - x),
+    ({"mean": 0.5}, lambda x: x - 0.5), ({"std": 4}, lambda x: x / 4),
+    ({"scale": (0, 255), "mean": (10, 20), "std": (2, 5)},
+        lambda x: torch.stack([(255 * x[:, 0] - 10) / 2, (255 * x[:, 1] - 20) / 5], dim=1)),
+    ({"axes": "DHW"}, lambda x: torch.einsum("bchwd->bcdhw", x)),
+    ({"axes": "WDH"}, lambda x: torch.einsum("bchwd->bcwdh", x)),
+    ({"axes": "H-WD"}, lambda x: x[:, :, :, [3, 2, 1, 0]]),
+    ({"axes": "-D-WH"}, lambda x: torch.einsum("bchwd->bcdwh", x[:, :, :, [3, 2, 1, 0]][..., [1, 0]])),
+])  # fmt: skip
 def test_the_network_is_given_what_the_formula_says(given: dict[str, Any], expected: Any) -> None:
     torch.testing.assert_close(InputAdapter(**given).to_network(volume()), expected(volume()), rtol=1e-14, atol=1e-12)
 

@@ -71,26 +71,19 @@ def test_network_whose_code_changed_since_plan_is_not_loaded(editable: Path) -> 
 
 IMPORTS = "from typing import ClassVar\nfrom dataclasses import dataclass\nfrom freqbench.attacks import PGD, Attack\n"
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "no such module": (
-        "toy.nets:Tiny",
-        "",
-        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, put",
-    ),
+    "no such module": ("toy.nets:Tiny", "",
+        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, put"),
     "no such class": ("toy.net:Tinny", "", r"toy.net:Tinny: expected a subclass of .*\.Module, got no such name"),
     "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),
     "syntax": ("written:Net", "class Net(:\n", r"written:Net: expected a module that can be imported, got SyntaxError"),
     "ends": ("written:Net", "raise SystemExit(0)\n", r"expected a module that can be imported, got SystemExit: 0"),
-    "several outputs": (
-        "written:Net",
+    "several outputs": ("written:Net",
         "import toy.net\nclass Net(toy.net.Tiny):\n    def forward(self, x): return [super().forward(x)]\n",
-        r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list",
-    ),
-    "its constructor raises": (
-        "written:Net",
+        r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list"),
+    "its constructor raises": ("written:Net",
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes): raise ImportError('no lib')\n",
-        r"Net refuses its args: no lib$",
-    ),
-}
+        r"Net refuses its args: no lib$"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "text", "message"), MISTAKES.values(), ids=MISTAKES)
