@@ -32,15 +32,10 @@ INDEX: dict[str, Any] = {
     "names": {"new data": NAMES},
 }
 SAID = {  # of `make_record` and its classes, then of the index
-    "dataset": ("phantom", "new data"),
-    "case_id": ("case0", "new case"),
-    "patient_id": ("patient0", "new patient"),
-    "source_model": ("unet", "new model"),
-    "target_model": ("unet", "new model"),
-    "params": ('{"eps": 0.03137254901960784}', "{}"),
-    "class_name": ("class0", "new 0"),
-    "clean_number": (None, "stated"),
-}
+    "dataset": ("phantom", "new data"), "case_id": ("case0", "new case"), "patient_id": ("patient0", "new patient"),
+    "source_model": ("unet", "new model"), "target_model": ("unet", "new model"), "class_name": ("class0", "new 0"),
+    "params": ('{"eps": 0.03137254901960784}', "{}"), "clean_number": (None, "stated"),
+}  # fmt: skip
 BOTH = {"models": JOB["models"]}
 
 

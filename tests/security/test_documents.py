@@ -103,26 +103,12 @@ def test_json_is_read_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 HOSTILE = {
-    "empty": "",
-    "parent": "..",
-    "up": "../../etc/cron",
-    "absolute": "/etc/cron",
-    "backslash": "a\\b",
-    "hidden": ".bashrc",
-    "option": "-rf",
-    "NUL": "a\0b",
-    "line": "a\nb",
-    "direction": "a\u202egnp",
-    "variable": "${HOME}",
-    "markup": "[red]a",
-    "formula": "=1+1",
-    "last dot": "a.",
-    "long": "a" * 129,
-    "long in bytes": "\u00e4" * 65,
-    "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
+    "empty": "", "parent": "..", "up": "../../etc/cron", "absolute": "/etc/cron", "backslash": "a\\b",
+    "hidden": ".bashrc", "option": "-rf", "NUL": "a\0b", "line": "a\nb", "direction": "a\u202egnp",
+    "variable": "${HOME}", "markup": "[red]a", "formula": "=1+1", "last dot": "a.", "no text": "a\udcff",
+    "long": "a" * 129, "long in bytes": "\u00e4" * 65, "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
     "not canonical": "\u212b",  # the sign of an angstrom, which some disks keep as the letter
-    "no text": "a\udcff",
-}
+}  # fmt: skip
 GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller_1"]
 
 

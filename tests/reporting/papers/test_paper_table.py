@@ -205,26 +205,17 @@ def test_every_reason_has_its_letter() -> None:
     assert bim.to_numpy().tolist() == [[letter, ""]] * 2
 
 
-@pytest.mark.parametrize(
-    ("ours", "printed", "metric", "spread", "verdict"),
-    [
-        (63.25, "62.7", "dsc", math.nan, "parity"),  # 0.05 + 0.5
-        (63.26, "62.7", "dsc", math.nan, "differs"),
-        (62.15, "62.7", "dsc", math.nan, "parity"),
-        (62.14, "62.7", "dsc", math.nan, "differs"),
-        (63.175, "62.67", "dsc", math.nan, "parity"),  # 0.005 + 0.5
-        (63.18, "62.67", "dsc", math.nan, "differs"),
-        (63.55, "62.7", "dsc", 0.3, "parity"),
-        (63.56, "62.7", "dsc", 0.3, "differs"),
-        (12.4975, "7.897", "hd95", math.nan, "parity"),  # 0.0005 + 4.6
-        (12.498, "7.897", "hd95", math.nan, "differs"),
-        (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
-        (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
-        (68.685, "68.68", "ssim", math.nan, "parity"),  # of SSIM no rerun is known
-        (68.69, "68.68", "ssim", math.nan, "differs"),
-        (68.79, "68.68", "ssim", 0.11, "parity"),
-    ],
-)
+@pytest.mark.parametrize(("ours", "printed", "metric", "spread", "verdict"), [
+    (63.25, "62.7", "dsc", math.nan, "parity"), (63.26, "62.7", "dsc", math.nan, "differs"),  # 0.05 + 0.5
+    (62.15, "62.7", "dsc", math.nan, "parity"), (62.14, "62.7", "dsc", math.nan, "differs"),
+    (63.175, "62.67", "dsc", math.nan, "parity"), (63.18, "62.67", "dsc", math.nan, "differs"),  # 0.005 + 0.5
+    (63.55, "62.7", "dsc", 0.3, "parity"), (63.56, "62.7", "dsc", 0.3, "differs"),
+    (12.4975, "7.897", "hd95", math.nan, "parity"), (12.498, "7.897", "hd95", math.nan, "differs"),  # 0.0005 + 4.6
+    (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
+    (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
+    (68.685, "68.68", "ssim", math.nan, "parity"), (68.69, "68.68", "ssim", math.nan, "differs"),  # no rerun is known
+    (68.79, "68.68", "ssim", 0.11, "parity"),
+])  # fmt: skip
 def test_verdicts_at_their_boundaries(ours: float, printed: str, metric: str, spread: float, verdict: str) -> None:
     assert judge(ours, printed, metric, spread).verdict == verdict
 
