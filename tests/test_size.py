@@ -35,32 +35,32 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     },
     "tests": {
         ".": 3447,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 896,
+        "analysis": 892,
         "attacks": 5028,
         "audit": 2464,  # as in the package
-        "cli": 2187,  # run --fresh
+        "cli": 2184,  # run --fresh
         "cluster": 318,
-        "core": 1603,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5411,  # as in the package
+        "core": 1602,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5390,  # as in the package
         "engine": 6441,  # as in the package
-        "exchange": 736,
+        "exchange": 735,
         "golden": 487,
         "job": 1954,  # a line for each key of a job
-        "metrics": 1212,  # weights are checked when read
-        "models": 7113,  # inferers by class and arguments
+        "metrics": 1207,  # weights are checked when read
+        "models": 7102,  # inferers by class and arguments
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
-        "reporting": 6125,  # an attack that did nothing is said
-        "results": 1259,  # as in the package
-        "security": 1290,  # bombs in the classes of rows
+        "reporting": 6114,  # an attack that did nothing is said
+        "results": 1252,  # as in the package
+        "security": 1269,  # bombs in the classes of rows
         "third_party": 826,
-        "tools": 4541,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4535,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 1840,  # as in the package
+        "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 58966}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 58870}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -15,7 +15,7 @@ from freqbench.analysis.precision import NO_DSC, NOT_RUN, exclude
 from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals, nested_interval, t_intervals, t_tests
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
-from freqbench.results import KEY, Store
+from freqbench.results import KEY
 
 SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
 MANY = 40_000  # resamples: the Monte Carlo error of a bound is then about 0.003 here
@@ -365,18 +365,14 @@ def test_former_versions_of_a_case_are_not_compared() -> None:
     assert reasons(records(*former, row(dsc=0.5), row(dsc=0.5, **BF16))) == ["", ""]
 
 
-@pytest.fixture
-def two() -> Store:
-    """PGD agrees with fp32, GN does not, and nobody ran VAFA in fp32."""
-    plain = [row(attack, dsc=0.5, dsc_clean=0.9) for attack in ("pgd", "gn")]
-    reduced = [row(attack, dsc=dsc, dsc_clean=0.9, **BF16) for attack, dsc in (("pgd", 0.501), ("gn", 0.6))]
-    return stored(*plain, *reduced, row("vafa", dsc=0.5, dsc_clean=0.9, **BF16))
-
-
 SHOWN = ["clean", "gn std=8/255", "pgd eps=8/255", "pgd eps=8/255 precision=bf16"]
 
 
-def test_weak_rows_leave_tables_and_the_report_names_them(two: Store) -> None:
+def test_weak_rows_leave_tables_and_the_report_names_them() -> None:
+    """PGD agrees with fp32, GN does not, and nobody ran VAFA in fp32."""
+    plain = [row(attack, dsc=0.5, dsc_clean=0.9) for attack in ("pgd", "gn")]
+    reduced = [row(attack, dsc=dsc, dsc_clean=0.9, **BF16) for attack, dsc in (("pgd", 0.501), ("gn", 0.6))]
+    two = stored(*plain, *reduced, row("vafa", dsc=0.5, dsc_clean=0.9, **BF16))
     assert summary(two.records().to_pandas())["attack"].tolist() == SHOWN
     lines = " ".join(report([two], format="markdown").split())
     assert "phantom: gn std=8/255 precision=bf16 on unet: 10.00 DSC points from fp32, more than 0.2 - phantom" in lines

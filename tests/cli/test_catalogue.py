@@ -88,8 +88,7 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
 
 
 @pytest.mark.parametrize(("arguments", "likely"), [
-    (("attacks", "vaffa"),
-        f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks"),
+    (("attacks", "vaffa"), f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks"),
     (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
     (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
     (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
@@ -127,8 +126,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
 
 @pytest.mark.parametrize(("name", "texts"), [
     ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
-    ("research/phantom/zoo",
-        ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
+    ("research/phantom/zoo", ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
     ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
 ])  # fmt: skip
 def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: tuple[str, ...], bench: Bench) -> None:

@@ -38,8 +38,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         2,
     ),
     (
-        {"proc/self/cgroup": "3:cpu:/", "groups/cpu/cpu.cfs_quota_us": "-1",
-         "groups/cpu/cpu.cfs_period_us": "100000"},
+        {"proc/self/cgroup": "3:cpu:/", "groups/cpu/cpu.cfs_quota_us": "-1", "groups/cpu/cpu.cfs_period_us": "100000"},
         8,
     ),
 ])  # fmt: skip

@@ -110,8 +110,7 @@ def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> No
     ({2: {"PixelSpacing": [1, 3]}}, "expected slices of one size, spacing and direction"),
     ({2: {"ImagePositionPatient": [-30, -5, -62.9]}}, "expected evenly spaced slices, got 1.9 to 4.1 mm"),
     ({-1: {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}}, "expected two directions of length 1"),
-    ({-1: {"FrameOfReferenceUID": ""}, 2: {"FrameOfReferenceUID": "1.2"}},
-        "expected one frame of reference, got 2"),
+    ({-1: {"FrameOfReferenceUID": ""}, 2: {"FrameOfReferenceUID": "1.2"}}, "expected one frame of reference, got 2"),
 ])  # fmt: skip
 def test_slices_that_are_no_volume_are_refused(tmp_path: Path, changes: Mapping[int, Any], text: str) -> None:
     put_series(tmp_path / "a", volume()[0], LPS, changes=changes)

@@ -189,8 +189,7 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
     (lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
      "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)"),
     (shutil.rmtree, "expected a folder or an image file, found none: check --data"),
-    (lambda root: (root.rmdir(), root.symlink_to(root)),
-     "expected a folder or an image file, found none: check --d"),
+    (lambda root: (root.rmdir(), root.symlink_to(root)), "expected a folder or an image file, found none: check --d"),
 ])  # fmt: skip
 def test_folder_that_is_no_dataset_is_refused(tmp_path: Path, write: Callable[[Path], object], text: str) -> None:
     root = tmp_path / "folder"

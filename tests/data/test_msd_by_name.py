@@ -171,62 +171,48 @@ def test_changed_file_of_ones_own_is_refused(mirrors: Mirrors, tmp_path: Path, m
     assert cases(split="test") == ["h_4"]
 
 
-def _short(mirrors: Mirrors) -> None:
-    mirrors.archives[0].write_bytes(mirrors.archives[0].read_bytes()[:3000])
-
-
-def _no_archive(mirrors: Mirrors) -> None:
-    mirrors.archives[0].write_bytes(b"<html>moved</html>" * 100)
-
-
-def _wrong_file(mirrors: Mirrors) -> None:
-    mirrors.pack(mirrors.content() | {f"{TASK}/{FILES[-1]}": b"another"})
-
-
-def _lacking(mirrors: Mirrors) -> None:
+def _lacking(mirrors: Mirrors, **member: Any) -> None:
+    """Packs all but one file, and in its place a member of the archive of another kind."""
     mirrors.pack({name: content for name, content in mirrors.content().items() if not name.endswith(FILES[2])})
+    if member:
+        with tarfile.open(mirrors.archives[0], "a") as tar:
+            placed = tarfile.TarInfo(f"{TASK}/{FILES[2]}")
+            for name, value in member.items():
+                setattr(placed, name, value)
+            tar.addfile(placed)
 
 
-def _link(mirrors: Mirrors) -> None:
-    _lacking(mirrors)
-    with tarfile.open(mirrors.archives[0], "a") as tar:
-        member = tarfile.TarInfo(f"{TASK}/{FILES[2]}")
-        member.type, member.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        tar.addfile(member)
-
-
-def _sparse(mirrors: Mirrors) -> None:
-    _lacking(mirrors)
-    with tarfile.open(mirrors.archives[0], "a") as tar:
-        member = tarfile.TarInfo(f"{TASK}/{FILES[2]}")
-        member.pax_headers = {"GNU.sparse.map": f"{10**14},0", "GNU.sparse.size": str(10**14)}
-        tar.addfile(member)
-
-
-HARMS: dict[Callable[[Mirrors], None], str] = {
-    _short: "truncated header", _no_archive: "header", _wrong_file: f"{FILES[-1]}: expected sha256 ",
-    _lacking: f"expected {FILES[2]}, found none", _link: f"expected {FILES[2]}, found none",
-    _sparse: f"expected {FILES[2]}, found none",
-    lambda mirrors: mirrors.archives[0].unlink(): "HTTP Error 404: File not found",
+SPARSE = {"GNU.sparse.map": f"{10**14},0", "GNU.sparse.size": str(10**14)}
+HARMS: dict[str, tuple[Callable[[Mirrors], object], str]] = {
+    "short": (lambda made: made.archives[0].write_bytes(made.archives[0].read_bytes()[:3000]), "truncated header"),
+    "no archive": (lambda mirrors: mirrors.archives[0].write_bytes(b"<html>moved</html>" * 100), "header"),
+    "wrong file": (lambda mirrors: mirrors.pack(mirrors.content() | {f"{TASK}/{FILES[-1]}": b"another"}),
+        f"{FILES[-1]}: expected sha256 "),
+    "lacking": (_lacking, f"expected {FILES[2]}, found none"),
+    "link": (lambda mirrors: _lacking(mirrors, type=tarfile.SYMTYPE, linkname="/etc/hostname"),
+        f"expected {FILES[2]}, found none"),
+    "sparse": (lambda mirrors: _lacking(mirrors, pax_headers=SPARSE), f"expected {FILES[2]}, found none"),
+    "gone": (lambda mirrors: mirrors.archives[0].unlink(), "HTTP Error 404: File not found"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_wrong_archive_is_one_line_and_leaves_nothing(
-    mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Mirrors], None]
+    mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    harm(mirrors)
+    change, text = HARMS[harm]
+    change(mirrors)
     monkeypatch.setattr(msd, "MIRRORS", mirrors.addresses[:1])
     with pytest.raises(MissingDataError) as error:
         cases()
     assert f"found neither; tried {mirrors.addresses[0]}/{TASK}.tar (" in str(error.value)
-    assert HARMS[harm] in str(error.value)
+    assert text in str(error.value)
     assert left(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_the_next_mirror_is_asked_after_a_wrong_archive(mirrors: Mirrors, harm: Callable[[Mirrors], None]) -> None:
-    harm(mirrors)
+def test_the_next_mirror_is_asked_after_a_wrong_archive(mirrors: Mirrors, harm: str) -> None:
+    HARMS[harm][0](mirrors)
     assert (cases(split="test"), mirrors.asked) == (["h_4"], ["first", "second"])
 
 

@@ -140,16 +140,13 @@ def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("segments", "text"), [
-    ([("liver", 1, 0), ("tumour", 1, 2)],
-        "expected segments in layers 0 to 1, as the file has 2, got '2' for 'tum"),
+    ([("liver", 1, 0), ("tumour", 1, 2)], "expected segments in layers 0 to 1, as the file has 2, got '2' for 'tum"),
     ([("liver", 1, 0), ("tumour", 3, 1)], "expected segments' values in layer 1, got 1: save it"),
     ([("liver", 1, 0), ("vessel", 1, 1)], "expected segments called liver, tumour, got 'vessel' (label 2)"),
     ([("one", 1, 0), ("two", 1, 1)], "expected segments called liver, tumour, got 'one' (label 1)"),
     ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
 ])  # fmt: skip
-def test_unexplained_layers_are_refused(
-    tmp_path: Path, label: np.ndarray, segments: list[tuple[str, int, int]], text: str
-) -> None:
+def test_unexplained_layers_are_refused(tmp_path: Path, label: np.ndarray, segments: list[object], text: str) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
 

@@ -294,8 +294,7 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "source", "expected"), [
-    (lambda voxels: voxels[:-1], "a",
-     r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
+    (lambda voxels: voxels[:-1], "a", r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
     (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
     (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
     (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),

@@ -58,17 +58,12 @@ def medpy_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndar
     return np.array([reference(p, t, voxelspacing=spacing) if p.any() and t.any() else math.nan for p, t in masks])
 
 
-@pytest.fixture(scope="module")
-def golden(arrays: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    values = json.loads((arrays / "models" / "metrics_values.json").read_text())["values"]
-    return dict(np.load(arrays / "models" / "metrics.npz")), values
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("unit", "spacing"), [("vox", None), ("mm", SPACING)])
-def test_both_conventions_are_the_stored_ones(golden: Any, case: str, unit: str, spacing: Any) -> None:
-    arrays, values = golden
-    masks = arrays[f"{case}__pred"], arrays[f"{case}__label"]
+def test_both_conventions_are_the_stored_ones(arrays: Path, case: str, unit: str, spacing: Any) -> None:
+    values = json.loads((arrays / "models" / "metrics_values.json").read_text())["values"]
+    with np.load(arrays / "models" / "metrics.npz") as stored_masks:
+        masks = stored_masks[f"{case}__pred"], stored_masks[f"{case}__label"]
     expected = [float(v) for v in values[case][f"monai_hd95_{unit}_directed0_bg1"]]
     np.testing.assert_allclose(hd95(*masks, 4, spacing), expected, rtol=2e-6)  # MONAI interpolates in float32
     stored = [values[case][f"medpy_hd95_{unit}_class{k}"] for k in range(4)]

@@ -139,14 +139,11 @@ def test_regions_of_bundle_are_paired_with_datasets_by_name(write: Write) -> Non
     assert (straight.head, straight.num_outputs) == ("sigmoid", 3)
 
 
-def swin(config: dict[str, Any]) -> None:
-    definition = {"_target_": "monai.networks.nets.swin_unetr.SwinUNETR", "in_channels": 1, "out_channels": 2}
-    config["network_def"] = {**definition, "feature_size": 12}
-
-
 @pytest.mark.parametrize("version", ["1.4.0", "1.²"])
 def test_swin_unetr_of_an_older_monai_is_refused(write: Write, version: str) -> None:
-    folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version=version)))
+    swin = {"_target_": "monai.networks.nets.swin_unetr.SwinUNETR", "in_channels": 1, "out_channels": 2}
+    made = {"network_def": {**swin, "feature_size": 12}}
+    folder = write(lambda config, metadata: (config.update(made), metadata.update(monai_version=version)))
     with pytest.raises(UserError, match=rf"SwinUNETR of MONAI {version}.*with a migration"):
         network("bundle", folder)
 

@@ -81,13 +81,10 @@ def test_misplaced_class_beside_a_stranger_is_refused(tmp_path: Path) -> None:
     )
 
 
-def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
-    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}, "channel_names": names}))
-    return NnunetRaw(name="d", root=str(folder))
-
-
 def test_channels_in_another_order_are_refused_with_both_orders(tmp_path: Path) -> None:
-    ours = raw(tmp_path, {"1": "t1", "0": "Flair"}).channel_names
+    stated = {"labels": {"background": 0, "lesion": 1}, "channel_names": {"1": "t1", "0": "Flair"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    ours = NnunetRaw(name="d", root=str(tmp_path)).channel_names
     with pytest.raises(UserError, match=r"expected the channels T1, FLAIR, the order of p, got Flair, t1 of .*pairs`"):
         match_channels("m", "p", ("T1", "FLAIR"), ours, None)
     assert match_channels("m", "p", ("Flair", "T1"), ours, None) == {}

@@ -100,8 +100,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
 
 @pytest.mark.parametrize(("form", "more", "text"), [
     ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
-    ({"sides": ROI}, {"roi": (8, 8, 8)},
-     "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
+    ({"sides": ROI}, {"roi": (8, 8, 8)}, "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
     ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
     ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
     ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),

@@ -121,8 +121,7 @@ def test_teaching_and_choosing_cases_are_counted_apart(grid: Expand) -> None:
 
 
 @pytest.mark.parametrize(("arch", "axes", "files", "line"), [
-    ("nnunet", "KJI", ["LPS", "RAS", "LPS"],
-     r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)"),
+    ("nnunet", "KJI", ["LPS", "RAS", "LPS"], r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)"),
     ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
     ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
     ("unet", "HWD", ["RAS"], None),

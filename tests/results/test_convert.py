@@ -54,12 +54,10 @@ def test_converted_rows_are_those_of_the_former_files(former: Path, expected: tu
     assert convert(str(former)) == 0
 
 
-@pytest.mark.parametrize("step", range(4))
-def test_a_dead_conversion_is_finished_by_the_next(
-    former: Path, expected: tuple[pa.Table, pa.Table], step: int
-) -> None:
+@pytest.mark.parametrize("at", range(4))
+def test_a_dead_conversion_is_finished_by_the_next(former: Path, expected: tuple[pa.Table, pa.Table], at: int) -> None:
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-        die_at(patch, step)
+        die_at(patch, at)
         convert(str(former))
     convert(str(former))
     assert tables(former) == expected

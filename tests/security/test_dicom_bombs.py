@@ -22,6 +22,7 @@ from .traps import line_of
 
 WHERE = Path("CASE")
 STUFF = b"\x09\x00\x01\x00OB\x00\x00" + (10**6).to_bytes(4, "little") + bytes(10**6)
+RLE = struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\x00" * 2
 IMAGE = np.random.default_rng(0).integers(-1000, 1000, (20, 18, 4)).astype(np.float32)
 
 
@@ -95,10 +96,6 @@ def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> N
     assert peaks[1] - peaks[0] < 100_000, peaks  # kilobytes
 
 
-def _rle() -> bytes:
-    return struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\x00" * 2
-
-
 def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
     content = pydicom.dcmread(path)
     for name, value in fields.items():
@@ -114,7 +111,7 @@ def test_impossible_voxels_are_not_decoded(tmp_path: Path, syntax: str, monkeypa
     monkeypatch.setattr(dicom.files, "read_pixels", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
-        _stored(path, _rle(), RLELossless, Rows=9000, Columns=9000)
+        _stored(path, RLE, RLELossless, Rows=9000, Columns=9000)
         if syntax == DeflatedExplicitVRLittleEndian:
             put_series(tmp_path / "a", IMAGE, changes={-1: {"Rows": 9000, "Columns": 9000}})
             deflated(path)

@@ -239,10 +239,6 @@ def _copies(rows: int) -> pa.Array:
     return pa.array([LONG] * rows)
 
 
-def _lists(rows: int) -> pa.Array:
-    return pa.array([[1.0] * 100_000] * rows)
-
-
 def _classes(rows: int, count: int = 300, **columns: pa.Array) -> pa.Array:
     own, offsets = schema.ROWS.field(CLASSES).type.value_type, pa.array(range(0, count * rows + 1, count), pa.int32())
     parts = [columns.get(each.name, pa.nulls(count * rows, each.type)) for each in own]
@@ -269,7 +265,7 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
         _of(_copies, use_dictionary=False, column_encoding={"caution": "DELTA_BYTE_ARRAY"}),
         "caution: expected a value a row in a usual encoding, got something else",
     ),
-    "lists": (_of(_lists, "dsc"), "expected the columns of schema version 2, got no dsc"),
+    "lists": (_of(lambda rows: pa.array([[1.0] * 10**5] * rows), "dsc"), "expected the columns .* 2, got no dsc"),
     "classes": (_of(_classes, CLASSES), "classes.list.element.class_index: expected at most 256 values a row"),
     "copies of a class's name": (_of(_long_names, CLASSES), r"expected at most \d+ MiB in memory"),
     "blocks": (_of(_blocks), "caution: expected a value a row"),

@@ -47,10 +47,6 @@ def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
     return {name: result for name, result in results.items() if result}
 
 
-def refuse(*arguments: object) -> None:
-    raise AssertionError("trained")
-
-
 @pytest.mark.integration
 def test_adversarial_training_begins_at_the_clean_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: dict[str, dict[str, Tensor]] = {}
@@ -235,7 +231,7 @@ def test_finished_networks_are_skipped_also_in_a_moved_folder(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job, out = trained
-    monkeypatch.setattr(run, "fit", refuse)
+    monkeypatch.setattr(run, "fit", lambda *_: pytest.fail("trained"))
     moved = out.rename(tmp_path / "moved")
     try:
         results, former = train(job, str(moved)), done(job, moved)

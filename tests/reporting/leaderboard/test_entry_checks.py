@@ -243,11 +243,9 @@ def doubled(store: Path) -> None:
 
 def doubled_with_its_index(store: Path) -> None:
     doubled(store)
-    alter_json(store / "run.json", lambda run: run["job"]["index"]["cells"].append(cell_of(run)))
-
-
-def cell_of(run: dict[str, Any]) -> dict[str, Any]:
-    return {**run["job"]["index"]["cells"][0], "cell_id": "0" * 16}
+    alter_json(
+        store / "run.json", lambda run: (c := run["job"]["index"]["cells"]).append({**c[0], "cell_id": "0" * 16})
+    )
 
 
 def test_rows_beyond_the_index_are_refused_by_their_number(entered: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Machines that come and go under a running grid: real ones of Ray, processes here."""
 
-import socket
 import threading
 import time
 import urllib.request
@@ -12,6 +11,7 @@ import pytest
 from engine.cases import run_serially, units_of
 from engine.faults import Faulty, add_attack
 from engine.ray_session import machines, run_by_ray
+from s3_server import free_port
 from tiny_job import Collector, results, small
 
 from freqbench.engine import resources
@@ -123,15 +123,16 @@ def metrics_of(port: int) -> dict[str, float]:
     return values
 
 
-def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: int) -> None:
+def test_records_failures_and_device_seconds_stand_in_prometheus() -> None:
     good, bad = {"name": "fgsm", "eps": [0.01, 0.02, 0.03]}, {"name": "faulty", "place": "no", "fault": "raise"}
     units = units_of(small(attacks=[good, bad]))
-    with machines(1, cpus=1, metrics_export_port=unused_port) as cluster, existing(cluster.address):
+    port = free_port()
+    with machines(1, cpus=1, metrics_export_port=port) as cluster, existing(cluster.address):
         device = sum(row["device_seconds"] for row in run_by_ray(units, METRICS, workers=1).workers)
         end, records = time.monotonic() + 60, 0.0
         while records < 4 and time.monotonic() < end:
             time.sleep(2)
-            values = metrics_of(unused_port)
+            values = metrics_of(port)
             records = sum(value for name, value in values.items() if "records" in name)
     assert {name: value for name, value in values.items() if "seconds" not in name} == {
         "ray_freqbench_records_total fgsm": 3,
@@ -140,10 +141,3 @@ def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: in
     }
     seconds = [values[f"ray_freqbench_device_seconds_total {attack}"] for attack in ("fgsm", "faulty")]
     assert sum(seconds) == pytest.approx(device, abs=0.01)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
