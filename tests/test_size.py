@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1252,  # as in the package
         "security": 1269,  # bombs in the classes of rows
         "third_party": 826,
-        "tools": 4535,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4536,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 58870}  # 61796 and 63057 before
+SUMS = {"freqbench": 57485, "tests": 58871}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
