@@ -20,6 +20,7 @@ from freqbench.ops.losses import SEQUENCES, Loss, Scope
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
 EARLY = 0.4  # share of the steps in which `auto` may raise the margin
+NEAR = 0.1  # distance from the allowed suspicion within which steps do not raise it
 
 Points = tuple[Tensor, ...]
 Schedule = tuple[tuple[float, float], ...]
@@ -278,11 +279,38 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
     task.objective.raises = loss
     for i in steps:
         gradient = task.gradient(x, render=space.render)
-        ahead = space.project(x + length(i, of) * space.radius * space.towards(gradient))
+        far = length(i, of) * space.radius
+        step = far * space.towards(gradient) if task.away is None else unseen_step(task, gradient, task.away, far)
+        ahead = space.project(x + step)
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
         x, previous = ahead, x
     return x, previous
+
+
+def unseen_step(task: Task, gradient: Tensor, away: Tensor, far: Tensor) -> Tensor:
+    r"""Returns a step that raises the loss, and not the suspicion s of the network's detector above the allowed e.
+
+    With g the gradient of the loss and a that of s, of which g loses its part along a within NEAR of e, and u(.) of a
+    root mean square of 1, for s > e the second term is Newton's step, or as long as the first where s bends too much
+    for it (`Detector.steps_back`). Orthogonal gradients are those of Bryniarski et al., ICLR 2022, arXiv:2106.15023:
+
+    .. math:: far \, u\Bigl(g - \frac{\langle g, a \rangle}{\lVert a \rVert^2} a\Bigr)
+              - \frac{s - e}{\lVert a \rVert^2} a
+    """
+    excess = float(task.objective.excess or 0.0)
+    square = away.abs().square().sum().clamp(min=torch.finfo(far.dtype).tiny)
+    shared = (gradient.conj() * away).sum().real / square
+    along = gradient - shared * away if shared > 0 and excess > -NEAR else gradient
+    step = far * _unit(along)
+    if excess <= 0:
+        return step
+    return step - (far * _unit(away) if getattr(task.model, "steps_back", False) else excess / square * away)
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Returns real or complex values, scaled to a root mean square of 1."""
+    return values / values.abs().square().mean().sqrt().clamp(min=torch.finfo(values.abs().dtype).tiny)
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from freqbench.core.errors import UserError
 
-TABLES = ("attacks", "datasets", "models", "metrics")
+TABLES = ("attacks", "datasets", "models", "metrics", "defences")
 _TRUSTED = ContextVar("trusted", default=False)
 BESIDE: list[str] = []  # folders whose modules jobs may name, which Python searches after all others
 

@@ -92,12 +92,13 @@ def attack_case(
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
     is_joint, device = attack.scope == "joint", next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
-    if is_joint or (attack.attacks_volume and len(windows) > 1):
+    if is_joint or (attack.attacks_volume and (len(windows) > 1 or model.watch)):
         sliding, *others = (
             JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
             for each in (model, *surrogates)
         )
         whole = image[None]
+        sliding.allow(image)
         result = attack(
             sliding,
             _cut(image, windows) if is_joint else whole,

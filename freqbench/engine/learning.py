@@ -16,6 +16,7 @@ from freqbench.core.plugins import kind_of
 from freqbench.core.types import Case
 from freqbench.engine import memory
 from freqbench.models import SegmentationModel, SlidingWindowModel
+from freqbench.models.defences.detectors import Detector, Watch
 
 LEARNED = "learned"
 
@@ -39,6 +40,17 @@ def learn(
     if not isinstance(learned, Tensor):
         raise UserError(f"{attack.name}: expected a tensor from `learn`, got {kind_of(learned)}: return the tensor")
     return learned
+
+
+def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -> Watch:
+    """Lets a detector see clean cases, each read when its turn comes; UserError if they are too few."""
+    clean, device = list[Tensor](), next(model.parameters()).device
+    for read in cases:
+        case = read()
+        volume, network = case.image[None].to(device), SlidingWindowModel(model.for_case(case))
+        with torch.no_grad():
+            clean.append(detector.features(volume, network.logits(volume), network))
+    return Watch.of(detector, clean)
 
 
 def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) -> Tensor:

@@ -278,7 +278,9 @@ def score_draw(
 
 
 def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:
-    """Returns the columns of a prediction against the label map `[H, W, D]` that certificates are made of, if any."""
+    """Returns the columns of a prediction against the label map `[H, W, D]` that its defence fills, if any."""
+    if prediction.suspicion is not None:
+        return {"suspicion": prediction.suspicion}
     if prediction.draws is not None:
         rounded = {name: [round(value, 6) for value in values] for name, values in prediction.draws.items()}
         return {"draws": json.dumps(rounded)}

@@ -31,6 +31,7 @@ from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, added
+from freqbench.models.defences.detectors import Detector
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted, loading
 from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
@@ -362,6 +363,9 @@ class Worker:
             model = loading.load(spec, self._device, cell.precision, cell.compile)
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
+            if isinstance(spec.defence, Detector):
+                loads = [partial(cell.dataset.load, ref, spec.space) for ref in spec.learns_from]
+                model.watch = learning.watch(spec.defence, model, loads)
             return model
 
         with self._time_loading():

@@ -25,6 +25,7 @@ from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
 from freqbench.job.sweep import models_for
 from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
+from freqbench.models.defences.detectors import Detector
 from freqbench.models.resolving import axes_notes, file_concerns, scoring_concerns
 from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
@@ -229,7 +230,10 @@ class Expansion:
     @cached_property
     def _models(self) -> list[dict[str, ModelSpec]]:
         """The models for each dataset, by name; the facts on all datasets are read before the first network is made."""
-        return [_models_of(self._job.models, *pair) for pair in zip(self._facts, self._datasets, strict=True)]
+        return [
+            _models_of(self._job.models, *of_dataset)
+            for of_dataset in zip(self._facts, self._datasets, self._refs, strict=True)
+        ]
 
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
@@ -290,6 +294,10 @@ def _cells(
             others = [target for target in targets if target not in within]
             concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
             targets = within
+        knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
+        if knows_detector and (attack.scope == "window" or getattr(attack, "step_rule", "") != "cosine"):
+            rest = "which alone know a detector: set scope: joint and step_rule: cosine, or adaptive: false of the model"
+            raise UserError(f"{attack.name} on {source.name}: expected an attack on the volume in cosine steps, {rest}")
         if source.name in getattr(attack, "surrogates", ()):
             concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
         for seed in _seeds(job, attack):
@@ -341,7 +349,9 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
-def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset) -> dict[str, ModelSpec]:
+def _models_of(
+    given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset, scored: Sequence[CaseRef]
+) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
@@ -351,6 +361,7 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
             else:
                 of_dataset = len(dataset.classes), dataset.num_channels, dataset.space
                 model = resolve(entry, *of_dataset, facts=facts[entry.name])
+            model = replace(model, learns_from=learning_cases(dataset, model.defence, scored))
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same[0]}: give it once")
@@ -388,21 +399,25 @@ def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tupl
     return sorted(asked, key=lambda numbered: numbered[1].ensemble is not None)
 
 
-def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """Returns the cases that an attack learns from, if any; refuses cases and patients that are scored too."""
-    if not isinstance(attack, LearnedAttack):
+def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
+    """Returns the cases that an attack or a detector learns from; refuses cases and patients that are scored too."""
+    if isinstance(learner, LearnedAttack):
+        name, key, split, cases = learner.name, "learn_split", learner.learn_split, learner.learn_cases
+    elif isinstance(learner, Detector):
+        name, key, split, cases = learner.name, "clean_split", learner.clean_split, learner.clean_cases
+    else:
         return ()
     taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
-    refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
+    refs = dataset.model_copy(update={"cases": cases}).refs(split)
     if not refs:
+        hint = f"set {key}, or from Python call `learn` of the attack" if key == "learn_split" else f"set {key}"
         raise UserError(
-            f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
-            "set learn_split, or from Python call `learn` of the attack"
+            f"{name}: expected a dataset whose split {split!r} has cases to learn from, got none: {hint}"
         )
     if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
-        advice = "set another learn_split, or other cases to score"
-        got = f"got {len(shared)} of the split {attack.learn_split!r} (first: {shared[0]}): {advice}"
-        raise UserError(f"{attack.name}: expected to learn from no case or patient that is scored, {got}")
+        got = f"got {len(shared)} of the split {split!r} (first: {shared[0]})"
+        advice = f"set another {key}, or other cases to score"
+        raise UserError(f"{name}: expected to learn from no case or patient that is scored, {got}: {advice}")
     return refs
 
 

@@ -13,7 +13,7 @@ from freqbench.core.config import Architecture, FileName, Strict, validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import RAS_LETTERS, Preprocess, ras_order
 from freqbench.core.names import meant_name
-from freqbench.core.plugins import names_class
+from freqbench.core.plugins import installed_names, load_class, names_class
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
 from freqbench.models.defences.base import Defence
@@ -321,9 +321,11 @@ def defence_of(content: Any) -> Defence | None:
         raise UserError(f"expected a mapping with a name, such as {{name: bit_depth, bits: 3}}, got {content!r:.100}")
     from freqbench.models.defences.table import DEFENCES  # and torch with it
 
-    if name not in DEFENCES:
-        raise UserError(unknown("defence", name, DEFENCES))
-    return validate(dict(content), DEFENCES[name], where=name)
+    added = installed_names("defences")
+    if name not in DEFENCES and name not in added and not names_class(name):
+        raise UserError(unknown("defence", name, [*DEFENCES, *added]))
+    cls = DEFENCES.get(name) or load_class(added.get(name, name), Defence)
+    return validate(dict(content), cls, where=name)
 
 
 class ModelEntry(Strict):

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, pairwise, product
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.conv import _ConvNd
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
@@ -159,7 +160,13 @@ def prediction(
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return _stitch(model, [volume], window_batch, case, wanted)[0]
+        made = _stitch(model, [volume], window_batch, case, wanted)[0]
+        if model.watch is None:
+            return made
+        with torch.no_grad():
+            sliding = SlidingWindowModel(model, window_batch)
+            volume = volume.to(next(model.parameters()).device)
+            return replace(made, suspicion=float(model.watch.suspicion(volume, sliding.logits(volume), sliding)))
     if wanted.file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
@@ -388,6 +395,13 @@ class SlidingWindowModel(nn.Module):
         self.model = model if self.smoothing is None else model.drop_defence()
         self.window_batch, self.kept, self.num_forwards, self.num_backwards = window_batch, kept, 0, 0
         self.outputs: Outputs = model.outputs
+        self._watch = model.watch if model.adaptive else None
+        self._allowed = self.excess = None  # suspicion: what the attacker may have, and how much more the last pass had
+
+    @property
+    def steps_back(self) -> bool:
+        """True if an attacker lowers the suspicion of its detector by steps of full length."""
+        return self._watch is not None and self._watch.detector.steps_back
 
     @property
     def takes_keys(self) -> bool:
@@ -402,15 +416,45 @@ class SlidingWindowModel(nn.Module):
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Returns stitched logits; B images send B times as many windows at once; `keys` if the model `takes_keys`."""
         if self.smoothing is None:
-            return self._logits(images, keys)
+            logits = self.logits(images, keys)
+            if self._watch is not None:
+                suspicion = self._watch.suspicion(images, logits, self)
+                self.excess = None if self._allowed is None else suspicion - self._allowed
+            return logits
         key = FIXED if keys is None else keys[0]
         seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
-        draws = [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
+        draws = [self.logits(self.smoothing.apply_draw(images, seed)) for seed in seeds]
         return self.model.head.mean_of_probabilities(draws)
 
-    def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
+    def allow(self, image: Tensor) -> None:
+        """Lets an attacker look as suspicious to the network's detector, if it has one, as a volume `[C, H, W, D]`."""
+        if self._watch is not None:
+            with torch.no_grad():
+                own = self._watch.suspicion(image[None], self.logits(image[None]), self)
+                self._allowed = own.maximum(self._watch.usual)
+
+    def logits(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
+        """Returns the stitched logits of volumes."""
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         return self.model.head.logits_of(stitched) if self.model.averages_probabilities else stitched
+
+    def foreground(self, logits: Tensor) -> Tensor:
+        """Returns the probabilities of the foreground classes, or regions, of logits."""
+        return self.model.head.probabilities(logits)[:, int(self.model.head.has_background) :]
+
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """Returns the outputs `[W, F, ...]` of the network's convolutions for the windows of a volume, in order."""
+        made: list[Tensor] = []
+        convolutions = [module for module in self.model.net.modules() if isinstance(module, _ConvNd)]
+        hooks = [module.register_forward_hook(lambda *of: made.append(of[2])) for module in convolutions]
+        try:
+            windows = self.windows(images)
+            self.model.cut(windows)(_cut(images, windows))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.num_forwards += len(windows)
+        return made
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
         """Returns the windows of volumes of this shape."""

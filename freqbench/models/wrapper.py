@@ -14,6 +14,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import ras_order
 from freqbench.core.types import Beside, Case, Outputs, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, keep_logits
+from freqbench.models.defences.detectors import Watch
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
@@ -80,6 +81,7 @@ class SegmentationModel(nn.Module):
         self.name = type(net).__name__  # what errors call it
         self.roi, self.precision, self.adapter, self.inference = roi, precision, adapter, inference
         self.defence, self.adaptive, self.class_map, self.outputs = defence, adaptive, class_map, outputs
+        self.watch: Watch | None = None  # of a detector, once it has seen clean volumes
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
         if self.takes_volumes:  # one window holds all
             self.inference = inference = inference.model_copy(update={"weighting": "constant"})
@@ -132,7 +134,7 @@ class SegmentationModel(nn.Module):
     def drop_defence(self) -> "SegmentationModel":
         """Returns the model without its defence; modules are shared."""
         model = copy(self)
-        model.defence = None
+        model.defence = model.watch = None
         return model
 
     @property

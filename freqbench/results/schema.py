@@ -202,6 +202,8 @@ RECORDS: tuple[Column, ...] = (
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
         "measured",
     ),
+    _score("suspicion", "1", "", "distance of the volume from clean ones by the target's detector; null without one"),
+    _score("suspicion_clean", "1", "", "the same of the clean volume"),
     *_metric_columns(each for each in NUMBERS if each.undefined),
     *_metric_columns(each for each in NUMBERS if each.is_count and not each.undefined),
     _count("num_windows", "windows of the volume that were attacked"),

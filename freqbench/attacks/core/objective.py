@@ -11,6 +11,9 @@ from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Los
 from freqbench.ops.voxels import counted, without_ignored
 
 
+WATCHED = 1e6  # worth less than any loss
+
+
 @dataclass
 class Objective:
     """A loss, its sign, its scope within a sample, and the labels that it compares with.
@@ -29,6 +32,8 @@ class Objective:
             those of one volume, and every window has the volume's values.
         counted: voxels with a label, the only ones that count, bool `[B, 1, H, W, D]`; None: all.
         changes: true if a run raises several losses, one after another.
+        excess: suspicion of the network's detector in the last pass above what the attacker allows itself; None: there
+            is no detector that it knows. Above 0 a volume is worth less than all others.
     """
 
     labels: Tensor
@@ -43,6 +48,7 @@ class Objective:
     windows: int | None = None
     counted: Tensor | None = None
     changes: bool = False
+    excess: Tensor | None = None
 
     @classmethod
     def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None, head: Head = SOFTMAX) -> "Objective":
@@ -103,16 +109,22 @@ class Objective:
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
         """Returns the values that compare volumes, `[B]`: the objective, or that of the loss `compares`."""
-        if raised is not None and self.compares is self.raises:
+        if raised is not None and self.compares is self.raises and self.excess is None:
             return raised.detach()
         with torch.no_grad():
-            return self._of_each(self.sign * self.compares(logits, *self.compared_with()))
+            return self._of_each(self._unwatched(self.sign * self.compares(logits, *self.compared_with())))
 
     def success(self, logits: Tensor) -> Tensor:
         """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
         counts = None if self.counted is None else self.in_place(self.counted)
-        return self._of_each(-self.head.mean_dice(logits.detach(), truth, self.organs, counts))
+        return self._of_each(self._unwatched(-self.head.mean_dice(logits.detach(), truth, self.organs, counts)))
+
+    def _unwatched(self, values: Tensor) -> Tensor:
+        """Returns the values of volumes, far below all others for those that the detector suspects."""
+        if self.excess is None:
+            return values
+        return torch.where(self.excess > 0, -WATCHED * (1 + self.excess.detach()), values)
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.

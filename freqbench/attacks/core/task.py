@@ -41,6 +41,7 @@ class Task:
         given: start, reference, learned state and surrogates of the call, cut to the attacked channels.
         draws: the generators of the samples.
         state: the learned state that the attack leaves for its result, or None.
+        away: gradient of `objective.excess` at the point of the last gradient; None: the attacker knows no detector.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Task:
         )
         self.draws = Draws(name, generator, len(images))
         self.state: Tensor | None = None
+        self.away: Tensor | None = None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
         """Replaces the default objective, Dice + cross-entropy on all voxels; call it before the first forward pass.
@@ -117,6 +119,7 @@ class Task:
             logits: Tensor = self.model(volumes, keys=keys)
         else:
             logits = self.model(volumes)
+        self.objective.excess = getattr(self.model, "excess", None)
         if self.passes.forwards == 0:
             objective = self.objective
             check_logits(self.name, logits, objective.labels, objective.head, has_ignored=objective.counted is not None)
@@ -204,7 +207,9 @@ class Task:
                 f"{self.name}: expected logits that a gradient goes through, got detached ones: return them from the "
                 "network as it computes them, or take an attack without gradients, such as square"
             )
-        (gradient,) = torch.autograd.grad(values.sum(), x)
+        excess = self.objective.excess
+        (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=excess is not None)
+        self.away = None if excess is None else torch.autograd.grad(excess, x)[0]
         self.passes.gradients.append(extremes(gradient))
         self.passes.backwards += 1
         self.passes.losses.append(values.detach())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from freqbench.core.code import provenance
 from freqbench.core.config import Strict
 from freqbench.core.identity import digest
 
@@ -59,7 +60,8 @@ class Defence(Strict):
 
     def identity(self) -> Mapping[str, Any]:
         """Returns name, revision and the parameters that differ from their default, for digests."""
-        return {"revision": self.revision, **self.model_dump(exclude_defaults=True), "name": self.name}
+        stated = {"revision": self.revision, **self.model_dump(exclude_defaults=True), "name": self.name}
+        return stated | provenance(type(self))
 
 
 def draw_seed(*parts: int | str) -> int:

@@ -24,6 +24,7 @@ class VolumePrediction:
     radius: float = 0.0  # Euclidean norm of the changes of the volume that the certificate covers
     confidence: Tensor | None = None  # of each voxel's class, float32 in [0, 1]: the softmax's mean, or share of votes
     draws: Mapping[str, Sequence[float]] | None = None  # by name, scores of all draws of a model, in rising order
+    suspicion: float | None = None  # of the network's detector
     in_file: "VolumePrediction | None" = None  # labels and confidence on the grid of the case's file
 
     @property

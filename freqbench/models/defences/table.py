@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from freqbench.models.defences import transforms
+from freqbench.models.defences import detectors, transforms
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -16,4 +16,7 @@ DEFENCES: Mapping[str, type[Defence]] = {
     "random_resize_pad": transforms.RandomResizePad,
     "randomized_smoothing": RandomizedSmoothing,
     "smoothing": Smoothing,
+    "band_energy": detectors.BandEnergy,
+    "feature_distance": detectors.FeatureDistance,
+    "prediction_change": detectors.PredictionChange,
 }
