@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1260,  # rows of several releases
+        "analysis": 1283,  # rows of several releases
         "api": 1343,  # regions of another order are a line
-        "attacks": 6857,
+        "attacks": 6901,
         "audit": 4703,  # as in the package
         "cli": 2245,  # eight roads
         "core": 3412,  # identities of code, pair by pair; the one keeper's contract
         "data": 6130,  # as in the package
-        "engine": 4466,  # as in the package
+        "engine": 4485,  # as in the package
         "exchange": 980,
-        "job": 2600,  # a line for each key of a job
+        "job": 2613,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7770,  # inferers by class and arguments
+        "models": 8005,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
         "remote": 339,
-        "reporting": 5996,  # an attack that did nothing is said
-        "results": 1984,  # as in the package
+        "reporting": 6081,  # an attack that did nothing is said
+        "results": 1986,  # as in the package
         "training": 1599,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57485, "tests": 58871}  # 61796 and 63057 before
+SUMS = {"freqbench": 57906, "tests": 58871}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -298,7 +298,7 @@ def unseen_step(task: Task, gradient: Tensor, away: Tensor, far: Tensor) -> Tens
     .. math:: far \, u\Bigl(g - \frac{\langle g, a \rangle}{\lVert a \rVert^2} a\Bigr)
               - \frac{s - e}{\lVert a \rVert^2} a
     """
-    excess = float(task.objective.excess or 0.0)
+    excess = 0.0 if task.objective.excess is None else task.objective.excess.item()
     square = away.abs().square().sum().clamp(min=torch.finfo(far.dtype).tiny)
     shared = (gradient.conj() * away).sum().real / square
     along = gradient - shared * away if shared > 0 and excess > -NEAR else gradient

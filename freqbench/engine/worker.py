@@ -31,8 +31,8 @@ from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, added
-from freqbench.models.defences.detectors import Detector
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted, loading
+from freqbench.models.defences.detectors import Detector
 from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
 from freqbench.results import volumes as layout

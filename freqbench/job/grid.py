@@ -296,7 +296,7 @@ def _cells(
             targets = within
         knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
         if knows_detector and (attack.scope == "window" or getattr(attack, "step_rule", "") != "cosine"):
-            rest = "which alone know a detector: set scope: joint and step_rule: cosine, or adaptive: false of the model"
+            rest = "which alone know a detector: set scope: joint and step_rule: cosine, or adaptive: false"
             raise UserError(f"{attack.name} on {source.name}: expected an attack on the volume in cosine steps, {rest}")
         if source.name in getattr(attack, "surrogates", ()):
             concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
@@ -411,9 +411,7 @@ def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef])
     refs = dataset.model_copy(update={"cases": cases}).refs(split)
     if not refs:
         hint = f"set {key}, or from Python call `learn` of the attack" if key == "learn_split" else f"set {key}"
-        raise UserError(
-            f"{name}: expected a dataset whose split {split!r} has cases to learn from, got none: {hint}"
-        )
+        raise UserError(f"{name}: expected a dataset whose split {split!r} has cases to learn from, got none: {hint}")
     if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
         got = f"got {len(shared)} of the split {split!r} (first: {shared[0]})"
         advice = f"set another {key}, or other cases to score"

@@ -322,10 +322,9 @@ def defence_of(content: Any) -> Defence | None:
     from freqbench.models.defences.table import DEFENCES  # and torch with it
 
     added = installed_names("defences")
-    if name not in DEFENCES and name not in added and not names_class(name):
+    if name not in DEFENCES and name not in added:
         raise UserError(unknown("defence", name, [*DEFENCES, *added]))
-    cls = DEFENCES.get(name) or load_class(added.get(name, name), Defence)
-    return validate(dict(content), cls, where=name)
+    return validate(dict(content), DEFENCES.get(name) or load_class(added[name], Defence), where=name)
 
 
 class ModelEntry(Strict):

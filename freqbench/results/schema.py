@@ -82,8 +82,8 @@ _KEYS = (
 _CHANGED = METRICS["voxel_success"].numbers
 ADDED = _text(
     "added_metrics",
-    "values of metrics of other packages, JSON text {NAME: value, NAME_clean: value}, null where undefined; null if "
-    "none was asked for",
+    "values of metrics of other packages, and the `suspicion` of the target's detector, JSON text {NAME: value, "
+    "NAME_clean: value}, null where undefined; null if there are none",
 )
 RESTORED = _text(
     "restored_by",
@@ -202,8 +202,6 @@ RECORDS: tuple[Column, ...] = (
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
         "measured",
     ),
-    _score("suspicion", "1", "", "distance of the volume from clean ones by the target's detector; null without one"),
-    _score("suspicion_clean", "1", "", "the same of the clean volume"),
     *_metric_columns(each for each in NUMBERS if each.undefined),
     *_metric_columns(each for each in NUMBERS if each.is_count and not each.undefined),
     _count("num_windows", "windows of the volume that were attacked"),

@@ -10,7 +10,6 @@ from freqbench.ops.heads import SOFTMAX, Head
 from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope
 from freqbench.ops.voxels import counted, without_ignored
 
-
 WATCHED = 1e6  # worth less than any loss
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.models.defences.base import Back, Defence, keep_logits
@@ -110,7 +110,7 @@ class Watch:
 
 
 class BandEnergy(Detector):
-    r"""The energy of DCT bands: of each of `bands` shells of frequencies the logarithm of the mean absolute coefficient.
+    r"""The energy of DCT bands: of each of `bands` shells of frequencies the logarithm of the mean absolute value.
 
     With i, j, k the indices of a coefficient in a block of h x w x d voxels, shell b holds those with
     :math:`\lfloor bands \, (i/h + j/w + k/d) / 3 \rfloor = b`; all channels count together. No pass of the network.
@@ -126,9 +126,13 @@ class BandEnergy(Detector):
         size = split(BlockDCT.of(volume, block).spectrum(volume), block).abs().mean(dim=(0, 1, 2))
         h, w, d = (torch.arange(side, device=volume.device) / side for side in block)
         shell = (self.bands * (h[:, None, None] + w[:, None] + d) / 3).long().flatten()
-        sums, counts = (torch.zeros(self.bands).to(volume).index_add(0, shell, each) for each in (
-            size.flatten(), torch.ones_like(size.flatten()),
-        ))
+        sums, counts = (
+            torch.zeros(self.bands).to(volume).index_add(0, shell, each)
+            for each in (
+                size.flatten(),
+                torch.ones_like(size.flatten()),
+            )
+        )
         return ((sums[counts > 0] / counts[counts > 0]) + TINY).log()
 
 

@@ -9,7 +9,17 @@ from freqbench.analysis import certificates
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import attacks, defences, ejection, leaderboard, natural, overview, smallest, transfer
+from freqbench.reporting.views import (
+    attacks,
+    defences,
+    detection,
+    ejection,
+    leaderboard,
+    natural,
+    overview,
+    smallest,
+    transfer,
+)
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked_sections"]
@@ -39,6 +49,7 @@ VIEWS: Mapping[str, View] = {
     "ejection": View(build=ejection.ejection, needs_classes=True),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
+    "detection": View(build=detection.detection, columns=detection.COLUMNS, applies=detection.applies),
     "certified": View(
         build=defences.certified_sections, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),

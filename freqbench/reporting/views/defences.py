@@ -75,7 +75,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Selects rows of defended models and the same without: adds `who` attacked, `model`; one of adaptive and naive."""
-    source, target = (_parse_defences(frame, role) for role in ("source", "target"))
+    source, target = (parse_defences(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
     who = pd.Series("", index=frame.index)
@@ -91,7 +91,7 @@ def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["dataset", *MODEL, *ATTACK, "who", "case_id", "seed"])
 
 
-def _parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
+def parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
     """Parses each row's `network` (model_id without defence), `defence` (`bit_depth bits=3`) and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
     parts = {text: object_of(text, f"{role}_defence") for text in texts.dropna().unique()}
