@@ -108,9 +108,8 @@ class EngineOptions(JobOptions):
     def any_job(self) -> "JobSpec | TrainJob":
         """Reads the job file; refuses the address of a cluster where nothing runs on one."""
         if self.address and self.engine == "serial":
-            raise UserError(
-                f"--address: --engine serial and --dry-data use no cluster: remove --address {self.address}"
-            )
+            advice = f"remove --address {self.address}"
+            raise UserError(f"--address: --engine serial and --dry-data use no cluster: {advice}")
         return super().any_job()
 
 
@@ -208,9 +207,8 @@ def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, obj
     for option in (name for name, value in given.items() if value is not None and value is not False):
         if option not in takes.get(way, "").split():
             fitting = " or ".join(each for each, options in takes.items() if each and option in options.split())
-            raise UserError(
-                f"{command}: {option}: expected {fitting} beside it, got {way or 'none'}: see {command} --help-all"
-            )
+            got = f"got {way or 'none'}: see {command} --help-all"
+            raise UserError(f"{command}: {option}: expected {fitting} beside it, {got}")
     return way
 
 

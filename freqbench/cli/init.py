@@ -234,9 +234,8 @@ def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, 
         try:
             words = shlex.split(checkpoint)
         except ValueError as error:
-            raise UserError(
-                f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
-            ) from None
+            got = f"got {error}: {checkpoint}"
+            raise UserError(f"--checkpoint: expected a command as a shell takes it, {got}") from None
         return {"name": Path(words[0]).name, COMMAND: words}
     place = str(local.resolve()) if (local := names.home_of(checkpoint)).exists() else checkpoint
     if arch == BUNDLE:

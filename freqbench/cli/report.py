@@ -146,15 +146,12 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     from freqbench.core.files import storage
 
     if summary.interrupted:
-        common.say(
-            f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; the same command goes on"
-        )
+        advice = "the same command goes on"
+        common.say(f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; {advice}")
         raise typer.Exit(common.EXIT_INTERRUPTED)
     sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
-    common.say(
-        f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{storage.join(out, 'records')}"
-    )
+    rest = f"{summary.num_done} were there before: {storage.join(out, 'records')}"
+    common.say(f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {rest}")
     if page:
         with common.stoppable("the page was written"):
             try:
@@ -164,9 +161,8 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     for i, command in enumerate(NEXT):
         common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
     if summary.num_failed:
-        common.console().print(
-            f"{amount(summary.num_failed, 'record')} failed: the same command tries them again", style="red"
-        )
+        advice = "the same command tries them again"
+        common.console().print(f"{amount(summary.num_failed, 'record')} failed: {advice}", style="red")
         raise typer.Exit(common.EXIT_FAILED)
 
 

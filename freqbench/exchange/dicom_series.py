@@ -209,10 +209,8 @@ def _grid(native: NativeCase) -> npt.NDArray[np.float64]:
     grid = LPS_TO_RAS @ native.affine[:3]
     axes = grid[:, :3] / native.spacing
     if (worst := float(np.abs(axes.T @ axes - np.eye(3)).max())) > RIGHT_ANGLE:
-        raise DataError(
-            f"{native.source}: expected axes at right angles, as slices of DICOM are stacked, got a cosine of "
-            f"{worst:.3g}: export it as nifti"
-        )
+        got = f"got a cosine of {worst:.3g}: export it as nifti"
+        raise DataError(f"{native.source}: expected axes at right angles, as slices of DICOM are stacked, {got}")
     return grid
 
 

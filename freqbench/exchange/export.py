@@ -83,10 +83,8 @@ def export(
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     others = [name for name, dataset in datasets.items() if not isinstance(dataset, DicomFolders)]
     if keeps_identity and (others or form != "dicom"):
-        raise UserError(
-            f"--keep-identity: expected --format dicom and cases of `loader: dicom`, got "
-            f"{f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
-        )
+        got = f"got {f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
+        raise UserError(f"--keep-identity: expected --format dicom and cases of `loader: dicom`, {got}")
     if form == "dicom":
         require_packages()
         for name in others:
@@ -140,10 +138,8 @@ def stated_regions(dataset: Dataset) -> dict[str, object]:
     order, codes = dataset.classes.order, sorted(dataset.classes.stated.items())
     labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
     if without := [dataset.class_names[region] for region in order if not labels[region]]:
-        raise UserError(
-            f"{dataset.name}: expected labels that make up the region {without[0]}, got none: give its loader "
-            "`region_codes`, or use the volumes in OUT/volumes"
-        )
+        got = "got none: give its loader `region_codes`, or use the volumes in OUT/volumes"
+        raise UserError(f"{dataset.name}: expected labels that make up the region {without[0]}, {got}")
     later = [{value for region in order[place:] for value in labels[region]} for place in range(1, len(order) + 1)]
     first = [min({*labels[region]} - after or labels[region]) for region, after in zip(order, later, strict=True)]
     return {

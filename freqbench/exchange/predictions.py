@@ -162,9 +162,8 @@ def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Ca
             missing.append(name)
     if not files:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
-        raise UserError(
-            f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
-        )
+        found = "found none: check the path"
+        raise UserError(f"{folder}: expected label maps under the names of `export`, such as {example}, {found}")
     cases = []
     for pairs in files.values():
         units, paths = zip(*pairs, strict=True)
@@ -184,16 +183,12 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     labels = image_files.read_integers(header)
     if table is None:
         if (highest := int(labels.max())) >= len(dataset.classes):
-            raise DataError(
-                f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, got {highest}: "
-                "give --label-map with the tool's labels"
-            )
+            got = f"got {highest}: give --label-map with the tool's labels"
+            raise DataError(f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, {got}")
         return torch.from_numpy(labels.astype(np.uint8))
     if dataset.classes.overlap and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
-        raise DataError(
-            f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, got {strange[0]}: "
-            f"give maps with the labels of the export's {export.REGIONS}"
-        )
+        got = f"got {strange[0]}: give maps with the labels of the export's {export.REGIONS}"
+        raise DataError(f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, {got}")
     classes = np.zeros(labels.shape, np.uint8)
     for label, index in table.items():
         classes[labels == label] = index

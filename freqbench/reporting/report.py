@@ -111,10 +111,8 @@ def _one_table(
             f"{ScoredOn.FILE.key}: run it with {ScoredOn.GRID.key}, or report it by --table overview"
         )
     if agree:
-        raise UserError(
-            f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, run with reference: "
-            "prediction: run it with label maps, or report it by --table overview"
-        )
+        rest = "run with reference: prediction: run it with label maps, or report it by --table overview"
+        raise UserError(f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, {rest}")
     rows = current(relevant(recipe, records), relevant(recipe, stored))
     return paper_table(recipe, rows, runs), caption_of(rows, runs, clean)
 
@@ -175,8 +173,6 @@ def _counts(records: pd.DataFrame, planned: int | None) -> str:
     if planned is not None:
         text += f", {planned - len(records)} not done, of {planned}"
     if former := len(records) - len(current(records)):
-        text += (
-            f"\n{former} of them are of a former version of a dataset, file or setting that has a newer record under "
-            "the same names, and are left out below."
-        )
+        rest = "file or setting that has a newer record under the same names, and are left out below."
+        text += f"\n{former} of them are of a former version of a dataset, {rest}"
     return text

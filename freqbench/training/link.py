@@ -89,10 +89,8 @@ def train_rest(
         return resolved
     if shard and shard.number > 1:
         names = ", ".join(dict.fromkeys(network.recipe.name for network in todo.values()))
-        raise UserError(
-            f"--shard {shard}: expected networks that are trained, got some that are not ({names}): shard 1 trains "
-            "them; start the others once it attacks"
-        )
+        got = f"got some that are not ({names}): shard 1 trains them; start the others once it attacks"
+        raise UserError(f"--shard {shard}: expected networks that are trained, {got}")
     for training in {network.training.place: network.training for network in todo.values()}.values():
         only = list(dict.fromkeys(network.recipe.name for network in todo.values() if network.training is training))
         say(f"{training.job.name}: training {', '.join(only)} first, into {training.out} (the same command goes on)")
@@ -185,9 +183,8 @@ def _read(job: JobSpec) -> list[_Training]:
             try:
                 content = mapping_of(storage.fetch(path).read_bytes(), f"{place}: {path}")
             except NoFileError:
-                raise UserError(
-                    f"{place}: expected a training job (YAML) at {training}, found none: check the path"
-                ) from None
+                found = "found none: check the path"
+                raise UserError(f"{place}: expected a training job (YAML) at {training}, {found}") from None
             training = config.validate(content, TrainJob, f"{place}: {path}")
         if training.trust_code != job.trust_code:  # a training job in a store must not run code here
             training = training.model_copy(update={"trust_code": job.trust_code})
@@ -198,10 +195,8 @@ def _read(job: JobSpec) -> list[_Training]:
         for recipe in each.job.networks:
             first = taken.setdefault((each.out.rstrip("/"), recipe.name), each.job.name)
             if first != each.job.name:
-                raise UserError(
-                    f"{each.place}.out: expected another place than that of {first}, which has a {recipe.name} too, "
-                    f"got {each.out}: give one of them its own"
-                )
+                rest = f"which has a {recipe.name} too, got {each.out}: give one of them its own"
+                raise UserError(f"{each.place}.out: expected another place than that of {first}, {rest}")
     return trainings
 
 
@@ -217,10 +212,8 @@ def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
 
 def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     if not networks:
-        raise UserError(
-            f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "
-            "training: [PATH]"
-        )
+        got = "got none: name the training job that makes it, training: [PATH]"
+        raise UserError(f"{place}: expected `training` in the job for {checkpoint}, {got}")
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
     candidates = [each for each in networks if owner in ("", each.training.job.name)]
@@ -230,10 +223,8 @@ def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _L
     for job in (each.training.job for each in candidates if each.recipe.name == first):
         if replicate is not None:
             several = sum(job.replicates_of(model) for model in job.models if model.name == first)
-            raise UserError(
-                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{several}: set replicates: {replicate + 1} there"
-            )
+            got = f"got {name}, as its replicates are {several}: set replicates: {replicate + 1} there"
+            raise UserError(f"{place}: expected a replicate that {job.name} trains, {got}")
     if not matching or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")

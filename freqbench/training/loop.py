@@ -216,10 +216,8 @@ class Trainer:
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
             resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
             precise = "say precision: fp32, " if training.schedule.precision == "bf16" else ""
-            raise UserError(
-                f"{training.model.name}: {what} at step {state.step + 1}: {precise}lower lr or set clip_norm; "
-                f"{resumable} in {self.folder}"
-            )
+            advice = f"{precise}lower lr or set clip_norm; {resumable} in {self.folder}"
+            raise UserError(f"{training.model.name}: {what} at step {state.step + 1}: {advice}")
         state.optimizer.step()
         if state.averaged is not None:
             state.averaged.update_parameters(state.net)

@@ -110,10 +110,8 @@ def _training(
         raise UserError(f"{place}: choose_by: expected clean without an attack, got {got}")
     for attack in quick:
         if attack.needs_reference and len(refs["select"]) < 2:
-            raise UserError(
-                f"{place}: splits.select: expected two cases or more, as {attack.name} mixes with another case, got 1: "
-                "choose a longer list, or give validation.attack"
-            )
+            rest = f"as {attack.name} mixes with another case, got 1: choose a longer list, or give validation.attack"
+            raise UserError(f"{place}: splits.select: expected two cases or more, {rest}")
     if model.attack and model.random_budget:
         [attack] = attacks
         if attack.budget_name is None:
@@ -172,10 +170,8 @@ def _training(
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
     if training.resolve("random").is_prompted:
-        raise UserError(
-            f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
-            "take another arch"
-        )
+        advice = "leave args.points out, or take another arch"
+        raise UserError(f"{model.name}: expected a network without points, as training shows it none: {advice}")
     return training
 
 

@@ -242,10 +242,8 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
             attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
             about = f", about {seconds:.0f} s left" if seconds else ""
-            say(
-                f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
-                f"select Dice {row.dice_select:.3f}{attacked}{about}"
-            )
+            rest = f"loss {row.loss:.3f}, select Dice {row.dice_select:.3f}{attacked}{about}"
+            say(f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, {rest}")
 
         def show_state(state: State) -> None:
             if state.log and state.log[-1].step == state.step:

@@ -110,10 +110,8 @@ class State:
         except CheckpointError:
             steps = max((row.step for row in read_log(folder)), default=0)
             lost = f"the {steps} steps that {LOG} lists, and any since, are lost" if steps else "its steps are lost"
-            raise CheckpointError(
-                f"{path}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
-                f"the same command trains anew from step 0, and {lost}"
-            ) from None
+            advice = f"put back a copy, or delete it: then the same command trains anew from step 0, and {lost}"
+            raise CheckpointError(f"{path}: expected the state of a training, got a damaged file: {advice}") from None
         if not isinstance(content, dict) or content.get("identity") != identity:
             return
         self.net.load_state_dict(content["net"])

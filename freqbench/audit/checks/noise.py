@@ -100,10 +100,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
             for label in (each.contrast.weak[2] for each in judged)
         )
         lacking = [name for name in CONTROLS if name not in {null.control for null in null_rows}]
-        sentence = (
-            f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {null_drops} without optimisation. "
-            f"{_share(nearest, drop, null_drop)}"
-        )
+        advice = f"{null_drops} without optimisation. {_share(nearest, drop, null_drop)}"
+        sentence = f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {advice}"
         if lacking:
             sentence += f" Not run: control: {', '.join(lacking)}."
         finding = Finding(verdict=nearest.verdict, sentence=sentence, comparisons=len(judged), **vars(nearest.found))

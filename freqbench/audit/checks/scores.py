@@ -161,10 +161,8 @@ def bounds(on: Attacked) -> Finding:
     text = f"The measured norm of {amount(count, 'volume')} of {amount(len(excesses), 'attack')} is within budget."
     if beyond:
         worst = max(excesses, key=lambda label: float(excesses[label].max()))
-        text = (
-            f"{amount(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
-            f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
-        )
+        rest = f"the farthest by {float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
+        text = f"{amount(beyond, 'volume')} of {count} lie outside their budget, {rest}"
     return Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
 
 
@@ -201,9 +199,8 @@ def certified(on: Attacked) -> Finding:
         is_here = (rows["dataset"] == on.dataset) & (rows["target_model"] == on.model)
         rows = rows[is_here & rows["certified"].notna() & np.isfinite(rows["attacked_high"])]
     if rows.empty:
-        return unchecked(
-            "needs the attack ball on a network with the defence smoothing of the same kind, and enough draws under it"
-        )
+        rest = "and enough draws under it"
+        return unchecked(f"needs the attack ball on a network with the defence smoothing of the same kind, {rest}")
     sign = np.where(rows["score"].isin(certificates.LOWER), -1.0, 1.0)
     beyond = (rows["certified"] - rows["attacked_high"]) * sign
     crossed, open_ = int((beyond > 0).sum()), int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
@@ -216,10 +213,8 @@ def certified(on: Attacked) -> Finding:
             f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
         )
     elif open_:
-        text = (
-            f"{open_} of {amount(len(rows), 'bound')} are above the median that the attack's draws show, but within "
-            f"their chance: {DECIDING:,} draws decide, by samples: {DECIDING} of the defence"
-        )
+        rest = f"but within their chance: {DECIDING:,} draws decide, by samples: {DECIDING} of the defence"
+        text = f"{open_} of {amount(len(rows), 'bound')} are above the median that the attack's draws show, {rest}"
     text += f". {_power(rows, each)}"
     return _of_rows("violated" if crossed else "in doubt" if open_ else "holds", text, rows)
 

@@ -139,8 +139,6 @@ def _number(given: str | int) -> int:
             raise ValueError(unknown("class", given, names))
         return names[given]
     if type(given) is not int or given in UNTRAINED or not 0 < given < EMBEDDINGS:
-        raise ValueError(
-            f"expected a class's name or its number in 1..{EMBEDDINGS - 1}, of 1..{len(NAMES)} none of "
-            f"{', '.join(map(str, UNTRAINED))}, got {given!r}"
-        )
+        rest = f"of 1..{len(NAMES)} none of {', '.join(map(str, UNTRAINED))}, got {given!r}"
+        raise ValueError(f"expected a class's name or its number in 1..{EMBEDDINGS - 1}, {rest}")
     return given

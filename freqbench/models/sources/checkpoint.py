@@ -53,10 +53,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")
     arch = str(asked or trained_as)
     if asked is None and plugins.names_class(arch):
-        raise UserError(
-            f"{entry.name}: {path} was trained as {arch}, code of another package, which a job must name itself: "
-            f"give arch: {arch}"
-        )
+        rest = f"code of another package, which a job must name itself: give arch: {arch}"
+        raise UserError(f"{entry.name}: {path} was trained as {arch}, {rest}")
     if arch not in MODELS and not plugins.names_class(arch):
         raise UserError(unknown("architecture", arch, KNOWN["models"]))
     known = MODELS.get(arch)
@@ -182,10 +180,8 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
         except UserError:
             for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
                 if _one_spelling(found.args[name]) != _one_spelling(stated[name]):
-                    raise CheckpointError(
-                        f"{entry.name}: args.{name} is {stated[name]!r} here, but the weights of {entry.path} show "
-                        f"{found.args[name]!r}: leave it out"
-                    ) from None
+                    rest = f"but the weights of {entry.path} show {found.args[name]!r}: leave it out"
+                    raise CheckpointError(f"{entry.name}: args.{name} is {stated[name]!r} here, {rest}") from None
             raise
         shown = [f"{name} {value!r}" for name, value in others.items() if before.get(name) != read.get(name)]
         notes.append(f"read off its weights: {', '.join(shown)}")

@@ -158,9 +158,8 @@ class Command(nn.Module):
         try:
             code = process.wait(self.timeout)
         except subprocess.TimeoutExpired:
-            raise UserError(
-                f"{words[0]}: expected an end within {self.timeout:g} s, got none{_last_line(output)}: set timeout"
-            ) from None
+            got = f"got none{_last_line(output)}: set timeout"
+            raise UserError(f"{words[0]}: expected an end within {self.timeout:g} s, {got}") from None
         finally:
             process.kill()
             process.wait()
@@ -185,10 +184,8 @@ class Command(nn.Module):
         with np.errstate(invalid="ignore"):  # NaN is refused below
             labels = values.astype(np.int64)
         if not ((labels == values) & (labels >= 0) & (labels < self.num_classes)).all():
-            raise UserError(
-                f"{self.words[0]}: {LABELS}: expected whole numbers 0 to {self.num_classes - 1}, got "
-                f"{values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
-            )
+            got = f"got {values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
+            raise UserError(f"{self.words[0]}: {LABELS}: expected whole numbers 0 to {self.num_classes - 1}, {got}")
         return labels
 
 

@@ -47,10 +47,8 @@ class Frozen(nn.Module):
         """Returns logits of windows of its saved size; raises UserError if the file lets no gradient through."""
         logits = self.net(images)
         if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{self.name}: expected a network that returns one tensor, got {type(logits).__name__}: save it "
-                "without deep supervision"
-            )
+            got = f"got {type(logits).__name__}: save it without deep supervision"
+            raise UserError(f"{self.name}: expected a network that returns one tensor, {got}")
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
@@ -111,10 +109,8 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     scripted = any(entry.endswith("/constants.pkl") for entry in entries)
     exported = any(entry.endswith("archive_format") or entry == "serialized_exported_program.json" for entry in entries)
     if not scripted and not exported:
-        raise CheckpointError(
-            f"{path}: expected a file of torch.jit.save or torch.export.save, got neither, or a truncated one: weights "
-            "alone need their arch"
-        )
+        got = "got neither, or a truncated one: weights alone need their arch"
+        raise CheckpointError(f"{path}: expected a file of torch.jit.save or torch.export.save, {got}")
     try:
         if scripted:
             net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
@@ -126,9 +122,8 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     except _UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be loaded: {one_line(error, 160)}: fetch or save it again") from None
     if next(net.parameters(), None) is None:
-        raise CheckpointError(
-            f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
-        )
+        found = "found none, as torch.jit.freeze leaves it: save it unfrozen"
+        raise CheckpointError(f"{path}: expected a network with parameters, {found}")
     check_sound(path, net.state_dict())
     return net, facts, singly
 

@@ -104,10 +104,8 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
     trained = content.get("init_args")
     trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
     if stated.configuration and trained_as and stated.configuration != trained_as:
-        raise UserError(
-            f"{path}: configuration is {stated.configuration} here, but its checkpoint was trained as {trained_as}: "
-            "leave it out"
-        )
+        rest = f"but its checkpoint was trained as {trained_as}: leave it out"
+        raise UserError(f"{path}: configuration is {stated.configuration} here, {rest}")
     configuration = str(stated.configuration or trained_as or "3d_fullres")
     plans, dataset = (source.read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
     pipeline = pipeline_of(path, plans, dataset, configuration, stated.orientation, bounds)
@@ -128,10 +126,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     # The axes, of the volume or of the file, over which predictions may be mirrored.
     allowed, axes = folder.content.get("inference_allowed_mirroring_axes") or (), range(2 if pipeline.is_2d else 3)
     if not isinstance(allowed, tuple | list) or not all(axis in axes for axis in allowed):
-        raise CheckpointError(
-            f"{folder.checkpoints[0]}: inference_allowed_mirroring_axes: expected some of "
-            f"{', '.join(map(str, axes))}, got {allowed!r}"
-        )
+        advice = f"inference_allowed_mirroring_axes: expected some of {', '.join(map(str, axes))}, got {allowed!r}"
+        raise CheckpointError(f"{folder.checkpoints[0]}: {advice}")
     plain = letters.replace("-", "")[pipeline.is_2d :]
     mirror = "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
     return Facts(
@@ -247,9 +243,8 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
         wanted = [str(fold) for fold in (args.fold if isinstance(args.fold, tuple) else [args.fold])]
     for fold in wanted:
         if fold not in there:
-            raise CheckpointError(
-                f"{path}: expected fold_{fold}/{args.checkpoint}, found none: give fold, one of {', '.join(there)}"
-            )
+            found = f"found none: give fold, one of {', '.join(there)}"
+            raise CheckpointError(f"{path}: expected fold_{fold}/{args.checkpoint}, {found}")
     return tuple(Path(path, f"fold_{fold}", args.checkpoint) for fold in wanted)
 
 

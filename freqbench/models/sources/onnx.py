@@ -92,9 +92,8 @@ def _packages(path: str) -> Any:
         import onnx2torch
         import onnxruntime
     except ImportError as error:
-        raise UserError(
-            f"{path}: expected the packages for ONNX files, got {one_line(error)}: {installing('onnx')}"
-        ) from None
+        got = f"got {one_line(error)}: {installing('onnx')}"
+        raise UserError(f"{path}: expected the packages for ONNX files, {got}") from None
     return onnx, onnxruntime, onnx2torch
 
 
@@ -111,10 +110,8 @@ def _graph(path: str) -> _Graph:
     arrays = {array.name for array in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if len(inputs) != 1 or len(graph.output) != 1:
-        raise CheckpointError(
-            f"{path}: expected an ONNX file with one tensor in and one out, got {len(inputs)} in and "
-            f"{len(graph.output)} out: export the logits alone"
-        )
+        got = f"got {len(inputs)} in and {len(graph.output)} out: export the logits alone"
+        raise CheckpointError(f"{path}: expected an ONNX file with one tensor in and one out, {got}")
     files = {"": Path(path)}
     for entry in _external_entries(model):
         if entry.key == "location":

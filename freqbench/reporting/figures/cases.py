@@ -152,10 +152,8 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
     label = _class_map(storage.join(folder, volumes.LABEL))
     if not (clean.shape == adversarial.shape and clean.shape[1:] == label.shape):
-        raise DataError(
-            f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
-            f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
-        )
+        got = f"got {clean.shape[1:]}, {adversarial.shape[1:]} and {label.shape}: run the cell again"
+        raise DataError(f"{folder}: expected clean, adversarial and label on one grid, {got}")
     predictions = {}
     kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
     for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):

@@ -194,10 +194,8 @@ def read_entry(folder: Path) -> BoardEntry:
     for name in sorted(digests.keys() | sealed.files.keys()):
         wanted, got = sealed.files.get(name, "none"), digests.get(name, "no file")
         if wanted != got:
-            raise UserError(
-                f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
-                "it again"
-            )
+            advice = "changed since the entry was made: make it again"
+            raise UserError(f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: {advice}")
     _require_small(folder, files)
     return BoardEntry(folder=folder, card=card, seal=sealed)
 
@@ -284,10 +282,8 @@ def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
         raise UserError(f"{where}: expected a network that sees nothing of a label, got args.points")
     for entry in job.datasets:
         if entry.own.get("reference") == "prediction":
-            raise UserError(
-                f"{where}: {entry.name}: expected scores against labels, as boards rank by them, got reference: "
-                "prediction: run the job with label maps"
-            )
+            got = "got reference: prediction: run the job with label maps"
+            raise UserError(f"{where}: {entry.name}: expected scores against labels, as boards rank by them, {got}")
 
 
 def locate_weights(spec: Mapping[str, Any], place: str) -> dict[str, Any]:

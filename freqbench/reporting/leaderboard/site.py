@@ -120,9 +120,8 @@ def _longer(path: Path) -> pd.DataFrame | None:
     try:
         return pd.read_csv(path, dtype={"case_id": str})[OF_LONGER]
     except (ValueError, KeyError) as error:  # pandas' errors of parsing are ValueErrors
-        raise UserError(
-            f"{path}: expected a table with {', '.join(OF_LONGER)}, got another: {one_line(error)}"
-        ) from None
+        got = f"got another: {one_line(error)}"
+        raise UserError(f"{path}: expected a table with {', '.join(OF_LONGER)}, {got}") from None
 
 
 def build_site(

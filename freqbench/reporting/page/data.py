@@ -191,10 +191,8 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             of_clean = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
             frames["clean_classes"] = _frame({}, of_clean, **exact)
     if len(records) > MAX_CASES:
-        omitted["cases"] = (
-            f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
-            "report --format csv has every row"
-        )
+        advice = "only the means are here; report --format csv has every row"
+        omitted["cases"] = f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): {advice}"
     else:
         frames["cases"] = _cases(records, counts, blocks)
     return frames

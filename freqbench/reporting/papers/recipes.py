@@ -203,10 +203,8 @@ class Recipe(Strict):
         places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)
         for place, count in places.items():
             if count > 1:
-                raise UserError(
-                    f"rows and columns: expected a place of its own for each cell, got {count} for {', '.join(place)}: "
-                    "name further dimensions, or give entries other titles"
-                )
+                got = f"got {count} for {', '.join(place)}: name further dimensions, or give entries other titles"
+                raise UserError(f"rows and columns: expected a place of its own for each cell, {got}")
         return self
 
     @property
