@@ -17,7 +17,6 @@ from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
-
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
 LATER = {"resampling_error": "an earlier release left it out of rows that are scored on the file"}
 MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}

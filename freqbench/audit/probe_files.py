@@ -11,7 +11,6 @@ from freqbench.core.files import storage
 
 FOLDER = "audit"
 GRADIENTS, SAVED = "gradients.json", "saved.json"
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -34,7 +34,6 @@ STEP_SIZE = "eps/4"
 EPS = 8 / 255
 WINDOWS = 2  # of each case, those with most foreground
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
-
 Say = Callable[[str], None]
 
 

@@ -49,7 +49,6 @@ Row = Mapping[str, Any]
 Source = tuple[str, str]  # column and library
 Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
 Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class that has such voxels in surfaces
-
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
 DIGITS = 8  # of a row's id, enough for `audit --rows`
 INCOMPLETE = "label maps: rows of classes are missing or double"

@@ -27,7 +27,6 @@ from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 MOST_KEYS = 3
 MOST_JOBS = 20
 CHUNK = 2**24
-
 Runs = Mapping[str, Mapping[str, Any]]
 
 

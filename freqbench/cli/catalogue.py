@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
-from freqbench.cli.common import more
+from freqbench.cli.common import argument, more
 from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
@@ -25,7 +25,7 @@ from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import words_of
 
 app = typer.Typer()
-
+ABOUT = "One of them, to see all about it, or a word to search for."
 KEYS = PACKAGE / "freqbench/job/keys.yaml"
 PAPERS, RESEARCH = "papers", "research"
 GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
@@ -35,7 +35,6 @@ GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
     "brain": "Networks that people use",
     PAPERS: f"Tables of papers ({PAPERS}/...): their data are needed, and mostly checkpoints",
 }
-
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
     "radius": 0.5,
@@ -54,7 +53,6 @@ _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"arch": name, "checkpoint": "DIR"} for name in ("nnunet", "meshnet")},
     "command": {"command": ["TOOL", "-i", "{image}", "-o", "{labels}"]},
 }
-
 Rows = list[tuple[str, ...]]
 Listed = tuple[tuple[str, ...], Callable[[], Rows]]  # heads and rows of a list
 
@@ -86,8 +84,7 @@ def example(cls: Any) -> dict[str, Any]:
     """Returns EXAMPLES for an attack's required parameters, and for its budget if that has no value by default."""
     empty = (MISSING, None)
     wanted = [e.name for e in fields(cls) if e.default is MISSING or (e.name == cls.budget_name and e.default in empty)]
-    values = {**EXAMPLES, **OWN.get(cls.name, {})}
-    return {name: values.get(name, "VALUE") for name in wanted}
+    return {name: {**EXAMPLES, **OWN.get(cls.name, {})}.get(name, "VALUE") for name in wanted}
 
 
 def attack_rows(cls: Any) -> Rows:
@@ -188,8 +185,9 @@ def model(name: str) -> Described:
     if path := plugins.installed_names("models").get(name):
         from torch.nn import Module
 
-        text = inspect.getdoc(plugins.load_class(path, Module)) or ""
-        return Described({"class": path}, _line("models", entry), text)
+        return Described(
+            {"class": path}, _line("models", entry), inspect.getdoc(plugins.load_class(path, Module)) or ""
+        )
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -312,19 +310,9 @@ def _beginning(context: typer.Context, incomplete: str) -> list[str]:
 def show_list(
     table: Annotated[
         Literal["attacks", "models", "datasets", "metrics", "jobs", "keys"],
-        typer.Argument(
-            metavar="TABLE", help="attacks, models, datasets, metrics, jobs of the package, or keys of a job."
-        ),
+        argument("attacks, models, datasets, metrics, jobs of the package, or keys of a job.", "TABLE"),
     ],
-    word: Annotated[
-        str | None,
-        typer.Argument(
-            help="One of them, to see all about it, or a word to search for.",
-            show_default="all",
-            metavar="WORD",
-            autocompletion=_beginning,
-        ),
-    ] = None,
+    word: Annotated[str | None, argument(ABOUT, "WORD", show_default="all", autocompletion=_beginning)] = None,
     schema: Annotated[Literal["job", "training"] | None, more("With keys: the JSON Schema, for editors.")] = None,
     trust_code: common.Trust = False,
 ) -> None:

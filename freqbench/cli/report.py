@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
-from freqbench.cli.common import more, option
+from freqbench.cli.common import argument, more, option
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.terminal import amount
 
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from freqbench.reporting.page.data import Part
 
 app = typer.Typer()
-
 PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
 ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
-Outs = Annotated[list[str], typer.Argument(help="Result stores.", metavar="OUT...", autocompletion=common.stores)]
+Outs = Annotated[list[str], argument("Result stores.", "OUT...", autocompletion=common.stores)]
 
 
 def _tables(incomplete: str) -> list[str]:
@@ -209,10 +208,8 @@ def _write_time(path: str) -> float:
 @app.command()
 @common.takes_options
 def compare(
-    first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
-    second: Annotated[
-        str, typer.Argument(help="The store to compare it with.", metavar="OUT_B", autocompletion=common.stores)
-    ],
+    first: Annotated[str, argument("A result store.", "OUT_A", autocompletion=common.stores)],
+    second: Annotated[str, argument("The store to compare it with.", "OUT_B", autocompletion=common.stores)],
     text: common.TextOptions,
 ) -> None:
     """Compare two stores case by case.

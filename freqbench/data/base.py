@@ -26,7 +26,6 @@ from freqbench.pipelines import AnySpace
 
 ClassName = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
-
 AS_GIVEN = Preprocess(intensity={"window": (0.0, 1.0)}, crop_foreground=False)
 """The space of a class that states none: intensities from 0 to 1, and the extent, stay."""
 MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile

@@ -13,7 +13,6 @@ from freqbench.core.identity import digest
 from freqbench.data import image_files
 
 Texts = tuple[str, ...]  # texts of a path that name a case together
-
 NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
 MOST_VALUES = 256  # different values of a label map
@@ -59,10 +58,8 @@ def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
     >>> channels_by_case(["amos_0501", "amos_0502"])
     """
     cases = _number_channels(stems)
-    if not cases:
-        return None
-    wanted = [*range(len(next(iter(cases.values()))))]
-    if any(sorted(numbers) != wanted for numbers in cases.values()):
+    wanted = [*range(len(next(iter(cases.values()), ())))]
+    if not cases or any(sorted(numbers) != wanted for numbers in cases.values()):
         return None
     return {case: [numbers[number] for number in wanted] for case, numbers in cases.items()}
 
@@ -162,15 +159,10 @@ def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
 def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) -> Iterator[Pairing]:
     """Yields pairings by names, in which the files of several raters count as one label map."""
     rated = {path for group in of_raters.values() for path in group}
-    called = [
-        *of_raters,
-        *(
-            path
-            for path in paths
-            if path not in rated
-            and any((_MASK.fullmatch(image_files.stem(path)), *map(_MASK_FOLDER.fullmatch, path.split("/")[:-1])))
-        ),
-    ]
+    marks = (
+        (path, _MASK.fullmatch(image_files.stem(path)), path.split("/")[:-1]) for path in paths if path not in rated
+    )
+    called = [*of_raters, *(path for path, mark, folders in marks if mark or any(map(_MASK_FOLDER.fullmatch, folders)))]
     levels = _varying(called)
     masks: dict[str, dict[Texts, str]] = {}
     for path in called:

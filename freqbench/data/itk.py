@@ -25,7 +25,6 @@ LONGEST_HEADER = 2**22  # bytes of a text header: segmentations list their segme
 GIPL_HEADER = 256  # bytes
 ZLIB_OR_GZIP = 47  # zlib's number for streams of either kind
 PACKINGS = {"raw": "", "gz": "gzip", "txt": "text", "ascii": "text", "hex": "text"}
-
 UNITS = {  # millimetres of the units that headers state
     **dict.fromkeys(("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),

@@ -16,6 +16,7 @@ from freqbench.ops.regions import MOST_REGIONS, code_of, numbers_of
 MOST_NAMED = 20  # values that a refusal or a note lists
 OTHER = "other"  # the key of `label_map` for all values that are not in it
 LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
+Named = int | Sequence[str] | None  # the number of classes, or their names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +74,9 @@ class Reading:
         """Returns a line on values that become other classes, and one on values that do not count."""
         lines = []
         if self.regions:
-            parts = [
-                f"{self._value_name(value)} in {' and '.join(map(self.names.__getitem__, numbers_of(code)))}"
-                for value, code in sorted(self.of_value.items())
-                if code not in (0, IGNORED)
-            ]
+            coded = ((value, code) for value, code in sorted(self.of_value.items()) if code not in (0, IGNORED))
+            called = ((value, map(self.names.__getitem__, numbers_of(code))) for value, code in coded)
+            parts = [f"{self._value_name(value)} in {' and '.join(names)}" for value, names in called]
             lines.append(f"{name}: labels of the files make up regions that may overlap: {few(parts)}")
         elif self.moved:
             kept = [k for value, k in self.of_value.items() if value == k]
@@ -96,11 +95,7 @@ class Reading:
 
 
 def classes_of(
-    where: str,
-    listed: Mapping[int, str],
-    labels: int | Sequence[str] | None,
-    label_map: LabelMap | None,
-    ignore: Sequence[int] = (),
+    where: str, listed: Mapping[int, str], labels: Named, label_map: LabelMap | None, ignore: Sequence[int] = ()
 ) -> Reading:
     """Decides the classes of a dataset. `listed` has the names by value of the files' own list; `where` begins errors.
     `labels` are names of the job's classes, background first, or their number; names of the list choose its values, and

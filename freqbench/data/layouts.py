@@ -27,7 +27,6 @@ DEPTH = 4  # of folders in which files are looked for by their names
 DICOM_DEPTH = DEPTH_OF_SLICES + 2  # below `images/CASE`
 LISTED = 50_000  # files of a folder that are looked at
 LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
-
 # The split that a job line proposes: the first of these with a complete case.
 PREFERRED = ("validation", "test", "val", "training", "train")
 _named = partial(few, most=40)

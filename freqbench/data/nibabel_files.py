@@ -21,10 +21,8 @@ SUFFIXES = (".nii.gz", ".nii", PAIR)
 MGH = (".mgz", ".mgh")
 PACKED = (".gz", ".mgz")
 LONGEST_HEADER = 540  # bytes, of NIfTI-2
-
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
-
 # Hears of nibabel's repairs of headers, which name no file: faults that matter are refused here.
 UNHEARD = logging.Logger("freqbench.unheard", logging.CRITICAL + 1)
 

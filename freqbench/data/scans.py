@@ -33,8 +33,7 @@ class Scan(abc.ABC):
     """
 
     reads_labels: ClassVar[bool] = True  # in a survey
-    unlabelled: ClassVar[Mapping[str, Any]] = {"map": None}
-    """Fields of its label map, and their values without one."""
+    unlabelled: ClassVar[Mapping[str, Any]] = {"map": None}  # fields of its label map, and their values without one
     case_id: str
     patient: str = ""
     rater: str = ""

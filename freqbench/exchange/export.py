@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -113,13 +113,9 @@ def export(
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     for path, content in stated.items():
         storage.write_atomic(path, content)
-    manifest = {
-        "space": "native",
-        "units": "HU" if all(made_kind(each) == CT for each in datasets.values()) else "of the files",
-        "format": form,
-        "store": out,
-        "files": [asdict(each) for each in written],
-    }
+    units = "HU" if {*map(made_kind, datasets.values())} == {CT} else "of the files"
+    of_all: dict[str, Any] = {"space": "native", "units": units, "format": form, "store": out}
+    manifest = of_all | {"files": [*map(asdict, written)]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
     console.print(

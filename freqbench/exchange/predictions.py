@@ -40,8 +40,8 @@ from freqbench.results.volumes import VOLUMES
 ARCH = "predictions"
 COPIED = tuple(column for column, name in METRIC_OF.items() if METRICS[name].of == "volumes")
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
-
 LabelTable = Mapping[int, int]
+Former = Mapping[tuple[str, str], Mapping[str, Any]]  # of each cell and case, the row that distances are taken from
 
 
 class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
@@ -196,11 +196,7 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
 
 
 def _outcomes(
-    case: _Case,
-    spec: WorkerSpec,
-    metrics: Sequence[str],
-    table: LabelTable | None,
-    former: Mapping[tuple[str, str], Mapping[str, Any]],
+    case: _Case, spec: WorkerSpec, metrics: Sequence[str], table: LabelTable | None, former: Former
 ) -> Iterator[tuple[Unit, Outcome]]:
     dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
@@ -242,7 +238,7 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)
 
 
-def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
+def _former(store: Store) -> Former:
     """Picks for each cell and case the ok record with the most metrics."""
     columns = (*KEY, "status", "metrics", "null_reasons", *COPIED, *BESIDE)
     best: dict[tuple[str, str], Mapping[str, Any]] = {}

@@ -22,8 +22,8 @@ from freqbench.data.witnesses import NoPredictionsError, Witness, find
 from freqbench.job import fit, sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
-from freqbench.job.sweep import models_for
+from freqbench.job.schema import JobSpec, build_dataset, require_names
+from freqbench.job.sweep import models_for, require_known
 from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
 from freqbench.models.resolving import axes_notes, file_concerns, scoring_concerns
 from freqbench.pipelines import Pipeline
@@ -31,7 +31,6 @@ from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
-
 _Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its sources, and the cases it learns from
 
 
@@ -286,8 +285,10 @@ def _cells(
                     raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
-            reason = f"as labels move on the grid of {source.name}"
-            others = [target for target in targets if target not in within]
+            reason, others = (
+                f"as labels move on the grid of {source.name}",
+                (each for each in targets if each not in within),
+            )
             concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
             targets = within
         if source.name in getattr(attack, "surrogates", ()):
@@ -349,8 +350,9 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                of_dataset = len(dataset.classes), dataset.num_channels, dataset.space
-                model = resolve(entry, *of_dataset, facts=facts[entry.name])
+                model = resolve(
+                    entry, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts[entry.name]
+                )
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same[0]}: give it once")
@@ -368,8 +370,7 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     named = [models[name] for name in attack.surrogates]
     surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
     if not surrogates:
-        got = ", ".join(attack.surrogates) or "none"
-        there = f"got {got}: name some, or say in sources which models to attack"
+        there = f"got {', '.join(attack.surrogates) or 'none'}: name some, or say in sources which models to attack"
         raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:

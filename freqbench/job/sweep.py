@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -163,9 +163,7 @@ class AttackEntry(Entry):
         if stated is None:
             return known
         wanted = stated if isinstance(stated, list) and stated else [stated]
-        for name in wanted:
-            if name not in known:
-                raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
+        require_known(key.removesuffix("s"), wanted, known, f"{place}.{key}")
         return wanted
 
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
@@ -250,6 +248,13 @@ def require_untargeted(value: Any, place: str) -> None:
     if value:
         rest = "and towards them no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         raise UserError(f"{place}.targeted: expected false, got true: a job knows the true labels alone, {rest}")
+
+
+def require_known(kind: str, wanted: Iterable[str], known: Collection[str], place: str) -> None:
+    """Refuses names that are not among the known ones."""
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:

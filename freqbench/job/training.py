@@ -17,7 +17,6 @@ INHERITED = ("arch", "args", "roi")
 SCRATCH = "scratch"
 OWN = "own"
 TRADES_BETA = 6.0
-
 BatchSize = Annotated[PositiveInt, Field(le=4096)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -224,8 +223,7 @@ class ModelRecipe(Strict):
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
             keys = ("attack", "union", "random_budget", "frequency_consistency")
-            surplus = [key for key in keys if getattr(self, key)]
-            if surplus:
+            if surplus := [key for key in keys if getattr(self, key)]:
                 raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attacks:
             raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")

@@ -24,7 +24,6 @@ LIMIT_BYTES = 100 << 20
 """Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
 
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
-
 _VARIABLE = re.compile(r"\$\{?\w")
 _SECRETS = re.compile(r"(?i)://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -140,11 +139,8 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
 
 def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yields the local modules and packages of classes that a job names; modules in no folder must be on the nodes."""
-    named = [
-        *(entry.class_name for entry in job.datasets),
-        *(str(model.arch) for model in job.models),
-        *(attack.class_name for attack in job.attacks),
-    ]
+    of_entries = (entry.class_name for entries in (job.datasets, job.attacks) for entry in entries)
+    named = [*of_entries, *(str(model.arch) for model in job.models)]
     tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
     for name in sorted(tops - {"freqbench"}):
         candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
@@ -158,8 +154,7 @@ def _resolve_inside(text: str, root: Path) -> Path:
     if not target.is_relative_to(root):
         got = f"got {text}, which is outside: copy it there, or name what the nodes have: {ON_NODES}"
         raise UserError(f"expected a path inside {root}, which travels with the job, {got}")
-    hidden = [part for part in target.relative_to(root).parts if part.startswith(".")]
-    if hidden:
+    if hidden := [part for part in target.relative_to(root).parts if part.startswith(".")]:
         raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
     if not target.exists():
         raise UserError(f"expected a file or folder, found none at {text}: check the path, or name what the nodes have")

@@ -92,7 +92,7 @@ def _one_table(
 ) -> tuple[list[Section], str | None]:
     """Makes the sections of a recipe, a view or the whole audit; returns also the line of `caption_of`."""
     if name == AUDIT:
-        evidence = checks.gathered(stores, job_keys, always_classes=True)
+        evidence = checks.gathered(stores, job_keys, all_classes=True)
         return audit.sections(checks.audited(evidence)), evidence.caption
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)

@@ -24,9 +24,7 @@ RENEW_S = 15.0
 POLL_S = 1.0
 BEGINNING = b'{"host": '  # of every lease
 LONG_DEAD_S = 900.0  # more than the clocks of two machines differ
-
 _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
-
 Facts = dict[str, Any]
 
 

@@ -18,7 +18,6 @@ MAX_RECORDS = 5000
 TEXTS = [name for name, kind in zip(leaves_of(ROWS), types_of(ROWS).values(), strict=True) if pa.types.is_string(kind)]
 OPTIONS = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": TEXTS}  # numbers pack better without
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # errors that Arrow raises on values that do not fit
-
 Row = Mapping[str, Any]
 
 

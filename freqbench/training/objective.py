@@ -68,8 +68,7 @@ class StepLoss(nn.Module):
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:
-        fast = fast_convolutions(images)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half), fast:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half), fast_convolutions(images):
             logits: Tensor = self._adapter.from_network(self.net(self._adapter.to_network(images)))
         return logits.float()  # [B, K, h, w, d]
 

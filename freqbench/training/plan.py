@@ -28,6 +28,7 @@ from freqbench.training.state import BEST
 ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
 Refs = Mapping[str, Sequence[CaseRef]]
+Made = dict[str, NetworkTraining]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
                 + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
-    trainings: dict[str, NetworkTraining] = {}
+    trainings: Made = {}
     for number, replicate in enumerate(job.seed_jobs):
         for model in replicate.wanted_models(only):
             trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
@@ -80,13 +81,7 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
 
 
 def _training(
-    job: TrainJob,
-    model: ModelRecipe,
-    nth: int,
-    out: str,
-    dataset: Dataset,
-    refs: Refs,
-    made: dict[str, NetworkTraining],
+    job: TrainJob, model: ModelRecipe, nth: int, out: str, dataset: Dataset, refs: Refs, made: Made
 ) -> NetworkTraining:
     num_classes = len(dataset.classes)
     place = f"{job.name}: {model.name}"

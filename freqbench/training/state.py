@@ -91,9 +91,8 @@ class State:
         }
         stream = io.BytesIO()
         torch.save(content, stream)
-        lines = [[column.name for column in fields(Row)]]
-        for row in self.log:
-            lines.append(["" if value != value else f"{value:.6g}" for value in asdict(row).values()])
+        rows = (["" if value != value else f"{value:.6g}" for value in asdict(row).values()] for row in self.log)
+        lines = [[column.name for column in fields(Row)], *rows]
         write_atomic(join(folder, LOG), "".join(",".join(line) + "\n" for line in lines).encode())
         write_atomic(join(folder, LAST), stream.getvalue())
         self.saved = self.step

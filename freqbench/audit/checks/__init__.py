@@ -1,7 +1,5 @@
-"""Checks that the numbers of a store can be believed, as the robustness field asks of every evaluation.
-
-Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs them.
-"""
+"""Checks that the numbers of a store can be believed, as the robustness field asks of every evaluation. Pure: evidence
+in, findings out. `CHECKS` lists the checks and `audited` runs them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,19 +11,8 @@ from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, unchecked
 from freqbench.core.terminal import amount
 
-__all__ = [
-    "CHECKS",
-    "COLUMNS",
-    "AuditCheck",
-    "Evidence",
-    "Finding",
-    "ModelVerdict",
-    "Verdict",
-    "audited",
-    "gathered",
-    "titled",
-    "verdicts",
-]
+__all__ = ["CHECKS", "COLUMNS", "AuditCheck", "Evidence", "Finding", "ModelVerdict", "Verdict", "audited", "gathered"]
+__all__ += ["titled", "verdicts"]
 
 
 @dataclass(frozen=True, kw_only=True)

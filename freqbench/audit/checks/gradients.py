@@ -15,18 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from freqbench.audit.checks.contrasts import (
-    FAILURE,
-    POINTS,
-    SILENT,
-    Contrast,
-    contrasted,
-    differences,
-    is_close,
-    judge,
-    summed,
-    white_box,
-)
+from freqbench.audit.checks import contrasts
+from freqbench.audit.checks.contrasts import Contrast, contrasted, differences, is_close, judge, summed, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
 from freqbench.audit.probe_files import GradientFacts, Gradients
@@ -80,15 +70,15 @@ def unbounded(on: Attacked) -> Finding:
         return unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
     label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
     left = differences(on, [scores[label].dropna()])[0]
-    exceeds = left.difference > FAILURE
+    exceeds = left.difference > contrasts.FAILURE
     interval = interval_text(left.low, left.high)
-    verdict: Verdict = ("violated" if left.low > FAILURE else "in doubt") if exceeds else "holds"
+    verdict: Verdict = ("violated" if left.low > contrasts.FAILURE else "in doubt") if exceeds else "holds"
     sentence = (
         f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
-        f"{amount(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
+        f"{amount(left.cases, 'case')}); up to {contrasts.FAILURE:g} is a total failure"
         f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
     )
-    beyond = {name: getattr(left, name) - FAILURE for name in ("difference", "low", "high")}
+    beyond = {name: getattr(left, name) - contrasts.FAILURE for name in ("difference", "low", "high")}
     return Finding(verdict=verdict, sentence=sentence, comparisons=1, **(vars(left) | beyond))
 
 
@@ -97,10 +87,8 @@ def unbounded(on: Attacked) -> Finding:
     needs="fgsm and one of bim, pgd, apgd that raises the same loss, at equal eps on this model",
 )
 def iterative(on: Attacked) -> Iterator[Contrast]:
-    """Checks that many small steps are no weaker than the one large step of FGSM at equal eps.
-
-    Among attacks that differ only in their steps, the one with most counts: `steps` looks at few steps.
-    """
+    """Checks that many small steps are no weaker than the one large step of FGSM at equal eps. Among attacks that
+    differ only in their steps, the one with most counts: `steps` looks at few steps."""
     repeated = [each for each in on.linf if each.attack in ITERATIVE]
     repeated.sort(key=lambda each: each.params.get("steps", 0))
     longest = {each.same_but("steps"): each for each in repeated}.values()
@@ -169,9 +157,9 @@ def restarts(on: Attacked) -> Finding:
     pairs = list(_steps_up(on, "restarts", counts))
     judged = [each for each in judge(on, pairs) if not each.is_silent]
     if not judged:
-        return unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
-    gain = max(abs(each.found.difference) for each in judged)
-    size = f"the largest effect of restarts is {gain:.1f} points"
+        needs = "needs one attack with 1 and with 3 restarts on this model"
+        return unchecked(contrasts.SILENT[False] if pairs else needs)
+    size = f"the largest effect of restarts is {max(abs(each.found.difference) for each in judged):.1f} points"
     finding = summed(judged, "More restarts leave no more DSC")
     verdict = finding.verdict
     if swaps := [swap for each in judged for swap in _swaps(on, each.contrast)]:
@@ -180,8 +168,7 @@ def restarts(on: Attacked) -> Finding:
     elif not on.others and finding.verdict == "holds":
         verdict, sentence = "noted", f"One model, so there is no order to change; {size}."
     else:
-        same = " Its place among the models is the same;" if on.others else ""
-        sentence = f"{finding.sentence}{same} {size}."
+        sentence = f"{finding.sentence}{' Its place among the models is the same;' if on.others else ''} {size}."
     return replace(finding, verdict=verdict, sentence=sentence)
 
 
@@ -194,7 +181,7 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
         if len(orders) < len(labels):
             continue
         few, many = orders
-        if few.difference * many.difference < 0 and min(abs(few.difference), abs(many.difference)) > POINTS:
+        if few.difference * many.difference < 0 and min(abs(few.difference), abs(many.difference)) > contrasts.POINTS:
             is_sure = all(order.low > 0 or order.high < 0 for order in orders)
             yield f"{on.model} and {other} change places between {labels[0]} and {labels[1]}", is_sure
 

@@ -12,22 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.analysis.groups import NOISE, points
-from freqbench.audit.checks.contrasts import (
-    POINTS,
-    Contrast,
-    Judged,
-    contrasted,
-    is_close,
-    is_none,
-    judge,
-    mean_drop,
-    white_box,
-)
+from freqbench.audit.checks import contrasts
+from freqbench.audit.checks.contrasts import Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import Finding, interval_text, unchecked
 
 Array = npt.NDArray[np.float64]
-
 EQUAL_L2 = 0.1
 CONTROLS = ("uniform", "random")
 OPTIMISATION = (
@@ -111,10 +101,12 @@ def credit(on: Attacked) -> Iterator[Finding]:
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
     bounds = interval_text(-nearest.found.high, -nearest.found.low)
     gain = -nearest.found.difference
-    if is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
+    if contrasts.is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
         return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":
-        return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
+        return (
+            f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {contrasts.POINTS:g}."
+        )
     if nearest.verdict != "holds":
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null_drop > 0 else ""

@@ -20,7 +20,6 @@ CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
 DECIDING = 1000  # draws of an attacked volume
 SLACK = 1e-6  # on the [0, 1] intensity scale, as attacks are checked
-
 _SHOWN = {
     "linf": ("L-inf", 255.0, "/255"),
     "l2_body": ("L2 in the body", 1.0, ""),
@@ -53,14 +52,11 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
         labels = group.drop_duplicates(["case_id", "class_index"])
         lost = _lost(evidence, dataset)
         absent = labels[labels["label_voxels"] == 0]
-        is_lost = [
-            f"`{name}`" in lost.get(case, "") for case, name in zip(absent.case_id, absent.class_name, strict=True)
-        ]
-        absent = absent[~np.array(is_lost, bool)]
+        of_case = zip(absent.case_id, absent.class_name, strict=True)
+        absent = absent[[f"`{name}`" not in lost.get(case, "") for case, name in of_case]]
         cases, parts = labels["case_id"].nunique(), list[str]()
-        verdict: Verdict = "holds"
+        verdict: Verdict = "violated" if lost else "noted" if len(absent) else "holds"
         if lost:
-            verdict = "violated"
             case, reason = next(iter(lost.items()))
             parts.append(
                 f"Of {amount(cases, 'case')} {len(lost)} lost label voxels on the way to the grid that is scored "
@@ -68,7 +64,6 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
                 "spacing or size, or score on the file's own grid (score_on: file)."
             )
         if len(absent):
-            verdict = "violated" if lost else "noted"
             counts = sorted(absent["class_name"].value_counts().items())
             parts.append(
                 f"Of {amount(cases, 'case')} the label lacks: "
@@ -111,11 +106,9 @@ def background(evidence: Evidence) -> Iterator[Finding]:
         volume = ["target_model", "label", "case_id", "seed"]
         sums = group.groupby(volume, dropna=False)["dsc"].sum()
         first = group[group["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
-        share = (first / sums).dropna()
-        shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
+        shares |= {(dataset, str(model)): each for model, each in (first / sums).dropna().groupby("target_model")}
     for on in evidence.models:
-        finding = _mostly_background(on, shares.get((on.dataset, on.model)))
-        yield replace(finding, dataset=on.dataset, model=on.model)
+        yield replace(_mostly_background(on, shares.get((on.dataset, on.model))), dataset=on.dataset, model=on.model)
 
 
 def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
@@ -167,11 +160,9 @@ def bounds(on: Attacked) -> Finding:
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
-    """Amount by which each volume's norm exceeds its budget.
-
-    An L2 budget is a window's: that of a volume is at most its square root of the number of windows. If it is a root
-    mean square, the PSNR has that of the volume; of windows that overlap it may be larger than each one's.
-    """
+    """Amount by which each volume's norm exceeds its budget. An L2 budget is a window's: that of a volume is at most
+    its square root of the number of windows. If it is a root mean square, the PSNR has that of the volume; of windows
+    that overlap it may be larger than each one's."""
     rows = on.rows[on.rows["label"] == setting.label]
     budget = setting.budget or 0.0
     if setting.threat_model == "linf":
@@ -184,13 +175,11 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
 
 
 def certified(on: Attacked) -> Finding:
-    """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network.
-
-    The median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less
-    is better, its lower limit). Either the certificate or the attack has a defect where they cross. A certificate
-    between the estimated median and the limit is in doubt: more draws of the attacked volume decide. Levels are those
-    of a report on all records, so that its bounds and this check spend one alpha.
-    """
+    """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network. The
+    median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less is
+    better, its lower limit). Either the certificate or the attack has a defect where they cross. A certificate between
+    the estimated median and the limit is in doubt: more draws of the attacked volume decide. Levels are those of a
+    report on all records, so that its bounds and this check spend one alpha."""
     records = on.evidence.records
     balls = plain(records[(records["attack"] == "ball") & (records["left_out"] == "")])
     rows = certificates.brackets(balls)

@@ -11,7 +11,6 @@ from freqbench.data.loaders.synapse import WINDOW, Synapse
 from freqbench.data.scans import ListedCase, Stated
 
 LAST_CT = 500
-
 _NUMBER = re.compile(r"amos_([0-9]{1,9})")
 
 

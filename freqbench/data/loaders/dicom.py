@@ -54,9 +54,8 @@ class Slices(Scan):
 
     def overlaps(self) -> frozenset[frozenset[str]]:
         """Returns the sets of segments that share a voxel."""
-        return (
-            dicom.segmentation.overlaps(self.segmentation(), Path(self.label_shown)) if self.has_label else frozenset()
-        )
+        shown = Path(self.label_shown)
+        return dicom.segmentation.overlaps(self.segmentation(), shown) if self.has_label else frozenset()
 
     def files(self) -> tuple[str, ...]:
         """Returns the files of the folder, and the segmentations."""
@@ -182,8 +181,8 @@ class DicomFolders(ListedFolder):
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
         """Yields each case's folder, and the files that its segmentation may be, beside those of the folder."""
         place = top / IMAGES if (top / IMAGES).is_dir() else top
-        folders = _folders(place) if place.is_dir() else []
-        folders = [folder for folder in folders if folder.name != LABELS or place != top]
+        there = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+        folders = [each for each in there if each.name[0] != "." and (each.name != LABELS or place != top)]
         if place == top and _dicom_files(top, 1):
             folders = [top]
         elif self.reference == "label":  # label maps without an image are cases that lack it
@@ -223,10 +222,6 @@ class DicomFolders(ListedFolder):
         sets = (together for scan in self.scans.values() for together in scan.overlaps()) if not self.regions else ()
         shared = frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
         return Stated(names=names, shared=shared, channels=channels)
-
-
-def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _dicom_files(folder: Path, depth: int) -> list[Path]:

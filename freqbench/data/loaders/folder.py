@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REVISION = 1  # raise it with every change of the output of `load` for the same files
-
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
-
 Class = Annotated[int, Field(ge=0, lt=IGNORED)]
 AnyScan = TypeVar("AnyScan", bound=Scan)
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
@@ -138,11 +136,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if self.regions:
             return self.regions
         if stated.regions and self.labels is None:
+            if self.label_map is not None:
+                return stated.regions
             numbers = {value: k for k, value in enumerate(stated.names)}  # labels may have gaps, classes have none
-            return {
-                name: values if self.label_map is not None else tuple(numbers[value] for value in values)
-                for name, values in stated.regions.items()
-            }
+            return {name: tuple(map(numbers.__getitem__, values)) for name, values in stated.regions.items()}
         if not stated.shared or self.reference == "prediction":
             return {}
         together = ({classes.of_value.get(value, 0) for value in values} - {0, IGNORED} for values in stated.shared)
@@ -398,9 +395,8 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     from nibabel.orientations import io_orientation
 
     order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
-    sides = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
-    grid = triple(image.shape[axis] for axis in order), triple(sides[axis] for axis in order)
-    return grid, file_codes(image.affine)
+    sides = np.linalg.norm(image.affine[:3, :3], axis=0)[order].tolist()
+    return (triple(image.shape[axis] for axis in order), triple(sides)), file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":

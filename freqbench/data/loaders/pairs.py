@@ -22,7 +22,6 @@ from freqbench.data.scans import ImageFiles, ListedCase, Stated
 SPLIT, PATIENT, RATER = "split", "patient", "rater"
 ALL = "all"  # raters
 NO_NAMES = "the number of classes or their names, background first, as label maps do not state them"
-
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
 
 
@@ -88,8 +87,8 @@ class Pairs(ListedFolder):
     def _scans(self) -> Mapping[str, Sequence[ImageFiles]]:
         """The cases by their split, also those without a label map."""
         patterns = [*self.image, *([self.label] if self.label else [])]
-        root, shown = self._root(), " or ".join(self.image)
-        fitted = {pattern: _regex(pattern, self._is_rated) for pattern in sorted(patterns, key=_letters, reverse=True)}
+        patterns.sort(key=lambda pattern: -sum(len(part[3] or "") for part in _PART.finditer(pattern)))  # most letters
+        root, fitted = self._root(), {pattern: _regex(pattern, self._is_rated) for pattern in patterns}
         files: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
@@ -128,6 +127,7 @@ class Pairs(ListedFolder):
                 )
                 splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
         if not any((pattern, "") in found for found in files.values() for pattern in self.image):
+            shown = " or ".join(self.image)
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
         if raters := sorted({scan.rater for scan in scans if scan.rater}):
@@ -201,7 +201,3 @@ def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
 def _last_part(rater: str) -> str:
     """Returns the last number or word of a rater's name, without zeros before it: `1` of `rater-01`."""
     return (re.findall(r"0*([0-9]+|[^\W\d_]+)", rater.casefold()) or [rater])[-1]
-
-
-def _letters(pattern: str) -> int:
-    return sum(len(part[3] or "") for part in _PART.finditer(pattern))

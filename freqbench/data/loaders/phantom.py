@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from typing_extensions import override
 
 from freqbench.core.errors import DataError, unknown
@@ -112,17 +112,13 @@ class Phantom(Dataset):
         return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
 
 
-class StandIn(Phantom):
+class StandIn(Phantom, populate_by_name=True):
     """The phantom with the classes and channels of another dataset, for `--dry-data phantom`. Organs beyond the number
     of classes become the last class. Channels are copies of the volume."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     loader: ClassVar[str] = "stand_in"
 
-    labels: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=256)] = Field(
-        anatomy.CLASS_NAMES, alias="classes"
-    )
+    labels: tuple[ClassName, ...] = Field(anatomy.CLASS_NAMES, alias="classes", min_length=2, max_length=256)
     channels: Annotated[int, Field(ge=1)] = 1
 
     @property
