@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1249,  # rows of several releases
+        "analysis": 1247,  # rows of several releases
         "api": 1343,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4583,  # as in the package
-        "cli": 2205,  # eight roads
-        "core": 3405,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6056,  # as in the package
+        "audit": 4575,  # as in the package
+        "cli": 2202,  # eight roads
+        "core": 3402,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5993,  # as in the package
         "engine": 4466,  # as in the package
         "exchange": 952,
         "job": 2582,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7709,  # inferers by class and arguments
+        "models": 7646,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1227,  # six more pipelines of MONAI's, and whole runs
-        "remote": 326,
-        "reporting": 5977,  # an attack that did nothing is said
-        "results": 1962,  # as in the package
+        "remote": 325,
+        "reporting": 5942,  # an attack that did nothing is said
+        "results": 1960,  # as in the package
         "training": 1567,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 57014, "tests": 59929}  # 61796 and 63057 before
+SUMS = {"freqbench": 56834, "tests": 59929}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

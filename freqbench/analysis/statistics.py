@@ -32,7 +32,6 @@ _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
 _ROUNDING = 1e-9  # equal numbers may differ by as much in float64
-
 Array = NDArray[np.float64]
 Limits = tuple[float, float]
 Statistic = Callable[[Array], Array]

@@ -27,7 +27,6 @@ TAKES = {  # options that go with each way of an audit
     **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
-
 app = typer.Typer()
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from freqbench.job.training import TrainingEntry
 
 app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
-
 Address = Annotated[str | None, more("The head, http://HEAD:8265.", envvar="RAY_API_SERVER_ADDRESS")]
 
 

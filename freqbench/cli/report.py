@@ -25,7 +25,6 @@ MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
 ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
-
 Outs = Annotated[list[str], argument("Result stores.", "OUT...", autocompletion=common.stores)]
 
 

@@ -17,14 +17,12 @@ NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
 MOST_VALUES = 256  # different values of a label map
 FEW_VALUES = 16  # up to here a map of whole values is a label map in any case; beyond, a scan of eight bits has as many
-
 MODALITIES = (
     *("flair", "t2f", "t1ce", "t1gd", "t1c", "t1n", "t1w", "t1", "t2w", "t2"),
     *("ct", "pet", "pt", "suv", "dwi", "adc", "hbv", "cbf", "cbv", "swi", "pd"),
 )
 """Modalities in the order that channels get if names tell them; BraTS 2023 has its own order, BRATS_2023."""
 BRATS_2023 = ("t1n", "t1c", "t2w", "t2f")
-
 _WORD = "d?segm?|segmentations?|masks?|labels?|label[._-]?maps?|gts?|ground[._-]?truths?|annotations?|rois?"
 _MASK = re.compile(rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.I)
 _MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.I)

@@ -16,10 +16,8 @@ from freqbench.data import dicom, itk, nibabel_files
 from freqbench.data.headers import Header, check_place, damage, refusal
 
 ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this far from whole numbers are rounded
-
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
-
 OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not read, and how they become NIfTI
     ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5", ".mrc", ".lsm", ".nia", ".pic"), CONVERT),
@@ -28,12 +26,10 @@ OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not 
     ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
-
 BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
 NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
-
 STRANGERS = {  # what a file is whose first bytes, in lower case, are these, and what to do
     b"version https://git-lfs": "a Git LFS pointer, which stands for the image: fetch it by git lfs pull",
     **dict.fromkeys((b"<!doctype html", b"<html"), f"an HTML page, as a failed download leaves it: {DOWNLOAD}"),

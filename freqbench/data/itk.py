@@ -30,7 +30,6 @@ UNITS = {  # millimetres of the units that headers state
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
     **{"cm": 10.0, "m": 1e3},
 }
-
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NAMED_SPACES = ("lps", "ras", "las", "left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 

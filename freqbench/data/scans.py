@@ -18,7 +18,6 @@ from freqbench.data.labels import Reading, read_classes
 
 T = TypeVar("T")
 Labels = npt.NDArray[np.uint8]
-
 YES_OR_NO = {0: 0, 1: 1}  # classes of the values of a mask
 
 

@@ -22,7 +22,6 @@ from freqbench.models.entry import seed_of
 
 LIMIT_BYTES = 100 << 20
 """Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
-
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
 _VARIABLE = re.compile(r"\$\{?\w")
 _SECRETS = re.compile(r"(?i)://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=")

@@ -30,7 +30,6 @@ COLUMNS = ("dsc_foreground", "dsc_foreground_clean", *_SPENT, "l2_body")  # of R
 _MEANS = ("drop", "low", "high", "best", "cases", "patients", "l2_body", "seconds")
 SETTING = [*CURVE, "steps", "passes", *_MEANS, "cell_id"]
 CHOICES = ("loss", "restarts")
-
 Entry = Mapping[str, Any]
 
 

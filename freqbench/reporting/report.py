@@ -34,14 +34,12 @@ NOTES = (
     "in 1/255, L2 the Euclidean norm of the change on the [0, 1] scale.\n\nRows of different threat models are not "
     "comparable by DSC alone: look at the distances in the same row."
 )
-
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
 NOT_AUDITED = (
     f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
 )
-
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     **{"terminal": render.terminal, "markdown": render.markdown, "latex": render.latex, "csv": render.sections_csv},
 }

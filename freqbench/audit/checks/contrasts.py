@@ -32,7 +32,6 @@ SILENT = {
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",
 }
 """Reasons why existing rows decide nothing, by `strict`: the one must be clearly better."""
-
 Find = Callable[[Attacked], Finding | Iterable[Finding]]
 
 

@@ -23,11 +23,8 @@ NUMBERS = (
 )
 COLUMNS = (*NUMBERS, *certificates.COLUMNS)
 """Columns of RECORDS that the audit needs beside those that identify a row."""
-
 MAX_RECORDS = 100_000  # with more records, a report does not read their classes for the audit
-
 _PLACE = ["dataset", "source_model", "target_model"]
-
 Side = tuple[str, str, str]  # source model, target model and attack, the last by its label
 
 

@@ -28,11 +28,9 @@ Stays = Callable[[], bool]
 Other = Callable[[str, bytes], V]
 Packed = tuple[Any, Mapping[str, "Tensor"]]
 """Plain data and tensors; a file without tensors is JSON, any other safetensors."""
-
 _SEAL = re.compile(rb'"kept":\s?"([0-9a-f]{8}) ([0-9a-f]{16}) ')
 ROOMS = [Path(__file__).parents[2] / room for room in ("core", "data", "models", "ops", "pipelines")]
 logger = logging.getLogger(__name__)
-
 OUTSIDE: Mapping[str, Callable[[], Any]] = {
     "code": cache(lambda: digest([path.read_text("utf-8") for room in ROOMS for path in sorted(room.rglob("*.py"))])),
     "host": socket.gethostname,

@@ -23,7 +23,6 @@ MARKER = "freqbench-cache.txt"
 LIMIT = "FREQBENCH_CACHE_GB"
 TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
-
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp*"  # torch hub appends another suffix while it fetches
 _MADE: Mapping[str, tuple[str, ...]] = {

@@ -13,13 +13,10 @@ Field = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 CLASS_NAMES = ("background", "liver", "spleen", "kidneys", "aorta", "gallbladder")
 LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
-
 REGIONS = ("whole lesion", "lesion core", "enhancing lesion")
 CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0, 35.0, 50.0))
 """Hounsfield units by which each channel shows the rim, the core and the enhancing part of a lesion."""
-
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
-
 BLUR_MM = 2.6  # point spread of the imaging system, and deviation of an annotator's outline from the true surface
 OUTLINE_SD_MM = 0.7
 

@@ -36,7 +36,6 @@ BY_NAME = "its segments become the classes of their names, whatever their number
 Class = Annotated[int, Field(ge=0, lt=IGNORED)]
 AnyScan = TypeVar("AnyScan", bound=Scan)
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
-
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 

@@ -26,23 +26,14 @@ MR = None  # intensities without a unit: percentiles of each volume
 
 # Folder of each task: the Hounsfield units that become 0 and 1. CT windows are those commonly used for the organ.
 TASKS: Mapping[str, tuple[float, float] | None] = {
-    "Task01_BrainTumour": MR,
-    "Task02_Heart": MR,
-    "Task03_Liver": (-200.0, 250.0),
-    "Task04_Hippocampus": MR,
-    "Task05_Prostate": MR,
-    "Task06_Lung": (-1000.0, 1000.0),
-    "Task07_Pancreas": (-87.0, 199.0),
-    "Task08_HepaticVessel": (0.0, 230.0),
-    "Task09_Spleen": (-57.0, 164.0),
-    "Task10_Colon": (-57.0, 175.0),
-}
+    "Task01_BrainTumour": MR, "Task02_Heart": MR, "Task03_Liver": (-200.0, 250.0), "Task04_Hippocampus": MR,
+    "Task05_Prostate": MR, "Task06_Lung": (-1000.0, 1000.0), "Task07_Pancreas": (-87.0, 199.0),
+    "Task08_HepaticVessel": (0.0, 230.0), "Task09_Spleen": (-57.0, 164.0), "Task10_Colon": (-57.0, 175.0),
+}  # fmt: skip
 CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}  # channels of the tasks that have several
-
 SHIPPED = "freqbench"  # the word of a job's `list` for one of LISTS
 LISTS: Mapping[str, Path] = {"Task04_Hippocampus": SPLITS / "msd_hippocampus.json"}
 """Decathlon lists of the package, whose entries have the SHA-256 of image and label map as `sha256`."""
-
 MIRRORS = (  # MONAI's, which hold TASK.tar, and their copy in Europe: https://registry.opendata.aws/msd
     "https://msd-for-monai.s3-us-west-2.amazonaws.com",
     "https://msd-for-monai-eu.s3.eu-west-2.amazonaws.com",

@@ -17,12 +17,10 @@ from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.ops.classes import Classes
 
 REVISION = 2  # raise it with every change of the output of `anatomy.draw`
-
 FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
 WINDOW_HU = (-175.0, 250.0)
 REHEARSED = "rehearsed"  # split of a stand-in whose cases replace the scored ones
 SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
-
 Side = Annotated[int, Field(ge=16, le=512)]
 
 

@@ -338,10 +338,6 @@ def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    sha256=_sha256,
+    facts=facts, network=network, weights=weights, sha256=_sha256, sign="configs",
     files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
-    sign="configs",
-)
+)  # fmt: skip

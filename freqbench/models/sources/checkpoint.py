@@ -206,12 +206,6 @@ def _silent(arch: str, args: Mapping[str, Any]) -> list[str]:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    fit=fit,
-    silent=_silent,
-    takes=("migration", "prefix"),
-    is_known=True,
-    is_checkpoint=True,
-)
+    facts=facts, network=network, weights=weights, fit=fit, silent=_silent,
+    takes=("migration", "prefix"), is_known=True, is_checkpoint=True,
+)  # fmt: skip

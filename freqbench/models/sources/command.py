@@ -291,11 +291,6 @@ def _open_label_map(path: Path) -> _OpenedFile:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    sha256=_sha256,
-    silent=lambda arch, args: ("timeout",),
-    runs_code=True,
-    is_known=True,
-    has_path=False,
-)
+    facts=facts, network=network, sha256=_sha256, silent=lambda arch, args: ("timeout",),
+    runs_code=True, is_known=True, has_path=False,
+)  # fmt: skip

@@ -26,7 +26,6 @@ from freqbench.models.spec import ModelSpec
 TOPOLOGY = "model.json"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 _CONFORMED = InputAdapter(axes=source.axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
-
 _Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -241,11 +240,6 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    sha256=_sha256,
+    facts=facts, network=network, weights=weights, sha256=_sha256, sign=TOPOLOGY, is_known=True,
     files=lambda args: (TOPOLOGY, "*.bin", "*.safetensors"),
-    sign=TOPOLOGY,
-    is_known=True,
-)
+)  # fmt: skip

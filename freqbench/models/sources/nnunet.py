@@ -1,5 +1,4 @@
 """Reads nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
-
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
 nnunetv2 prepares volumes, builds the network and restores its logits (`freqbench.pipelines.nnunet`). No code of a
 folder is run: names in its files are looked up in nnunetv2's own tables, and checkpoints are read as weights.

@@ -34,7 +34,6 @@ from freqbench.results import glimpses, volumes
 DIVERGING = "PuOr"  # told apart by colour-blind eyes, and in grey by its purple, which is darker than its orange
 OPACITY = 0.65
 _HIGHEST = 8.5  # inches: of a page
-
 T = TypeVar("T", bound=np.generic)
 Voxels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]

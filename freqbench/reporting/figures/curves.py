@@ -20,7 +20,6 @@ from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, cou
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 KNEE = 6.5  # size of its marker
-
 Styles = Mapping[str, SeriesStyle]
 
 

@@ -27,7 +27,6 @@ MAKER = "freqbench"  # the maker in a file's metadata
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
-
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),

@@ -36,11 +36,9 @@ from freqbench.results import Store, index_keys
 
 CARD = "card.yaml"
 LINE, PARAGRAPH = 200, 3000  # letters
-
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
 _PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
 _MAIL = re.compile(r"[\w.+-]+@([\w-]+\.)+(?!(invalid|example|test|localhost)$)[\w-]+", re.ASCII)  # RFC 2606
-
 TEMPLATE = """\
 # What people read about the network. Fill in every key; contact, paper and bibtex may stay null.
 title: {title}
@@ -54,18 +52,14 @@ checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://D
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
-
 SEAL, STORE = "entry.json", "store"
 VERSION = 2
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
-
 _RUN = r"(run\.json|runs/[\w.-]+\.json|records/[\w.-]+\.parquet)"
 _OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
-
 _CASE = ["dataset", "bounds", "case_id", "case_key", "patient_id"]
 _WORST = [*_CASE, "attack", "cell_id", "dsc_foreground", "dsc_foreground_clean"]
-
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

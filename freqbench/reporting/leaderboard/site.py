@@ -32,7 +32,6 @@ INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
 LONGER = "longer.csv"  # beside entries: rows of longer attacks on them
 OF_LONGER = ["source_model", "threat_model", "budget_name", "budget", "case_id", "dsc_foreground"]
-
 Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
 

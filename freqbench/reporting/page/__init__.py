@@ -13,7 +13,6 @@ from markupsafe import Markup
 from freqbench.reporting.page.data import Part, data_of, page_data
 
 __all__ = ["build_page", "data_of", "pack_data", "page_data", "viewer_script"]
-
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 

@@ -39,9 +39,7 @@ MAX_CLASS_ROWS = 1_000_000
 MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
-
 Part = dict[str, Any]  # part of the page's data, by name in `$defs` of the schema
-
 _NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]

@@ -27,10 +27,8 @@ FOLDER = "volumes"
 INT16 = 32767
 MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
-
 Part = dict[str, Any]
 Regions = Mapping[str, RegionsOfLabels]
-
 _KINDS: Mapping[str, str] = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
