@@ -17,21 +17,21 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1247,  # rows of several releases
         "api": 1343,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4575,  # as in the package
-        "cli": 2202,  # eight roads
+        "audit": 4562,  # as in the package
+        "cli": 2196,  # eight roads
         "core": 3402,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5993,  # as in the package
+        "data": 5984,  # as in the package
         "engine": 4466,  # as in the package
-        "exchange": 952,
-        "job": 2582,  # a line for each key of a job
+        "exchange": 950,
+        "job": 2577,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7646,  # inferers by class and arguments
+        "models": 7630,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1227,  # six more pipelines of MONAI's, and whole runs
-        "remote": 325,
-        "reporting": 5942,  # an attack that did nothing is said
+        "remote": 324,
+        "reporting": 5929,  # an attack that did nothing is said
         "results": 1960,  # as in the package
-        "training": 1567,  # code of others, where it is trusted
+        "training": 1546,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3538,  # the table of all that is kept and of what it depends on, each line of which is varied
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 56834, "tests": 59929}  # 61796 and 63057 before
+SUMS = {"freqbench": 56748, "tests": 59929}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

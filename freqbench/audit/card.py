@@ -197,7 +197,6 @@ def _processor() -> str:
 
 
 def _driver() -> str:
-    """Returns the version of NVIDIA's driver, as its own tool tells it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 

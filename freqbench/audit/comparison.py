@@ -137,9 +137,8 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
         if now is None:
             reasons.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
-            reasons.append(
-                f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
-            )
+            digests = f"sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now"
+            reasons.append(f"checkpoint of {name}: {digests} ({now.checkpoint})")
         elif model_id != now.model_id:
             space, ran_by = now.space, run.get("versions") or {}
             release = ran_by.get(space.toolchain) if isinstance(space, Pipeline) else None

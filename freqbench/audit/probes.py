@@ -14,8 +14,7 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
 from freqbench.audit import probe_files
-from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores
-from freqbench.audit.symptoms import sign_agreement, zero_share
+from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores, sign_agreement, zero_share
 from freqbench.core.errors import one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions

@@ -300,7 +300,6 @@ class Pieces:
 
 
 def _change(point: Point, name: str, value: Any) -> Point:
-    """Returns settings with another value of one."""
     return tuple((key, value if key == name else own) for key, own in point)
 
 
@@ -438,7 +437,6 @@ def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[st
 
 
 def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:
-    """Returns the class of each number in a dataset's files."""
     if isinstance(dataset, ListedFolder) and dataset.reference == "label" and not dataset.classes.overlap:
         return dataset.reading.of_value
     return {k: k for k in range(len(dataset.class_names))}

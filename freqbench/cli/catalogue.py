@@ -176,18 +176,16 @@ def model(name: str) -> Described:
     """Describes an architecture with the arguments of its class, a reader, or a network of the package (zoo://...)."""
     if name.startswith("zoo://"):
         return zoo_network(name)
-    entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
+    line = _line("models", {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})})
     from freqbench.models import MODELS, READERS
 
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
-        return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+        return Described({"reader": reader.__name__}, line, inspect.getdoc(reader) or "")
     if path := plugins.installed_names("models").get(name):
         from torch.nn import Module
 
-        return Described(
-            {"class": path}, _line("models", entry), inspect.getdoc(plugins.load_class(path, Module)) or ""
-        )
+        return Described({"class": path}, line, inspect.getdoc(plugins.load_class(path, Module)) or "")
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -203,7 +201,7 @@ def model(name: str) -> Described:
             rows.append((parameter.name, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
-    return Described(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
+    return Described(facts, line, heads=("args", "default", "meaning"), rows=rows)
 
 
 def zoo_network(address: str) -> Described:
@@ -393,7 +391,6 @@ def plain(docstring: str) -> str:
 
 
 def _formula(latex: str) -> str:
-    """Writes a formula of LaTeX as text on one line."""
     from pylatexenc import latex2text
 
     def fraction(node: Any, l2tobj: Any) -> str:

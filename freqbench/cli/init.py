@@ -168,7 +168,6 @@ def init(
 
 
 def _expected_dice() -> float | None:
-    """Asks a person for the Dice of the network's own validation; None if nobody knows it."""
     if not sys.stdin.isatty():
         return None
     answer = str(typer.prompt("Foreground Dice of your own validation, such as 0.87 (empty: unknown)", default=""))

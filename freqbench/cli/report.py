@@ -81,7 +81,6 @@ def report(
 
 
 def _name_others(outs: list[str]) -> None:
-    """Prints where the page of a store is, and what other tables there are."""
     from freqbench.core.files import storage
     from freqbench.reporting.papers.recipes import RECIPES
 

@@ -96,7 +96,6 @@ def _list_of(folder: Path) -> str | None:
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the entries of a list of cases that name an image."""
     lists = [value for value in content.values() if isinstance(value, list)]
     return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
 
@@ -131,7 +130,6 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 
 def _images_of(folder: Path, pattern: str) -> list[Path]:
-    """Returns the image files of a folder that a pattern fits, sorted."""
     return sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(image_files.SUFFIXES))
 
 
@@ -361,7 +359,6 @@ def _require_volumes(folder: Path) -> None:
 
 
 def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:
-    """Yields the problems of one loader's folders."""
     if isinstance(dataset, NnunetRaw):
         try:
             unlabelled = dataset.unlabelled_cases()

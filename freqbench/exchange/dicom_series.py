@@ -214,7 +214,6 @@ def _grid(native: NativeCase) -> npt.NDArray[np.float64]:
 
 
 def _place(fields: Any, grid: npt.NDArray[np.float64], k: int) -> None:
-    """Says where slice `k` of a grid lies."""
     from pydicom.valuerep import format_number_as_ds
 
     sides = np.linalg.norm(grid[:, :3], axis=0)
@@ -325,7 +324,6 @@ class CaseSeries:
         }
 
     def _derivation(self, cell: Cell, number: int, channel: int, channels: int) -> Derivation:
-        """Returns what a series says of itself."""
         attack, own = cell.attack, self.dataset.slices(self.ref) if isinstance(self.dataset, DicomFolders) else None
         budget = f" {attack.budget_name}={getattr(attack, attack.budget_name):g}" if attack.budget_name else ""
         made = f"{attack.name}{budget} on {cell.source.name}"

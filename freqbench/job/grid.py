@@ -285,11 +285,8 @@ def _cells(
                     raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
-            reason, others = (
-                f"as labels move on the grid of {source.name}",
-                (each for each in targets if each not in within),
-            )
-            concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
+            others, reason = [each for each in targets if each not in within], "as labels move on the grid of"
+            concerns += [f"{attack.name}: not scored on {target.name}, {reason} {source.name}" for target in others]
             targets = within
         if source.name in getattr(attack, "surrogates", ()):
             concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
@@ -344,15 +341,13 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
 
 def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
-    models: dict[str, ModelSpec] = {}
+    models, asked = dict[str, ModelSpec](), (len(dataset.classes), dataset.num_channels, dataset.space)
     for i, entry in _members_first(given, dataset):
         with sweep.prefix_errors(f"models[{i}]"):
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                model = resolve(
-                    entry, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts[entry.name]
-                )
+                model = resolve(entry, *asked, facts=facts[entry.name])
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same[0]}: give it once")

@@ -148,7 +148,6 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
 
 
 def _resolve_inside(text: str, root: Path) -> Path:
-    """Resolves a plain path that must lie inside `root`."""
     target = home_of(text).resolve()
     if not target.is_relative_to(root):
         got = f"got {text}, which is outside: copy it there, or name what the nodes have: {ON_NODES}"

@@ -3,7 +3,7 @@
 weights, so that scoring a store later needs neither training job nor data."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from freqbench.models.entry import TRAIN, Trained
 from freqbench.results import Shard
 from freqbench.training import finished_result, train
 from freqbench.training.plan import prepare
+from freqbench.training.run import Say
 from freqbench.training.state import BEST
 
 
@@ -76,9 +77,7 @@ def present(job: JobSpec) -> JobSpec:
     return job
 
 
-def train_rest(
-    job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
-) -> JobSpec:
+def train_rest(job: JobSpec, say: Say, shard: Shard | None = None, address: str | None = None) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
     `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
     as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""

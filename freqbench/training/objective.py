@@ -85,7 +85,6 @@ def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tens
 
 
 def _repeat_batch(volumes: Tensor, like: Tensor) -> Tensor:
-    """Repeats a batch until it is as long as another."""
     times = len(like) // len(volumes)
     return volumes if times == 1 else volumes.repeat(times, *[1] * (volumes.ndim - 1))
 

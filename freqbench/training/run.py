@@ -30,10 +30,9 @@ from freqbench.core.plugins import trusting
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape, triple
 from freqbench.job.training import TrainJob
-from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, fit, save_best
+from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, case_dice, fit, mean_foreground, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.state import BEST, MARKS, RESULT, Row, State
-from freqbench.training.validation import case_dice, mean_foreground
 
 Say = Callable[[str], None]
 Tell = Callable[[Row], None]

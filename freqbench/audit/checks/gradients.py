@@ -19,8 +19,7 @@ from freqbench.audit.checks import contrasts
 from freqbench.audit.checks.contrasts import Contrast, contrasted, differences, is_close, judge, summed, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
-from freqbench.audit.probe_files import GradientFacts, Gradients
-from freqbench.audit.symptoms import share_at_end
+from freqbench.audit.probe_files import GradientFacts, Gradients, share_at_end
 from freqbench.core.terminal import amount
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 

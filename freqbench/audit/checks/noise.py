@@ -104,9 +104,8 @@ def _share(nearest: Judged, drop: float, null_drop: float) -> str:
     if contrasts.is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
         return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":
-        return (
-            f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {contrasts.POINTS:g}."
-        )
+        rest = f"is not clearly more than {contrasts.POINTS:g}"
+        return f"What the optimisation adds, {gain:.1f} points ({bounds}), {rest}."
     if nearest.verdict != "holds":
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null_drop > 0 else ""

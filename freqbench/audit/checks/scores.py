@@ -244,7 +244,6 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _range(values: pd.Series, name: str) -> str:
-    """Writes the least and the largest value in the tables' unit."""
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):
         return ""

@@ -225,6 +225,5 @@ class DicomFolders(ListedFolder):
 
 
 def _dicom_files(folder: Path, depth: int) -> list[Path]:
-    """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
     return [path for path in files if path.suffix.lower() not in dicom.files.NO_SLICES]

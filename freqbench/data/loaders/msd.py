@@ -172,7 +172,6 @@ class PinnedFiles(ImageFiles):
 
 @storage.once_each_content
 def _sha256s(path: str) -> Mapping[str, str]:
-    """Returns the SHA-256 of each file of a list of the package."""
     sha256s: dict[str, str] = {}
     for lines in read_object(path, LIST).values():
         for line in lines if isinstance(lines, list) else ():

@@ -157,7 +157,6 @@ class NnunetRaw(ListedFolder):
         return Stated(problem=problem, **about)
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
-        """Returns the values of each label or region by its name."""
         listed = self._content().get("labels")
         if not isinstance(listed, dict):
             raise DataError(f"{self.source}: expected labels {{background: 0, ...}}, got {listed!r}: fix the file")

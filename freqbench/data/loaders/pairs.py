@@ -144,7 +144,6 @@ class Pairs(ListedFolder):
 
     @cached_property
     def _is_rated(self) -> bool:
-        """True if the label maps' pattern names raters."""
         return RATER in _names(self.label or "") and RATER not in _names(self.image[0])
 
     def _chosen_raters(self, known: Sequence[str]) -> Sequence[str]:

@@ -132,7 +132,6 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
 
 
 def _number(given: str | int) -> int:
-    """Returns the number of a class; raises ValueError if it has none."""
     if isinstance(given, str):
         names = {name: number for number, name in enumerate(NAMES, start=1) if number not in UNTRAINED}
         if given not in names:

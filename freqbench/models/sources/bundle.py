@@ -44,7 +44,6 @@ _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
 
 def _read_config(path: str) -> Config:
-    """Reads the configuration of a bundle's folder, with its metadata."""
     names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
     file = next((file for name in names if (file := Path(path, name)).is_file()), None)
     if file is None:
@@ -219,7 +218,7 @@ def _build(config: Config) -> nn.Module:
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():
-        return source.construct(where, lambda: _require_network(config.parse("network_def")))
+        return source.construct(where, lambda: config.parse("network_def"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
@@ -283,12 +282,6 @@ def _sizes(config: Config) -> _Sizes:
             )
     sizes = {name: config.value(f"network_def::{name}") for name in _Sizes.model_fields if name in definition}
     return validate(sizes, _Sizes, f"{config.where}: network_def")
-
-
-def _require_network(parsed: Any) -> nn.Module:
-    if not isinstance(parsed, nn.Module):
-        raise TypeError(f"expected a network, got {type(parsed).__name__}")
-    return parsed
 
 
 def _inferer(config: Config) -> _Inferer:

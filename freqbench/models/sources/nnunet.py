@@ -224,7 +224,6 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
-    """Returns the files of the folds that are wanted."""
     if not Path(path, "plans.json").is_file():
         raise CheckpointError(
             f"{path}: expected an nnU-Net v2 folder with plans.json, dataset.json and fold_N/, found no plans.json: "

@@ -251,4 +251,6 @@ def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
     """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
     with seed_weights(0), refusing(f"{where} does not fit its class"):
-        return make()
+        if not isinstance(net := make(), nn.Module):  # the code of a trusted bundle may return anything
+            raise TypeError(f"expected a network, got {type(net).__name__}")
+        return net

@@ -62,8 +62,7 @@ class CaseVolumes:
     @property
     def scale(self) -> str:
         """Words for the size of a voxel and for what is black and white."""
-        steps = " x ".join(f"{step:.3g}" for step in self.spacing)
-        return f"voxels of {steps} mm, {planes.window_words(self.window)}"
+        return f"voxels of {' x '.join(f'{step:.3g}' for step in self.spacing)} mm, {planes.window_words(self.window)}"
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:

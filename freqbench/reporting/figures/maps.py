@@ -126,7 +126,6 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
 
 
 def _set_title(rows: pd.DataFrame) -> str:
-    """The threat model and budget that rows share."""
     threat, name, budget = rows[["threat_model", "budget_name", "budget"]].iloc[0]
     return f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}"
 

@@ -126,8 +126,7 @@ def heading(text: object, width: int) -> str:
 def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
-    count = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {count} {'case' if high == 1 else 'cases'}"
+    return f"n = {low if low == high else f'{low}–{high}'} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:

@@ -85,8 +85,7 @@ def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
 
 
 def _rows(entry: BoardEntry) -> Check:
-    columns = (*KEY, "status", "source_model", "target_model")
-    rows = [row for store in _stores(entry) for row in store.rows(columns)]
+    rows = [row for store in _stores(entry) for row in store.rows((*KEY, "status", "source_model", "target_model"))]
     failed = sum(row[3] != "ok" for row in rows)
     others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
     if failed or others:

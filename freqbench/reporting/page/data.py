@@ -156,7 +156,6 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
-    """Makes the frames that have one row per case or per class."""
     frames: dict[str, Any] = dict.fromkeys(("cases", "case_classes", "clean_classes", "class_means")) | {"classes": {}}
     omitted = frames["omitted"] = {}
     counts = blocks = np.zeros(len(records), dtype=int)
@@ -231,7 +230,6 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
 
 
 def _natural(records: pd.DataFrame) -> list[Part]:
-    """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
         if isinstance(comparison := natural.compare_models(rows), str):
@@ -251,7 +249,6 @@ def _natural(records: pd.DataFrame) -> list[Part]:
 
 
 def _bounds(records: pd.DataFrame) -> list[Part]:
-    """Returns the chart of each smoothed model."""
     table = certificates.means(certificates.brackets(records))
     charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():

@@ -36,7 +36,6 @@ def markdown(sections: Sequence[Section]) -> str:
 
 
 def _pipe(text: str) -> str:
-    """Escapes a text for a table of pipes."""
     return _inline(text).replace("|", "\\|")
 
 
