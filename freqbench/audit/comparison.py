@@ -156,8 +156,7 @@ def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     if (ref := next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)) is None:
         return [f"data: case {case_id} is not in {name} here"]
     then = datasets.get(name) or {}
-    fingerprint = (then.get("cases") or {}).get(case_id)
-    reasons = []
+    fingerprint, reasons = (then.get("cases") or {}).get(case_id), []
     if fingerprint and fingerprint != ref.fingerprint:
         reasons.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
     recipe = then.get("recipe") or {}

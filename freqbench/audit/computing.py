@@ -149,8 +149,7 @@ def plan_cells(
     noise of unknown budget has the largest one. `short`: noise and null rows."""
     own = expand(job.copy_named(out), cases)
     store = Store(out)
-    eps = eps or usual_eps(own.cells)
-    seed = job.seeds[0]
+    eps, seed = eps or usual_eps(own.cells), job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
     noise = _noise(own, store, cases, say, compute)
     strongest = (*_strongest(own, seed), *_recommended_cells(own, out, cases, say))

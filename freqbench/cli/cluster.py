@@ -45,8 +45,7 @@ def submit(
     for text in (Path(path).read_text(encoding="utf-8"), *(options.set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
     working_directory.require_zoo(job)
-    variables = working_directory.environment(env or ())
-    packed = working_directory.pack(job)
+    variables, packed = working_directory.environment(env or ()), working_directory.pack(job)
     head = jobs.Dashboard.reach(address)
     place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     of_run = {

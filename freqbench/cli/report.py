@@ -183,8 +183,7 @@ def _open_page(out: str) -> None:
     """Opens the page of a store, that with the viewer unless the other is newer; without a browser, prints its path."""
     from freqbench.core.files import storage
 
-    place = storage.join(out, PAGE)
-    folder = storage.join(out, PAGE_FOLDER, INDEX)
+    place, folder = storage.join(out, PAGE), storage.join(out, PAGE_FOLDER, INDEX)
     if storage.is_local(out) and 0 < _write_time(folder) >= _write_time(place):
         place = folder
     if not storage.exists(place):

@@ -222,8 +222,7 @@ class Dataset(Strict, abc.ABC):
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Returns another case of the split by the seed and the case's content, whatever `cases` is: a new case
         replaces few. `split` is `whole_split`, if known. Raises DataError if there is none."""
-        others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
-        if not others:
+        if not (others := [other for other in split or self.whole_split() if other.case_id != ref.case_id]):
             raise DataError(
                 f"{self.name}: expected another case beside {ref.case_id} in the split {self.split!r}, which an attack "
                 "takes as its reference, got none: choose a split of two cases or more"

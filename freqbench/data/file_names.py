@@ -76,8 +76,7 @@ def _number_channels(stems: Sequence[str]) -> dict[str, dict[int, str]]:
     """Returns the names of each case by their channel's number; empty if a name has none."""
     cases: dict[str, dict[int, str]] = {}
     for stem in stems:
-        match = _CHANNEL.fullmatch(stem)
-        if not match:
+        if not (match := _CHANNEL.fullmatch(stem)):
             return {}
         cases.setdefault(match["case"], {})[int(match["number"])] = stem
     return dict(sorted(cases.items()))

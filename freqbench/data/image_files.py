@@ -66,8 +66,7 @@ SUFFIXES = tuple(READERS)
 
 def reader_of(path: Path | str) -> Reader:
     """Returns the reader of a file by its name; raises DataError for another format."""
-    name = Path(path).name
-    if name.endswith(SUFFIXES):
+    if (name := Path(path).name).endswith(SUFFIXES):
         return READERS[name.removeprefix(stem(name))]
     suffix = Path(name).suffix.lower()
     usual = "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
@@ -186,8 +185,7 @@ def merge_layers(
     """Returns the classes `[H, W, D]` of a map, codes of regions joined; raises DataError where classes overlap."""
     whole, *others = map(classes_of, _layers(header, least))
     for classes in others:
-        clash = (whole != 0) & (classes != 0) & (whole != classes)
-        if clash.any() and not are_codes:
+        if (clash := (whole != 0) & (classes != 0) & (whole != classes)).any() and not are_codes:
             first = tuple(map(int, np.argwhere(clash)[0]))
             names = [repr(header.segments[int(n[first])]) for n in _layers(header, least) if n[first]]
             advice = "give them one class, state `regions`, or separate them"

@@ -139,8 +139,7 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
         raise DataError(f"{path}: expected three axes of space, got a fourth that leads along them: split the file")
     stated = fields.get("space units") or fields.get("units") or fields.get("distanceunits", "")
     units = re.findall(r'"([^"]*)"', stated) if '"' in stated else stated.split()
-    unit = " ".join(dict.fromkeys(unit for unit in units[:3] if unit)).lower()
-    if unit not in UNITS:
+    if (unit := " ".join(dict.fromkeys(unit for unit in units[:3] if unit)).lower()) not in UNITS:
         raise DataError(f"{path}: expected a unit of length such as mm, got {unit!r:.40}: fix the header")
     affine = np.eye(4)
     affine[:3, :3] = LPS_TO_RAS @ turn[:3, :3] * reader.GetSpacing()[:3]

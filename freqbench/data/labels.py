@@ -190,15 +190,13 @@ def plain(name: str) -> str:
 
 def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> bool:
     """True if names choose values of the list, False if they name 0, 1, ... anew; refuses names at other values."""
-    by_name = {plain(name): value for value, name in listed.items()}
-    if by_name.get(plain(names[0]), 0) != 0:
+    if (by_name := {plain(name): value for value, name in listed.items()}).get(plain(names[0]), 0) != 0:
         got = f"got {names[0]!r}, which is label {by_name[plain(names[0])]}: put it first"
         raise DataError(f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, {got}")
     known = {name: by_name[plain(name)] for name in names[1:] if plain(name) in by_name}
     if known and len(known) == len(names) - 1:
         return True
-    misplaced = [name for name, value in known.items() if value != names.index(name)]
-    if misplaced:
+    if misplaced := [name for name, value in known.items() if value != names.index(name)]:
         strange = next(name for name in names[1:] if name not in known)
         raise DataError(
             f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "

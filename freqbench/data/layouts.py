@@ -58,8 +58,7 @@ def _find_pairing(folder: Path) -> Pairing | None:
 
 def _patterns(folder: Path) -> dict[str, Any]:
     """Returns patterns and number of classes for a job line; raises UserError if names do not tell the channels."""
-    pairing = _find_pairing(folder)
-    if pairing is None or not pairing.image:
+    if (pairing := _find_pairing(folder)) is None or not pairing.image:
         several = ", ".join(pairing.unused) if pairing else "none"
         advice = "write `loader: pairs` with `image`, patterns in the order of the network's channels, and `label`"
         rest = f"or channels called by their modality, got {several}: {advice}"
@@ -259,8 +258,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
     _require_volumes(folder)
-    kind = _kind_of(folder)
-    if kind is None and folder.is_file():
+    if (kind := _kind_of(folder)) is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -407,8 +407,7 @@ class Spaces:
         if space.identity() == self._own.identity():  # however each is written
             return self._adversarial, None
         clean, attacked, error = self._file_volumes
-        key = digest(space.identity())
-        if key not in self._others:
+        if (key := digest(space.identity())) not in self._others:
             self._others[key] = prepare(attacked, space, clean=clean).image
         return self._others[key], error
 

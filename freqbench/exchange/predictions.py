@@ -135,8 +135,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric_of(metric).of == "labels")  # computed here
-    plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
-    store = Store(out)
+    plan, store = Plan(grid=grid, units=units, num_done=0, metrics=metrics), Store(out)
     recorder = run.Recorder(store, plan, console, attacks=False)
     with recorder.record_rows() as spec:
         former = _former(store)

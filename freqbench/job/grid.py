@@ -389,8 +389,7 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
     if not isinstance(attack, LearnedAttack):
         return ()
     taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
-    refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
-    if not refs:
+    if not (refs := dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)):
         raise UserError(
             f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
             "set learn_split, or from Python call `learn` of the attack"

@@ -159,8 +159,7 @@ class AttackEntry(Entry):
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
         """Returns the datasets or sources that it is for; raises UserError for one that the job does not have."""
-        stated = getattr(self, key)
-        if stated is None:
+        if (stated := getattr(self, key)) is None:
             return known
         wanted = stated if isinstance(stated, list) and stated else [stated]
         require_known(key.removesuffix("s"), wanted, known, f"{place}.{key}")

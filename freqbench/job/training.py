@@ -305,8 +305,7 @@ class TrainJob(TrainingSchedule):
             called = f"which is what a replicate of {taken[twice[0]]} is called"
             raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
         for model in self.models:
-            schedule = self.schedule(model)
-            if schedule.warmup_steps >= schedule.steps:
+            if (schedule := self.schedule(model)).warmup_steps >= schedule.steps:
                 got = f"{schedule.warmup_steps} and {schedule.steps}"
                 raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)

@@ -107,8 +107,7 @@ class Keys:
 class MonaiPipeline(Pipeline):
     """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself."""
 
-    kind = "monai"
-    toolchain = "monai"
+    kind = toolchain = "monai"
 
     config: Mapping[str, Any] | None = field(default=None, repr=False)  # `preprocessing` and others, as in a bundle
     function: str | None = None  # `module:function` that returns the Compose; needs trust

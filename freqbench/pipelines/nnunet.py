@@ -139,8 +139,7 @@ def _files_of(own: Any) -> Iterator[str]:
 class NnunetPipeline(Pipeline):
     """nnU-Net's preprocessor, label manager and export."""
 
-    kind = "nnunet"
-    toolchain = "nnunetv2"
+    kind, toolchain = "nnunet", "nnunetv2"
     drawing = "regions drawn by regions_class_order"
 
     plans: Mapping[str, Any] = field(repr=False)  # of `plans.json`
@@ -302,8 +301,7 @@ class NnunetPipeline(Pipeline):
 
         file, shape = clean.facts["codes"], clean.data.shape[1:]
         data, _, made, _ = self._run(attacked, file)
-        facts = self._facts(attacked, file, made)
-        if facts == clean.facts:
+        if (facts := self._facts(attacked, file, made)) == clean.facts:
             return data
         to_made = np.linalg.inv(self._affine(attacked, file, facts, triple(data.shape[1:]))) @ clean.affine
         at = to_made[:3, :3], to_made[:3, 3]

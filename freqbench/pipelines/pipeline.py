@@ -164,8 +164,7 @@ def quiet() -> Iterator[None]:
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
     """Fits the line from raw to prepared intensities of a grid, without ends and 0; None unless nearly all fit."""
     x, y = (voxels.ravel()[:: max(1, raw.size // SAMPLED)].astype(np.float64) for voxels in (raw, prepared))
-    within = (y > y.min()) & (y < y.max()) & (y != 0)
-    if within.sum() > 1:
+    if (within := (y > y.min()) & (y < y.max()) & (y != 0)).sum() > 1:
         x, y = x[within], y[within]
     for _ in range(2):  # the second time without the voxels off the line
         if len(x) < 2 or x.min() == x.max():

@@ -114,8 +114,7 @@ def is_on_nodes(text: str) -> bool:
 def _checkpoints(job: JobSpec) -> Iterator[_Named]:
     for i, model in enumerate(job.models):
         for key in ("checkpoint", "bundle"):
-            text = getattr(model, key)
-            if text and not is_on_nodes(text) and seed_of(text) is None:
+            if (text := getattr(model, key)) and not is_on_nodes(text) and seed_of(text) is None:
                 yield _Named(f"models[{i}].{key}", text, f"models.{i}.{key}")
 
 
@@ -148,8 +147,7 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
 
 
 def _resolve_inside(text: str, root: Path) -> Path:
-    target = home_of(text).resolve()
-    if not target.is_relative_to(root):
+    if not (target := home_of(text).resolve()).is_relative_to(root):
         got = f"got {text}, which is outside: copy it there, or name what the nodes have: {ON_NODES}"
         raise UserError(f"expected a path inside {root}, which travels with the job, {got}")
     if hidden := [part for part in target.relative_to(root).parts if part.startswith(".")]:

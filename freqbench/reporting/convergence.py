@@ -45,8 +45,7 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
     that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
     Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
     the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
-    rows = _describe_rows(records, entries)
-    by = [*CURVE, "steps"]
+    rows, by = _describe_rows(records, entries), [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
     rows = rows.assign(
         drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),

@@ -153,8 +153,7 @@ def _left_out(records: pd.DataFrame, others: int) -> str:
     lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)
-    keys = [*PAIR, "label"]
-    rows = current(records)
+    keys, rows = [*PAIR, "label"], current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
     lines += [
         f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"

@@ -118,8 +118,7 @@ class Glimpses:
 
     def add(self, glimpse: Glimpse) -> None:
         """Queues a glimpse if it is worse than the one of its cell that waits."""
-        waiting = self._waiting.get(glimpse.cell_id)
-        if waiting is None or glimpse.drop > waiting.drop:
+        if (waiting := self._waiting.get(glimpse.cell_id)) is None or glimpse.drop > waiting.drop:
             self._waiting[glimpse.cell_id] = glimpse
 
     def flush(self) -> None:

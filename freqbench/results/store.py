@@ -199,8 +199,7 @@ class Store:
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
-            wanted = wins & np.asarray(pc.is_in(texts, keys))
-            if wanted.any():
+            if (wanted := wins & np.asarray(pc.is_in(texts, keys))).any():
                 rows = pa.concat_tables(self._files.pieces(name, self._files.open(name), keep=wanted))
                 lines = iter(rename_rows(class_rows(rows), index).select(_ALL_CLASSES).to_pylist())
                 for row in rename_rows(rows, index).to_pylist():
@@ -244,8 +243,7 @@ def find_row(store: Store, text: str) -> Key:
 
 def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
     """Returns the keys `first` and those of `count` other ok rows at random, the same for one store."""
-    keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
-    if not keys:
+    if not (keys := sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")):
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
     others = [key for key in keys if key not in first]
     return [*first, *random.Random(seed).sample(others, min(count, len(others)))]

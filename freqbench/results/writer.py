@@ -66,8 +66,7 @@ class Writer:
 
     def flush(self) -> int:
         """Commits the waiting rows."""
-        count = len(self._waiting)
-        if not count:
+        if not (count := len(self._waiting)):
             return 0
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
         self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice

@@ -150,8 +150,7 @@ def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trai
     with trusting(training.job.trust_code):
         trainings = prepare(training.job).trainings
     for network in trainings:
-        name = network.model.name
-        if name in names and (result := finished_result(network, folder)):
+        if (name := network.model.name) in names and (result := finished_result(network, folder)):
             facts = {"identity": network.identity, "method": network.method, "weights": weights_sha256(result.path)}
             weights[name] = Trained(checkpoint=storage.join(training.out, name, BEST), **facts)
     return weights
@@ -173,8 +172,7 @@ def _read(job: JobSpec) -> list[_Training]:
     """Reads the training jobs that a job names, by path from it or from here; refuses two of one name or place."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
-        place = f"{job.where}: training[{i}]"
-        training = entry.job
+        place, training = f"{job.where}: training[{i}]", entry.job
         if isinstance(training, str):
             path = storage.filled_in(training, place)
             beside = Path(job.where).parent / path

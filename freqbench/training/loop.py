@@ -175,8 +175,7 @@ class Trainer:
 
     def __init__(self, training: NetworkTraining, folder: str, team: Team) -> None:
         self.training, self.folder, self.team = training, folder, team
-        schedule = training.schedule
-        net = training.new_net().to(team.device)
+        schedule, net = training.schedule, training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
         decay = training.model.ema
         average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
@@ -258,8 +257,7 @@ class Trainer:
         state.log.append(Row(*row))
         state.losses = []
         score = choice(training.choose_by, dice, attacked, worst)
-        better = score > state.score
-        if better:
+        if better := score > state.score:
             state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
             state.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
         state.validated += time.perf_counter() - began
@@ -279,8 +277,7 @@ def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, see
     `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
     uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
     KeyboardInterrupt at Ctrl-C once the step is saved."""
-    schedule = training.schedule
-    trainer = Trainer(training, folder, team)
+    schedule, trainer = training.schedule, Trainer(training, folder, team)
     state = trainer.state
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
@@ -318,8 +315,7 @@ def case_dice(
 ) -> dict[int, Scores]:
     """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`. An
     attack comes first, with seed 0, window by window; one that mixes cases takes the next of `whole`."""
-    device = next(model.parameters()).device
-    scores = {}
+    device, scores = next(model.parameters()).device, {}
     for number, case in cases:
         image, label = case.image, case.label
         if attack is not None:

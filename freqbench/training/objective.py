@@ -109,8 +109,7 @@ class Adversary:
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
         """Attacks crops in [0, 1] on the current network in evaluation mode, by `step` and the crops' `numbers`."""
-        attack = self.step_attack(step)
-        if attack.needs_reference and len(images) < 2:
+        if (attack := self.step_attack(step)).needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
         generators = [window_generator(self.seed, "training", number) for number in numbers]
         reference = images.roll(1, dims=0) if attack.needs_reference else None

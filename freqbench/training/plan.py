@@ -83,8 +83,7 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
 def _training(
     job: TrainJob, model: ModelRecipe, nth: int, out: str, dataset: Dataset, refs: Refs, made: Made
 ) -> NetworkTraining:
-    num_classes = len(dataset.classes)
-    place = f"{job.name}: {model.name}"
+    num_classes, place = len(dataset.classes), f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
     if ignored := dataset.classes.ignored:
         raise UserError(

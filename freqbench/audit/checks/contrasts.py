@@ -193,8 +193,7 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
             pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
             crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
             contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
-            judged = [each for each in judge(on, contrasts, strict) if not each.is_silent]
-            if judged:
+            if judged := [each for each in judge(on, contrasts, strict) if not each.is_silent]:
                 return summed(judged, statement)
             if contrasts:
                 return unchecked(SILENT[strict])

@@ -129,8 +129,7 @@ class Evidence:
         """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
-            rows = self.place(dataset, source, target)
-            if rows.empty:
+            if (rows := self.place(dataset, source, target)).empty:
                 return pd.DataFrame()
             self._cache[key] = rows.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
         return self._cache[key]

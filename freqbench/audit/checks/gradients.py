@@ -64,8 +64,7 @@ def unbounded(on: Attacked) -> Finding:
     """Checks that without a bound the strongest L-infinity attack leaves nothing of the foreground."""
     scores = on.scores("fg")
     free = [each.label for each in on.linf if each.budget and each.budget > 0.999]
-    free = [label for label in free if label in scores and scores[label].notna().any()]
-    if not free:
+    if not (free := [label for label in free if label in scores and scores[label].notna().any()]):
         return unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
     label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
     left = differences(on, [scores[label].dropna()])[0]
@@ -144,8 +143,7 @@ def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
         rivals = [each for each in on.linf if is_close(each.budget, search.budget)]
         rivals = [each for each in rivals if each.raises == search.raises] or rivals
         behind = {each.label: (scores[each.label] - scores[search.label]).dropna() for each in rivals}
-        rivals = [each for each in rivals if len(behind[each.label])]
-        if rivals:
+        if rivals := [each for each in rivals if len(behind[each.label])]:
             best = min(rivals, key=lambda each: (-len(behind[each.label]), float(behind[each.label].mean())))
             yield white_box(on, best, search, "A search that knows no gradient does better")
 
@@ -154,8 +152,7 @@ def restarts(on: Attacked) -> Finding:
     """Checks that the order of the models is the same with one restart of an attack and with several."""
     counts = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
     pairs = list(_steps_up(on, "restarts", counts))
-    judged = [each for each in judge(on, pairs) if not each.is_silent]
-    if not judged:
+    if not (judged := [each for each in judge(on, pairs) if not each.is_silent]):
         needs = "needs one attack with 1 and with 3 restarts on this model"
         return unchecked(contrasts.SILENT[False] if pairs else needs)
     size = f"the largest effect of restarts is {max(abs(each.found.difference) for each in judged):.1f} points"
@@ -195,8 +192,7 @@ def zero_gradients(on: Attacked) -> Finding:
         reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]
         sentence = f"{100 * share:.1f} % of the rows of {label} say: {reason}."
         return Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())
-    windows = _windows(on)
-    if not windows:
+    if not (windows := _windows(on)):
         return unchecked(NOT_MEASURED)
     errors = [window.error for window in windows if window.zero_share is None]
     shares = [window.zero_share for window in windows if window.zero_share is not None]
@@ -210,14 +206,12 @@ def zero_gradients(on: Attacked) -> Finding:
 def same_gradients(on: Attacked) -> Finding:
     """Checks that two gradients at the same point have the same signs."""
     windows = _windows(on)
-    shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
-    if not shares:
+    if not (shares := [window.sign_agreement for window in windows if window.sign_agreement is not None]):
         return unchecked("no voxel has a gradient" if windows else NOT_MEASURED)
     share = float(np.mean(shares))
     verdict = _graded(1 - share, *(1 - limit for limit in AGREEMENTS))
     text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
-    draws = max(window.draws or 0 for window in windows)
-    if draws > 1 and verdict != "holds":
+    if (draws := max(window.draws or 0 for window in windows)) > 1 and verdict != "holds":
         verdict = "noted"
         text += f": the defence draws at random, and attacks average {draws} draws at every pass"
     elif verdict == "violated":
@@ -229,8 +223,7 @@ def converged(on: Attacked) -> Finding:
     """Checks that the loss of PGD hardly rises any more in the last tenth of its steps."""
     windows = _windows(on)
     shares = [share_at_end(window.losses) for window in windows if window.losses]
-    shares = [share for share in shares if not math.isnan(share)]
-    if not shares:
+    if not (shares := [share for share in shares if not math.isnan(share)]):
         return unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
     share = float(np.median(shares))
     verdict = _graded(share, *RISES)

@@ -62,8 +62,7 @@ def _noises(on: Attacked) -> list[Setting]:
 
 def _gap(one: Array, other: Array) -> tuple[int, float]:
     """Returns minus the number of cases that have both sizes, and the relative difference of their means."""
-    both = np.isfinite(one) & np.isfinite(other)
-    if not both.any():
+    if not (both := np.isfinite(one) & np.isfinite(other)).any():
         return 0, float("inf")
     small, large = sorted((float(one[both].mean()), float(other[both].mean())))
     return -int(both.sum()), (large - small) / large if large > 0 else float("inf")
@@ -77,8 +76,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
     for attack in optimised:
         nulls = [each for each in on.attacks if each.control in CONTROLS]
         null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
-        judged = judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)
-        if not judged:
+        if not (judged := judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)):
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
             yield Finding(verdict="not checked", subject=attack.label, sentence=text)
             continue
@@ -99,8 +97,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
-    bounds = interval_text(-nearest.found.high, -nearest.found.low)
-    gain = -nearest.found.difference
+    bounds, gain = interval_text(-nearest.found.high, -nearest.found.low), -nearest.found.difference
     if contrasts.is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
         return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":

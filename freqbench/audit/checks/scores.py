@@ -85,8 +85,7 @@ def _lost(evidence: Evidence, dataset: str) -> dict[str, str]:
 
 def hd95(on: Attacked) -> Finding:
     """Checks that HD95 is defined for every class of every attacked volume."""
-    rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
-    if rows.empty:
+    if (rows := on.rows[on.rows["hd95_undefined_classes"].notna()]).empty:
         return unchecked("needs the metric hd95")
     share = rows["hd95_undefined_classes"].sum() / rows["num_classes"].sum()
     text = f"{100 * share:.1f} % of the classes of {amount(len(rows), 'attacked volume')} have no HD95"
@@ -146,8 +145,7 @@ def bounds(on: Attacked) -> Finding:
     """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
     excesses = {each.label: _excess(on, each) for each in norms}
-    excesses = {label: excess for label, excess in excesses.items() if len(excess)}
-    if not excesses:
+    if not (excesses := {label: excess for label, excess in excesses.items() if len(excess)}):
         return unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
     count = sum(map(len, excesses.values()))
     beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())
@@ -163,8 +161,7 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
     """Amount by which each volume's norm exceeds its budget. An L2 budget is a window's: that of a volume is at most
     its square root of the number of windows. If it is a root mean square, the PSNR has that of the volume; of windows
     that overlap it may be larger than each one's."""
-    rows = on.rows[on.rows["label"] == setting.label]
-    budget = setting.budget or 0.0
+    rows, budget = on.rows[on.rows["label"] == setting.label], setting.budget or 0.0
     if setting.threat_model == "linf":
         return (rows["linf"] - budget).dropna()
     if setting.budget_name in RMS_BUDGETS:

@@ -96,8 +96,7 @@ class Beaten:
 
 def strongest(on: Attacked) -> Iterator[Finding]:
     """Checks that no attack with the same bounds leaves less than the store's strongest: one finding per bounds."""
-    claims = list(claims_of(on))
-    if not claims:
+    if not (claims := list(claims_of(on))):
         yield unchecked("needs an untargeted attack with a budget that was optimised on this model")
     comparisons = sum(len(claim.added) for claim in claims)
     for claim in claims:
@@ -165,8 +164,7 @@ def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
 
 def _finding(claim: Claim, beaten: Sequence[Beaten], comparisons: int) -> Finding:
     worst = beaten[0] if beaten else None
-    verdict = worst.verdict if worst else "holds"
-    is_total = float(claim.left.min()) <= FAILURE
+    verdict, is_total = worst.verdict if worst else "holds", float(claim.left.min()) <= FAILURE
     if verdict == "holds" and not is_total and (claim.lacking or not claim.forms):
         verdict = "not checked"
     not_run = f"Not run: {', '.join(claim.lacking)}: audit --run does." if claim.lacking else ""

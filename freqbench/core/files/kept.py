@@ -98,8 +98,7 @@ class Kept(Generic[V]):
 
     def begin(self, submit: Callable[[], "Future[V]"], **needs: Any) -> None:
         """Begins to make a value that will be asked for, if there is none; only the latest is waited for."""
-        key = self.key(**needs)
-        if key and key not in self._values and key not in self._coming:
+        if (key := self.key(**needs)) and key not in self._values and key not in self._coming:
             self._coming.clear()
             self._coming[key] = submit()
 
@@ -132,8 +131,7 @@ class Kept(Generic[V]):
             if self._root:
                 raise
             return None, one_line(error)
-        seal = _SEAL.search(content, 0, 99)
-        if seal is None:
+        if (seal := _SEAL.search(content, 0, 99)) is None:
             return (other(path, content), "") if other else (None, "nothing says that it is one")
         if _checksum(content, seal.start(1)) != seal[1]:
             return None, "its checksum does not fit"

@@ -98,8 +98,7 @@ def _copies(root: Path) -> Iterator[Path]:
 
 def strangers() -> Iterator[Path]:
     """Yields all other files in the cache's folder."""
-    root = folder()
-    if root.is_file():
+    if (root := folder()).is_file():
         yield root
     ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made_files(name))}
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))

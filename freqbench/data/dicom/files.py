@@ -182,8 +182,7 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     with reading(where, fault) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
-        fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
-        if fields.BitsAllocated == 1:
+        if (fields := pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])).BitsAllocated == 1:
             return fields.pixel_array
         import SimpleITK
 

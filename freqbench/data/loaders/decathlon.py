@@ -194,8 +194,7 @@ class PublishedSplit(Decathlon):
     def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         if self.list_file != PUBLISHED:
             return super()._read_entry(case_id, entry)
-        place = self._place
-        if place is None:
+        if (place := self._place) is None:
             try:
                 return super()._read_entry(case_id, entry)
             except UnlabelledError:  # a bare name in a labelled split: name the missing label map

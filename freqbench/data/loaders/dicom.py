@@ -96,12 +96,10 @@ class Slices(Scan):
         names, values = self.segment_names(), {plain(name): value for value, name in reading.value_names.items()}
         held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
         for number, mask in dicom.segmentation.masks(label):
-            value = values[plain(names[number])]
-            if value not in reading.of_value:
+            if (value := values[plain(names[number])]) not in reading.of_value:
                 got = f"got {names[number]!r}: name all in `labels`, or say the class of each by `label_map`"
                 raise DataError(f"{label.path}: expected segments of {few(reading.names[1:])}, {got}")
-            k = reading.of_value[value]
-            if k == IGNORED:
+            if (k := reading.of_value[value]) == IGNORED:
                 ignored |= mask
             elif reading.regions:
                 held[mask] |= k

@@ -321,16 +321,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             return None
 
     def _list_cases(self, split: str) -> Sequence[ListedCase]:
-        match = _SPLIT.fullmatch(split)
-        if not match:
+        if not (match := _SPLIT.fullmatch(split)):
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
         splits = self.splits()
         key = match["key"] if match["key"] in splits else _OTHER_NAME.get(match["key"], match["key"])
         if key not in splits:
             raise DataError(f"{self.source}: {unknown('split', match['key'], splits)}")
         start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
-        lines = splits[key][start:stop]
-        if not lines:
+        if not (lines := splits[key][start:stop]):
             others = ", ".join(name for name, cases in splits.items() if cases and name != key)
             advice = f"choose one of {others}" if others else "fill the list, or give another"
             raise DataError(f"{self.source}: expected cases in split {split}, got none: {advice}")

@@ -162,8 +162,7 @@ class PinnedFiles(ImageFiles):
         """Returns the digest of its files; raises DataError for one that is not the list's."""
         for path in self.files():
             wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
-            content = answer(storage.sha256, path, f"a file of case {self.case_id}")
-            if content != wanted:
+            if (content := answer(storage.sha256, path, f"a file of case {self.case_id}")) != wanted:
                 advice = f"put the file of {self.task}.tar there, or give `root` to read it as it is"
                 got = f"got {content[:12]}...: it is damaged or of another version: {advice}"
                 raise DataError(f"{path}: expected sha256 {wanted[:12]}..., {got}")

@@ -115,8 +115,7 @@ class NnunetRaw(ListedFolder):
         return read_object(self.source, DESCRIPTION)
 
     def _ending(self) -> str:
-        ending = self._content().get("file_ending", ".nii.gz")
-        if ending not in image_files.SUFFIXES:
+        if (ending := self._content().get("file_ending", ".nii.gz")) not in image_files.SUFFIXES:
             raise DataError(
                 f"{self.source}: expected file_ending {', '.join(image_files.SUFFIXES)}, got {ending!r}: "
                 + image_files.OTHER_FORMATS.get(str(ending).lower(), "convert the files")

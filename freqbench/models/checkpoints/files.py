@@ -161,8 +161,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
     for each in found:
         shared = [key for key in wanted if key in each.weights]
         fits.append((len(shared), sum(each.weights[key].shape == wanted[key].shape for key in shared)))
-    best = [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]
-    if not best:
+    if not (best := [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]):
         return Placed(read_state_dict(path, as_written=True))
     first = {name: value for name, value in best[0].weights.items() if name in wanted}
     others = [
@@ -305,8 +304,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     """Returns the weights and plain values of a file of `torch.save`; `path` is for messages. Raises CheckpointError
     for any other file, one that is truncated or unpacks to more than its size, or a pickle that asks for more."""
     try:
-        is_zip = zipfile.is_zipfile(file)
-        if is_zip:
+        if is_zip := zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
             names = [entry.filename for entry in entries]
@@ -331,8 +329,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip and isinstance(file, Path))
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unsafe:
+        if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
             rest = "which could run code: save its state dict alone"
             raise UnsafeError(f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, {rest}") from None
         raise CheckpointError(_unreadable(path, error)) from None

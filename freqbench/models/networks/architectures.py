@@ -162,7 +162,6 @@ def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
     outer = MODELS[arch]
     if "network" not in outer.args:
         return (outer,)
-    network = str(args.get("network", outer.args["network"]))
-    if network not in PLANAR:
+    if (network := str(args.get("network", outer.args["network"]))) not in PLANAR:
         raise UserError(f"{arch}: args.network: {unknown('2D network', network, PLANAR)}")
     return MODELS[network], outer

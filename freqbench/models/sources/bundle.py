@@ -178,8 +178,7 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
         if name == "Activations" and _prediction_argument(config, id, "other"):
             notes.append(f"{id}::other is left out: labels differ if it moves the highest class")
         chosen |= any(_prediction_argument(config, id, key) for key in ("softmax", "argmax"))
-        cut = [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]
-        if cut and has_regions:
+        if (cut := [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]) and has_regions:
             if (threshold := _prediction_argument(config, id, cut[0])) not in (0.5, True):
                 rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}"
                 raise UserError(f"{config.where}: {id}::{cut[0]}: expected 0.5, {rest}")
@@ -220,8 +219,7 @@ def _build(config: Config) -> nn.Module:
     if is_trusted():
         return source.construct(where, lambda: config.parse("network_def"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
-    fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
-    if fetched:
+    if fetched := [key for key, value in kwargs.items() if "pretrained" in key and value]:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
     import monai.networks.nets as nets
 
@@ -241,8 +239,7 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _weights_file(path: str) -> Path:
-    file = Path(path, _WEIGHTS)
-    if not file.is_file():
+    if not (file := Path(path, _WEIGHTS)).is_file():
         raise CheckpointError(f"{path}: expected the weights in {_WEIGHTS}, found none: fetch the whole bundle again")
     return file
 

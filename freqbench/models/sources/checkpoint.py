@@ -172,8 +172,7 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
     except UserError:
         stated = {name: to_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
-        read = complete_args(draft.arch, {**others, **stated})
-        if read == before:
+        if (read := complete_args(draft.arch, {**others, **stated})) == before:
             raise
         try:
             spec = _check_weights(source, replace(draft, args=read), facts, entry)

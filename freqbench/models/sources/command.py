@@ -210,8 +210,7 @@ def _group(folder: str) -> Iterator[int]:
 def _words(path: str) -> list[str]:
     """Returns the words of a command, its program and its files with their whole paths."""
     first, *others = shlex.split(path)
-    program = shutil.which(first)
-    if program is None:
+    if (program := shutil.which(first)) is None:
         raise CheckpointError(f"{first}: expected a program, found none: install it, or give its path")
     split = map(_split_word, (program, *others))
     return [before + str(Path(file).absolute()) if file else before for before, file in split]

@@ -101,8 +101,7 @@ def complete_args(entry: ModelEntry, num_classes: int | None, num_channels: int 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     """Returns the network, the arguments that its file states, and True if its graph takes one sample at a time."""
-    file = Path(path)
-    if not file.is_file():
+    if not (file := Path(path)).is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
     require_trust(path)
     entries = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
@@ -135,8 +134,7 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     with Path(path).open("rb") as stream:
         program = move_to_device_pass(torch.export.load(stream), "cpu")
     net: nn.Module = program.module()
-    nodes = {node.name: node for node in program.graph.nodes}
-    signature = program.graph_signature
+    nodes, signature = {node.name: node for node in program.graph.nodes}, program.graph_signature
     inputs, outputs = signature.user_inputs, signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")

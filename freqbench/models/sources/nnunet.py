@@ -171,8 +171,7 @@ class Folds(nn.Module):
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
-    where = f"{folder.path}: architecture of plans.json"
-    settings = folder.pipeline.settings
+    where, settings = f"{folder.path}: architecture of plans.json", folder.pipeline.settings
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
@@ -267,8 +266,7 @@ def _content(file: Path) -> Mapping[str, Any]:
 def _trainers() -> Mapping[str, tuple[str, list[str], bool]]:
     """Returns nnunetv2's trainers by name: module, names of its bases, and if it builds its own network; unimported."""
     release()
-    spec = find_spec(_TRAINERS)
-    found = {}
+    spec, found = find_spec(_TRAINERS), {}
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
             module = ".".join((_TRAINERS, *file.relative_to(folder).with_suffix("").parts))

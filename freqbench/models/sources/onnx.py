@@ -53,8 +53,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
     Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = complete_args(entry, num_classes, num_channels)
-    stated = validate(args, FrozenArgs, path)
-    graph = _graph(path)
+    stated, graph = validate(args, FrozenArgs, path), _graph(path)
     roi = agreed_argument(path, "roi", stated, graph.facts)
     channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
     sha256 = _sha256(path, args)

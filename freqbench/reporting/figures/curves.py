@@ -111,8 +111,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
-            series = series.sort_values("budget", kind="stable")
-            look = styles[str(family)]
+            series, look = series.sort_values("budget", kind="stable"), styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
             style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)

@@ -249,8 +249,7 @@ def _natural(records: pd.DataFrame) -> list[Part]:
 
 
 def _bounds(records: pd.DataFrame) -> list[Part]:
-    table = certificates.means(certificates.brackets(records))
-    charts = []
+    table, charts = certificates.means(certificates.brackets(records)), []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
         points = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]

@@ -114,8 +114,7 @@ def _run(run: Mapping[str, Any]) -> Part:
         {"name": name, "cases": len(facts.get("cases") or {}), "recipe": facts.get("recipe")}
         for name, facts in (run.get("datasets") or {}).items()
     ]
-    seeds = (run.get("job") or {}).get("seeds")
-    copied = {name: run.get(name) for name in _COPIED}
+    seeds, copied = (run.get("job") or {}).get("seeds"), {name: run.get(name) for name in _COPIED}
     return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
 
 

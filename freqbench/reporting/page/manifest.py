@@ -150,8 +150,7 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: 
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     path = storage.join(place, volumes.FACTS)
     stated = volumes.volume_facts(object_of(storage.read_bytes(path), path), path)
-    keys = {name: key(place, name) for name in files}
-    of_targets = volumes.predictions(files)
+    keys, of_targets = {name: key(place, name) for name in files}, volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {

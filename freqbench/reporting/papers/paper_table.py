@@ -119,8 +119,7 @@ def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int
     """Arranges cells in the paper's rows and columns; a heading has one line per dimension."""
     places = _places(recipe)
     rows = list(dict.fromkeys(row for row, _ in places))
-    columns = list(dict.fromkeys(column for _, column in places))
-    texts = _texts(data)
+    columns, texts = list(dict.fromkeys(column for _, column in places)), _texts(data)
     table = pd.DataFrame("", index=range(len(rows)), columns=list(map("\n".join, columns)), dtype=object)
     marks = set()
     for (row, column), cell in places.items():
