@@ -14,22 +14,22 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1246,  # rows of several releases
+        "analysis": 1242,  # rows of several releases
         "api": 1343,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4541,  # as in the package
+        "audit": 4528,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
-        "data": 5960,  # as in the package
+        "data": 5941,  # as in the package
         "engine": 4466,  # as in the package
-        "exchange": 949,
-        "job": 2572,  # a line for each key of a job
+        "exchange": 943,
+        "job": 2559,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7616,  # inferers by class and arguments
+        "models": 7606,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1223,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
         "remote": 322,
-        "reporting": 5921,  # an attack that did nothing is said
+        "reporting": 5911,  # an attack that did nothing is said
         "results": 1951,  # as in the package
         "training": 1538,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1871,  # as in the package
     },
 }
-SUMS = {"freqbench": 56646, "tests": 59929}  # 61796 and 63057 before
+SUMS = {"freqbench": 56566, "tests": 59929}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

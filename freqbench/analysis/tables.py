@@ -144,13 +144,9 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def _attack_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
     is_ok = frame["status"] == "ok"
     scores = pd.DataFrame(shown_scores(frame))
-    frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1).assign(
-        _name=frame["attack"],
-        attack=frame["label"],
-        _case=frame["case_id"].where(is_ok),
-        _seed=frame["seed"].where(is_ok),
-        _failed=~is_ok,
-    )
+    frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1)
+    frame = frame.assign(_name=frame["attack"], attack=frame["label"], _failed=~is_ok)
+    frame = frame.assign(_case=frame["case_id"].where(is_ok), _seed=frame["seed"].where(is_ok))
     by = [*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"]
     groups = frame.groupby(by, observed=True, dropna=False)
     rows = groups[[*_MEANS, *added]].mean()

@@ -112,17 +112,9 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
                 continue
         if not all(map(math.isfinite, losses)):
             error, losses = "the loss is not finite", []
-        yield GradientFacts(
-            **_where(cell, ref),
-            window=number,
-            precision=PRECISION,
-            zero_share=zero,
-            sign_agreement=agreement,
-            draws=model.draws if _draws(model) else None,
-            eps=eps,
-            losses=tuple(losses),
-            error=error,
-        )
+        about = _where(cell, ref) | {"window": number, "precision": PRECISION, "eps": eps, "error": error}
+        about["draws"] = model.draws if _draws(model) else None
+        yield GradientFacts(**about, zero_share=zero, sign_agreement=agreement, losses=tuple(losses))
 
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:

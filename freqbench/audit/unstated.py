@@ -172,14 +172,9 @@ def find(
         if is_sought and trial.share(other) == trial.share(best):
             alike.setdefault(name, []).append(value)
     model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
-    return FoundSettings(
-        model=model,
-        dataset=of_dataset,
-        share=trial.share(best),
-        words=tuple(_words(dict(best), dict(start), alike)),
-        trials=len(trial.seen),
-        seconds=time.process_time() - started,
-    )
+    share, words = trial.share(best), tuple(_words(dict(best), dict(start), alike))
+    seconds, trials = time.process_time() - started, len(trial.seen)
+    return FoundSettings(model=model, dataset=of_dataset, share=share, words=words, trials=trials, seconds=seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

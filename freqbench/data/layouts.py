@@ -304,14 +304,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not problems:
         notes += dataset.remarks([patient for survey in surveys for patient in survey.patients])
     complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
-    return Layout(
-        title=kind.title,
-        loader=kind.loader,
-        entry={**entry, "loader": kind.loader, "split": complete[0] if complete else dataset.split},
-        surveys=tuple(surveys),
-        problems=tuple(problems),
-        notes=tuple(notes),
-    )
+    entry |= {"loader": kind.loader, "split": complete[0] if complete else dataset.split}
+    lines = {"problems": tuple(problems), "notes": tuple(notes)}
+    return Layout(title=kind.title, loader=kind.loader, entry=entry, surveys=tuple(surveys), **lines)
 
 
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:

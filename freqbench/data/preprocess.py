@@ -141,9 +141,7 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
     affine = turned_affine(made.affine, shape, made.codes, "RAS")
     low, high = torch.tensor(made.bounds).T.reshape(2, -1, 1, 1, 1)
     cut = data.clamp(low, high)
-    rest = data - cut
-    if fixed is not None:
-        rest = torch.where(fixed, data, rest)
+    rest = data - cut if fixed is None else torch.where(fixed, data, data - cut)
     own = turned_affine(native.affine, native.label.shape[1:], file, "RAS")
     counts = clean is None and not bool((native.label == NO_LABEL).all())
     way = LabelWay(MetaTensor(orient(native.label, file, "RAS"), affine=own), counts)

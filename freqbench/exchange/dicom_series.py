@@ -3,6 +3,7 @@ the patient, the place or the staff is copied, nor a UID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -237,22 +238,15 @@ def segmentation(
 
     family = codes.DCM.ArtificialIntelligence
     algorithm = highdicom.AlgorithmIdentificationSequence(name=target[:64], family=family, version=__version__)
+    common: dict[str, Any] = {"algorithm_type": "AUTOMATIC", "algorithm_identification": algorithm}
+    common |= dict.fromkeys(("segmented_property_category", "segmented_property_type"), codes.SCT.AnatomicalStructure)
+    describe = partial(highdicom.seg.SegmentDescription, **common)
     made = highdicom.seg.Segmentation(
         source_images=list(series),
         pixel_array=np.ascontiguousarray(voxels.T, np.uint8 if len(names) < 256 else np.uint16),
         segmentation_type="BINARY",
         omit_empty_frames=bool(voxels.any()),
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name[:64],
-                segmented_property_category=codes.SCT.AnatomicalStructure,
-                segmented_property_type=codes.SCT.AnatomicalStructure,
-                algorithm_type="AUTOMATIC",
-                algorithm_identification=algorithm,
-            )
-            for number, name in enumerate(names, 1)
-        ],
+        segment_descriptions=[describe(segment_number=k, segment_label=name[:64]) for k, name in enumerate(names, 1)],
         series_instance_uid=uids[1],
         series_number=int(series[0].SeriesNumber),
         sop_instance_uid=uids[0],

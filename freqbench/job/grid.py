@@ -50,8 +50,7 @@ class Grid:
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
         for cell in self.cells:
-            for ref in self.cases[cell.dataset.name]:
-                yield Unit(cell=cell, ref=ref, targets=cell.targets)
+            yield from (Unit(cell=cell, ref=ref, targets=cell.targets) for ref in self.cases[cell.dataset.name])
 
     def shard(self, shard: Shard) -> "Grid":
         """Returns the grid with the cells of one shard."""

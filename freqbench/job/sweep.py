@@ -147,8 +147,7 @@ class AttackEntry(Entry):
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """Yields the parameters of each attack that the lists multiply into; see `choices`."""
         choices = self.choices(place)
-        for choice in product(*choices.values()):
-            yield dict(zip(choices, choice, strict=True))
+        yield from (dict(zip(choices, choice, strict=True)) for choice in product(*choices.values()))
 
     def matches(self, place: str) -> Iterator[Match]:
         """Yields the requested distances; raises UserError for none, or an impossible one."""
@@ -202,9 +201,7 @@ class AttackEntry(Entry):
         if self.matched is None:
             got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
             raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
-        for budget in self.matched:
-            if budget.dataset == dataset:
-                yield budget.parameters, [budget.source]
+        yield from ((budget.parameters, [budget.source]) for budget in self.matched if budget.dataset == dataset)
 
 
 def _several(written: Any, place: str) -> list[Any]:

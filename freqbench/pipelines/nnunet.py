@@ -439,14 +439,9 @@ def pipeline_of(
     if "modality" in dataset:  # as older files call it
         dataset = {**dataset, "channel_names": dataset["modality"]}
     validate(dict(dataset), _Dataset, f"{path}/dataset.json")
-    made = NnunetPipeline(
-        release=release(),
-        bounds=bounds,
-        plans={**plans, "transpose_backward": [*map(int, np.argsort(read.transpose_forward))]},
-        dataset=dataset,
-        configuration=configuration,
-        orientation=orientation,
-    )
+    plans = {**plans, "transpose_backward": [*map(int, np.argsort(read.transpose_forward))]}
+    files: Any = {"plans": plans, "dataset": dataset, "configuration": configuration}
+    made = NnunetPipeline(release=release(), bounds=bounds, orientation=orientation, **files)
     with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         settings = made.settings
     if previous := settings.previous_stage_name:

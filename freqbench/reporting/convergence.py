@@ -51,13 +51,8 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
         drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),
         passes=(rows["num_forwards"] + rows["num_backwards"]) / rows["num_windows"],
     )
-    means = rows.groupby(by, as_index=False).agg(
-        passes=("passes", "mean"),
-        l2_body=("l2_body", "mean"),
-        seconds=("attack_seconds", "mean"),
-        cases=("case_key", "nunique"),
-        cell_id=("cell_id", "first"),
-    )
+    mean: Any = {"passes": ("passes", "mean"), "l2_body": ("l2_body", "mean"), "seconds": ("attack_seconds", "mean")}
+    means = rows.groupby(by, as_index=False).agg(**mean, cases=("case_key", "nunique"), cell_id=("cell_id", "first"))
     drops = mean_intervals(rows, by, "drop", POINTS).query("n > 0")
     drops = drops.rename(columns={"mean": "drop", "clusters": "patients"})
     table = means.merge(drops, on=by).sort_values([*CURVE, "passes", "steps"], kind="stable", ignore_index=True)

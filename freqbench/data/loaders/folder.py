@@ -228,11 +228,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 got = f"got {first.case_id} and {scan.case_id} with the same files: remove one"
                 raise DataError(f"{self.source}: expected different cases, {got}")
+            sides = prepared_shape(*grid, self.space, axes)
             refs[fingerprint] = CaseRef(
                 case_id=scan.case_id,
                 patient_id=scan.patient,
                 fingerprint=fingerprint,
-                shape=prepared_shape(*grid, self.space, axes),
+                shape=sides,
                 grid=grid,
                 axes=axes,
             )

@@ -116,15 +116,11 @@ class Pairs(ListedFolder):
             is_alone = self.reference == "label" and images[0] and not masks
             if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
                 continue  # of another rater or structure, where the images' pattern fits it too
-            name = "_".join(text for name, text in names.items() if name != SPLIT)
+            name, patient = "_".join(text for name, text in names.items() if name != SPLIT), names.get(PATIENT, "")
             for rater in [rater for rater in raters if rater in masks] or [""]:
-                scan = ImageFiles(
-                    case_id=f"{name}_{rater}" if rater else name,
-                    patient=names.get(PATIENT, ""),
-                    rater=rater,
-                    channels=channels,
-                    map=storage.join(root, masks[rater]) if rater in masks else None,
-                )
+                case_id = f"{name}_{rater}" if rater else name
+                mask = storage.join(root, masks[rater]) if rater in masks else None
+                scan = ImageFiles(case_id=case_id, patient=patient, rater=rater, channels=channels, map=mask)
                 splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
         if not any((pattern, "") in found for found in files.values() for pattern in self.image):
             shown = " or ".join(self.image)

@@ -95,14 +95,8 @@ class Phantom(Dataset):
             channels, label = anatomy.lesions(rng, hu, label, self.spacing)
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
-        return NativeCase(
-            ref=ref,
-            image=torch.from_numpy(channels),
-            label=torch.from_numpy(label)[None],
-            affine=affine,
-            spacing=self.spacing,
-            source=ref.case_id,
-        )
+        image, classes = torch.from_numpy(channels), torch.from_numpy(label)[None]
+        return NativeCase(ref=ref, image=image, label=classes, affine=affine, spacing=self.spacing, source=ref.case_id)
 
     @property
     def space(self) -> Preprocess:

@@ -78,13 +78,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     _, said, _ = _load(path)
-    return Facts(
-        arch=str(entry.reader),
-        args=args,
-        roi=agreed_argument(path, "roi", stated, said),
-        num_classes=agreed_argument(path, "num_classes", stated, said),
-        num_channels=agreed_argument(path, "num_channels", stated, said, default=1),
-    )
+    roi, classes = (agreed_argument(path, name, stated, said) for name in ("roi", "num_classes"))
+    channels = agreed_argument(path, "num_channels", stated, said, default=1)
+    return Facts(arch=str(entry.reader), args=args, roi=roi, num_classes=classes, num_channels=channels)
 
 
 def network(spec: ModelSpec) -> nn.Module:

@@ -61,14 +61,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if _sha256(path, args) != sha256:
         _compare.cache_clear()
         raise CheckpointError(f"{path}: expected a file that stays while it is read, got another content: run again")
-    return Facts(
-        arch=str(entry.reader),
-        args=args,
-        roi=roi,
-        num_classes=agreed_argument(path, "num_classes", stated, {"num_classes": classes}),
-        num_channels=channels,
-        black_box=black_box,
-    )
+    count, arch = agreed_argument(path, "num_classes", stated, {"num_classes": classes}), str(entry.reader)
+    return Facts(arch=arch, args=args, roi=roi, num_classes=count, num_channels=channels, black_box=black_box)
 
 
 def network(spec: ModelSpec) -> nn.Module:

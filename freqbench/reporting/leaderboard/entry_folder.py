@@ -260,14 +260,9 @@ def told_by(store: Store) -> Told:
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
-    findings = checks.audited(evidence)
-    return Told(
-        cases=cases,
-        worst_cases=plain(pd.concat(worst[1:] or worst, ignore_index=True)),
-        findings=findings,
-        verdicts=tuple(checks.verdicts(findings)),
-        lacking=tuple(lacking),
-    )
+    findings, ranked = checks.audited(evidence), plain(pd.concat(worst[1:] or worst, ignore_index=True))
+    verdicts = tuple(checks.verdicts(findings))
+    return Told(cases=cases, worst_cases=ranked, findings=findings, verdicts=verdicts, lacking=tuple(lacking))
 
 
 def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
