@@ -14,28 +14,28 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1283,  # rows of several releases
-        "api": 1343,  # regions of another order are a line
+        "analysis": 1265,  # rows of several releases
+        "api": 1347,  # regions of another order are a line
         "attacks": 6901,
-        "audit": 4703,  # as in the package
-        "cli": 2245,  # eight roads
-        "core": 3412,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6130,  # as in the package
+        "audit": 4528,  # as in the package
+        "cli": 2194,  # eight roads
+        "core": 3399,  # identities of code, pair by pair; the one keeper's contract
+        "data": 5941,  # as in the package
         "engine": 4485,  # as in the package
-        "exchange": 980,
-        "job": 2613,  # a line for each key of a job
+        "exchange": 943,
+        "job": 2572,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 8005,  # inferers by class and arguments
+        "models": 7840,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1253,  # six more pipelines of MONAI's, and whole runs
-        "remote": 339,
-        "reporting": 6081,  # an attack that did nothing is said
-        "results": 1986,  # as in the package
-        "training": 1599,  # code of others, where it is trusted
+        "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
+        "remote": 322,
+        "reporting": 6002,  # an attack that did nothing is said
+        "results": 1951,  # as in the package
+        "training": 1538,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3447,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 892,
+        ".": 3472,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 918,
         "attacks": 5028,
         "audit": 2464,  # as in the package
         "cli": 2184,  # run --fresh
@@ -47,11 +47,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 487,
         "job": 1954,  # a line for each key of a job
         "metrics": 1207,  # weights are checked when read
-        "models": 7102,  # inferers by class and arguments
+        "models": 7289,  # inferers by class and arguments
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
-        "reporting": 6114,  # an attack that did nothing is said
+        "reporting": 6169,  # an attack that did nothing is said
         "results": 1252,  # as in the package
         "security": 1269,  # bombs in the classes of rows
         "third_party": 826,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57906, "tests": 58871}  # 61796 and 63057 before
+SUMS = {"freqbench": 56994, "tests": 59164}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

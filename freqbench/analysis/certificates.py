@@ -30,10 +30,8 @@ ALPHA = 0.001  # probability that any statement of a table is wrong
 LOWER = ("volume_error_relative",)  # scores of which less is better: they are bounded from above
 DIRECTIONS, NORMS = 181, 17
 COLUMNS = ("target_defence", "draws")  # columns of RECORDS that `brackets` needs beside those that identify a row
-
 PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
 SHOWN = "dsc_foreground"
-
 _normal = NormalDist()
 
 
@@ -112,8 +110,7 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
             for name, values in clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {}).items()
             if name in attacked
         ]
-    each = alpha / max(1, len(rows))
-    return pd.DataFrame([row | _bracket(row, each) for row in rows])
+    return pd.DataFrame([row | _bracket(row, alpha / len(rows)) for row in rows])
 
 
 def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, list[float]]]:

@@ -20,12 +20,10 @@ IDENTITY = (  # columns that every table needs to identify its rows
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
     *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases", "clean_number"),
 )
-
 CLASSES = (
     *(*KEY, "class_index", "class_name", "label_voxels", "pred_voxels", "pred_voxels_clean"),
     *("dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean"),
 )
-
 STATED = "stated"
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 
@@ -72,8 +70,7 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
     """Reads CLASSES of records of `records_frame`; if several stores have a key, those of its row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
-    columns = tuple(dict.fromkeys((*COMMIT, *CLASSES)))
-    tables = [store.class_records(columns, coded=True) for store in sources]
+    tables = [store.class_records(tuple(dict.fromkeys((*COMMIT, *CLASSES))), coded=True) for store in sources]
     frame = plain(pa.concat_tables(tables).unify_dictionaries().to_pandas())
     frame = frame.merge(plain(records[list(COMMIT)]), on=list(COMMIT)).drop_duplicates([*KEY, "class_index"])
     texts = [name for name in frame.columns if pd.api.types.is_object_dtype(frame[name])]

@@ -9,7 +9,6 @@ PLAIN: Mapping[str, Any] = {"precision": "fp32", "compile": False}
 MAX_POINTS = 0.2
 NOT_RUN = "not run in fp32 on the same cases: run the job with precision: fp32 and compile: false too"
 NO_DSC = "no DSC to compare with fp32: run both with the metric dsc, and see what failed"
-
 _SETTING = ["dataset", "source_model_id", "target_model_id", "attack", "variant", "params"]
 _VOLUME = [*_SETTING, "case_key", "seed"]
 
@@ -22,8 +21,7 @@ def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     if "left_out" in records:
         return records
     is_reduced = ~is_plain(records)
-    reduced = records[is_reduced]
-    records = records.assign(left_out="")
+    reduced, records = records[is_reduced], records.assign(left_out="")
     if reduced.empty:
         return records
     plain = records if reference is None else reference

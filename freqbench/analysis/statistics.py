@@ -28,16 +28,13 @@ FEWEST = 3  # patients of an interval in a table
 SPREADS = ["between_cases", "between_seeds"]
 SIGNIFICANCE = 0.05  # a corrected p below it decides
 POWER = 0.8
-
 _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
 _ROUNDING = 1e-9  # equal numbers may differ by as much in float64
-
 Array = NDArray[np.float64]
 Limits = tuple[float, float]
 Statistic = Callable[[Array], Array]
-
 DICE: Limits = (0.0, 100.0)
 POINTS: Limits = (-100.0, 100.0)  # limits of a Dice x100, and of a difference of two
 
@@ -115,9 +112,8 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * special.stdtr(totals.clusters - 1, -size / totals.error)
     effects = np.array([_detectable_effect(count) for count in totals.clusters.tolist()])
-    return totals.intervals(LEVEL, FEWEST, POINTS).assign(
-        p=p, p_holm=holm(p), detectable=effects * np.sqrt(totals.clusters) * totals.error
-    )
+    least = effects * np.sqrt(totals.clusters) * totals.error
+    return totals.intervals(LEVEL, FEWEST, POINTS).assign(p=p, p_holm=holm(p), detectable=least)
 
 
 @dataclass(frozen=True)

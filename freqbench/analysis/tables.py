@@ -15,7 +15,6 @@ from freqbench.attacks.core.norms import RMS_BUDGETS
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
-
 COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")  # with a count of cases, such as `dsc_cases`
 _CASES = [f"{name}_cases" for name in COUNTED]
 _COUNTS = ["cases", "seeds", "failed", *_CASES, "hd95_undefined"]
@@ -29,7 +28,6 @@ ATTACK_TABLE = [
     *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body", "linf_255", "l2_body"),
 ]
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")  # after ATTACK_TABLE, if the anatomy moved
-
 ADDED = "@"  # precedes the name of another package's metric as a column, which is then no other column's
 RMS = " rms"  # follows a budget of the worst case in `l2` that is a root mean square
 _THREAT = [*PAIR, "threat_model", "budget"]
@@ -146,13 +144,9 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def _attack_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
     is_ok = frame["status"] == "ok"
     scores = pd.DataFrame(shown_scores(frame))
-    frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1).assign(
-        _name=frame["attack"],
-        attack=frame["label"],
-        _case=frame["case_id"].where(is_ok),
-        _seed=frame["seed"].where(is_ok),
-        _failed=~is_ok,
-    )
+    frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1)
+    frame = frame.assign(_name=frame["attack"], attack=frame["label"], _failed=~is_ok)
+    frame = frame.assign(_case=frame["case_id"].where(is_ok), _seed=frame["seed"].where(is_ok))
     by = [*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"]
     groups = frame.groupby(by, observed=True, dropna=False)
     rows = groups[[*_MEANS, *added]].mean()

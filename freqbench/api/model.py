@@ -24,6 +24,7 @@ from freqbench.engine import witness
 from freqbench.engine.learning import TENSORS
 from freqbench.job import fit
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
+from freqbench.models.defences.detectors import Detector
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mend
 from freqbench.models.loading import wrap_network
@@ -180,6 +181,9 @@ def load_model(
             f"expected a path, URI, command or network, got {kind_of(source)}: give the network itself, with its "
             "weights, or a command as a list of words"
         )
+    if isinstance(model.spec.defence, Detector):
+        got = f"got {model.spec.defence.name}, a detector: give it to a model of a job"
+        raise UserError(f"load_model: defence: expected one that learns from no clean volumes, {got}")
     for note in model.spec.notes:
         warnings.warn(note, stacklevel=2)
     return model

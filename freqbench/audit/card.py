@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from rich.console import Console
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -44,11 +44,7 @@ REFERENCE = Path(__file__).with_name("card.json")
 GIB = 2**30
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Step(_Strict):
+class Step(BaseModel, extra="forbid", strict=True, frozen=True):
     """Costs of an attack's step beside the bare one's; `idle` is the part of its time without a kernel on the card."""
 
     ratio: float = Field(gt=0)
@@ -57,7 +53,7 @@ class Step(_Strict):
     idle: float | None = Field(default=None, ge=0, le=1)
 
 
-class Measurement(_Strict):
+class Measurement(BaseModel, extra="forbid", strict=True, frozen=True):
     """A machine's figures; null is what only a GPU has, or what an older measurement lacks."""
 
     version: Literal[1] = 1
@@ -201,7 +197,6 @@ def _processor() -> str:
 
 
 def _driver() -> str:
-    """Returns the version of NVIDIA's driver, as its own tool tells it."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
@@ -209,19 +204,12 @@ def _driver() -> str:
 def quickstart_rows() -> dict[str, dict[str, float]]:
     """Returns the columns with a tolerance of the quick start's rows of ROWS_OF, on its first network and case."""
     job = config.load(job_file("quickstart"), JobSpec)
-    job = job.model_copy(
-        update={
-            "models": job.models[:1],
-            "attacks": [each for each in job.attacks if each.name in ROWS_OF],
-            "save_adversarial": "none",
-            "save_only": None,
-        }
-    )
+    chosen = {"models": job.models[:1], "attacks": [each for each in job.attacks if each.name in ROWS_OF]}
+    job = job.model_copy(update={**chosen, "save_adversarial": "none", "save_only": None})
     with tempfile.TemporaryDirectory() as out:
         run.execute(expand(job, 1), out, Console(quiet=True), run.RunOptions(engine="serial"))
         rows = Store(out).records().to_pylist()
-    named = TOLERANCES["records"]
-    return {row["attack"]: {name: row[name] for name in named if row[name] is not None} for row in rows}
+    return {row["attack"]: {name: row[name] for name in TOLERANCES["records"] if row[name] is not None} for row in rows}
 
 
 def reference() -> Measurement:

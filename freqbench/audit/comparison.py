@@ -17,7 +17,6 @@ from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
-
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
 LATER = {"resampling_error": "an earlier release left it out of rows that are scored on the file"}
 MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}
@@ -138,9 +137,8 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
         if now is None:
             reasons.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
-            reasons.append(
-                f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
-            )
+            digests = f"sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now"
+            reasons.append(f"checkpoint of {name}: {digests} ({now.checkpoint})")
         elif model_id != now.model_id:
             space, ran_by = now.space, run.get("versions") or {}
             release = ran_by.get(space.toolchain) if isinstance(space, Pipeline) else None
@@ -158,8 +156,7 @@ def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     if (ref := next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)) is None:
         return [f"data: case {case_id} is not in {name} here"]
     then = datasets.get(name) or {}
-    fingerprint = (then.get("cases") or {}).get(case_id)
-    reasons = []
+    fingerprint, reasons = (then.get("cases") or {}).get(case_id), []
     if fingerprint and fingerprint != ref.fingerprint:
         reasons.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
     recipe = then.get("recipe") or {}

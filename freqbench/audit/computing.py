@@ -38,10 +38,8 @@ CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendatio
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 SHORT = ("noise_linf", "noise_l2", "credit")  # were open most often; they ask no network for a pass of an attack
-
 CASES = 5
 LARGEST = 3  # number of attacks listed as taking most passes
-
 Place = tuple[str, str]  # dataset and source model
 
 
@@ -151,8 +149,7 @@ def plan_cells(
     noise of unknown budget has the largest one. `short`: noise and null rows."""
     own = expand(job.copy_named(out), cases)
     store = Store(out)
-    eps = eps or usual_eps(own.cells)
-    seed = job.seeds[0]
+    eps, seed = eps or usual_eps(own.cells), job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
     noise = _noise(own, store, cases, say, compute)
     strongest = (*_strongest(own, seed), *_recommended_cells(own, out, cases, say))
@@ -169,15 +166,9 @@ def plan_cells(
         for cell in cells.values()
         if not scored.issuperset(cell.key(*pair) for pair in product(own.cases[cell.dataset.name], cell.targets))
     )
-    content = {
-        "name": f"{job.name}-audit",
-        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
-        "seeds": (seed,),
-        "metrics": wanted,
-        "save_adversarial": "none",
-        "precision": PRECISION,
-        "compile": False,
-    }
+    content: dict[str, Any] = {"name": f"{job.name}-audit", "seeds": (seed,), "metrics": wanted}
+    content |= {"attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks}
+    content |= {"save_adversarial": "none", "precision": PRECISION, "compile": False}
     grid = replace(own, job=job.model_copy(update=content), cells=missing, metrics=wanted)
     return ExtraCells(grid=grid, own=own, eps=eps)
 

@@ -244,8 +244,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
             if entry.ensemble:
                 raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
             return entry
-    names = [entry.name for entry in job.models]
-    raise UserError(f"{where}: {unknown('model or checkpoint', checkpoint, names)}")
+    raise UserError(f"{where}: {unknown('model or checkpoint', checkpoint, [entry.name for entry in job.models])}")
 
 
 def _own_predictions(job: JobSpec, entry: ModelEntry, where: str, log: Log) -> Lines:

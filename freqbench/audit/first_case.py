@@ -33,6 +33,7 @@ from freqbench.models.networks.inferring import open_args
 from freqbench.models.sources.checkpoint import shown_channels
 
 Entry = Literal["model", "dataset"]
+Keys = Mapping[str, Any]  # of an entry of a job
 LOOKED_AT = 3  # cases whose intensities are read
 HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
 
@@ -41,8 +42,8 @@ HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
 class FirstCase:
     """Result of `first_case`."""
 
-    model: Mapping[str, Any]  # its entry, with what was found
-    dataset: Mapping[str, Any]  # its entry, likewise
+    model: Keys  # its entry, with what was found
+    dataset: Keys  # its entry, likewise
     beside: Mapping[Entry, Mapping[str, str]]  # by entry, comments on keys that were found
     open: Mapping[Entry, Sequence[str]]  # by entry, lines to write for what nobody states
     verdict: str  # the clean Dice of the first case, or why there is none, in a line
@@ -70,11 +71,7 @@ def modality_of(root: str) -> str:
 
 
 def first_case(
-    entry: Mapping[str, Any],
-    model: Mapping[str, Any],
-    is_trained: bool,
-    predictions: str | None = None,
-    log: Log = lambda line: None,
+    entry: Keys, model: Keys, is_trained: bool, predictions: str | None = None, log: Log = lambda line: None
 ) -> FirstCase:
     """Reads what suits a dataset's files, what is open of a network, and its first clean Dice, to which nothing is
     fitted. With `predictions` of the network's own code, what is open is found by them, trials being lines of `log`. A
@@ -135,9 +132,7 @@ def first_case(
     )
 
 
-def _match(
-    model: Mapping[str, Any], entry: Mapping[str, Any], dataset: Dataset, modality: str, log: Log
-) -> tuple[FoundSettings, str]:
+def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) -> tuple[FoundSettings, str]:
     """Returns the settings under which a network's predictions are its own, and a line on how well they fit."""
     written = ModelEntry(**model)
     own = witnesses.find(str(written.predictions), dataset, written.name)

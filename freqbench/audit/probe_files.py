@@ -1,9 +1,11 @@
-"""Reads and writes measurements of probes: OUT/audit/gradients.json and saved.json."""
+"""Measures symptoms of gradients; reads and writes what probes measured: OUT/audit/gradients.json and saved.json."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import Field
+from torch import Tensor
 
 from freqbench.core.config import Strict, validate
 from freqbench.core.documents import object_of
@@ -11,7 +13,7 @@ from freqbench.core.files import storage
 
 FOLDER = "audit"
 GRADIENTS, SAVED = "gradients.json", "saved.json"
-
+LAST_PART = 0.1  # of the steps of PGD
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -81,3 +83,31 @@ def write(out: str, content: Gradients | SavedScores) -> None:
     """Writes either file in one step; UserError if another one is there."""
     read(out, type(content))
     storage.write_atomic(storage.join(root_of(out), FILES[type(content)]), content.model_dump_json(indent=1).encode())
+
+
+def zero_share(gradient: Tensor) -> float:
+    """Returns the share of entries that are exactly 0, or not finite. Nearly all mean that the network rounds, clips or
+    saturates: gradient attacks stand still (Athalye, Carlini, Wagner, ICML 2018, shattered gradients)."""
+    return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
+
+
+def sign_agreement(first: Tensor, second: Tensor) -> float:
+    """Returns the share of entries of one sign in both, of those not 0 in both; NaN if all are. Not finite: they
+    disagree. A deterministic network has 1, one that draws at random about 0.5 (stochastic gradients, ibid.)."""
+    if not (counts := (first != 0) | (second != 0)).any():
+        return math.nan
+    return float(((first.sign() == second.sign()) & first.isfinite() & second.isfinite())[counts].double().mean())
+
+
+def share_at_end(losses: Sequence[float]) -> float:
+    r"""Returns the share of a loss's rise that its last tenth of steps makes, at least one step.
+
+    .. math:: \frac{\max(0, L_n - \max(L_{n-k}, L_1))}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
+
+    It is 0 if the loss has settled, about 0.1 if it rises steadily, and NaN if it never rose or has under three values.
+    """
+    if len(losses) < 3:
+        return math.nan
+    last = max(1, round(LAST_PART * len(losses)))
+    rise = max(losses) - losses[0]
+    return max(0.0, losses[-1] - max(losses[-1 - last], losses[0])) / rise if rise > 0 else math.nan

@@ -14,8 +14,7 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
 from freqbench.audit import probe_files
-from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores
-from freqbench.audit.symptoms import sign_agreement, zero_share
+from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores, sign_agreement, zero_share
 from freqbench.core.errors import one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
@@ -34,7 +33,6 @@ STEP_SIZE = "eps/4"
 EPS = 8 / 255
 WINDOWS = 2  # of each case, those with most foreground
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
-
 Say = Callable[[str], None]
 
 
@@ -114,17 +112,9 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
                 continue
         if not all(map(math.isfinite, losses)):
             error, losses = "the loss is not finite", []
-        yield GradientFacts(
-            **_where(cell, ref),
-            window=number,
-            precision=PRECISION,
-            zero_share=zero,
-            sign_agreement=agreement,
-            draws=model.draws if _draws(model) else None,
-            eps=eps,
-            losses=tuple(losses),
-            error=error,
-        )
+        about = _where(cell, ref) | {"window": number, "precision": PRECISION, "eps": eps, "error": error}
+        about["draws"] = model.draws if _draws(model) else None
+        yield GradientFacts(**about, zero_share=zero, sign_agreement=agreement, losses=tuple(losses))
 
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:

@@ -49,7 +49,6 @@ Row = Mapping[str, Any]
 Source = tuple[str, str]  # column and library
 Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
 Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class that has such voxels in surfaces
-
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
 DIGITS = 8  # of a row's id, enough for `audit --rows`
 INCOMPLETE = "label maps: rows of classes are missing or double"
@@ -91,10 +90,8 @@ def compare(store: Store, count: int) -> Comparison:
     folders = layout.whole(root)
     columns = (*KEY, "status", "dataset", "source_model", "attack")
     if not (rows := [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]):
-        raise UserError(
-            f"{root}: expected saved volumes and label maps of rows, found none: run the job again with "
-            "`save_adversarial: nifti`, which computes these rows anew and saves both"
-        )
+        advice = "run the job again with `save_adversarial: nifti`, which computes these rows anew and saves both"
+        raise UserError(f"{root}: expected saved volumes and label maps of rows, found none: {advice}")
     # In a cell by a digest: an order of cases and targets would be in step with the choice.
     rows.sort(key=lambda row: (*map(str, row[4:]), row[0], row_id(*row[:3])))
     number = min(count, len(rows))

@@ -30,7 +30,6 @@ from freqbench.results.store import LEAST_DIGITS, find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
-
 MOST_DIFFERENCES = 30
 WORDS: Mapping[Verdict, str] = {
     **{"equal": "equal to the bit", "close": "equal within the tolerances, not to the bit"},

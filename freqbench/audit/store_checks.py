@@ -25,7 +25,6 @@ from freqbench.results.winners import Words, shared_rows
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]
-
 MOST_EXAMPLES = 3
 Verdict = Literal["ok", "wrong", "not checked"]
 
@@ -195,7 +194,6 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
 
 MOST_DOUBLES = 200_000  # most rows of repeated keys to compare: some 100 MB
 MOST_KINDS = 100_000  # most settings of cells, and most origins of rows, to keep
-
 CELL = (
     *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
     *("precision", "compile", "num_classes", "params"),

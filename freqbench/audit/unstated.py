@@ -33,8 +33,8 @@ from freqbench.ops.regions import code_of
 Step = Mapping[str, Any]
 Steps = dict[Any, Step | None]
 Point = tuple[tuple[str, Any], ...]
+Pairs = Mapping[int, Any]  # for each output, its number, channel or numbers in the prediction of its own code
 Log = Callable[[str], None]
-
 MOST_S = 240.0  # seconds of a core's time for a search: two minutes or more of two idle cores
 MOST_CHANNELS = 4
 FILE, NO, INSTEAD = "as in the file", "none", "in place of"
@@ -105,7 +105,7 @@ class _Trial:
     native: NativeCase
     theirs: Values
     pieces: "Pieces"
-    seen: dict[Point, tuple[float, Mapping[int, Any]]] = field(default_factory=dict)
+    seen: dict[Point, tuple[float, Pairs]] = field(default_factory=dict)
     refusal: Exception | None = None
 
     def share(self, point: Point) -> float:
@@ -117,7 +117,7 @@ class _Trial:
                 self.seen[point], self.refusal = (-1.0, {}), error
         return self.seen[point][0]
 
-    def _compare(self, point: Point) -> tuple[float, Mapping[int, Any]]:
+    def _compare(self, point: Point) -> tuple[float, Pairs]:
         keys, pieces = self.pieces.keys_of(self.entry, dict(point)), self.pieces
         asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
         classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
@@ -172,14 +172,9 @@ def find(
         if is_sought and trial.share(other) == trial.share(best):
             alike.setdefault(name, []).append(value)
     model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
-    return FoundSettings(
-        model=model,
-        dataset=of_dataset,
-        share=trial.share(best),
-        words=tuple(_words(dict(best), dict(start), alike)),
-        trials=len(trial.seen),
-        seconds=time.process_time() - started,
-    )
+    share, words = trial.share(best), tuple(_words(dict(best), dict(start), alike))
+    seconds, trials = time.process_time() - started, len(trial.seen)
+    return FoundSettings(model=model, dataset=of_dataset, share=share, words=words, trials=trials, seconds=seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,19 +226,15 @@ class Pieces:
 
     def keys_of(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the keys of an entry that state the settings of a point."""
-        from freqbench.models import Inference
-
         made: dict[str, Any] = {"outputs": point["outputs"]}
         if args := {name[5:]: value for name, value in point.items() if name.startswith("args.")}:
             made["args"] = {**entry.args, **args}
         if "migration" in point:
             made["migration"] = point["migration"]
         if self.slots:
-            steps = (steps[point.get(name, next(iter(steps)))] for name, steps in self.slots.items())
-            made["transforms"] = [
-                {**step, "keys": self.key} if step["keys"] == "image" else dict(step) for step in steps if step
-            ]
-            made["transforms"] = made["transforms"] or [{"_target_": "Identityd", "keys": self.key}]
+            steps = [steps[point.get(name, next(iter(steps)))] for name, steps in self.slots.items()]
+            keyed = [{**step, "keys": self.key} if step["keys"] == "image" else dict(step) for step in steps if step]
+            made["transforms"] = keyed or [{"_target_": "Identityd", "keys": self.key}]
             made |= {"preprocess": None, "input": None}
         if order := point.get("channels"):
             made["channels"] = None if order == tuple(sorted(order)) else {self.key: order}
@@ -253,17 +244,17 @@ class Pieces:
         if "roi" in point:
             made["roi"] = (entry.roi or DEFAULT_ROI) if point["roi"] == "whole" else point["roi"]
             sliding |= {"whole": "HWD"} if point["roi"] == "whole" else {}
-        made["inference"] = Inference(**sliding)
+        made["inference"] = models.Inference(**sliding)
         return made
 
     def job_keys(
         self,
         entry: ModelEntry,
-        dataset: Dataset,
+        data: Dataset,
         native: NativeCase,
         point: Mapping[str, Any],
         theirs: Values,
-        pairs: Mapping[int, Any],
+        pairs: Pairs,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the keys of a model's and a dataset's entry of found settings, what stays out, by `pairs`."""
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
@@ -272,12 +263,11 @@ class Pieces:
             made["roi"] = [*made["roi"]]
         if point["outputs"] == "softmax":
             made.pop("outputs")
-            return made | self._class_map(dataset, pairs), {}
+            return made | self._class_map(data, pairs), {}
         labels = native.file_numbers()[0].numpy() if theirs.ndim == 4 else theirs
         inside = [theirs[pairs[k + 1] - 1] > 0.5 for k in range(len(pairs))] if theirs.ndim == 4 else None
         regions = _regions(labels, inside) if inside else dict(pairs)
-        of_dataset = {} if dataset.classes.overlap else _name_regions(dataset, regions)
-        return made | self._region_map(dataset, regions), of_dataset
+        return made | self._region_map(data, regions), {} if data.classes.overlap else _name_regions(data, regions)
 
     def _class_map(self, dataset: Dataset, pairs: Mapping[int, int]) -> dict[str, Any]:
         """Returns `classes` and `class_map` for a network whose outputs are these numbers of the dataset's files."""
@@ -305,7 +295,6 @@ class Pieces:
 
 
 def _change(point: Point, name: str, value: Any) -> Point:
-    """Returns settings with another value of one."""
     return tuple((key, value if key == name else own) for key, own in point)
 
 
@@ -383,15 +372,12 @@ def _spacing(sides: Sequence[float]) -> Step:
 
 def _intensities(space: Preprocess, modality: str) -> Steps:
     scaling = parse_intensity(space.intensity)
-    words = {
-        "window": f"window {scaling.low:g} to {scaling.high:g}",
-        "percentile": f"percentiles {scaling.low:g} to {scaling.high:g}",
-    }
-    both = [OF_CT, OF_MR] if (is_ct := modality == "CT" or scaling.kind == "window") else [OF_MR, OF_CT]
-    if scaling.kind == "zscore" or (is_ct and scaling.kind != "window"):
+    is_window, ends = scaling.kind == "window", (scaling.low, scaling.high)
+    both = [OF_CT, OF_MR] if (is_ct := modality == "CT" or is_window) else [OF_MR, OF_CT]
+    if scaling.kind == "zscore" or (is_ct and not is_window):
         return {**both[0], **both[1]}
-    first = _range if scaling.kind == "window" else _percentiles
-    return {words[scaling.kind]: first(scaling.low, scaling.high), **both[0], **both[1]}
+    word, step = ("window", _range(*ends)) if is_window else ("percentiles", _percentiles(*ends))
+    return {f"{word} {scaling.low:g} to {scaling.high:g}": step, **both[0], **both[1]}
 
 
 def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | None, theirs: Values) -> tuple[str, ...]:
@@ -440,17 +426,12 @@ def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[i
 
 def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
     """Returns the dataset's key `regions`, each called by its classes."""
-    by_number = _classes_by_number(dataset)
-    called = {
-        " and ".join(dataset.class_names[by_number.get(value, 0)] for value in of): sorted({by_number[v] for v in of})
-        for of in regions.values()
-        if of
-    }
-    return {"regions": called}
+    by_number, held = _classes_by_number(dataset), [of for of in regions.values() if of]
+    called = [" and ".join(dataset.class_names[by_number.get(value, 0)] for value in of) for of in held]
+    return {"regions": {name: sorted({by_number[v] for v in of}) for name, of in zip(called, held, strict=True)}}
 
 
 def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:
-    """Returns the class of each number in a dataset's files."""
     if isinstance(dataset, ListedFolder) and dataset.reference == "label" and not dataset.classes.overlap:
         return dataset.reading.of_value
     return {k: k for k in range(len(dataset.class_names))}

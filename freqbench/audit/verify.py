@@ -27,7 +27,6 @@ from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 MOST_KEYS = 3
 MOST_JOBS = 20
 CHUNK = 2**24
-
 Runs = Mapping[str, Mapping[str, Any]]
 
 
@@ -46,8 +45,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     one key agree; `runs`: rows' runs have files that know their models; `cases`, `cells`: keys and ids are those of
     recipes and settings; `holes`: the job's records are there; `volumes`: complete (`with_volumes`: read to the end).
     Raises a UserError if there is no store, another release wrote it, or it changes meanwhile."""
-    job = store.job()
-    errors = Errors()
+    job, errors = store.job(), Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
     unknown = _check_origins(survey, runs, errors)
@@ -151,8 +149,7 @@ def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors
     """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
     wanted, shards = index_keys(job["index"]), _shards(runs)
     asked = {key for key in wanted if not shards or any(shard.holds(key[0]) for shard in shards)}
-    missing = sorted(asked - survey.keys)
-    failed = len(asked & survey.keys - survey.ok.keys())
+    missing, failed = sorted(asked - survey.keys), len(asked & survey.keys - survey.ok.keys())
     states = sorted({str(run.get("status")) for run in runs.values()} - {"done"})
     why = f" (runs ended as {', '.join(states)})" if states else ""
     beside = f"; {failed} of them failed, for the reasons in their rows" if failed else ""

@@ -27,7 +27,6 @@ TAKES = {  # options that go with each way of an audit
     **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
-
 app = typer.Typer()
 
 
@@ -129,9 +128,8 @@ def _show_most(out: str, stored: common.StoredOptions) -> None:
 
     store = Store(out)
     with common.print_warnings():
-        evidence = gathered([store], keys_of([store.job()]), always_classes=True)
-    findings = audited(evidence)
-    width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
+        evidence = gathered([store], keys_of([store.job()]), all_classes=True)
+    findings, width = audited(evidence), min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     remedies = [*filter(None, [evidence.caption]), *_remedies(store, findings, stored)]
     common.put(shown.first_screen(findings, remedies, width), None)
 
@@ -193,10 +191,8 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
         attacks[cell_id, case_key] = attack or 0.0  # the same in the row of each target
         scoring, cases = scoring + (score or 0.0), cases | {case_key}
     hours = (sum(attacks.values()) + scoring) / len(cases) * (ENOUGH - doubt.cases) / 3600
-    command = (
-        f"freqbench run {job.name if is_packaged else 'JOB'} --out {store.root} --set datasets.{number}.cases={ENOUGH}"
-    )
-    return f"{who} cannot settle it: {command}, about {spoken_hours(hours)} on one worker"
+    where = f"--out {store.root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
+    return f"{who} cannot settle it: freqbench run {job.name if is_packaged else 'JOB'} {where}"
 
 
 def _show_convergence(out: str, grid: "Grid") -> None:
@@ -248,8 +244,7 @@ def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
     from freqbench.core.files import storage
     from freqbench.reporting.figures.style import MAKER, pdf_and_png
 
-    pdf, png = pdf_and_png(figure)
-    files |= {"pdf": pdf, "png": png}
+    files |= dict(zip(("pdf", "png"), pdf_and_png(figure), strict=True))
     paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
         storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0])

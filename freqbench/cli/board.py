@@ -8,20 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from freqbench.cli import common
-from freqbench.cli.common import more, option
+from freqbench.cli.common import argument, more, option
 from freqbench.core.errors import UserError
 
 SHARE = 0.1
-
 app = typer.Typer(name="board", help="Make, verify and rank entries of a leaderboard.", no_args_is_help=True)
 
 
 @app.command()
 def entry(
     out: common.Out,
-    models: Annotated[
-        list[str] | None, typer.Argument(help="Its networks.", show_default="all", metavar="[MODEL]...")
-    ] = None,
+    models: Annotated[list[str] | None, argument("Its networks.", "[MODEL]...", show_default="all")] = None,
     to: Annotated[str, more("Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
@@ -49,7 +46,7 @@ class Again:
 @app.command()
 @common.takes_options
 def verify(
-    entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
+    entry: Annotated[str, argument("Folder of an entry.", "ENTRY")],
     again: Again,
     stored: common.StoredOptions,
     checkpoint: Annotated[str | None, option("Its weights.", show_default="the card's address")] = None,
@@ -80,7 +77,7 @@ def verify(
 
 @app.command()
 def build(
-    entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
+    entries: Annotated[str, argument("Folder of entries.", "DIR")],
     to: Annotated[str, more("Folder of the site.")] = "site",
     trust_code: Annotated[bool, more("Rank networks of other code too; none runs.", "--trust-code")] = False,
 ) -> None:

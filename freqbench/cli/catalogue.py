@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
-from freqbench.cli.common import more
+from freqbench.cli.common import argument, more
 from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
@@ -25,7 +25,7 @@ from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import words_of
 
 app = typer.Typer()
-
+ABOUT = "One of them, to see all about it, or a word to search for."
 KEYS = PACKAGE / "freqbench/job/keys.yaml"
 PAPERS, RESEARCH = "papers", "research"
 GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
@@ -35,7 +35,6 @@ GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
     "brain": "Networks that people use",
     PAPERS: f"Tables of papers ({PAPERS}/...): their data are needed, and mostly checkpoints",
 }
-
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
     "radius": 0.5,
@@ -54,7 +53,6 @@ _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"arch": name, "checkpoint": "DIR"} for name in ("nnunet", "meshnet")},
     "command": {"command": ["TOOL", "-i", "{image}", "-o", "{labels}"]},
 }
-
 Rows = list[tuple[str, ...]]
 Listed = tuple[tuple[str, ...], Callable[[], Rows]]  # heads and rows of a list
 
@@ -86,8 +84,7 @@ def example(cls: Any) -> dict[str, Any]:
     """Returns EXAMPLES for an attack's required parameters, and for its budget if that has no value by default."""
     empty = (MISSING, None)
     wanted = [e.name for e in fields(cls) if e.default is MISSING or (e.name == cls.budget_name and e.default in empty)]
-    values = {**EXAMPLES, **OWN.get(cls.name, {})}
-    return {name: values.get(name, "VALUE") for name in wanted}
+    return {name: {**EXAMPLES, **OWN.get(cls.name, {})}.get(name, "VALUE") for name in wanted}
 
 
 def attack_rows(cls: Any) -> Rows:
@@ -179,17 +176,16 @@ def model(name: str) -> Described:
     """Describes an architecture with the arguments of its class, a reader, or a network of the package (zoo://...)."""
     if name.startswith("zoo://"):
         return zoo_network(name)
-    entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
+    line = _line("models", {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})})
     from freqbench.models import MODELS, READERS
 
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
-        return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+        return Described({"reader": reader.__name__}, line, inspect.getdoc(reader) or "")
     if path := plugins.installed_names("models").get(name):
         from torch.nn import Module
 
-        text = inspect.getdoc(plugins.load_class(path, Module)) or ""
-        return Described({"class": path}, _line("models", entry), text)
+        return Described({"class": path}, line, inspect.getdoc(plugins.load_class(path, Module)) or "")
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -205,7 +201,7 @@ def model(name: str) -> Described:
             rows.append((parameter.name, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
-    return Described(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
+    return Described(facts, line, heads=("args", "default", "meaning"), rows=rows)
 
 
 def zoo_network(address: str) -> Described:
@@ -312,19 +308,9 @@ def _beginning(context: typer.Context, incomplete: str) -> list[str]:
 def show_list(
     table: Annotated[
         Literal["attacks", "models", "datasets", "metrics", "jobs", "keys"],
-        typer.Argument(
-            metavar="TABLE", help="attacks, models, datasets, metrics, jobs of the package, or keys of a job."
-        ),
+        argument("attacks, models, datasets, metrics, jobs of the package, or keys of a job.", "TABLE"),
     ],
-    word: Annotated[
-        str | None,
-        typer.Argument(
-            help="One of them, to see all about it, or a word to search for.",
-            show_default="all",
-            metavar="WORD",
-            autocompletion=_beginning,
-        ),
-    ] = None,
+    word: Annotated[str | None, argument(ABOUT, "WORD", show_default="all", autocompletion=_beginning)] = None,
     schema: Annotated[Literal["job", "training"] | None, more("With keys: the JSON Schema, for editors.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
@@ -405,7 +391,6 @@ def plain(docstring: str) -> str:
 
 
 def _formula(latex: str) -> str:
-    """Writes a formula of LaTeX as text on one line."""
     from pylatexenc import latex2text
 
     def fraction(node: Any, l2tobj: Any) -> str:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freqbench.cli import common
-from freqbench.cli.common import more, option
+from freqbench.cli.common import argument, more, option
 from freqbench.core.errors import UserError, installing, unknown
 
 if TYPE_CHECKING:
     from freqbench.job.training import TrainingEntry
 
 app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
-
 Address = Annotated[str | None, more("The head, http://HEAD:8265.", envvar="RAY_API_SERVER_ADDRESS")]
 
 
@@ -37,8 +36,7 @@ def submit(
 
     Results go to a URI, or to file:///path of a file system that all nodes share.
     """
-    path, job = options.path, options.job()
-    jobs = _jobs()
+    path, job, jobs = options.path, options.job(), _jobs()
     from freqbench.remote import working_directory
     from freqbench.results import Shard
     from freqbench.training import link
@@ -47,8 +45,7 @@ def submit(
     for text in (Path(path).read_text(encoding="utf-8"), *(options.set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
     working_directory.require_zoo(job)
-    variables = working_directory.environment(env or ())
-    packed = working_directory.pack(job)
+    variables, packed = working_directory.environment(env or ()), working_directory.pack(job)
     head = jobs.Dashboard.reach(address)
     place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     of_run = {
@@ -74,9 +71,7 @@ def submit(
 
 @app.command()
 def status(
-    of: Annotated[
-        str | None, typer.Argument(help="A store, or a job's id.", metavar="OUT|JOB_ID", autocompletion=common.stores)
-    ] = None,
+    of: Annotated[str | None, argument("A store, or a job's id.", "OUT|JOB_ID", autocompletion=common.stores)] = None,
     address: Address = None,
     follow: Annotated[bool, option("Show a job's output until it has ended.", "--follow")] = False,
     as_json: common.Json = False,
@@ -107,9 +102,7 @@ def status(
 
 
 @app.command()
-def stop(
-    job_id: Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")], address: Address = None
-) -> None:
+def stop(job_id: Annotated[str, argument("Id that `submit` gave.", "JOB_ID")], address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard.reach(address)
     head.ray_job("stop", job_id)

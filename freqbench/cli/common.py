@@ -52,11 +52,14 @@ def option(help: str, *names: str, **facts: Any) -> Any:
 more = partial(option, hidden=True)  # which only `--help-all` shows
 
 
-JobFile = Annotated[
-    str, typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs)
-]
+def argument(help: str, metavar: str, **facts: Any) -> Any:
+    """Returns an argument of a command, likewise."""
+    return typer.Argument(help=help, metavar=metavar, **facts)
+
+
+JobFile = Annotated[str, argument("Job file, or a packaged job.", "JOB", callback=job_file, autocompletion=jobs)]
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
-Out = Annotated[str, typer.Argument(help="Result store, a folder or URI.", metavar="OUT", autocompletion=stores)]
+Out = Annotated[str, argument("Result store, a folder or URI.", "OUT", autocompletion=stores)]
 Overrides = Annotated[list[str] | None, option("Override the job file: a.b=c, attacks.0.eps=4/255.", "--set")]
 Trust = Annotated[bool, more("Let code of other packages and of frozen models run: read it first.", "--trust-code")]
 Address = Annotated[str | None, more("Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
@@ -108,9 +111,8 @@ class EngineOptions(JobOptions):
     def any_job(self) -> "JobSpec | TrainJob":
         """Reads the job file; refuses the address of a cluster where nothing runs on one."""
         if self.address and self.engine == "serial":
-            raise UserError(
-                f"--address: --engine serial and --dry-data use no cluster: remove --address {self.address}"
-            )
+            advice = f"remove --address {self.address}"
+            raise UserError(f"--address: --engine serial and --dry-data use no cluster: {advice}")
         return super().any_job()
 
 
@@ -154,17 +156,15 @@ class StoredOptions:
         return join_imported(expand(self.spec(out)), out)
 
 
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
     """Options of commands that print tables."""
 
-    format: Annotated[
-        str,
-        option(
-            f"{', '.join(FORMATS)} (with --to).",
-            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
-        ),
-    ] = "terminal"
+    format: Annotated[str, option(f"{', '.join(FORMATS)} (with --to).", autocompletion=_formats)] = "terminal"
     to: Annotated[str | None, option("File to write to.", show_default="terminal; of the page OUT/report.html")] = None
 
     @property
@@ -208,9 +208,8 @@ def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, obj
     for option in (name for name, value in given.items() if value is not None and value is not False):
         if option not in takes.get(way, "").split():
             fitting = " or ".join(each for each, options in takes.items() if each and option in options.split())
-            raise UserError(
-                f"{command}: {option}: expected {fitting} beside it, got {way or 'none'}: see {command} --help-all"
-            )
+            got = f"got {way or 'none'}: see {command} --help-all"
+            raise UserError(f"{command}: {option}: expected {fitting} beside it, {got}")
     return way
 
 

@@ -13,16 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from freqbench.cli import common
-from freqbench.cli.common import more, option
+from freqbench.cli.common import argument, more, option
 from freqbench.core import names
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
-
 CASES = 5
 EPS = "8/255"
 BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
-
 JOB = """\
 # Attacks on one network, made by `freqbench init`. Every key by an example: freqbench list keys
 # Next: freqbench plan {path}, then freqbench run {path}
@@ -82,9 +80,7 @@ class NetworkOptions:
 @common.takes_options
 def init(
     options: NetworkOptions,
-    path: Annotated[
-        str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
-    ] = "job.yaml",
+    path: Annotated[str, argument("Job file to write.", "[JOB]", autocompletion=common.jobs)] = "job.yaml",
     force: Annotated[bool, more("Overwrite an existing file.", "--force")] = False,
     trust_code: common.Trust = False,
 ) -> None:
@@ -108,9 +104,8 @@ def init(
     of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
-    checkpoint = options.checkpoint or _answer(
-        "Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint"
-    )
+    question = "Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)"
+    checkpoint = options.checkpoint or _answer(question, "--checkpoint")
     lines, guessed, args = _looked_at(checkpoint, options.arch)
     question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
     arch = options.arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
@@ -173,7 +168,6 @@ def init(
 
 
 def _expected_dice() -> float | None:
-    """Asks a person for the Dice of the network's own validation; None if nobody knows it."""
     if not sys.stdin.isatty():
         return None
     answer = str(typer.prompt("Foreground Dice of your own validation, such as 0.87 (empty: unknown)", default=""))
@@ -234,9 +228,8 @@ def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, 
         try:
             words = shlex.split(checkpoint)
         except ValueError as error:
-            raise UserError(
-                f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
-            ) from None
+            got = f"got {error}: {checkpoint}"
+            raise UserError(f"--checkpoint: expected a command as a shell takes it, {got}") from None
         return {"name": Path(words[0]).name, COMMAND: words}
     place = str(local.resolve()) if (local := names.home_of(checkpoint)).exists() else checkpoint
     if arch == BUNDLE:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
-from freqbench.cli.common import more, option
+from freqbench.cli.common import argument, more, option
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.terminal import amount
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from freqbench.reporting.page.data import Part
 
 app = typer.Typer()
-
 PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
 ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
-
-Outs = Annotated[list[str], typer.Argument(help="Result stores.", metavar="OUT...", autocompletion=common.stores)]
+Outs = Annotated[list[str], argument("Result stores.", "OUT...", autocompletion=common.stores)]
 
 
 def _tables(incomplete: str) -> list[str]:
@@ -83,7 +81,6 @@ def report(
 
 
 def _name_others(outs: list[str]) -> None:
-    """Prints where the page of a store is, and what other tables there are."""
     from freqbench.core.files import storage
     from freqbench.reporting.papers.recipes import RECIPES
 
@@ -146,15 +143,12 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     from freqbench.core.files import storage
 
     if summary.interrupted:
-        common.say(
-            f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; the same command goes on"
-        )
+        advice = "the same command goes on"
+        common.say(f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; {advice}")
         raise typer.Exit(common.EXIT_INTERRUPTED)
     sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
-    common.say(
-        f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {summary.num_done} were there before: "
-        f"{storage.join(out, 'records')}"
-    )
+    rest = f"{summary.num_done} were there before: {storage.join(out, 'records')}"
+    common.say(f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {rest}")
     if page:
         with common.stoppable("the page was written"):
             try:
@@ -164,9 +158,8 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     for i, command in enumerate(NEXT):
         common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
     if summary.num_failed:
-        common.console().print(
-            f"{amount(summary.num_failed, 'record')} failed: the same command tries them again", style="red"
-        )
+        advice = "the same command tries them again"
+        common.console().print(f"{amount(summary.num_failed, 'record')} failed: {advice}", style="red")
         raise typer.Exit(common.EXIT_FAILED)
 
 
@@ -190,8 +183,7 @@ def _open_page(out: str) -> None:
     """Opens the page of a store, that with the viewer unless the other is newer; without a browser, prints its path."""
     from freqbench.core.files import storage
 
-    place = storage.join(out, PAGE)
-    folder = storage.join(out, PAGE_FOLDER, INDEX)
+    place, folder = storage.join(out, PAGE), storage.join(out, PAGE_FOLDER, INDEX)
     if storage.is_local(out) and 0 < _write_time(folder) >= _write_time(place):
         place = folder
     if not storage.exists(place):
@@ -213,10 +205,8 @@ def _write_time(path: str) -> float:
 @app.command()
 @common.takes_options
 def compare(
-    first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
-    second: Annotated[
-        str, typer.Argument(help="The store to compare it with.", metavar="OUT_B", autocompletion=common.stores)
-    ],
+    first: Annotated[str, argument("A result store.", "OUT_A", autocompletion=common.stores)],
+    second: Annotated[str, argument("The store to compare it with.", "OUT_B", autocompletion=common.stores)],
     text: common.TextOptions,
 ) -> None:
     """Compare two stores case by case.

@@ -129,7 +129,6 @@ def run(
 
 
 def _train(job: "TrainJob", options: common.EngineOptions, only: list[str] | None) -> None:
-    """Trains the networks of a job, and prints their Dice."""
     from freqbench import training
     from freqbench.training import link
 

@@ -12,7 +12,6 @@ from freqbench.cli.report import finish
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
-
 # Options that go with each way to score, and that it needs.
 TAKES = {"--targets": "", "--predictions": "--name --label-map", "--adversarial": "--name --source"}
 NEEDS = {"--predictions": "--name", "--adversarial": "--source"}
@@ -59,9 +58,8 @@ def score(
         grid, called = stored.grid(out), origin.name or Path(adversarial).resolve().name
         summary = adversarial_volumes.bring_in(grid, out, adversarial, origin.source or "", called, common.console())
     else:
-        grid = stored.grid(out)
         of_tool = predictions or "", origin.name or "", origin.label_map
-        summary = label_maps.score(grid, out, *of_tool, common.console())
+        summary = label_maps.score(stored.grid(out), out, *of_tool, common.console())
     finish(summary, out)
 
 

@@ -26,7 +26,6 @@ from freqbench.pipelines import AnySpace
 
 ClassName = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
-
 AS_GIVEN = Preprocess(intensity={"window": (0.0, 1.0)}, crop_foreground=False)
 """The space of a class that states none: intensities from 0 to 1, and the extent, stay."""
 MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile
@@ -223,8 +222,7 @@ class Dataset(Strict, abc.ABC):
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Returns another case of the split by the seed and the case's content, whatever `cases` is: a new case
         replaces few. `split` is `whole_split`, if known. Raises DataError if there is none."""
-        others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
-        if not others:
+        if not (others := [other for other in split or self.whole_split() if other.case_id != ref.case_id]):
             raise DataError(
                 f"{self.name}: expected another case beside {ref.case_id} in the split {self.split!r}, which an attack "
                 "takes as its reference, got none: choose a split of two cases or more"

@@ -41,10 +41,7 @@ def _unpack(facts: Mapping[str, Any], tensors: Mapping[str, Any]) -> Case:
     return Case(ref=_ANYBODY, prepared=Beside(**beside) if beside["bounds"] else None, **made)
 
 
+_NEEDS = ("case", "space", "code", "libraries")
 VOLUMES = Kept[Case](
-    name="preprocessed volume",
-    depends=("case", "space", "code", "libraries"),
-    place="volumes/{key}.safetensors",
-    pack=_pack,
-    unpack=_unpack,
+    name="preprocessed volume", depends=_NEEDS, place="volumes/{key}.safetensors", pack=_pack, unpack=_unpack
 )

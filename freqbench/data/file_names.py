@@ -13,19 +13,16 @@ from freqbench.core.identity import digest
 from freqbench.data import image_files
 
 Texts = tuple[str, ...]  # texts of a path that name a case together
-
 NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
 MOST_VALUES = 256  # different values of a label map
 FEW_VALUES = 16  # up to here a map of whole values is a label map in any case; beyond, a scan of eight bits has as many
-
 MODALITIES = (
     *("flair", "t2f", "t1ce", "t1gd", "t1c", "t1n", "t1w", "t1", "t2w", "t2"),
     *("ct", "pet", "pt", "suv", "dwi", "adc", "hbv", "cbf", "cbv", "swi", "pd"),
 )
 """Modalities in the order that channels get if names tell them; BraTS 2023 has its own order, BRATS_2023."""
 BRATS_2023 = ("t1n", "t1c", "t2w", "t2f")
-
 _WORD = "d?segm?|segmentations?|masks?|labels?|label[._-]?maps?|gts?|ground[._-]?truths?|annotations?|rois?"
 _MASK = re.compile(rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.I)
 _MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.I)
@@ -59,10 +56,8 @@ def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
     >>> channels_by_case(["amos_0501", "amos_0502"])
     """
     cases = _number_channels(stems)
-    if not cases:
-        return None
-    wanted = [*range(len(next(iter(cases.values()))))]
-    if any(sorted(numbers) != wanted for numbers in cases.values()):
+    wanted = [*range(len(next(iter(cases.values()), ())))]
+    if not cases or any(sorted(numbers) != wanted for numbers in cases.values()):
         return None
     return {case: [numbers[number] for number in wanted] for case, numbers in cases.items()}
 
@@ -81,8 +76,7 @@ def _number_channels(stems: Sequence[str]) -> dict[str, dict[int, str]]:
     """Returns the names of each case by their channel's number; empty if a name has none."""
     cases: dict[str, dict[int, str]] = {}
     for stem in stems:
-        match = _CHANNEL.fullmatch(stem)
-        if not match:
+        if not (match := _CHANNEL.fullmatch(stem)):
             return {}
         cases.setdefault(match["case"], {})[int(match["number"])] = stem
     return dict(sorted(cases.items()))
@@ -162,15 +156,10 @@ def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
 def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) -> Iterator[Pairing]:
     """Yields pairings by names, in which the files of several raters count as one label map."""
     rated = {path for group in of_raters.values() for path in group}
-    called = [
-        *of_raters,
-        *(
-            path
-            for path in paths
-            if path not in rated
-            and any((_MASK.fullmatch(image_files.stem(path)), *map(_MASK_FOLDER.fullmatch, path.split("/")[:-1])))
-        ),
-    ]
+    marks = (
+        (path, _MASK.fullmatch(image_files.stem(path)), path.split("/")[:-1]) for path in paths if path not in rated
+    )
+    called = [*of_raters, *(path for path, mark, folders in marks if mark or any(map(_MASK_FOLDER.fullmatch, folders)))]
     levels = _varying(called)
     masks: dict[str, dict[Texts, str]] = {}
     for path in called:

@@ -17,13 +17,11 @@ from freqbench.core.types import Shape, Spacing, triple
 
 # A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
 MAX_BYTES = 8 * 2**30
-
 # Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
 MOST_PACKED = 1032
-
 SMALLEST_MM, LARGEST_MM = 1e-4, 100.0  # sides of a voxel, from microscopes to body scanners: any other has a wrong unit
-
 NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
+Faults = tuple[type[Exception], ...]
 FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, zlib.error)  # of libraries
 
 
@@ -221,9 +219,7 @@ def damage(path: Path | str, num_voxels: int) -> str:
 
 
 @contextmanager
-def refusal(
-    begin: str, advice: str = "fetch the file again", faults: tuple[type[Exception], ...] = FAULTS
-) -> Iterator[None]:
+def refusal(begin: str, advice: str = "fetch the file again", faults: Faults = FAULTS) -> Iterator[None]:
     """Turns a library's error into one line: `begin` (path, expected and got), its reason, and advice."""
     try:
         yield
@@ -234,8 +230,7 @@ def refusal(
         raise DataError(f"{error.filename}: expected a file that may be read, {got}") from None
     except faults as error:
         lines = [line for line in str(error).splitlines() if line.strip()]  # SimpleITK's reason is in the last one
-        reason = one_line(lines[-1] if lines else error)[-200:].rstrip(".:")
-        raise DataError(f"{begin}: {reason}: {advice}") from None
+        raise DataError(f"{begin}: {one_line(lines[-1] if lines else error)[-200:].rstrip('.:')}: {advice}") from None
 
 
 def spell(sides: Iterable[float]) -> str:

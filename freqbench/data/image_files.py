@@ -16,10 +16,8 @@ from freqbench.data import dicom, itk, nibabel_files
 from freqbench.data.headers import Header, check_place, damage, refusal
 
 ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this far from whole numbers are rounded
-
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
-
 OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not read, and how they become NIfTI
     ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5", ".mrc", ".lsm", ".nia", ".pic"), CONVERT),
@@ -28,12 +26,10 @@ OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not 
     ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
-
 BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
 NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
-
 STRANGERS = {  # what a file is whose first bytes, in lower case, are these, and what to do
     b"version https://git-lfs": "a Git LFS pointer, which stands for the image: fetch it by git lfs pull",
     **dict.fromkeys((b"<!doctype html", b"<html"), f"an HTML page, as a failed download leaves it: {DOWNLOAD}"),
@@ -70,8 +66,7 @@ SUFFIXES = tuple(READERS)
 
 def reader_of(path: Path | str) -> Reader:
     """Returns the reader of a file by its name; raises DataError for another format."""
-    name = Path(path).name
-    if name.endswith(SUFFIXES):
+    if (name := Path(path).name).endswith(SUFFIXES):
         return READERS[name.removeprefix(stem(name))]
     suffix = Path(name).suffix.lower()
     usual = "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
@@ -190,8 +185,7 @@ def merge_layers(
     """Returns the classes `[H, W, D]` of a map, codes of regions joined; raises DataError where classes overlap."""
     whole, *others = map(classes_of, _layers(header, least))
     for classes in others:
-        clash = (whole != 0) & (classes != 0) & (whole != classes)
-        if clash.any() and not are_codes:
+        if (clash := (whole != 0) & (classes != 0) & (whole != classes)).any() and not are_codes:
             first = tuple(map(int, np.argwhere(clash)[0]))
             names = [repr(header.segments[int(n[first])]) for n in _layers(header, least) if n[first]]
             advice = "give them one class, state `regions`, or separate them"

@@ -9,7 +9,6 @@ from freqbench.core.input_space import Preprocess, Scaling, parse_intensity
 from freqbench.core.types import NO_LABEL, Case, NativeCase
 
 Voxels = npt.NDArray[np.float32]
-
 LEAST_COVERED = 0.05  # least share of the window that percentiles 0.5 to 99.5 cover: below, networks see a flat volume
 # Share of the labelled voxels, and of either half of the others, that lies inside the window at least. Airways, bones
 # and contrast agent are clipped as a whole in honest windows, but the body around them is not.

@@ -25,13 +25,11 @@ LONGEST_HEADER = 2**22  # bytes of a text header: segmentations list their segme
 GIPL_HEADER = 256  # bytes
 ZLIB_OR_GZIP = 47  # zlib's number for streams of either kind
 PACKINGS = {"raw": "", "gz": "gzip", "txt": "text", "ascii": "text", "hex": "text"}
-
 UNITS = {  # millimetres of the units that headers state
     **dict.fromkeys(("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
     **{"cm": 10.0, "m": 1e3},
 }
-
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NAMED_SPACES = ("lps", "ras", "las", "left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 
@@ -141,8 +139,7 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
         raise DataError(f"{path}: expected three axes of space, got a fourth that leads along them: split the file")
     stated = fields.get("space units") or fields.get("units") or fields.get("distanceunits", "")
     units = re.findall(r'"([^"]*)"', stated) if '"' in stated else stated.split()
-    unit = " ".join(dict.fromkeys(unit for unit in units[:3] if unit)).lower()
-    if unit not in UNITS:
+    if (unit := " ".join(dict.fromkeys(unit for unit in units[:3] if unit)).lower()) not in UNITS:
         raise DataError(f"{path}: expected a unit of length such as mm, got {unit!r:.40}: fix the header")
     affine = np.eye(4)
     affine[:3, :3] = LPS_TO_RAS @ turn[:3, :3] * reader.GetSpacing()[:3]

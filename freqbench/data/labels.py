@@ -16,6 +16,7 @@ from freqbench.ops.regions import MOST_REGIONS, code_of, numbers_of
 MOST_NAMED = 20  # values that a refusal or a note lists
 OTHER = "other"  # the key of `label_map` for all values that are not in it
 LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
+Named = int | Sequence[str] | None  # the number of classes, or their names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +74,9 @@ class Reading:
         """Returns a line on values that become other classes, and one on values that do not count."""
         lines = []
         if self.regions:
-            parts = [
-                f"{self._value_name(value)} in {' and '.join(map(self.names.__getitem__, numbers_of(code)))}"
-                for value, code in sorted(self.of_value.items())
-                if code not in (0, IGNORED)
-            ]
+            coded = ((value, code) for value, code in sorted(self.of_value.items()) if code not in (0, IGNORED))
+            called = ((value, map(self.names.__getitem__, numbers_of(code))) for value, code in coded)
+            parts = [f"{self._value_name(value)} in {' and '.join(names)}" for value, names in called]
             lines.append(f"{name}: labels of the files make up regions that may overlap: {few(parts)}")
         elif self.moved:
             kept = [k for value, k in self.of_value.items() if value == k]
@@ -96,11 +95,7 @@ class Reading:
 
 
 def classes_of(
-    where: str,
-    listed: Mapping[int, str],
-    labels: int | Sequence[str] | None,
-    label_map: LabelMap | None,
-    ignore: Sequence[int] = (),
+    where: str, listed: Mapping[int, str], labels: Named, label_map: LabelMap | None, ignore: Sequence[int] = ()
 ) -> Reading:
     """Decides the classes of a dataset. `listed` has the names by value of the files' own list; `where` begins errors.
     `labels` are names of the job's classes, background first, or their number; names of the list choose its values, and
@@ -195,15 +190,13 @@ def plain(name: str) -> str:
 
 def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> bool:
     """True if names choose values of the list, False if they name 0, 1, ... anew; refuses names at other values."""
-    by_name = {plain(name): value for value, name in listed.items()}
-    if by_name.get(plain(names[0]), 0) != 0:
+    if (by_name := {plain(name): value for value, name in listed.items()}).get(plain(names[0]), 0) != 0:
         got = f"got {names[0]!r}, which is label {by_name[plain(names[0])]}: put it first"
         raise DataError(f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, {got}")
     known = {name: by_name[plain(name)] for name in names[1:] if plain(name) in by_name}
     if known and len(known) == len(names) - 1:
         return True
-    misplaced = [name for name, value in known.items() if value != names.index(name)]
-    if misplaced:
+    if misplaced := [name for name, value in known.items() if value != names.index(name)]:
         strange = next(name for name in names[1:] if name not in known)
         raise DataError(
             f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "

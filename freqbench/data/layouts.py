@@ -27,7 +27,6 @@ DEPTH = 4  # of folders in which files are looked for by their names
 DICOM_DEPTH = DEPTH_OF_SLICES + 2  # below `images/CASE`
 LISTED = 50_000  # files of a folder that are looked at
 LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
-
 # The split that a job line proposes: the first of these with a complete case.
 PREFERRED = ("validation", "test", "val", "training", "train")
 _named = partial(few, most=40)
@@ -59,8 +58,7 @@ def _find_pairing(folder: Path) -> Pairing | None:
 
 def _patterns(folder: Path) -> dict[str, Any]:
     """Returns patterns and number of classes for a job line; raises UserError if names do not tell the channels."""
-    pairing = _find_pairing(folder)
-    if pairing is None or not pairing.image:
+    if (pairing := _find_pairing(folder)) is None or not pairing.image:
         several = ", ".join(pairing.unused) if pairing else "none"
         advice = "write `loader: pairs` with `image`, patterns in the order of the network's channels, and `label`"
         rest = f"or channels called by their modality, got {several}: {advice}"
@@ -97,7 +95,6 @@ def _list_of(folder: Path) -> str | None:
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the entries of a list of cases that name an image."""
     lists = [value for value in content.values() if isinstance(value, list)]
     return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
 
@@ -132,7 +129,6 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 
 def _images_of(folder: Path, pattern: str) -> list[Path]:
-    """Returns the image files of a folder that a pattern fits, sorted."""
     return sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(image_files.SUFFIXES))
 
 
@@ -146,101 +142,73 @@ def _is_nnunet(folder: Path) -> bool:
     return image is not None and not (folder / "labelsTr" / image.name).exists()
 
 
+def _has_dicom_labels(folder: Path) -> bool:
+    """True if a folder has a segmentation of a series, or contours."""
+    return any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
+
+
 KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
-        "TotalSegmentator",
-        "s0000/ct.nii.gz and s0000/segmentations",
+        "TotalSegmentator", "s0000/ct.nii.gz and s0000/segmentations",
         ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
-        "totalsegmentator",
-        keys=_classes,
+        "totalsegmentator", keys=_classes,
     ),
     LayoutKind(
-        "raw folder of nnU-Net",
-        "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
-        _is_nnunet,
-        "nnunet_raw",
-        keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
+        "raw folder of nnU-Net", "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz", _is_nnunet,
+        "nnunet_raw", keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
     ),
     LayoutKind(
-        "BTCV as downloaded",
-        "RawData/Training/img/img0001.nii.gz",
-        (
-            *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
-            *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
-            "averaged-*/DET*_avg*.nii*",
-        ),
+        "BTCV as downloaded", "RawData/Training/img/img0001.nii.gz",
+        (*(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
+         *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
+         "averaged-*/DET*_avg*.nii*"),
         "synapse",
     ),
     LayoutKind(
-        "ACDC as downloaded",
-        "training/patient001/patient001_frame01.nii.gz",
+        "ACDC as downloaded", "training/patient001/patient001_frame01.nii.gz",
         ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
         "acdc",
     ),
     LayoutKind(
-        "AMOS",
-        "imagesTr/amos_0001.nii.gz",
-        ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
-        "amos",
-        all_cases={"modality": "all"},
+        "AMOS", "imagesTr/amos_0001.nii.gz", ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+        "amos", all_cases={"modality": "all"},
     ),
     LayoutKind(
-        "Synapse (BTCV) in the Decathlon layout",
-        "imagesTr/img0001.nii.gz",
-        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
-        "synapse",
+        "Synapse (BTCV) in the Decathlon layout", "imagesTr/img0001.nii.gz",
+        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"), "synapse",
     ),
     LayoutKind(
-        "ACDC in the Decathlon layout",
-        "imagesTr/patient001_frame01.nii.gz",
-        ("imagesTr/patient[0-9]*_frame*.nii.gz",),
-        "acdc",
+        "ACDC in the Decathlon layout", "imagesTr/patient001_frame01.nii.gz",
+        ("imagesTr/patient[0-9]*_frame*.nii.gz",), "acdc",
     ),
     LayoutKind(
-        "task of the Medical Segmentation Decathlon",
-        "a folder called Task09_Spleen or so",
-        lambda folder: folder.name in TASKS,
-        "msd",
-        keys=lambda folder: {"task": folder.name},
+        "task of the Medical Segmentation Decathlon", "a folder called Task09_Spleen or so",
+        lambda folder: folder.name in TASKS, "msd", keys=lambda folder: {"task": folder.name},
     ),
     LayoutKind(
-        "folder in the layout of the Decathlon",
-        "dataset.json, another JSON list of cases, or imagesTr",
+        "folder in the layout of the Decathlon", "dataset.json, another JSON list of cases, or imagesTr",
         lambda folder: (  # also without its list, unless there are label maps of several raters
             bool(_list_of(folder) or (folder / "dataset.json").exists())
             or ((folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label))
         ),
-        "decathlon",
-        keys=_list_keys,
+        "decathlon", keys=_list_keys,
     ),
     LayoutKind(
         "images and label maps that names pair",
         "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
-        lambda folder: _find_pairing(folder) is not None,
-        "pairs",
-        keys=_patterns,
+        lambda folder: _find_pairing(folder) is not None, "pairs", keys=_patterns,
     ),
     LayoutKind(
-        "scans without label maps",
-        "scan.nii.gz",
+        "scans without label maps", "scan.nii.gz",
         lambda place: place.name.endswith(image_files.SUFFIXES) if place.is_file() else any(_images_of(place, "[!.]*")),
-        "images",
-        keys=lambda _: {"reference": "prediction"},
+        "images", keys=lambda _: {"reference": "prediction"},
     ),
     LayoutKind(
-        "DICOM series",
-        "images/case with the slices of a series, and labels/case.dcm, a SEG",
+        "DICOM series", "images/case with the slices of a series, and labels/case.dcm, a SEG",
         lambda folder: any(dicom.files.is_dicom(folder / name) for name in _names_below(folder)),
-        "dicom",
-        keys=lambda folder: (  # a segmentation of a series, or contours
-            {}
-            if any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
-            else {"reference": "prediction"}
-        ),
+        "dicom", keys=lambda folder: {} if _has_dicom_labels(folder) else {"reference": "prediction"},
     ),
-)
-
-
+)  # fmt: skip
 AGREEMENT_NOTE = (
     "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
     "stable it is, not whether it is right; each file or series counts as a scan; give `labels`, the number of the "
@@ -290,8 +258,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
     _require_volumes(folder)
-    kind = _kind_of(folder)
-    if kind is None and folder.is_file():
+    if (kind := _kind_of(folder)) is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
         names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -337,14 +304,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not problems:
         notes += dataset.remarks([patient for survey in surveys for patient in survey.patients])
     complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
-    return Layout(
-        title=kind.title,
-        loader=kind.loader,
-        entry={**entry, "loader": kind.loader, "split": complete[0] if complete else dataset.split},
-        surveys=tuple(surveys),
-        problems=tuple(problems),
-        notes=tuple(notes),
-    )
+    entry |= {"loader": kind.loader, "split": complete[0] if complete else dataset.split}
+    lines = {"problems": tuple(problems), "notes": tuple(notes)}
+    return Layout(title=kind.title, loader=kind.loader, entry=entry, surveys=tuple(surveys), **lines)
 
 
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -390,7 +352,6 @@ def _require_volumes(folder: Path) -> None:
 
 
 def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:
-    """Yields the problems of one loader's folders."""
     if isinstance(dataset, NnunetRaw):
         try:
             unlabelled = dataset.unlabelled_cases()

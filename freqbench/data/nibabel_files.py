@@ -21,10 +21,8 @@ SUFFIXES = (".nii.gz", ".nii", PAIR)
 MGH = (".mgz", ".mgh")
 PACKED = (".gz", ".mgz")
 LONGEST_HEADER = 540  # bytes, of NIfTI-2
-
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
-
 # Hears of nibabel's repairs of headers, which name no file: faults that matter are refused here.
 UNHEARD = logging.Logger("freqbench.unheard", logging.CRITICAL + 1)
 
@@ -76,7 +74,6 @@ def _refusal(begin: str, advice: str = "fetch the file again") -> AbstractContex
 
 
 def _spec(path: Path) -> Any:
-    """Returns nibabel's header of a file."""
     what = "an MGH" if path.suffix in MGH else "a NIfTI"
     with _refusal(f"{path}: expected {what} file, got an unreadable header"), _open_stream(path) as stream:
         return (_mgh_header if path.suffix in MGH else _nifti_header)(path, stream.read(LONGEST_HEADER))
@@ -163,7 +160,6 @@ def _guess(path: Path, spec: Any) -> str:
 
 
 def _grid_text(affine: npt.NDArray[np.float64]) -> str:
-    """Returns the sides of the voxels, and the directions of the axes."""
     from nibabel.orientations import aff2axcodes
 
     return f"{headers.spell(headers.spacing_of(affine))} {''.join(map(str, aff2axcodes(affine)))}"

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ANISOTROPY = 3.0  # ratio of the coarsest to the finest spacing above which slices are resampled in their plane
-
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 

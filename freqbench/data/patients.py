@@ -7,7 +7,6 @@ from freqbench.core.terminal import amount
 
 # A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
 _PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
-
 _VISIT = re.compile(  # the end that tells a patient's images apart; one with a number follows a patient with one
     r"(?P<numbered>(?P<patient>.*[0-9].*)[._-](?:acq|day|frame|fu|month|ph|phase|run|scan|ses|session|t|time|timepoint|"
     r"tp|v|visit|week|year)[._-]?[0-9]+)|"

@@ -141,15 +141,10 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
     affine = turned_affine(made.affine, shape, made.codes, "RAS")
     low, high = torch.tensor(made.bounds).T.reshape(2, -1, 1, 1, 1)
     cut = data.clamp(low, high)
-    rest = data - cut
-    if fixed is not None:
-        rest = torch.where(fixed, data, rest)
-    way = LabelWay(
-        MetaTensor(
-            orient(native.label, file, "RAS"), affine=turned_affine(native.affine, native.label.shape[1:], file, "RAS")
-        ),
-        counts=clean is None and not bool((native.label == NO_LABEL).all()),
-    )
+    rest = data - cut if fixed is None else torch.where(fixed, data, data - cut)
+    own = turned_affine(native.affine, native.label.shape[1:], file, "RAS")
+    counts = clean is None and not bool((native.label == NO_LABEL).all())
+    way = LabelWay(MetaTensor(orient(native.label, file, "RAS"), affine=own), counts)
     way.take("pipeline", MetaTensor(label, affine=affine))
     ends = zip(made.lines, made.bounds, strict=True)
     return Case(
@@ -266,16 +261,15 @@ def check_room(
 ) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
     sides, channels = spell(grid[1]), (num_channels,) if num_channels > 1 else ()
-    if isinstance(space, Pipeline):
-        shape = (*channels, *prepared_shape(*grid, space, codes))
-        check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
-        return
-    resampled = prepared_shape(*grid, space.model_copy(update={"size": None, "pad_to": None}))
-    if space.spacing and max(grid[0]) > 1 >= max(resampled):
-        got = f"got {spell(space.spacing)} mm: its voxels are {sides} mm now"
-        raise DataError(f"{source}: expected a `spacing` that leaves more than one voxel, {got}")
-    for each in (space.model_copy(update={"size": None}), space):
-        shape = (*channels, *prepared_shape(*grid, each))
+    spaces: list[AnySpace] = [space]
+    if isinstance(space, Preprocess):
+        resampled = prepared_shape(*grid, space.model_copy(update={"size": None, "pad_to": None}))
+        if space.spacing and max(grid[0]) > 1 >= max(resampled):
+            got = f"got {spell(space.spacing)} mm: its voxels are {sides} mm now"
+            raise DataError(f"{source}: expected a `spacing` that leaves more than one voxel, {got}")
+        spaces.insert(0, space.model_copy(update={"size": None}))
+    for each in spaces:
+        shape = (*channels, *prepared_shape(*grid, each, codes))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
 
@@ -411,8 +405,7 @@ class Spaces:
         if space.identity() == self._own.identity():  # however each is written
             return self._adversarial, None
         clean, attacked, error = self._file_volumes
-        key = digest(space.identity())
-        if key not in self._others:
+        if (key := digest(space.identity())) not in self._others:
             self._others[key] = prepare(attacked, space, clean=clean).image
         return self._others[key], error
 

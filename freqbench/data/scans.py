@@ -18,7 +18,6 @@ from freqbench.data.labels import Reading, read_classes
 
 T = TypeVar("T")
 Labels = npt.NDArray[np.uint8]
-
 YES_OR_NO = {0: 0, 1: 1}  # classes of the values of a mask
 
 
@@ -33,8 +32,7 @@ class Scan(abc.ABC):
     """
 
     reads_labels: ClassVar[bool] = True  # in a survey
-    unlabelled: ClassVar[Mapping[str, Any]] = {"map": None}
-    """Fields of its label map, and their values without one."""
+    unlabelled: ClassVar[Mapping[str, Any]] = {"map": None}  # fields of its label map, and their values without one
     case_id: str
     patient: str = ""
     rater: str = ""

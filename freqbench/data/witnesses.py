@@ -54,10 +54,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
             if fits:
                 found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
     if not found:
-        raise NoPredictionsError(
-            f"{where}: predictions: expected files of cases of {dataset.name}, such as {next(iter(of_id))}.nii.gz, in "
-            f"{root}, found none: name them as their cases"
-        )
+        rest = f"such as {next(iter(of_id))}.nii.gz, in {root}, found none: name them as their cases"
+        raise NoPredictionsError(f"{where}: predictions: expected files of cases of {dataset.name}, {rest}")
     for case_id, paths in found.items():
         exact = [path for path in paths if image_files.stem(path).removesuffix(PACKED) == case_id]
         maps = [path for path in exact if not path.endswith(PACKED)]  # nnU-Net writes probabilities beside a map

@@ -107,10 +107,8 @@ def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tupl
         ids = [ref.case_id for name in templates for ref in grid.cases[name]]
         got = f"files of {' and '.join(datasets)}" if datasets else f"{', '.join(sorted(names)[:3]) or 'no file'}"
         example = f"{PREFIX}{ids[0]}.nii.gz" if ids else f"{PREFIX}CASE.nii.gz"
-        raise UserError(
-            f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, such as {example}, "
-            f"got {got}: rename them, or give a job of these cases"
-        )
+        rest = f"such as {example}, got {got}: rename them, or give a job of these cases"
+        raise UserError(f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, {rest}")
     (name,) = datasets
     files = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
     tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - files.keys()))

@@ -3,6 +3,7 @@ the patient, the place or the staff is copied, nor a UID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -30,6 +31,7 @@ CT, MR, PET = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840
 MODALITIES = {CT: "CT", MR: "MR", PET: "PT"}
 LEVELS = 2**16 - 2  # steps from the lowest to the highest intensity; one is left for the rounding of the step itself
 RIGHT_ANGLE = 1e-3  # cosine of two axes
+Volume = npt.NDArray[np.float32]
 
 # Fields of a slice that say how it was made, and of nobody; some are empty without a scan.
 SCAN = (
@@ -102,9 +104,7 @@ def require_packages() -> None:
         raise UserError(f"DICOM: expected the package highdicom: {installing('dicom')}") from None
 
 
-def slices(
-    image: npt.NDArray[np.float32], native: NativeCase, derivation: Derivation, whole: bool
-) -> tuple[list[Any], npt.NDArray[np.float32], float]:
+def slices(image: Volume, native: NativeCase, derivation: Derivation, whole: bool) -> tuple[list[Any], Volume, float]:
     """Returns the slices of a volume `[H, W, D]`, what readers get of it, and the step between two intensities. Steps
     are 1 if `whole`, else the range of the volume in LEVELS. Raises DataError for axes not at right angles."""
     low, step, kind = "0", "1", np.dtype("<i2" if whole else "<u2")
@@ -209,15 +209,12 @@ def _grid(native: NativeCase) -> npt.NDArray[np.float64]:
     grid = LPS_TO_RAS @ native.affine[:3]
     axes = grid[:, :3] / native.spacing
     if (worst := float(np.abs(axes.T @ axes - np.eye(3)).max())) > RIGHT_ANGLE:
-        raise DataError(
-            f"{native.source}: expected axes at right angles, as slices of DICOM are stacked, got a cosine of "
-            f"{worst:.3g}: export it as nifti"
-        )
+        got = f"got a cosine of {worst:.3g}: export it as nifti"
+        raise DataError(f"{native.source}: expected axes at right angles, as slices of DICOM are stacked, {got}")
     return grid
 
 
 def _place(fields: Any, grid: npt.NDArray[np.float64], k: int) -> None:
-    """Says where slice `k` of a grid lies."""
     from pydicom.valuerep import format_number_as_ds
 
     sides = np.linalg.norm(grid[:, :3], axis=0)
@@ -241,22 +238,15 @@ def segmentation(
 
     family = codes.DCM.ArtificialIntelligence
     algorithm = highdicom.AlgorithmIdentificationSequence(name=target[:64], family=family, version=__version__)
+    common: dict[str, Any] = {"algorithm_type": "AUTOMATIC", "algorithm_identification": algorithm}
+    common |= dict.fromkeys(("segmented_property_category", "segmented_property_type"), codes.SCT.AnatomicalStructure)
+    describe = partial(highdicom.seg.SegmentDescription, **common)
     made = highdicom.seg.Segmentation(
         source_images=list(series),
         pixel_array=np.ascontiguousarray(voxels.T, np.uint8 if len(names) < 256 else np.uint16),
         segmentation_type="BINARY",
         omit_empty_frames=bool(voxels.any()),
-        segment_descriptions=[
-            highdicom.seg.SegmentDescription(
-                segment_number=number,
-                segment_label=name[:64],
-                segmented_property_category=codes.SCT.AnatomicalStructure,
-                segmented_property_type=codes.SCT.AnatomicalStructure,
-                algorithm_type="AUTOMATIC",
-                algorithm_identification=algorithm,
-            )
-            for number, name in enumerate(names, 1)
-        ],
+        segment_descriptions=[describe(segment_number=k, segment_label=name[:64]) for k, name in enumerate(names, 1)],
         series_instance_uid=uids[1],
         series_number=int(series[0].SeriesNumber),
         sop_instance_uid=uids[0],
@@ -281,9 +271,7 @@ class CaseSeries:
     root: str  # of the saved volumes
     keeps_identity: bool
 
-    def write(
-        self, folder: str, cells: Sequence[Cell], number: int, image: Tensor, whole: bool
-    ) -> tuple[Tensor, float]:
+    def write(self, folder: str, cells: list[Cell], number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
         """Writes a volume `[C, H, W, D]` as a series a channel, clean if `number` is 0, and predictions of `cells` to
         `labels` beside the folder, where `loader: dicom` finds them. Returns what readers get, and its largest step."""
         files, first = dict[str, bytes](), list[Any]()
@@ -312,9 +300,8 @@ class CaseSeries:
 
         header = image_files.read_header(image_files.fetch(path))
         way, shape = np.linalg.inv(header.affine) @ self.native.affine, self.native.image.shape[1:]
-        label: npt.NDArray[np.float32] = affine_transform(
-            image_files.read_integers(header), way[:3, :3], way[:3, 3], shape, order=0, mode="grid-constant"
-        )
+        held, at = image_files.read_integers(header), (way[:3, :3], way[:3, 3])
+        label: Volume = affine_transform(held, *at, shape, order=0, mode="grid-constant")
         if not (regions := self.dataset.classes.of_labels):
             return label
         numbers = range(1, len(self.dataset.classes))
@@ -331,10 +318,10 @@ class CaseSeries:
         }
 
     def _derivation(self, cell: Cell, number: int, channel: int, channels: int) -> Derivation:
-        """Returns what a series says of itself."""
         attack, own = cell.attack, self.dataset.slices(self.ref) if isinstance(self.dataset, DicomFolders) else None
         budget = f" {attack.budget_name}={getattr(attack, attack.budget_name):g}" if attack.budget_name else ""
         made = f"{attack.name}{budget} on {cell.source.name}"
+        attacked = f"Adversarial volume, not for diagnosis: {made}, {cell.params}"
         return Derivation(
             case=self.dataset.case_key(self.ref),
             patient=self.ref.patient_id,
@@ -342,11 +329,7 @@ class CaseSeries:
             clean=f"{CLEAN}-{channel}" if number else None,
             number=number * channels + channel + 1,
             title=f"freqbench {made if number else 'clean'}",
-            text=(
-                f"Adversarial volume, not for diagnosis: {made}, {cell.params}"
-                if number
-                else "The clean volume that adversarial ones were made of"
-            ),
+            text=attacked if number else "The clean volume that adversarial ones were made of",
             kind=made_kind(self.dataset),
             source=own,
             keeps_identity=self.keeps_identity,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -83,10 +83,8 @@ def export(
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     others = [name for name, dataset in datasets.items() if not isinstance(dataset, DicomFolders)]
     if keeps_identity and (others or form != "dicom"):
-        raise UserError(
-            f"--keep-identity: expected --format dicom and cases of `loader: dicom`, got "
-            f"{f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
-        )
+        got = f"got {f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
+        raise UserError(f"--keep-identity: expected --format dicom and cases of `loader: dicom`, {got}")
     if form == "dicom":
         require_packages()
         for name in others:
@@ -115,13 +113,9 @@ def export(
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     for path, content in stated.items():
         storage.write_atomic(path, content)
-    manifest = {
-        "space": "native",
-        "units": "HU" if all(made_kind(each) == CT for each in datasets.values()) else "of the files",
-        "format": form,
-        "store": out,
-        "files": [asdict(each) for each in written],
-    }
+    units = "HU" if {*map(made_kind, datasets.values())} == {CT} else "of the files"
+    of_all: dict[str, Any] = {"space": "native", "units": units, "format": form, "store": out}
+    manifest = of_all | {"files": [*map(asdict, written)]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
     console.print(
@@ -140,10 +134,8 @@ def stated_regions(dataset: Dataset) -> dict[str, object]:
     order, codes = dataset.classes.order, sorted(dataset.classes.stated.items())
     labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
     if without := [dataset.class_names[region] for region in order if not labels[region]]:
-        raise UserError(
-            f"{dataset.name}: expected labels that make up the region {without[0]}, got none: give its loader "
-            "`region_codes`, or use the volumes in OUT/volumes"
-        )
+        got = "got none: give its loader `region_codes`, or use the volumes in OUT/volumes"
+        raise UserError(f"{dataset.name}: expected labels that make up the region {without[0]}, {got}")
     later = [{value for region in order[place:] for value in labels[region]} for place in range(1, len(order) + 1)]
     first = [min({*labels[region]} - after or labels[region]) for region, after in zip(order, later, strict=True)]
     return {

@@ -40,8 +40,8 @@ from freqbench.results.volumes import VOLUMES
 ARCH = "predictions"
 COPIED = tuple(column for column, name in METRIC_OF.items() if METRICS[name].of == "volumes")
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
-
 LabelTable = Mapping[int, int]
+Former = Mapping[tuple[str, str], Mapping[str, Any]]  # of each cell and case, the row that distances are taken from
 
 
 class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
@@ -135,8 +135,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric_of(metric).of == "labels")  # computed here
-    plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
-    store = Store(out)
+    plan, store = Plan(grid=grid, units=units, num_done=0, metrics=metrics), Store(out)
     recorder = run.Recorder(store, plan, console, attacks=False)
     with recorder.record_rows() as spec:
         former = _former(store)
@@ -162,9 +161,8 @@ def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Ca
             missing.append(name)
     if not files:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
-        raise UserError(
-            f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
-        )
+        found = "found none: check the path"
+        raise UserError(f"{folder}: expected label maps under the names of `export`, such as {example}, {found}")
     cases = []
     for pairs in files.values():
         units, paths = zip(*pairs, strict=True)
@@ -184,16 +182,12 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     labels = image_files.read_integers(header)
     if table is None:
         if (highest := int(labels.max())) >= len(dataset.classes):
-            raise DataError(
-                f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, got {highest}: "
-                "give --label-map with the tool's labels"
-            )
+            got = f"got {highest}: give --label-map with the tool's labels"
+            raise DataError(f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, {got}")
         return torch.from_numpy(labels.astype(np.uint8))
     if dataset.classes.overlap and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
-        raise DataError(
-            f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, got {strange[0]}: "
-            f"give maps with the labels of the export's {export.REGIONS}"
-        )
+        got = f"got {strange[0]}: give maps with the labels of the export's {export.REGIONS}"
+        raise DataError(f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, {got}")
     classes = np.zeros(labels.shape, np.uint8)
     for label, index in table.items():
         classes[labels == label] = index
@@ -201,11 +195,7 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
 
 
 def _outcomes(
-    case: _Case,
-    spec: WorkerSpec,
-    metrics: Sequence[str],
-    table: LabelTable | None,
-    former: Mapping[tuple[str, str], Mapping[str, Any]],
+    case: _Case, spec: WorkerSpec, metrics: Sequence[str], table: LabelTable | None, former: Former
 ) -> Iterator[tuple[Unit, Outcome]]:
     dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
@@ -247,7 +237,7 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)
 
 
-def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
+def _former(store: Store) -> Former:
     """Picks for each cell and case the ok record with the most metrics."""
     columns = (*KEY, "status", "metrics", "null_reasons", *COPIED, *BESIDE)
     best: dict[tuple[str, str], Mapping[str, Any]] = {}

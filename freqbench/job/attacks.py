@@ -24,8 +24,7 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
     with sweep.prefix_errors(place, f"{dataset.name}: "):
         parameters = with_indices(owner.name, parameters, dataset.class_names)
     with sweep.prefix_errors(place):
-        attack = make(owner, **parameters)
-        if attack.moves_labels:
+        if (attack := make(owner, **parameters)).moves_labels:
             dataset.require_labels(attack.name, "which move with the organs")
     with sweep.prefix_errors(place, f"{dataset.name}: "):
         attack.check_classes(len(dataset.classes))
@@ -52,8 +51,7 @@ def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
 
 def attack_entry(attack: Attack) -> dict[str, Any]:
     """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
-    identity = attack_identity(attack)
-    hidden = ("name", "revision", "class", "code", "package")
+    identity, hidden = attack_identity(attack), ("name", "revision", "class", "code", "package")
     changed = {key: value for key, value in identity.items() if key not in hidden}
     written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
     return {"name": identity.get("class", attack.name)} | written

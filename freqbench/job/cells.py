@@ -66,22 +66,21 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """16 hex digits of all that the adversarial volumes depend on beside the case, and the scores' grid."""
-        return digest(
-            {
-                "protocol": PROTOCOL_VERSION,
-                "recipe": self.recipe,
-                "source": self.source.model_id,
-                "attack": self.attack_identity,
-                "seed": self.seed,
-                "precision": self.precision,
-                "compile": self.compile,
-                **self._coupling,
-                **self.scored_on.identity,
-                # The pool that the reference is drawn from; the draw depends on the seed and the case.
-                **({"references": self.dataset.references} if self.attack.needs_reference else {}),
-                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
-            }
-        )
+        content = {
+            "protocol": PROTOCOL_VERSION,
+            "recipe": self.recipe,
+            "source": self.source.model_id,
+            "attack": self.attack_identity,
+            "seed": self.seed,
+            "precision": self.precision,
+            "compile": self.compile,
+            **self._coupling,
+            **self.scored_on.identity,
+            # The pool that the reference is drawn from; the draw depends on the seed and the case.
+            **({"references": self.dataset.references} if self.attack.needs_reference else {}),
+            **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
+        }
+        return digest(content)
 
     @property
     def codes(self) -> Iterator[Code]:
@@ -113,9 +112,8 @@ class Cell:
     @property
     def learning_passes(self) -> int:
         """Forward and backward passes over windows for learning, once for all cases."""
-        passes = self.attack.learning_passes
         units = (Unit(cell=self, ref=ref, targets=()) for ref in self.learns_from)
-        return sum(unit.passes_of(self.source, *passes) for unit in units)
+        return sum(unit.passes_of(self.source, *self.attack.learning_passes) for unit in units)
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """Returns the key of one record."""

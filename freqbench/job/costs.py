@@ -28,11 +28,9 @@ SECONDS = ("attack_seconds", "score_seconds")
 RECORD = "a record: "  # before a record's metrics, beside the names of attacks in PACES; "" is any attack
 BASIS = "from rows of the store or of earlier runs here"
 ROUGH = "rough: counted operations, at this machine's speed now"
-
 Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
 Scoring = dict[str, float]  # seconds a record by target model
-
 # Seconds a pass by attack, and a record by metrics.
 PACES = Kept[Scoring](name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json")
 
@@ -124,9 +122,8 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
         return {}, {}
     rows = store.records((*MEASURED, "target_model_id", *SECONDS))
     rows = rows.filter(pc.equal(rows["status"], "ok"))
-    passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
+    rows = rows.append_column("passes", pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0))
     sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
-    rows = rows.append_column("passes", passes)
 
     def latest_last(*keys: str) -> list[dict[str, Any]]:
         grouped = rows.group_by(["run_id", *keys]).aggregate(sums)
@@ -171,8 +168,7 @@ class Spent:
         for model_id, on_gpu in {whose[:2] for whose in self._spent}:
             own = {whose[2]: spent for whose, spent in self._spent.items() if whose[:2] == (model_id, on_gpu)}
             paces = {name: seconds / number for name, (seconds, number) in own.items()}
-            alone = [spent for name, spent in own.items() if name not in by_surrogates and RECORD not in name]
-            if alone:  # of no other network
+            if alone := [spent for name, spent in own.items() if name not in by_surrogates and RECORD not in name]:
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
             asked: dict[str, Any] = {"model": model_id, "on_gpu": on_gpu}
             PACES.put(PACES.get(dict, lambda: False, **asked) | paces, **asked)

@@ -91,8 +91,7 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
         return replace(facts, class_map={})
     pairs = ", ".join(f"{k}: {[*each]}" for k, each in found.items())
     alike = f"outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
-    note = f"class_map: {{{pairs}}}: {alike}"
-    return replace(facts, class_map=found, num_classes=count, found=(*facts.found, note))
+    return replace(facts, class_map=found, num_classes=count, found=(*facts.found, f"class_map: {{{pairs}}}: {alike}"))
 
 
 def matching(
@@ -194,8 +193,8 @@ def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
 
 def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, str], Sequence[Assumption]]) -> str:
     """Returns what a model's clean number rests on before a run: `stated`, or `assumed` by dataset and model."""
-    keys = [each.key for net in (model.members or (model,)) for each in assumed.get((dataset, net.name), ())]
-    found = [*dict.fromkeys(keys)]
+    nets = model.members or (model,)
+    found = {each.key: None for net in nets for each in assumed.get((dataset, net.name), ())}
     return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
@@ -205,8 +204,7 @@ def mean_error(values: Clean) -> tuple[float, float]:
     for (patient, _), value in values.items():
         patients[patient].append(value)
     means = [*map(statistics.fmean, patients.values())]
-    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
-    return statistics.fmean(means), error
+    return statistics.fmean(means), statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
 
 
 def figure(expected: float | None, clean: Clean) -> str:

@@ -22,8 +22,8 @@ from freqbench.data.witnesses import NoPredictionsError, Witness, find
 from freqbench.job import fit, sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
-from freqbench.job.sweep import models_for
+from freqbench.job.schema import JobSpec, build_dataset, require_names
+from freqbench.job.sweep import models_for, require_known
 from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
 from freqbench.models.defences.detectors import Detector
 from freqbench.models.resolving import axes_notes, file_concerns, scoring_concerns
@@ -32,7 +32,6 @@ from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
-
 _Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its sources, and the cases it learns from
 
 
@@ -52,8 +51,7 @@ class Grid:
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
         for cell in self.cells:
-            for ref in self.cases[cell.dataset.name]:
-                yield Unit(cell=cell, ref=ref, targets=cell.targets)
+            yield from (Unit(cell=cell, ref=ref, targets=cell.targets) for ref in self.cases[cell.dataset.name])
 
     def shard(self, shard: Shard) -> "Grid":
         """Returns the grid with the cells of one shard."""
@@ -290,9 +288,8 @@ def _cells(
                     raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
-            reason = f"as labels move on the grid of {source.name}"
-            others = [target for target in targets if target not in within]
-            concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
+            others, reason = [each for each in targets if each not in within], "as labels move on the grid of"
+            concerns += [f"{attack.name}: not scored on {target.name}, {reason} {source.name}" for target in others]
             targets = within
         knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
         if knows_detector and (attack.scope == "window" or getattr(attack, "step_rule", "") != "cosine"):
@@ -353,14 +350,13 @@ def _models_of(
     given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset, scored: Sequence[CaseRef]
 ) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
-    models: dict[str, ModelSpec] = {}
+    models, asked = dict[str, ModelSpec](), (len(dataset.classes), dataset.num_channels, dataset.space)
     for i, entry in _members_first(given, dataset):
         with sweep.prefix_errors(f"models[{i}]"):
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                of_dataset = len(dataset.classes), dataset.num_channels, dataset.space
-                model = resolve(entry, *of_dataset, facts=facts[entry.name])
+                model = resolve(entry, *asked, facts=facts[entry.name])
             model = replace(model, learns_from=learning_cases(dataset, model.defence, scored))
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
@@ -379,8 +375,7 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     named = [models[name] for name in attack.surrogates]
     surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
     if not surrogates:
-        got = ", ".join(attack.surrogates) or "none"
-        there = f"got {got}: name some, or say in sources which models to attack"
+        there = f"got {', '.join(attack.surrogates) or 'none'}: name some, or say in sources which models to attack"
         raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:
@@ -408,9 +403,8 @@ def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef])
     else:
         return ()
     taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
-    refs = dataset.model_copy(update={"cases": cases}).refs(split)
-    if not refs:
-        hint = f"set {key}, or from Python call `learn` of the attack" if key == "learn_split" else f"set {key}"
+    if not (refs := dataset.model_copy(update={"cases": cases}).refs(split)):
+        hint = f"set {key}{', or from Python call `learn` of the attack' if key == 'learn_split' else ''}"
         raise UserError(f"{name}: expected a dataset whose split {split!r} has cases to learn from, got none: {hint}")
     if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
         got = f"got {len(shared)} of the split {split!r} (first: {shared[0]})"

@@ -16,7 +16,6 @@ from freqbench.job.sweep import AttackEntry, DatasetEntry, Match
 from freqbench.models import DEFENCES, Defence
 
 Schema = dict[str, Any]
-
 DIALECT = "http://json-schema.org/draft-07/schema#"  # the dialect that YAML editors support best
 CLASS_PATH: Schema = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
 NUMBER: list[Schema] = [

@@ -161,16 +161,10 @@ def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str,
         return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), saved)
     estimate = costs.estimate_costs(todo.units, todo.metrics, store)
-    hours, basis = estimate.total / 3600, estimate.basis
-    return replace(
-        summary,
-        notes=(*summary.notes, *todo.notes),
-        records_done=todo.num_done,
-        records_left=todo.num_todo,
-        hours_left=hours,
-        basis=basis,
-        cost=None if price is None else price * hours,
-    )
+    hours, notes = estimate.total / 3600, (*summary.notes, *todo.notes)
+    cost = None if price is None else price * hours
+    summary = replace(summary, notes=notes, records_done=todo.num_done, records_left=todo.num_todo)
+    return replace(summary, hours_left=hours, basis=estimate.basis, cost=cost)
 
 
 def _count_rows(grid: Grid) -> Iterator[dict[str, Any]]:
@@ -202,12 +196,9 @@ def table(found: Outlook) -> Table:
 
 def lines(found: Outlook) -> Iterator[str]:
     """Yields warnings, notes, patients, recomputed windows, missing things, done and left records, and the cost."""
-    for warning in found.warnings:
-        yield f"warning: {warning}"
-    for note in found.notes:
-        yield f"note: {note}"
-    for name, counted in found.patients.items():
-        yield f"{name}: {counted}, over whom intervals are taken"
+    yield from (f"warning: {warning}" for warning in found.warnings)
+    yield from (f"note: {note}" for note in found.notes)
+    yield from (f"{name}: {counted}, over whom intervals are taken" for name, counted in found.patients.items())
     recomputed = {f"{row['source']} on {row['dataset']}": row["recomputed"] for row in found.grid if row["recomputed"]}
     for where, windows in recomputed.items():
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"

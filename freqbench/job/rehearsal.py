@@ -65,8 +65,7 @@ def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     models = [entry.model_copy(update=hidden) for entry in job.models]
     for number, entry in enumerate(models):
         if name_of(entry) in names:
-            args = entry.args if _own(entry) in MODELS else ANY_ROI
-            models[number] = _untrained_entry(entry, number, args, regions)
+            models[number] = _untrained_entry(entry, number, entry.args if _own(entry) in MODELS else ANY_ROI, regions)
     untrained = any(entry.is_to_train and name_of(entry) in names for entry in job.models)
     training = () if untrained else job.training  # or the grid would say that they train nothing
     return job.model_copy(update={"datasets": datasets, "models": models, "training": training})
@@ -82,16 +81,12 @@ def shrink_job(job: JobSpec) -> JobSpec:
         for i, each in enumerate(job.models)
     ]
     with trusting(job.trust_code):
-        return job.model_copy(
-            update={
-                "name": f"{job.name}-dry",
-                "datasets": [_stand_in(entry, shape=[SMALL] * 3, cases=1) for entry in job.datasets],
-                "models": models,
-                "attacks": [_easy(entry) for entry in job.attacks],
-                "metrics": tuple(metric for metric in job.metrics if metric != "lpips") or ("dsc",),
-                "resources": job.resources.model_copy(update={"threads": 1}),
-            }
-        )
+        datasets = [_stand_in(entry, shape=[SMALL] * 3, cases=1) for entry in job.datasets]
+        changes: dict[str, Any] = {"name": f"{job.name}-dry", "datasets": datasets}
+        changes["attacks"] = [*map(_easy, job.attacks)]
+    metrics = tuple(metric for metric in job.metrics if metric != "lpips") or ("dsc",)
+    changes |= {"models": models, "metrics": metrics, "resources": job.resources.model_copy(update={"threads": 1})}
+    return job.model_copy(update=changes)
 
 
 def _lacking(job: JobSpec) -> Iterator[Missing]:

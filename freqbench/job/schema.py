@@ -1,7 +1,7 @@
 """Defines the content of a job file and refuses a wrong one; imports no attacks and no networks."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -15,13 +15,12 @@ from freqbench.core.errors import MissingDataError, UserError, unknown
 from freqbench.core.types import ScoredOn
 from freqbench.data import DATASETS, Dataset, listed_cases
 from freqbench.job import sweep
-from freqbench.job.sweep import AttackEntry, DatasetEntry
+from freqbench.job.sweep import AttackEntry, DatasetEntry, require_known
 from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
 from freqbench.ops.classes import Classes
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
-
 Auto = Literal["auto"] | Annotated[Whole, Field(gt=0)]
 
 
@@ -236,13 +235,6 @@ def require_names(job: JobSpec) -> JobSpec:
             for names in attack.choices(place).get("surrogates", ()):
                 require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
     return job
-
-
-def require_known(kind: str, wanted: Iterable[str], known: Collection[str], place: str) -> None:
-    """Refuses names that are not among the known ones."""
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def stored_job(content: Any, trusted: bool, where: str, overrides: Sequence[str] = ()) -> JobSpec:

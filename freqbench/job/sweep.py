@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -147,8 +147,7 @@ class AttackEntry(Entry):
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """Yields the parameters of each attack that the lists multiply into; see `choices`."""
         choices = self.choices(place)
-        for choice in product(*choices.values()):
-            yield dict(zip(choices, choice, strict=True))
+        yield from (dict(zip(choices, choice, strict=True)) for choice in product(*choices.values()))
 
     def matches(self, place: str) -> Iterator[Match]:
         """Yields the requested distances; raises UserError for none, or an impossible one."""
@@ -159,13 +158,10 @@ class AttackEntry(Entry):
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
         """Returns the datasets or sources that it is for; raises UserError for one that the job does not have."""
-        stated = getattr(self, key)
-        if stated is None:
+        if (stated := getattr(self, key)) is None:
             return known
         wanted = stated if isinstance(stated, list) and stated else [stated]
-        for name in wanted:
-            if name not in known:
-                raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
+        require_known(key.removesuffix("s"), wanted, known, f"{place}.{key}")
         return wanted
 
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
@@ -205,9 +201,7 @@ class AttackEntry(Entry):
         if self.matched is None:
             got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
             raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
-        for budget in self.matched:
-            if budget.dataset == dataset:
-                yield budget.parameters, [budget.source]
+        yield from ((budget.parameters, [budget.source]) for budget in self.matched if budget.dataset == dataset)
 
 
 def _several(written: Any, place: str) -> list[Any]:
@@ -250,6 +244,13 @@ def require_untargeted(value: Any, place: str) -> None:
     if value:
         rest = "and towards them no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         raise UserError(f"{place}.targeted: expected false, got true: a job knows the true labels alone, {rest}")
+
+
+def require_known(kind: str, wanted: Iterable[str], known: Collection[str], place: str) -> None:
+    """Refuses names that are not among the known ones."""
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:

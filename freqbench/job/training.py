@@ -17,7 +17,6 @@ INHERITED = ("arch", "args", "roi")
 SCRATCH = "scratch"
 OWN = "own"
 TRADES_BETA = 6.0
-
 BatchSize = Annotated[PositiveInt, Field(le=4096)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -224,8 +223,7 @@ class ModelRecipe(Strict):
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
             keys = ("attack", "union", "random_budget", "frequency_consistency")
-            surplus = [key for key in keys if getattr(self, key)]
-            if surplus:
+            if surplus := [key for key in keys if getattr(self, key)]:
                 raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attacks:
             raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
@@ -307,8 +305,7 @@ class TrainJob(TrainingSchedule):
             called = f"which is what a replicate of {taken[twice[0]]} is called"
             raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
         for model in self.models:
-            schedule = self.schedule(model)
-            if schedule.warmup_steps >= schedule.steps:
+            if (schedule := self.schedule(model)).warmup_steps >= schedule.steps:
                 got = f"{schedule.warmup_steps} and {schedule.steps}"
                 raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)

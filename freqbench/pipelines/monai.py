@@ -22,7 +22,7 @@ from freqbench.core.limits import whole
 from freqbench.core.types import NO_LABEL, NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines import pipeline
-from freqbench.pipelines.pipeline import Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
+from freqbench.pipelines.pipeline import Facts, Maps, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
@@ -71,9 +71,7 @@ class Config:
                 plugins.require_trust(f"{self.where}: {id} is an object of {node['_target_']}")
                 return self.parse(id)
             return {key: self.value(f"{id}::{key}") for key in node}
-        if isinstance(node, list):
-            return [self.value(f"{id}::{i}") for i in range(len(node))]
-        return node
+        return [self.value(f"{id}::{i}") for i in range(len(node))] if isinstance(node, list) else node
 
     def items(self, id: str) -> list[str]:
         """Returns the ids of the items of the list under an id; an empty list if there is no list."""
@@ -109,8 +107,7 @@ class Keys:
 class MonaiPipeline(Pipeline):
     """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself."""
 
-    kind = "monai"
-    toolchain = "monai"
+    kind = toolchain = "monai"
 
     config: Mapping[str, Any] | None = field(default=None, repr=False)  # `preprocessing` and others, as in a bundle
     function: str | None = None  # `module:function` that returns the Compose; needs trust
@@ -302,13 +299,8 @@ class MonaiPipeline(Pipeline):
     def _stated_bounds_of(self, key: str | None) -> tuple[float, float] | None:
         from monai.transforms import LazyTrait
 
-        of_intensities = [
-            step
-            for step in self.steps
-            if not isinstance(step, LazyTrait)
-            and short(type(step).__name__) not in _MOVING
-            and (key is None or {key, self.keys.out} & {*getattr(step, "keys", (key,))})
-        ]
+        of_key = [s for s in self.steps if key is None or {key, self.keys.out} & {*getattr(s, "keys", (key,))}]
+        of_intensities = [s for s in of_key if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
         if not of_intensities:
             return None
         last = of_intensities[-1]  # of a dictionary, around the transform of an array
@@ -430,9 +422,7 @@ class MonaiPipeline(Pipeline):
             raise DataError(f"{native.source}: expected transforms to make {len(native.image)} channels, got {got}")
         return made
 
-    def restore(
-        self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def restore(self, facts: Facts, logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits by the bundle's postprocessing, or, as merged ones, as MONAI's examples do: softmax or
         sigmoid, the inverted transforms (linear in probabilities), then argmax or a threshold of one half."""
         from monai.data import MetaTensor
@@ -474,7 +464,7 @@ def from_words(words: Sequence[Mapping[str, Any]], where: str, **stated: Any) ->
     return MonaiPipeline(release=version("monai"), config=config, where=where, **stated)
 
 
-def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
+def _filled_voxels(raw: Tensor, data: Tensor, line: pipeline.Line | None, bounds: tuple[float, float]) -> Tensor:
     """Returns the voxels that are 0 where the line leads elsewhere; none if 0 is a bound at which a pipeline clips."""
     low, high = bounds
     if line is None or not low < 0 < high:

@@ -28,14 +28,12 @@ from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
 from freqbench.pipelines import pipeline
-from freqbench.pipelines.pipeline import Bounds, Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
+from freqbench.pipelines.pipeline import Facts, Maps, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 READERS: Mapping[str, str | None] = {
-    "SimpleITKIO": None,
-    "NibabelIO": None,
-    "SimpleITKIOWithReorient": "RAS",
-    "NibabelIOWithReorient": "RAS",
+    **dict.fromkeys(("SimpleITKIO", "NibabelIO")),
+    **dict.fromkeys(("SimpleITKIOWithReorient", "NibabelIOWithReorient"), "RAS"),
 }
 Mask = npt.NDArray[np.bool_]
 BESIDE = 255  # a label beside each region of merged logits: nnU-Net calls labels regions only where one has several
@@ -141,8 +139,7 @@ def _files_of(own: Any) -> Iterator[str]:
 class NnunetPipeline(Pipeline):
     """nnU-Net's preprocessor, label manager and export."""
 
-    kind = "nnunet"
-    toolchain = "nnunetv2"
+    kind, toolchain = "nnunet", "nnunetv2"
     drawing = "regions drawn by regions_class_order"
 
     plans: Mapping[str, Any] = field(repr=False)  # of `plans.json`
@@ -304,8 +301,7 @@ class NnunetPipeline(Pipeline):
 
         file, shape = clean.facts["codes"], clean.data.shape[1:]
         data, _, made, _ = self._run(attacked, file)
-        facts = self._facts(attacked, file, made)
-        if facts == clean.facts:
+        if (facts := self._facts(attacked, file, made)) == clean.facts:
             return data
         to_made = np.linalg.inv(self._affine(attacked, file, facts, triple(data.shape[1:]))) @ clean.affine
         at = to_made[:3, :3], to_made[:3, 3]
@@ -349,9 +345,8 @@ class NnunetPipeline(Pipeline):
         volume = orient(native.image, file, reader)
         recorder, properties = _recording(self.settings.preprocessor_class), {"spacing": self._sides(native, reader)}
         with running(f"{native.source}: nnunetv2 cannot prepare it"):
-            data, seg, made = recorder.run_case_npy(
-                volume.numpy(), None, properties, self.manager, self.settings, dict(self.dataset)
-            )
+            settings = self.manager, self.settings, dict(self.dataset)
+            data, seg, made = recorder.run_case_npy(volume.numpy(), None, properties, *settings)
         if recorder.outside is None:  # one of one's own that normalises elsewhere
             recorder.lines = (None,) * self.num_channels
             recorder.outside = np.zeros((1, *made["shape_after_cropping_and_before_resampling"]), np.bool_)
@@ -377,9 +372,7 @@ class NnunetPipeline(Pipeline):
         to_whole[:3, 3] = first + (scale - 1) / 2
         return made @ to_whole
 
-    def restore(
-        self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def restore(self, facts: Facts, logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file,
         regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half."""
         export = _module("nnunetv2.inference.export_prediction")
@@ -418,7 +411,7 @@ def _recording(cls: type[Any]) -> Any:
     """Returns nnunetv2's preprocessor, which also keeps its lines, and what lies outside of the crop's mask."""
 
     class Recording(cls):  # type: ignore[misc]
-        lines: tuple[Line | None, ...] = ()
+        lines: tuple[pipeline.Line | None, ...] = ()
         outside: Mask | None = None  # [1, *crop]
 
         def _normalize(self, data: pipeline.Volume, seg: npt.NDArray[np.int8], *rest: Any) -> pipeline.Volume:
@@ -431,12 +424,7 @@ def _recording(cls: type[Any]) -> Any:
 
 
 def pipeline_of(
-    path: str,
-    plans: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    configuration: str,
-    orientation: str | None = None,
-    bounds: Bounds | None = None,
+    path: str, plans: Facts, dataset: Facts, configuration: str, orientation: str | None, bounds: pipeline.Bounds | None
 ) -> NnunetPipeline:
     """Returns the pipeline of a folder's files; raises UserError or CheckpointError for what nnunetv2 does not run."""
     where = f"{path}/plans.json"
@@ -451,14 +439,9 @@ def pipeline_of(
     if "modality" in dataset:  # as older files call it
         dataset = {**dataset, "channel_names": dataset["modality"]}
     validate(dict(dataset), _Dataset, f"{path}/dataset.json")
-    made = NnunetPipeline(
-        release=release(),
-        bounds=bounds,
-        plans={**plans, "transpose_backward": [*map(int, np.argsort(read.transpose_forward))]},
-        dataset=dataset,
-        configuration=configuration,
-        orientation=orientation,
-    )
+    plans = {**plans, "transpose_backward": [*map(int, np.argsort(read.transpose_forward))]}
+    files: Any = {"plans": plans, "dataset": dataset, "configuration": configuration}
+    made = NnunetPipeline(release=release(), bounds=bounds, orientation=orientation, **files)
     with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         settings = made.settings
     if previous := settings.previous_stage_name:
@@ -486,9 +469,6 @@ def pipeline_of(
             raise UserError(f"{where}: {what}: expected one for each of the {made.num_channels} channels, got {count}")
     for index, scheme in enumerate(stated.normalization_schemes):
         if scheme == "CTNormalization":
-            validate(
-                dict(made.manager.foreground_intensity_properties_per_channel[str(index)]),
-                _Clip,
-                f"{where}: foreground_intensity_properties_per_channel.{index}",
-            )
+            clip = dict(made.manager.foreground_intensity_properties_per_channel[str(index)])
+            validate(clip, _Clip, f"{where}: foreground_intensity_properties_per_channel.{index}")
     return made

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from threading import RLock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ Bounds = tuple[tuple[float, float], ...]
 """For each channel, the intensities of a network's input that 0 and 1 of the attacked volume are."""
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
-
+Facts = Mapping[str, Any]  # plain data
+Maps: TypeAlias = "tuple[Tensor, Tensor | None]"  # a label map of the file, and probabilities
 SAMPLED = 200_000  # voxels of a channel that a line is fitted to
 DEVIATIONS = 5.0  # standard deviations on either side of the mean that a volume of z-scores spans
 OFF_LINE = 1e-3  # distance from the line, as a share of the fitted range, from which a voxel does not lie on it
@@ -63,10 +64,8 @@ class Pipeline(abc.ABC):
     """A network's own way from a file to its input, and from its logits to a label map of the file."""
 
     kind: ClassVar[str]
-    toolchain: ClassVar[str]
-    """Name of the package that runs it."""
-    drawing: ClassVar[str] = "each region's sigmoid above one half"
-    """Rule by which overlapping regions become labels."""
+    toolchain: ClassVar[str]  # name of the package that runs it
+    drawing: ClassVar[str] = "each region's sigmoid above one half"  # rule by which overlapping regions become labels
 
     release: str  # version of the toolchain that runs it; another one may move numbers
     bounds: Bounds | None = None  # those that the job states; None: by the pipeline's own rule
@@ -106,9 +105,7 @@ class Pipeline(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def restore(
-        self, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool
-    ) -> "tuple[Tensor, Tensor | None]":
+    def restore(self, facts: Facts, logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits `[K, *grid]`, in the network's axes, to the file's grid as the toolchain does: uint8 `[I, J,
         K]`, and probabilities `[K, I, J, K]` if wanted; `is_merged`: of the dataset's classes."""
 
@@ -166,10 +163,8 @@ def quiet() -> Iterator[None]:
 
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
     """Fits the line from raw to prepared intensities of a grid, without ends and 0; None unless nearly all fit."""
-    step = max(1, raw.size // SAMPLED)
-    x, y = (voxels.ravel()[::step].astype(np.float64) for voxels in (raw, prepared))
-    within = (y > y.min()) & (y < y.max()) & (y != 0)
-    if within.sum() > 1:
+    x, y = (voxels.ravel()[:: max(1, raw.size // SAMPLED)].astype(np.float64) for voxels in (raw, prepared))
+    if (within := (y > y.min()) & (y < y.max()) & (y != 0)).sum() > 1:
         x, y = x[within], y[within]
     for _ in range(2):  # the second time without the voxels off the line
         if len(x) < 2 or x.min() == x.max():

@@ -26,12 +26,9 @@ from freqbench.remote.working_directory import WorkingDirectory, refuse_credenti
 
 ANSWER_S = 15.0  # limit for an answer of the head
 STOP_S = 120  # a run finishes and stores work in flight
-
 RAYS = re.compile(r"\S+ \S+\t[A-Z]+ \w+\.py:\d+ -- |Running entrypoint for job ")
 """The beginning of a line that is Ray's own, not the job's."""
 SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's command takes the address from it, whatever it is given
-
-
 Texts = Mapping[str, str]
 
 
@@ -110,8 +107,7 @@ class Dashboard:
             said.seek(0)
             lines = said.read().strip().splitlines() or ["a job that failed"]
         if process.returncode:
-            line = lines[-1]
-            raise UserError(f"ray job {words[0]} at {self.url}: expected it to end well, got {line[:300]}")
+            raise UserError(f"ray job {words[0]} at {self.url}: expected it to end well, got {lines[-1][:300]}")
 
 
 def new_id(name: str) -> str:
@@ -131,12 +127,8 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))
         sent = {"working_dir": folder, "py_modules": [str(Path(__file__).parents[1])], "excludes": ["__pycache__"]}
-        facts = {
-            "--submission-id": job["id"],
-            "--metadata-json": json.dumps(about),
-            "--runtime-env-json": json.dumps({**sent, "env_vars": {**own, **env}}),
-        }
-        words = [word for pair in facts.items() for word in pair]
+        words = ["--submission-id", job["id"], "--metadata-json", json.dumps(about)]
+        words += ["--runtime-env-json", json.dumps({**sent, "env_vars": {**own, **env}})]
         head.ray_job("submit", *([] if follow else ["--no-wait"]), *words, "--", *run)
 
 

@@ -22,9 +22,7 @@ from freqbench.models.entry import seed_of
 
 LIMIT_BYTES = 100 << 20
 """Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
-
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
-
 _VARIABLE = re.compile(r"\$\{?\w")
 _SECRETS = re.compile(r"(?i)://[^/\s@'\"]*:[^\s@'\"]*@|[?&](sig|signature|x-amz-signature|token|key|secret|password)=")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -116,8 +114,7 @@ def is_on_nodes(text: str) -> bool:
 def _checkpoints(job: JobSpec) -> Iterator[_Named]:
     for i, model in enumerate(job.models):
         for key in ("checkpoint", "bundle"):
-            text = getattr(model, key)
-            if text and not is_on_nodes(text) and seed_of(text) is None:
+            if (text := getattr(model, key)) and not is_on_nodes(text) and seed_of(text) is None:
                 yield _Named(f"models[{i}].{key}", text, f"models.{i}.{key}")
 
 
@@ -140,11 +137,8 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
 
 def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yields the local modules and packages of classes that a job names; modules in no folder must be on the nodes."""
-    named = [
-        *(entry.class_name for entry in job.datasets),
-        *(str(model.arch) for model in job.models),
-        *(attack.class_name for attack in job.attacks),
-    ]
+    of_entries = (entry.class_name for entries in (job.datasets, job.attacks) for entry in entries)
+    named = [*of_entries, *(str(model.arch) for model in job.models)]
     tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
     for name in sorted(tops - {"freqbench"}):
         candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
@@ -153,13 +147,10 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
 
 
 def _resolve_inside(text: str, root: Path) -> Path:
-    """Resolves a plain path that must lie inside `root`."""
-    target = home_of(text).resolve()
-    if not target.is_relative_to(root):
+    if not (target := home_of(text).resolve()).is_relative_to(root):
         got = f"got {text}, which is outside: copy it there, or name what the nodes have: {ON_NODES}"
         raise UserError(f"expected a path inside {root}, which travels with the job, {got}")
-    hidden = [part for part in target.relative_to(root).parts if part.startswith(".")]
-    if hidden:
+    if hidden := [part for part in target.relative_to(root).parts if part.startswith(".")]:
         raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
     if not target.exists():
         raise UserError(f"expected a file or folder, found none at {text}: check the path, or name what the nodes have")

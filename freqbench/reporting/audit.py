@@ -79,8 +79,7 @@ def _sentence(name: str, group: Sequence[Finding]) -> str:
     names = list(dict.fromkeys(each.model or each.dataset for each in group))
     whom = ", ".join(names) if len(names) <= NAMED else amount(len(names), "network")
     if not name:
-        statements = dict.fromkeys(CHECKS[each.check].should for each in group)
-        return f"{worst.verdict} for {whom}: {'; '.join(statements)}."
+        return f"{worst.verdict} for {whom}: {'; '.join(dict.fromkeys(CHECKS[each.check].should for each in group))}."
     about = f"; on {worst.model}: " if len(names) > 1 and worst.model else ": "
     return f"{titled(name)}. {worst.verdict.capitalize()} for {whom}{about}{worst.sentence}"
 

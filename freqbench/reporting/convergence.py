@@ -30,7 +30,6 @@ COLUMNS = ("dsc_foreground", "dsc_foreground_clean", *_SPENT, "l2_body")  # of R
 _MEANS = ("drop", "low", "high", "best", "cases", "patients", "l2_body", "seconds")
 SETTING = [*CURVE, "steps", "passes", *_MEANS, "cell_id"]
 CHOICES = ("loss", "restarts")
-
 Entry = Mapping[str, Any]
 
 
@@ -46,20 +45,14 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
     that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
     Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
     the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
-    rows = _describe_rows(records, entries)
-    by = [*CURVE, "steps"]
+    rows, by = _describe_rows(records, entries), [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
     rows = rows.assign(
         drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),
         passes=(rows["num_forwards"] + rows["num_backwards"]) / rows["num_windows"],
     )
-    means = rows.groupby(by, as_index=False).agg(
-        passes=("passes", "mean"),
-        l2_body=("l2_body", "mean"),
-        seconds=("attack_seconds", "mean"),
-        cases=("case_key", "nunique"),
-        cell_id=("cell_id", "first"),
-    )
+    mean: Any = {"passes": ("passes", "mean"), "l2_body": ("l2_body", "mean"), "seconds": ("attack_seconds", "mean")}
+    means = rows.groupby(by, as_index=False).agg(**mean, cases=("case_key", "nunique"), cell_id=("cell_id", "first"))
     drops = mean_intervals(rows, by, "drop", POINTS).query("n > 0")
     drops = drops.rename(columns={"mean": "drop", "clusters": "patients"})
     table = means.merge(drops, on=by).sort_values([*CURVE, "passes", "steps"], kind="stable", ignore_index=True)

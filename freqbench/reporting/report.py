@@ -34,14 +34,12 @@ NOTES = (
     "in 1/255, L2 the Euclidean norm of the change on the [0, 1] scale.\n\nRows of different threat models are not "
     "comparable by DSC alone: look at the distances in the same row."
 )
-
 LEFT_OUT_LINES = 10
 AUDIT = "audit"
 AUDITED_PATIENTS = 5
 NOT_AUDITED = (
     f"Fewer than {AUDITED_PATIENTS} patients settle hardly any check, so none is shown: freqbench audit OUT shows all."
 )
-
 FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     **{"terminal": render.terminal, "markdown": render.markdown, "latex": render.latex, "csv": render.sections_csv},
 }
@@ -92,7 +90,7 @@ def _one_table(
 ) -> tuple[list[Section], str | None]:
     """Makes the sections of a recipe, a view or the whole audit; returns also the line of `caption_of`."""
     if name == AUDIT:
-        evidence = checks.gathered(stores, job_keys, always_classes=True)
+        evidence = checks.gathered(stores, job_keys, all_classes=True)
         return audit.sections(checks.audited(evidence)), evidence.caption
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)
@@ -111,10 +109,8 @@ def _one_table(
             f"{ScoredOn.FILE.key}: run it with {ScoredOn.GRID.key}, or report it by --table overview"
         )
     if agree:
-        raise UserError(
-            f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, run with reference: "
-            "prediction: run it with label maps, or report it by --table overview"
-        )
+        rest = "run with reference: prediction: run it with label maps, or report it by --table overview"
+        raise UserError(f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, {rest}")
     rows = current(relevant(recipe, records), relevant(recipe, stored))
     return paper_table(recipe, rows, runs), caption_of(rows, runs, clean)
 
@@ -157,8 +153,7 @@ def _left_out(records: pd.DataFrame, others: int) -> str:
     lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)
-    keys = [*PAIR, "label"]
-    rows = current(records)
+    keys, rows = [*PAIR, "label"], current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
     lines += [
         f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"
@@ -175,8 +170,6 @@ def _counts(records: pd.DataFrame, planned: int | None) -> str:
     if planned is not None:
         text += f", {planned - len(records)} not done, of {planned}"
     if former := len(records) - len(current(records)):
-        text += (
-            f"\n{former} of them are of a former version of a dataset, file or setting that has a newer record under "
-            "the same names, and are left out below."
-        )
+        rest = "file or setting that has a newer record under the same names, and are left out below."
+        text += f"\n{former} of them are of a former version of a dataset, {rest}"
     return text

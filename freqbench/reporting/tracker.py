@@ -41,10 +41,8 @@ def require(tracker: str, out: str) -> None:
     if importlib.util.find_spec(tracker) is None:
         raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {installing(tracker)}")
     if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
-        server = f", or set {SERVER}" if tracker == "mlflow" else ""
-        raise UserError(
-            f"--log {tracker}: expected --out as a folder of this machine, got {out}: leave --log out{server}"
-        )
+        got = f"got {out}: leave --log out{f', or set {SERVER}' if tracker == 'mlflow' else ''}"
+        raise UserError(f"--log {tracker}: expected --out as a folder of this machine, {got}")
 
 
 def log(tracker: str, out: str) -> str:

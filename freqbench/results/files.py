@@ -24,7 +24,6 @@ from freqbench.results.writer import MAX_RECORDS
 
 Item = TypeVar("Item")
 T = TypeVar("T")
-
 MERGED_PREFIX = "compacted-"
 OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # name of a run's or merge's file, with its number
 AT_ONCE = 16
@@ -36,7 +35,6 @@ LEAVES = leaves_of(ROWS)
 _BYTES_A_ROW, _MOST_CLASSES = 16, 256
 _OWN_BYTES, _UNPACKED = 2**23, 32
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # none repeats a part of a text
-
 _FOREIGN = "freqbench did not write it: restore it, or move it away"
 
 

@@ -23,9 +23,7 @@ GLIMPSES = "glimpses"
 MAX_BYTES = 150_000
 SIDE = 128  # pixels
 NO_CHANGE, STEPS = 128, 31  # of the plane of the change: the value of none, and steps on each side
-
 _NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.json")
-
 Planes = npt.NDArray[np.uint8]
 Side = Annotated[int, Field(ge=1, le=SIDE)]
 
@@ -120,8 +118,7 @@ class Glimpses:
 
     def add(self, glimpse: Glimpse) -> None:
         """Queues a glimpse if it is worse than the one of its cell that waits."""
-        waiting = self._waiting.get(glimpse.cell_id)
-        if waiting is None or glimpse.drop > waiting.drop:
+        if (waiting := self._waiting.get(glimpse.cell_id)) is None or glimpse.drop > waiting.drop:
             self._waiting[glimpse.cell_id] = glimpse
 
     def flush(self) -> None:

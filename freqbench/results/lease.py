@@ -24,9 +24,7 @@ RENEW_S = 15.0
 POLL_S = 1.0
 BEGINNING = b'{"host": '  # of every lease
 LONG_DEAD_S = 900.0  # more than the clocks of two machines differ
-
 _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
-
 Facts = dict[str, Any]
 
 
@@ -40,8 +38,7 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parses `2/8`; raises UserError for anything else."""
-        match = _TEXT.fullmatch(text)
-        if not match or int(match[1]) > int(match[2]):
+        if not (match := _TEXT.fullmatch(text)) or int(match[1]) > int(match[2]):
             raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")
         return cls(number=int(match[1]), count=int(match[2]))
 
@@ -78,8 +75,7 @@ class Lease:
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
         """Holds the lease inside the block, renewed by its own thread; `force` takes it from any holder. `lost` gets,
         in that thread, the facts of a run that took it. Raises UserError if a live run works on cells of this shard."""
-        holder = self.take(force)
-        if holder:
+        if holder := self.take(force):
             raise UserError(
                 f"{self.root}: expected no other run on these cells, got run {holder['run_id']} on shard "
                 f"{holder['shard']} (host {holder['host']}, pid {holder['pid']}): wait for it, take another --shard, "
@@ -110,8 +106,7 @@ class Lease:
 
     def renew(self) -> Facts | None:
         """Renews the lease; returns the facts of the run that has taken it meanwhile, if one has."""
-        holder = self._read(self._path)
-        if holder and holder["run_id"] != self.run_id:
+        if (holder := self._read(self._path)) and holder["run_id"] != self.run_id:
             return holder
         storage.write_atomic(self._path, self._content())
         return None
@@ -119,8 +114,7 @@ class Lease:
     def release(self) -> None:
         """Removes the lease if this run holds it; if the store does not answer, the lease stays until it is dead."""
         try:
-            holder = self._read(self._path)
-            if holder and holder["run_id"] == self.run_id:
+            if (holder := self._read(self._path)) and holder["run_id"] == self.run_id:
                 storage.remove(self._path)
         except (OSError, UserError):
             return
@@ -160,8 +154,7 @@ class Lease:
         end = time.monotonic() + self.fresh_seconds
         while time.monotonic() < end:
             time.sleep(min(POLL_S, self.fresh_seconds))
-            now = self._read(path)
-            if not now:
+            if not (now := self._read(path)):
                 return None
             if now != first:
                 return now if now["run_id"] != self.run_id else None

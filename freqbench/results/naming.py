@@ -5,12 +5,11 @@ from typing import Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from freqbench.core.identity import digest
 
 Name = Annotated[str, Field(max_length=4096)]
-
 IDENTIFIED_BY: Mapping[str, str] = {
     **dict.fromkeys(("dataset", "case_id", "patient_id"), "case_key"),
     **{name: f"{name}_id" for name in ("source_model", "target_model")},
@@ -21,10 +20,8 @@ IDENTIFIED_BY: Mapping[str, str] = {
 """The columns that hold names, each with the column that identifies what is named, beside the case of the row."""
 
 
-class IndexCell(BaseModel):
+class IndexCell(BaseModel, strict=True):
     """A cell's part of an index; its cases are `cases`, or those of its dataset."""
-
-    model_config = ConfigDict(strict=True)
 
     cell_id: str
     dataset: str
@@ -33,10 +30,8 @@ class IndexCell(BaseModel):
     params: Annotated[str, Field(max_length=2**16)] | None = None  # with names in them; None: they name nothing
 
 
-class DatasetNames(BaseModel):
+class DatasetNames(BaseModel, strict=True):
     """Names of a dataset's models by id, of its classes, and of its cases and their patients, in the cases' order."""
-
-    model_config = ConfigDict(strict=True)
 
     models: dict[str, Name]
     classes: list[Name]

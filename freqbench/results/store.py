@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from freqbench.core import limits, names
 from freqbench.core.config import validate
@@ -29,30 +29,24 @@ from freqbench.results.writer import Writer, write_table
 
 Key = tuple[str, str, str]
 Row = dict[str, Any]
-
 _ALL = tuple(column.name for column in RECORDS)
 _CLASS_TYPES = arrow_schema(CLASS_RECORDS)
 _ALL_CLASSES = tuple(_CLASS_TYPES.names)
-
 FOLDERS = ("records", "class_records", "runs", "leases")
 NAMELESS = Index(cells=[])
 LEAST_DIGITS = 6  # of a row's id
 _PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
 
 
-class DatasetFacts(BaseModel):
+class DatasetFacts(BaseModel, strict=True):
     """Facts of a dataset in a run's file, as far as they are read."""
-
-    model_config = ConfigDict(strict=True)
 
     cases: dict[str, Any] | None = None
     recipe: dict[str, Any] | None = None
 
 
-class RunFacts(BaseModel):
+class RunFacts(BaseModel, strict=True):
     """Facts in a run's file, as far as they are read; each may be absent."""
-
-    model_config = ConfigDict(strict=True)
 
     job: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
@@ -143,8 +137,8 @@ class Store:
         except ValidationError as error:
             first = error.errors()[0]
             place = f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}"
-            got = f"expected what a run wrote, got {first['input']!r:.80}"
-            raise UserError(f"{place}: {got}: {self.remedy(run_id)}") from None
+            got = f"got {first['input']!r:.80}: {self.remedy(run_id)}"
+            raise UserError(f"{place}: expected what a run wrote, {got}") from None
         return {**run, "run_id": run_id}
 
     def remedy(self, run_id: str) -> str:
@@ -205,8 +199,7 @@ class Store:
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
-            wanted = wins & np.asarray(pc.is_in(texts, keys))
-            if wanted.any():
+            if (wanted := wins & np.asarray(pc.is_in(texts, keys))).any():
                 rows = pa.concat_tables(self._files.pieces(name, self._files.open(name), keep=wanted))
                 lines = iter(rename_rows(class_rows(rows), index).select(_ALL_CLASSES).to_pylist())
                 for row in rename_rows(rows, index).to_pylist():
@@ -250,8 +243,7 @@ def find_row(store: Store, text: str) -> Key:
 
 def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
     """Returns the keys `first` and those of `count` other ok rows at random, the same for one store."""
-    keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
-    if not keys:
+    if not (keys := sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")):
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
     others = [key for key in keys if key not in first]
     return [*first, *random.Random(seed).sample(others, min(count, len(others)))]

@@ -40,7 +40,6 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     },
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""
-
 ROUNDING = Tolerance(absolute=1e-4)
 """Bounds the difference from another library on the same saved label maps and volumes: nothing is predicted anew."""
 RANK = Tolerance(absolute=0.05)

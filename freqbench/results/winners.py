@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from freqbench.results.schema import KEY
 
 ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that decide which row wins
-
 Numbers = NDArray[np.int64]
 
 

@@ -18,7 +18,6 @@ MAX_RECORDS = 5000
 TEXTS = [name for name, kind in zip(leaves_of(ROWS), types_of(ROWS).values(), strict=True) if pa.types.is_string(kind)]
 OPTIONS = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": TEXTS}  # numbers pack better without
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # errors that Arrow raises on values that do not fit
-
 Row = Mapping[str, Any]
 
 
@@ -67,8 +66,7 @@ class Writer:
 
     def flush(self) -> int:
         """Commits the waiting rows."""
-        count = len(self._waiting)
-        if not count:
+        if not (count := len(self._waiting)):
             return 0
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
         self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice

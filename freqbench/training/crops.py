@@ -16,6 +16,7 @@ from freqbench.job.training import Augmentation, Noise
 from freqbench.ops.changes import draws_of
 
 KEYS = ("image", "label")
+Cases = Sequence[Case]
 
 
 class CropSampler:
@@ -23,9 +24,7 @@ class CropSampler:
     foreground or background 1:1, flips, quarter turns, intensity, as in the papers, and last a change by `noise` (Cohen
     et al., ICML 2019, arXiv:1902.02918, of voxels). Smaller volumes are zero-padded on both sides, as at prediction."""
 
-    def __init__(
-        self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int, noise: Noise | None = None
-    ):
+    def __init__(self, cases: Cases, roi: Shape, augmentation: Augmentation, seed: int, noise: Noise | None = None):
         from monai import transforms as t
 
         prepare = t.Compose([t.SpatialPadd(KEYS, spatial_size=roi), t.FgBgToIndicesd("label", image_key="image")])

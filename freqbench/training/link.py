@@ -3,7 +3,7 @@
 weights, so that scoring a store later needs neither training job nor data."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from freqbench.models.entry import TRAIN, Trained
 from freqbench.results import Shard
 from freqbench.training import finished_result, train
 from freqbench.training.plan import prepare
+from freqbench.training.run import Say
 from freqbench.training.state import BEST
 
 
@@ -76,9 +77,7 @@ def present(job: JobSpec) -> JobSpec:
     return job
 
 
-def train_rest(
-    job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
-) -> JobSpec:
+def train_rest(job: JobSpec, say: Say, shard: Shard | None = None, address: str | None = None) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
     `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
     as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""
@@ -89,10 +88,8 @@ def train_rest(
         return resolved
     if shard and shard.number > 1:
         names = ", ".join(dict.fromkeys(network.recipe.name for network in todo.values()))
-        raise UserError(
-            f"--shard {shard}: expected networks that are trained, got some that are not ({names}): shard 1 trains "
-            "them; start the others once it attacks"
-        )
+        got = f"got some that are not ({names}): shard 1 trains them; start the others once it attacks"
+        raise UserError(f"--shard {shard}: expected networks that are trained, {got}")
     for training in {network.training.place: network.training for network in todo.values()}.values():
         only = list(dict.fromkeys(network.recipe.name for network in todo.values() if network.training is training))
         say(f"{training.job.name}: training {', '.join(only)} first, into {training.out} (the same command goes on)")
@@ -153,8 +150,7 @@ def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trai
     with trusting(training.job.trust_code):
         trainings = prepare(training.job).trainings
     for network in trainings:
-        name = network.model.name
-        if name in names and (result := finished_result(network, folder)):
+        if (name := network.model.name) in names and (result := finished_result(network, folder)):
             facts = {"identity": network.identity, "method": network.method, "weights": weights_sha256(result.path)}
             weights[name] = Trained(checkpoint=storage.join(training.out, name, BEST), **facts)
     return weights
@@ -176,8 +172,7 @@ def _read(job: JobSpec) -> list[_Training]:
     """Reads the training jobs that a job names, by path from it or from here; refuses two of one name or place."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
-        place = f"{job.where}: training[{i}]"
-        training = entry.job
+        place, training = f"{job.where}: training[{i}]", entry.job
         if isinstance(training, str):
             path = storage.filled_in(training, place)
             beside = Path(job.where).parent / path
@@ -185,9 +180,8 @@ def _read(job: JobSpec) -> list[_Training]:
             try:
                 content = mapping_of(storage.fetch(path).read_bytes(), f"{place}: {path}")
             except NoFileError:
-                raise UserError(
-                    f"{place}: expected a training job (YAML) at {training}, found none: check the path"
-                ) from None
+                found = "found none: check the path"
+                raise UserError(f"{place}: expected a training job (YAML) at {training}, {found}") from None
             training = config.validate(content, TrainJob, f"{place}: {path}")
         if training.trust_code != job.trust_code:  # a training job in a store must not run code here
             training = training.model_copy(update={"trust_code": job.trust_code})
@@ -198,10 +192,8 @@ def _read(job: JobSpec) -> list[_Training]:
         for recipe in each.job.networks:
             first = taken.setdefault((each.out.rstrip("/"), recipe.name), each.job.name)
             if first != each.job.name:
-                raise UserError(
-                    f"{each.place}.out: expected another place than that of {first}, which has a {recipe.name} too, "
-                    f"got {each.out}: give one of them its own"
-                )
+                rest = f"which has a {recipe.name} too, got {each.out}: give one of them its own"
+                raise UserError(f"{each.place}.out: expected another place than that of {first}, {rest}")
     return trainings
 
 
@@ -217,10 +209,8 @@ def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
 
 def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     if not networks:
-        raise UserError(
-            f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "
-            "training: [PATH]"
-        )
+        got = "got none: name the training job that makes it, training: [PATH]"
+        raise UserError(f"{place}: expected `training` in the job for {checkpoint}, {got}")
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
     candidates = [each for each in networks if owner in ("", each.training.job.name)]
@@ -230,10 +220,8 @@ def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _L
     for job in (each.training.job for each in candidates if each.recipe.name == first):
         if replicate is not None:
             several = sum(job.replicates_of(model) for model in job.models if model.name == first)
-            raise UserError(
-                f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{several}: set replicates: {replicate + 1} there"
-            )
+            got = f"got {name}, as its replicates are {several}: set replicates: {replicate + 1} there"
+            raise UserError(f"{place}: expected a replicate that {job.name} trains, {got}")
     if not matching or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")

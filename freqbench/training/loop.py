@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -22,15 +23,17 @@ from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
 from freqbench.core.types import Case, Outputs, Shape
+from freqbench.engine.attacking import Needs, attack_case
 from freqbench.job.training import Augmentation, ModelRecipe, TrainingSchedule
+from freqbench.metrics import dice
 from freqbench.ops.heads import HEADS
-from freqbench.training.crops import CropSampler, load_batches
+from freqbench.training.crops import Cases, CropSampler, load_batches
 from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
-from freqbench.training.validation import Scores, attacked_dice, case_dice, choice, mean_foreground
 
-Cases = Sequence[Case]
+Numbered = Sequence[tuple[int, Case]]
 Seen = Callable[[State], None]
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +175,7 @@ class Trainer:
 
     def __init__(self, training: NetworkTraining, folder: str, team: Team) -> None:
         self.training, self.folder, self.team = training, folder, team
-        schedule = training.schedule
-        net = training.new_net().to(team.device)
+        schedule, net = training.schedule, training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
         decay = training.model.ema
         average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
@@ -216,10 +218,8 @@ class Trainer:
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
             resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
             precise = "say precision: fp32, " if training.schedule.precision == "bf16" else ""
-            raise UserError(
-                f"{training.model.name}: {what} at step {state.step + 1}: {precise}lower lr or set clip_norm; "
-                f"{resumable} in {self.folder}"
-            )
+            advice = f"{precise}lower lr or set clip_norm; {resumable} in {self.folder}"
+            raise UserError(f"{training.model.name}: {what} at step {state.step + 1}: {advice}")
         state.optimizer.step()
         if state.averaged is not None:
             state.averaged.update_parameters(state.net)
@@ -257,8 +257,7 @@ class Trainer:
         state.log.append(Row(*row))
         state.losses = []
         score = choice(training.choose_by, dice, attacked, worst)
-        better = score > state.score
-        if better:
+        if better := score > state.score:
             state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
             state.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
         state.validated += time.perf_counter() - began
@@ -278,8 +277,7 @@ def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, see
     `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
     uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
     KeyboardInterrupt at Ctrl-C once the step is saved."""
-    schedule = training.schedule
-    trainer = Trainer(training, folder, team)
+    schedule, trainer = training.schedule, Trainer(training, folder, team)
     state = trainer.state
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
@@ -310,3 +308,49 @@ def save_best(training: NetworkTraining, state: State, folder: str, figures: dic
         "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | figures,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)
+
+
+def case_dice(
+    model: models.SegmentationModel, cases: Numbered, num_classes: int, attack: Attack | None = None, whole: Cases = ()
+) -> dict[int, Scores]:
+    """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`. An
+    attack comes first, with seed 0, window by window; one that mixes cases takes the next of `whole`."""
+    device, scores = next(model.parameters()).device, {}
+    for number, case in cases:
+        image, label = case.image, case.label
+        if attack is not None:
+            seed = 0 if attack.is_stochastic else None
+            reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
+            attacked = attack_case(attack, model, case, seed, 1, Needs(reference=reference))
+            image, label = attacked.adversarial, attacked.relabel(case).label
+        with torch.no_grad():
+            pred = models.predict(model, image.to(device)).cpu()
+        scores[number] = dice(pred, label, num_classes, has_regions=not model.head.has_background)
+    return scores
+
+
+def mean_foreground(scores: Scores) -> float:
+    """Mean over cases of each one's mean over its foreground classes; 0 if no case has any."""
+    means = _case_means(scores)
+    return float(means.mean()) if len(means) else 0.0
+
+
+def attacked_dice(scores: Sequence[Scores]) -> tuple[float, float]:
+    """Mean foreground Dice over attacks, and mean over cases of the lowest, of `[N, K]` each; NaN without any."""
+    if not scores:
+        return math.nan, math.nan
+    means = np.stack([_case_means(each) for each in scores])  # [attacks, cases]
+    return (float(means.mean()), float(means.min(axis=0).mean())) if means.size else (0.0, 0.0)
+
+
+def _case_means(scores: Scores) -> Scores:
+    """Mean over foreground classes of each case that has one; scores are `[N, K]`, NaN where a case lacks a class."""
+    foreground = scores[:, 1:]
+    has = ~np.isnan(foreground)
+    cases = has.any(axis=1)
+    return np.asarray(np.where(has, foreground, 0).sum(axis=1)[cases] / has.sum(axis=1)[cases])
+
+
+def choice(by: str, clean: float, attacked: float, worst: float) -> float:
+    """Score that picks the best weights: the Dice of `clean` or `attacked` volumes, their `mean`, or the `worst`."""
+    return {"clean": clean, "attacked": attacked, "mean": math.fsum((clean, attacked)) / 2, "worst": worst}[by]

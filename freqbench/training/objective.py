@@ -68,8 +68,7 @@ class StepLoss(nn.Module):
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:
-        fast = fast_convolutions(images)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half), fast:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half), fast_convolutions(images):
             logits: Tensor = self._adapter.from_network(self.net(self._adapter.to_network(images)))
         return logits.float()  # [B, K, h, w, d]
 
@@ -86,7 +85,6 @@ def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tens
 
 
 def _repeat_batch(volumes: Tensor, like: Tensor) -> Tensor:
-    """Repeats a batch until it is as long as another."""
     times = len(like) // len(volumes)
     return volumes if times == 1 else volumes.repeat(times, *[1] * (volumes.ndim - 1))
 
@@ -111,8 +109,7 @@ class Adversary:
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
         """Attacks crops in [0, 1] on the current network in evaluation mode, by `step` and the crops' `numbers`."""
-        attack = self.step_attack(step)
-        if attack.needs_reference and len(images) < 2:
+        if (attack := self.step_attack(step)).needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
         generators = [window_generator(self.seed, "training", number) for number in numbers]
         reference = images.roll(1, dims=0) if attack.needs_reference else None

@@ -28,6 +28,7 @@ from freqbench.training.state import BEST
 ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
 Refs = Mapping[str, Sequence[CaseRef]]
+Made = dict[str, NetworkTraining]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
                 + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
-    trainings: dict[str, NetworkTraining] = {}
+    trainings: Made = {}
     for number, replicate in enumerate(job.seed_jobs):
         for model in replicate.wanted_models(only):
             trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
@@ -80,16 +81,9 @@ def job_lists(job: TrainJob) -> dict[str, Dataset]:
 
 
 def _training(
-    job: TrainJob,
-    model: ModelRecipe,
-    nth: int,
-    out: str,
-    dataset: Dataset,
-    refs: Refs,
-    made: dict[str, NetworkTraining],
+    job: TrainJob, model: ModelRecipe, nth: int, out: str, dataset: Dataset, refs: Refs, made: Made
 ) -> NetworkTraining:
-    num_classes = len(dataset.classes)
-    place = f"{job.name}: {model.name}"
+    num_classes, place = len(dataset.classes), f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
     if ignored := dataset.classes.ignored:
         raise UserError(
@@ -110,10 +104,8 @@ def _training(
         raise UserError(f"{place}: choose_by: expected clean without an attack, got {got}")
     for attack in quick:
         if attack.needs_reference and len(refs["select"]) < 2:
-            raise UserError(
-                f"{place}: splits.select: expected two cases or more, as {attack.name} mixes with another case, got 1: "
-                "choose a longer list, or give validation.attack"
-            )
+            rest = f"as {attack.name} mixes with another case, got 1: choose a longer list, or give validation.attack"
+            raise UserError(f"{place}: splits.select: expected two cases or more, {rest}")
     if model.attack and model.random_budget:
         [attack] = attacks
         if attack.budget_name is None:
@@ -172,10 +164,8 @@ def _training(
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
     if training.resolve("random").is_prompted:
-        raise UserError(
-            f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
-            "take another arch"
-        )
+        advice = "leave args.points out, or take another arch"
+        raise UserError(f"{model.name}: expected a network without points, as training shows it none: {advice}")
     return training
 
 

@@ -30,13 +30,14 @@ from freqbench.core.plugins import trusting
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape, triple
 from freqbench.job.training import TrainJob
-from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, fit, save_best
+from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, case_dice, fit, mean_foreground, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.state import BEST, MARKS, RESULT, Row, State
-from freqbench.training.validation import case_dice, mean_foreground
 
 Say = Callable[[str], None]
 Tell = Callable[[Row], None]
+Load = Callable[[str], list[Case]]  # of the cases of a role
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,9 @@ def train(
     keep_freed_memory()
     with trusting(job.trust_code):
         prepared = prepare(job, out, only)
-        cases, reported = cache(prepared.cases), set[Shape]()
+        cases, told = cache(prepared.cases), set[Shape]()
         names = prepared.lists["test"].class_names
-        return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
+        return [_train_one(job, training, names, cases, out, progress, told) for training in prepared.trainings]
 
 
 def finished_result(training: NetworkTraining, out: str) -> TrainResult | None:
@@ -83,15 +84,9 @@ def finished_result(training: NetworkTraining, out: str) -> TrainResult | None:
 
 
 def _train_one(
-    job: TrainJob,
-    training: NetworkTraining,
-    class_names: tuple[str, ...],
-    cases: Callable[[str], list[Case]],
-    out: str,
-    progress: bool,
-    reported: set[Shape],
+    job: TrainJob, training: NetworkTraining, classes: Names, cases: Load, out: str, progress: bool, told: set[Shape]
 ) -> TrainResult:
-    """Trains a network, unless it is finished; `reported` are the ROIs whose padding the user knows of."""
+    """Trains a network, unless it is finished; `told` are the ROIs whose padding the user knows of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
     former = finished_result(training, out)
@@ -101,8 +96,8 @@ def _train_one(
             return former
         for name in (RESULT,) if storage.exists(join(folder, RESULT)) else MARKS:
             storage.require_own(join(folder, name), MARKS[name])
-        if training.roi not in reported:
-            reported.add(training.roi)
+        if training.roi not in told:
+            told.add(training.roi)
             _say_padded(cases("train"), training, say)
         if training.quick:
             under = ", ".join(attack.name for attack in training.quick)
@@ -115,7 +110,7 @@ def _train_one(
             state = Trainer(training, folder, ALONE).state
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
-        result = _measure_best(training, state, class_names, cases("test"), folder)
+        result = _measure(training, state, classes, cases("test"), folder)
         on_cuda, processes = ALONE.device.type == "cuda", job.workers if job.engine == "ray" else 1
         content = {
             "key": _key(training),
@@ -166,9 +161,7 @@ def _key(training: NetworkTraining) -> str:
     return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
-def _measure_best(
-    training: NetworkTraining, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
-) -> TrainResult:
+def _measure(training: NetworkTraining, state: State, classes: Names, test: list[Case], folder: str) -> TrainResult:
     """Measures the stored weights, rounded as they are, on the test list; stores the scores beside them."""
     path = join(folder, BEST)
     save_best(training, state, folder, state.figures)
@@ -184,7 +177,7 @@ def _measure_best(
         dice_attacked=_unless_nan(state.dice_attacked),
         dice_worst=_unless_nan(state.dice_worst),
         dice_test=mean_foreground(scores),
-        dice_test_classes={name: _unless_nan(mean) for name, mean in zip(class_names, means.tolist(), strict=True)},
+        dice_test_classes={name: _unless_nan(mean) for name, mean in zip(classes, means.tolist(), strict=True)},
         seconds=state.seconds,
         steps=state.step,
         wait_share=state.waited / state.seconds if state.seconds else 0.0,
@@ -242,10 +235,8 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
             attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
             about = f", about {seconds:.0f} s left" if seconds else ""
-            say(
-                f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
-                f"select Dice {row.dice_select:.3f}{attacked}{about}"
-            )
+            rest = f"loss {row.loss:.3f}, select Dice {row.dice_select:.3f}{attacked}{about}"
+            say(f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, {rest}")
 
         def show_state(state: State) -> None:
             if state.log and state.log[-1].step == state.step:

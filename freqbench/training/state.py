@@ -91,9 +91,8 @@ class State:
         }
         stream = io.BytesIO()
         torch.save(content, stream)
-        lines = [[column.name for column in fields(Row)]]
-        for row in self.log:
-            lines.append(["" if value != value else f"{value:.6g}" for value in asdict(row).values()])
+        rows = (["" if value != value else f"{value:.6g}" for value in asdict(row).values()] for row in self.log)
+        lines = [[column.name for column in fields(Row)], *rows]
         write_atomic(join(folder, LOG), "".join(",".join(line) + "\n" for line in lines).encode())
         write_atomic(join(folder, LAST), stream.getvalue())
         self.saved = self.step
@@ -110,10 +109,8 @@ class State:
         except CheckpointError:
             steps = max((row.step for row in read_log(folder)), default=0)
             lost = f"the {steps} steps that {LOG} lists, and any since, are lost" if steps else "its steps are lost"
-            raise CheckpointError(
-                f"{path}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
-                f"the same command trains anew from step 0, and {lost}"
-            ) from None
+            advice = f"put back a copy, or delete it: then the same command trains anew from step 0, and {lost}"
+            raise CheckpointError(f"{path}: expected the state of a training, got a damaged file: {advice}") from None
         if not isinstance(content, dict) or content.get("identity") != identity:
             return
         self.net.load_state_dict(content["net"])

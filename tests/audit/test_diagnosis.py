@@ -17,7 +17,7 @@ from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 from freqbench import models
 from freqbench.audit import diagnosis
 from freqbench.audit.diagnosis import Wrong, diagnose
-from freqbench.audit.symptoms import share_at_end, sign_agreement, zero_share
+from freqbench.audit.probe_files import share_at_end, sign_agreement, zero_share
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from freqbench.attacks import make
 from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
+from freqbench.training.loop import attacked_dice, choice, mean_foreground
 from freqbench.training.objective import Adversary, MixedAdversary, StepLoss, _pick_highest_loss
-from freqbench.training.validation import attacked_dice, choice, mean_foreground
 
 ROI = (8, 8, 8)
 MONAI = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)

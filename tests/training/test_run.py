@@ -27,10 +27,10 @@ from freqbench import models
 from freqbench.core.config import load
 from freqbench.core.files import downloads
 from freqbench.training import TrainJob, TrainResult, finished_result, loop, run, train
+from freqbench.training.loop import case_dice, mean_foreground
 from freqbench.training.plan import job_lists, prepare
 from freqbench.training.run import StepsLeft
 from freqbench.training.state import Row, read_log
-from freqbench.training.validation import case_dice, mean_foreground
 
 from .conftest import AT, FGSM, NET, VAFT, identities, job_of
 

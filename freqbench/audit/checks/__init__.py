@@ -1,7 +1,5 @@
-"""Checks that the numbers of a store can be believed, as the robustness field asks of every evaluation.
-
-Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs them.
-"""
+"""Checks that the numbers of a store can be believed, as the robustness field asks of every evaluation. Pure: evidence
+in, findings out. `CHECKS` lists the checks and `audited` runs them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,19 +11,8 @@ from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, unchecked
 from freqbench.core.terminal import amount
 
-__all__ = [
-    "CHECKS",
-    "COLUMNS",
-    "AuditCheck",
-    "Evidence",
-    "Finding",
-    "ModelVerdict",
-    "Verdict",
-    "audited",
-    "gathered",
-    "titled",
-    "verdicts",
-]
+__all__ = ["CHECKS", "COLUMNS", "AuditCheck", "Evidence", "Finding", "ModelVerdict", "Verdict", "audited", "gathered"]
+__all__ += ["titled", "verdicts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +42,7 @@ CHECKS: Mapping[str, AuditCheck] = {
     "zero_gradients": _masking("gradients are not zero", gradients.zero_gradients, spares=False),
     "same_gradients": _masking("gradients are the same twice", gradients.same_gradients, spares=False),
     "strongest": AuditCheck(
-        should="no attack with the same bounds is stronger",
-        run=per_model(strongest.strongest, spares=True),
-        is_claim=True,
+        should="no attack with the same bounds is stronger", run=per_model(strongest.strongest, True), is_claim=True
     ),
     "converged": AuditCheck(should="the loss has settled", run=per_model(gradients.converged)),
     "credit": AuditCheck(should="the optimisation does the damage", run=per_model(noise.credit, spares=True)),
@@ -71,8 +56,6 @@ CHECKS: Mapping[str, AuditCheck] = {
     "ranking": AuditCheck(should="threat models are not mixed", run=scores.ranking),
     "distances": AuditCheck(should="how far attacks go", run=scores.distances),
 }
-
-
 DECIDING: Mapping[str, tuple[str, ...]] = {
     "a black-box search": ("square",),
     "noise of equal size": ("noise_linf", "noise_l2"),

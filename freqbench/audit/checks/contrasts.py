@@ -32,7 +32,6 @@ SILENT = {
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",
 }
 """Reasons why existing rows decide nothing, by `strict`: the one must be clearly better."""
-
 Find = Callable[[Attacked], Finding | Iterable[Finding]]
 
 
@@ -80,6 +79,7 @@ class Contrast:
 
 
 FindContrasts = Callable[[Attacked], Iterable[Contrast]]
+FindOne = Callable[[Attacked], Finding]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +146,8 @@ def is_none(difference: float, low: float, high: float) -> bool:
 
 
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
-    """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference.
-
-    The statement introduces the comparisons if all hold.
-    """
+    """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference. The
+    statement introduces the comparisons if all hold."""
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
     if verdict == "holds":
@@ -158,12 +156,8 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
     else:
         same = sum(each.verdict == verdict for each in judged)
         of_all = f" {same} of {len(judged)} comparisons: {verdict}." if len(judged) > 1 else ""
-        hint = f" {worst.contrast.hint}." if worst.contrast.hint else ""
-        sentence = f"{worst.text}.{of_all}{hint}"
+        sentence = f"{worst.text}.{of_all}{f' {worst.contrast.hint}.' if worst.contrast.hint else ''}"
     return Finding(verdict=verdict, sentence=sentence, comparisons=len(judged), **vars(worst.found))
-
-
-# From one model to all
 
 
 def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator[Finding]]:
@@ -171,8 +165,7 @@ def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator
 
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
-            reason = _spared(on) if spares else ""
-            found = unchecked(reason) if reason else find(on)
+            found = unchecked(reason) if (reason := _spared(on) if spares else "") else find(on)
             for finding in [found] if isinstance(found, Finding) else found:
                 yield replace(finding, dataset=on.dataset, model=on.model)
 
@@ -188,24 +181,19 @@ def _spared(on: Attacked) -> str:
     return "" if on.attacks else "no attack that was made on this model was scored on it"
 
 
-def contrasted(
-    statement: str, needs: str, strict: bool = False
-) -> Callable[[FindContrasts], Callable[[Attacked], Finding]]:
-    """Makes one finding per model from its contrasts, which the decorated function finds.
+def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[FindContrasts], FindOne]:
+    """Makes one finding per model from its contrasts, which the decorated function finds. Attacks that raise different
+    losses are not compared: the stronger one shows only which loss is better for the DSC, not that gradients are
+    masked. Noise raises none, so every attack is compared with it (`strict`: the one must be clearly better).
+    `statement` is printed if all hold; `needs` names missing rows."""
 
-    Attacks that raise different losses are not compared: the stronger one shows only which loss is better for the
-    DSC, not that gradients are masked. Noise raises none, so every attack is compared with it (`strict`: the one must
-    be clearly better). `statement` is printed if all hold; `needs` names missing rows.
-    """
-
-    def check(find: FindContrasts) -> Callable[[Attacked], Finding]:
+    def check(find: FindContrasts) -> FindOne:
         def found(on: Attacked) -> Finding:
             candidates = list(find(on))
             pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
             crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
             contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
-            judged = [each for each in judge(on, contrasts, strict) if not each.is_silent]
-            if judged:
+            if judged := [each for each in judge(on, contrasts, strict) if not each.is_silent]:
                 return summed(judged, statement)
             if contrasts:
                 return unchecked(SILENT[strict])

@@ -23,11 +23,8 @@ NUMBERS = (
 )
 COLUMNS = (*NUMBERS, *certificates.COLUMNS)
 """Columns of RECORDS that the audit needs beside those that identify a row."""
-
 MAX_RECORDS = 100_000  # with more records, a report does not read their classes for the audit
-
 _PLACE = ["dataset", "source_model", "target_model"]
-
 Side = tuple[str, str, str]  # source model, target model and attack, the last by its label
 
 
@@ -132,8 +129,7 @@ class Evidence:
         """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
-            rows = self.place(dataset, source, target)
-            if rows.empty:
+            if (rows := self.place(dataset, source, target)).empty:
                 return pd.DataFrame()
             self._cache[key] = rows.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
         return self._cache[key]
@@ -145,10 +141,8 @@ class Evidence:
 
     @cached_property
     def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
-        groups = self.rows.groupby(["dataset", "target_model"])
-        return {
-            tuple(map(str, place)): rows.groupby("case_id")[["clean", "clean_fg"]].first() for place, rows in groups
-        }
+        groups, columns = self.rows.groupby(["dataset", "target_model"]), ["clean", "clean_fg"]
+        return {tuple(map(str, place)): rows.groupby("case_id")[columns].first() for place, rows in groups}
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -193,14 +187,12 @@ class Attacked:
         return [model for model in beside if model != self.model]
 
 
-def gathered(
-    stores: Sequence[Store], job_keys: Collection[Key] | None = None, always_classes: bool = False
-) -> Evidence:
+def gathered(stores: Sequence[Store], job_keys: Collection[Key] | None = None, all_classes: bool = False) -> Evidence:
     """Gathers the evidence of stores, with the cells that `audit --run` added and its measurements.
 
     Args:
         job_keys: the keys of their jobs; None: all rows.
-        always_classes: read rows of classes however many there are.
+        all_classes: read rows of classes however many there are.
     """
     audits = [audit for store in stores if (audit := Store(root_of(store.root), named_by=store)).has_job]
     everything = [*stores, *audits]
@@ -209,7 +201,7 @@ def gathered(
         places = {key[1:] for key in job_keys}
         keys = {*job_keys, *(key for store in audits for key in store.covered() if key[1:] in places)}
     stored, records = found_records(everything, keys, ("caution", *COLUMNS))
-    is_read = always_classes or len(records) <= MAX_RECORDS
+    is_read = all_classes or len(records) <= MAX_RECORDS
     return Evidence(
         records=current(records, stored),
         classes=classes_frame(everything, stored) if is_read else None,

@@ -15,22 +15,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from freqbench.audit.checks.contrasts import (
-    FAILURE,
-    POINTS,
-    SILENT,
-    Contrast,
-    contrasted,
-    differences,
-    is_close,
-    judge,
-    summed,
-    white_box,
-)
+from freqbench.audit.checks import contrasts
+from freqbench.audit.checks.contrasts import Contrast, contrasted, differences, is_close, judge, summed, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
-from freqbench.audit.probe_files import GradientFacts, Gradients
-from freqbench.audit.symptoms import share_at_end
+from freqbench.audit.probe_files import GradientFacts, Gradients, share_at_end
 from freqbench.core.terminal import amount
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
@@ -75,20 +64,19 @@ def unbounded(on: Attacked) -> Finding:
     """Checks that without a bound the strongest L-infinity attack leaves nothing of the foreground."""
     scores = on.scores("fg")
     free = [each.label for each in on.linf if each.budget and each.budget > 0.999]
-    free = [label for label in free if label in scores and scores[label].notna().any()]
-    if not free:
+    if not (free := [label for label in free if label in scores and scores[label].notna().any()]):
         return unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
     label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
     left = differences(on, [scores[label].dropna()])[0]
-    exceeds = left.difference > FAILURE
+    exceeds = left.difference > contrasts.FAILURE
     interval = interval_text(left.low, left.high)
-    verdict: Verdict = ("violated" if left.low > FAILURE else "in doubt") if exceeds else "holds"
+    verdict: Verdict = ("violated" if left.low > contrasts.FAILURE else "in doubt") if exceeds else "holds"
     sentence = (
         f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
-        f"{amount(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
+        f"{amount(left.cases, 'case')}); up to {contrasts.FAILURE:g} is a total failure"
         f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
     )
-    beyond = {name: getattr(left, name) - FAILURE for name in ("difference", "low", "high")}
+    beyond = {name: getattr(left, name) - contrasts.FAILURE for name in ("difference", "low", "high")}
     return Finding(verdict=verdict, sentence=sentence, comparisons=1, **(vars(left) | beyond))
 
 
@@ -97,10 +85,8 @@ def unbounded(on: Attacked) -> Finding:
     needs="fgsm and one of bim, pgd, apgd that raises the same loss, at equal eps on this model",
 )
 def iterative(on: Attacked) -> Iterator[Contrast]:
-    """Checks that many small steps are no weaker than the one large step of FGSM at equal eps.
-
-    Among attacks that differ only in their steps, the one with most counts: `steps` looks at few steps.
-    """
+    """Checks that many small steps are no weaker than the one large step of FGSM at equal eps. Among attacks that
+    differ only in their steps, the one with most counts: `steps` looks at few steps."""
     repeated = [each for each in on.linf if each.attack in ITERATIVE]
     repeated.sort(key=lambda each: each.params.get("steps", 0))
     longest = {each.same_but("steps"): each for each in repeated}.values()
@@ -157,8 +143,7 @@ def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
         rivals = [each for each in on.linf if is_close(each.budget, search.budget)]
         rivals = [each for each in rivals if each.raises == search.raises] or rivals
         behind = {each.label: (scores[each.label] - scores[search.label]).dropna() for each in rivals}
-        rivals = [each for each in rivals if len(behind[each.label])]
-        if rivals:
+        if rivals := [each for each in rivals if len(behind[each.label])]:
             best = min(rivals, key=lambda each: (-len(behind[each.label]), float(behind[each.label].mean())))
             yield white_box(on, best, search, "A search that knows no gradient does better")
 
@@ -167,11 +152,10 @@ def restarts(on: Attacked) -> Finding:
     """Checks that the order of the models is the same with one restart of an attack and with several."""
     counts = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
     pairs = list(_steps_up(on, "restarts", counts))
-    judged = [each for each in judge(on, pairs) if not each.is_silent]
-    if not judged:
-        return unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
-    gain = max(abs(each.found.difference) for each in judged)
-    size = f"the largest effect of restarts is {gain:.1f} points"
+    if not (judged := [each for each in judge(on, pairs) if not each.is_silent]):
+        needs = "needs one attack with 1 and with 3 restarts on this model"
+        return unchecked(contrasts.SILENT[False] if pairs else needs)
+    size = f"the largest effect of restarts is {max(abs(each.found.difference) for each in judged):.1f} points"
     finding = summed(judged, "More restarts leave no more DSC")
     verdict = finding.verdict
     if swaps := [swap for each in judged for swap in _swaps(on, each.contrast)]:
@@ -180,8 +164,7 @@ def restarts(on: Attacked) -> Finding:
     elif not on.others and finding.verdict == "holds":
         verdict, sentence = "noted", f"One model, so there is no order to change; {size}."
     else:
-        same = " Its place among the models is the same;" if on.others else ""
-        sentence = f"{finding.sentence}{same} {size}."
+        sentence = f"{finding.sentence}{' Its place among the models is the same;' if on.others else ''} {size}."
     return replace(finding, verdict=verdict, sentence=sentence)
 
 
@@ -194,7 +177,7 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
         if len(orders) < len(labels):
             continue
         few, many = orders
-        if few.difference * many.difference < 0 and min(abs(few.difference), abs(many.difference)) > POINTS:
+        if few.difference * many.difference < 0 and min(abs(few.difference), abs(many.difference)) > contrasts.POINTS:
             is_sure = all(order.low > 0 or order.high < 0 for order in orders)
             yield f"{on.model} and {other} change places between {labels[0]} and {labels[1]}", is_sure
 
@@ -209,8 +192,7 @@ def zero_gradients(on: Attacked) -> Finding:
         reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]
         sentence = f"{100 * share:.1f} % of the rows of {label} say: {reason}."
         return Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())
-    windows = _windows(on)
-    if not windows:
+    if not (windows := _windows(on)):
         return unchecked(NOT_MEASURED)
     errors = [window.error for window in windows if window.zero_share is None]
     shares = [window.zero_share for window in windows if window.zero_share is not None]
@@ -224,14 +206,12 @@ def zero_gradients(on: Attacked) -> Finding:
 def same_gradients(on: Attacked) -> Finding:
     """Checks that two gradients at the same point have the same signs."""
     windows = _windows(on)
-    shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
-    if not shares:
+    if not (shares := [window.sign_agreement for window in windows if window.sign_agreement is not None]):
         return unchecked("no voxel has a gradient" if windows else NOT_MEASURED)
     share = float(np.mean(shares))
     verdict = _graded(1 - share, *(1 - limit for limit in AGREEMENTS))
     text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
-    draws = max(window.draws or 0 for window in windows)
-    if draws > 1 and verdict != "holds":
+    if (draws := max(window.draws or 0 for window in windows)) > 1 and verdict != "holds":
         verdict = "noted"
         text += f": the defence draws at random, and attacks average {draws} draws at every pass"
     elif verdict == "violated":
@@ -243,8 +223,7 @@ def converged(on: Attacked) -> Finding:
     """Checks that the loss of PGD hardly rises any more in the last tenth of its steps."""
     windows = _windows(on)
     shares = [share_at_end(window.losses) for window in windows if window.losses]
-    shares = [share for share in shares if not math.isnan(share)]
-    if not shares:
+    if not (shares := [share for share in shares if not math.isnan(share)]):
         return unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
     share = float(np.median(shares))
     verdict = _graded(share, *RISES)

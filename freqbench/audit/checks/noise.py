@@ -12,22 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.analysis.groups import NOISE, points
-from freqbench.audit.checks.contrasts import (
-    POINTS,
-    Contrast,
-    Judged,
-    contrasted,
-    is_close,
-    is_none,
-    judge,
-    mean_drop,
-    white_box,
-)
+from freqbench.audit.checks import contrasts
+from freqbench.audit.checks.contrasts import Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import Finding, interval_text, unchecked
 
 Array = npt.NDArray[np.float64]
-
 EQUAL_L2 = 0.1
 CONTROLS = ("uniform", "random")
 OPTIMISATION = (
@@ -72,8 +62,7 @@ def _noises(on: Attacked) -> list[Setting]:
 
 def _gap(one: Array, other: Array) -> tuple[int, float]:
     """Returns minus the number of cases that have both sizes, and the relative difference of their means."""
-    both = np.isfinite(one) & np.isfinite(other)
-    if not both.any():
+    if not (both := np.isfinite(one) & np.isfinite(other)).any():
         return 0, float("inf")
     small, large = sorted((float(one[both].mean()), float(other[both].mean())))
     return -int(both.sum()), (large - small) / large if large > 0 else float("inf")
@@ -87,8 +76,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
     for attack in optimised:
         nulls = [each for each in on.attacks if each.control in CONTROLS]
         null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
-        judged = judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)
-        if not judged:
+        if not (judged := judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)):
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
             yield Finding(verdict="not checked", subject=attack.label, sentence=text)
             continue
@@ -100,10 +88,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
             for label in (each.contrast.weak[2] for each in judged)
         )
         lacking = [name for name in CONTROLS if name not in {null.control for null in null_rows}]
-        sentence = (
-            f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {null_drops} without optimisation. "
-            f"{_share(nearest, drop, null_drop)}"
-        )
+        advice = f"{null_drops} without optimisation. {_share(nearest, drop, null_drop)}"
+        sentence = f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {advice}"
         if lacking:
             sentence += f" Not run: control: {', '.join(lacking)}."
         finding = Finding(verdict=nearest.verdict, sentence=sentence, comparisons=len(judged), **vars(nearest.found))
@@ -111,12 +97,12 @@ def credit(on: Attacked) -> Iterator[Finding]:
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
-    bounds = interval_text(-nearest.found.high, -nearest.found.low)
-    gain = -nearest.found.difference
-    if is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
+    bounds, gain = interval_text(-nearest.found.high, -nearest.found.low), -nearest.found.difference
+    if contrasts.is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
         return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":
-        return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
+        rest = f"is not clearly more than {contrasts.POINTS:g}"
+        return f"What the optimisation adds, {gain:.1f} points ({bounds}), {rest}."
     if nearest.verdict != "holds":
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null_drop > 0 else ""

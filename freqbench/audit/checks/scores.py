@@ -20,7 +20,6 @@ CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
 DECIDING = 1000  # draws of an attacked volume
 SLACK = 1e-6  # on the [0, 1] intensity scale, as attacks are checked
-
 _SHOWN = {
     "linf": ("L-inf", 255.0, "/255"),
     "l2_body": ("L2 in the body", 1.0, ""),
@@ -53,14 +52,11 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
         labels = group.drop_duplicates(["case_id", "class_index"])
         lost = _lost(evidence, dataset)
         absent = labels[labels["label_voxels"] == 0]
-        is_lost = [
-            f"`{name}`" in lost.get(case, "") for case, name in zip(absent.case_id, absent.class_name, strict=True)
-        ]
-        absent = absent[~np.array(is_lost, bool)]
+        of_case = zip(absent.case_id, absent.class_name, strict=True)
+        absent = absent[[f"`{name}`" not in lost.get(case, "") for case, name in of_case]]
         cases, parts = labels["case_id"].nunique(), list[str]()
-        verdict: Verdict = "holds"
+        verdict: Verdict = "violated" if lost else "noted" if len(absent) else "holds"
         if lost:
-            verdict = "violated"
             case, reason = next(iter(lost.items()))
             parts.append(
                 f"Of {amount(cases, 'case')} {len(lost)} lost label voxels on the way to the grid that is scored "
@@ -68,7 +64,6 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
                 "spacing or size, or score on the file's own grid (score_on: file)."
             )
         if len(absent):
-            verdict = "violated" if lost else "noted"
             counts = sorted(absent["class_name"].value_counts().items())
             parts.append(
                 f"Of {amount(cases, 'case')} the label lacks: "
@@ -90,8 +85,7 @@ def _lost(evidence: Evidence, dataset: str) -> dict[str, str]:
 
 def hd95(on: Attacked) -> Finding:
     """Checks that HD95 is defined for every class of every attacked volume."""
-    rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
-    if rows.empty:
+    if (rows := on.rows[on.rows["hd95_undefined_classes"].notna()]).empty:
         return unchecked("needs the metric hd95")
     share = rows["hd95_undefined_classes"].sum() / rows["num_classes"].sum()
     text = f"{100 * share:.1f} % of the classes of {amount(len(rows), 'attacked volume')} have no HD95"
@@ -111,11 +105,9 @@ def background(evidence: Evidence) -> Iterator[Finding]:
         volume = ["target_model", "label", "case_id", "seed"]
         sums = group.groupby(volume, dropna=False)["dsc"].sum()
         first = group[group["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
-        share = (first / sums).dropna()
-        shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
+        shares |= {(dataset, str(model)): each for model, each in (first / sums).dropna().groupby("target_model")}
     for on in evidence.models:
-        finding = _mostly_background(on, shares.get((on.dataset, on.model)))
-        yield replace(finding, dataset=on.dataset, model=on.model)
+        yield replace(_mostly_background(on, shares.get((on.dataset, on.model))), dataset=on.dataset, model=on.model)
 
 
 def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
@@ -153,29 +145,23 @@ def bounds(on: Attacked) -> Finding:
     """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
     excesses = {each.label: _excess(on, each) for each in norms}
-    excesses = {label: excess for label, excess in excesses.items() if len(excess)}
-    if not excesses:
+    if not (excesses := {label: excess for label, excess in excesses.items() if len(excess)}):
         return unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
     count = sum(map(len, excesses.values()))
     beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())
     text = f"The measured norm of {amount(count, 'volume')} of {amount(len(excesses), 'attack')} is within budget."
     if beyond:
         worst = max(excesses, key=lambda label: float(excesses[label].max()))
-        text = (
-            f"{amount(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
-            f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
-        )
+        rest = f"the farthest by {float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
+        text = f"{amount(beyond, 'volume')} of {count} lie outside their budget, {rest}"
     return Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
-    """Amount by which each volume's norm exceeds its budget.
-
-    An L2 budget is a window's: that of a volume is at most its square root of the number of windows. If it is a root
-    mean square, the PSNR has that of the volume; of windows that overlap it may be larger than each one's.
-    """
-    rows = on.rows[on.rows["label"] == setting.label]
-    budget = setting.budget or 0.0
+    """Amount by which each volume's norm exceeds its budget. An L2 budget is a window's: that of a volume is at most
+    its square root of the number of windows. If it is a root mean square, the PSNR has that of the volume; of windows
+    that overlap it may be larger than each one's."""
+    rows, budget = on.rows[on.rows["label"] == setting.label], setting.budget or 0.0
     if setting.threat_model == "linf":
         return (rows["linf"] - budget).dropna()
     if setting.budget_name in RMS_BUDGETS:
@@ -186,13 +172,11 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
 
 
 def certified(on: Attacked) -> Finding:
-    """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network.
-
-    The median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less
-    is better, its lower limit). Either the certificate or the attack has a defect where they cross. A certificate
-    between the estimated median and the limit is in doubt: more draws of the attacked volume decide. Levels are those
-    of a report on all records, so that its bounds and this check spend one alpha.
-    """
+    """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network. The
+    median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less is
+    better, its lower limit). Either the certificate or the attack has a defect where they cross. A certificate between
+    the estimated median and the limit is in doubt: more draws of the attacked volume decide. Levels are those of a
+    report on all records, so that its bounds and this check spend one alpha."""
     records = on.evidence.records
     balls = plain(records[(records["attack"] == "ball") & (records["left_out"] == "")])
     rows = certificates.brackets(balls)
@@ -201,9 +185,8 @@ def certified(on: Attacked) -> Finding:
         is_here = (rows["dataset"] == on.dataset) & (rows["target_model"] == on.model)
         rows = rows[is_here & rows["certified"].notna() & np.isfinite(rows["attacked_high"])]
     if rows.empty:
-        return unchecked(
-            "needs the attack ball on a network with the defence smoothing of the same kind, and enough draws under it"
-        )
+        rest = "and enough draws under it"
+        return unchecked(f"needs the attack ball on a network with the defence smoothing of the same kind, {rest}")
     sign = np.where(rows["score"].isin(certificates.LOWER), -1.0, 1.0)
     beyond = (rows["certified"] - rows["attacked_high"]) * sign
     crossed, open_ = int((beyond > 0).sum()), int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
@@ -216,10 +199,8 @@ def certified(on: Attacked) -> Finding:
             f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
         )
     elif open_:
-        text = (
-            f"{open_} of {amount(len(rows), 'bound')} are above the median that the attack's draws show, but within "
-            f"their chance: {DECIDING:,} draws decide, by samples: {DECIDING} of the defence"
-        )
+        rest = f"but within their chance: {DECIDING:,} draws decide, by samples: {DECIDING} of the defence"
+        text = f"{open_} of {amount(len(rows), 'bound')} are above the median that the attack's draws show, {rest}"
     text += f". {_power(rows, each)}"
     return _of_rows("violated" if crossed else "in doubt" if open_ else "holds", text, rows)
 
@@ -260,7 +241,6 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _range(values: pd.Series, name: str) -> str:
-    """Writes the least and the largest value in the tables' unit."""
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):
         return ""

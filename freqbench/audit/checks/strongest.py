@@ -68,11 +68,8 @@ class Claim:
     def lacking(self) -> list[str]:
         """Strongest forms that were not run."""
         run = [self.made[each.label] for each in (*self.own, *self.added) if each.label in self.made]
-        return [
-            f"{form.name} ({getattr(form, 'loss', '')})"
-            for form in self.forms
-            if not any(_is_as_strong(each, form) for each in run)
-        ]
+        weaker = [form for form in self.forms if not any(_is_as_strong(each, form) for each in run)]
+        return [f"{form.name} ({getattr(form, 'loss', '')})" for form in weaker]
 
     @property
     def left(self) -> pd.Series:
@@ -99,8 +96,7 @@ class Beaten:
 
 def strongest(on: Attacked) -> Iterator[Finding]:
     """Checks that no attack with the same bounds leaves less than the store's strongest: one finding per bounds."""
-    claims = list(claims_of(on))
-    if not claims:
+    if not (claims := list(claims_of(on))):
         yield unchecked("needs an untargeted attack with a budget that was optimised on this model")
     comparisons = sum(len(claim.added) for claim in claims)
     for claim in claims:
@@ -119,8 +115,7 @@ def claims_of(on: Attacked) -> Iterator[Claim]:
         if each.threat_model not in UNBOUNDED and each.is_plain and optimised:
             # Only what its budget bounds is known of an attack of another package.
             unknown = each.threat_model, False, False, f"{each.budget or 0:.9g}"
-            bounds = unknown if attack is None else limits_of(attack)
-            groups.setdefault(bounds, []).append(each)
+            groups.setdefault(unknown if attack is None else limits_of(attack), []).append(each)
     stored = set(on.rows.loc[~on.rows["cell_id"].isin(on.evidence.added), "label"])
     for group in groups.values():
         own = tuple(each for each in group if each.label in stored)
@@ -147,8 +142,7 @@ def _made(setting: Setting) -> Attack | None:
 
 def _is_as_strong(attack: Attack, form: Attack) -> bool:
     """True if `attack` is a strongest form with at least as many steps."""
-    same = ("name", "loss", "step_rule", "scope")
-    is_form = all(getattr(attack, name, None) == getattr(form, name) for name in same)
+    is_form = all(getattr(attack, name, None) == getattr(form, name) for name in ("name", "loss", "step_rule", "scope"))
     return is_form and num_steps(attack) >= num_steps(form)
 
 
@@ -170,8 +164,7 @@ def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
 
 def _finding(claim: Claim, beaten: Sequence[Beaten], comparisons: int) -> Finding:
     worst = beaten[0] if beaten else None
-    verdict = worst.verdict if worst else "holds"
-    is_total = float(claim.left.min()) <= FAILURE
+    verdict, is_total = worst.verdict if worst else "holds", float(claim.left.min()) <= FAILURE
     if verdict == "holds" and not is_total and (claim.lacking or not claim.forms):
         verdict = "not checked"
     not_run = f"Not run: {', '.join(claim.lacking)}: audit --run does." if claim.lacking else ""
@@ -187,11 +180,9 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
         return f"{claim.subject}: {least}, the least here."
     d = worst.found
     together = f", together over {amount(comparisons, 'comparison')}" if comparisons > 1 else ""
-    text = (
-        f"{claim.subject}: {worst.strongest} leaves {worst.leaves:.1f}, {worst.other} leaves "
-        f"{worst.leaves - d.difference:.1f} of the foreground DSC "
-        f"(difference {d.difference:.1f}, {interval_text(d.low, d.high)}{together}, {d.count})."
-    )
+    found = f"(difference {d.difference:.1f}, {interval_text(d.low, d.high)}{together}, {d.count})"
+    leaves = f"{worst.other} leaves {worst.leaves - d.difference:.1f} of the foreground DSC {found}"
+    text = f"{claim.subject}: {worst.strongest} leaves {worst.leaves:.1f}, {leaves}."
     if worst.verdict == "holds":
         return f"{text} None of {amount(len(claim.added), 'further attack')} takes more than {POINTS:g} points more."
     are = "are" if worst.verdict == "violated" else "may be"

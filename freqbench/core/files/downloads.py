@@ -25,13 +25,10 @@ from freqbench.core.files.filesystems import explain_errors, version_of
 CONNECT_SECONDS = 5
 OFFLINE = "FREQBENCH_OFFLINE"
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
-
 FRESH_S = 60.0  # seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer
 _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
-
 YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
 Stamp = tuple[int | str, ...]
-
 Found = Mapping[str, Mapping[str, Any]]  # facts of remote files by their names below the fetched URI
 
 

@@ -28,7 +28,6 @@ _CLOUDS: Mapping[str, tuple[str, str]] = {  # package of each extra, and the sou
 _RETRIES = {"mode": "standard", "total_max_attempts": 3}
 S3_CONFIG: Mapping[str, Any] = {"connect_timeout": 10, "read_timeout": 20, "retries": _RETRIES}
 S3_RETRIES = 3
-
 _LATER = (408, 409, 425, 429)
 _LOST = {  # errors of botocore, aiohttp, urllib3 and azure.core, by name, as none of them has to be installed
     *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "IncompleteRead"),

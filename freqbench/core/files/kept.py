@@ -28,13 +28,9 @@ Stays = Callable[[], bool]
 Other = Callable[[str, bytes], V]
 Packed = tuple[Any, Mapping[str, "Tensor"]]
 """Plain data and tensors; a file without tensors is JSON, any other safetensors."""
-
 _SEAL = re.compile(rb'"kept":\s?"([0-9a-f]{8}) ([0-9a-f]{16}) ')
 ROOMS = [Path(__file__).parents[2] / room for room in ("core", "data", "models", "ops", "pipelines")]
-
 logger = logging.getLogger(__name__)
-
-
 OUTSIDE: Mapping[str, Callable[[], Any]] = {
     "code": cache(lambda: digest([path.read_text("utf-8") for room in ROOMS for path in sorted(room.rglob("*.py"))])),
     "host": socket.gethostname,
@@ -102,8 +98,7 @@ class Kept(Generic[V]):
 
     def begin(self, submit: Callable[[], "Future[V]"], **needs: Any) -> None:
         """Begins to make a value that will be asked for, if there is none; only the latest is waited for."""
-        key = self.key(**needs)
-        if key and key not in self._values and key not in self._coming:
+        if (key := self.key(**needs)) and key not in self._values and key not in self._coming:
             self._coming.clear()
             self._coming[key] = submit()
 
@@ -136,8 +131,7 @@ class Kept(Generic[V]):
             if self._root:
                 raise
             return None, one_line(error)
-        seal = _SEAL.search(content, 0, 99)
-        if seal is None:
+        if (seal := _SEAL.search(content, 0, 99)) is None:
             return (other(path, content), "") if other else (None, "nothing says that it is one")
         if _checksum(content, seal.start(1)) != seal[1]:
             return None, "its checksum does not fit"

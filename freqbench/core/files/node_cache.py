@@ -23,7 +23,6 @@ MARKER = "freqbench-cache.txt"
 LIMIT = "FREQBENCH_CACHE_GB"
 TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
-
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp*"  # torch hub appends another suffix while it fetches
 _MADE: Mapping[str, tuple[str, ...]] = {
@@ -99,8 +98,7 @@ def _copies(root: Path) -> Iterator[Path]:
 
 def strangers() -> Iterator[Path]:
     """Yields all other files in the cache's folder."""
-    root = folder()
-    if root.is_file():
+    if (root := folder()).is_file():
         yield root
     ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made_files(name))}
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))

@@ -22,7 +22,6 @@ from freqbench.core.files.filesystems import explain_errors
 
 T = TypeVar("T")
 TRANSFERS = 8  # parallel transfers of many small files
-
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 

@@ -24,6 +24,7 @@ NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".
 DEFLATED, EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # syntaxes
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
 TAIL = 2**16  # bytes in which they end
+NO_DICOM = "expected a DICOM file, got a damaged one or another kind: fetch it again"
 MOST_FIELDS = 2**23  # bytes of a deflated file's fields: those of some 16,000 frames
 PATIENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName"),
@@ -35,12 +36,10 @@ PIXELS = (
     *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
 )
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
-
 GROUPS = (  # sequences of functional groups that hold the fields of a frame
     *("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence"),
     "PixelValueTransformationSequence",
 )
-
 Stamps = tuple[tuple[Path, downloads.Stamp], ...]
 Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
 
@@ -179,13 +178,11 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     file = read_file(path, where, *PIXELS)
     check_room(where, file.num_voxels, file.num_bytes, file.room)
     advice = "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
-    got = f"got a file that neither does ({file.syntax.name}): {advice}"
-    undecoded = f"expected voxels that pydicom or GDCM decodes, {got}"
-    with reading(where, undecoded) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
+    fault = f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): {advice}"
+    with reading(where, fault) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
-        fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
-        if fields.BitsAllocated == 1:
+        if (fields := pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])).BitsAllocated == 1:
             return fields.pixel_array
         import SimpleITK
 
@@ -221,9 +218,7 @@ def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, A
 
 
 @contextmanager
-def reading(
-    where: Path, complaint: str = "expected a DICOM file, got a damaged one or another kind: fetch it again"
-) -> Iterator[Any]:
+def reading(where: Path, complaint: str = NO_DICOM) -> Iterator[Any]:
     """Gives pydicom as `quiet` does; raises DamagedError for whatever it raises of a damaged file."""
     with quiet() as pydicom:
         try:

@@ -58,10 +58,8 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
     last = np.array(image.shape[:2]) - 1  # where the far corner of the frame may lie by half
     wrong = (np.abs(turned).max(axis=2) + np.abs(sides[:, ::-1] / image.spacing[:2] - 1)) * last + np.abs(places[:, :2])
     slices = np.rint(places[:, 2])
-    is_aside = (wrong.max(axis=1) > 0.5) | (slices < 0) | (slices >= image.shape[2])
-    if is_aside.any():
-        number = int(is_aside.argmax())
-        advice = "resample the segmentation onto its image"
+    if (is_aside := (wrong.max(axis=1) > 0.5) | (slices < 0) | (slices >= image.shape[2])).any():
+        number, advice = int(is_aside.argmax()), "resample the segmentation onto its image"
         got = f"got frame {number + 1} up to {wrong[number].max():.3g} pixels aside or outside: {advice}"
         raise DataError(f"{where}: expected each frame on a slice of its series, {got}")
     at = tuple(slices.astype(int).tolist())
@@ -97,8 +95,7 @@ def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
 
 @lru_cache(maxsize=KEPT)
 def _overlaps(stamps: Stamps, where: Path) -> frozenset[frozenset[str]]:
-    content = _content(stamps, where)
-    if not content.may_overlap:
+    if not (content := _content(stamps, where)).may_overlap:
         return frozenset()
     at = defaultdict[tuple[float, ...], list[tuple[int, npt.NDArray[np.bool_]]]](list)  # by the frames' positions
     for number, frames in _masks(stamps[0][0], where):

@@ -193,10 +193,8 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
         whole = np.rint(gaps / middle)
         if (whole >= 1).all() and np.abs(gaps / middle - whole).max() <= EVEN:
             index = int(whole.argmax())
-            raise DataError(
-                f"{where}: expected a slice every {middle:g} mm, got {int(whole.sum()) - len(gaps)} missing, the first "
-                f"behind slice {index + 1} of {len(along)}: fetch the series again"
-            )
+            lack = f"{int(whole.sum()) - len(gaps)} missing, the first behind slice {index + 1} of {len(along)}"
+            raise DataError(f"{where}: expected a slice every {middle:g} mm, got {lack}: fetch the series again")
         raise DataError(f"{where}: expected evenly spaced slices, got {gaps.min():g} to {gaps.max():g} mm: resample it")
     aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     if aside.max() > side / 2:

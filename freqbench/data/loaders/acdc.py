@@ -31,9 +31,7 @@ class ACDC(PublishedSplit):
     loader: ClassVar[str] = "acdc"
     redistributable: ClassVar[bool] = False
     homepage: ClassVar[str] = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
-
     typical_shape: ClassVar[Shape] = (96, 96, 96)
-
     shipped: ClassVar[str] = "acdc_140_20.json"
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation", "test")
     names: ClassVar[tuple[str, ...]] = ("background", "right ventricle", "myocardium", "left ventricle")

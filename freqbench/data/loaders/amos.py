@@ -11,7 +11,6 @@ from freqbench.data.loaders.synapse import WINDOW, Synapse
 from freqbench.data.scans import ListedCase, Stated
 
 LAST_CT = 500
-
 _NUMBER = re.compile(r"amos_([0-9]{1,9})")
 
 
@@ -41,8 +40,7 @@ class AMOS(Decathlon):
         return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
 
     def _is_wanted(self, line: ListedCase) -> bool:
-        match = _NUMBER.fullmatch(line.case_id)
-        if not match:
+        if not (match := _NUMBER.fullmatch(line.case_id)):
             raise DataError(f"{self.source}: expected cases like amos_0001, got {line.case_id}: use loader: decathlon")
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 

@@ -10,16 +10,13 @@ import numpy.typing as npt
 from freqbench.core.types import Shape, Spacing, triple
 
 Field = npt.NDArray[np.float32]
-
+Labels = npt.NDArray[np.uint8]
 CLASS_NAMES = ("background", "liver", "spleen", "kidneys", "aorta", "gallbladder")
 LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
-
 REGIONS = ("whole lesion", "lesion core", "enhancing lesion")
 CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0, 35.0, 50.0))
 """Hounsfield units by which each channel shows the rim, the core and the enhancing part of a lesion."""
-
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
-
 BLUR_MM = 2.6  # point spread of the imaging system, and deviation of an annotator's outline from the true surface
 OUTLINE_SD_MM = 0.7
 
@@ -28,7 +25,7 @@ NOISE_HU = (10.0, 16.0)
 SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
 
 
-def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
+def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, Labels]:
     """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
     The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach."""
     from scipy.ndimage import gaussian_filter  # which takes long to import
@@ -44,9 +41,7 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
     return hu, canvas.label
 
 
-def lesions(
-    rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
-) -> tuple[Field, npt.NDArray[np.uint8]]:
+def lesions(rng: np.random.Generator, hu: Field, organs: Labels, spacing: Spacing) -> tuple[Field, Labels]:
     """Draws one to three lesions into liver and spleen; returns four channels `[4, H, W, D]` and codes of REGIONS."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
@@ -75,7 +70,7 @@ class Canvas:
     texture: Field  # correlated noise of unit variance that organs scale
     outline: Field  # millimetres by which the annotated outline lies outside the true one
     hu: Field
-    label: npt.NDArray[np.uint8]
+    label: Labels
 
     def paint(self, depth: Field, hu: float | Field, organ: int = 0) -> None:
         """Fills a solid and covers what was there before, in the label map too."""
@@ -128,12 +123,10 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spa
 
 def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
     """Returns noise of unit variance with the texture of an abdominal CT after the papers' preprocessing, `[H, W, D]`.
-
     At f line pairs per cm in the plane its power is f exp(-(f - 1.36)^2 / (2 * 1.78^2)), which peaks at 2.6: the model
     of Oostveen et al., J. Med. Imaging 11(3):035501, 2024, fitted to the spectrum of a body kernel that they measured
     (to 1.6 % of its peak). Across the plane, the noise is that of slices of 3 mm. A voxel counts as one of the scan,
-    whatever the phantom's voxel size: attacks see voxels, not millimetres. Aliasing and interpolation are left out.
-    """
+    whatever the phantom's voxel size: attacks see voxels, not millimetres. Aliasing and interpolation are left out."""
     frequencies = [np.fft.fftfreq(size, step) for size, step in zip(shape, SCAN_VOXEL_CM, strict=True)]
     x, y, z = np.meshgrid(*frequencies, indexing="ij", sparse=True)
     f = np.hypot(x, y)
@@ -144,10 +137,8 @@ def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
 
 def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     """Returns an empty canvas in the coordinates of a patient who is moved, turned, scaled and gently warped."""
-    axes = [
-        (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)) * np.float32(step)
-        for size, step in zip(shape, spacing, strict=True)
-    ]
+    sides = zip(shape, spacing, strict=True)
+    axes = [(np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2)) * np.float32(step) for n, step in sides]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     level = y
     x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))

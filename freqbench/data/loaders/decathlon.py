@@ -8,7 +8,7 @@ from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
@@ -22,7 +22,7 @@ PUBLISHED = "published"
 LIST = "the JSON list of cases"
 
 
-class Decathlon(ListedFolder):
+class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped dataset can be validated again
     """Any folder with a Decathlon JSON list.
 
     Entries are dicts with `image` (a file, or a list of one per channel) and `label` (and `patient`, if several cases
@@ -37,9 +37,6 @@ class Decathlon(ListedFolder):
         fold: the `validation` split has the entries of `training` with this number as `fold`, and `training` the others
             (as MONAI's BraTS lists); None: the splits are the file's lists.
     """
-
-    # Accept the field's own name too, so that a dumped dataset can be validated again.
-    model_config = ConfigDict(populate_by_name=True)
 
     loader: ClassVar[str] = "decathlon"
 
@@ -197,8 +194,7 @@ class PublishedSplit(Decathlon):
     def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         if self.list_file != PUBLISHED:
             return super()._read_entry(case_id, entry)
-        place = self._place
-        if place is None:
+        if (place := self._place) is None:
             try:
                 return super()._read_entry(case_id, entry)
             except UnlabelledError:  # a bare name in a labelled split: name the missing label map

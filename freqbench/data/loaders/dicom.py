@@ -54,9 +54,8 @@ class Slices(Scan):
 
     def overlaps(self) -> frozenset[frozenset[str]]:
         """Returns the sets of segments that share a voxel."""
-        return (
-            dicom.segmentation.overlaps(self.segmentation(), Path(self.label_shown)) if self.has_label else frozenset()
-        )
+        shown = Path(self.label_shown)
+        return dicom.segmentation.overlaps(self.segmentation(), shown) if self.has_label else frozenset()
 
     def files(self) -> tuple[str, ...]:
         """Returns the files of the folder, and the segmentations."""
@@ -97,12 +96,10 @@ class Slices(Scan):
         names, values = self.segment_names(), {plain(name): value for value, name in reading.value_names.items()}
         held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
         for number, mask in dicom.segmentation.masks(label):
-            value = values[plain(names[number])]
-            if value not in reading.of_value:
+            if (value := values[plain(names[number])]) not in reading.of_value:
                 got = f"got {names[number]!r}: name all in `labels`, or say the class of each by `label_map`"
                 raise DataError(f"{label.path}: expected segments of {few(reading.names[1:])}, {got}")
-            k = reading.of_value[value]
-            if k == IGNORED:
+            if (k := reading.of_value[value]) == IGNORED:
                 ignored |= mask
             elif reading.regions:
                 held[mask] |= k
@@ -182,8 +179,8 @@ class DicomFolders(ListedFolder):
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
         """Yields each case's folder, and the files that its segmentation may be, beside those of the folder."""
         place = top / IMAGES if (top / IMAGES).is_dir() else top
-        folders = _folders(place) if place.is_dir() else []
-        folders = [folder for folder in folders if folder.name != LABELS or place != top]
+        there = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+        folders = [each for each in there if each.name[0] != "." and (each.name != LABELS or place != top)]
         if place == top and _dicom_files(top, 1):
             folders = [top]
         elif self.reference == "label":  # label maps without an image are cases that lack it
@@ -225,11 +222,6 @@ class DicomFolders(ListedFolder):
         return Stated(names=names, shared=shared, channels=channels)
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _dicom_files(folder: Path, depth: int) -> list[Path]:
-    """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
     return [path for path in files if path.suffix.lower() not in dicom.files.NO_SLICES]

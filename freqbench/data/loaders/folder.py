@@ -32,13 +32,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REVISION = 1  # raise it with every change of the output of `load` for the same files
-
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
-
 Class = Annotated[int, Field(ge=0, lt=IGNORED)]
 AnyScan = TypeVar("AnyScan", bound=Scan)
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
-
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
@@ -138,11 +135,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if self.regions:
             return self.regions
         if stated.regions and self.labels is None:
+            if self.label_map is not None:
+                return stated.regions
             numbers = {value: k for k, value in enumerate(stated.names)}  # labels may have gaps, classes have none
-            return {
-                name: values if self.label_map is not None else tuple(numbers[value] for value in values)
-                for name, values in stated.regions.items()
-            }
+            return {name: tuple(map(numbers.__getitem__, values)) for name, values in stated.regions.items()}
         if not stated.shared or self.reference == "prediction":
             return {}
         together = ({classes.of_value.get(value, 0) for value in values} - {0, IGNORED} for values in stated.shared)
@@ -232,11 +228,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 got = f"got {first.case_id} and {scan.case_id} with the same files: remove one"
                 raise DataError(f"{self.source}: expected different cases, {got}")
+            sides = prepared_shape(*grid, self.space, axes)
             refs[fingerprint] = CaseRef(
                 case_id=scan.case_id,
                 patient_id=scan.patient,
                 fingerprint=fingerprint,
-                shape=prepared_shape(*grid, self.space, axes),
+                shape=sides,
                 grid=grid,
                 axes=axes,
             )
@@ -325,16 +322,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             return None
 
     def _list_cases(self, split: str) -> Sequence[ListedCase]:
-        match = _SPLIT.fullmatch(split)
-        if not match:
+        if not (match := _SPLIT.fullmatch(split)):
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
         splits = self.splits()
         key = match["key"] if match["key"] in splits else _OTHER_NAME.get(match["key"], match["key"])
         if key not in splits:
             raise DataError(f"{self.source}: {unknown('split', match['key'], splits)}")
         start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
-        lines = splits[key][start:stop]
-        if not lines:
+        if not (lines := splits[key][start:stop]):
             others = ", ".join(name for name, cases in splits.items() if cases and name != key)
             advice = f"choose one of {others}" if others else "fill the list, or give another"
             raise DataError(f"{self.source}: expected cases in split {split}, got none: {advice}")
@@ -398,9 +393,8 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     from nibabel.orientations import io_orientation
 
     order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
-    sides = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
-    grid = triple(image.shape[axis] for axis in order), triple(sides[axis] for axis in order)
-    return grid, file_codes(image.affine)
+    sides = np.linalg.norm(image.affine[:3, :3], axis=0)[order].tolist()
+    return (triple(image.shape[axis] for axis in order), triple(sides)), file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":

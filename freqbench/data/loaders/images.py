@@ -44,8 +44,7 @@ class Images(ListedFolder):
     def _cases(self) -> list[tuple[str, list[str]]]:
         """Each case's name and files, one per channel."""
         masks = self._label_maps()
-        files = [file for file in self._all_files() if file not in masks]
-        if not files:
+        if not (files := [file for file in self._all_files() if file not in masks]):
             raise MissingDataError(f"{self._root()}: expected scans, got label maps by name and values: check `root`")
         self.guesses.update({line: {} for line in self._list_guesses(files, [*map(image_files.stem, masks)])})
         stems = {image_files.stem(file): file for file in files}
@@ -73,8 +72,7 @@ class Images(ListedFolder):
             yield f"{files[0]} holds few different values, all whole, as a label map does: check `root`"
 
     def _all_files(self) -> list[str]:
-        root = self._root()
-        if root.endswith(image_files.SUFFIXES):
+        if (root := self._root()).endswith(image_files.SUFFIXES):
             return [root]
         names = [name for name in storage.list_files(root, "") if name.endswith(image_files.SUFFIXES)]
         if not names:

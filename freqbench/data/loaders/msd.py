@@ -26,23 +26,14 @@ MR = None  # intensities without a unit: percentiles of each volume
 
 # Folder of each task: the Hounsfield units that become 0 and 1. CT windows are those commonly used for the organ.
 TASKS: Mapping[str, tuple[float, float] | None] = {
-    "Task01_BrainTumour": MR,
-    "Task02_Heart": MR,
-    "Task03_Liver": (-200.0, 250.0),
-    "Task04_Hippocampus": MR,
-    "Task05_Prostate": MR,
-    "Task06_Lung": (-1000.0, 1000.0),
-    "Task07_Pancreas": (-87.0, 199.0),
-    "Task08_HepaticVessel": (0.0, 230.0),
-    "Task09_Spleen": (-57.0, 164.0),
-    "Task10_Colon": (-57.0, 175.0),
-}
+    "Task01_BrainTumour": MR, "Task02_Heart": MR, "Task03_Liver": (-200.0, 250.0), "Task04_Hippocampus": MR,
+    "Task05_Prostate": MR, "Task06_Lung": (-1000.0, 1000.0), "Task07_Pancreas": (-87.0, 199.0),
+    "Task08_HepaticVessel": (0.0, 230.0), "Task09_Spleen": (-57.0, 164.0), "Task10_Colon": (-57.0, 175.0),
+}  # fmt: skip
 CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}  # channels of the tasks that have several
-
 SHIPPED = "freqbench"  # the word of a job's `list` for one of LISTS
 LISTS: Mapping[str, Path] = {"Task04_Hippocampus": SPLITS / "msd_hippocampus.json"}
 """Decathlon lists of the package, whose entries have the SHA-256 of image and label map as `sha256`."""
-
 MIRRORS = (  # MONAI's, which hold TASK.tar, and their copy in Europe: https://registry.opendata.aws/msd
     "https://msd-for-monai.s3-us-west-2.amazonaws.com",
     "https://msd-for-monai-eu.s3.eu-west-2.amazonaws.com",
@@ -171,8 +162,7 @@ class PinnedFiles(ImageFiles):
         """Returns the digest of its files; raises DataError for one that is not the list's."""
         for path in self.files():
             wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
-            content = answer(storage.sha256, path, f"a file of case {self.case_id}")
-            if content != wanted:
+            if (content := answer(storage.sha256, path, f"a file of case {self.case_id}")) != wanted:
                 advice = f"put the file of {self.task}.tar there, or give `root` to read it as it is"
                 got = f"got {content[:12]}...: it is damaged or of another version: {advice}"
                 raise DataError(f"{path}: expected sha256 {wanted[:12]}..., {got}")
@@ -181,7 +171,6 @@ class PinnedFiles(ImageFiles):
 
 @storage.once_each_content
 def _sha256s(path: str) -> Mapping[str, str]:
-    """Returns the SHA-256 of each file of a list of the package."""
     sha256s: dict[str, str] = {}
     for lines in read_object(path, LIST).values():
         for line in lines if isinstance(lines, list) else ():

@@ -15,7 +15,6 @@ from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 IGNORE = "ignore"
 DESCRIPTION = "nnU-Net's description of the dataset"
-
 _Files = tuple[list[str], str]  # paths of the images, one a channel, and of the label map
 _Cases = Mapping[str, _Files]
 
@@ -50,8 +49,8 @@ class NnunetRaw(ListedFolder):
                 raise DataError(f"{path}: expected fold {self.fold}, got a list of {count}: choose another `fold`")
             fold = folds[self.fold]
             if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
-                got = f"{fold!r:.60}"
-                raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
+                wanted = f"lists train and val in fold {self.fold}"
+                raise DataError(f"{path}: expected {wanted}, got {fold!r:.60}: fix the file")
             listed = self._entries()
             for key, of_fold in (("training", fold["train"]), ("validation", fold["val"])):
                 cases = [*map(str, of_fold)]  # also those without a label map
@@ -102,10 +101,8 @@ class NnunetRaw(ListedFolder):
                 got = f"of each case, got {files!r:.80} for {case}: fix the file"
                 raise DataError(f"{self.source}: expected `dataset` with {{images: [...], label: ...}} {got}")
             if len(images) != channels:
-                raise DataError(
-                    f"{self.source}: expected an image for each of the {channels} channels of {case}, got "
-                    f"{len(images)}: fix the file"
-                )
+                wanted = f"an image for each of the {channels} channels of {case}"
+                raise DataError(f"{self.source}: expected {wanted}, got {len(images)}: fix the file")
             cases[case] = images, label
         return cases
 
@@ -118,8 +115,7 @@ class NnunetRaw(ListedFolder):
         return read_object(self.source, DESCRIPTION)
 
     def _ending(self) -> str:
-        ending = self._content().get("file_ending", ".nii.gz")
-        if ending not in image_files.SUFFIXES:
+        if (ending := self._content().get("file_ending", ".nii.gz")) not in image_files.SUFFIXES:
             raise DataError(
                 f"{self.source}: expected file_ending {', '.join(image_files.SUFFIXES)}, got {ending!r}: "
                 + image_files.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
@@ -145,10 +141,8 @@ class NnunetRaw(ListedFolder):
             regions = {name: values for name, values in parts.items() if values != (0,)}
             order = self._content().get("regions_class_order")
             if isinstance(order, list) and len(order) != len(regions):
-                raise DataError(
-                    f"{self.source}: expected regions_class_order with a label for each of {len(regions)} regions, got "
-                    f"{len(order)}: fix the file"
-                )
+                wanted = f"regions_class_order with a label for each of {len(regions)} regions"
+                raise DataError(f"{self.source}: expected {wanted}, got {len(order)}: fix the file")
             for name, values in regions.items():
                 if both := set(ignored).intersection(values):
                     got = f"got {min(both)} in {name}, which is ignored: take it out of one"
@@ -162,7 +156,6 @@ class NnunetRaw(ListedFolder):
         return Stated(problem=problem, **about)
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
-        """Returns the values of each label or region by its name."""
         listed = self._content().get("labels")
         if not isinstance(listed, dict):
             raise DataError(f"{self.source}: expected labels {{background: 0, ...}}, got {listed!r}: fix the file")

@@ -22,7 +22,6 @@ from freqbench.data.scans import ImageFiles, ListedCase, Stated
 SPLIT, PATIENT, RATER = "split", "patient", "rater"
 ALL = "all"  # raters
 NO_NAMES = "the number of classes or their names, background first, as label maps do not state them"
-
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
 
 
@@ -88,8 +87,8 @@ class Pairs(ListedFolder):
     def _scans(self) -> Mapping[str, Sequence[ImageFiles]]:
         """The cases by their split, also those without a label map."""
         patterns = [*self.image, *([self.label] if self.label else [])]
-        root, shown = self._root(), " or ".join(self.image)
-        fitted = {pattern: _regex(pattern, self._is_rated) for pattern in sorted(patterns, key=_letters, reverse=True)}
+        patterns.sort(key=lambda pattern: -sum(len(part[3] or "") for part in _PART.finditer(pattern)))  # most letters
+        root, fitted = self._root(), {pattern: _regex(pattern, self._is_rated) for pattern in patterns}
         files: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
@@ -117,17 +116,14 @@ class Pairs(ListedFolder):
             is_alone = self.reference == "label" and images[0] and not masks
             if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
                 continue  # of another rater or structure, where the images' pattern fits it too
-            name = "_".join(text for name, text in names.items() if name != SPLIT)
+            name, patient = "_".join(text for name, text in names.items() if name != SPLIT), names.get(PATIENT, "")
             for rater in [rater for rater in raters if rater in masks] or [""]:
-                scan = ImageFiles(
-                    case_id=f"{name}_{rater}" if rater else name,
-                    patient=names.get(PATIENT, ""),
-                    rater=rater,
-                    channels=channels,
-                    map=storage.join(root, masks[rater]) if rater in masks else None,
-                )
+                case_id = f"{name}_{rater}" if rater else name
+                mask = storage.join(root, masks[rater]) if rater in masks else None
+                scan = ImageFiles(case_id=case_id, patient=patient, rater=rater, channels=channels, map=mask)
                 splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
         if not any((pattern, "") in found for found in files.values() for pattern in self.image):
+            shown = " or ".join(self.image)
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
         if raters := sorted({scan.rater for scan in scans if scan.rater}):
@@ -144,7 +140,6 @@ class Pairs(ListedFolder):
 
     @cached_property
     def _is_rated(self) -> bool:
-        """True if the label maps' pattern names raters."""
         return RATER in _names(self.label or "") and RATER not in _names(self.image[0])
 
     def _chosen_raters(self, known: Sequence[str]) -> Sequence[str]:
@@ -201,7 +196,3 @@ def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
 def _last_part(rater: str) -> str:
     """Returns the last number or word of a rater's name, without zeros before it: `1` of `rater-01`."""
     return (re.findall(r"0*([0-9]+|[^\W\d_]+)", rater.casefold()) or [rater])[-1]
-
-
-def _letters(pattern: str) -> int:
-    return sum(len(part[3] or "") for part in _PART.finditer(pattern))

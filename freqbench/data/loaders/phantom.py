@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from typing_extensions import override
 
 from freqbench.core.errors import DataError, unknown
@@ -17,12 +17,10 @@ from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.ops.classes import Classes
 
 REVISION = 2  # raise it with every change of the output of `anatomy.draw`
-
 FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
 WINDOW_HU = (-175.0, 250.0)
 REHEARSED = "rehearsed"  # split of a stand-in whose cases replace the scored ones
 SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
-
 Side = Annotated[int, Field(ge=16, le=512)]
 
 
@@ -97,14 +95,8 @@ class Phantom(Dataset):
             channels, label = anatomy.lesions(rng, hu, label, self.spacing)
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
-        return NativeCase(
-            ref=ref,
-            image=torch.from_numpy(channels),
-            label=torch.from_numpy(label)[None],
-            affine=affine,
-            spacing=self.spacing,
-            source=ref.case_id,
-        )
+        image, classes = torch.from_numpy(channels), torch.from_numpy(label)[None]
+        return NativeCase(ref=ref, image=image, label=classes, affine=affine, spacing=self.spacing, source=ref.case_id)
 
     @property
     def space(self) -> Preprocess:
@@ -112,17 +104,13 @@ class Phantom(Dataset):
         return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
 
 
-class StandIn(Phantom):
+class StandIn(Phantom, populate_by_name=True):
     """The phantom with the classes and channels of another dataset, for `--dry-data phantom`. Organs beyond the number
     of classes become the last class. Channels are copies of the volume."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     loader: ClassVar[str] = "stand_in"
 
-    labels: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=256)] = Field(
-        anatomy.CLASS_NAMES, alias="classes"
-    )
+    labels: tuple[ClassName, ...] = Field(anatomy.CLASS_NAMES, alias="classes", min_length=2, max_length=256)
     channels: Annotated[int, Field(ge=1)] = 1
 
     @property

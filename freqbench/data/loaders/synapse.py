@@ -21,9 +21,7 @@ class Synapse(PublishedSplit):
     loader: ClassVar[str] = "synapse"
     redistributable: ClassVar[bool] = False
     homepage: ClassVar[str] = "https://www.synapse.org/Synapse:syn3193805"
-
     typical_shape: ClassVar[Shape] = (240, 200, 140)
-
     shipped: ClassVar[str] = "synapse_18_12.json"
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation")
     names: ClassVar[tuple[str, ...]] = (

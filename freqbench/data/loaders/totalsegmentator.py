@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.files import storage
@@ -23,7 +23,7 @@ WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}  # a case's image, by its modality
 
 
-class TotalSegmentator(ListedFolder):
+class TotalSegmentator(ListedFolder, populate_by_name=True):  # so that a dumped dataset can be validated again
     """TotalSegmentator: whole-body CT or MR, with the masks of the requested structures merged into one label map.
 
     `root` holds `meta.csv` and `s0000/ct.nii.gz` (or `mri.nii.gz`) with `s0000/segmentations/<structure>.nii.gz`. Where
@@ -36,8 +36,6 @@ class TotalSegmentator(ListedFolder):
         intensity: None takes the modality's: `percentile` for MR; the window for CT spans lungs, organs and bones; a
             narrower one suits abdominal organs.
     """
-
-    model_config = ConfigDict(populate_by_name=True)  # so that a dumped dataset can be validated again
 
     loader: ClassVar[str] = "totalsegmentator"
     homepage: ClassVar[str] = "https://doi.org/10.5281/zenodo.6802613"

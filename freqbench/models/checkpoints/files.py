@@ -161,8 +161,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
     for each in found:
         shared = [key for key in wanted if key in each.weights]
         fits.append((len(shared), sum(each.weights[key].shape == wanted[key].shape for key in shared)))
-    best = [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]
-    if not best:
+    if not (best := [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]):
         return Placed(read_state_dict(path, as_written=True))
     first = {name: value for name, value in best[0].weights.items() if name in wanted}
     others = [
@@ -174,10 +173,8 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
         sets = (best[0], *others)
         differ = len({each.prefix for each in sets}) == len(sets)
         choices = " or ".join(f"prefix: {each.prefix if differ else each.whole_prefix!r}" for each in sets)
-        raise CheckpointError(
-            f"{path}: expected one set of weights that fits the network, got {len(others) + 1} that differ (a "
-            f"teacher's, or an average of the training's): state {choices}"
-        )
+        got = f"got {len(others) + 1} that differ (a teacher's, or an average of the training's): state {choices}"
+        raise CheckpointError(f"{path}: expected one set of weights that fits the network, {got}")
     check_sound(path, best[0].weights)
     return best[0]
 
@@ -258,10 +255,8 @@ def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
             got = f"{bad} of {value.numel()} values that are NaN, infinite or beyond float32"
         else:
             continue
-        raise CheckpointError(
-            f"{path}: {key}: expected a dense tensor of finite numbers, got {got}: save float32 weights of a training "
-            "that did not diverge"
-        )
+        advice = "save float32 weights of a training that did not diverge"
+        raise CheckpointError(f"{path}: {key}: expected a dense tensor of finite numbers, got {got}: {advice}")
 
 
 def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
@@ -309,8 +304,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     """Returns the weights and plain values of a file of `torch.save`; `path` is for messages. Raises CheckpointError
     for any other file, one that is truncated or unpacks to more than its size, or a pickle that asks for more."""
     try:
-        is_zip = zipfile.is_zipfile(file)
-        if is_zip:
+        if is_zip := zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
             names = [entry.filename for entry in entries]
@@ -322,10 +316,8 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
                 )
             size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
             if not is_program and sum(entry.file_size for entry in entries) > size:
-                raise CheckpointError(
-                    f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
-                    "save it again"
-                )
+                got = "got one that unpacks to more than its size: save it again"
+                raise CheckpointError(f"{path}: expected an archive as torch.save writes it, {got}")
         elif isinstance(file, Path):
             with file.open("rb") as stream:
                 head = stream.read(4)
@@ -337,20 +329,16 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip and isinstance(file, Path))
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unsafe:
-            raise UnsafeError(
-                f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
-                "save its state dict alone"
-            ) from None
+        if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            rest = "which could run code: save its state dict alone"
+            raise UnsafeError(f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, {rest}") from None
         raise CheckpointError(_unreadable(path, error)) from None
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 (damaged bytes can make a pickle raise anything)
         if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
-            ) from None
+            got = "got a TorchScript file, which is a program: give arch: torchscript"
+            raise CheckpointError(f"{path}: expected weights, {got}") from None
         raise CheckpointError(_unreadable(path, error)) from None
 
 
@@ -375,10 +363,8 @@ def check_fit(
     misshapen = [key for key in shared if wanted[key].shape != found[key].shape]
     for key in shared:
         if wanted[key].is_floating_point() and not found[key].is_floating_point():
-            raise CheckpointError(
-                f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, got {found[key].dtype}: save float32 "
-                "weights"
-            )
+            got = f"got {found[key].dtype}: save float32 weights"
+            raise CheckpointError(f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, {got}")
     if not (missing or unexpected or misshapen):
         return
     pairs = (zip_longest(wanted[key].shape, found[key].shape) for key in misshapen)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from freqbench.core.errors import CheckpointError, UserError, unknown
 
 StateDict = Mapping[str, Tensor]
-
 NONE = "none"
 # (d, h, w) offsets of the eight neighbours that SwinUNETR of MONAI 0.9.0 to 1.4.0 merges. Two offsets occur twice, and
 # (1, 1, 0) and (0, 1, 1) never, so that no permutation of the weights gives the current order.
@@ -52,6 +51,7 @@ def _add_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
 
 
 _without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
+_without_cross_attn = _drop_keys(r"vit\.blocks\.\d+\.cross_attn\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,7 @@ class Migration:
 MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
     "unetr": {
         "monai-1.3": Migration(title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn", convert=_add_cross_norms),
-        "monai-1.4": Migration(
-            title="MONAI 1.4 and 1.5: drops the unused cross_attn",
-            convert=_drop_keys(r"vit\.blocks\.\d+\.cross_attn\..*"),
-        ),
+        "monai-1.4": Migration(title="MONAI 1.4 and 1.5: drops the unused cross_attn", convert=_without_cross_attn),
         "monai-0.7": Migration(
             title="MONAI 0.7 and 0.8: drops the unused cls_token and conv3, adds the unused norm_cross_attn",
             convert=lambda found, wanted: _add_cross_norms(_without_0_7(found, wanted), wanted),

@@ -24,16 +24,12 @@ from freqbench.models.networks.architectures import MODELS, complete_args
 
 # Errors that constructors and forward passes of third-party networks raise on unsuitable arguments.
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+Args = Mapping[str, Any]  # of a network's class
+NONE: Args = MappingProxyType({})
 
 
 def build(
-    arch: str,
-    num_classes: int,
-    roi: Shape,
-    args: Mapping[str, Any],
-    seed: int = 0,
-    num_channels: int = 1,
-    extra: Mapping[str, Any] = MappingProxyType({}),
+    arch: str, num_classes: int, roi: Shape, args: Args, seed: int = 0, num_channels: int = 1, extra: Args = NONE
 ) -> nn.Module:
     """Builds a network of MODELS with fresh weights on the CPU, in training mode, the same for a seed on any machine;
     `extra` arguments are of a checkpoint's migration. Raises UserError for an unknown architecture or argument, a value
@@ -50,9 +46,7 @@ def build(
     return net
 
 
-def construct(
-    arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
-) -> nn.Module:
+def construct(arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Args) -> nn.Module:
     """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
     values: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels}
     values |= {"spatial_dims": len(img_size), "img_size": img_size}
@@ -82,10 +76,8 @@ def seed_weights(seed: int) -> Iterator[None]:
 @contextmanager
 def limit_modules() -> Iterator[None]:
     """Refuses, while it is made, a network that exceeds the limit of modules."""
-    numbers = count(1)
-    handle = register_module_module_registration_hook(
-        lambda *_: limits.require(next(numbers), limits.MODULES, "modules of a network")
-    )
+    numbers, what = count(1), "modules of a network"
+    handle = register_module_module_registration_hook(lambda *_: limits.require(next(numbers), limits.MODULES, what))
     try:
         yield
     finally:

@@ -14,7 +14,6 @@ from torch import Tensor
 from freqbench.models.networks.architectures import MODELS
 
 Weights = Mapping[str, Tensor]
-
 UNTRACED: Mapping[str, tuple[str, ...]] = {  # arguments that change what a network computes, not its weights
     "unet": ("strides",),
     "unetr": ("num_heads",),
@@ -104,8 +103,7 @@ def _unet(weights: Weights) -> Inferred:
     up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
     first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
     last = weights.get("model.2.1.conv.unit0.conv.weight")
-    norms = {key.removeprefix(f"{first}adn.N.") for key in weights if key.startswith(f"{first}adn.N.")}
-    unclear = _norm(norms, args, "norm")
+    unclear = _norm(_keys(weights, f"{first}adn.N."), args, "norm")
     if f"{first}adn.A.weight" not in weights:
         unclear = (*unclear, "act")
     if f"{first}conv.bias" not in weights:
@@ -207,10 +205,8 @@ NETWORKS: Mapping[str, tuple[str, Callable[[Weights], Inferred] | None]] = {
     "sam_med3d": ("mask_decoder.", _sam_med3d),
     "nnunet": ("decoder.seg_layers.", None),
 }
-"""Beginning of a key of each network of any size, and the function that reads its arguments off its weights.
-
-Of nnU-Net's too, as its files are taken for checkpoints; its plans hold the arguments.
-"""
+"""Beginning of a key of each network of any size, and the function that reads its arguments off its weights: of
+nnU-Net's too, as its files are taken for checkpoints; its plans hold the arguments."""
 
 
 def _read_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unclear: tuple[str, ...] = ()) -> Inferred:

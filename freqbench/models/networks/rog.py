@@ -48,18 +48,9 @@ class ROG(nn.Module):
             raise ValueError(f"expected channels of a positive even integer, got {channels}")
         half = channels // 2
         first, second, third = map(triple, strides)
-        self.stem = nn.ModuleList(
-            [
-                nn.Sequential(
-                    *(_separable(in_channels, half), _norm(half), nn.SiLU()),
-                    *(_separable(half, half, first), _norm(half), nn.SiLU()),
-                ),
-                nn.Sequential(
-                    *(_separable(half, half), _norm(half), nn.SiLU()),
-                    *(_separable(half, channels, second), _norm(channels)),
-                ),
-            ]
-        )
+        fine = [_separable(in_channels, half), _norm(half), nn.SiLU(), _separable(half, half, first), _norm(half)]
+        coarse = [_separable(half, half), _norm(half), nn.SiLU(), _separable(half, channels, second), _norm(channels)]
+        self.stem = nn.ModuleList([nn.Sequential(*fine, nn.SiLU()), nn.Sequential(*coarse)])
         factors = (second, third, (2, 2, 2), (2, 2, 2))  # from each level to the next finer one
         self.backbone = nn.ModuleList(_Layer(depth, channels, factors) for depth in range(_DEPTHS))
         self.combination = nn.Sequential(nn.SiLU(), nn.Conv3d(half, half, 3, padding=1, bias=False), _norm(half))

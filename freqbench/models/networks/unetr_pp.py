@@ -17,7 +17,6 @@ from freqbench.models.networks.architectures import require_positive, total_stri
 from freqbench.models.networks.construction import sequence
 
 _FEATURE_DROPOUT = 0.1
-
 _residual = partial(UnetResBlock, 3, kernel_size=3, stride=1)
 
 

@@ -132,15 +132,12 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
 
 
 def _number(given: str | int) -> int:
-    """Returns the number of a class; raises ValueError if it has none."""
     if isinstance(given, str):
         names = {name: number for number, name in enumerate(NAMES, start=1) if number not in UNTRAINED}
         if given not in names:
             raise ValueError(unknown("class", given, names))
         return names[given]
     if type(given) is not int or given in UNTRAINED or not 0 < given < EMBEDDINGS:
-        raise ValueError(
-            f"expected a class's name or its number in 1..{EMBEDDINGS - 1}, of 1..{len(NAMES)} none of "
-            f"{', '.join(map(str, UNTRAINED))}, got {given!r}"
-        )
+        rest = f"of 1..{len(NAMES)} none of {', '.join(map(str, UNTRAINED))}, got {given!r}"
+        raise ValueError(f"expected a class's name or its number in 1..{EMBEDDINGS - 1}, {rest}")
     return given

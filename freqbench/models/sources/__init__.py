@@ -15,20 +15,14 @@ from freqbench.models.sources import bundle, checkpoint, command, frozen, meshne
 from freqbench.models.sources.source import Facts, Source
 
 READERS: Mapping[str, Source] = {
-    "nnunet": nnunet.SOURCE,
-    "bundle": bundle.SOURCE,
-    "meshnet": meshnet.SOURCE,
-    "onnx": onnx.SOURCE,
-    "torchscript": frozen.SOURCE,
-    "torch_export": frozen.SOURCE,
-    "command": command.SOURCE,
-}
+    "nnunet": nnunet.SOURCE, "bundle": bundle.SOURCE, "meshnet": meshnet.SOURCE, "onnx": onnx.SOURCE,
+    "torchscript": frozen.SOURCE, "torch_export": frozen.SOURCE, "command": command.SOURCE,
+}  # fmt: skip
 
 
 def source_of(arch: str | None) -> Source:
     """Returns the kind of place that networks of an architecture come from; None: the checkpoint says which it is."""
-    name = arch or ""
-    return READERS.get(name) or (_CLASS if plugins.names_class(name) else checkpoint.SOURCE)
+    return READERS.get(arch or "") or (_CLASS if plugins.names_class(arch or "") else checkpoint.SOURCE)
 
 
 def kind_of_folder(folder: Path) -> str | None:

@@ -44,14 +44,11 @@ _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
 
 def _read_config(path: str) -> Config:
-    """Reads the configuration of a bundle's folder, with its metadata."""
     names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
     file = next((file for name in names if (file := Path(path, name)).is_file()), None)
     if file is None:
-        raise CheckpointError(
-            f"{path}: expected a MONAI bundle with configs/inference.json (or .yaml), found none: give the folder that "
-            "holds configs/ and models/"
-        )
+        found = "found none: give the folder that holds configs/ and models/"
+        raise CheckpointError(f"{path}: expected a MONAI bundle with configs/inference.json (or .yaml), {found}")
     metadata = Path(path, "configs", "metadata.json")
     meta = source.read_object(metadata) if metadata.is_file() else {}
     return Config(where=str(file), content={**source.read_object(file), "bundle_root": path, "_meta_": meta})
@@ -110,16 +107,12 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     sizes = _sizes(config)
     outputs, notes = _postprocessing(config)
     if outputs == "softmax" and sizes.out_channels < 2:
-        raise UserError(
-            f"{config.where}: network_def: expected out_channels of at least 2, or a sigmoid after the network, got "
-            f"{sizes.out_channels}"
-        )
+        rest = f"or a sigmoid after the network, got {sizes.out_channels}"
+        raise UserError(f"{config.where}: network_def: expected out_channels of at least 2, {rest}")
     inferer, named = _inferer(config), _names(config, "_meta_::network_data_format::outputs::pred", sizes.out_channels)
     if sizes.spatial_dims not in (None, dims := 3 if inferer.axis is None else 2):
-        raise UserError(
-            f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, got "
-            f"{sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
-        )
+        got = f"got {sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
+        raise UserError(f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, {got}")
     inputs = _inputs(config)  # a channel each, or the first has all
     channels = tuple(id.rpartition("::")[2] for id in inputs)
     if not len(inputs) == sizes.in_channels > 1:
@@ -185,19 +178,14 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
         if name == "Activations" and _prediction_argument(config, id, "other"):
             notes.append(f"{id}::other is left out: labels differ if it moves the highest class")
         chosen |= any(_prediction_argument(config, id, key) for key in ("softmax", "argmax"))
-        cut = [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]
-        if cut and has_regions:
+        if (cut := [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]) and has_regions:
             if (threshold := _prediction_argument(config, id, cut[0])) not in (0.5, True):
-                raise UserError(
-                    f"{config.where}: {id}::{cut[0]}: expected 0.5, as a voxel lies in a region whose logit is above "
-                    f"0, got {threshold}"
-                )
+                rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}"
+                raise UserError(f"{config.where}: {id}::{cut[0]}: expected 0.5, {rest}")
             continue
         if cut and not chosen:
-            raise UserError(
-                f"{config.where}: {id}::{cut[0]}: expected a softmax, an argmax or a sigmoid before it, got none: a "
-                "threshold of logits says nothing of classes"
-            )
+            rest = "an argmax or a sigmoid before it, got none: a threshold of logits says nothing of classes"
+            raise UserError(f"{config.where}: {id}::{cut[0]}: expected a softmax, {rest}")
         if cut and not any(_prediction_argument(config, each, "argmax") for each in steps[: steps.index(id) + 1]):
             notes.append(f"{id}::{cut[0]} is left out: a voxel gets the class of the highest logit, however low")
     return "sigmoid" if has_regions and not chosen else "softmax", tuple(notes)
@@ -229,10 +217,9 @@ def _build(config: Config) -> nn.Module:
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():
-        return source.construct(where, lambda: _require_network(config.parse("network_def")))
+        return source.construct(where, lambda: config.parse("network_def"))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
-    fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
-    if fetched:
+    if fetched := [key for key, value in kwargs.items() if "pretrained" in key and value]:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
     import monai.networks.nets as nets
 
@@ -240,10 +227,8 @@ def _build(config: Config) -> nn.Module:
     cls: Any = getattr(nets, last, None)
     is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
     if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise UserError(
-            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
-            "the job, any class is taken"
-        )
+        got = f"got {name}: with --trust-code, or trust_code: true in the job, any class is taken"
+        raise UserError(f"{where}::_target_: expected a class of {_NETS}, {got}")
     return source.construct(where, lambda: cls(**kwargs))
 
 
@@ -254,8 +239,7 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _weights_file(path: str) -> Path:
-    file = Path(path, _WEIGHTS)
-    if not file.is_file():
+    if not (file := Path(path, _WEIGHTS)).is_file():
         raise CheckpointError(f"{path}: expected the weights in {_WEIGHTS}, found none: fetch the whole bundle again")
     return file
 
@@ -280,9 +264,8 @@ def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
 def _sizes(config: Config) -> _Sizes:
     """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
     if "vista3d" in str(config.content.get("network_def")).lower():
-        raise UserError(
-            f"{config.where}: a VISTA3D, which is asked for classes: give {_WEIGHTS} as the checkpoint of arch vista3d"
-        )
+        advice = f"give {_WEIGHTS} as the checkpoint of arch vista3d"
+        raise UserError(f"{config.where}: a VISTA3D, which is asked for classes: {advice}")
     definition = config.find("network_def")
     if not isinstance(definition, Mapping) or "_target_" not in definition:
         raise UserError(f"{config.where}: expected network_def with a _target_, got {type(definition).__name__}")
@@ -298,21 +281,13 @@ def _sizes(config: Config) -> _Sizes:
     return validate(sizes, _Sizes, f"{config.where}: network_def")
 
 
-def _require_network(parsed: Any) -> nn.Module:
-    if not isinstance(parsed, nn.Module):
-        raise TypeError(f"expected a network, got {type(parsed).__name__}")
-    return parsed
-
-
 def _inferer(config: Config) -> _Inferer:
     """Returns the windows of a bundle's inferer, by its class and all of its arguments; without one, whole volumes."""
     made, where = config.find("inferer"), f"{config.where}: inferer"
     if made is None:
         if _spatial_shape(config) is None:
-            raise UserError(
-                f"{where}: expected a SlidingWindowInferer with a roi_size, or metadata.json to give spatial_shape of "
-                "the image as three numbers: found neither"
-            )
+            rest = "or metadata.json to give spatial_shape of the image as three numbers: found neither"
+            raise UserError(f"{where}: expected a SlidingWindowInferer with a roi_size, {rest}")
         return _Inferer(roi_size=(-1, -1, -1))
     if isinstance(made, Mapping):
         given = {key: config.value(f"inferer::{key}") for key in made if key[:1] != "_"}
@@ -331,10 +306,8 @@ def _inferer(config: Config) -> _Inferer:
     size, axis = given.get("roi_size"), given.pop("spatial_dim", 0) if last == "SliceInferer" else None
     if axis is not None:
         if not isinstance(size, list | tuple) or len(size) != 2 or axis not in range(3):
-            raise UserError(
-                f"{where}: expected roi_size of two sides of a slice, and spatial_dim of 0, 1 or 2, got {size!r} and "
-                f"{axis!r}: state both"
-            )
+            got = f"got {size!r} and {axis!r}: state both"
+            raise UserError(f"{where}: expected roi_size of two sides of a slice, and spatial_dim of 0, 1 or 2, {got}")
         given |= {"roi_size": [*size[:axis], SLICES, *size[axis:]], "axis": axis}
     elif isinstance(size, int):
         given["roi_size"] = [size] * 3
@@ -355,10 +328,6 @@ def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    sha256=_sha256,
+    facts=facts, network=network, weights=weights, sha256=_sha256, sign="configs",
     files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
-    sign="configs",
-)
+)  # fmt: skip

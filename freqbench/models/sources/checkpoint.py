@@ -53,10 +53,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")
     arch = str(asked or trained_as)
     if asked is None and plugins.names_class(arch):
-        raise UserError(
-            f"{entry.name}: {path} was trained as {arch}, code of another package, which a job must name itself: "
-            f"give arch: {arch}"
-        )
+        rest = f"code of another package, which a job must name itself: give arch: {arch}"
+        raise UserError(f"{entry.name}: {path} was trained as {arch}, {rest}")
     if arch not in MODELS and not plugins.names_class(arch):
         raise UserError(unknown("architecture", arch, KNOWN["models"]))
     known = MODELS.get(arch)
@@ -174,18 +172,15 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
     except UserError:
         stated = {name: to_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
-        read = complete_args(draft.arch, {**others, **stated})
-        if read == before:
+        if (read := complete_args(draft.arch, {**others, **stated})) == before:
             raise
         try:
             spec = _check_weights(source, replace(draft, args=read), facts, entry)
         except UserError:
             for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
                 if _one_spelling(found.args[name]) != _one_spelling(stated[name]):
-                    raise CheckpointError(
-                        f"{entry.name}: args.{name} is {stated[name]!r} here, but the weights of {entry.path} show "
-                        f"{found.args[name]!r}: leave it out"
-                    ) from None
+                    rest = f"but the weights of {entry.path} show {found.args[name]!r}: leave it out"
+                    raise CheckpointError(f"{entry.name}: args.{name} is {stated[name]!r} here, {rest}") from None
             raise
         shown = [f"{name} {value!r}" for name, value in others.items() if before.get(name) != read.get(name)]
         notes.append(f"read off its weights: {', '.join(shown)}")
@@ -210,12 +205,6 @@ def _silent(arch: str, args: Mapping[str, Any]) -> list[str]:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    fit=fit,
-    silent=_silent,
-    takes=("migration", "prefix"),
-    is_known=True,
-    is_checkpoint=True,
-)
+    facts=facts, network=network, weights=weights, fit=fit, silent=_silent,
+    takes=("migration", "prefix"), is_known=True, is_checkpoint=True,
+)  # fmt: skip

@@ -158,9 +158,8 @@ class Command(nn.Module):
         try:
             code = process.wait(self.timeout)
         except subprocess.TimeoutExpired:
-            raise UserError(
-                f"{words[0]}: expected an end within {self.timeout:g} s, got none{_last_line(output)}: set timeout"
-            ) from None
+            got = f"got none{_last_line(output)}: set timeout"
+            raise UserError(f"{words[0]}: expected an end within {self.timeout:g} s, {got}") from None
         finally:
             process.kill()
             process.wait()
@@ -185,10 +184,8 @@ class Command(nn.Module):
         with np.errstate(invalid="ignore"):  # NaN is refused below
             labels = values.astype(np.int64)
         if not ((labels == values) & (labels >= 0) & (labels < self.num_classes)).all():
-            raise UserError(
-                f"{self.words[0]}: {LABELS}: expected whole numbers 0 to {self.num_classes - 1}, got "
-                f"{values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
-            )
+            got = f"got {values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
+            raise UserError(f"{self.words[0]}: {LABELS}: expected whole numbers 0 to {self.num_classes - 1}, {got}")
         return labels
 
 
@@ -213,8 +210,7 @@ def _group(folder: str) -> Iterator[int]:
 def _words(path: str) -> list[str]:
     """Returns the words of a command, its program and its files with their whole paths."""
     first, *others = shlex.split(path)
-    program = shutil.which(first)
-    if program is None:
+    if (program := shutil.which(first)) is None:
         raise CheckpointError(f"{first}: expected a program, found none: install it, or give its path")
     split = map(_split_word, (program, *others))
     return [before + str(Path(file).absolute()) if file else before for before, file in split]
@@ -294,11 +290,6 @@ def _open_label_map(path: Path) -> _OpenedFile:
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    sha256=_sha256,
-    silent=lambda arch, args: ("timeout",),
-    runs_code=True,
-    is_known=True,
-    has_path=False,
-)
+    facts=facts, network=network, sha256=_sha256, silent=lambda arch, args: ("timeout",),
+    runs_code=True, is_known=True, has_path=False,
+)  # fmt: skip

@@ -47,10 +47,8 @@ class Frozen(nn.Module):
         """Returns logits of windows of its saved size; raises UserError if the file lets no gradient through."""
         logits = self.net(images)
         if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{self.name}: expected a network that returns one tensor, got {type(logits).__name__}: save it "
-                "without deep supervision"
-            )
+            got = f"got {type(logits).__name__}: save it without deep supervision"
+            raise UserError(f"{self.name}: expected a network that returns one tensor, {got}")
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
@@ -80,13 +78,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     _, said, _ = _load(path)
-    return Facts(
-        arch=str(entry.reader),
-        args=args,
-        roi=agreed_argument(path, "roi", stated, said),
-        num_classes=agreed_argument(path, "num_classes", stated, said),
-        num_channels=agreed_argument(path, "num_channels", stated, said, default=1),
-    )
+    roi, classes = (agreed_argument(path, name, stated, said) for name in ("roi", "num_classes"))
+    channels = agreed_argument(path, "num_channels", stated, said, default=1)
+    return Facts(arch=str(entry.reader), args=args, roi=roi, num_classes=classes, num_channels=channels)
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -103,18 +97,15 @@ def complete_args(entry: ModelEntry, num_classes: int | None, num_channels: int 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     """Returns the network, the arguments that its file states, and True if its graph takes one sample at a time."""
-    file = Path(path)
-    if not file.is_file():
+    if not (file := Path(path)).is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
     require_trust(path)
     entries = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
     scripted = any(entry.endswith("/constants.pkl") for entry in entries)
     exported = any(entry.endswith("archive_format") or entry == "serialized_exported_program.json" for entry in entries)
     if not scripted and not exported:
-        raise CheckpointError(
-            f"{path}: expected a file of torch.jit.save or torch.export.save, got neither, or a truncated one: weights "
-            "alone need their arch"
-        )
+        got = "got neither, or a truncated one: weights alone need their arch"
+        raise CheckpointError(f"{path}: expected a file of torch.jit.save or torch.export.save, {got}")
     try:
         if scripted:
             net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
@@ -126,9 +117,8 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     except _UNREADABLE as error:
         raise CheckpointError(f"{path}: cannot be loaded: {one_line(error, 160)}: fetch or save it again") from None
     if next(net.parameters(), None) is None:
-        raise CheckpointError(
-            f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
-        )
+        found = "found none, as torch.jit.freeze leaves it: save it unfrozen"
+        raise CheckpointError(f"{path}: expected a network with parameters, {found}")
     check_sound(path, net.state_dict())
     return net, facts, singly
 
@@ -140,8 +130,7 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     with Path(path).open("rb") as stream:
         program = move_to_device_pass(torch.export.load(stream), "cpu")
     net: nn.Module = program.module()
-    nodes = {node.name: node for node in program.graph.nodes}
-    signature = program.graph_signature
+    nodes, signature = {node.name: node for node in program.graph.nodes}, program.graph_signature
     inputs, outputs = signature.user_inputs, signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")

@@ -26,7 +26,6 @@ from freqbench.models.spec import ModelSpec
 TOPOLOGY = "model.json"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 _CONFORMED = InputAdapter(axes=source.axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
-
 _Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -233,20 +232,14 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     counts = [math.prod(entry.shape) for entry in group.weights]
     size, wanted = sum(path.stat().st_size for path in paths), 4 * sum(counts)
     if size != wanted:
-        raise CheckpointError(
-            f"{', '.join(map(str, paths))}: expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
-        )
+        rest = f"expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
+        raise CheckpointError(f"{', '.join(map(str, paths))}: {rest}")
     values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
     for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
         yield entry.name, part.reshape(entry.shape)
 
 
 SOURCE = Source(
-    facts=facts,
-    network=network,
-    weights=weights,
-    sha256=_sha256,
+    facts=facts, network=network, weights=weights, sha256=_sha256, sign=TOPOLOGY, is_known=True,
     files=lambda args: (TOPOLOGY, "*.bin", "*.safetensors"),
-    sign=TOPOLOGY,
-    is_known=True,
-)
+)  # fmt: skip

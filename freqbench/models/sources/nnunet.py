@@ -1,5 +1,4 @@
 """Reads nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
-
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
 nnunetv2 prepares volumes, builds the network and restores its logits (`freqbench.pipelines.nnunet`). No code of a
 folder is run: names in its files are looked up in nnunetv2's own tables, and checkpoints are read as weights.
@@ -104,10 +103,8 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
     trained = content.get("init_args")
     trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
     if stated.configuration and trained_as and stated.configuration != trained_as:
-        raise UserError(
-            f"{path}: configuration is {stated.configuration} here, but its checkpoint was trained as {trained_as}: "
-            "leave it out"
-        )
+        rest = f"but its checkpoint was trained as {trained_as}: leave it out"
+        raise UserError(f"{path}: configuration is {stated.configuration} here, {rest}")
     configuration = str(stated.configuration or trained_as or "3d_fullres")
     plans, dataset = (source.read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
     pipeline = pipeline_of(path, plans, dataset, configuration, stated.orientation, bounds)
@@ -128,10 +125,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     # The axes, of the volume or of the file, over which predictions may be mirrored.
     allowed, axes = folder.content.get("inference_allowed_mirroring_axes") or (), range(2 if pipeline.is_2d else 3)
     if not isinstance(allowed, tuple | list) or not all(axis in axes for axis in allowed):
-        raise CheckpointError(
-            f"{folder.checkpoints[0]}: inference_allowed_mirroring_axes: expected some of "
-            f"{', '.join(map(str, axes))}, got {allowed!r}"
-        )
+        advice = f"inference_allowed_mirroring_axes: expected some of {', '.join(map(str, axes))}, got {allowed!r}"
+        raise CheckpointError(f"{folder.checkpoints[0]}: {advice}")
     plain = letters.replace("-", "")[pipeline.is_2d :]
     mirror = "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
     return Facts(
@@ -176,8 +171,7 @@ class Folds(nn.Module):
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
-    where = f"{folder.path}: architecture of plans.json"
-    settings = folder.pipeline.settings
+    where, settings = f"{folder.path}: architecture of plans.json", folder.pipeline.settings
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
@@ -229,7 +223,6 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
-    """Returns the files of the folds that are wanted."""
     if not Path(path, "plans.json").is_file():
         raise CheckpointError(
             f"{path}: expected an nnU-Net v2 folder with plans.json, dataset.json and fold_N/, found no plans.json: "
@@ -247,9 +240,8 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
         wanted = [str(fold) for fold in (args.fold if isinstance(args.fold, tuple) else [args.fold])]
     for fold in wanted:
         if fold not in there:
-            raise CheckpointError(
-                f"{path}: expected fold_{fold}/{args.checkpoint}, found none: give fold, one of {', '.join(there)}"
-            )
+            found = f"found none: give fold, one of {', '.join(there)}"
+            raise CheckpointError(f"{path}: expected fold_{fold}/{args.checkpoint}, {found}")
     return tuple(Path(path, f"fold_{fold}", args.checkpoint) for fold in wanted)
 
 
@@ -274,8 +266,7 @@ def _content(file: Path) -> Mapping[str, Any]:
 def _trainers() -> Mapping[str, tuple[str, list[str], bool]]:
     """Returns nnunetv2's trainers by name: module, names of its bases, and if it builds its own network; unimported."""
     release()
-    spec = find_spec(_TRAINERS)
-    found = {}
+    spec, found = find_spec(_TRAINERS), {}
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
             module = ".".join((_TRAINERS, *file.relative_to(folder).with_suffix("").parts))

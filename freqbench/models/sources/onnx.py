@@ -53,8 +53,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
     Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = complete_args(entry, num_classes, num_channels)
-    stated = validate(args, FrozenArgs, path)
-    graph = _graph(path)
+    stated, graph = validate(args, FrozenArgs, path), _graph(path)
     roi = agreed_argument(path, "roi", stated, graph.facts)
     channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
     sha256 = _sha256(path, args)
@@ -62,14 +61,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if _sha256(path, args) != sha256:
         _compare.cache_clear()
         raise CheckpointError(f"{path}: expected a file that stays while it is read, got another content: run again")
-    return Facts(
-        arch=str(entry.reader),
-        args=args,
-        roi=roi,
-        num_classes=agreed_argument(path, "num_classes", stated, {"num_classes": classes}),
-        num_channels=channels,
-        black_box=black_box,
-    )
+    count, arch = agreed_argument(path, "num_classes", stated, {"num_classes": classes}), str(entry.reader)
+    return Facts(arch=arch, args=args, roi=roi, num_classes=count, num_channels=channels, black_box=black_box)
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -92,9 +85,8 @@ def _packages(path: str) -> Any:
         import onnx2torch
         import onnxruntime
     except ImportError as error:
-        raise UserError(
-            f"{path}: expected the packages for ONNX files, got {one_line(error)}: {installing('onnx')}"
-        ) from None
+        got = f"got {one_line(error)}: {installing('onnx')}"
+        raise UserError(f"{path}: expected the packages for ONNX files, {got}") from None
     return onnx, onnxruntime, onnx2torch
 
 
@@ -111,10 +103,8 @@ def _graph(path: str) -> _Graph:
     arrays = {array.name for array in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if len(inputs) != 1 or len(graph.output) != 1:
-        raise CheckpointError(
-            f"{path}: expected an ONNX file with one tensor in and one out, got {len(inputs)} in and "
-            f"{len(graph.output)} out: export the logits alone"
-        )
+        got = f"got {len(inputs)} in and {len(graph.output)} out: export the logits alone"
+        raise CheckpointError(f"{path}: expected an ONNX file with one tensor in and one out, {got}")
     files = {"": Path(path)}
     for entry in _external_entries(model):
         if entry.key == "location":

@@ -165,10 +165,8 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
     except REFUSALS as error:
         if "more than 1 spatial element" in str(error):
-            raise UserError(
-                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
-                "take: enlarge the roi or use fewer strides"
-            ) from None
+            rest = "which instance norm cannot take: enlarge the roi or use fewer strides"
+            raise UserError(f"{arch}: a roi of {size} shrinks to a single voxel inside the network, {rest}") from None
         raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
     expected = (1, spec.num_outputs, *roi)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -253,4 +251,6 @@ def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
     """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
     with seed_weights(0), refusing(f"{where} does not fit its class"):
-        return make()
+        if not isinstance(net := make(), nn.Module):  # the code of a trusted bundle may return anything
+            raise TypeError(f"expected a network, got {type(net).__name__}")
+        return net

@@ -19,7 +19,6 @@ from freqbench.reporting.figures import cases, curves, maps
 from freqbench.reporting.figures.style import MAKER, pdf_and_png, use_style
 
 __all__ = ["FIGURES", "Written", "write_figures"]
-
 Drawing = tuple[tuple[str, ...], Figure | str]  # group, numbered from its second figure on; figure, or why none
 
 
@@ -47,7 +46,6 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     **{of.__name__: _each(of, *DATASET) for of in (maps.transfer, maps.natural, maps.worst, maps.ejection)},
     "case": _each(cases.full, *MODEL),
 }
-
 _LONGEST = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,+=@()-]+")
 

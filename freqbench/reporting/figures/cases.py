@@ -34,7 +34,6 @@ from freqbench.results import glimpses, volumes
 DIVERGING = "PuOr"  # told apart by colour-blind eyes, and in grey by its purple, which is darker than its orange
 OPACITY = 0.65
 _HIGHEST = 8.5  # inches: of a page
-
 T = TypeVar("T", bound=np.generic)
 Voxels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
@@ -63,8 +62,7 @@ class CaseVolumes:
     @property
     def scale(self) -> str:
         """Words for the size of a voxel and for what is black and white."""
-        steps = " x ".join(f"{step:.3g}" for step in self.spacing)
-        return f"voxels of {steps} mm, {planes.window_words(self.window)}"
+        return f"voxels of {' x '.join(f'{step:.3g}' for step in self.spacing)} mm, {planes.window_words(self.window)}"
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -152,10 +150,8 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
     label = _class_map(storage.join(folder, volumes.LABEL))
     if not (clean.shape == adversarial.shape and clean.shape[1:] == label.shape):
-        raise DataError(
-            f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
-            f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
-        )
+        got = f"got {clean.shape[1:]}, {adversarial.shape[1:]} and {label.shape}: run the cell again"
+        raise DataError(f"{folder}: expected clean, adversarial and label on one grid, {got}")
     predictions = {}
     kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
     for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):

@@ -20,18 +20,12 @@ from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, cou
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 KNEE = 6.5  # size of its marker
-
 Styles = Mapping[str, SeriesStyle]
 
 
 def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
     """Yields the items of each figure, at most `most` of them."""
     yield from (items[start : start + most] for start in range(0, len(items), most))
-
-
-def mean_clean(rows: pd.DataFrame) -> float:
-    """Mean foreground DSC of the clean volumes, each case counted once."""
-    return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
 
 
 def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -59,8 +53,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
-    names = set(table[column])
-    return {name: series_style(place) for name, place in material.places[column].items() if name in names}
+    return {name: series_style(place) for name, place in material.places[column].items() if name in set(table[column])}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -75,8 +68,9 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     texts += [*(f"{number} {plain(name, 80)}" for number, name in enumerate(styles, 1)), "clean"]
     figure = style.new_figure(style.PAGE, 2.5 + 0.14 * len(texts) / style.legend_columns(texts, style.PAGE))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    clean = rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean()  # each case counted once
     for axis, column in zip(axes, columns, strict=True):
-        axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
+        axis.axhline(float(clean), color=GREY, linestyle="dotted")
         for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
@@ -117,16 +111,14 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
-            series = series.sort_values("budget", kind="stable")
-            look = styles[str(family)]
+            series, look = series.sort_values("budget", kind="stable"), styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
             style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
         axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         style.drop_axis(axis, table["drop"], grid="both")
-    title = plain(f"{dataset}: attacks on {model}", 60)
-    figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
+    figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 60)}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
     fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
     legend(figure, [line_handle(look, mfc=fills[family]) for family, look in styles.items()], [*map(plain, styles)])

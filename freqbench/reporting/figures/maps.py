@@ -126,7 +126,6 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
 
 
 def _set_title(rows: pd.DataFrame) -> str:
-    """The threat model and budget that rows share."""
     threat, name, budget = rows[["threat_model", "budget_name", "budget"]].iloc[0]
     return f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}"
 
@@ -146,8 +145,7 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
                 size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]
                 axis.add_patch(Rectangle(corner, *size, color=GREY, alpha=0.18, linewidth=0))
             for (model, is_null), points_of in part.groupby(["target_model", "is_null"]):
-                look = styles[model]
-                after = points_of["attacked"].fillna(low).clip(lower=low)
+                look, after = styles[model], points_of["attacked"].fillna(low).clip(lower=low)
                 filling = "white" if is_null else look.color
                 axis.plot(points_of["clean"], after, color=look.color, marker=look.marker, mfc=filling, **LOOSE)
             for line in (axis.axvline, axis.axhline):

@@ -27,7 +27,6 @@ MAKER = "freqbench"  # the maker in a file's metadata
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
-
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
@@ -127,8 +126,7 @@ def heading(text: object, width: int) -> str:
 def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
-    count = f"{low}" if low == high else f"{low}–{high}"
-    return f"n = {count} {'case' if high == 1 else 'cases'}"
+    return f"n = {low if low == high else f'{low}–{high}'} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:

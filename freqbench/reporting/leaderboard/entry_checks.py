@@ -68,9 +68,8 @@ def _job(entry: BoardEntry, trust_code: bool) -> Check:
         reader = job.models[0].reader
         foreign = [str(reader)] if source_of(reader).runs_code else [name for name in classes if names_class(name)]
         if foreign and not trust_code:
-            return Check(
-                "job", "wrong", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first"
-            )
+            advice = "needs --trust-code, as it is code of another package: read it first"
+            return Check("job", "wrong", f"{foreign[0]}: {advice}")
         if not place.startswith("zoo://") and "/" in place:
             return Check("job", "wrong", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
     return Check("job", "ok", f"of {entry.seal.model} alone")
@@ -86,8 +85,7 @@ def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
 
 
 def _rows(entry: BoardEntry) -> Check:
-    columns = (*KEY, "status", "source_model", "target_model")
-    rows = [row for store in _stores(entry) for row in store.rows(columns)]
+    rows = [row for store in _stores(entry) for row in store.rows((*KEY, "status", "source_model", "target_model"))]
     failed = sum(row[3] != "ok" for row in rows)
     others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
     if failed or others:

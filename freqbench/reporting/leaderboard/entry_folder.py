@@ -36,11 +36,9 @@ from freqbench.results import Store, index_keys
 
 CARD = "card.yaml"
 LINE, PARAGRAPH = 200, 3000  # letters
-
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
 _PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
 _MAIL = re.compile(r"[\w.+-]+@([\w-]+\.)+(?!(invalid|example|test|localhost)$)[\w-]+", re.ASCII)  # RFC 2606
-
 TEMPLATE = """\
 # What people read about the network. Fill in every key; contact, paper and bibtex may stay null.
 title: {title}
@@ -54,18 +52,14 @@ checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://D
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
-
 SEAL, STORE = "entry.json", "store"
 VERSION = 2
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
-
 _RUN = r"(run\.json|runs/[\w.-]+\.json|records/[\w.-]+\.parquet)"
 _OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
-
 _CASE = ["dataset", "bounds", "case_id", "case_key", "patient_id"]
 _WORST = [*_CASE, "attack", "cell_id", "dsc_foreground", "dsc_foreground_clean"]
-
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -194,10 +188,8 @@ def read_entry(folder: Path) -> BoardEntry:
     for name in sorted(digests.keys() | sealed.files.keys()):
         wanted, got = sealed.files.get(name, "none"), digests.get(name, "no file")
         if wanted != got:
-            raise UserError(
-                f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
-                "it again"
-            )
+            advice = "changed since the entry was made: make it again"
+            raise UserError(f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: {advice}")
     _require_small(folder, files)
     return BoardEntry(folder=folder, card=card, seal=sealed)
 
@@ -268,14 +260,9 @@ def told_by(store: Store) -> Told:
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
-    findings = checks.audited(evidence)
-    return Told(
-        cases=cases,
-        worst_cases=plain(pd.concat(worst[1:] or worst, ignore_index=True)),
-        findings=findings,
-        verdicts=tuple(checks.verdicts(findings)),
-        lacking=tuple(lacking),
-    )
+    findings, ranked = checks.audited(evidence), plain(pd.concat(worst[1:] or worst, ignore_index=True))
+    verdicts = tuple(checks.verdicts(findings))
+    return Told(cases=cases, worst_cases=ranked, findings=findings, verdicts=verdicts, lacking=tuple(lacking))
 
 
 def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
@@ -284,10 +271,8 @@ def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
         raise UserError(f"{where}: expected a network that sees nothing of a label, got args.points")
     for entry in job.datasets:
         if entry.own.get("reference") == "prediction":
-            raise UserError(
-                f"{where}: {entry.name}: expected scores against labels, as boards rank by them, got reference: "
-                "prediction: run the job with label maps"
-            )
+            got = "got reference: prediction: run the job with label maps"
+            raise UserError(f"{where}: {entry.name}: expected scores against labels, as boards rank by them, {got}")
 
 
 def locate_weights(spec: Mapping[str, Any], place: str) -> dict[str, Any]:

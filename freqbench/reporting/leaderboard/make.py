@@ -88,10 +88,8 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         if not (_names(attack.sources, model) and on):
             continue
         if "surrogates" in attack.own:
-            raise UserError(
-                f"{out}: {model}: expected attacks that need no other network than the entry's, got {attack.name} with "
-                "surrogates: run the job without it, to another store"
-            )
+            got = f"got {attack.name} with surrogates: run the job without it, to another store"
+            raise UserError(f"{out}: {model}: expected attacks that need no other network than the entry's, {got}")
         matched = attack.matched and tuple(each for each in attack.matched if each.source == model)
         changes = {"sources": [model], "datasets": on, "matched": matched}
         changes = {name: value for name, value in changes.items() if getattr(attack, name) is not None}

@@ -32,7 +32,6 @@ INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
 LONGER = "longer.csv"  # beside entries: rows of longer attacks on them
 OF_LONGER = ["source_model", "threat_model", "budget_name", "budget", "case_id", "dsc_foreground"]
-
 Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
@@ -120,9 +119,8 @@ def _longer(path: Path) -> pd.DataFrame | None:
     try:
         return pd.read_csv(path, dtype={"case_id": str})[OF_LONGER]
     except (ValueError, KeyError) as error:  # pandas' errors of parsing are ValueErrors
-        raise UserError(
-            f"{path}: expected a table with {', '.join(OF_LONGER)}, got another: {one_line(error)}"
-        ) from None
+        got = f"got another: {one_line(error)}"
+        raise UserError(f"{path}: expected a table with {', '.join(OF_LONGER)}, {got}") from None
 
 
 def build_site(

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from freqbench.reporting.page.data import Part, data_of, page_data
 
 __all__ = ["build_page", "data_of", "pack_data", "page_data", "viewer_script"]
-
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
@@ -31,13 +30,16 @@ def build_page(data: Part, viewer: str = "", volumes: Part | None = None) -> str
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    template = Environment(autoescape=True).from_string(_read("template.html"))
-    return template.render(
-        policy=_policy(scripts, has_viewer=bool(viewer)),
-        title=f"{data['title']} - freqbench",
-        style=Markup(_read("dist/page.css")),
-        packed=base64.b64encode(pack_data(data | {"volumes": volumes})).decode(),
-        scripts=[Markup(script) for script in scripts],
+    return (
+        Environment(autoescape=True)
+        .from_string(_read("template.html"))
+        .render(
+            policy=_policy(scripts, has_viewer=bool(viewer)),
+            title=f"{data['title']} - freqbench",
+            style=Markup(_read("dist/page.css")),
+            packed=base64.b64encode(pack_data(data | {"volumes": volumes})).decode(),
+            scripts=[Markup(script) for script in scripts],
+        )
     )
 
 

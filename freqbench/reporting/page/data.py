@@ -39,9 +39,7 @@ MAX_CLASS_ROWS = 1_000_000
 MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
-
 Part = dict[str, Any]  # part of the page's data, by name in `$defs` of the schema
-
 _NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
@@ -158,7 +156,6 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
-    """Makes the frames that have one row per case or per class."""
     frames: dict[str, Any] = dict.fromkeys(("cases", "case_classes", "clean_classes", "class_means")) | {"classes": {}}
     omitted = frames["omitted"] = {}
     counts = blocks = np.zeros(len(records), dtype=int)
@@ -191,10 +188,8 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             of_clean = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
             frames["clean_classes"] = _frame({}, of_clean, **exact)
     if len(records) > MAX_CASES:
-        omitted["cases"] = (
-            f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
-            "report --format csv has every row"
-        )
+        advice = "only the means are here; report --format csv has every row"
+        omitted["cases"] = f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): {advice}"
     else:
         frames["cases"] = _cases(records, counts, blocks)
     return frames
@@ -235,7 +230,6 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
 
 
 def _natural(records: pd.DataFrame) -> list[Part]:
-    """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
         if isinstance(comparison := natural.compare_models(rows), str):
@@ -255,9 +249,7 @@ def _natural(records: pd.DataFrame) -> list[Part]:
 
 
 def _bounds(records: pd.DataFrame) -> list[Part]:
-    """Returns the chart of each smoothed model."""
-    table = certificates.means(certificates.brackets(records))
-    charts = []
+    table, charts = certificates.means(certificates.brackets(records)), []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
         points = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]

@@ -21,7 +21,6 @@ from freqbench.results.store import index_keys
 
 Facts = Sequence[Mapping[str, Any]]
 Part = dict[str, Any]
-
 NOTES = (
     "DSC, SSIM and 1-LPIPS are x100 and higher is better; drop is points of foreground DSC lost against clean volumes. "
     "DSC with background and HD95 follow the published convention: all classes with the background, so a total failure "
@@ -46,7 +45,6 @@ CAUTIONS = (
     "A match with published numbers is judged by the difference against rounding, the spread between seeds and the "
     "authors' reruns; with retrained checkpoints the numbers are not comparable.",
 )
-
 _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", "host", "devices", "engine")
 
 
@@ -116,8 +114,7 @@ def _run(run: Mapping[str, Any]) -> Part:
         {"name": name, "cases": len(facts.get("cases") or {}), "recipe": facts.get("recipe")}
         for name, facts in (run.get("datasets") or {}).items()
     ]
-    seeds = (run.get("job") or {}).get("seeds")
-    copied = {name: run.get(name) for name in _COPIED}
+    seeds, copied = (run.get("job") or {}).get("seeds"), {name: run.get(name) for name in _COPIED}
     return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
 
 

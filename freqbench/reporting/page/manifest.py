@@ -27,10 +27,8 @@ FOLDER = "volumes"
 INT16 = 32767
 MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
-
 Part = dict[str, Any]
 Regions = Mapping[str, RegionsOfLabels]
-
 _KINDS: Mapping[str, str] = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
@@ -152,8 +150,7 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: 
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     path = storage.join(place, volumes.FACTS)
     stated = volumes.volume_facts(object_of(storage.read_bytes(path), path), path)
-    keys = {name: key(place, name) for name in files}
-    of_targets = volumes.predictions(files)
+    keys, of_targets = {name: key(place, name) for name in files}, volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {

@@ -22,7 +22,6 @@ COLUMNS = (  # columns of RECORDS that a table is made of
     *SCORES,
     *(score.clean for score in SCORES.values() if score.clean),
 )
-
 _PAIR = ["_dataset", "_model"]
 
 

@@ -33,14 +33,10 @@ VERDICTS = (
     "SSIM). not comparable: with guessed parameters, other cases, or a checkpoint that is not listed in the recipe as "
     "the authors' own: such numbers, of retrained networks first of all, can be compared in kind only."
 )
-
 RERUNS: Mapping[str, float] = {"dsc": 0.5, "hd95": 4.6, "lpips_similarity": 0.7}
 """Largest difference between the authors' two papers for one setting, in the tables' units; unknown for SSIM."""
-
 COUNTS = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "seed_spread")
-
 _SLACK = 1e-9  # 62.75 - 62.7 is a little more than 0.05 in binary
-
 Facts = Sequence[Mapping[str, Any]]
 
 
@@ -123,8 +119,7 @@ def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int
     """Arranges cells in the paper's rows and columns; a heading has one line per dimension."""
     places = _places(recipe)
     rows = list(dict.fromkeys(row for row, _ in places))
-    columns = list(dict.fromkeys(column for _, column in places))
-    texts = _texts(data)
+    columns, texts = list(dict.fromkeys(column for _, column in places)), _texts(data)
     table = pd.DataFrame("", index=range(len(rows)), columns=list(map("\n".join, columns)), dtype=object)
     marks = set()
     for (row, column), cell in places.items():

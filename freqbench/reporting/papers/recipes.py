@@ -22,10 +22,8 @@ from freqbench.job.sweep import parse_value
 
 FOLDER = Path(__file__).parent / "recipes"
 RECIPES: tuple[str, ...] = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
-
 CLEAN = "clean"
 COUPLED = "window_batch"
-
 Dimension = Literal["dataset", "model", "training", "attack", "budget", "metric"]
 
 
@@ -45,8 +43,6 @@ SCORES: Mapping[str, TableScore] = {
     "ssim": TableScore("SSIM", 100),
     "lpips_similarity": TableScore("LPIPS", 100),
 }
-
-
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")  # keys of `papers.csv`
 
@@ -203,10 +199,8 @@ class Recipe(Strict):
         places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)
         for place, count in places.items():
             if count > 1:
-                raise UserError(
-                    f"rows and columns: expected a place of its own for each cell, got {count} for {', '.join(place)}: "
-                    "name further dimensions, or give entries other titles"
-                )
+                got = f"got {count} for {', '.join(place)}: name further dimensions, or give entries other titles"
+                raise UserError(f"rows and columns: expected a place of its own for each cell, {got}")
         return self
 
     @property

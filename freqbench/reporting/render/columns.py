@@ -25,13 +25,11 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
     **{"first_reason": "first reason", "null row": "null\nrow", "SSIM body": "SSIM\nbody"},
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
-
 OWN = (  # note below scores of datasets with `reference: prediction`
     "Agreement is the Dice of a model's prediction with its own prediction of the clean volume, which is 100 on clean "
     "volumes by construction. It says how stable the model is, not whether it is right: read it beside noise and null "
     "rows, and no rank by it as one of quality, as a model that always predicts the same comes first."
 )
-
 _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 

@@ -14,7 +14,6 @@ LONG_ROWS = 40
 WIDE_CHARACTERS = 75  # wider tables are scaled to the page
 MAX_CHARACTERS = 110  # wider tables are split
 _TEXT_WIDTHS = ((60, "5cm"), (30, "3.2cm"))  # of columns whose longest cell has more characters
-
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"},

@@ -17,7 +17,6 @@ TERMINAL_WIDTH = 110
 WRAPPED_WIDTH = 12
 LONGEST_WORD = 40  # that is never broken
 MARK = "{}†"
-
 _WRAPPED = ("attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what should hold", "what was found")
 
 
@@ -37,7 +36,6 @@ def markdown(sections: Sequence[Section]) -> str:
 
 
 def _pipe(text: str) -> str:
-    """Escapes a text for a table of pipes."""
     return _inline(text).replace("|", "\\|")
 
 
