@@ -13,9 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from freqbench.analysis import statistics
 from freqbench.analysis.precision import NO_DSC, NOT_RUN, exclude
-from freqbench.analysis.statistics import (
-    DICE, auroc, group_spreads, inside, mean_intervals, nested_interval, t_intervals, t_tests,
-)  # fmt: skip
+from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals, nested_interval, t_intervals, t_tests
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
 from freqbench.results import KEY
@@ -406,20 +404,20 @@ def test_area_under_a_curve_is_sklearns_and_its_error_that_of_delong() -> None:
     """The interval of paired volumes by placement values, which DeLong has, on the logit scale; ties count half."""
     draws = np.random.default_rng(3)
     attacked, other = np.round(draws.normal(0.8, 1, 12), 1), np.round(draws.normal(0, 1, 12), 1)
-    mean, low, high = auroc(attacked, other)
+    mean, low, high = statistics.auroc(attacked, other)
     assert mean == pytest.approx(100 * roc_auc_score([1] * 12 + [0] * 12, [*attacked, *other]))
     placed = [[np.mean((x > other) + (x == other) / 2) for x in attacked]]
     placed.append([np.mean((attacked > x) + (attacked == x) / 2) for x in other])
     error = 100 * np.sqrt(np.cov(placed).sum() / 12)  # of the mean of sums over patients
-    expected = inside(DICE, np.array([mean]), stats.t.ppf(0.975, 11) * np.array([error]))
+    expected = statistics.inside(DICE, np.array([mean]), stats.t.ppf(0.975, 11) * np.array([error]))
     assert (low, high) == pytest.approx((expected[0][0], expected[1][0]))
 
 
 def test_area_of_volumes_all_told_apart_has_an_exact_bound() -> None:
     """Of 20 patients who are all told apart, each with chance p, p**20 is 0.025 at the bound."""
     above, below = np.arange(20.0) + 100, np.arange(20.0)
-    mean, low, high = auroc(above, below)
+    mean, low, high = statistics.auroc(above, below)
     assert (mean, high) == (100, 100)
     assert (low / 100) ** 20 == pytest.approx(0.025)
-    assert auroc(below, above) == pytest.approx((0, 0, 100 - low))
-    assert np.isnan(auroc(above[:2], below[:2])[1:]).all()
+    assert statistics.auroc(below, above) == pytest.approx((0, 0, 100 - low))
+    assert np.isnan(statistics.auroc(above[:2], below[:2])[1:]).all()
