@@ -34,8 +34,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1538,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3472,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 918,
+        ".": 3447,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 916,
         "attacks": 5028,
         "audit": 2464,  # as in the package
         "cli": 2184,  # run --fresh
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 56994, "tests": 59164}  # 61796 and 63057 before
+SUMS = {"freqbench": 56994, "tests": 59137}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
