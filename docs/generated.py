@@ -38,7 +38,7 @@ from freqbench.analysis.groups import (
     points,
     select_scored,
 )
-from freqbench.analysis.statistics import SIGNIFICANCE, Array, holm, statistic_intervals, t_intervals
+from freqbench.analysis.statistics import SIGNIFICANCE, Array, auroc, holm, statistic_intervals, t_intervals
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -79,6 +79,7 @@ ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
 ACDC_ENTRIES = ROOT / "reports" / "acdc" / "board"
 ACDC_PAGE = ACDC_ENTRIES / "README.md"
+DETECTION = ROOT / "reports" / "detection" / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
 NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
 WAYS = {"window": "window by window", "joint": "joined windows"}
@@ -694,6 +695,56 @@ def nnunet_page() -> str:
     return filled(NNUNET.read_text(encoding="utf-8"), {name: make() for name, make in made.items()})
 
 
+def detection_rows() -> pd.DataFrame:
+    """Rows of networks beside a detector, by network; DSC x100, the set and the kind of volume of each in words."""
+    parts = [pd.read_csv(path).assign(network=path.stem) for path in sorted(DETECTION.parent.glob("*.csv"))]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["dsc_foreground"] *= 100
+    is_null = rows["control"] | (rows["attack"] == "random_noise")
+    kinds = np.select([is_null, rows["source_model"] == "plain"], ["null", "unaware"], "aware")
+    names = rows["threat_model"] + " " + budget_texts(rows).astype(str)
+    return rows.assign(set=names, kind=kinds, patient_id=rows["case_id"], seed=0)
+
+
+def _told_apart(one: pd.DataFrame, other: pd.Series) -> str:
+    """The AUROC x100 of suspicions against others, by patient, with its interval."""
+    paired = pd.DataFrame({"one": one.groupby("case_id")["suspicion"].mean(), "other": other}).dropna()
+    mean, low, high = auroc(paired["one"].to_numpy(), paired["other"].to_numpy())
+    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def detection_tables(network: str) -> tuple[str, str]:
+    """Two tables of a network: whom detectors tell apart, and what an attacker who knows each one leaves."""
+    rows = detection_rows().query("network == @network")
+    seen, known = [], []
+    for name, of_set in rows[rows["kind"] != "null"].groupby("set"):
+        cells, beside = [], []
+        for detector, part in of_set.groupby("target_model"):
+            null = rows.query("set == @name and kind == 'null' and target_model == @detector")
+            blind, knows = (part[part["kind"] == kind] for kind in ("unaware", "aware"))
+            clean = blind.groupby("case_id")["suspicion_clean"].first()
+            cells += [_told_apart(blind, clean), _told_apart(blind, null.groupby("case_id")["suspicion"].mean())]
+            left = lowest(knows)
+            beside.append(f"{points(left['dsc_foreground'].iloc[0])} {bounds(left)[0]}")
+            beside.append(_told_apart(knows, clean))
+        plain = lowest(of_set[of_set["kind"] == "unaware"])
+        left = points(plain["dsc_foreground"].iloc[0])
+        seen.append([f"`{name}`", left, *cells])
+        known.append([f"`{name}`", left, *beside])
+    detectors = sorted(rows["target_model"].unique())
+    heads = [f"{each}, {what}" for each in detectors for what in ("clean", "null")]
+    both = [f"{each}, {what}" for each in detectors for what in ("left", "AUROC")]
+    return table(seen, ["set", "left", *heads]) + "\n", table(known, ["set", "left, unaware", *both]) + "\n"
+
+
+def detection_page() -> str:
+    """The report on detectors, with its tables."""
+    made = {}
+    for network in detection_rows()["network"].unique():
+        made[f"seen-{network}"], made[f"known-{network}"] = detection_tables(network)
+    return filled(DETECTION.read_text(encoding="utf-8"), made)
+
+
 def notebook(path: Path) -> str:
     """A tutorial as a notebook without outputs; its cells have the same ids each time."""
     import jupytext  # of the extra `docs`, which the page of jobs does not need
@@ -1036,4 +1087,5 @@ if __name__ == "__main__":
     _put(ACDC_PAGE, acdc_page())
     _put(EJECTION, ejection_page())
     _put(NNUNET, nnunet_page())
+    _put(DETECTION, detection_page())
     _put(WORST_CASES, worst_cases())

@@ -51,6 +51,7 @@ PAGES = (
     *((name, function) for name, function in MADE.items()),
     *(("jobs/README.md", "jobs_page"), (generated.BOARD_PAGE, "leaderboard_page"), (generated.ACDC_PAGE, "acdc_page")),
     *((generated.EJECTION, "ejection_page"), (generated.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases")),
+    (generated.DETECTION, "detection_page"),
 )
 PLACE = """[project.urls]
 Repository = "https://github.com/lab/freqbench"

@@ -396,7 +396,8 @@ class SlidingWindowModel(nn.Module):
         self.window_batch, self.kept, self.num_forwards, self.num_backwards = window_batch, kept, 0, 0
         self.outputs: Outputs = model.outputs
         self._watch = model.watch if model.adaptive else None
-        self._allowed = self.excess = None  # suspicion: what the attacker may have, and how much more the last pass had
+        self._allowed: Tensor | None = None  # suspicion that an attacker may have
+        self.excess: Tensor | None = None  # how much more the last pass had
 
     @property
     def steps_back(self) -> bool:
