@@ -720,17 +720,19 @@ def detection_tables(network: str) -> tuple[str, str]:
     for name, of_set in rows[rows["kind"] != "null"].groupby("set"):
         cells, beside = [], []
         for detector, part in of_set.groupby("target_model"):
-            null = rows.query("set == @name and kind == 'null' and target_model == @detector")
+            null = rows[(rows["set"] == name) & (rows["kind"] == "null") & (rows["target_model"] == detector)]
             blind, knows = (part[part["kind"] == kind] for kind in ("unaware", "aware"))
             clean = blind.groupby("case_id")["suspicion_clean"].first()
             cells += [_told_apart(blind, clean), _told_apart(blind, null.groupby("case_id")["suspicion"].mean())]
             left = lowest(knows)
             beside.append(f"{points(left['dsc_foreground'].iloc[0])} {bounds(left)[0]}")
             beside.append(_told_apart(knows, clean))
-        plain = lowest(of_set[of_set["kind"] == "unaware"])
-        left = points(plain["dsc_foreground"].iloc[0])
-        seen.append([f"`{name}`", left, *cells])
-        known.append([f"`{name}`", left, *beside])
+        blind, knows = (of_set[of_set["kind"] == kind] for kind in ("unaware", "aware"))
+        pairs = zip(
+            (blind, blind[blind["case_id"].isin(knows["case_id"])]), (seen, known), (cells, beside), strict=True
+        )
+        for part, lines, made in pairs:
+            lines.append([f"`{name}`", points(lowest(part)["dsc_foreground"].iloc[0]), *made])
     detectors = sorted(rows["target_model"].unique())
     heads = [f"{each}, {what}" for each in detectors for what in ("clean", "null")]
     both = [f"{each}, {what}" for each in detectors for what in ("left", "AUROC")]

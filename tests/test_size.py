@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 943,
         "job": 2572,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7840,  # inferers by class and arguments
+        "models": 7841,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
         "remote": 322,
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1538,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3447,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3448,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
         "attacks": 5028,
         "audit": 2464,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 56994, "tests": 59137}  # 61796 and 63057 before
+SUMS = {"freqbench": 56995, "tests": 59138}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

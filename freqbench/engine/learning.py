@@ -50,7 +50,7 @@ def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -
         volume, network = case.image[None].to(device), SlidingWindowModel(model.for_case(case))
         with torch.no_grad():
             clean.append(detector.features(volume, network.logits(volume), network))
-    return Watch.of(detector, clean)
+    return Watch.learn(detector, clean)
 
 
 def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) -> Tensor:

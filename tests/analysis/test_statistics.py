@@ -400,7 +400,7 @@ def test_fp32_of_a_former_job_is_enough() -> None:
     assert left_out.strip() == "- 1 record of another job, or of a former version of this one"
 
 
-def test_area_under_a_curve_is_sklearns_and_its_error_that_of_delong() -> None:
+def test_area_under_curve_is_sklearns_its_error_delongs() -> None:
     """The interval of paired volumes by placement values, which DeLong has, on the logit scale; ties count half."""
     draws = np.random.default_rng(3)
     attacked, other = np.round(draws.normal(0.8, 1, 12), 1), np.round(draws.normal(0, 1, 12), 1)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from freqbench.models.defences.detectors import Detector, Passes
+from freqbench.models.defences.detectors import AskedNetwork, Detector
 
 
 class Roughness(Detector):
@@ -13,6 +13,6 @@ class Roughness(Detector):
 
     name: Literal["roughness"] = "roughness"
 
-    def features(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns one number an axis."""
         return torch.stack([volume.diff(dim=axis).abs().mean().log() for axis in (2, 3, 4)])

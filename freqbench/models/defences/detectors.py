@@ -18,7 +18,7 @@ FEWEST = 3  # clean volumes that a detector learns from
 TINY = 1e-12
 
 
-class Passes(Protocol):
+class AskedNetwork(Protocol):
     """A network that a detector may ask about further volumes: `freqbench.models.SlidingWindowModel`."""
 
     def logits(self, images: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Detector(Defence):
     clean_split: str = "validation"
     clean_cases: PositiveInt | None = None
 
-    def features(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns numbers `[F]` of a volume `[1, C, H, W, D]` in [0, 1], through which a gradient goes.
 
         Args:
@@ -84,7 +84,7 @@ class Watch:
     usual: Tensor  # median suspicion of these volumes
 
     @classmethod
-    def of(cls, detector: Detector, clean: Sequence[Tensor]) -> "Watch":
+    def learn(cls, detector: Detector, clean: Sequence[Tensor]) -> "Watch":
         """Learns from the features `[F]` of clean volumes; raises UserError for fewer than FEWEST."""
         if len(clean) < FEWEST:
             expected = f"expected at least {FEWEST} clean volumes in the split {detector.clean_split!r}"
@@ -103,7 +103,7 @@ class Watch:
         learned = {"mean": mean, "spread": spread, "precision": precision, "usual": usual}
         return cls(detector=detector, **{name: value.to(kind) for name, value in learned.items()})
 
-    def suspicion(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def suspicion(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns s of a volume `[1, C, H, W, D]`, a scalar."""
         away = (self.detector.features(volume, logits, network) - self.mean) / self.spread
         return (away @ self.precision @ away).clamp(min=TINY).sqrt()
@@ -120,7 +120,7 @@ class BandEnergy(Detector):
     block: PositiveInt = 8
     bands: Annotated[int, Field(ge=2, le=64)] = 8
 
-    def features(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns the logarithms, the lowest frequencies first; shells without a coefficient are left out."""
         block = cut_block(self.block, volume.shape[2:])
         size = split(BlockDCT.of(volume, block).spectrum(volume), block).abs().mean(dim=(0, 1, 2))
@@ -145,7 +145,7 @@ class FeatureDistance(Detector):
 
     name: Literal["feature_distance"] = "feature_distance"
 
-    def features(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns the mean of each channel."""
         outputs = network.activations(volume)
         if not outputs:
@@ -170,7 +170,7 @@ class PredictionChange(Detector):
     name: Literal["prediction_change"] = "prediction_change"
     sigma: PositiveFloat = 0.5
 
-    def features(self, volume: Tensor, logits: Tensor, network: Passes) -> Tensor:
+    def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
         """Returns the logarithm."""
         smooth = GaussianSmoothing(sigma=self.sigma).transform(volume)
         p, other = (network.foreground(each) for each in (logits, network.logits(smooth)))

@@ -78,14 +78,14 @@ def test_change_of_the_prediction_is_under_scipys_filter(volume: Tensor, network
     assert PredictionChange().features(volume, logits, network).item() == pytest.approx(expected.item(), abs=1e-3)
 
 
-def test_suspicion_is_a_distance_under_sklearns_shrunk_covariance(
+def test_suspicion_is_distance_under_sklearns_covariance(
     volume: Tensor, network: SlidingWindowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of features in units of their spread; one that never changes is left out."""
     draws = torch.randn(9, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     clean = draws * torch.tensor([1, 5, 2, 0])
     x = (clean / clean.std(dim=0).clamp(min=1e-9))[:, :3]
-    watch, asked = Watch.of(BandEnergy(), list(clean)), clean[0] + torch.tensor([1.0, -2.0, 0.5, 7.0])
+    watch, asked = Watch.learn(BandEnergy(), list(clean)), clean[0] + torch.tensor([1.0, -2.0, 0.5, 7.0])
     monkeypatch.setattr(BandEnergy, "features", lambda *_: asked)
     shrunk = np.zeros((4, 4))
     shrunk[:3, :3] = np.cov(x.T, bias=True)
@@ -94,7 +94,7 @@ def test_suspicion_is_a_distance_under_sklearns_shrunk_covariance(
     expected = np.sqrt(away @ np.linalg.inv(fitted) @ away)
     assert float(watch.suspicion(volume, volume, network)) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(UserError, match="at least 3 clean volumes in the split 'validation', got 2: set clean_split"):
-        Watch.of(BandEnergy(), list(clean[:2]))
+        Watch.learn(BandEnergy(), list(clean[:2]))
 
 
 def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:

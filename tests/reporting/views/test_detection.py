@@ -36,7 +36,7 @@ def rows() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_a_row_has_the_attack_that_knows_beside_the_one_that_does_not(rows: list[dict[str, Any]]) -> None:
+def test_row_has_an_attack_that_knows_beside_one_that_does_not(rows: list[dict[str, Any]]) -> None:
     """All attacked are above all clean; a quarter above their null rows; who knows is as suspicious as clean ones."""
     (section,) = detection(shown(*rows))
     (line,) = data_lines(section)
