@@ -208,6 +208,9 @@ class Task:
                 "network as it computes them, or take an attack without gradients, such as square"
             )
         excess = self.objective.excess
+        if excess is not None and not excess.requires_grad:
+            got = "got detached ones: return them as they are computed, or set adaptive: false of the model"
+            raise UserError(f"{self.name}: expected features of the detector that a gradient goes through, {got}")
         (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=excess is not None)
         self.away = None if excess is None else torch.autograd.grad(excess, x)[0]
         self.passes.gradients.append(extremes(gradient))

@@ -146,6 +146,14 @@ def test_attack_that_knows_a_detector_stays_below_what_it_allows(name: str, tmp_
     assert made["watched", "watched"]["dsc"] <= made["watched", "watched"]["dsc_clean"]
 
 
+def test_features_without_a_gradient_are_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BandEnergy, "features", lambda _, volume, *given: volume.detach().mean()[None])
+    execute(job({"name": "band_energy"}), tmp_path)
+    errors = {row["source_model"]: row["error"] for row in Store(str(tmp_path)).records().to_pylist()}
+    assert errors["plain"] is None
+    assert str(errors["watched"]).startswith("apgd: expected features of the detector that a gradient goes through, got")
+
+
 @pytest.mark.parametrize("changes", [{"scope": "window"}, {"step_rule": "halving"}])
 def test_attack_that_cannot_know_a_detector_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="apgd on watched: expected an attack on the volume in cosine steps, which"):
