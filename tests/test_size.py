@@ -16,14 +16,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1265,  # rows of several releases
         "api": 1347,  # regions of another order are a line
-        "attacks": 6901,
+        "attacks": 6904,
         "audit": 4528,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
         "data": 5941,  # as in the package
         "engine": 4485,  # as in the package
         "exchange": 943,
-        "job": 2572,  # a line for each key of a job
+        "job": 2573,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
         "models": 7841,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 487,
         "job": 1954,  # a line for each key of a job
         "metrics": 1207,  # weights are checked when read
-        "models": 7289,  # inferers by class and arguments
+        "models": 7314,  # inferers by class and arguments
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 56995, "tests": 59138}  # 61796 and 63057 before
+SUMS = {"freqbench": 56999, "tests": 59163}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -364,7 +364,7 @@ class Worker:
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             if isinstance(spec.defence, Detector):
-                loads = [partial(cell.dataset.load, ref, spec.space) for ref in spec.learns_from]
+                loads = [partial(cell.dataset.load, ref, spec.space) for ref in spec.learns_from.values()]
                 model.watch = learning.watch(spec.defence, model, loads)
             return model
 

@@ -357,7 +357,8 @@ def _models_of(
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 model = resolve(entry, *asked, facts=facts[entry.name])
-            model = replace(model, learns_from=learning_cases(dataset, model.defence, scored))
+            clean = learning_cases(dataset, model.defence, scored)
+            model = replace(model, learns_from={dataset.case_key(ref): ref for ref in clean})
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
                 raise UserError(f"{entry.name}: the same network with the same weights as {same[0]}: give it once")

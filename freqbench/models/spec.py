@@ -74,7 +74,7 @@ class ModelSpec(Origin):
     averages: Literal["probabilities", "logits"] = "probabilities"  # over its members
     defence: Defence | None = None
     adaptive: bool = True
-    learns_from: tuple[CaseRef, ...] = ()  # clean volumes that its detector is made of
+    learns_from: Mapping[str, CaseRef] = field(default_factory=dict)  # clean cases of its detector, by their keys
     expected_dice: float | None = None
     training: str | None = None  # identity of the training, if the job trains the weights
     method: str | None = None  # the same without the seed
@@ -125,7 +125,7 @@ class ModelSpec(Origin):
             "averages": None if self.averages == "probabilities" else self.averages,
             "training": training,
             "defence": self.defence.identity() if self.defence else None,
-            "learns_from": [ref.fingerprint for ref in self.learns_from] or None,
+            "learns_from": [*self.learns_from] or None,
             "adaptive": None if self.adaptive else False,
         }
         return digest({key: value for key, value in facts.items() if value is not None})
@@ -175,7 +175,7 @@ class ModelSpec(Origin):
         """JSON of the defence's parameters, of `adaptive`, and of the `model_id` without the defence."""
         if self.defence is None:
             return None
-        undefended = replace(self, defence=None, adaptive=True, learns_from=()).model_id
+        undefended = replace(self, defence=None, adaptive=True, learns_from={}).model_id
         return json.dumps({**self.defence.model_dump(), "adaptive": self.adaptive, "undefended": undefended})
 
     @property

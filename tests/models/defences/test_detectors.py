@@ -15,6 +15,7 @@ from tiny_job import execute, expanded, small
 from torch import Tensor, nn
 
 from freqbench.attacks.apgd import unseen_step
+from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.models import SegmentationModel, SlidingWindowModel
@@ -113,6 +114,19 @@ def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
     assert step(3.0, back=True) == pytest.approx([root, -root])
 
 
+@pytest.mark.parametrize("excess", [-0.1, 0.5])
+def test_volume_above_what_is_allowed_is_worth_less_than_any(excess: float) -> None:
+    """By the Dice, by the loss; and the gradient is that of the loss, whatever the detector says."""
+    labels = torch.tensor([0, 1]).reshape(1, 1, 1, 1, 2)
+    objective, logits = Objective.of(labels), torch.tensor([[2.0, -1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
+    plain = objective.success(logits), objective.compared(logits), objective.raised(logits)
+    objective.excess = torch.tensor(excess)
+    by_dice, by_loss, raised = objective.success(logits), objective.compared(logits), objective.raised(logits)
+    assert torch.equal(raised, plain[2])
+    expected = (plain[0], plain[1]) if excess < 0 else (torch.tensor([-1.5e6]),) * 2
+    assert (by_dice.item(), by_loss.item()) == pytest.approx([each.item() for each in expected])
+
+
 def job(defence: dict[str, Any], **changes: Any) -> dict[str, Any]:
     net = {"arch": "unet", "checkpoint": "random", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0}}
     watched = {"defence": {"clean_split": "validation", "clean_cases": 5, **defence}}
@@ -151,7 +165,9 @@ def test_features_without_a_gradient_are_a_line(tmp_path: Path, monkeypatch: pyt
     execute(job({"name": "band_energy"}), tmp_path)
     errors = {row["source_model"]: row["error"] for row in Store(str(tmp_path)).records().to_pylist()}
     assert errors["plain"] is None
-    assert str(errors["watched"]).startswith("apgd: expected features of the detector that a gradient goes through, got")
+    assert str(errors["watched"]).startswith(
+        "apgd: expected features of the detector that a gradient goes through, got"
+    )
 
 
 @pytest.mark.parametrize("changes", [{"scope": "window"}, {"step_rule": "halving"}])
@@ -164,14 +180,15 @@ def test_attack_that_cannot_know_a_detector_is_refused(changes: dict[str, Any]) 
 
 
 def test_clean_volumes_of_a_detector_are_part_of_its_model() -> None:
-    """Other volumes make another model; volumes that are scored are refused."""
+    """Other volumes, or the same on another grid, make another model; volumes that are scored are refused."""
     ids = set[str]()
-    for changes in ({}, {"clean_cases": 4}, {"clean_split": "train"}):
-        cells = expanded(job({"name": "band_energy"} | changes))[1].cells
-        plain, watched = ({cell.source.name: cell.source for cell in cells}[name] for name in ("plain", "watched"))
-        assert json.loads(watched.defence_text or "")["undefended"] == plain.model_id
-        ids.add(watched.model_id)
-    assert len(ids) == 3
+    for defence, shape in (({}, 20), ({"clean_cases": 4}, 20), ({"clean_split": "train"}, 20), ({}, 24)):
+        content = job({"name": "band_energy"} | defence)
+        content["datasets"][0]["shape"] = [shape, 16, 16]
+        made = {cell.source.name: cell.source for cell in expanded(content)[1].cells}
+        assert json.loads(made["watched"].defence_text or "")["undefended"] == made["plain"].model_id
+        ids.add(made["watched"].model_id)
+    assert len(ids) == 4
     own = job({"name": "band_energy"})
     own["datasets"][0]["split"] = "validation"
     with pytest.raises(UserError, match="band_energy: expected to learn from no case or patient that is scored, got"):
