@@ -81,6 +81,7 @@ ACDC_ENTRIES = ROOT / "reports" / "acdc" / "board"
 ACDC_PAGE = ACDC_ENTRIES / "README.md"
 DETECTION = ROOT / "reports" / "detection" / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
+SURE = 99  # AUROC x100 of a detector that misses next to nothing
 NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
 WAYS = {"window": "window by window", "joint": "joined windows"}
 MIRRORED = "joined, through mirror images"
@@ -438,6 +439,7 @@ def said() -> Mapping[Path, Sequence[str]]:
         NNUNET: [*_said_of_nnunet()],
         reports / "acdc" / "README.md": [_said_of_floor()],
         BOUNDS: [*_said_of_bounds()],
+        DETECTION: [*_said_of_detection()],
         reports / "strongest" / "README.md": [*_said_of_starts()],
     }
 
@@ -537,6 +539,29 @@ def _said_of_nnunet() -> Iterator[str]:
     )
     mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
     yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."
+
+
+def _said_of_detection() -> Iterator[str]:
+    robust, plain, heart = (detection_cells(name) for name in ("union-larger", "unet", "acdc-unet"))
+
+    def means(cells: pd.DataFrame, way: str, detector: str) -> pd.Series:
+        return cells[way].xs(detector, level=1).map(lambda cell: cell[0])
+
+    least, sets = means(plain, "clean", "change"), len(plain.index.levels[0])
+    sure = (least >= SURE).sum()
+    yield f"tells apart with an AUROC of {SURE} or more in {NUMBERS[sure]} of {NUMBERS[sets]} sets on the clean UNet"
+    hidden = (means(robust, "clean", "change") < 75).sum()
+    yield f"on `union-larger` it is below 75 in {NUMBERS[hidden]}"
+    highest = max(means(plain, "known", each).max() for each in ("change", "energy", "features"))
+    yield f"is told from clean volumes with an AUROC of at most {highest:.0f} on the clean UNet"
+    kept, same = (means(plain, way, "change")["dct-scaling 0.4"] for way in ("kept", "same"))
+    yield f"leaves {kept:.1f} under scaling 0.4 beside the change of the prediction, one who does not {same:.1f}"
+    others = sorted(means(plain, "kept", each)["dct-scaling 0.4"] for each in ("energy", "features"))
+    yield "beside the other two {:.1f} and {:.1f}".format(*others)
+    noise = means(robust, "null", "energy")["linf 8/255"]
+    yield f"an AUROC of {noise:.0f} against noise within 8/255 on `union-larger`: the noise is the more suspicious"
+    lost = (means(heart, "kept", "energy") - means(heart, "same", "energy"))[["linf 2/255", "linf 4/255", "linf 8/255"]]
+    yield f"on the heart {lost.min():.0f} to {lost.max():.0f} points more are left beside the energy within voxels"
 
 
 def _said_of_floor() -> str:
@@ -706,34 +731,48 @@ def detection_rows() -> pd.DataFrame:
     return rows.assign(set=names, kind=kinds, patient_id=rows["case_id"], seed=0)
 
 
-def _told_apart(one: pd.DataFrame, other: pd.Series) -> str:
-    """The AUROC x100 of suspicions against others, by patient, with its interval."""
-    paired = pd.DataFrame({"one": one.groupby("case_id")["suspicion"].mean(), "other": other}).dropna()
-    mean, low, high = auroc(paired["one"].to_numpy(), paired["other"].to_numpy())
-    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+@cache
+def detection_cells(network: str) -> pd.DataFrame:
+    """Means with their bounds, by set and detector.
+
+    AUROC x100 of volumes of an attacker who does not know the detector against `clean` volumes and `null` rows, and of
+    one who does, `known`; the DSC that both leave: `left`, `same` on the patients of the other, and `kept`.
+    """
+    rows = detection_rows().query("network == @network")
+    made = {}
+    for (name, detector), part in rows.groupby(["set", "target_model"]):
+        null, blind, knows = (part[part["kind"] == kind] for kind in ("null", "unaware", "aware"))
+        clean = blind.groupby("case_id")["suspicion_clean"].first()
+        pairs = {"clean": (blind, clean), "null": (blind, null.groupby("case_id")["suspicion"].mean())}
+        cell = {}
+        for way, (volumes, other) in (pairs | {"known": (knows, clean)}).items():
+            of_case = volumes.groupby("case_id")["suspicion"].mean()
+            paired = pd.DataFrame({"one": of_case, "other": other}).dropna()
+            cell[way] = auroc(paired["one"].to_numpy(), paired["other"].to_numpy())
+        of_same = blind[blind["case_id"].isin(knows["case_id"])]
+        for way, volumes in (("left", blind), ("same", of_same), ("kept", knows)):
+            cell[way] = tuple(lowest(volumes)[["dsc_foreground", "low", "high"]].iloc[0])
+        made[name, detector] = cell
+    return pd.DataFrame.from_dict(made, orient="index")
 
 
 def detection_tables(network: str) -> tuple[str, str]:
     """Two tables of a network: whom detectors tell apart, and what an attacker who knows each one leaves."""
-    rows = detection_rows().query("network == @network")
+    cells = detection_cells(network)
     seen, known = [], []
-    for name, of_set in rows[rows["kind"] != "null"].groupby("set"):
-        cells, beside = [], []
-        for detector, part in of_set.groupby("target_model"):
-            null = rows[(rows["set"] == name) & (rows["kind"] == "null") & (rows["target_model"] == detector)]
-            blind, knows = (part[part["kind"] == kind] for kind in ("unaware", "aware"))
-            clean = blind.groupby("case_id")["suspicion_clean"].first()
-            cells += [_told_apart(blind, clean), _told_apart(blind, null.groupby("case_id")["suspicion"].mean())]
-            left = lowest(knows)
-            beside.append(f"{points(left['dsc_foreground'].iloc[0])} {bounds(left)[0]}")
-            beside.append(_told_apart(knows, clean))
-        blind, knows = (of_set[of_set["kind"] == kind] for kind in ("unaware", "aware"))
-        pairs = zip(
-            (blind, blind[blind["case_id"].isin(knows["case_id"])]), (seen, known), (cells, beside), strict=True
+    for name, of_set in cells.groupby(level=0):
+        of_all = of_set.iloc[0]
+        texts = {
+            way: [f"{m:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for m, low, high in of_set[way]]
+            for way, digits in (("clean", 0), ("null", 0), ("known", 0), ("kept", 1))
+        }
+        seen.append(
+            [f"`{name}`", points(of_all["left"][0]), *itertools.chain(*zip(texts["clean"], texts["null"], strict=True))]
         )
-        for part, lines, made in pairs:
-            lines.append([f"`{name}`", points(lowest(part)["dsc_foreground"].iloc[0]), *made])
-    detectors = sorted(rows["target_model"].unique())
+        known.append(
+            [f"`{name}`", points(of_all["same"][0]), *itertools.chain(*zip(texts["kept"], texts["known"], strict=True))]
+        )
+    detectors = [*cells.index.get_level_values(1).unique()]
     heads = [f"{each}, {what}" for each in detectors for what in ("clean", "null")]
     both = [f"{each}, {what}" for each in detectors for what in ("left", "AUROC")]
     return table(seen, ["set", "left", *heads]) + "\n", table(known, ["set", "left, unaware", *both]) + "\n"
