@@ -45,7 +45,7 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     "docs/how-to/files.md": (
         r"(images|labels)/CASE(\.dcm)?|case-1a2b3c4d|channel_[01]|(labels/CASE/)?prediction-MODEL\.dcm|.*CASE/\d+\.dcm"
     ),
-    "docs/how-to/own-classes.md": r"boundary_clean",
+    "docs/how-to/own-classes.md": r"boundary_clean|roughness of .*",
     "docs/plugin/README.md": r"(two_steps|boundary).*",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/bundles.md": r"configs/\w+\.json|models/model\.pt",
