@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
-        "reporting": 6169,  # an attack that did nothing is said
+        "reporting": 6170,  # an attack that did nothing is said
         "results": 1252,  # as in the package
         "security": 1269,  # bombs in the classes of rows
         "third_party": 826,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 56999, "tests": 59163}  # 61796 and 63057 before
+SUMS = {"freqbench": 56999, "tests": 59164}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

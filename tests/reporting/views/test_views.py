@@ -27,6 +27,7 @@ OF_ALL = {
     "source_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
     "target_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
     "certified_radius": 0.1,
+    "added_metrics": '{"suspicion": 1.0, "suspicion_clean": 0.5}',
 }
 DRAWS = '{"dsc_foreground": [0.5, 0.6]}'
 ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"status", "finished_at"}
