@@ -307,7 +307,7 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     assert data["scores"][-1]["heading"] == "share"
     assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
     assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
-    (cell,) = tracker._runs(str(tmp_path))
+    (cell,) = tracker._runs(Store(str(tmp_path)))
     assert {name: cell.means[name] for name in means.index} == pytest.approx(means.to_dict())
 
 
