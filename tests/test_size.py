@@ -23,9 +23,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "data": 5941,  # as in the package
         "engine": 4485,  # as in the package
         "exchange": 943,
-        "job": 2573,  # a line for each key of a job
+        "job": 2575,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7841,  # inferers by class and arguments
+        "models": 7845,  # inferers by class and arguments
         "ops": 2744,  # compiled.py: functions that a GPU compiles
         "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
         "remote": 322,
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 487,
         "job": 1954,  # a line for each key of a job
         "metrics": 1207,  # weights are checked when read
-        "models": 7314,  # inferers by class and arguments
+        "models": 7320,  # inferers by class and arguments
         "ops": 1539,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 56999, "tests": 59164}  # 61796 and 63057 before
+SUMS = {"freqbench": 57005, "tests": 59170}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

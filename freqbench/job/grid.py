@@ -358,6 +358,8 @@ def _models_of(
             else:
                 model = resolve(entry, *asked, facts=facts[entry.name])
             clean = learning_cases(dataset, model.defence, scored)
+            if isinstance(model.defence, Detector):
+                model.defence.require_enough(len(clean))
             model = replace(model, learns_from={dataset.case_key(ref): ref for ref in clean})
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other

@@ -68,6 +68,12 @@ class Detector(Defence):
         """
         raise NotImplementedError
 
+    def require_enough(self, count: int) -> None:
+        """Raises a UserError for fewer clean volumes than FEWEST."""
+        if count < FEWEST:
+            expected = f"expected at least {FEWEST} clean volumes in the split {self.clean_split!r}"
+            raise UserError(f"{self.name}: {expected}, got {count}: set clean_split or clean_cases")
+
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns the windows unchanged."""
         return images, keep_logits
@@ -86,9 +92,7 @@ class Watch:
     @classmethod
     def learn(cls, detector: Detector, clean: Sequence[Tensor]) -> "Watch":
         """Learns from the features `[F]` of clean volumes; raises UserError for fewer than FEWEST."""
-        if len(clean) < FEWEST:
-            expected = f"expected at least {FEWEST} clean volumes in the split {detector.clean_split!r}"
-            raise UserError(f"{detector.name}: {expected}, got {len(clean)}: set clean_split")
+        detector.require_enough(len(clean))
         x = torch.stack([*clean]).double()
         mean, spread = x.mean(dim=0), x.std(dim=0)
         spread = spread.where(spread > TINY, torch.inf)  # what never changes tells nothing

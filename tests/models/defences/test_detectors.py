@@ -94,8 +94,14 @@ def test_suspicion_is_distance_under_sklearns_covariance(
     away = np.append(((asked - clean.mean(dim=0))[:3] / clean.std(dim=0)[:3]), 0.0)
     expected = np.sqrt(away @ np.linalg.inv(fitted) @ away)
     assert float(watch.suspicion(volume, volume, network)) == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(UserError, match="at least 3 clean volumes in the split 'validation', got 2: set clean_split"):
+    with pytest.raises(
+        UserError, match="at least 3 clean volumes in the split 'validation', got 2: set clean_split or"
+    ):
         Watch.learn(BandEnergy(), list(clean[:2]))
+    with pytest.raises(
+        UserError, match="at least 3 clean volumes in the split 'validation', got 2: set clean_split or"
+    ):
+        expanded(job({"name": "band_energy", "clean_cases": 2}))
 
 
 def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
