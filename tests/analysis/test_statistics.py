@@ -414,7 +414,7 @@ def test_area_under_curve_is_sklearns_its_error_delongs() -> None:
 
 
 def test_area_of_volumes_all_told_apart_has_an_exact_bound() -> None:
-    """Of 20 patients who are all told apart, each with chance p, p**20 is 0.025 at the bound."""
+    """The chance p of each of 20 patients to be told apart has p**20 = 0.025 at the bound."""
     above, below = np.arange(20.0) + 100, np.arange(20.0)
     mean, low, high = statistics.auroc(above, below)
     assert (mean, high) == (100, 100)

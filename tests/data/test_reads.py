@@ -91,7 +91,7 @@ LISTS: dict[str, tuple[Callable[[Path, int], object], dict[str, Any]]] = {
     "images": (_put_images, {"reference": "prediction", "labels": 3}),
     "dicom": (lambda root, n: dicom(root, "abcdefgh"[:n]), {}),
 }
-"""By the name of a loader, and of a kind of its lists: what writes a number of cases, and the keys that read them."""
+"""Writers of a number of cases, with the keys that read them, by the name of a loader and of a kind of its lists."""
 
 
 def listed(name: str, root: Path, count: int = 2) -> Dataset:

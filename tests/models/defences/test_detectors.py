@@ -82,7 +82,7 @@ def test_change_of_the_prediction_is_under_scipys_filter(volume: Tensor, network
 def test_suspicion_is_distance_under_sklearns_covariance(
     volume: Tensor, network: SlidingWindowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of features in units of their spread; one that never changes is left out."""
+    """Features are in units of their spread; one that never changes is left out."""
     draws = torch.randn(9, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     clean = draws * torch.tensor([1, 5, 2, 0])
     x = (clean / clean.std(dim=0).clamp(min=1e-9))[:, :3]
@@ -105,7 +105,7 @@ def test_suspicion_is_distance_under_sklearns_covariance(
 
 
 def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
-    """With g = (1, 1) and a = (0, 2): along (1, 0); above by 3, Newton's way back is 3 / 4 a, or one of full length."""
+    """Gradients (1, 1) and (0, 2) leave the way (1, 0); 3 above, Newton's way back is 3 / 4 (0, 2), or a full step."""
     task = Task("apgd", nn.Identity(), torch.zeros(1, 1, 1, 1, 2), torch.zeros(1, 1, 1, 1, 2), targeted=False)
     g, a = (torch.tensor(each).reshape(1, 1, 1, 1, 2) for each in ((1.0, 1.0), (0.0, 2.0)))
     root = 2**0.5
@@ -122,7 +122,7 @@ def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
 
 @pytest.mark.parametrize("excess", [-0.1, 0.5])
 def test_volume_above_what_is_allowed_is_worth_less_than_any(excess: float) -> None:
-    """By the Dice, by the loss; and the gradient is that of the loss, whatever the detector says."""
+    """Dice and loss both say so; the gradient is that of the loss, whatever the detector says."""
     labels = torch.tensor([0, 1]).reshape(1, 1, 1, 1, 2)
     objective, logits = Objective.of(labels), torch.tensor([[2.0, -1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
     plain = objective.success(logits), objective.compared(logits), objective.raised(logits)
