@@ -59,6 +59,7 @@ class Ball(SearchedAttack):
     budget_name = "radius"
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL} | BALL
     scopes = ("volume",)
+    revision = 2
 
     kind: str
     radius: float
@@ -76,11 +77,6 @@ class Ball(SearchedAttack):
     def threat_model(self) -> str:
         """`bias-field-l2`, or that of another kind."""
         return SETS[self.kind]
-
-    @property
-    def revision(self) -> int:  # type: ignore[override]  # of a part of the kinds
-        """2 where candidates compete, which once had one pass each, or gradient steps; else 1."""
-        return 1 + bool(self.rounds)
 
     @property
     def rounds(self) -> list[tuple[int, int]]:
@@ -137,10 +133,10 @@ class Ball(SearchedAttack):
         order = length + task.draw(torch.rand, (len(shifts),)) if self.is_stochastic else length
         return shifts[order.argsort(dim=1, descending=True, stable=True)]
 
-    def search(self, task: Task, space: Space) -> Tensor:
+    def search(self, task: Task, space: Space, run: int = 0) -> Tensor:
         """Runs the search once, or lets candidates compete."""
         if self.kind not in ("voxel_shift", "gain_offset"):
-            return super().search(task, space)
+            return super().search(task, space, run)
         if task.given.start is not None:
             raise UserError(f"ball: expected no start for {self.kind}, which has its own candidates: leave it out")
         left = self.in_order(task) if self.kind == "voxel_shift" else self.around(task)

@@ -1,7 +1,9 @@
 """Bias fields of MR.  After Chen et al., MICCAI 2020, arXiv:2006.13322."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
@@ -39,6 +41,9 @@ class BiasField(SearchedAttack):
     threat_model = "bias-field"
     budget_name = "log_amplitude"
 
+    revision = 2
+    num_corners = 9
+
     log_amplitude: float
     control_points: int = CUBIC
 
@@ -52,3 +57,10 @@ class BiasField(SearchedAttack):
             project=lambda c: c.clamp(-radius, radius),
             render=lambda c: (clean * along_axes(c, matrices).exp()).clamp(0, 1),
         )
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields no field, the two constant ones, and those that rise or fall along one axis as steeply as they may."""
+        yield from super().corners(clean, space)
+        rising = torch.linspace(-1, 1, self.control_points, dtype=clean.dtype, device=clean.device)
+        for ramp in (rising[:, None, None], rising[:, None], rising):
+            yield from (space.project(space.radius * sign * ramp.expand_as(space.centre)) for sign in (1, -1))

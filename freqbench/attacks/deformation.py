@@ -1,6 +1,6 @@
 """Smooth deformations of the anatomy and its label.  After Xiao et al., ICLR 2018, arXiv:1801.02612."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -66,6 +66,9 @@ class Deformation(SearchedAttack):
     scopes = ("volume",)
     moves_labels = True
 
+    revision = 2
+    num_corners = 7
+
     max_mm: float
     min_jacobian: float = 0.5
     knot_mm: float = 16.0
@@ -93,6 +96,14 @@ class Deformation(SearchedAttack):
             render=lambda c: _read(clean, field.places(c)),
             towards=partial(F.normalize, dim=1, eps=torch.finfo(clean.dtype).tiny),  # of each control point
         )
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields no motion, and the whole volume moved by `max_mm` along each axis, either way."""
+        yield space.centre
+        for axis in range(3):
+            way = torch.zeros_like(space.centre)
+            way[:, axis] = 1
+            yield from (space.project(sign * way) for sign in (1, -1))
 
     def field(self, clean: Tensor) -> "Field":
         """Makes the Field for volumes like `clean`."""

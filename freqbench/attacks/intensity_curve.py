@@ -1,5 +1,6 @@
 """Monotone curves of intensity: window and contrast.  After Laidlaw and Feizi, NeurIPS 2019, arXiv:1906.00001."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,9 @@ class IntensityCurve(SearchedAttack):
     threat_model = "intensity-curve"
     budget_name = "deviation"
 
+    revision = 2
+    num_corners = 5
+
     deviation: float
     pieces: int = 8
 
@@ -56,6 +60,12 @@ class IntensityCurve(SearchedAttack):
 
         centre = clean.new_zeros(*clean.shape[:2], len(knots))
         return Space(centre=centre, radius=clean.new_tensor(self.deviation), project=project, render=render)
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields no change, more and less brightness, more and less contrast."""
+        yield from super().corners(clean, space)
+        rising = torch.linspace(-1, 1, self.pieces + 1, dtype=clean.dtype, device=clean.device)
+        yield from (space.project(space.radius * sign * rising.expand_as(space.centre)) for sign in (1, -1))
 
     def beyond(self, state: Tensor) -> float:
         """Returns the largest excess: deviation over the bound, fall between knots, or end outside [0, 1]."""

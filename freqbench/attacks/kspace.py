@@ -1,6 +1,7 @@
 """Changes of MR k-space.  After Morshuis et al., MLMIR at MICCAI 2022, arXiv:2208.03161."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +46,9 @@ class KSpace(SearchedAttack):
     threat_model = "kspace"
     budget_name = "eps_k"
 
+    revision = 2
+    num_corners = 7
+
     eps_k: float
     region: str = "all"
     lines: bool = False
@@ -64,6 +68,13 @@ class KSpace(SearchedAttack):
             return (clean + change).clamp(0, 1)
 
         return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields no change, and all magnitudes larger or smaller: everywhere, in the centre, in the periphery."""
+        yield from super().corners(clean, space)
+        for region in ("centre", "periphery"):
+            inside = replace(self, region=region)._free(space.centre.shape).to(space.centre)
+            yield from (space.project(sign * space.radius * inside.expand_as(space.centre)) for sign in (1, -1))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the excess of the base class, with the volumes of the state in float64."""

@@ -1,5 +1,6 @@
 """The strongest multipliers of SA2.  After Hanif et al., ISBI 2025."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
 from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
-from freqbench.ops.dct import band_mask
+from freqbench.ops.blocks import tiled
+from freqbench.ops.dct import BANDS, band_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,9 @@ class SA2Opt(SearchedAttack):
     name = "sa2_opt"
     budget_name = "rho"
     parameters = PARAMETERS | SEARCH
-    revision = 2
+    revision = 3
     per_slice = False
+    num_corners = 9
 
     rho: float = 0.4
     block: int | tuple[int, ...] = 16
@@ -70,6 +73,14 @@ class SA2Opt(SearchedAttack):
             point_of=blocks.to_voxels,
             exact=exact,
         )
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields no change, 1 + rho and 1 - rho everywhere, and each of them in one band alone."""
+        yield from super().corners(clean, space)
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        for band in BANDS:
+            inside = tiled(band_mask(band, blocks.sides), space.centre)
+            yield from (space.project(space.centre + sign * space.radius * inside) for sign in (1, -1))
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the call's multipliers, or None."""

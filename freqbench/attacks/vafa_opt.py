@@ -1,5 +1,6 @@
 """The strongest table of VAFA.  After Hanif et al., MICCAI 2023, arXiv:2307.07269."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +11,8 @@ from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
 from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
-from freqbench.ops.dct import BlockDCT
+from freqbench.ops.blocks import tiled
+from freqbench.ops.dct import BANDS, BlockDCT, band_mask
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.stretching import stretch_slices
 
@@ -38,8 +40,9 @@ class VAFAOpt(SearchedAttack):
     name = "vafa_opt"
     budget_name = "q_max"
     parameters = PARAMETERS | SEARCH
-    revision = 2
+    revision = 3
     per_slice = False
+    num_corners = 7
 
     q_max: float = 20.0
     q_min: float = 5.0
@@ -74,6 +77,15 @@ class VAFAOpt(SearchedAttack):
             point_of=lambda q: hard_error(c, blocks.to_voxels(q)),
             exact=lambda q: self._on_unit_scale(volume_of(hard_error(spectrum, blocks.to_voxels(q)))),
         )
+
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields the least errors, all at either bound, and those of tables: q_max everywhere, or in one band alone."""
+        yield from super().corners(clean, space)
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        for band in ("all", *BANDS):
+            inside = tiled(band_mask(band, blocks.sides), space.centre)
+            table = self.q_min + (self.q_max - self.q_min) * inside.to(clean).expand_as(space.centre)
+            yield space.project(space.point_of(blocks.to_blocks(table)))
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the errors of the call's table, or None."""

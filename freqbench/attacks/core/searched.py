@@ -2,7 +2,9 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import ClassVar
 
 import torch
@@ -42,6 +44,7 @@ class SearchedAttack(GradientAttack):
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}
     scopes = SCOPES
     budget_name: ClassVar[str]
+    num_corners: ClassVar[int] = 3
 
     steps: int = 20
     random_start: bool = True
@@ -55,11 +58,24 @@ class SearchedAttack(GradientAttack):
     def space(self, clean: Tensor) -> Space:
         """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
 
+    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields the `num_corners` points that a search begins with: no change, and both ends of all numbers alike."""
+        yield space.project(torch.full_like(space.centre, space.origin))
+        step = space.radius * space.towards(torch.ones_like(space.centre))
+        yield from (space.project(space.centre + sign * step) for sign in (1, -1))
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One of each per step, and a forward pass for each corner where losses decide which volumes are kept."""
+        forwards, backwards = super().run_passes
+        return forwards + (self.num_corners if self.keep == "best" and backwards else 0), backwards
+
     def perturb(self, task: Task) -> Tensor:
         """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
         space = self.searched(task)
         if self.control == "none":
-            (point,) = self.strongest(task, lambda: self.search(task, space), space.render)
+            runs = count()
+            (point,) = self.strongest(task, lambda: self.search(task, space, next(runs)), space.render)
         else:
             point = self.null_row(task, space)
         with torch.no_grad():
@@ -77,11 +93,19 @@ class SearchedAttack(GradientAttack):
         move = within_ssim(self.name, task.clean, ssim_min, origin, space.project, space.render)
         return replace(space, render=lambda x: space.render(move(x)), state_of=lambda x: space.state_of(move(x)))
 
-    def search(self, task: Task, space: Space) -> Tensor:
-        """Runs the search once and returns its last point."""
-        start = self.given(task, space)
-        if start is None:
-            start = space.centre + space.radius * _draw(task, space) if self.random_start else space.centre
+    def search(self, task: Task, space: Space, run: int = 0) -> Tensor:
+        """Looks at the corners, then runs the search once and returns its last point.
+
+        Every second of several runs starts at the best corner, sample by sample, in place of a draw.
+        """
+        given = self.given(task, space)
+        is_drawn, best = self.random_start and given is None, task.passes.best
+        start = space.centre + space.radius * _draw(task, space) if is_drawn else space.centre
+        for corner in self.corners(task.clean, space) if best else ():
+            task.look(corner, space.render)
+        if best and run % 2:
+            (start,) = best.kept
+        start = start if given is None else given
         return search(task, space, start, self.steps, self.step_rule, self.loss_name)
 
     def given(self, task: Task, space: Space) -> Tensor | None:
