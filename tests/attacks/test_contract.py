@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 import freqbench.attacks
 from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.core import searched
 from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.calls import extremes, useful_and_finite
 from freqbench.attacks.core.ensemble import Ensemble
@@ -25,7 +26,7 @@ from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity
-from freqbench.ops.losses import dice_ce
+from freqbench.ops.losses import dice_ce, mean_dice
 from freqbench.testing import check_attack
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {
@@ -117,15 +118,17 @@ def test_a_call_without_a_generator_has_seed_zero() -> None:
 
 @pytest.mark.parametrize("name", [*GRADIENT, "walk"])
 def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None:
-    """From the clean volume; where the start alone changes much, from that of the null row."""
+    """From the clean volume; where the start alone changes much, from that of the null row. Where labels move, the hard
+    Dice says which volume is kept, and few steps need not raise the loss with it; towards a target the loss does."""
     images, labels = volumes()
     model, begin = SmallNet().eval(), images
     if name in examples.FREQUENCY:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
-    before = dice_ce(model(begin), labels)
     for targeted, sign in ((False, 1), (True, -1)):
+        by_dice = CLASSES[name].moves_labels and not targeted
+        loss = (lambda *given: -mean_dice(*given)) if by_dice else dice_ce
         result = example(name, targeted=targeted)(model, images, labels)
-        assert bool((sign * (dice_ce(model(result.adversarial), result.labels) - before) > 0).all())
+        assert bool((sign * (loss(model(result.adversarial), result.labels) - loss(model(begin), labels)) > 0).all())
 
 
 @pytest.mark.parametrize(
@@ -223,3 +226,40 @@ def test_the_flags_are_those_of_all_entries(entries: list[float], kind: torch.dt
 
 def test_no_gradient_has_no_flags() -> None:
     assert useful_and_finite(torch.empty(0, 4)).shape == (0, 2)
+
+
+SEARCHED = [name for name in GRADIENT if issubclass(ATTACKS[name], SearchedAttack)]
+
+
+def corners_of(attack: SearchedAttack, images: Tensor) -> list[Tensor]:
+    attack = cast(SearchedAttack, attack.on_grid((1.0, 1.0, 1.0)))
+    space = attack.space(images)
+    return [space.render(corner) for corner in attack.corners(images, space)]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_search_leaves_no_more_than_any_of_its_corners(name: str) -> None:
+    """Corners lie in the set, are as many as the passes count, and are looked at in every run."""
+    images, labels = volumes()
+    model, attack = SmallNet().eval(), example(name, steps=1)
+    made = corners_of(attack, images)
+    assert len(made) == attack.num_corners
+    result = attack(model, images, labels)
+    kept = mean_dice(model(result.adversarial), result.labels)
+    for corner in made:
+        assert bool((kept <= mean_dice(model(corner), labels) + 1e-6).all()) or attack.moves_labels
+    assert result.num_forwards == attack.passes[0]
+
+
+def test_every_second_run_starts_at_the_best_corner(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = list[Tensor]()
+    monkeypatch.setattr(searched, "search", lambda task, space, start, *_: starts.append(start) or start)
+    images, labels = volumes()
+    model, attack = SmallNet().eval(), example("bias_field", restarts=4)
+    attack(model, images, labels)
+    fields = [*attack.corners(images, attack.space(images))]
+    left = torch.stack([mean_dice(model(attack.space(images).render(field)), labels) for field in fields])
+    best = torch.stack(fields)[left.argmin(dim=0), torch.arange(len(images))]
+    assert torch.equal(starts[1], best)
+    assert torch.equal(starts[3], best)
+    assert not torch.equal(starts[0], starts[2])

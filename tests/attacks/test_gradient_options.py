@@ -290,6 +290,16 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
     return slope
 
 
+@pytest.mark.parametrize("loss", ["auto", "horizon"])
+def test_first_step_weighs_the_foreground_and_each_flips_cost(loss: str) -> None:
+    """A third on each voxel of label 1, and the cost of its flip on every voxel."""
+    (got,) = objectives(two_classes([-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]), labels=HALVES, loss=loss)
+    dice, total = 2 * 2 / 6, 6  # as below
+    weights = [dice / total] * 3 + [(2 - dice) / total + 1 / 3] * 3
+    sides = [1, 1, 1, -1, -1, -1]
+    assert got[0, 1, :, 0, 0].tolist() == pytest.approx([w * side for w, side in zip(weights, sides, strict=True)])
+
+
 @pytest.mark.parametrize(("loss", "steps"), [("auto", 20), ("auto", 60), ("horizon", 20), ("horizon", 60)])
 def test_auto_weighs_a_flip_by_cost_and_by_steps_left(loss: str, steps: int) -> None:
     """Background that is right (numbers 0 and 2) changes most, which `auto` alone counts: the others change by 0.3."""
