@@ -28,6 +28,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = [
+    "board_pages.py",
     "build",
     "conf.py",
     "finding.py",
@@ -36,6 +37,7 @@ exclude_patterns = [
     "generated/notebooks",
     "generated/reports/**/*.py",
     "plugin",
+    "report_pages.py",
 ]
 templates_path = ["_templates"]
 

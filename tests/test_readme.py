@@ -10,14 +10,17 @@ import tomllib
 from email.message import Message
 from pathlib import Path
 
+import board_pages
 import generated
 import pages
 import pandas as pd
 import pytest
+import report_pages
 import yaml
 from scipy.stats import ttest_rel
 from tiny_job import execute
 
+import freqbench as fb
 from freqbench.attacks import ATTACKS
 from freqbench.cli import PANELS
 from freqbench.core import config
@@ -49,9 +52,13 @@ def blocks(page: str) -> list[str]:
 MADE = {"README.md": "front_page", "CITATION.cff": "citation", "docs/install.md": "install_page"}
 PAGES = (
     *((name, function) for name, function in MADE.items()),
-    *(("jobs/README.md", "jobs_page"), (generated.BOARD_PAGE, "leaderboard_page"), (generated.ACDC_PAGE, "acdc_page")),
-    *((generated.EJECTION, "ejection_page"), (generated.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases")),
-    (generated.DETECTION, "detection_page"),
+    *(
+        ("jobs/README.md", "jobs_page"),
+        (board_pages.BOARD_PAGE, "leaderboard_page"),
+        (board_pages.ACDC_PAGE, "acdc_page"),
+    ),
+    *((report_pages.EJECTION, "ejection_page"), (report_pages.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases")),
+    *((report_pages.DETECTION, "detection_page"), (report_pages.STRONGEST, "strongest_page")),
 )
 PLACE = """[project.urls]
 Repository = "https://github.com/lab/freqbench"
@@ -108,22 +115,36 @@ def test_an_extra_is_named_as_a_clone_installs_it() -> None:
 
 
 def test_sentences_of_reports_are_what_stored_rows_say() -> None:
-    for page, sentences in generated.said().items():
+    for page, sentences in report_pages.said().items():
         text = " ".join(page.read_text(encoding="utf-8").split())
         assert [each for each in sentences if each not in text] == [], page
 
 
+def test_sentence_whose_order_fell_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"refute a sentence.*`union` is ahead"):
+        board_pages.of_board(False, "`union` is ahead.")
+
+
+def test_goals_worst_of_four_sets_is_least_of_public_rows() -> None:
+    rows = fb.load_results(board_pages.ENTRIES / "union-wide" / "store")
+    rows = rows[rows["attack"].isin(["sa2_opt", "vafa_opt", "apgd"]) & ~rows["params"].str.contains('"random"')]
+    four = rows[rows["budget"].isin([20, 0.4, 8 / 255])].groupby("case_id", observed=True)["dsc"].min()
+    page = board_pages.BOARD_PAGE.read_text("utf-8")
+    (worst,) = re.findall(r"\| `union-wide` +\| [\d.]+ +\| ([\d.]+) +\| [\d.]+ +\|$", page, re.MULTILINE)
+    assert (len(four), f"{100 * four.mean():.2f}") == (20, worst)
+
+
 def test_lead_over_every_other_network_is_query_over_rows() -> None:
-    whole, boards = generated.stored_boards()
+    whole, boards = board_pages.stored_boards()
     names, tests = list(whole.rows["entry"]), {}
     for board in (whole, *boards):
-        scores = generated._scores(board.over or (board.bounds,), names, generated.ENTRIES)
+        scores = board_pages._scores(board.over or (board.bounds,), names, board_pages.ENTRIES)
         for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
             if one.mean() > other.mean():
-                tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
+                tests[board_pages.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
     steps = [(p * (len(tests) - k), pair) for k, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))]
     ahead = {pair for _, pair in itertools.takewhile(lambda step: step[0] < 0.05, steps)}
-    for line in generated.leads_table().splitlines()[2:]:
+    for line in board_pages.leads_table().splitlines()[2:]:
         place, *cells = (cell.strip() for cell in line.split("|")[1:-1])
         first, lead, ours = (re.findall(r"`(.+?)`", cell) for cell in cells)
         assert {*lead} == {name for name in names if name != first[0] and (place, first[0], name) not in ahead}
@@ -233,7 +254,7 @@ def test_sizes_the_index_of_reports_are_those_of_the_reports() -> None:
 
 def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:
     """Each patient's with sums in float32; its own float16 turns single voxels, but not the mean."""
-    clean = pd.read_csv(generated.NNUNET.with_name("clean.csv"))
+    clean = pd.read_csv(report_pages.NNUNET.with_name("clean.csv"))
     assert (clean["freqbench"] - clean["nnunetv2_float32"]).abs().max() <= 1e-4
     same = clean[clean["voxels_of_float16"] == 0]
     assert (same["freqbench"] - same["nnunetv2"]).abs().max() <= 1e-4
@@ -280,10 +301,10 @@ def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
 
 
 def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
-    whole, boards = generated.stored_boards(generated.ACDC_ENTRIES)
+    whole, boards = board_pages.stored_boards(board_pages.ACDC_ENTRIES)
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}
-    for entry in generated.stored_entries(generated.ACDC_ENTRIES).values():
+    for entry in board_pages.stored_entries(board_pages.ACDC_ENTRIES).values():
         assert (entry.card.checkpoint, reasons(examine(entry))) == (f"train://acdc/board_train/{entry.name}", [])
 
 

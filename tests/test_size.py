@@ -16,7 +16,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1265,  # rows of several releases
         "api": 1347,  # regions of another order are a line
-        "attacks": 6998,
+        "attacks": 6999,
         "audit": 4528,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1538,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3448,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3469,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
         "attacks": 5078,
         "audit": 2464,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57099, "tests": 59220}  # 61796 and 63057 before
+SUMS = {"freqbench": 57100, "tests": 59241}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -29,7 +29,8 @@ class SearchedAttack(GradientAttack):
     budget is the largest size of every number.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
+        steps: gradient steps; one forward and one backward pass each, plus one forward pass for each of the set's
+            `corners`, which a search looks at first, and for the last volume.
         random_start: begin at a uniform draw between the bounds; false: begin halfway between them.
         control: `none`, or a null row instead of the attack, without a gradient; `random`: a random point on the
             boundary of the set.
@@ -59,7 +60,7 @@ class SearchedAttack(GradientAttack):
         """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
 
     def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields the `num_corners` points that a search begins with: no change, and both ends of all numbers alike."""
+        """Yields no change, and both ends of all numbers alike: the `num_corners` points that a search looks at first."""
         yield space.project(torch.full_like(space.centre, space.origin))
         step = space.radius * space.towards(torch.ones_like(space.centre))
         yield from (space.project(space.centre + sign * step) for sign in (1, -1))

@@ -1,0 +1,474 @@
+"""Pages of the reports, and sentences of them that stored rows decide."""
+
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from board_pages import (
+    ACDC_ENTRIES,
+    ACDC_PAGE,
+    BESIDE_CLEAN,
+    BOUNDS,
+    NUMBERS,
+    ROOT,
+    STRETCHED,
+    cells_of_board,
+    entry_rows,
+    filled,
+    filled_lines,
+    orders_table,
+    stored_boards,
+    stored_entries,
+    table,
+    weak_certificates,
+)
+
+from freqbench.analysis import certificates
+from freqbench.analysis.groups import (
+    bounds,
+    budget_texts,
+    group_means,
+    is_undirected,
+    points,
+)
+from freqbench.analysis.statistics import auroc, t_intervals
+from freqbench.attacks import ATTACKS
+from freqbench.attacks.core.searched import SearchedAttack
+from freqbench.reporting.report import FORMATS
+from freqbench.reporting.views.ejection import ejection_section
+
+NNUNET = ROOT / "reports" / "nnunet" / "README.md"
+STRONGEST = ROOT / "reports" / "strongest" / "README.md"
+DETECTION = ROOT / "reports" / "detection" / "README.md"
+EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
+SURE = 98  # AUROC x100 of a detector that misses next to nothing
+NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
+WAYS = {"window": "window by window", "joint": "joined windows"}
+MIRRORED = "joined, through mirror images"
+
+
+def said() -> Mapping[Path, Sequence[str]]:
+    """Sentences of the reports that stored rows decide, with the numbers and the order that these have, by page."""
+    reports = ROOT / "reports"
+    return {
+        ROOT / "README.md": [*_said_of_readme()],
+        NNUNET: [*_said_of_nnunet()],
+        reports / "acdc" / "README.md": [_said_of_floor()],
+        reports / "README.md": [*_said_of_index()],
+        ACDC_PAGE: [*_said_of_heart()],
+        BOUNDS: [*_said_of_bounds()],
+        DETECTION: [*_said_of_detection()],
+        STRONGEST: [*_said_of_starts()],
+    }
+
+
+def _said_of_readme() -> Iterator[str]:
+    whole, _ = stored_boards()
+    plain, best = whole.rows.set_index("entry").loc["unet"], whole.rows["dsc_foreground"].max()
+    yield (
+        f"a UNet with a clean Dice of {plain['dsc_foreground_clean']:.1f} keeps {plain['dsc_foreground']:.1f} under "
+        f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks "
+        f"keeps {best:.1f}"
+    )
+    plan, report = ((ROOT / "reports" / "hippocampus" / name).read_text("utf-8") for name in ("plan.txt", "README.md"))
+    found = (r"0 of (\d+) records", r"about (\d+) minutes left on one worker", r"([\d.]+) at 2.5/h")
+    records, minutes, price = (re.findall(each, plan)[0] for each in found)
+    yield f"({int(records):,} records) it estimates {minutes} minutes of one worker, or {price}"
+    (took,) = re.findall(rf"The {int(records):,} records took ([\d,]+) s of attacking and ([\d,]+) s", report)
+    yield f"the run took {sum(int(seconds.replace(',', '')) for seconds in took) / 60:.0f} minutes"
+
+
+def _said_of_index() -> Iterator[str]:
+    whole, _ = stored_boards()
+    rows = whole.rows.set_index("entry")
+    left, after = rows["dsc_foreground"], (rows["dsc_foreground"] - rows["moved"]).dropna()
+    first, special = whole.rows["entry"][0], [name for name in after.index if name.startswith("at-")]
+    yield (
+        f"a union of four adversaries keeps {left[first]:.1f} of {rows['dsc_foreground_clean'][first]:.1f} points, "
+        f"{after[first]:.1f} with six times the steps, clean networks and VAFT at most "
+        f"{left[[*BESIDE_CLEAN]].max():.1f}, a "
+        f"specialist {left[special].min():.1f} to {left[special].max():.1f}, with six times the steps "
+        f"{after[special].min():.1f} to {after[special].max():.1f}; {NUMBERS[(rows['moved'] > 1).sum()]} of "
+        f"{NUMBERS[len(after)]} have not converged in 20 steps."
+    )
+    tau, turned = _orders_of("worst")
+    lead = left["union"] - left["at-sa2-opt"]
+    yield f"{NUMBERS[turned]} of fifteen pairs of networks is turned round (Kendall's tau {tau})"
+    yield f"the union's lead over the next, {lead:.0f} points on the hippocampus, is"
+
+
+def _orders_of(place: str) -> tuple[str, int]:
+    """Kendall's tau of a set between both boards with its interval, and how many pairs are turned."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in orders_table().splitlines()[2:]]
+    ((_, tau, turned, _),) = (row for row in rows if row[0] == place)
+    return tau, int(turned)
+
+
+def _said_of_heart() -> Iterator[str]:
+    there, here = cells_of_board(), cells_of_board(ACDC_ENTRIES)
+    union, other = (there["worst"][name] for name in ("union", "at-sa2-opt"))
+    yield f"Kendall's tau is {_orders_of('worst')[0]}"
+    yield f"{NUMBERS[_orders_of('worst')[1]]} of fifteen pairs is turned round"
+    yield f"there the two keep {union:.1f} and {other:.1f}, a lead of {union - other:.0f}"
+    stretched = [cells[STRETCHED]["at-pgd"] for cells in (here, there)]
+    yield "`at-pgd` {:.1f}, where it keeps {:.1f} there".format(*stretched)
+    turned = _orders_of("linf 8/255")[1]
+    yield f"Within 8/255 {f'{NUMBERS[turned]} pairs are turned' if turned else 'all fifteen pairs stand as there'}"
+
+
+def _said_of_bounds() -> Iterator[str]:
+    yield "on {} of these {} volumes it leaves more than no change".format(*weak_certificates())
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("bounds.csv")))
+    rows = rows[(rows["radius"] == rows["sigma"]) & (rows["sigma"] < 1) & rows["target_model"].str.startswith("unet-")]
+    gaps = rows["attacked"] - rows["certified"]
+    yield f"At a radius of one sigma, attack and certificate are {gaps.min():.1f} to {gaps.max():.1f} points"
+
+
+def _said_of_nnunet() -> Iterator[str]:
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in nnunet_hidden().splitlines()[2:]]
+    left = {(place, way, loss): (text.split()[0], passes) for place, way, loss, passes, text in cells}
+    beside, through, (coarse, fine) = WAYS["joint"], MIRRORED, ("`dct-quantization` 20", "`linf` 2/255")
+    low, far = left[coarse, through, "`auto`"]
+    losses = ("`auto`", "`dice`", "lower of both")
+    (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in losses)
+    yield (
+        f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the "
+        f"mirroring {one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} "
+        "passes"
+    )
+    mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
+    yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."
+
+
+def _said_of_detection() -> Iterator[str]:
+    robust, plain, heart = (detection_cells(name) for name in ("union-larger", "unet", "acdc-unet"))
+
+    def means(cells: pd.DataFrame, way: str, detector: str) -> pd.Series:
+        return cells[way].xs(detector, level=1).map(lambda cell: cell[0])
+
+    least, sets = means(plain, "clean", "change"), len(plain.index.levels[0])
+    sure = (least >= SURE).sum()
+    yield f"tells apart with an AUROC of {SURE} or more in {NUMBERS[sure]} of {NUMBERS[sets]} sets on the clean UNet"
+    hidden = (means(robust, "clean", "change") < 75).sum()
+    yield f"on `union-larger` it is below 75 in {NUMBERS[hidden]}"
+    highest = max(means(plain, "known", each).max() for each in ("change", "energy", "features"))
+    yield f"is told from clean volumes with an AUROC of at most {highest:.0f} on the clean UNet"
+    kept, same = (means(plain, way, "change")["dct-scaling 0.4"] for way in ("kept", "same"))
+    yield f"leaves {kept:.1f} under scaling 0.4 beside the change of the prediction, one who does not {same:.1f}"
+    others = sorted(means(plain, "kept", each)["dct-scaling 0.4"] for each in ("energy", "features"))
+    yield "beside the other two {:.1f} and {:.1f}".format(*others)
+    noise = means(robust, "null", "energy")["linf 8/255"]
+    yield f"an AUROC of {noise:.0f} against noise within 8/255 on `union-larger`: the noise is the more suspicious"
+    lost = (means(heart, "kept", "energy") - means(heart, "same", "energy"))[["linf 2/255", "linf 4/255", "linf 8/255"]]
+    yield f"On the heart {lost.min():.0f} to {lost.max():.0f} points more are left beside the energy within voxels"
+
+
+def _said_of_floor() -> str:
+    rows = pd.concat([entry_rows(entry) for entry in stored_entries(ACDC_ENTRIES).values()])
+    rows = rows[rows["dsc_foreground"] == 0]
+    return f"volumes of which no voxel of the heart is found score {rows['dsc'].min():.1f} to {rows['dsc'].max():.1f}"
+
+
+def _said_of_starts() -> Iterator[str]:
+    rows = pd.read_csv(ROOT / "reports" / "strongest" / "horizon.csv")
+    gains = rows[["horizon", "dice"]].min(axis=1) - rows[["horizon", "horizon_second"]].min(axis=1)
+    rows = rows.assign(gain=gains, patient_id=rows["case"])
+
+    def text(part: pd.DataFrame) -> tuple[str, str]:
+        (row,) = t_intervals(part.assign(all=0), ["all"], "gain").to_dict("records")
+        return f"{abs(row['mean']):.2f}", f"[{points(row['low'], 2)}, {points(row['high'], 2)}]"
+
+    of_network = {name: text(part) for name, part in rows.groupby("network")}
+    (one, one_bounds), (other, other_bounds), (last, last_bounds) = (
+        of_network[name] for name in ("union-wide", "at-sa2-opt", "unet")
+    )
+    yield (
+        f"`horizon` beside the Dice leaves {one} points more than two starts of `horizon` on `union-wide` "
+        f"{one_bounds}, {other} more on `at-sa2-opt` {other_bounds} and {last} less on `unet` {last_bounds}"
+    )
+    scaling, stretched = (
+        text(rows[(rows["network"] == name) & (rows["set"] == place)])
+        for name, place in (("union-wide", "scaling, rho 0.4"), ("at-sa2-opt", "stretched quantisation, q_max 20"))
+    )
+    yield (
+        f"under scaling at rho 0.4 on `union-wide` {' more '.join(scaling)}, and under stretched quantisation on "
+        f"`at-sa2-opt` {' more '.join(stretched)}"
+    )
+
+
+def ejection_page() -> str:
+    """The report on ejection fractions, with its table."""
+    rows = pd.read_csv(EJECTION.with_suffix(".csv"))
+    (text,) = (FORMATS["markdown"]([ejection_section(str(dataset), part)]) for dataset, part in rows.groupby("dataset"))
+    lines = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("|"))
+    return filled(EJECTION.read_text(encoding="utf-8"), {"ejection": lines})
+
+
+def nnunet_rows() -> pd.DataFrame:
+    """Rows of the report on nnU-Net; foreground DSC x100, and the set of each in words."""
+    rows = pd.read_csv(NNUNET.with_name("attacked.csv"))
+    rows["dsc_foreground"] *= 100
+    sets = "`" + rows["threat_model"] + "` " + budget_texts(rows).astype(str)
+    return rows.assign(set=sets, patient_id=rows["case_id"], seed=0)
+
+
+def lowest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean over patients of the lowest DSC in each set, with its interval, by set."""
+    minima = rows.groupby(["set", "case_id", "patient_id", "seed"], as_index=False)["dsc_foreground"].min()
+    return group_means(minima, ["set"], "dsc_foreground").set_index("set")
+
+
+def nnunet_attacks() -> str:
+    """What null rows, each loss and the better one of each patient leave of nnU-Net's network in each set."""
+    rows = nnunet_rows().query("source_model == 'nnunet'")
+    rows = rows[rows["case_id"].groupby(rows["label"]).transform("nunique") == rows["case_id"].nunique()]
+    is_null = is_undirected(rows)
+    parts = {"null row": rows[is_null], **{f"`{loss}`": rows[rows["loss"] == loss] for loss in ("auto", "dice")}}
+    means = {name: lowest(part)["dsc_foreground"] for name, part in parts.items()}
+    left = lowest(rows[~is_null]).sort_values("dsc_foreground", ascending=False, kind="stable")
+    texts = [points(value) for value in left["dsc_foreground"]]
+    cells = [
+        [name, *(points(each.get(name, float("nan"))) for each in means.values()), f"{text} {interval}"]
+        for name, text, interval in zip(left.index, texts, bounds(left), strict=True)
+    ]
+    clean = pd.read_csv(NNUNET.with_name("clean.csv")).assign(
+        set="clean", seed=0, patient_id=lambda rows: rows["case_id"]
+    )
+    clean["dsc_foreground"] = 100 * clean["freqbench"]
+    for place, part in ((0, clean), (len(cells) + 1, rows[~is_null].assign(set="the worst of all"))):
+        mean = lowest(part)
+        cells.insert(place, [mean.index[0], "", "", "", f"{points(mean['dsc_foreground'].iloc[0])} {bounds(mean)[0]}"])
+    return table(cells, ["set", *means, "lowest, interval"]) + "\n"
+
+
+def nnunet_hidden() -> str:
+    """What attacks leave of five patients beside the mirroring and through it: by each loss, and the lower of both."""
+    rows = nnunet_rows().query("control != 'random' and source_model != 'unet' and loss == loss")
+    sets = rows.query("source_model == 'mirrored'")[["set", "case_id"]].drop_duplicates()
+    rows = rows.merge(sets)
+    cells = []
+    for (place, mirrored, scope), part in rows.groupby(["set", rows["source_model"] == "mirrored", "scope"]):
+        way = MIRRORED if mirrored else WAYS[scope]
+        losses = {f"`{loss}`": of_loss for loss, of_loss in part.groupby("loss")}
+        for name, of_loss in losses.items() if len(losses) == 1 else {**losses, "lower of both": part}.items():
+            passes = NNUNET_STEPS * of_loss["loss"].nunique() * (8 if mirrored else 1)
+            left = lowest(of_loss)
+            text = f"{points(left['dsc_foreground'].iloc[0])} {bounds(left)[0]}"
+            cells.append([place, way, name, f"{passes}", text])
+    return table(cells, ["set", "attack", "loss", "passes", "left"]) + "\n"
+
+
+def nnunet_transfer() -> str:
+    """What volumes leave that were made on nnU-Net's network, and those made on the package's `unet`."""
+    foreign, own = _alike("unet")
+    return _side_by_side({"made on `nnunet`": own[own["scope"] == "joint"], "made on `unet`": foreign})
+
+
+def _alike(source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of attacks on a source, and of those on nnU-Net's network in the same sets, by the same losses and cases."""
+    rows = nnunet_rows().query("control != 'random'")
+    theirs, own = (rows[rows["source_model"] == name] for name in (source, "nnunet"))
+    keys = ["set", "loss", "case_id"]
+    return theirs, own.merge(theirs[keys])
+
+
+def _side_by_side(ways: Mapping[str, pd.DataFrame]) -> str:
+    texts = {}
+    for name, part in ways.items():
+        means = lowest(part)
+        cells = zip(map(points, means["dsc_foreground"]), bounds(means), strict=True)
+        texts[name] = dict(zip(means.index, map(" ".join, cells), strict=True))
+    sets = sorted({each for of_way in texts.values() for each in of_way})
+    return table([[each, *(way.get(each, "") for way in texts.values())] for each in sets], ["set", *texts]) + "\n"
+
+
+def nnunet_clean() -> str:
+    """The clean Dice of each patient as freqbench and as nnU-Net's own commands have it."""
+    rows = pd.read_csv(NNUNET.with_name("clean.csv"))
+    cells = [
+        [case, *(f"{value:.6f}" for value in scores), str(voxels)]
+        for case, *scores, voxels in rows.itertuples(index=False)
+    ]
+    headers = ["patient", "freqbench", "`nnUNetv2_predict`", "the same, float32", "voxels that float16 turns"]
+    apart, exact = ((rows["freqbench"] - rows[name]).abs().max() for name in ("nnunetv2", "nnunetv2_float32"))
+    turned = (rows["voxels_of_float16"] > 0).sum()
+    said = (
+        f"Largest difference from freqbench: {apart:.6f}, by float16 in {turned} of {len(rows)} patients; {exact:.6f}"
+    )
+    return f"{table(cells, headers)}\n\n{said} in float32.\n"
+
+
+def nnunet_page() -> str:
+    """The report on nnU-Net, with its tables."""
+    made = {"attacks": nnunet_attacks, "hidden": nnunet_hidden, "transfer": nnunet_transfer, "clean": nnunet_clean}
+    return filled(NNUNET.read_text(encoding="utf-8"), {name: make() for name, make in made.items()})
+
+
+def detection_rows() -> pd.DataFrame:
+    """Rows of networks beside a detector, by network; DSC x100, the set and the kind of volume of each in words."""
+    parts = [pd.read_csv(path).assign(network=path.stem) for path in sorted(DETECTION.parent.glob("*.csv"))]
+    rows = pd.concat(parts, ignore_index=True)
+    rows["dsc_foreground"] *= 100
+    is_null = rows["control"] | (rows["attack"] == "random_noise")
+    kinds = np.select([is_null, rows["source_model"] == "plain"], ["null", "unaware"], "aware")
+    names = rows["threat_model"] + " " + budget_texts(rows).astype(str)
+    return rows.assign(set=names, kind=kinds, patient_id=rows["case_id"], seed=0)
+
+
+@cache
+def detection_cells(network: str) -> pd.DataFrame:
+    """Means with their bounds, by set and detector.
+
+    AUROC x100 of volumes of an attacker who does not know the detector against `clean` volumes and `null` rows, and of
+    one who does, `known`; the DSC that both leave: `left`, `same` on the patients of the other, and `kept`.
+    """
+    rows = detection_rows().query("network == @network")
+    made = {}
+    for (name, detector), part in rows.groupby(["set", "target_model"]):
+        null, blind, knows = (part[part["kind"] == kind] for kind in ("null", "unaware", "aware"))
+        clean = blind.groupby("case_id")["suspicion_clean"].first()
+        pairs = {"clean": (blind, clean), "null": (blind, null.groupby("case_id")["suspicion"].mean())}
+        cell = {}
+        for way, (volumes, other) in (pairs | {"known": (knows, clean)}).items():
+            of_case = volumes.groupby("case_id")["suspicion"].mean()
+            paired = pd.DataFrame({"one": of_case, "other": other}).dropna()
+            cell[way] = auroc(paired["one"].to_numpy(), paired["other"].to_numpy())
+        of_same = blind[blind["case_id"].isin(knows["case_id"])]
+        for way, volumes in (("left", blind), ("same", of_same), ("kept", knows)):
+            cell[way] = tuple(lowest(volumes)[["dsc_foreground", "low", "high"]].iloc[0])
+        made[name, detector] = cell
+    return pd.DataFrame.from_dict(made, orient="index")
+
+
+def detection_tables(network: str) -> tuple[str, str]:
+    """Two tables of a network: whom detectors tell apart, and what an attacker who knows each one leaves."""
+    cells = detection_cells(network)
+    seen, known = [], []
+    for name, of_set in cells.groupby(level=0):
+        of_all = of_set.iloc[0]
+        texts = {
+            way: [f"{m:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" for m, low, high in of_set[way]]
+            for way, digits in (("clean", 0), ("null", 0), ("known", 0), ("kept", 1))
+        }
+        seen.append(
+            [f"`{name}`", points(of_all["left"][0]), *itertools.chain(*zip(texts["clean"], texts["null"], strict=True))]
+        )
+        known.append(
+            [f"`{name}`", points(of_all["same"][0]), *itertools.chain(*zip(texts["kept"], texts["known"], strict=True))]
+        )
+    detectors = [*cells.index.get_level_values(1).unique()]
+    heads = [f"{each}, {what}" for each in detectors for what in ("clean", "null")]
+    both = [f"{each}, {what}" for each in detectors for what in ("left", "AUROC")]
+    return table(seen, ["set", "left", *heads]) + "\n", table(known, ["set", "left, unaware", *both]) + "\n"
+
+
+def detection_page() -> str:
+    """The report on detectors, with its tables."""
+    made = {}
+    for network in detection_rows()["network"].unique():
+        made[f"seen-{network}"], made[f"known-{network}"] = detection_tables(network)
+    return filled(DETECTION.read_text(encoding="utf-8"), made)
+
+
+def first_steps() -> pd.DataFrame:
+    """Foreground DSC x100 that 20 steps of a rule leave of each patient of the board: `former`, and `now`."""
+    rows = pd.read_csv(STRONGEST.with_name("first_step_board.csv"))
+    return rows.assign(gain=rows["former"] - rows["now"], patient_id=rows["case_id"])
+
+
+def first_step_gains() -> str:
+    """Points that `horizon` takes more by its first step of now, by network and set; in brackets where they are "
+    "certain."""
+    rows = first_steps().query("loss == 'horizon'")
+    gains = t_intervals(rows, ["network", "set"], "gain").set_index(["network", "set"])
+    sets = [place for place in cells_of_board().columns[1:-1] if place in gains.index.levels[1]]
+    cells = []
+    for name in cells_of_board().index:
+        parts = [gains.loc[name, place] for place in sets]
+        ends = bounds(pd.DataFrame(parts))
+        certain = [end if part["low"] > 0 or part["high"] < 0 else "" for part, end in zip(parts, ends, strict=True)]
+        cells.append(
+            [f"`{name}`", *(f"{points(p['mean'])} {end}".strip() for p, end in zip(parts, certain, strict=True))]
+        )
+    return table(cells, ["network", *sets]) + "\n"
+
+
+def first_step_ablation() -> str:
+    """What rules of the first step leave at equal passes, on patients of `validation`; the lowest of a row is bold."""
+    rows = pd.read_csv(STRONGEST.with_name("first_step.csv"), keep_default_na=False)
+    cell = ["data", "network", "set", "steps"]
+    halves = rows[rows["half"] == "yes"].assign(loss="horizon", first_step="halves", margins="", steps=20)
+    halves = halves.groupby([*cell, "patient", "loss", "first_step", "margins"])["dsc_foreground"].min().reset_index()
+    rows = pd.concat([rows[rows["half"] == ""], halves])
+    keys = {
+        "former": ("horizon", "former", "yes"),
+        "former, no margins": ("horizon", "former", "no"),
+        "foreground, no margins": ("horizon", "foreground", "no"),
+        "**foreground (taken)**": ("horizon", "foreground", "yes"),
+        "both for a fifth, then the better": ("horizon", "both for 0.2 of the steps", "yes"),
+        "ten steps of each": ("horizon", "halves", ""),
+        "`auto`, former": ("auto", "former", "yes"),
+        "`auto`, taken": ("auto", "foreground", "yes"),
+        "Dice": ("dice", "", ""),
+    }
+    cells = []
+    for (data, network, place, steps), part in rows.groupby(cell):
+        of = part.pivot(index="patient", columns=["loss", "first_step", "margins"], values="dsc_foreground").dropna()
+        values = [of[key].mean() if key in of else np.nan for key in keys.values()]
+        texts = [f"**{points(v)}**" if v == np.nanmin(values) else points(v) for v in values]
+        cells.append([data, f"`{network}`", place, str(steps), str(len(of)), *texts])
+    return table(cells, ["data", "network", "set", "steps", "volumes", *keys]) + "\n"
+
+
+def corner_table() -> str:
+    """A row a search over a set: how many points it looks at before its first step, and which."""
+    rows = [
+        [f"`{name}`", str(attack.num_corners), _documented_head(attack.corners)]
+        for name, attack in ATTACKS.items()
+        if issubclass(attack, SearchedAttack)
+    ]
+    return table(rows, ["attack", "points", "which"]) + "\n"
+
+
+def _documented_head(made: Callable[..., Any]) -> str:
+    """What a function yields, in its own words."""
+    return (inspect.getdoc(made) or "").splitlines()[0].removeprefix("Yields ").rstrip(".")
+
+
+def first_step_words() -> Iterator[str]:
+    """What the rows of both first steps say."""
+    rows = first_steps()
+    means = rows.groupby(["loss", "network", "set"])[["former", "now", "gain"]].mean()
+    horizon = means.loc["horizon"]
+    gains = t_intervals(rows[rows["loss"] == "horizon"], ["network", "set"], "gain").set_index(["network", "set"])
+    best, worst = gains["mean"].idxmax(), gains["mean"].idxmin()
+    certain = gains[(gains["low"] > 0) | (gains["high"] < 0)]["mean"]
+    yield (
+        f"- **It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {horizon['now'][best]:.1f} "
+        "where the "
+        f"former first step left {horizon['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} "
+        "points, "
+        f"of `{worst[0]}` under {worst[1]} [{points(-gains['high'][worst])}, {points(-gains['low'][worst])}]. In "
+        f"{(certain > 0).sum()} of {len(gains)} cells it takes more for certain, in {(certain < 0).sum()} less."
+    )
+    both = means.loc["auto"].join(horizon, rsuffix="_horizon")
+    ahead = both["now"] - both["now_horizon"]
+    yield (
+        f"- **`auto` has the same first step**: on {NUMBERS[both.index.get_level_values(0).nunique()]} networks under "
+        f"{' and '.join(sorted(set(both.index.get_level_values(1))))} it leaves {points(ahead.min())} to "
+        f"{points(ahead.max())} "
+        "points more than `horizon` in the mean of twenty patients."
+    )
+
+
+def strongest_page() -> str:
+    """The report on searches, with its tables of first steps and corners."""
+    words = "\n".join(map(filled_lines, first_step_words())) + "\n"
+    parts = {"gains": first_step_gains(), "ablation": first_step_ablation(), "corners": corner_table(), "first": words}
+    return filled(STRONGEST.read_text(encoding="utf-8"), parts)
