@@ -377,26 +377,21 @@ def detection_page() -> str:
 
 
 def first_steps() -> pd.DataFrame:
-    """Foreground DSC x100 that 20 steps of a rule leave of each patient of the board: `former`, and `now`."""
+    """Foreground DSC x100 that 20 steps of `horizon` leave of each patient of the board: `former`, and `now`."""
     rows = pd.read_csv(STRONGEST.with_name("first_step_board.csv"))
     return rows.assign(gain=rows["former"] - rows["now"], patient_id=rows["case_id"])
 
 
 def first_step_gains() -> str:
-    """Points that `horizon` takes more by its first step of now, by network and set; in brackets where they are "
-    "certain."""
-    rows = first_steps().query("loss == 'horizon'")
-    gains = t_intervals(rows, ["network", "set"], "gain").set_index(["network", "set"])
-    sets = [place for place in cells_of_board().columns[1:-1] if place in gains.index.levels[1]]
-    cells = []
-    for name in cells_of_board().index:
-        parts = [gains.loc[name, place] for place in sets]
-        ends = bounds(pd.DataFrame(parts))
-        certain = [end if part["low"] > 0 or part["high"] < 0 else "" for part, end in zip(parts, ends, strict=True)]
-        cells.append(
-            [f"`{name}`", *(f"{points(p['mean'])} {end}".strip() for p, end in zip(parts, certain, strict=True))]
-        )
-    return table(cells, ["network", *sets]) + "\n"
+    """Points that `horizon` takes more by its first step of now, by network and set; brackets where that is sure."""
+    gains = t_intervals(first_steps(), ["network", "set"], "gain").set_index(["network", "set"])
+    ends = np.where((gains["low"] > 0) | (gains["high"] < 0), bounds(gains), "")
+    texts = pd.Series(
+        [f"{points(mean)} {end}".strip() for mean, end in zip(gains["mean"], ends, strict=True)], gains.index
+    )
+    left = cells_of_board()
+    cells = [[f"`{name}`", *(texts[name, place] for place in left.columns[1:-1])] for name in left.index]
+    return table(cells, ["network", *left.columns[1:-1]]) + "\n"
 
 
 def first_step_ablation() -> str:
@@ -413,8 +408,8 @@ def first_step_ablation() -> str:
         "**foreground (taken)**": ("horizon", "foreground", "yes"),
         "both for a fifth, then the better": ("horizon", "both for 0.2 of the steps", "yes"),
         "ten steps of each": ("horizon", "halves", ""),
-        "`auto`, former": ("auto", "former", "yes"),
-        "`auto`, taken": ("auto", "foreground", "yes"),
+        "former, looking further": ("auto", "former", "yes"),
+        "foreground, looking further": ("auto", "foreground", "yes"),
         "Dice": ("dice", "", ""),
     }
     cells = []
@@ -443,27 +438,16 @@ def _documented_head(made: Callable[..., Any]) -> str:
 
 def first_step_words() -> Iterator[str]:
     """What the rows of both first steps say."""
-    rows = first_steps()
-    means = rows.groupby(["loss", "network", "set"])[["former", "now", "gain"]].mean()
-    horizon = means.loc["horizon"]
-    gains = t_intervals(rows[rows["loss"] == "horizon"], ["network", "set"], "gain").set_index(["network", "set"])
+    means = first_steps().groupby(["network", "set"])[["former", "now"]].mean()
+    gains = t_intervals(first_steps(), ["network", "set"], "gain").set_index(["network", "set"])
     best, worst = gains["mean"].idxmax(), gains["mean"].idxmin()
-    certain = gains[(gains["low"] > 0) | (gains["high"] < 0)]["mean"]
+    more, less = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
     yield (
-        f"- **It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {horizon['now'][best]:.1f} "
-        "where the "
-        f"former first step left {horizon['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} "
-        "points, "
-        f"of `{worst[0]}` under {worst[1]} [{points(-gains['high'][worst])}, {points(-gains['low'][worst])}]. In "
-        f"{(certain > 0).sum()} of {len(gains)} cells it takes more for certain, in {(certain < 0).sum()} less."
-    )
-    both = means.loc["auto"].join(horizon, rsuffix="_horizon")
-    ahead = both["now"] - both["now_horizon"]
-    yield (
-        f"- **`auto` has the same first step**: on {NUMBERS[both.index.get_level_values(0).nunique()]} networks under "
-        f"{' and '.join(sorted(set(both.index.get_level_values(1))))} it leaves {points(ahead.min())} to "
-        f"{points(ahead.max())} "
-        "points more than `horizon` in the mean of twenty patients."
+        f"**It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {means['now'][best]:.1f} where "
+        "the former "
+        f"first step left {means['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} points, "
+        "of "
+        f"`{worst[0]}` under {worst[1]}. In {more} of {len(gains)} cells it takes more for certain, in {less} less."
     )
 
 

@@ -16,7 +16,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1265,  # rows of several releases
         "api": 1347,  # regions of another order are a line
-        "attacks": 6999,
+        "attacks": 6985,
         "audit": 4528,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
@@ -26,7 +26,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2575,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
         "models": 7845,  # inferers by class and arguments
-        "ops": 2744,  # compiled.py: functions that a GPU compiles
+        "ops": 2726,  # compiled.py: functions that a GPU compiles
         "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
         "remote": 322,
         "reporting": 6002,  # an attack that did nothing is said
@@ -36,7 +36,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "tests": {
         ".": 3469,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
-        "attacks": 5078,
+        "attacks": 5077,
         "audit": 2464,  # as in the package
         "cli": 2184,  # run --fresh
         "cluster": 318,
@@ -48,7 +48,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 1954,  # a line for each key of a job
         "metrics": 1207,  # weights are checked when read
         "models": 7320,  # inferers by class and arguments
-        "ops": 1539,  # compiled.py: functions that a GPU compiles
+        "ops": 1536,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
         "reporting": 6170,  # an attack that did nothing is said
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57100, "tests": 59241}  # 61796 and 63057 before
+SUMS = {"freqbench": 57068, "tests": 59237}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

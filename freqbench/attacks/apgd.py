@@ -1,7 +1,7 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -20,6 +20,8 @@ from freqbench.ops.losses import SEQUENCES, Loss, Scope
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
 EARLY = 0.4  # share of the steps in which `auto` may raise the margin
+FAR = 20.0  # steps of a run that count whole
+RULES = ("auto", "horizon")  # names of the loss `Auto`; the second was once another rule
 NEAR = 0.1  # distance from the allowed suspicion within which steps do not raise it
 
 Points = tuple[Tensor, ...]
@@ -182,19 +184,19 @@ def search(
     """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` and
-    `horizon` are `Auto` and `Horizon`, and towards a target `switch`.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto`, or
+    `horizon`, is `Auto`, and towards a target `switch`.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
     if loss in RULES and task.objective.leaves_truth:
-        return glide(task, space, (x, x), range(steps), steps, RULES[loss](head, steps))[0]
+        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
 
     def margin_and_dice(*given: Any) -> Tensor:
-        return head.margin_and_dice(*given)[1]
+        return head.losses["margin"](*given) + head.losses["dice_linear"](*given)
 
     half = -(-steps // 2)
     points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
@@ -206,19 +208,18 @@ class Auto:
 
     The first step raises the mean margin m of the label's foreground (above 0 a voxel is wrong) and :math:`\sum_v c_v
     m_v`, c being what a voxel's flip takes from the hard Dice (`freqbench.ops.losses.flips`); it decides the basin of
-    all others (reports/strongest). The margins change by a root mean square of r. Random changes of this size add up to
-    :math:`\tau = r \sqrt{n - i}` in the n - i steps left. If those of the voxels that are still right in the classes
-    that count exceed the root mean square of their margins, **all may fall**: `margin`, which raises all, takes the
-    steps before 0.4 n. Every other step raises
+    all others (reports/strongest). Every other step raises
 
     .. math:: \sum_v 4 \, \sigma(-m_v / \tau) \, \sigma((m_v + R) / \tau) \, c_v \, m_v
 
-    The weight, which has no gradient, tells whether the steps left can make or undo the flip: :math:`R = r
-    \sum_{k=i}^{n-1} f_k / f_{i-1}`, with the lengths f of steps, is the way of changes that all have one direction. r
-    is always that of the last step. Each sample decides for itself.
+    The weight, which has no gradient, tells whether the n - i steps left can make or undo the flip. With r half of the
+    root mean square by which the last step moved the margins of the foreground, of label or prediction, where flips
+    cost most, random changes add up to :math:`\tau = r \sqrt{u (n - i)}`, those of one direction to :math:`R = r u
+    \sum_{k=i}^{n-1} f_k / f_{i-1}`, with the lengths f of steps. In a run of more than 20 steps each counts u = 20 / n,
+    as the box does not grow with them. If after the first step random changes, with r of the voxels that are still
+    right in the classes that count, exceed the root mean square of their margins, **all may fall**: `margin`, which
+    raises all, takes the steps before 0.4 n. Each sample decides for itself.
     """
-
-    share, most, on_foreground = 1.0, math.inf, False
 
     def __init__(self, head: Head, steps: int) -> None:
         self._head, self._steps = head, steps
@@ -234,13 +235,12 @@ class Auto:
             inside = scope.among(labels > 0).expand_as(m).flatten(1).to(m)
             weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + (own + other).flatten(1)
             return (weights * m.flatten(1)).sum(dim=1)
-        unit = min(1.0, self.most / self._steps)
+        unit = min(1.0, FAR / self._steps)
         change, left = now - before, unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
-        voxels = (labels > 0) | (now > 0) if self.on_foreground else torch.ones_like(now, dtype=torch.bool)
-        r = self.share * across(_rms(change, scope.among(voxels)), m)
+        r = across(_rms(change, scope.among((labels > 0) | (now > 0))), m) / 2
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
         rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
         weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
@@ -248,20 +248,6 @@ class Auto:
         if i >= EARLY * self._steps:
             return raised
         return torch.where(self._all_may_fall, self._head.margin_of(logits, labels, scope, m), raised)
-
-
-class Horizon(Auto):
-    r"""The loss `horizon`, `Auto` that looks less far.
-
-    r is that of the foreground, of the label or the prediction, where flips cost most; :math:`\tau` and R are half as
-    long; and in a run of n > 20 steps each counts 20 / n, as the box does not grow with them. reports/strongest
-    compares both.
-    """
-
-    share, most, on_foreground = 0.5, 20.0, True
-
-
-RULES: Mapping[str, type[Auto]] = {"auto": Auto, "horizon": Horizon}
 
 
 def _rms(values: Tensor, among: Tensor) -> Tensor:

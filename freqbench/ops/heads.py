@@ -23,14 +23,13 @@ class Head:
     have an axis of length 1 in place of K.
 
     `flips` are, by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the
-    Dice; `margin_and_dice` these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
+    Dice.
     """
 
     name: Outputs
     has_background: bool  # the first output is the background's
     losses: Mapping[str, Loss]  # that it has, by name
     flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
-    margin_and_dice: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
     margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]  # the loss `margin`, from margins that are known
     probabilities: Callable[[Tensor], Tensor]  # p from logits
     log_probabilities: Callable[[Tensor], Tensor]  # its logarithm
@@ -60,7 +59,6 @@ SOFTMAX = Head(
     has_background=True,
     losses={name: compiled(loss) for name, loss in losses.LOSSES.items()},
     flips=compiled(losses.flips),
-    margin_and_dice=compiled(losses.margin_and_dice),
     margin_of=compiled(losses.margin_of),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
@@ -84,7 +82,6 @@ SIGMOID = Head(
     has_background=False,
     losses={name: compiled(loss) for name, loss in region_losses.LOSSES.items()},
     flips=compiled(region_losses.flips),
-    margin_and_dice=compiled(region_losses.margin_and_dice),
     margin_of=compiled(region_losses.margin_of),
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,

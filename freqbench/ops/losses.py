@@ -372,15 +372,6 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
 
 
-def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin` + `dice_linear`, `[B]`.
-
-    One loss has a gradient where the softmax behind the other has none.
-    """
-    m, _ = _Lead.apply(logits, labels.long())  # type: ignore[no-untyped-call]
-    return m.detach(), margin_of(logits, labels, scope, m) + dice_linear(logits, labels, scope)
-
-
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")

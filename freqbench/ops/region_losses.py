@@ -116,12 +116,6 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     return -_signed(logits, labels), mine * within, others * ~within
 
 
-def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    """Returns the margin of each region and voxel, without a gradient, and `margin` + `dice_linear`, `[B]`."""
-    m = -_signed(logits, labels)
-    return m.detach(), margin_of(logits, labels, scope, m) + dice_linear(logits, labels, scope)
-
-
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the binary cross-entropy of regions and voxels that are still right (towards a target: wrong), `[B]`."""
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)

@@ -246,6 +246,7 @@ def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -
 def test_auto_takes_the_passes_of_one_loss() -> None:
     result = attacked("auto")
     assert (result.num_forwards, result.num_backwards) == (21, 20)
+    assert torch.equal(result.adversarial, attacked("horizon").adversarial)  # another name of it
 
 
 @pytest.mark.parametrize(("loss", "compared"), [("auto", 1), ("dice", 7)])
@@ -257,9 +258,9 @@ def test_rankless_losses_are_computed_at_the_end(loss: str, compared: int, monke
     assert len(calls) == compared
 
 
-def objectives(*logits: Tensor, labels: Tensor, steps: int = 20, loss: str = "auto") -> list[Tensor]:
-    """Gradients of the loss `auto` or `horizon` with respect to the logits of one step after another."""
-    auto, gradients = apgd.RULES[loss](SOFTMAX, steps), []
+def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]:
+    """Gradients of the loss `auto` with respect to the logits of one step after another."""
+    auto, gradients = apgd.Auto(SOFTMAX, steps), []
     for given in logits:
         point = given.clone().requires_grad_()
         gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))
@@ -290,28 +291,26 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
     return slope
 
 
-@pytest.mark.parametrize("loss", ["auto", "horizon"])
-def test_first_step_weighs_the_foreground_and_each_flips_cost(loss: str) -> None:
+def test_first_step_weighs_the_foreground_and_each_flips_cost() -> None:
     """A third on each voxel of label 1, and the cost of its flip on every voxel."""
-    (got,) = objectives(two_classes([-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]), labels=HALVES, loss=loss)
+    (got,) = objectives(two_classes([-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]), labels=HALVES)
     dice, total = 2 * 2 / 6, 6  # as below
     weights = [dice / total] * 3 + [(2 - dice) / total + 1 / 3] * 3
     sides = [1, 1, 1, -1, -1, -1]
     assert got[0, 1, :, 0, 0].tolist() == pytest.approx([w * side for w, side in zip(weights, sides, strict=True)])
 
 
-@pytest.mark.parametrize(("loss", "steps"), [("auto", 20), ("auto", 60), ("horizon", 20), ("horizon", 60)])
-def test_auto_weighs_a_flip_by_cost_and_by_steps_left(loss: str, steps: int) -> None:
-    """Background that is right (numbers 0 and 2) changes most, which `auto` alone counts: the others change by 0.3."""
+@pytest.mark.parametrize("steps", [20, 60])
+def test_auto_weighs_a_flip_by_cost_and_by_steps_left(steps: int) -> None:
+    """Background that is right (numbers 0 and 2) changes most and does not count: the others change by 0.3."""
     margins, changes = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0], [2.0, 0.3, 1.0, 0.3, 0.3, 0.3]
     before = two_classes([m - change for m, change in zip(margins, changes, strict=True)])
-    *_, got = objectives(before, two_classes(margins), labels=HALVES, steps=steps, loss=loss)
+    *_, got = objectives(before, two_classes(margins), labels=HALVES, steps=steps)
     # Label 1: 3 voxels, 3 are predicted (numbers 1, 3 and 4), 2 of them rightly.
     dice, total = 2 * 2 / 6, 6
     costs = [dice / total] * 3 + [(2 - dice) / total] * 3
     lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)]
-    unit = 20 / steps if loss == "horizon" else 1
-    r = 0.3 / 2 if loss == "horizon" else math.sqrt(sum(change**2 for change in changes) / 6)
+    unit, r = 20 / steps, 0.3 / 2
     spread, reach = r * math.sqrt(unit * (steps - 1)), r * unit * sum(lengths[1:]) / lengths[0]
     for m, cost, side, slope in zip(margins, costs, [1, 1, 1, -1, -1, -1], got[0, 1, :, 0, 0], strict=True):
         share = 4 / (1 + math.exp(m / spread)) / (1 + math.exp(-(m + reach) / spread))

@@ -18,7 +18,7 @@ from freqbench.ops.heads import HEADS
 from freqbench.results.tolerances import COMPILED
 
 CPU = torch.device("cpu")
-OF_HEADS = ("flips", "margin_and_dice", "margin_of", "is_as_labelled", "mean_dice")
+OF_HEADS = ("flips", "margin_of", "is_as_labelled", "mean_dice")
 CHOSEN: dict[str, Callable[..., Any]] = {
     f"{each.__module__.rpartition('.')[2]}.{each.__name__}": each
     for each in (

@@ -188,7 +188,4 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
             for lead, of in zip(leads, sets, strict=True)
         ]
         assert float(head.losses["margin"](logits, labels, scope)[b]) == pytest.approx(sum(means) / len(means))
-    first, raised = head.margin_and_dice(logits, labels, scope)
-    assert torch.equal(first, m)
     assert torch.equal(head.margin_of(logits, labels, scope, m), head.losses["margin"](logits, labels, scope))
-    assert torch.allclose(raised, sum(head.losses[name](logits, labels, scope) for name in ("margin", "dice_linear")))

@@ -60,7 +60,7 @@ class SearchedAttack(GradientAttack):
         """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
 
     def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change, and both ends of all numbers alike: the `num_corners` points that a search looks at first."""
+        """Yields no change and both ends of all numbers alike: the `num_corners` points that a search sees first."""
         yield space.project(torch.full_like(space.centre, space.origin))
         step = space.radius * space.towards(torch.ones_like(space.centre))
         yield from (space.project(space.centre + sign * step) for sign in (1, -1))
