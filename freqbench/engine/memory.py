@@ -198,7 +198,7 @@ def first_step(
         if surrogates:
             with torch.no_grad():
                 model(window)
-        attack(_UntilStep(model), window, label, **needs)
+        attack(_UntilStep(model, 3 + attack.num_corners), window, label, **needs)
 
 
 class _EnoughError(Exception):
@@ -206,15 +206,15 @@ class _EnoughError(Exception):
 
 
 class _UntilStep(nn.Module):
-    """A model that answers until it has been called once with a gradient, or three times without."""
+    """A model that answers until it has been called once with a gradient, or `most` times without."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, most: int = 3) -> None:
         super().__init__()
-        self.model, self._asked = model, 0
+        self.model, self._left = model, most
 
     def forward(self, images: Tensor) -> Tensor:
-        if self._asked == 3:
+        if self._left == 0:
             raise _EnoughError
-        self._asked = 3 if torch.is_grad_enabled() and images.requires_grad else self._asked + 1
+        self._left = 0 if torch.is_grad_enabled() and images.requires_grad else self._left - 1
         logits: Tensor = self.model(images)
         return logits

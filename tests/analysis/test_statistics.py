@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from generated import rank_correlation
+from board_pages import rank_correlation
 from reporting.handmade import records, row, stored
 from scipy import special, stats
 from sklearn.metrics import roc_auc_score

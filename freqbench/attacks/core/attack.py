@@ -83,6 +83,7 @@ class Attack(ABC):
         per_slice: None: volumes are not cut into blocks. False: blocks have one side or three, `block`, in voxels, cut
             to a shorter window. True: blocks are one voxel deep and have one side or two, so that each depth slice has
             a two-dimensional transform.
+        num_corners: points that a run looks at, a pass without a gradient each, before its first step.
         revision: raised by hand when a code change alters results, so that old rows are recomputed.
 
     Args:
@@ -110,6 +111,7 @@ class Attack(ABC):
     judged_by_dice: ClassVar[bool] = False
     moves_labels: ClassVar[bool] = False
     per_slice: ClassVar[bool | None] = None
+    num_corners: ClassVar[int] = 0
     revision: ClassVar[int] = 1
 
     targeted: bool = False
