@@ -3,10 +3,9 @@
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -422,18 +421,15 @@ def first_step_ablation() -> str:
 
 
 def corner_table() -> str:
-    """A row a search over a set: how many points it looks at before its first step, and which."""
-    rows = [
-        [f"`{name}`", str(attack.num_corners), _documented_head(attack.corners)]
-        for name, attack in ATTACKS.items()
-        if issubclass(attack, SearchedAttack)
-    ]
+    """A row a search over a set: how many points it sees before its first step, and which, by its docstrings."""
+    rows = []
+    for name, attack in ATTACKS.items():
+        if issubclass(attack, SearchedAttack):
+            own = attack.corners is not SearchedAttack.corners
+            text = (inspect.getdoc(attack.corners if own else attack.ways) or "").splitlines()[0].rstrip(".")
+            which = text.replace("Yields ", "" if own else "no change, and both ends of ", 1)
+            rows.append([f"`{name}`", str(attack.num_corners), which])
     return table(rows, ["attack", "points", "which"]) + "\n"
-
-
-def _documented_head(made: Callable[..., Any]) -> str:
-    """What a function yields, in its own words."""
-    return (inspect.getdoc(made) or "").splitlines()[0].removeprefix("Yields ").rstrip(".")
 
 
 def first_step_words() -> Iterator[str]:

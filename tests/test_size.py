@@ -16,8 +16,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1265,  # rows of several releases
         "api": 1347,  # regions of another order are a line
-        "attacks": 6987,
-        "audit": 4528,  # as in the package
+        "attacks": 6982,
+        "audit": 4531,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
         "data": 5941,  # as in the package
@@ -37,7 +37,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 3469,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
         "attacks": 5077,
-        "audit": 2464,  # as in the package
+        "audit": 2465,  # as in the package
         "cli": 2184,  # run --fresh
         "cluster": 318,
         "core": 1602,  # identities of code, pair by pair; the one keeper's contract
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57070, "tests": 59237}  # 61796 and 63057 before
+SUMS = {"freqbench": 57068, "tests": 59238}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -58,9 +58,8 @@ class BiasField(SearchedAttack):
             render=lambda c: (clean * along_axes(c, matrices).exp()).clamp(0, 1),
         )
 
-    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no field, the two constant ones, and those that rise or fall along one axis as steeply as they may."""
-        yield from super().corners(clean, space)
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields all control points together and the steepest ramp along each axis."""
+        yield from super().ways(clean, space)
         rising = torch.linspace(-1, 1, self.control_points, dtype=clean.dtype, device=clean.device)
-        for ramp in (rising[:, None, None], rising[:, None], rising):
-            yield from (space.project(space.radius * sign * ramp.expand_as(space.centre)) for sign in (1, -1))
+        yield from (rising[:, None, None], rising[:, None], rising)

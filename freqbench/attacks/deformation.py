@@ -97,13 +97,9 @@ class Deformation(SearchedAttack):
             towards=partial(F.normalize, dim=1, eps=torch.finfo(clean.dtype).tiny),  # of each control point
         )
 
-    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no motion, and the whole volume moved by `max_mm` along each axis, either way."""
-        yield space.centre
-        for axis in range(3):
-            way = torch.zeros_like(space.centre)
-            way[:, axis] = 1
-            yield from (space.project(sign * way) for sign in (1, -1))
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields a motion of the whole volume along each axis."""
+        yield from torch.eye(3).to(clean)[:, :, None, None, None].expand(3, 3, *space.centre.shape[2:])
 
     def field(self, clean: Tensor) -> "Field":
         """Makes the Field for volumes like `clean`."""

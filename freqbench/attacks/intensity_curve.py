@@ -61,11 +61,10 @@ class IntensityCurve(SearchedAttack):
         centre = clean.new_zeros(*clean.shape[:2], len(knots))
         return Space(centre=centre, radius=clean.new_tensor(self.deviation), project=project, render=render)
 
-    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change, more and less brightness, more and less contrast."""
-        yield from super().corners(clean, space)
-        rising = torch.linspace(-1, 1, self.pieces + 1, dtype=clean.dtype, device=clean.device)
-        yield from (space.project(space.radius * sign * rising.expand_as(space.centre)) for sign in (1, -1))
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields brightness and contrast."""
+        yield from super().ways(clean, space)
+        yield torch.linspace(-1, 1, self.pieces + 1, dtype=clean.dtype, device=clean.device)
 
     def beyond(self, state: Tensor) -> float:
         """Returns the largest excess: deviation over the bound, fall between knots, or end outside [0, 1]."""

@@ -69,12 +69,11 @@ class KSpace(SearchedAttack):
 
         return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
 
-    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change, and all magnitudes larger or smaller: everywhere, in the centre, in the periphery."""
-        yield from super().corners(clean, space)
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields all magnitudes together, the centre alone and the periphery alone."""
+        yield from super().ways(clean, space)
         for region in ("centre", "periphery"):
-            inside = replace(self, region=region)._free(space.centre.shape).to(space.centre)
-            yield from (space.project(sign * space.radius * inside.expand_as(space.centre)) for sign in (1, -1))
+            yield replace(self, region=region)._free(space.centre.shape).to(space.centre)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the excess of the base class, with the volumes of the state in float64."""

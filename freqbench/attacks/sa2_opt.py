@@ -74,13 +74,11 @@ class SA2Opt(SearchedAttack):
             exact=exact,
         )
 
-    def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change, 1 + rho and 1 - rho everywhere, and each of them in one band alone."""
-        yield from super().corners(clean, space)
-        blocks = Blocks.of(clean, self.block, self.per_slice)
-        for band in BANDS:
-            inside = tiled(band_mask(band, blocks.sides), space.centre)
-            yield from (space.project(space.centre + sign * space.radius * inside) for sign in (1, -1))
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields all multipliers together and each band alone."""
+        yield from super().ways(clean, space)
+        sides = Blocks.of(clean, self.block, self.per_slice).sides
+        yield from (tiled(band_mask(band, sides), space.centre) for band in BANDS)
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the call's multipliers, or None."""

@@ -94,6 +94,7 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("noise_linf", [*rows("pgd", params={"organs": [1]}, left=89), *rows("noise")], "not checked", ""),
     ("noise_l2", healthy(but={"noise": {"left": 35, "l2_body": 9.5}}), "not checked", "within 10 %"),
     ("noise_l2", healthy(but={"noise": {"left": 35, "l2_body": 8.85}}), "violated", ""),  # 9.6 % of the larger norm
+    ("noise_l2", [*rows("pgd", threat_model="bias-field", left=89), *rows("noise")], "not checked", "within 10 %"),
     ("bounds", rows("pgd"), "holds", "6 volumes of 1 attack"),
     ("bounds", [*rows("pgd", cases=5), *rows("pgd", linf=9 / 255)[5:]], "violated", "1 volume of 6"),
     ("bounds", rows("pgd", linf=EPS + 5e-7), "holds", ""),  # rounding

@@ -60,10 +60,14 @@ class SearchedAttack(GradientAttack):
         """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
 
     def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change and both ends of all numbers alike: the `num_corners` points that a search sees first."""
+        """Yields no change and both ends of each of the set's `ways`: `num_corners` points that a search sees first."""
         yield space.project(torch.full_like(space.centre, space.origin))
-        step = space.radius * space.towards(torch.ones_like(space.centre))
-        yield from (space.project(space.centre + sign * step) for sign in (1, -1))
+        for way in self.ways(clean, space):
+            yield from (space.project(space.centre + sign * space.radius * way) for sign in (1, -1))
+
+    def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
+        """Yields all numbers together."""
+        yield space.towards(torch.ones_like(space.centre))
 
     @property
     def run_passes(self) -> tuple[int, int]:
