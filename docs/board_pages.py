@@ -267,7 +267,8 @@ def board_sentences() -> Mapping[str, str]:
     """What the rows of the board say, in sentences, by the name of their place on the page."""
     places = {"plain": _plain_words, "moved": _moved_words, "draws": _draw_words, "price": _price_words}
     places |= {"orders": _order_words, "goal": _goal_words, "proven": _proven_words, "audits": _audit_words}
-    return {name: "\n".join(filled_lines(text) for text in words()) + "\n" for name, words in places.items()}
+    parts = {name: [filled_lines(text) for text in words()] for name, words in places.items()}
+    return {name: ("\n" if made[0].startswith("- ") else "\n\n").join(made) + "\n" for name, made in parts.items()}
 
 
 def filled_lines(text: str) -> str:
@@ -286,8 +287,7 @@ def cells_of_board(folder: Path = ENTRIES) -> pd.DataFrame:
 
 
 def lead(one: str, other: str, *places: str) -> tuple[float, str]:
-    """Points that one network keeps more than another by the worst of some sets, or of all, and a text with its "
-    "interval."""
+    """Points that one network keeps more than another by the worst of some sets, or of all, also as a text."""
     whole, boards = stored_boards()
     sets = [board.bounds for board in boards if set_name(board) in places] or whole.over
     gain, other_gain = _scores(sets, [one, other], ENTRIES)
@@ -322,12 +322,10 @@ def _plain_words() -> Iterator[str]:
     gains = sorted(gain for gain, _ in mirrored.values())
     yield of_board(
         gains[0] > size,
-        f"- **Mirror images buy more than size**: a network of half as many channels again keeps {kept_more} points "
-        f"more of the worst case, and {clean} of the clean DSC (`union-larger` beside `union-wide`). Predictions "
-        "averaged with "
+        "- **Mirror images buy more than size**: half as many channels again change the worst case by "
+        f"{kept_more} points, the clean DSC by {clean} (`union-larger` beside `union-wide`). Predictions averaged with "
         f"those of mirror images keep {gains[0]:.1f} to {gains[-1]:.1f} points more of the worst of four sets, "
-        "background "
-        "included, for twice the passes.",
+        "background included, for twice the passes.",
     )
     pgd, scaling, tables = (left.loc[name] for name in ("at-pgd", "at-sa2-opt", "at-vafa-opt"))
     yield of_board(
@@ -356,8 +354,7 @@ def _plain_words() -> Iterator[str]:
 
 
 def clean_lead(one: str, other: str) -> tuple[float, str]:
-    """Points of foreground DSC on clean volumes that one network has more than another, and a text with its "
-    "interval."""
+    """Points of foreground DSC on clean volumes that one network has more than another, also as a text."""
     scores = []
     for name in (one, other):
         worst = pd.DataFrame(stored_entries()[name].told.worst_cases)
@@ -366,8 +363,7 @@ def clean_lead(one: str, other: str) -> tuple[float, str]:
 
 
 def four_sets(name: str) -> pd.DataFrame:
-    """Of each patient the lowest DSC x100 with background in the four sets of the goal, `worst`, and the `clean` "
-    "one."""
+    """Of each patient the lowest DSC x100 with background in the goal's four sets, `worst`, and the `clean` one."""
     rows = entry_rows(stored_entries()[name])
     rows = rows[(rows["threat_model"].isin(GOAL)) & rows["budget"].isin((20, 0.4, 8 / 255)) & ~is_undirected(rows)]
     patients = rows.groupby("case_id", observed=True)
@@ -403,6 +399,9 @@ def _moved_words() -> Iterator[str]:
         f"{worst.filter(like='union').max():.1f} points. "
         + (f"Pairs that change places: {'; '.join(map(listed, turned))}." if turned else "None change places.")
     )
+    rows = pd.read_csv(ENTRIES / LONGER)
+    if former := sorted(rows[rows["dsc"].isna()]["source_model"].unique()):
+        yield f"Those of {listed(former)} have the former first step."
     special = worst.drop(worst.filter(like="union").index)
     texts = [f"`{name}` from {left['worst'][name]:.1f} to {after[name]:.1f}" for name in special.index]
     yield f"**Specialists**: {', '.join(texts)}."
@@ -478,9 +477,9 @@ def _goal_words() -> Iterator[str]:
     for name in ("at-sa2-opt", "union", "union-long", "union-longest", "union-wide", "union-larger"):
         one = four_sets(name)
         more = 100 * far[far["source_model"] == name].groupby("case_id")["dsc"].min()
-        both = one["worst"].clip(upper=more.reindex(one.index))
-        longest.append(both.mean())
-        rows.append([f"`{name}`", f"{one['clean'].mean():.2f}", f"{one['worst'].mean():.2f}", f"{both.mean():.2f}"])
+        both = one["worst"].clip(upper=more.reindex(one.index)).mean()
+        longest.append(both)
+        rows.append([f"`{name}`", f"{one['clean'].mean():.2f}", f"{one['worst'].mean():.2f}", f"{both:.2f}"])
     for name, part in pd.read_csv(ENTRIES / "mirrored.csv").groupby("source_model", sort=False):
         patients = part.groupby("case_id")
         worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
@@ -531,9 +530,8 @@ def _audit_words() -> Iterator[str]:
         all(word.startswith(("in doubt", "no sign")) for word in words.values()),
         "- **No audit finds a sign of masked gradients**, each on all twenty patients. "
         f"{NUMBERS[len(open_ones)].capitalize()} "
-        f"of {NUMBERS[len(words)]} stay in doubt ({listed(open_ones)}): small attacks and bias fields leave so nearly "
-        "what "
-        "noise of their size leaves that they are not ahead of it by the half point that the check asks.",
+        f"of {NUMBERS[len(words)]} stay in doubt ({listed(open_ones)}): their small attacks leave so nearly what noise "
+        "of this size leaves that they are not ahead of it by the half point that the check asks.",
     )
 
 
