@@ -16,7 +16,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1265,  # rows of several releases
         "api": 1347,  # regions of another order are a line
-        "attacks": 6982,
+        "attacks": 6983,
         "audit": 4531,  # as in the package
         "cli": 2194,  # eight roads
         "core": 3399,  # identities of code, pair by pair; the one keeper's contract
@@ -36,7 +36,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "tests": {
         ".": 3469,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
-        "attacks": 5077,
+        "attacks": 5082,
         "audit": 2465,  # as in the package
         "cli": 2184,  # run --fresh
         "cluster": 318,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57068, "tests": 59238}  # 61796 and 63057 before
+SUMS = {"freqbench": 57069, "tests": 59243}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

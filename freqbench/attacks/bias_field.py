@@ -41,7 +41,6 @@ class BiasField(SearchedAttack):
     threat_model = "bias-field"
     budget_name = "log_amplitude"
 
-    revision = 2
     num_corners = 9
 
     log_amplitude: float

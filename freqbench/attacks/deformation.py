@@ -66,7 +66,6 @@ class Deformation(SearchedAttack):
     scopes = ("volume",)
     moves_labels = True
 
-    revision = 2
     num_corners = 7
 
     max_mm: float

@@ -37,7 +37,6 @@ class IntensityCurve(SearchedAttack):
     threat_model = "intensity-curve"
     budget_name = "deviation"
 
-    revision = 2
     num_corners = 5
 
     deviation: float

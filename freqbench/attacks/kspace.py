@@ -46,7 +46,6 @@ class KSpace(SearchedAttack):
     threat_model = "kspace"
     budget_name = "eps_k"
 
-    revision = 2
     num_corners = 7
 
     eps_k: float

@@ -35,7 +35,7 @@ class SA2Opt(SearchedAttack):
     name = "sa2_opt"
     budget_name = "rho"
     parameters = PARAMETERS | SEARCH
-    revision = 3
+    former = 2
     per_slice = False
     num_corners = 9
 

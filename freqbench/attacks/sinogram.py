@@ -38,7 +38,6 @@ class Sinogram(SearchedAttack):
     name = "sinogram"
     threat_model = "sinogram"
     budget_name = "eps_p"
-    revision = 2
 
     eps_p: float
     angles: int = 90

@@ -40,7 +40,7 @@ class VAFAOpt(SearchedAttack):
     name = "vafa_opt"
     budget_name = "q_max"
     parameters = PARAMETERS | SEARCH
-    revision = 3
+    former = 2
     per_slice = False
     num_corners = 7
 

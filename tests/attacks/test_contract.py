@@ -237,6 +237,11 @@ def corners_of(attack: SearchedAttack, images: Tensor) -> list[Tensor]:
     return [space.render(corner) for corner in attack.corners(images, space)]
 
 
+def test_revision_is_former_where_no_corner_is_kept() -> None:
+    kinds = [("best", "dice"), ("last", "auto"), ("last", "dice")]
+    assert [make("sa2_opt", keep=keep, loss=loss).revision for keep, loss in kinds] == [3, 3, 2]
+
+
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_search_leaves_no_more_than_any_of_its_corners(name: str) -> None:
     """Corners lie in the set, are as many as the passes count, and are looked at in every run."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.apgd import Space, search
+from freqbench.attacks.apgd import RULES, Space, search
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
 from freqbench.attacks.core.task import Task
@@ -46,6 +46,7 @@ class SearchedAttack(GradientAttack):
     scopes = SCOPES
     budget_name: ClassVar[str]
     num_corners: ClassVar[int] = 3
+    former: ClassVar[int] = 1  # `revision` of searches that no corner and no first step of now change
 
     steps: int = 20
     random_start: bool = True
@@ -68,6 +69,11 @@ class SearchedAttack(GradientAttack):
     def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
         """Yields all numbers together."""
         yield space.towards(torch.ones_like(space.centre))
+
+    @property
+    def revision(self) -> int:  # type: ignore[override]  # of a part of the searches
+        """One more than `former` where the lowest volume is kept, also a corner's, or the loss is `auto`."""
+        return self.former + (self.keep == "best" or self.loss in RULES)
 
     @property
     def run_passes(self) -> tuple[int, int]:
