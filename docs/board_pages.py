@@ -313,7 +313,7 @@ def _plain_words() -> Iterator[str]:
     unions = {name for name in left.index if name.startswith("union")}
     yield of_board(
         unions == {*left.index[: len(unions)]},
-        f"- **One training holds against all ten**: a union of four adversaries, of which the board has "
+        "- **One training holds against all ten**: a union of four adversaries, of which the board has "
         f"{NUMBERS[len(unions)]}, all ahead of every other network. The first three keep {kept[0]}, {kept[1]} and "
         f"{kept[2]} by the worst case. Clean networks of three kinds, VAFT and TRADES keep at most "
         f"{left['worst'][[*BESIDE_CLEAN]].max():.1f}.",
@@ -322,10 +322,10 @@ def _plain_words() -> Iterator[str]:
     gains = sorted(gain for gain, _ in mirrored.values())
     yield of_board(
         gains[0] > size,
-        "- **Mirror images buy more than size**: half as many channels again change the worst case by "
-        f"{kept_more} points, the clean DSC by {clean} (`union-larger` beside `union-wide`). Predictions averaged with "
-        f"those of mirror images keep {gains[0]:.1f} to {gains[-1]:.1f} points more of the worst of four sets, "
-        "background included, for twice the passes.",
+        f"- **Mirror images buy more than size**: half as many channels again change the worst case by {kept_more} "
+        f"points, the clean DSC by {clean} (`union-larger` beside `union-wide`). Predictions averaged with those of "
+        f"mirror images keep {gains[0]:.1f} to {gains[-1]:.1f} points more of the worst of four sets, background "
+        "included, for twice the passes.",
     )
     pgd, scaling, tables = (left.loc[name] for name in ("at-pgd", "at-sa2-opt", "at-vafa-opt"))
     yield of_board(
@@ -335,10 +335,8 @@ def _plain_words() -> Iterator[str]:
         > 20,
         f"- **A specialist holds in its own set and falls in another**: `at-pgd` keeps {pgd['linf 8/255']:.1f} within "
         f"8/255 of each voxel and {pgd[STRETCHED]:.1f} under stretched quantisation; `at-sa2-opt` "
-        f"{scaling[SCALED]:.1f} "
-        f"under scaling and {scaling[STRETCHED]:.1f} under stretched quantisation; `at-vafa-opt` "
-        f"{tables[STRETCHED]:.1f} "
-        f"there and {tables[SCALED]:.1f} under scaling.",
+        f"{scaling[SCALED]:.1f} under scaling and {scaling[STRETCHED]:.1f} under stretched quantisation; `at-vafa-opt` "
+        f"{tables[STRETCHED]:.1f} there and {tables[SCALED]:.1f} under scaling.",
     )
     behind = [
         f"{place} (`{left.loc[[*SPECIALISTS], place].idxmax()}`, {gap:.1f})"
@@ -392,11 +390,9 @@ def _moved_words() -> Iterator[str]:
     turned = [pair for pair in itertools.combinations(kept, 2) if after[pair[0]] < after[pair[1]]]
     yield (
         f"**By the worst case {NUMBERS[(worst > 1).sum()]} of {NUMBERS[len(worst)]} move by more than a point**, and "
-        "have "
-        f"not converged; under stretched quantisation {NUMBERS[(stretched > 1).sum()]} do, the first four of the "
-        "board by "
-        f"{first.min():.1f} to {first.max():.1f} points. Unions move by {worst.filter(like='union').min():.1f} to "
-        f"{worst.filter(like='union').max():.1f} points. "
+        f"have not converged; under stretched quantisation {NUMBERS[(stretched > 1).sum()]} do, the first four of the "
+        f"board by {first.min():.1f} to {first.max():.1f} points. Unions move by "
+        f"{worst.filter(like='union').min():.1f} to {worst.filter(like='union').max():.1f} points. "
         + (f"Pairs that change places: {'; '.join(map(listed, turned))}." if turned else "None change places.")
     )
     rows = pd.read_csv(ENTRIES / LONGER)
@@ -422,10 +418,8 @@ def _price_words() -> Iterator[str]:
     stand = {place: [name for name in left.index if left[place][name] > 60] for place in (STRETCHED, SCALED)}
     yield (
         "Training on one adversary buys its own set, and sets of smaller changes: every training on an adversary but "
-        "VAFT "
-        f"keeps {fine:.1f} points or more within 8/255, under L2 and in k-space, whether or not it saw such changes. "
-        "Beside "
-        f"the unions 60 points or more are kept under stretched quantisation by "
+        f"VAFT keeps {fine:.1f} points or more within 8/255, under L2 and in k-space, whether or not it saw such "
+        "changes. Beside the unions 60 points or more are kept under stretched quantisation by "
         f"{listed(name for name in stand[STRETCHED] if not name.startswith('union'))} alone, and under scaling 0.4 by "
         f"{listed(name for name in stand[SCALED] if not name.startswith('union'))}."
     )
@@ -436,16 +430,12 @@ def _price_words() -> Iterator[str]:
         close["union"] > close[[*SPECIALISTS]].max()
         and all(left[place][name] > left[place]["union"] for place, name in own),
         "At equal passes `union` is behind each of three specialists in its own set by some points, "
-        f"{', '.join(gaps)}, and "
-        f"ahead of all of them by the worst case, where three seeds of it lie within {seeds.max() - seeds.min():.1f} "
-        "points. "
-        "4,000 further steps, most of them in a box of rho 0.5, bring `union-wide` "
-        f"{lead('union-wide', 'union-long')[1]} "
-        f"points by the worst case beyond `union-long`, for {clean_lead('union-long', 'union-wide')[1]} of clean DSC "
-        "and "
+        f"{', '.join(gaps)}, and ahead of all of them by the worst case, where three seeds of it lie within "
+        f"{seeds.max() - seeds.min():.1f} points. 4,000 further steps, most of them in a box of rho 0.5, bring "
+        f"`union-wide` {lead('union-wide', 'union-long')[1]} points by the worst case beyond `union-long`, for "
+        f"{clean_lead('union-long', 'union-wide')[1]} of clean DSC and "
         f"{lead('union-long', 'union-wide', STRETCHED)[1]} under stretched quantisation; 6,000 more in a box of 0.45 "
-        "bring "
-        f"`union-longest` {clean_lead('union-longest', 'union-wide')[1]} of clean DSC back.",
+        f"bring `union-longest` {clean_lead('union-longest', 'union-wide')[1]} of clean DSC back.",
     )
     plain = left.loc["unet"]
     others = [left["linf 8/255"][name] - plain["linf 8/255"] for name in ("segresnet", "unetr")]
@@ -453,9 +443,8 @@ def _price_words() -> Iterator[str]:
     yield (
         f"The clean UNet keeps 75 points or more under {' and '.join(stable)} alone. A clean SegResNet or UNETR keeps "
         f"{others[0]:.0f} and {others[1]:.0f} points more within 8/255, and as little by the worst case: what a "
-        "network "
-        f"withstands without training for it, another threat model finds. VAFT, the training of the paper, keeps "
-        f"{left[STRETCHED]['vaft']:.1f} within VAFA's own stretched bounds, with frequency consistency "
+        "network withstands without training for it, another threat model finds. VAFT, the training of the paper, "
+        f"keeps {left[STRETCHED]['vaft']:.1f} within VAFA's own stretched bounds, with frequency consistency "
         f"{left[STRETCHED]['vaft-fr']:.1f}."
     )
 
@@ -465,10 +454,8 @@ def _order_words() -> Iterator[str]:
     whole = [row[0] for row in rows if row[3] == "all"]
     yield (
         "Who is in open order with the first of a set may be in open order with others too: the last column names "
-        "those "
-        f"who are ahead of every network that stands nowhere in the row. In {' and '.join(whole)} all named are. All "
-        "are "
-        "orders of 20 steps."
+        f"those who are ahead of every network that stands nowhere in the row. In {' and '.join(whole)} all named are. "
+        "All are orders of 20 steps."
     )
 
 
@@ -488,18 +475,14 @@ def _goal_words() -> Iterator[str]:
     yield of_board(
         max(longest) < 80,
         "**An attacker with 120 steps under scaling and stretched quantisation keeps all of them below 80** (last "
-        "column): "
-        "the goal is not reached.",
+        "column): the goal is not reached.",
     )
     texts = [f"{text} points more on `{name}`" for name, (_, text) in mirrored_gains().items()]
     yield (
         "Predictions averaged with those of the left-right mirror image, which trainings drew for half of their "
-        "crops, keep "
-        f"{' and '.join(texts)} of the worst of the four. The attacker follows the mean through both images; each "
-        "pass is "
-        "two (`freqbench run research/hippocampus/mirrored`, [mirrored.csv](mirrored.csv)). Both sides are of the "
-        "board's former "
-        "searches, three losses with another first step."
+        f"crops, keep {' and '.join(texts)} of the worst of the four. The attacker follows the mean through both "
+        "images; each pass is two (`freqbench run research/hippocampus/mirrored`, [mirrored.csv](mirrored.csv)). Both "
+        "sides are of the board's former searches, three losses with another first step."
     )
 
 
@@ -510,16 +493,14 @@ def _proven_words() -> Iterator[str]:
     yield of_board(
         (half["radius"], one["radius"]) == (0.5, 1.0),
         f"`union-wide` behind noise of sigma 0.5 is proven to keep {half['certified']:.1f} of {clean:.1f} on these "
-        "twenty "
-        "patients within the ball of radius 0.5, which lies inside this board's bias fields, and "
+        "twenty patients within the ball of radius 0.5, which lies inside this board's bias fields, and "
         f"{one['certified']:.1f} within radius 1; attacks in these balls leave {half['attacked']:.1f} and "
         f"{one['attacked']:.1f} ([bounds](../bounds/README.md#the-leaderboards-first-on-its-twenty-patients)), though "
         "they "
         "are weak: on {} of {} volumes they leave more than no change does. ".format(*weak_certificates())
         + f"So {half['attacked'] - half['certified']:.1f} and {one['attacked'] - one['certified']:.1f} points lie "
-        "between "
-        "what was found and what is proven there; under the board's own bias fields, without noise, `union-wide` keeps "
-        f"{left['bias-field 0.5']['union-wide']:.1f}.",
+        "between what was found and what is proven there; under the board's own bias fields, without noise, "
+        f"`union-wide` keeps {left['bias-field 0.5']['union-wide']:.1f}.",
     )
 
 
@@ -529,9 +510,9 @@ def _audit_words() -> Iterator[str]:
     yield of_board(
         all(word.startswith(("in doubt", "no sign")) for word in words.values()),
         "- **No audit finds a sign of masked gradients**, each on all twenty patients. "
-        f"{NUMBERS[len(open_ones)].capitalize()} "
-        f"of {NUMBERS[len(words)]} stay in doubt ({listed(open_ones)}): their small attacks leave so nearly what noise "
-        "of this size leaves that they are not ahead of it by the half point that the check asks.",
+        f"{NUMBERS[len(open_ones)].capitalize()} of {NUMBERS[len(words)]} stay in doubt ({listed(open_ones)}): their "
+        "small attacks leave so nearly what noise of this size leaves that they are not ahead of it by the half point "
+        "that the check asks.",
     )
 
 

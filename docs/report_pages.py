@@ -91,10 +91,9 @@ def _said_of_index() -> Iterator[str]:
     yield (
         f"a union of four adversaries keeps {left[first]:.1f} of {rows['dsc_foreground_clean'][first]:.1f} points, "
         f"{after[first]:.1f} with six times the steps, clean networks and VAFT at most "
-        f"{left[[*BESIDE_CLEAN]].max():.1f}, a "
-        f"specialist {left[special].min():.1f} to {left[special].max():.1f}, with six times the steps "
-        f"{after[special].min():.1f} to {after[special].max():.1f}; {NUMBERS[(rows['moved'] > 1).sum()]} of "
-        f"{NUMBERS[len(after)]} have not converged in 20 steps."
+        f"{left[[*BESIDE_CLEAN]].max():.1f}, a specialist {left[special].min():.1f} to {left[special].max():.1f}, with "
+        f"six times the steps {after[special].min():.1f} to {after[special].max():.1f}; "
+        f"{NUMBERS[(rows['moved'] > 1).sum()]} of {NUMBERS[len(after)]} have not converged in 20 steps."
     )
     tau, turned = _orders_of("worst")
     lead = left["union"] - left["at-sa2-opt"]
@@ -439,11 +438,10 @@ def first_step_words() -> Iterator[str]:
     best, worst = gains["mean"].idxmax(), gains["mean"].idxmin()
     more, less = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
     yield (
-        f"**It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {means['now'][best]:.1f} where "
-        "the former "
-        f"first step left {means['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} points, "
-        "of "
-        f"`{worst[0]}` under {worst[1]}. In {more} of {len(gains)} cells it takes more for certain, in {less} less."
+        f"**It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {means['now'][best]:.1f} where the "
+        f"former first step left {means['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} "
+        f"points, of `{worst[0]}` under {worst[1]}. In {more} of {len(gains)} cells it takes more for certain, in "
+        f"{less} less."
     )
 
 
