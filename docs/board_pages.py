@@ -41,6 +41,22 @@ NUMBERS += ("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
 STRETCHED, SCALED = "dct-quantization-stretched 20", "dct-scaling 0.4"
 BESIDE_CLEAN = ("unet", "unet.1", "unet.2", "unetr", "segresnet", "vaft", "vaft-fr", "trades")
 SPECIALISTS = ("at-pgd", "at-sa2", "at-sa2-opt", "at-vafa-opt", "trades", "vaft", "vaft-fr")
+FIRST_TWO = ("union-wide", "union-larger")  # of the board, as tenfold.csv has them
+TRIED = {
+    "union-wide": "`union-wide`",
+    "union-longest": "`union-longest`",
+    "soup2": "weights of `union-wide` and `union-longest`, averaged",
+    "soup3": "weights of `union-wide`, `union-longest` and `union-long`, averaged",
+    "three-mirrored": "predictions of `union-wide`, `union-longest`, `union-larger` and mirror images, averaged",
+    "deform-ema": "deformed: 3,000 steps from `union-wide` with 2,800 volumes deformed out of the 200, moving average",
+    "deform-swa": "deformed, mean of the last third",
+    "soup-wd": "weights of `union-wide` and deformed, averaged",
+    "soup-wld": "weights of `union-wide`, `union-longest` and deformed, averaged",
+    "distil-ema": "taught: 3,000 steps from `union-wide`, beside the labels the mean of three unions, moving average",
+    "distil-swa": "taught, mean of the last third",
+    "soup-wldt": "weights of `union-wide`, `union-longest`, deformed and taught, averaged",
+    "soup-all": "weights of `union-wide`, `union-longest`, `union-long`, deformed and taught, averaged",
+}
 GOAL = ("dct-quantization-stretched", "dct-quantization", "dct-scaling", "linf")
 
 
@@ -109,6 +125,62 @@ def longer_table(folder: Path = ENTRIES) -> str:
             texts = [f"{left:.1f}", f"{left - moved:.1f}", f"{moved:.1f} {interval}{not_converged(moved)}"]
             cells.append([set_name(board), f"`{row['entry']}`", *texts])
     return table(cells, ["set", "network", "20 steps", "with 120 steps", "moved"]) + "\n"
+
+
+def tenfold_gains() -> Mapping[tuple[str, str], tuple[float, str]]:
+    """Points that 200 steps take beside the board's searches by set and network, and texts with intervals."""
+    cells = tenfold_rows().groupby(["set", "network"], sort=False)
+    return {name: difference((part["board"] - part["both"]).to_numpy()) for name, part in cells}
+
+
+def tenfold_table() -> str:
+    """A row a set of the board: what it leaves of its first two networks on five patients, and what 200 steps add."""
+    gains, left = tenfold_gains(), tenfold_rows()["board"].groupby(["set", "network"]).mean()
+    sets = sorted({place for place, _ in gains}, key=lambda place: -sum(gains[place, name][0] for name in FIRST_TWO))
+    rows = []
+    for place in sets:
+        cells = [(f"{left[place, name]:.1f}", *gains[place, name]) for name in FIRST_TWO]
+        rows.append([place, *itertools.chain(*((kept, text + not_converged(gain)) for kept, gain, text in cells))])
+    heads = itertools.chain(*([f"`{name}`, 20 steps", "200 take more"] for name in FIRST_TWO))
+    return table(rows, ["set", *heads]) + "\n"
+
+
+def tried_rows() -> pd.DataFrame:
+    """DSC x100 with background by way and case of tried.csv, `clean` and the `worst` of both sets."""
+    rows = pd.read_csv(ENTRIES / "tried.csv").set_index(["way", "case_id"]) * 100
+    return rows[["clean"]].assign(worst=rows[["stretched", "scaling"]].min(axis=1))
+
+
+def tried_gains() -> Mapping[str, Mapping[str, tuple[float, str]]]:
+    """Points by which a way is ahead of `union-wide`, `clean` and `worst`, and texts with intervals, by way."""
+    rows = tried_rows()
+    parts = {way: rows.loc[way] - rows.loc["union-wide"] for way in rows.index.unique("way")}
+    return {way: {name: difference(part[name].to_numpy()) for name in part} for way, part in parts.items()}
+
+
+def tried_table() -> str:
+    """A row a way that was tried for the goal, on ten patients of `validation`: clean and left, beside `union-wide`."""
+    rows, cells = tried_rows(), []
+    for way, gains in tried_gains().items():
+        means = rows.loc[way].mean()
+        cells.append([TRIED[way], *(text for name in gains for text in (f"{means[name]:.2f}", gains[name][1]))])
+    return table(cells, ["way", "clean", "more than `union-wide`", "worst of both", "more than `union-wide`"]) + "\n"
+
+
+@cache
+def tenfold_rows() -> pd.DataFrame:
+    """Foreground DSC x100 by set, network and case of tenfold.csv: of the `board`, and of `both` it and 200 steps."""
+    far = pd.read_csv(ENTRIES / "tenfold.csv").rename(columns={"source_model": "network"})
+    near = pd.concat([entry_rows(stored_entries()[name]).assign(network=name) for name in FIRST_TWO])
+    near = near[~is_undirected(near) & near["case_id"].isin(far["case_id"])]
+    lows = []
+    for rows in (near, far.assign(dsc_foreground=100 * far["dsc_foreground"])):
+        rows = rows.assign(set=rows["threat_model"].astype(str) + " " + budget_texts(rows).astype(str))
+        lows.append(rows.groupby(["set", "network", "case_id"], observed=True)["dsc_foreground"].min())
+    left = pd.concat(lows, axis=1, keys=["board", "both"]).dropna()  # noise has no longer attack
+    worst = left.groupby(["network", "case_id"]).min()
+    left = pd.concat([left, pd.concat({"worst": worst}, names=["set"])])
+    return left.assign(both=left.min(axis=1))
 
 
 def entry_rows(entry: BoardEntry) -> pd.DataFrame:
@@ -256,17 +328,18 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def of_board(claim: bool, text: str) -> str:
-    """A sentence of the board's page whose words say an order; it is refused where the rows no longer have it."""
+def of_rows(claim: bool, text: str) -> str:
+    """A sentence whose words say an order; it is refused where the rows no longer have it."""
     if not claim:
-        raise ValueError(f"the board's rows refute a sentence: expected its order, got another; rewrite it: {text}")
+        raise ValueError(f"rows refute a sentence: expected its order, got another; rewrite it: {text}")
     return text
 
 
 def board_sentences() -> Mapping[str, str]:
     """What the rows of the board say, in sentences, by the name of their place on the page."""
-    places = {"plain": _plain_words, "moved": _moved_words, "draws": _draw_words, "price": _price_words}
-    places |= {"orders": _order_words, "goal": _goal_words, "proven": _proven_words, "audits": _audit_words}
+    places = {"plain": _plain_words, "moved": _moved_words, "tenfold-words": _tenfold_words, "draws": _draw_words}
+    places |= {"price": _price_words, "orders": _order_words, "goal": _goal_words, "proven": _proven_words}
+    places |= {"audits": _audit_words, "tried-words": _tried_words}
     parts = {name: [filled_lines(text) for text in words()] for name, words in places.items()}
     return {name: ("\n" if made[0].startswith("- ") else "\n\n").join(made) + "\n" for name, made in parts.items()}
 
@@ -311,7 +384,7 @@ def _plain_words() -> Iterator[str]:
     left, mirrored = cells_of_board(), mirrored_gains()
     kept = [f"{row['worst']:.1f} of {row['clean']:.1f} points (`{name}`)" for name, row in left[:3].iterrows()]
     unions = {name for name in left.index if name.startswith("union")}
-    yield of_board(
+    yield of_rows(
         unions == {*left.index[: len(unions)]},
         "- **One training holds against all ten**: a union of four adversaries, of which the board has "
         f"{NUMBERS[len(unions)]}, all ahead of every other network. The first three keep {kept[0]}, {kept[1]} and "
@@ -320,7 +393,7 @@ def _plain_words() -> Iterator[str]:
     )
     (size, kept_more), (_, clean) = lead("union-larger", "union-wide"), clean_lead("union-larger", "union-wide")
     gains = sorted(gain for gain, _ in mirrored.values())
-    yield of_board(
+    yield of_rows(
         gains[0] > size,
         f"- **Mirror images buy more than size**: half as many channels again change the worst case by {kept_more} "
         f"points, the clean DSC by {clean} (`union-larger` beside `union-wide`). Predictions averaged with those of "
@@ -328,7 +401,7 @@ def _plain_words() -> Iterator[str]:
         "included, for twice the passes.",
     )
     pgd, scaling, tables = (left.loc[name] for name in ("at-pgd", "at-sa2-opt", "at-vafa-opt"))
-    yield of_board(
+    yield of_rows(
         min(
             pgd["linf 8/255"] - pgd[STRETCHED], scaling[SCALED] - scaling[STRETCHED], tables[STRETCHED] - tables[SCALED]
         )
@@ -403,6 +476,20 @@ def _moved_words() -> Iterator[str]:
     yield f"**Specialists**: {', '.join(texts)}."
 
 
+def _tenfold_words() -> Iterator[str]:
+    gains, left = tenfold_gains(), tenfold_rows()
+    sets, patients = left.index.unique("set").drop("worst"), left.index.unique("case_id").size
+    most = {place: max(gains[place, name][0] for name in FIRST_TWO) for place in sets}
+    far = max(most, key=lambda place: most[place])
+    small = [place for place, gain in most.items() if gain < 0.5]
+    texts = [f"{gains['worst', name][1]} from `{name}`" for name in FIRST_TWO]
+    yield (
+        f"200 steps of `horizon` take by the worst case {' and '.join(texts)} ({NUMBERS[patients]} patients), and up "
+        f"to {most[far]:.1f} in a set, {far}. In {NUMBERS[len(small)]} of {NUMBERS[len(sets)]} sets it is less than "
+        "half a point of either network: there the board's 20 steps are near the end of what these searches find."
+    )
+
+
 def _draw_words() -> Iterator[str]:
     draws, clean = null_draws().loc["at-sa2-opt", SCALED], cells_of_board()["clean"]["at-sa2-opt"]
     yield (
@@ -426,7 +513,7 @@ def _price_words() -> Iterator[str]:
     own = ((STRETCHED, "at-vafa-opt"), (SCALED, "at-sa2-opt"), ("linf 8/255", "at-pgd"))
     gaps = [f"{place} ({left[place][name] - left[place]['union']:.1f})" for place, name in own]
     seeds = close[["union", "union.1", "union.2"]]
-    yield of_board(
+    yield of_rows(
         close["union"] > close[[*SPECIALISTS]].max()
         and all(left[place][name] > left[place]["union"] for place, name in own),
         "At equal passes `union` is behind each of three specialists in its own set by some points, "
@@ -472,7 +559,7 @@ def _goal_words() -> Iterator[str]:
         worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
         rows.append([f"`{name}`, mirrored, former searches", f"{clean:.2f}", f"{worst:.2f}", "not made"])
     yield table(rows, ["network", "clean", "worst of the four", "with 120 steps under two"]) + "\n"
-    yield of_board(
+    yield of_rows(
         max(longest) < 80,
         "**An attacker with 120 steps under scaling and stretched quantisation keeps all of them below 80** (last "
         "column): the goal is not reached.",
@@ -486,11 +573,30 @@ def _goal_words() -> Iterator[str]:
     )
 
 
+def _tried_words() -> Iterator[str]:
+    gains = {way: each for way, each in tried_gains().items() if way != "union-wide"}
+    means = {way: {name: gain for name, (gain, _) in each.items()} for way, each in gains.items()}
+    ahead = [way for way, each in means.items() if min(each.values()) > 0]
+    texts = [f"{TRIED[way]} ({gains[way]['clean'][1]} clean, {gains[way]['worst'][1]} worst)" for way in ahead]
+    yield (
+        f"**Ahead of `union-wide` in both are {NUMBERS[len(ahead)]} of {NUMBERS[len(gains)]}**: {'; '.join(texts)}. "
+        "Averaged weights cost one network's passes (model soups, Wortsman et al., ICML 2022, arXiv:2203.05482)."
+    )
+    last = [means[f"{name}-swa"]["worst"] - means[f"{name}-ema"]["worst"] for name in ("deform", "distil")]
+    yield of_rows(
+        means["deform-ema"]["clean"] > 0 > means["deform-ema"]["worst"]
+        and max(means["distil-ema"].values()) < 0
+        and max(last) < 0.05,
+        "What did not help by itself: deformed volumes raise the clean DSC and lower the worst case; a teacher lowers "
+        "both; the mean of the last third's weights is no better than their moving average.",
+    )
+
+
 def _proven_words() -> Iterator[str]:
     rows, left = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv"))), cells_of_board()
     rows = rows.sort_values("radius")
     (half, one), clean = rows.to_dict("records"), left["clean"]["union-wide"]
-    yield of_board(
+    yield of_rows(
         (half["radius"], one["radius"]) == (0.5, 1.0),
         f"`union-wide` behind noise of sigma 0.5 is proven to keep {half['certified']:.1f} of {clean:.1f} on these "
         "twenty patients within the ball of radius 0.5, which lies inside this board's bias fields, and "
@@ -507,7 +613,7 @@ def _proven_words() -> Iterator[str]:
 def _audit_words() -> Iterator[str]:
     words = {name: audit_word(entry) for name, entry in stored_entries().items()}
     open_ones = [name for name in cells_of_board().index if words[name].startswith("in doubt")]
-    yield of_board(
+    yield of_rows(
         all(word.startswith(("in doubt", "no sign")) for word in words.values()),
         "- **No audit finds a sign of masked gradients**, each on all twenty patients. "
         f"{NUMBERS[len(open_ones)].capitalize()} of {NUMBERS[len(words)]} stay in doubt ({listed(open_ones)}): their "
@@ -524,8 +630,8 @@ def weak_certificates() -> tuple[int, int]:
 
 def leaderboard_page() -> str:
     """The report on the entries, with its tables."""
-    tables = {"board": board_table(), "matrix": board_matrix(), "longer": longer_table()}
-    tables |= {"leads": leads_table(), "null": null_table(), **board_sentences()}
+    tables = {"board": board_table(), "matrix": board_matrix(), "longer": longer_table(), "tenfold": tenfold_table()}
+    tables |= {"leads": leads_table(), "null": null_table(), "tried": tried_table(), **board_sentences()}
     return filled(BOARD_PAGE.read_text(encoding="utf-8"), tables)
 
 

@@ -50,16 +50,12 @@ def blocks(page: str) -> list[str]:
 
 
 MADE = {"README.md": "front_page", "CITATION.cff": "citation", "docs/install.md": "install_page"}
-PAGES = (
-    *((name, function) for name, function in MADE.items()),
-    *(
-        ("jobs/README.md", "jobs_page"),
-        (board_pages.BOARD_PAGE, "leaderboard_page"),
-        (board_pages.ACDC_PAGE, "acdc_page"),
-    ),
-    *((report_pages.EJECTION, "ejection_page"), (report_pages.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases")),
-    *((report_pages.DETECTION, "detection_page"), (report_pages.STRONGEST, "strongest_page")),
-)
+PAGES: tuple[tuple[str | Path, str], ...] = (
+    *MADE.items(), ("jobs/README.md", "jobs_page"), (board_pages.BOARD_PAGE, "leaderboard_page"),
+    (board_pages.ACDC_PAGE, "acdc_page"), (report_pages.EJECTION, "ejection_page"),
+    (report_pages.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases"),
+    (report_pages.DETECTION, "detection_page"), (report_pages.STRONGEST, "strongest_page"),
+)  # fmt: skip
 PLACE = """[project.urls]
 Repository = "https://github.com/lab/freqbench"
 Documentation = "https://lab.github.io/freqbench"
@@ -122,7 +118,21 @@ def test_sentences_of_reports_are_what_stored_rows_say() -> None:
 
 def test_sentence_whose_order_fell_is_refused() -> None:
     with pytest.raises(ValueError, match=r"refute a sentence.*`union` is ahead"):
-        board_pages.of_board(False, "`union` is ahead.")
+        board_pages.of_rows(False, "`union` is ahead.")
+
+
+def test_nnunets_mirroring_is_compared_at_equal_passes() -> None:
+    rows = report_pages.hidden_rows().query("scope == 'joint' and passes == 160")
+    compared = rows.groupby(["set", "way"]).agg({"loss": frozenset, "case_id": frozenset})
+    assert len(compared) == 4
+    assert {*compared["loss"]} == {frozenset({"auto", "dice"})}
+    assert compared["case_id"].nunique() == 1
+
+
+def test_ten_times_the_passes_are_in_all_sets_of_the_board() -> None:
+    left, (_, boards) = board_pages.tenfold_rows(), board_pages.stored_boards()
+    places, cases = ("worst", *map(board_pages.set_name, boards)), left.index.unique("case_id")
+    assert {*left.index} == {*itertools.product(places, board_pages.FIRST_TWO, cases)}
 
 
 def test_goals_worst_of_four_sets_is_least_of_public_rows() -> None:

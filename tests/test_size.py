@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1538,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3469,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3479,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 916,
         "attacks": 5082,
         "audit": 2465,  # as in the package
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1536,  # compiled.py: functions that a GPU compiles
         "pipelines": 1708,  # six more pipelines of MONAI's, and whole runs
         "remote": 479,
-        "reporting": 6170,  # an attack that did nothing is said
+        "reporting": 6168,  # an attack that did nothing is said
         "results": 1252,  # as in the package
         "security": 1269,  # bombs in the classes of rows
         "third_party": 826,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57069, "tests": 59243}  # 61796 and 63057 before
+SUMS = {"freqbench": 57069, "tests": 59251}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -309,28 +309,26 @@ def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any])
     assert not page.locator(".tabs").is_visible()
 
 
+def tab_to(page: Any, condition: str) -> None:
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(condition):
+            return
+
+
 @pytest.mark.integration
 def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None:
     page = visit()
-    for _ in range(10):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "tab-overview":
-            break
+    tab_to(page, "document.activeElement.id == 'tab-overview'")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "tab-table"
     page.wait_for_selector(ROW)
-    for _ in range(30):
-        page.keyboard.press("Tab")
-        if page.evaluate("!!document.activeElement.closest('[role=columnheader]')"):
-            break
+    tab_to(page, "!!document.activeElement.closest('[role=columnheader]')")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open]")
-    for _ in range(30):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "case000":
-            break
+    tab_to(page, "document.activeElement.textContent == 'case000'")
     page.keyboard.press("Enter")
     assert page.locator("dialog h2").inner_text() == "Case case000"
 
