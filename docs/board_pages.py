@@ -579,8 +579,9 @@ def _tried_words() -> Iterator[str]:
     ahead = [way for way, each in means.items() if min(each.values()) > 0]
     texts = [f"{TRIED[way]} ({gains[way]['clean'][1]} clean, {gains[way]['worst'][1]} worst)" for way in ahead]
     yield (
-        f"**Ahead of `union-wide` in both are {NUMBERS[len(ahead)]} of {NUMBERS[len(gains)]}**: {'; '.join(texts)}. "
-        "Averaged weights cost one network's passes (model soups, Wortsman et al., ICML 2022, arXiv:2203.05482)."
+        f"**Ahead of `union-wide` in both means are {NUMBERS[len(ahead)]} of {NUMBERS[len(gains)]}**: "
+        f"{'; '.join(texts)}. Averaged weights cost one network's passes (model soups, Wortsman et al., ICML 2022, "
+        "arXiv:2203.05482). The best of so many is flattered, and none was measured on the list `test`."
     )
     last = [means[f"{name}-swa"]["worst"] - means[f"{name}-ema"]["worst"] for name in ("deform", "distil")]
     yield of_rows(
