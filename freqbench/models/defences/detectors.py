@@ -130,14 +130,8 @@ class BandEnergy(Detector):
         size = split(BlockDCT.of(volume, block).spectrum(volume), block).abs().mean(dim=(0, 1, 2))
         h, w, d = (torch.arange(side, device=volume.device) / side for side in block)
         shell = (self.bands * (h[:, None, None] + w[:, None] + d) / 3).long().flatten()
-        sums, counts = (
-            torch.zeros(self.bands).to(volume).index_add(0, shell, each)
-            for each in (
-                size.flatten(),
-                torch.ones_like(size.flatten()),
-            )
-        )
-        return ((sums[counts > 0] / counts[counts > 0]) + TINY).log()
+        mean = size.new_zeros(self.bands).scatter_reduce(0, shell, size.flatten(), "mean", include_self=False)
+        return (mean[shell.unique()] + TINY).log()
 
 
 class FeatureDistance(Detector):
