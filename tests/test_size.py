@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 943,
         "job": 2575,  # a line for each key of a job
         "metrics": 1463,  # weights are checked when read
-        "models": 7845,  # inferers by class and arguments
+        "models": 7839,  # inferers by class and arguments
         "ops": 2726,  # compiled.py: functions that a GPU compiles
         "pipelines": 1218,  # six more pipelines of MONAI's, and whole runs
         "remote": 322,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1835,  # as in the package
     },
 }
-SUMS = {"freqbench": 57069, "tests": 59251}  # 61796 and 63057 before
+SUMS = {"freqbench": 57063, "tests": 59251}  # 61796 and 63057 before
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -131,7 +131,7 @@ class BandEnergy(Detector):
         h, w, d = (torch.arange(side, device=volume.device) / side for side in block)
         shell = (self.bands * (h[:, None, None] + w[:, None] + d) / 3).long().flatten()
         mean = size.new_zeros(self.bands).scatter_reduce(0, shell, size.flatten(), "mean", include_self=False)
-        return (mean[shell.unique()] + TINY).log()
+        return (mean[torch.unique(shell)] + TINY).log()
 
 
 class FeatureDistance(Detector):
