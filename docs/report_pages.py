@@ -13,19 +13,17 @@ import numpy as np
 import pandas as pd
 from board_pages import (
     ACDC_ENTRIES,
-    ACDC_PAGE,
     BESIDE_CLEAN,
     BOUNDS,
     NUMBERS,
     ROOT,
-    STRETCHED,
     cells_of_board,
     difference,
     entry_rows,
     filled,
     filled_lines,
     of_rows,
-    orders_table,
+    orders_of_organs,
     stored_boards,
     stored_entries,
     table,
@@ -65,7 +63,6 @@ def said() -> Mapping[Path, Sequence[str]]:
         ROOT / "README.md": [*_said_of_readme()],
         reports / "acdc" / "README.md": [_said_of_floor()],
         reports / "README.md": [*_said_of_index()],
-        ACDC_PAGE: [*_said_of_heart()],
         BOUNDS: [*_said_of_bounds()],
         DETECTION: [*_said_of_detection()],
         STRONGEST: [*_said_of_starts()],
@@ -100,29 +97,10 @@ def _said_of_index() -> Iterator[str]:
         f"six times the steps {after[special].min():.1f} to {after[special].max():.1f}; "
         f"{NUMBERS[(rows['moved'] > 1).sum()]} of {NUMBERS[len(after)]} have not converged in 20 steps."
     )
-    tau, turned = _orders_of("worst")
+    tau, turned = orders_of_organs()["worst"]
     lead = left["union"] - left["at-sa2-opt"]
-    yield f"{NUMBERS[turned]} of fifteen pairs of networks is turned round (Kendall's tau {tau})"
+    yield f"{NUMBERS[len(turned)]} of fifteen pairs of networks is turned round (Kendall's tau {tau})"
     yield f"the union's lead over the next, {lead:.0f} points on the hippocampus, is"
-
-
-def _orders_of(place: str) -> tuple[str, int]:
-    """Kendall's tau of a set between both boards with its interval, and how many pairs are turned."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in orders_table().splitlines()[2:]]
-    ((_, tau, turned, _),) = (row for row in rows if row[0] == place)
-    return tau, int(turned)
-
-
-def _said_of_heart() -> Iterator[str]:
-    there, here = cells_of_board(), cells_of_board(ACDC_ENTRIES)
-    union, other = (there["worst"][name] for name in ("union", "at-sa2-opt"))
-    yield f"Kendall's tau is {_orders_of('worst')[0]}"
-    yield f"{NUMBERS[_orders_of('worst')[1]]} of fifteen pairs is turned round"
-    yield f"there the two keep {union:.1f} and {other:.1f}, a lead of {union - other:.0f}"
-    stretched = [cells[STRETCHED]["at-pgd"] for cells in (here, there)]
-    yield "`at-pgd` {:.1f}, where it keeps {:.1f} there".format(*stretched)
-    turned = _orders_of("linf 8/255")[1]
-    yield f"Within 8/255 {f'{NUMBERS[turned]} pairs are turned' if turned else 'all fifteen pairs stand as there'}"
 
 
 def _said_of_bounds() -> Iterator[str]:
