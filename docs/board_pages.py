@@ -571,20 +571,20 @@ def _order_words() -> Iterator[str]:
 
 
 def _goal_words() -> Iterator[str]:
-    far, rows, longest = pd.read_csv(ENTRIES / LONGER), [], []
+    far, rows, most = pd.read_csv(ENTRIES / LONGER), [], 0.0
     for name in ("at-sa2-opt", "union", "union-long", "union-longest", "union-wide", "union-larger"):
         one = four_sets(name)
         more = 100 * far[far["source_model"] == name].groupby("case_id")["dsc"].min()
         both = one["worst"].clip(upper=more.reindex(one.index)).mean()
-        longest.append(both)
+        most = max(most, both)
         rows.append([f"`{name}`", f"{one['clean'].mean():.2f}", f"{one['worst'].mean():.2f}", f"{both:.2f}"])
     mirrored = mirrored_rows().groupby("source_model", sort=False).mean()
     for name, means in mirrored.iterrows():
         rows.append([MIRRORED[name], f"{means['clean']:.2f}", f"{means['worst']:.2f}", "not made"])
     yield table(rows, ["network", "clean", "worst of the four", "with 120 steps under two"]) + "\n"
-    three = mirrored.loc["three-mirrored"]
+    three, others = mirrored.loc["three-mirrored"], mirrored["worst"].drop("three-mirrored")
     yield of_rows(
-        max(float(row[2]) for row in rows[:-1]) < 81 <= three["worst"] and three["clean"] < 89.2 and max(longest) < 80,
+        max(others) < 81 <= three["worst"] and three["clean"] < 89.2 and most < 80,
         "**None reaches both.** The mean of the predictions of three unions and of their mirror images reaches the "
         f"first, {three['worst']:.2f} under 20 steps, at a clean DSC of {three['clean']:.2f} and six networks' passes. "
         "An attacker with 120 steps under scaling and stretched quantisation keeps each single network below 80 (last "
