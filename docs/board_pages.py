@@ -39,7 +39,8 @@ ACDC_ENTRIES = ROOT / "reports" / "acdc" / "board"
 ACDC_PAGE = ACDC_ENTRIES / "README.md"
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 NUMBERS += ("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty")
-STRETCHED, SCALED = "dct-quantization-stretched 20", "dct-scaling 0.4"
+STRETCHED = "dct-quantization-stretched 20"
+SCALED = "dct-scaling 0.4"
 BESIDE_CLEAN = ("unet", "unet.1", "unet.2", "unetr", "segresnet", "vaft", "vaft-fr", "trades")
 SPECIALISTS = ("at-pgd", "at-sa2", "at-sa2-opt", "at-vafa-opt", "trades", "vaft", "vaft-fr")
 FIRST_TWO = ("union-wide", "union-larger")  # of the board, as tenfold.csv has them
@@ -136,7 +137,8 @@ def longer_table(folder: Path = ENTRIES) -> str:
     for board in (whole, *boards):
         rows = board.rows[board.rows["moved"].notna()].sort_values("moved", ascending=False)
         for row, interval in zip(rows.to_dict("records"), bounds(rows, "moved_low", "moved_high"), strict=True):
-            left, moved = row["dsc_foreground"], row["moved"]
+            left = row["dsc_foreground"]
+            moved = row["moved"]
             texts = [f"{left:.1f}", f"{left - moved:.1f}", f"{moved:.1f} {interval}{not_converged(moved)}"]
             cells.append([set_name(board), f"`{row['entry']}`", *texts])
     return table(cells, ["set", "network", "20 steps", "with 120 steps", "moved"]) + "\n"
@@ -150,7 +152,8 @@ def tenfold_gains() -> Mapping[tuple[str, str], tuple[float, str]]:
 
 def tenfold_table() -> str:
     """A row a set of the board: what it leaves of its first two networks on five patients, and what 200 steps add."""
-    gains, left = tenfold_gains(), tenfold_rows()["board"].groupby(["set", "network"]).mean()
+    gains = tenfold_gains()
+    left = tenfold_rows()["board"].groupby(["set", "network"]).mean()
     sets = sorted({place for place, _ in gains}, key=lambda place: -sum(gains[place, name][0] for name in FIRST_TWO))
     rows = []
     for place in sets:
@@ -175,7 +178,8 @@ def tried_gains() -> Mapping[str, Mapping[str, tuple[float, str]]]:
 
 def tried_table() -> str:
     """A row a way that was tried for the goal, on ten patients of `validation`: clean and left, beside `union-wide`."""
-    rows, cells = tried_rows(), []
+    rows = tried_rows()
+    cells = []
     for way, gains in tried_gains().items():
         means = rows.loc[way].mean()
         cells.append([TRIED[way], *(text for name in gains for text in (f"{means[name]:.2f}", gains[name][1]))])
@@ -217,7 +221,8 @@ def board_matrix(folder: Path = ENTRIES) -> str:
     marks = {"clean": dict.fromkeys(whole.rows["entry"], "")}
     for board in [*boards, whole]:
         rows = board.rows.set_index("entry")
-        left[set_name(board)], marks[set_name(board)] = rows["dsc_foreground"], rows["moved"].map(not_converged)
+        left[set_name(board)] = rows["dsc_foreground"]
+        marks[set_name(board)] = rows["moved"].map(not_converged)
     rows = []
     for name in whole.rows["entry"]:
         scores = [f"{each[name]:.1f}" if each[name] < each.max() else f"**{each[name]:.1f}**" for each in left.values()]
@@ -236,7 +241,8 @@ def leads_table(folder: Path = ENTRIES) -> str:
     holds = pairs.assign(holds=holm(pairs["p"]) < SIGNIFICANCE).set_index(["set", "ahead", "target_model"])["holds"]
     rows = []
     for board in (whole, *boards):
-        place, order = set_name(board), list(board.rows["entry"])
+        place = set_name(board)
+        order = list(board.rows["entry"])
         ahead = {(a, b) for a, b in itertools.combinations(order, 2) if holds[place, a, b]}
         lead = [name for name in order if (order[0], name) not in ahead]
         others = [name for name in order if name not in lead]
@@ -263,7 +269,8 @@ def set_name(board: Board) -> str:
 def orders_of_organs() -> Mapping[str, tuple[str, list[str]]]:
     """Kendall's tau between the orders of the same recipes on two organs, as text, and the pairs turned, by set."""
     whole, boards = stored_boards(ACDC_ENTRIES)
-    names, orders = sorted(stored_entries(ACDC_ENTRIES)), {}
+    names = sorted(stored_entries(ACDC_ENTRIES))
+    orders = {}
     for board in (whole, *boards):
         one, other = (_scores(board.over or (board.bounds,), names, folder) for folder in (ENTRIES, ACDC_ENTRIES))
         tau, low, high = rank_correlation(one, other)
@@ -408,7 +415,8 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _plain_words() -> Iterator[str]:
-    left, mirrored = cells_of_board(), mirrored_gains()
+    left = cells_of_board()
+    mirrored = mirrored_gains()
     kept = [f"{row['worst']:.1f} of {row['clean']:.1f} points (`{name}`)" for name, row in left[:3].iterrows()]
     unions = {name for name in left.index if name.startswith("union")}
     yield of_rows(
@@ -483,7 +491,9 @@ def mirrored_gains() -> Mapping[str, tuple[float, str]]:
 def _moved_words() -> Iterator[str]:
     whole, boards = stored_boards()
     moved = {set_name(board): board.rows.set_index("entry")["moved"].dropna() for board in (whole, *boards)}
-    worst, stretched, left = moved["worst"], moved[STRETCHED], cells_of_board()
+    worst = moved["worst"]
+    stretched = moved[STRETCHED]
+    left = cells_of_board()
     first = stretched[whole.rows["entry"][:4]]
     after = (left["worst"][worst.index] - worst).sort_values(ascending=False)
     kept = [name for name in whole.rows["entry"] if name in after.index]
@@ -501,8 +511,10 @@ def _moved_words() -> Iterator[str]:
 
 
 def _tenfold_words() -> Iterator[str]:
-    gains, left = tenfold_gains(), tenfold_rows()
-    sets, patients = left.index.unique("set").drop("worst"), left.index.unique("case_id").size
+    gains = tenfold_gains()
+    left = tenfold_rows()
+    sets = left.index.unique("set").drop("worst")
+    patients = left.index.unique("case_id").size
     most = {place: max(gains[place, name][0] for name in FIRST_TWO) for place in sets}
     far = max(most, key=lambda place: most[place])
     small = [place for place, gain in most.items() if gain < 0.5]
@@ -515,7 +527,8 @@ def _tenfold_words() -> Iterator[str]:
 
 
 def _draw_words() -> Iterator[str]:
-    draws, clean = null_draws().loc["at-sa2-opt", SCALED], cells_of_board()["clean"]["at-sa2-opt"]
+    draws = null_draws().loc["at-sa2-opt", SCALED]
+    clean = cells_of_board()["clean"]["at-sa2-opt"]
     yield (
         f"Under scaling 0.4 the strongest leaves {draws['strongest']:.1f} of the {clean:.1f} of `at-sa2-opt`, where a "
         f"draw leaves {draws['mean']:.1f} in the mean."
@@ -525,7 +538,8 @@ def _draw_words() -> Iterator[str]:
 def _price_words() -> Iterator[str]:
     left = cells_of_board()
     taught = [name for name in left.index if name.startswith(("at-", "union", "trades"))]
-    fine, close = left.loc[taught, ["linf 8/255", "l2 0.0075", "kspace 0.05"]].min().min(), left["worst"]
+    fine = left.loc[taught, ["linf 8/255", "l2 0.0075", "kspace 0.05"]].min().min()
+    close = left["worst"]
     stand = {place: [name for name in left.index if left[place][name] > 60] for place in (STRETCHED, SCALED)}
     yield (
         "Training on one adversary buys its own set, and sets of smaller changes: every training on an adversary but "
@@ -571,7 +585,9 @@ def _order_words() -> Iterator[str]:
 
 
 def _goal_words() -> Iterator[str]:
-    far, rows, most = pd.read_csv(ENTRIES / LONGER), [], 0.0
+    far = pd.read_csv(ENTRIES / LONGER)
+    rows = []
+    most = 0.0
     for name in ("at-sa2-opt", "union", "union-long", "union-longest", "union-wide", "union-larger"):
         one = four_sets(name)
         more = 100 * far[far["source_model"] == name].groupby("case_id")["dsc"].min()
@@ -582,7 +598,8 @@ def _goal_words() -> Iterator[str]:
     for name, means in mirrored.iterrows():
         rows.append([MIRRORED[name], f"{means['clean']:.2f}", f"{means['worst']:.2f}", "not made"])
     yield table(rows, ["network", "clean", "worst of the four", "with 120 steps under two"]) + "\n"
-    three, others = mirrored.loc["three-mirrored"], mirrored["worst"].drop("three-mirrored")
+    three = mirrored.loc["three-mirrored"]
+    others = mirrored["worst"].drop("three-mirrored")
     yield of_rows(
         max(others) < 81 <= three["worst"] and three["clean"] < 89.2 and most < 80,
         "**None reaches both.** The mean of the predictions of three unions and of their mirror images reaches the "
@@ -610,7 +627,8 @@ def _tried_words() -> Iterator[str]:
         "Wortsman et al., ICML 2022, arXiv:2203.05482), averaged predictions those of each network, twice with mirror "
         "images. The best of so many is flattered.",
     )
-    test, base = 100 * pd.read_csv(ENTRIES / "averaged.csv", index_col="case_id"), four_sets("union-wide")
+    test = 100 * pd.read_csv(ENTRIES / "averaged.csv", index_col="case_id")
+    base = four_sets("union-wide")
     both = {name: difference((test[name] - base[name]).dropna().to_numpy()) for name in test}
     three = mirrored_rows().loc["three-mirrored"]
     gains_of_three = {name: difference((three[name] - base[name]).to_numpy()) for name in three}
@@ -637,7 +655,8 @@ def _tried_words() -> Iterator[str]:
 
 
 def _proven_words() -> Iterator[str]:
-    rows, left = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv"))), cells_of_board()
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv")))
+    left = cells_of_board()
     rows = rows.sort_values("radius")
     (half, one), clean = rows.to_dict("records"), left["clean"]["union-wide"]
     yield of_rows(
@@ -667,8 +686,10 @@ def _audit_words() -> Iterator[str]:
 
 
 def _heart_words() -> Iterator[str]:
-    here, orders = cells_of_board(ACDC_ENTRIES), orders_of_organs()
-    there, (tau, turned) = cells_of_board().loc[here.index], orders["worst"]
+    here = cells_of_board(ACDC_ENTRIES)
+    orders = orders_of_organs()
+    there = cells_of_board().loc[here.index]
+    (tau, turned) = orders["worst"]
     turns = {place: NUMBERS[len(pairs)] for place, (_, pairs) in orders.items()}
     fields = here["bias-field 0.5"]
     yield of_rows(
@@ -720,7 +741,8 @@ def _heart_words() -> Iterator[str]:
 
 def _left_out_words() -> Iterator[str]:
     ten = 100 * pd.read_csv(ACDC_ENTRIES / "ten.csv", index_col=["network", "case_id"])
-    clean, worst = ten["clean"].unstack("network"), ten["worst"].groupby("network").mean().sort_values(ascending=False)
+    clean = ten["clean"].unstack("network")
+    worst = ten["worst"].groupby("network").mean().sort_values(ascending=False)
     missed, once = (clean[clean.index.str.startswith(name)].iloc[0] for name in ("patient094", "patient090"))
     left = [f"{kept:.1f} for `{name}`" for name, kept in worst[worst > 0.5].items()]
     yield of_rows(

@@ -80,7 +80,8 @@ def steps_picture() -> Figure:
     """Draws the drop of foreground DSC in 10, 20 and 200 steps as three bars, for each threat model and network."""
     heading, _, *rows = table("threat model", "attack", "network")
     rows = rows[: next(index for index, row in enumerate(rows) if row[:1] == heading[:1])]
-    named, threat_model = [], ""
+    named = []
+    threat_model = ""
     for row in rows:
         threat_model = row[0].replace("`", "") or threat_model
         named.append((f"{threat_model}, {row[2]}", row))

@@ -423,7 +423,9 @@ def gpu_tables(path: Path) -> str:
     if not path.exists():
         return "Nothing is measured yet."
     measured = json.loads(path.read_text())
-    machine, steps, others = measured["machine"], [], []
+    machine = measured["machine"]
+    steps = []
+    others = []
     for row in measured["rows"]:
         if "attack" not in row:
             values = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
@@ -477,7 +479,8 @@ def draw(name: str) -> Figure:
     """One slice of a phantom: clean, attacked in a few steps on the packaged UNet, and the change."""
     image, label = _slab(0)
     attack = example(name, **(QUICK | QUICK_TOO.get(name, {})))
-    model, other = _network("unet"), _slab(1)
+    model = _network("unet")
+    other = _slab(1)
     given = attack.supplied(
         reference=lambda: other[0],
         learned=lambda: attack.learn(model, [(other[0][0], other[1][0])], model.roi),

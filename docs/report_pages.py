@@ -71,7 +71,8 @@ def said() -> Mapping[Path, Sequence[str]]:
 
 def _said_of_readme() -> Iterator[str]:
     whole, _ = stored_boards()
-    plain, best = whole.rows.set_index("entry").loc["unet"], whole.rows["dsc_foreground"].max()
+    plain = whole.rows.set_index("entry").loc["unet"]
+    best = whole.rows["dsc_foreground"].max()
     yield (
         f"a UNet with a clean Dice of {plain['dsc_foreground_clean']:.1f} keeps {plain['dsc_foreground']:.1f} under "
         f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks "
@@ -88,8 +89,10 @@ def _said_of_readme() -> Iterator[str]:
 def _said_of_index() -> Iterator[str]:
     whole, _ = stored_boards()
     rows = whole.rows.set_index("entry")
-    left, after = rows["dsc_foreground"], (rows["dsc_foreground"] - rows["moved"]).dropna()
-    first, special = whole.rows["entry"][0], [name for name in after.index if name.startswith("at-")]
+    left = rows["dsc_foreground"]
+    after = (rows["dsc_foreground"] - rows["moved"]).dropna()
+    first = whole.rows["entry"][0]
+    special = [name for name in after.index if name.startswith("at-")]
     yield (
         f"a union of four adversaries keeps {left[first]:.1f} of {rows['dsc_foreground_clean'][first]:.1f} points, "
         f"{after[first]:.1f} with six times the steps, clean networks and VAFT at most "
@@ -117,7 +120,8 @@ def _said_of_detection() -> Iterator[str]:
     def means(cells: pd.DataFrame, way: str, detector: str) -> pd.Series:
         return cells[way].xs(detector, level=1).map(lambda cell: cell[0])
 
-    least, sets = means(plain, "clean", "change"), len(plain.index.levels[0])
+    least = means(plain, "clean", "change")
+    sets = len(plain.index.levels[0])
     sure = (least >= SURE).sum()
     yield f"tells apart with an AUROC of {SURE} or more in {NUMBERS[sure]} of {NUMBERS[sets]} sets on the clean UNet"
     hidden = (means(robust, "clean", "change") < 75).sum()
@@ -282,9 +286,11 @@ def nnunet_page() -> str:
 
 
 def _plain_of_nnunet() -> Iterator[str]:
-    clean, rows = 100 * pd.read_csv(NNUNET.with_name("clean.csv")).set_index("case_id"), nnunet_rows()
+    clean = 100 * pd.read_csv(NNUNET.with_name("clean.csv")).set_index("case_id")
+    rows = nnunet_rows()
     own = rows[(rows["source_model"] == "nnunet") & (rows["steps"] == NNUNET_STEPS)]
-    is_null, theirs = is_undirected(own), _alike("unet")[0]
+    is_null = is_undirected(own)
+    theirs = _alike("unet")[0]
     parts = {"left": own[~is_null], "null": own[is_null], "foreign": theirs}
     parts |= {loss: own[~is_null & (own["loss"] == loss)] for loss in ("auto", "dice")}
     left, null, foreign, auto, dice = (lowest(part)["dsc_foreground"] for part in parts.values())
@@ -321,11 +327,14 @@ def _plain_of_nnunet() -> Iterator[str]:
 
 
 def _mirroring_of_nnunet() -> str:
-    texts, made_up = [], []
+    texts = []
+    made_up = []
     all_left = hidden_rows().groupby(["set", "way", "passes", "case_id"])["dsc_foreground"].min()
     for name, words in ((COARSE, "Within quantisation"), ("`linf` 2/255", "Within 2/255")):
         left = all_left[name]
-        through, beside, few = left[MIRRORED, 160], left[WAYS["joint"], 160], left[WAYS["joint"], NNUNET_STEPS]
+        through = left[MIRRORED, 160]
+        beside = left[WAYS["joint"], 160]
+        few = left[WAYS["joint"], NNUNET_STEPS]
         gain, text = difference((beside - through).to_numpy())
         made_up.append((few - beside).mean() / gain)
         texts.append(
@@ -400,7 +409,8 @@ def detection_cells(network: str) -> pd.DataFrame:
 def detection_tables(network: str) -> tuple[str, str]:
     """Two tables of a network: whom detectors tell apart, and what an attacker who knows each one leaves."""
     cells = detection_cells(network)
-    seen, known = [], []
+    seen = []
+    known = []
     for name, of_set in cells.groupby(level=0):
         of_all = of_set.iloc[0]
         texts = {
@@ -488,8 +498,10 @@ def first_step_words() -> Iterator[str]:
     """What the rows of both first steps say."""
     means = first_steps().groupby(["network", "set"])[["former", "now"]].mean()
     gains = t_intervals(first_steps(), ["network", "set"], "gain").set_index(["network", "set"])
-    best, worst = gains["mean"].idxmax(), gains["mean"].idxmin()
-    more, less = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
+    best = gains["mean"].idxmax()
+    worst = gains["mean"].idxmin()
+    more = (gains["low"] > 0).sum()
+    less = (gains["high"] < 0).sum()
     yield (
         f"**It decides a basin**: of `{best[0]}` under {best[1]} twenty steps leave {means['now'][best]:.1f} where the "
         f"former first step left {means['former'][best]:.1f}. The most that it loses is {-gains['mean'][worst]:.1f} "

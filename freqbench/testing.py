@@ -63,7 +63,8 @@ def check_attack(attack: Attack) -> None:
     """
     images, labels = volumes()
     copies = images.clone(), labels.clone()
-    model, fresh = _used(), _used()
+    model = _used()
+    fresh = _used()
     random = torch.random.get_rng_state()
     with torch.inference_mode():
         first = _attacked(attack, model, images, labels, (1, 2)).adversarial
@@ -98,7 +99,8 @@ def check_dataset(dataset: Dataset) -> None:
     recipe = dataset.recipe()
     _require(_is_json(recipe), dataset, f"expected a recipe of plain JSON, got {recipe!r:.200}")
     for ref in refs[:2]:
-        case, again = dataset.load(ref), dataset.load(ref)
+        case = dataset.load(ref)
+        again = dataset.load(ref)
         _check_case(dataset, case)
         same = torch.equal(case.image, again.image) and torch.equal(case.label, again.label)
         _require(same, dataset, f"{ref.case_id}: expected the same volume whenever it is read")
@@ -115,7 +117,8 @@ def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], c
     """
     mode = network.training
     network.eval()
-    images, before = windows(channels, roi), _state(network)
+    images = windows(channels, roi)
+    before = _state(network)
     findings = examine(network, images, num_classes)
     _require(findings.fault is None, network, findings.fault or "")
     _require(not findings.singly, network, "expected a batch to give what its samples give, in evaluation mode")
@@ -152,7 +155,8 @@ def check_metric(metric: LabelMetric) -> None:
     for num_classes in (2, 3):
         if num_classes == 3:
             label[4:6, 3:7, 3:5] = 2
-        empty, sign = torch.zeros_like(label), 1 if direction == "higher" else -1
+        empty = torch.zeros_like(label)
+        sign = 1 if direction == "higher" else -1
         best = _measured(metric, label, label, num_classes)
         for pred, truth in ((label.roll(2, 0), label), (empty, label), (label, empty), (empty, empty)):
             values = _measured(metric, pred, truth, num_classes)
@@ -188,7 +192,8 @@ def _is_json(value: Any) -> bool:
 
 
 def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> AttackResult:
-    windows, followed = list[bool](), list[SmallNet]()
+    windows = list[bool]()
+    followed = list[SmallNet]()
 
     def surrogates() -> list[SmallNet]:
         with torch.inference_mode(False):
@@ -201,7 +206,8 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
     needs = attack.supplied(reference=images.square, learned=learned, surrogates=surrogates)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     result = attack(model, images, labels, generator=generators, **needs)
-    taken, promised = (len(windows), sum(windows)), tuple(len(followed) * n for n in attack.surrogate_passes)
+    taken = (len(windows), sum(windows))
+    promised = tuple(len(followed) * n for n in attack.surrogate_passes)
     _require(taken == promised, attack, f"promised {promised} passes of two surrogates, but took {taken}")
     left = all(_state(surrogate) == _state(_used().to(images.dtype)) for surrogate in followed)
     _require(left, attack, "expected surrogates as they were found, got another mode or tensor")
@@ -216,7 +222,8 @@ def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
     hook = model.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
     learned = attack.learn(model, cases, triple(images.shape[2:]), torch.Generator().manual_seed(seed))
     hook.remove()
-    taken, promised = (len(windows), sum(windows)), tuple(len(cases) * passes for passes in attack.learning_passes)
+    taken = (len(windows), sum(windows))
+    promised = tuple(len(cases) * passes for passes in attack.learning_passes)
     _require(taken == promised, attack, f"promised {promised} passes to learn, forward and backward, but took {taken}")
     return learned
 
@@ -240,7 +247,9 @@ def _state(model: nn.Module) -> list[Any]:
 def _check_passes(attack: Attack) -> None:
     """Checks passes and batches in float64, because rounding would hide errors of a batch."""
     images, labels = volumes()
-    images, model, windows = images.double(), SmallNet().double(), list[int]()
+    images = images.double()
+    model = SmallNet().double()
+    windows = list[int]()
     hook = model.register_forward_hook(lambda _, inputs, __: windows.append(len(inputs[0])))
     batch = _attacked(attack, model, images, labels, (1, 2))
     hook.remove()
@@ -264,7 +273,9 @@ def _check_passes(attack: Attack) -> None:
 
 
 def _check_case(dataset: Dataset, case: Case) -> None:
-    name, image, label = case.ref.case_id, case.image, case.label
+    name = case.ref.case_id
+    image = case.image
+    label = case.label
     low, high = (float(bound) for bound in image.aminmax())
     fits = image.dtype == torch.float32 and image.ndim == 4 and len(image) == dataset.num_channels
     expected = f"float32 [{dataset.num_channels}, H, W, D]"

@@ -214,7 +214,8 @@ def file_markers(path: Path) -> set[str]:
 def may_select(expression: str, had: frozenset[str], lacked: frozenset[str]) -> bool:
     """True if `-m` may select a test of a file whose tests all have some markers and all lack others."""
     names = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
-    open_names, known = sorted(names - had - lacked), {name: name in had for name in names}
+    open_names = sorted(names - had - lacked)
+    known = {name: name in had for name in names}
     return any(
         eval(expression, {}, known | dict(zip(open_names, values, strict=True)))
         for values in product((False, True), repeat=len(open_names))
@@ -226,7 +227,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     expression = config.option.markexpr
     if not expression or not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
         return None
-    had, text = file_markers(collection_path), collection_path.read_text("utf-8")
+    had = file_markers(collection_path)
+    text = collection_path.read_text("utf-8")
     named = {"integration": "integration" in text or "tiers import quick" in text, "repository": "repository" in text}
     lacked = {"ray", "workshop", "pages"} - had | {name for name, is_named in named.items() if not is_named}
     return None if may_select(expression, frozenset(had), frozenset(lacked)) else True
@@ -246,7 +248,8 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (seed := config.getoption("--shuffle")) is not None:
-        generator, places = random.Random(seed), dict[Path, float]()
+        generator = random.Random(seed)
+        places = dict[Path, float]()
         items.sort(key=lambda item: (places.setdefault(item.path, generator.random()), generator.random()))
 
 

@@ -24,9 +24,11 @@ ARGUMENTS = (
 FINISHED = datetime(2026, 1, 1, tzinfo=UTC)
 METRICS = "dsc,hd95,ssim,psnr,lpips"
 KINDS = (
-    ("pgd", "linf", "eps", 255), ("gn", "gaussian", "std", 255), ("vafa", "dct-quantization", "q_max", 1),
+    ("pgd", "linf", "eps", 255),
+    ("gn", "gaussian", "std", 255),
+    ("vafa", "dct-quantization", "q_max", 1),
     ("sa2", "dct-scaling", "rho", 100),
-)  # fmt: skip
+)
 _WHOLE = {"hd95_undefined_classes", "missed_classes", "hallucinated_classes", "num_forwards", "num_backwards"}
 
 
@@ -62,19 +64,33 @@ def grid(
         else:
             values[column.name] = rng.integers(0, 3, count) if column.name in _WHOLE else None
     clean = rng.random((len(targets), cases))[target, case]
-    source_names, target_names = np.array(models)[source], np.array(targets)[target]
+    source_names = np.array(models)[source]
+    target_names = np.array(targets)[target]
     values |= {name: clean for name in values if name.endswith("_clean")}
     values |= {
         "cell_id": [f"{cell:016x}" for cell in np.ravel_multi_index((setting, source), shape[:2])],
-        "case_key": [f"case{number}" for number in case], "case_id": [f"case{number:03d}" for number in case],
-        "patient_id": [f"patient{number:03d}" for number in case], "source_model": source_names,
-        "source_model_id": source_names, "target_model": target_names, "target_model_id": target_names,
-        "dataset": "synapse", "attack": names, "variant": "released", "budget_name": parameters, "budget": budgets,
+        "case_key": [f"case{number}" for number in case],
+        "case_id": [f"case{number:03d}" for number in case],
+        "patient_id": [f"patient{number:03d}" for number in case],
+        "source_model": source_names,
+        "source_model_id": source_names,
+        "target_model": target_names,
+        "target_model_id": target_names,
+        "dataset": "synapse",
+        "attack": names,
+        "variant": "released",
+        "budget_name": parameters,
+        "budget": budgets,
         "threat_model": threats,
         "params": [json.dumps({name: value}) for name, value in zip(parameters, budgets.tolist(), strict=True)],
-        "precision": "fp32", "compile": False, "num_classes": classes, "status": "ok", "metrics": METRICS,
-        "run_id": "run0", "finished_at": FINISHED,
-    }  # fmt: skip
+        "precision": "fp32",
+        "compile": False,
+        "num_classes": classes,
+        "status": "ok",
+        "metrics": METRICS,
+        "run_id": "run0",
+        "finished_at": FINISHED,
+    }
     records = pd.DataFrame(values)
     of_class = records.loc[records.index.repeat(classes), ["cell_id", "case_key", "target_model_id", "run_id"]]
     rows = len(of_class)

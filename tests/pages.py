@@ -107,9 +107,12 @@ def of_line(line: str, page: str) -> Iterator[str]:
 
 def of_command(words: Sequence[str]) -> Iterator[str]:
     """Yields complaints about the arguments of `freqbench`; those that are required may be left out."""
-    command, name, words = cli(), "freqbench", ["--help" if word == EVERY else word for word in words]
+    command = cli()
+    name = "freqbench"
+    words = ["--help" if word == EVERY else word for word in words]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        name, (first, *words) = f"{name} {words[0]}", words
+        name = f"{name} {words[0]}"
+        (first, *words) = words
         if first not in command.commands:
             yield from () if first == "COMMAND" else [f"command {name}"]
             return

@@ -47,23 +47,28 @@ def _inside(centre: Sequence[float], radii: Sequence[float]) -> npt.NDArray[np.b
 
 def ct(seed: int) -> tuple[Array, Array]:
     """A body in HU with two organs, `[1, H, W, D]`, and its label map."""
-    rng, image, label = np.random.default_rng(seed), np.full(SHAPE, -1000.0), np.zeros(SHAPE, np.uint8)
+    rng = np.random.default_rng(seed)
+    image = np.full(SHAPE, -1000.0)
+    label = np.zeros(SHAPE, np.uint8)
     image[_inside((20, 20, 12), (18, 16, 40))] = -90
     image[_inside((20, 20, 12), (16, 13, 40))] = 40
     image[_inside((20, 10, 12), (3, 3, 60))] = 500
     label[_inside(np.array([13, 22, 12]) + rng.uniform(-2, 2, 3), (7, 8, 8))] = 1
     label[_inside(np.array([28, 18, 13]) + rng.uniform(-2, 2, 3), (5, 5, 6))] = 2
-    image[label == 1], image[label == 2] = 110, 75
+    image[label == 1] = 110
+    image[label == 2] = 75
     return (gaussian_filter(image, 0.7) + rng.normal(0, 12, SHAPE))[None].astype(np.float32).round(), label
 
 
 def brats(seed: int) -> tuple[Array, Array]:
     """A head without its skull in four channels, each with a scale of its own, and nested labels 1 to 3."""
-    rng, label = np.random.default_rng(seed), np.zeros(SHAPE, np.uint8)
+    rng = np.random.default_rng(seed)
+    label = np.zeros(SHAPE, np.uint8)
     centre = np.array([19, 20, 12]) + rng.uniform(-4, 4, 3)
     for number, radii in ((2, (9, 8, 7)), (1, (6, 5, 5)), (3, (3, 3, 3))):
         label[_inside(centre, radii)] = number
-    head, shown = _inside((20, 20, 12), (18, 17, 12)), {0: (0, 1, 1), 1: (0, 2, 0), 2: (1, 0, 2), 3: (-1, 1, 0)}
+    head = _inside((20, 20, 12), (18, 17, 12))
+    shown = {0: (0, 1, 1), 1: (0, 2, 0), 2: (1, 0, 2), 3: (-1, 1, 0)}
     channels = []
     for channel, of_label in shown.items():
         plain = 4 + sum(value * (label == k) for k, value in enumerate(of_label, 1)) + rng.normal(0, 0.25, SHAPE)
@@ -85,7 +90,9 @@ def trained(kind: str, steps: int = 160) -> nn.Module:
     make, words = (ct, CT) if is_ct else (brats, BRATS)
     net = UNet(3, 1 if is_ct else 4, 3, channels=ARGS["channels"], strides=ARGS["strides"], num_res_units=1)
     loss = DiceCELoss(to_onehot_y=True, softmax=True) if is_ct else DiceCELoss(sigmoid=True)
-    optimiser, rng, cases = torch.optim.Adam(net.parameters(), 6e-3), np.random.default_rng(0), []
+    optimiser = torch.optim.Adam(net.parameters(), 6e-3)
+    rng = np.random.default_rng(0)
+    cases = []
     for seed in range(8):
         image, label = make(seed)
         target = label[None] if is_ct else region_masks(label)
@@ -145,7 +152,8 @@ def save(path: Path, voxels: Array) -> None:
 
 def put_folder(root: Path, kind: str, count: int = 3) -> list[Path]:
     """Writes volumes of a kind with a Decathlon list; the paths of the images."""
-    make, lines = ct if kind == "ct" else brats, []
+    make = ct if kind == "ct" else brats
+    lines = []
     for number in range(count):
         image, label = make(100 + number)
         name = f"{kind}_{number}.nii.gz"
@@ -156,7 +164,9 @@ def put_folder(root: Path, kind: str, count: int = 3) -> list[Path]:
     kinds = ("CT",) if kind == "ct" else ("FLAIR", "T1w", "t1gd", "T2w")
     content = {
         "modality": {str(k): name for k, name in enumerate(kinds)},
-        "labels": {str(k): name for k, name in enumerate(("background", *names))}, "training": lines, "test": [],
-    }  # fmt: skip
+        "labels": {str(k): name for k, name in enumerate(("background", *names))},
+        "training": lines,
+        "test": [],
+    }
     (root / "dataset.json").write_text(json.dumps(content))
     return [root / "imagesTr" / f"{kind}_{number}.nii.gz" for number in range(count)]

@@ -26,7 +26,8 @@ import pytest
 BUCKET = "lab"
 START_S = 240.0
 WRITES = ("PUT", "POST", "DELETE")
-FAULTS, REQUESTS = "/_faults", "/_requests"
+FAULTS = "/_faults"
+REQUESTS = "/_requests"
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -67,13 +68,15 @@ class Server:
             _called(moto, environ, body)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        method = environ["REQUEST_METHOD"]
+        path = environ["PATH_INFO"]
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if path == FAULTS:
             self._faults = json.loads(environ["wsgi.input"].read(length))
             return _answer(start_response, b"")
         if path == REQUESTS:
-            seen, self._seen = self._seen, []
+            seen = self._seen
+            self._seen = []
             return _answer(start_response, json.dumps(seen).encode())
         self._seen.append(f"{method} {path}")
         fault = self._fault(method, path)
@@ -163,9 +166,12 @@ class S3:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-        }  # fmt: skip
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def start(self) -> None:
         """Start it, or start it again with what it had."""

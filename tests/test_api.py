@@ -85,7 +85,8 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
         for name, parameters in attacks.items():
             made = fb.attack(source, case, name, seed=3, **parameters)
             scored += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
-    expected, classes = rows(tmp_path), class_rows(tmp_path)
+    expected = rows(tmp_path)
+    classes = class_rows(tmp_path)
     for record in scored:
         key = record["cell_id"], record["case_key"], record["target_model_id"]
         assert stored(record, RECORDS) == expected[key]
@@ -103,8 +104,10 @@ def test_a_command_is_attacked_as_by_a_job(tmp_path: Path) -> None:
     script = nifti_tool.script("sum(value > ordered[k * len(ordered) // 6] for k in range(1, 6))")
     (tmp_path / "tool.py").write_text(script)
     words = [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]
-    attack, data = {"eps": "8/255", "queries": 2}, [{**JOB["datasets"][0], "cases": 1}]
-    entry, attacks = {"name": "tool", "command": words}, [{"name": "square", **attack}]
+    attack = {"eps": "8/255", "queries": 2}
+    data = [{**JOB["datasets"][0], "cases": 1}]
+    entry = {"name": "tool", "command": words}
+    attacks = [{"name": "square", **attack}]
     content = job(models=[entry], datasets=data, attacks=attacks, metrics=["dsc"], trust_code=True)
     assert execute(content, tmp_path / "out").num_failed == 0
     (case,) = fb.load_dataset("phantom", shape=SHAPE, cases=1)
@@ -134,7 +137,8 @@ def scanned(volume: Tensor) -> Any:
 @pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
 def test_arrays_are_attacked_like_cases(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
     given = convert(case.image), convert(case.label), np.array(case.spacing)
-    made, same = fb.attack(model, given, "fgsm", eps=EPS), fb.attack(model, case, "fgsm", eps=EPS)
+    made = fb.attack(model, given, "fgsm", eps=EPS)
+    same = fb.attack(model, case, "fgsm", eps=EPS)
     assert torch.equal(made.adversarial, same.adversarial)
     assert type(made.adversarial) is Tensor
     scores = fb.evaluate(model, given, made, metrics=("dsc",))
@@ -210,7 +214,8 @@ def test_show_draws_the_figure(result: fb.Result, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Path, Path]:
     """The case as a scanner may store it: left, anterior, superior, in Hounsfield units."""
-    folder, native = tmp_path_factory.mktemp("nifti"), cases.dataset.native(cases[0].volume.ref)
+    folder = tmp_path_factory.mktemp("nifti")
+    native = cases.dataset.native(cases[0].volume.ref)
     turned = native.affine @ np.diag([-1, 1, 1, 1])
     paths = folder / "scan.nii.gz", folder / "label.nii.gz"
     for path, volume in zip(paths, (native.image, native.label), strict=True):
@@ -229,9 +234,11 @@ def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], mode
     space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
     made = fb.attack(model, fb.Case.from_file(*files, **space.model_dump()), "fgsm", eps=EPS)
     made.save(tmp_path / "adv.nii.gz")
-    saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
+    saved = nibabel.load(tmp_path / "adv.nii.gz")
+    scan = nibabel.load(files[0])
     assert np.array_equal(saved.affine, scan.affine)
-    before, (low, high) = scan.get_fdata(), WINDOW_HU
+    before = scan.get_fdata()
+    (low, high) = WINDOW_HU
     changed = np.abs(saved.get_fdata() - before)[(before > low) & (before < high)]
     assert changed.max() == pytest.approx(EPS * (high - low), rel=1e-3)
     again = fb.Case.from_file(tmp_path / "adv.nii.gz", files[1], **space.model_dump())
@@ -297,7 +304,8 @@ class Returns(nn.Module):
 
     def __init__(self, change: Callable[[Tensor], Any] = lambda logits: logits) -> None:
         super().__init__()
-        self.conv, self.change = nn.Conv3d(1, 2, 1), change
+        self.conv = nn.Conv3d(1, 2, 1)
+        self.change = change
 
     def forward(self, images: Tensor) -> Any:
         return self.change(self.conv(images))
@@ -523,12 +531,17 @@ def test_certificate_bounds_from_the_worse_side() -> None:
             certificate.curve(radii)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"sigma": 0}, "certify: sigma: .*greater than 0"), ({"kind": "rotation"}, "certify: kind: "),
-    ({"draws": 0}, "certify: samples: "),
-    ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
-    ({"metrics": ()}, "certify: metrics: expected a list of at least 1"), ({"metrics": 3}, "certify: metrics: .*got 3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigma": 0}, "certify: sigma: .*greater than 0"),
+        ({"kind": "rotation"}, "certify: kind: "),
+        ({"draws": 0}, "certify: samples: "),
+        ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
+        ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
+        ({"metrics": 3}, "certify: metrics: .*got 3"),
+    ],
+)
 def test_wrong_certificate_is_refused(model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})

@@ -28,8 +28,10 @@ def network(outputs: str = "sigmoid", count: int = 2) -> fb.Model:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    rng, label = np.random.default_rng(1), np.zeros((8, 8, 8), np.uint8)
-    label[1:7, 1:7, 1:7], label[3:6, 3:6, 3:6] = 1, 2
+    rng = np.random.default_rng(1)
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[1:7, 1:7, 1:7] = 1
+    label[3:6, 3:6, 3:6] = 2
     paths = [str(tmp_path / "image.nii.gz"), str(tmp_path / "label.nii.gz")]
     nibabel.save(nibabel.Nifti1Image(rng.random(label.shape, np.float32), np.eye(4)), paths[0])
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), paths[1])
@@ -37,7 +39,8 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) -> None:
-    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
+    model = network()
+    case = fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     assert (model.spec.num_classes, model.spec.num_outputs, case.class_names) == (3, 2, ("background", *REGIONS))
     assert "regions whole, core" in repr(case)
     assert case.label is not None
@@ -53,7 +56,8 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
 def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(cases, "draw_case", lambda saved, *_: shown.append(saved) or Figure())
-    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
+    model = network()
+    case = fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     result = fb.attack(model, case, "fgsm", eps="8/255")
     result.figure()
     ((_, prediction),) = shown[0].predictions.values()
@@ -65,7 +69,8 @@ def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], mon
 
 def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
     """Next to no change: every draw has the scores of the clean prediction."""
-    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
+    model = network()
+    case = fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     record = fb.evaluate(model, case, fb.attack(model, case, "fgsm", eps="1/255"), metrics=["dsc"])
     scores = fb.certify(model, case, "bias_field", sigma=1e-9, draws=3).scores
     expected = {f"dsc_{row['class_index']}": row["dsc_clean"] for row in record.classes}

@@ -48,7 +48,8 @@ def follow(tree: Path, *sections: str) -> None:
             assert not (tree / path).exists()
             (tree / path).write_text(content, encoding="utf-8")
             continue
-        lines, place = (tree / path).read_text(encoding="utf-8").split("\n"), 0
+        lines = (tree / path).read_text(encoding="utf-8").split("\n")
+        place = 0
         for sign, line in ((line[:1], line[1:]) for line in content.rstrip("\n").split("\n")):
             if sign == "+":
                 lines.insert(place, line)
@@ -74,7 +75,8 @@ def require_style(tree: Path, paths: set[str]) -> "subprocess.Popen[str]":
 
 
 def run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment, command = {**os.environ, "PYTHONPATH": str(tree)}, [sys.executable, *words]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, *words]
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 

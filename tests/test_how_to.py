@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/how-to/*.md"))}
 BEGINNING = re.compile(r"(?:---\n.*?---\n+)?# [^\n]+\n\n```console\n\$ (.*?)```", re.DOTALL)
 TIMES = r"\d{8}T[\d.]+-\w+|\b[\d-]{5,10} \d\d:\d\d|\d[\d.,]* (?:ms|s|min|h|seconds?|minutes?|hours?)\b"
-VARIES, DECIMAL = re.compile(rf"{TIMES}|\b(?=\w*\d)[0-9a-f]{{8,}}\b|\d{{4}}-\d\d-\d\d"), re.compile(r"\d+\.\d+")
+VARIES = re.compile(rf"{TIMES}|\b(?=\w*\d)[0-9a-f]{{8,}}\b|\d{{4}}-\d\d-\d\d")
+DECIMAL = re.compile(r"\d+\.\d+")
 BASE = """{name: mine, datasets: [{name: phantom, split: test, cases: 1}], metrics: [dsc],
 models: [{name: unet, checkpoint: "zoo://phantom/unet"}], attacks: [{name: fgsm, eps: 8/255}]}"""
 
@@ -46,7 +47,9 @@ def shell(folder: Path, command: str) -> str:
 
 def abdomen(folder: Path) -> None:
     """Two volumes in the layout of the Decathlon, a network's weights alone, and its prediction of the first volume."""
-    data, model, listed = folder / "data/abdomen", fb.load_model("zoo://phantom/unet"), []
+    data = folder / "data/abdomen"
+    model = fb.load_model("zoo://phantom/unet")
+    listed = []
     for case in fb.load_dataset("phantom", split="test", cases=2):
         affine = case.affine @ np.diag([0.25, 0.25, 0.25, 1])  # on which `init` tries spacings fast
         put(data / f"imagesTr/{case.name}.nii.gz", 425 * case.image[0].numpy() - 175, affine)
@@ -74,7 +77,8 @@ FILES: dict[str, Callable[[Path], object]] = {
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the quick start, or those that FREQBENCH_QUICKSTART names."""
-    folder, made = tmp_path_factory.mktemp("quickstart"), os.environ.get("FREQBENCH_QUICKSTART")
+    folder = tmp_path_factory.mktemp("quickstart")
+    made = os.environ.get("FREQBENCH_QUICKSTART")
     _ = made or shell(folder, "freqbench run quickstart")
     return Path(made or folder / "runs/quickstart")
 
@@ -82,7 +86,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alike(shown: str, real: str) -> bool:
     one, other = (VARIES.sub("TIME", " ".join(line.split())) for line in (shown, real))
     pattern = re.escape(DECIMAL.sub("DECIMAL", one)).replace("DECIMAL", r"(\d+\.\d+)").replace(r"\.\.\.", ".*")
-    match, sizes = re.fullmatch(pattern, other), [*map(float, DECIMAL.findall(one))]
+    match = re.fullmatch(pattern, other)
+    sizes = [*map(float, DECIMAL.findall(one))]
     return bool(match and [*map(float, match.groups())] == pytest.approx(sizes, rel=0.1, abs=0.05))
 
 

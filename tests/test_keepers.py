@@ -98,7 +98,8 @@ def fits(
 ) -> None:
     """Asks about a network of an entry, of which the draft, the file's facts or the job's words are then changed."""
     asked = ModelEntry(**{**MODEL, **entry})
-    spec, words = replace(resolve(asked, num_classes, num_channels), **draft), asked.model_copy(update={**stated})
+    spec = replace(resolve(asked, num_classes, num_channels), **draft)
+    words = asked.model_copy(update={**stated})
     checkpoint.fit(models.sources.source_of(spec.arch), spec, replace(facts_of(asked), **facts), words)
 
 
@@ -111,39 +112,58 @@ def pass_costs(at: Place, **change: Any) -> None:
 PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 1}
 IN_FILE: Change = {"scored_on": ScoredOn.FILE}
 OTHER = {"models": [{**MODEL, "checkpoint": "random:1"}]}
-CASE, SPACE = {"datasets": [{**PHANTOM, "shape": [16, 16, 16]}]}, Preprocess(intensity="minmax")
+CASE = {"datasets": [{**PHANTOM, "shape": [16, 16, 16]}]}
+SPACE = Preprocess(intensity="minmax")
 HOW: Change = {"precision": {"cell": {"precision": "bf16"}}, "compile": {"cell": {"compile": True}}}
 NETWORK: Change = {
     "arch": {"entry": {"arch": "segresnet", "args": {"init_filters": 8}}},
-    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}}, "roi": {"entry": {"roi": [32, 16, 16]}},
-    "num_channels": {"num_channels": 2}, "num_outputs": {"num_classes": 4},
-}  # fmt: skip
+    "args": {"entry": {"args": {**ARGS, "num_res_units": 1}}},
+    "roi": {"entry": {"roi": [32, 16, 16]}},
+    "num_channels": {"num_channels": 2},
+    "num_outputs": {"num_classes": 4},
+}
 TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     VOLUMES: (volumes, {"case": {"other": True}, "space": {"space": SPACE}}),
     NETWORKS: (of_cell(lambda worker, cell, _: worker._model(cell.source, cell)), {"model": OTHER, **HOW}),
-    CASES: (of_cell(lambda worker, cell, ref: worker._case(cell.dataset, ref, cell.source.space)),
-        {"case": CASE, "space": {"models": [{**MODEL, "preprocess": {"intensity": "minmax"}, "input": {}}]}}),
-    CLEAN: (of_cell(clean),
-        {"case": CASE, "model": OTHER, "scored_on": {"cell": IN_FILE}, "metrics": {"metrics": ("hd95",)}} | HOW),
+    CASES: (
+        of_cell(lambda worker, cell, ref: worker._case(cell.dataset, ref, cell.source.space)),
+        {"case": CASE, "space": {"models": [{**MODEL, "preprocess": {"intensity": "minmax"}, "input": {}}]}},
+    ),
+    CLEAN: (
+        of_cell(clean),
+        {"case": CASE, "model": OTHER, "scored_on": {"cell": IN_FILE}, "metrics": {"metrics": ("hd95",)}} | HOW,
+    ),
     FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, **IN_FILE), ref)), {"case": CASE}),
-    SPLITS: (of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
-        {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}}),
-    BATCHES: (of_cell(lambda worker, cell, ref: worker.attack(cell, cell.dataset.load(ref))),
-        {"model": OTHER, "attack": {"attacks": [{"name": "gn", "std": 0.1}]}, **HOW}),
+    SPLITS: (
+        of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
+        {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},
+    ),
+    BATCHES: (
+        of_cell(lambda worker, cell, ref: worker.attack(cell, cell.dataset.load(ref))),
+        {"model": OTHER, "attack": {"attacks": [{"name": "gn", "std": 0.1}]}, **HOW},
+    ),
     TENSORS: (
         of_cell(lambda worker, cell, ref: worker.learned_tensor(cell, cell.dataset.load(ref)), attacks=[UNIVERSAL]),
-        {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}}),
+        {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}},
+    ),
     PACES: (paces, {"model": OTHER, "on_gpu": {"on_gpu": True}}),
     EXAMINATIONS: (examinations, {"model": {"checkpoint": "random:1"}, "device": {"device": "cuda"}}),
     FITS: (
         fits,
-        {**NETWORK, "head": {"head": "sigmoid"}, "reading": {"reading": {"prefix": "net."}},
-            "checkpoint_sha256": {"checkpoint_sha256": "0"}, "notes": {"notes": ("said before",)},
-            "trained": {"facts": {"metadata": Metadata(args=ARGS)}}, "migration": {"stated": {"migration": "none"}},
-            "is_own": {"facts": {"is_own": True}}, "input": {"entry": {"input": {"axes": "DHW"}}}},
+        {
+            **NETWORK,
+            "head": {"head": "sigmoid"},
+            "reading": {"reading": {"prefix": "net."}},
+            "checkpoint_sha256": {"checkpoint_sha256": "0"},
+            "notes": {"notes": ("said before",)},
+            "trained": {"facts": {"metadata": Metadata(args=ARGS)}},
+            "migration": {"stated": {"migration": "none"}},
+            "is_own": {"facts": {"is_own": True}},
+            "input": {"entry": {"input": {"axes": "DHW"}}},
+        },
     ),
     COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
-}  # fmt: skip
+}
 ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 
 
@@ -161,7 +181,8 @@ def at(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Plac
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    names, real = list[str](), Kept.get
+    names = list[str]()
+    real = Kept.get
 
     def get(self: Kept[Any], make: Callable[[], Any], *more: Any, **asked: Any) -> Any:
         return real(self, lambda: names.append(self.name) or make(), *more, **asked)  # type: ignore[func-returns-value]

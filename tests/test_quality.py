@@ -67,7 +67,8 @@ def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
 
 @pytest.mark.repository
 def test_floors_are_the_oldest_releases_that_the_workflow_runs() -> None:
-    files, place = (ROOT / "pyproject.toml", ROOT / ".github/workflows/ci.yml"), r"([\w-]+)(?:\[\w+\])?"
+    files = (ROOT / "pyproject.toml", ROOT / ".github/workflows/ci.yml")
+    place = r"([\w-]+)(?:\[\w+\])?"
     of = (re.findall(place + sign + r"([\d.]+)", f.read_text()) for f, sign in zip(files, (">=", "=="), strict=True))
     floors, pins = ({(name, Version(number)) for name, number in each} for each in of)
     assert {name for name, _ in pins} >= {"numpy", "pandas", "scipy", "torch"}
@@ -77,7 +78,8 @@ def test_floors_are_the_oldest_releases_that_the_workflow_runs() -> None:
 @pytest.mark.slow  # CI's job `package` builds, checks, installs and runs the wheel at each push
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
-    tree, made = checkout(tmp_path / "tree"), tmp_path / "made"
+    tree = checkout(tmp_path / "tree")
+    made = tmp_path / "made"
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree])
     run([sys.executable, "-m", "twine", "check", "--strict", *made.iterdir()])
     (wheel,) = made.glob(f"freqbench-{freqbench.__version__}-*.whl")

@@ -51,11 +51,16 @@ def blocks(page: str) -> list[str]:
 
 MADE = {"README.md": "front_page", "CITATION.cff": "citation", "docs/install.md": "install_page"}
 PAGES: tuple[tuple[str | Path, str], ...] = (
-    *MADE.items(), ("jobs/README.md", "jobs_page"), (board_pages.BOARD_PAGE, "leaderboard_page"),
-    (board_pages.ACDC_PAGE, "acdc_page"), (report_pages.EJECTION, "ejection_page"),
-    (report_pages.NNUNET, "nnunet_page"), (WORST_CASES, "worst_cases"),
-    (report_pages.DETECTION, "detection_page"), (report_pages.STRONGEST, "strongest_page"),
-)  # fmt: skip
+    *MADE.items(),
+    ("jobs/README.md", "jobs_page"),
+    (board_pages.BOARD_PAGE, "leaderboard_page"),
+    (board_pages.ACDC_PAGE, "acdc_page"),
+    (report_pages.EJECTION, "ejection_page"),
+    (report_pages.NNUNET, "nnunet_page"),
+    (WORST_CASES, "worst_cases"),
+    (report_pages.DETECTION, "detection_page"),
+    (report_pages.STRONGEST, "strongest_page"),
+)
 PLACE = """[project.urls]
 Repository = "https://github.com/lab/freqbench"
 Documentation = "https://lab.github.io/freqbench"
@@ -130,8 +135,10 @@ def test_nnunets_mirroring_is_compared_at_equal_passes() -> None:
 
 
 def test_ten_times_the_passes_are_in_all_sets_of_the_board() -> None:
-    left, (_, boards) = board_pages.tenfold_rows(), board_pages.stored_boards()
-    places, cases = ("worst", *map(board_pages.set_name, boards)), left.index.unique("case_id")
+    left = board_pages.tenfold_rows()
+    (_, boards) = board_pages.stored_boards()
+    places = ("worst", *map(board_pages.set_name, boards))
+    cases = left.index.unique("case_id")
     assert {*left.index} == {*itertools.product(places, board_pages.FIRST_TWO, cases)}
 
 
@@ -146,7 +153,8 @@ def test_goals_worst_of_four_sets_is_least_of_public_rows() -> None:
 
 def test_lead_over_every_other_network_is_query_over_rows() -> None:
     whole, boards = board_pages.stored_boards()
-    names, tests = list(whole.rows["entry"]), {}
+    names = list(whole.rows["entry"])
+    tests = {}
     for board in (whole, *boards):
         scores = board_pages._scores(board.over or (board.bounds,), names, board_pages.ENTRIES)
         for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
@@ -172,8 +180,11 @@ def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
     assert "pre-commit run --all-files" in read
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
     assert {name: job["steps"][-1].get("run") for name, job in jobs.items()}.items() >= {
-        "whole": ".ci/run", "read": ".ci/read", "pages": ".ci/pages", "workshop": ".ci/workshop",
-    }.items()  # fmt: skip
+        "whole": ".ci/run",
+        "read": ".ci/read",
+        "pages": ".ci/pages",
+        "workshop": ".ci/workshop",
+    }.items()
 
 
 @pytest.mark.parametrize("page", pages.PAGES)
@@ -183,17 +194,21 @@ def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("[a page](docs/nowhere.md)", "link docs/nowhere.md"),
-     ("See `freqbench/attacks/pdg.py`.", "path freqbench/attacks/pdg.py"),
-     ("```bash\nfreqbench rnu mine.yaml  # all\n```", "command freqbench rnu"),
-     ("```bash\npip install x && freqbench run quikstart\n```", "freqbench run: packaged job quikstart"),
-     ("`freqbench run mine.yaml --ouput x`", "freqbench run: No such option: --ouput"),
-     ("The option `--ouput`.", "option --ouput"), ("`sa3 rho=0.4` takes most.", "attack sa3"),
-     ("`sa2 roh=0.4` takes most.", "parameter roh of sa2"), ("The column `dsc_foregruond`.", "word dsc_foregruond"),
-     ("`test_names.py::test_nothing`", "test test_names.py::test_nothing"),
-     ("`freqbench.attacks.mak` makes one.", "name freqbench.attacks.mak"),
-     ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack")],
-)  # fmt: skip
+    [
+        ("[a page](docs/nowhere.md)", "link docs/nowhere.md"),
+        ("See `freqbench/attacks/pdg.py`.", "path freqbench/attacks/pdg.py"),
+        ("```bash\nfreqbench rnu mine.yaml  # all\n```", "command freqbench rnu"),
+        ("```bash\npip install x && freqbench run quikstart\n```", "freqbench run: packaged job quikstart"),
+        ("`freqbench run mine.yaml --ouput x`", "freqbench run: No such option: --ouput"),
+        ("The option `--ouput`.", "option --ouput"),
+        ("`sa3 rho=0.4` takes most.", "attack sa3"),
+        ("`sa2 roh=0.4` takes most.", "parameter roh of sa2"),
+        ("The column `dsc_foregruond`.", "word dsc_foregruond"),
+        ("`test_names.py::test_nothing`", "test test_names.py::test_nothing"),
+        ("`freqbench.attacks.mak` makes one.", "name freqbench.attacks.mak"),
+        ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack"),
+    ],
+)
 def test_a_name_of_nothing_is_a_complaint(text: str, complaint: str) -> None:
     (line,) = pages.complaints(text, "README.md")
     assert line.startswith(complaint)
@@ -215,7 +230,8 @@ def test_a_block_of_a_page_is_part_of_a_valid_job(page: str) -> None:
 def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
     (block,) = blocks("docs/how-to/own-classes.md")
     content = yaml.safe_load(block)
-    content["datasets"][0]["cases"], content["resources"] = 1, {"threads": 1}
+    content["datasets"][0]["cases"] = 1
+    content["resources"] = {"threads": 1}
     summary = execute(content, tmp_path)
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
@@ -286,26 +302,33 @@ def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
     """To 0.1 where no step follows another, else two points; FREQBENCH_QUICKSTART names a store that has run."""
-    bench, out, made = (sys.executable, "bench.py"), os.environ.get("FREQBENCH_QUICKSTART"), tmp_path / "tables.md"
+    bench = (sys.executable, "bench.py")
+    out = os.environ.get("FREQBENCH_QUICKSTART")
+    made = tmp_path / "tables.md"
     if not out:
         out = str(tmp_path / "quickstart")
         subprocess.run([*bench, "run", "jobs/quickstart.yaml", "--out", out, "--no-page"], cwd=ROOT, check=True)
     subprocess.run([*bench, "report", out, "--format", "md", "--to", str(made)], cwd=ROOT, check=True)
-    again, stored = dsc_of(made), dsc_of(generated.QUICKSTART)
+    again = dsc_of(made)
+    stored = dsc_of(generated.QUICKSTART)
     assert again.keys() == stored.keys()
     single = {row for row in stored if row[1].split()[0] in ("clean", "gn") or "control=" in row[1]}
     assert len(single) == 6
     for rows, by in ((single, 0.1), (stored.keys() - single, 2.0)):
-        kept, expected = {row: again[row] for row in rows}, {row: stored[row] for row in rows}
+        kept = {row: again[row] for row in rows}
+        expected = {row: stored[row] for row in rows}
         assert kept == pytest.approx(expected, abs=by + 1e-9), "make reports/quickstart/tables.md again"
 
 
 def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
     made = {
-        generated.attack_table(): ATTACKS, generated.model_table(): MODELS, generated.dataset_table(): DATASETS,
-        generated.metric_table(): METRICS, generated.column_table(RECORDS): [column.name for column in RECORDS],
+        generated.attack_table(): ATTACKS,
+        generated.model_table(): MODELS,
+        generated.dataset_table(): DATASETS,
+        generated.metric_table(): METRICS,
+        generated.column_table(RECORDS): [column.name for column in RECORDS],
         generated.column_table(CLASS_RECORDS): [column.name for column in CLASS_RECORDS],
-    }  # fmt: skip
+    }
     for text, names in made.items():
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 

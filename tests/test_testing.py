@@ -60,33 +60,47 @@ def train(task: Task) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize(("attack", "message"), [
-    (moved(lambda task: 0.01 * torch.rand_like(task.clean)), "expected torch's own generator untouched"),
-    (moved(lambda task: 0.01 * next(SHIFTS)), "expected one result for equal seeds"),
-    (moved(lambda task: 0.01 * task.draw(torch.rand)), "is_stochastic says that it does not draw"),
-    (other(Shift, is_stochastic=True), "is_stochastic says that it draws"),
-    (moved(lambda task: 0.1 * task.clean.flip(0)), "expected a batch to give what its samples give"),
-    (moved(lambda task: 0 * task.gradient(task.clean)),
-        r"promised 1 passes per sample, forward or backward, but took \(2, 2\)"),
-    (moved(train), "expected the model as it was found"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (moved(lambda task: 0.01 * torch.rand_like(task.clean)), "expected torch's own generator untouched"),
+        (moved(lambda task: 0.01 * next(SHIFTS)), "expected one result for equal seeds"),
+        (moved(lambda task: 0.01 * task.draw(torch.rand)), "is_stochastic says that it does not draw"),
+        (other(Shift, is_stochastic=True), "is_stochastic says that it draws"),
+        (moved(lambda task: 0.1 * task.clean.flip(0)), "expected a batch to give what its samples give"),
+        (
+            moved(lambda task: 0 * task.gradient(task.clean)),
+            r"promised 1 passes per sample, forward or backward, but took \(2, 2\)",
+        ),
+        (moved(train), "expected the model as it was found"),
+    ],
+)
 def test_attack_that_breaks_a_promise_is_named(attack: type[Shift], message: str) -> None:
     testing.check_attack(Shift())
     with pytest.raises(AssertionError, match=f"OtherShift: {message}"):
         testing.check_attack(attack())
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"chosen": lambda self, case_ids: case_ids}, "expected the first case with `cases: 1`, got 4"),
-    ({"refs": lambda self, split=None: Balls.refs(self, split)[:1] * 2}, "expected a case_id of its own"),
-    ({"recipe": lambda self: {"loader": "balls", "size": {self.side, 1}}}, "expected a recipe of plain JSON"),
-    ({"native": lambda self, ref: replace(Balls.native(self, ref), image=torch.rand(1, *ref.shape))},
-     "ball_0: expected the same volume"),
-    ({"class_names": ("background",), "__annotations__": {"class_names": ClassVar[tuple[str, ...]]}},
-     r"ball_0: expected classes in 0\.\.0, got 1"),
-    ({"native": lambda self, ref: replace(Balls.native(self, replace(ref, shape=(30, 30, 30))), ref=ref)},
-     "ball_0: got more voxels than its reference says"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chosen": lambda self, case_ids: case_ids}, "expected the first case with `cases: 1`, got 4"),
+        ({"refs": lambda self, split=None: Balls.refs(self, split)[:1] * 2}, "expected a case_id of its own"),
+        ({"recipe": lambda self: {"loader": "balls", "size": {self.side, 1}}}, "expected a recipe of plain JSON"),
+        (
+            {"native": lambda self, ref: replace(Balls.native(self, ref), image=torch.rand(1, *ref.shape))},
+            "ball_0: expected the same volume",
+        ),
+        (
+            {"class_names": ("background",), "__annotations__": {"class_names": ClassVar[tuple[str, ...]]}},
+            r"ball_0: expected classes in 0\.\.0, got 1",
+        ),
+        (
+            {"native": lambda self, ref: replace(Balls.native(self, replace(ref, shape=(30, 30, 30))), ref=ref)},
+            "ball_0: got more voxels than its reference says",
+        ),
+    ],
+)
 def test_dataset_that_breaks_a_promise_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=f"OtherBalls: {message}"):
         testing.check_dataset(other(Balls, **changes)(name="balls"))
@@ -119,14 +133,17 @@ NETWORKS: dict[str, nn.Module] = {
 }
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("shape", r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
-    ("sure", "expected finite gradients"),
-    ("sigmoids", r"expected logits, got numbers in \[0, 1\] that do not add up to 1 over classes"),
-    ("normalised", "expected a batch to give what its samples give"),
-    ("counts", "expected parameters and buffers as they were"),
-    ("fills", "expected a network that leaves its input as it is"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("shape", r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
+        ("sure", "expected finite gradients"),
+        ("sigmoids", r"expected logits, got numbers in \[0, 1\] that do not add up to 1 over classes"),
+        ("normalised", "expected a batch to give what its samples give"),
+        ("counts", "expected parameters and buffers as they were"),
+        ("fills", "expected a network that leaves its input as it is"),
+    ],
+)
 def test_network_that_breaks_a_promise_is_named(name: str, message: str) -> None:
     with pytest.raises(AssertionError, match=f"(Other)?Tiny: {message}"):
         testing.check_network(NETWORKS[name], num_classes=2, roi=ROI)
@@ -135,7 +152,9 @@ def test_network_that_breaks_a_promise_is_named(name: str, message: str) -> None
 class Overlap(LabelMetric):
     """Sound, but for what its subclasses change."""
 
-    title, unit, direction = "Overlap", "fraction", "higher"
+    title = "Overlap"
+    unit = "fraction"
+    direction = "higher"
 
     def score(self, pred: Tensor, label: Tensor, num_classes: int, spacing: tuple[float, float, float]) -> list[float]:
         return [float(((pred == k) & (label == k)).sum()) for k in range(num_classes)]
@@ -145,17 +164,24 @@ def scoring(change: Callable[[list[float]], Any]) -> dict[str, Any]:
     return {"score": lambda self, *given: change(Overlap.score(self, *given))}
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"title": None}, "expected texts as title and unit"),
-    ({"direction": "up"}, "expected direction 'higher' or 'lower', got 'up'"),
-    ({"direction": "lower"}, "expected lower to be better, got a wrong map with a better value"),
-    (scoring(lambda values: [value or math.inf for value in values]),
-     "expected 2 numbers, one a class, NaN where it has none, got an infinite one"),
-    (scoring(lambda values: values[1]),
-     r"expected 2 numbers, one a class, NaN where it has none, got float64 of shape \(\)"),
-    (scoring(lambda values: [value + next(SHIFTS) for value in values]), "expected the same values on every call"),
-    ({"score": lambda self, pred, *more: Overlap.score(self, pred.fill_(1), *more)}, "changed its maps: work on"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"title": None}, "expected texts as title and unit"),
+        ({"direction": "up"}, "expected direction 'higher' or 'lower', got 'up'"),
+        ({"direction": "lower"}, "expected lower to be better, got a wrong map with a better value"),
+        (
+            scoring(lambda values: [value or math.inf for value in values]),
+            "expected 2 numbers, one a class, NaN where it has none, got an infinite one",
+        ),
+        (
+            scoring(lambda values: values[1]),
+            r"expected 2 numbers, one a class, NaN where it has none, got float64 of shape \(\)",
+        ),
+        (scoring(lambda values: [value + next(SHIFTS) for value in values]), "expected the same values on every call"),
+        ({"score": lambda self, pred, *more: Overlap.score(self, pred.fill_(1), *more)}, "changed its maps: work on"),
+    ],
+)
 def test_metric_that_breaks_a_promise_is_named(changes: dict[str, Any], message: str) -> None:
     testing.check_metric(Overlap())
     with pytest.raises(AssertionError, match=f"OtherOverlap: {message}"):

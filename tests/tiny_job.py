@@ -101,7 +101,8 @@ def execute(
     engine: run.Engine = "serial",
     **options: Any,
 ) -> Summary:
-    console, how = Console(file=said or io.StringIO(), width=80), run.RunOptions(engine=engine, **options)
+    console = Console(file=said or io.StringIO(), width=80)
+    how = run.RunOptions(engine=engine, **options)
     return run.execute(expanded(content)[1], str(out), console, how)
 
 
@@ -126,7 +127,8 @@ def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
 
 def noted(patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., T]) -> list[T]:
     """Notes of each call of a function from now on, made of its arguments; it does what it did."""
-    real, notes = getattr(owner, name), list[T]()
+    real = getattr(owner, name)
+    notes = list[T]()
 
     def call(*args: Any, **options: Any) -> Any:
         notes.append(note(*args, **options))

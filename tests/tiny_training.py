@@ -8,11 +8,18 @@ import yaml
 
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny_job.ROI}
 TRAINING: dict[str, Any] = {
-    "name": "adv", "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
+    "name": "adv",
+    "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
     "splits": {"train": "train", "select": "validation", "test": "test"},
     "models": [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}],
-    "steps": 4, "batch_size": 1, "lr": 1e-2, "warmup_steps": 1, "validate_every": 2, "threads": 1, "loaders": 0,
-}  # fmt: skip
+    "steps": 4,
+    "batch_size": 1,
+    "lr": 1e-2,
+    "warmup_steps": 1,
+    "validate_every": 2,
+    "threads": 1,
+    "loaders": 0,
+}
 
 
 def training(**changes: Any) -> dict[str, Any]:
@@ -44,6 +51,7 @@ def take_part(rank: int, size: int, job: dict[str, Any], out: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=size)
     prepared = prepare(TrainJob.model_validate(job), out)
     (training,) = prepared.trainings
-    cases, folder = [prepared.cases(role) for role in ("train", "select")], f"{out}/{training.model.name}"
+    cases = [prepared.cases(role) for role in ("train", "select")]
+    folder = f"{out}/{training.model.name}"
     fit(training, *cases, folder, lambda state: None, Team(rank=rank, size=size))
     torch.distributed.destroy_process_group()

@@ -31,7 +31,8 @@ class Momentum(GradientAttack, LinfAttack):
     decay: float = 0.9
 
     def run(self, task: Task) -> Tensor:
-        x, mean = task.clean, torch.zeros_like(task.clean)
+        x = task.clean
+        mean = torch.zeros_like(task.clean)
         for _ in range(self.steps):
             gradient = task.gradient(x)
             size = gradient.abs().mean(dim=(1, 2, 3, 4), keepdim=True)

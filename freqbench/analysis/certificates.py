@@ -28,7 +28,8 @@ from freqbench.core.errors import UserError
 
 ALPHA = 0.001  # probability that any statement of a table is wrong
 LOWER = ("volume_error_relative",)  # scores of which less is better: they are bounded from above
-DIRECTIONS, NORMS = 181, 17
+DIRECTIONS = 181
+NORMS = 17
 COLUMNS = ("target_defence", "draws")  # columns of RECORDS that `brackets` needs beside those that identify a row
 PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
 SHOWN = "dsc_foreground"
@@ -40,7 +41,9 @@ def level(kind: str, radius: float, sigma: float) -> float:
     """Returns p: no change of norm `radius` or less makes an event of probability p more probable than 1/2."""
     if kind != "gain_offset":
         return _normal.cdf(-radius / sigma)
-    angles, norms = np.linspace(0, math.pi, DIRECTIONS), np.linspace(0, radius, NORMS)  # the sign of b does not matter
+    # the sign of b does not matter
+    angles = np.linspace(0, math.pi, DIRECTIONS)
+    norms = np.linspace(0, radius, NORMS)
     return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
 
 
@@ -137,7 +140,9 @@ def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
 
 
 def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
-    clean, attacked, is_lower = row["clean"], row["attacked"], row["score"] in LOWER
+    clean = row["clean"]
+    attacked = row["attacked"]
+    is_lower = row["score"] in LOWER
     k = rank(len(clean), level(row["kind"], row["radius"], row["sigma"]), alpha)
     return {
         "draws": len(clean),

@@ -21,7 +21,8 @@ def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     if "left_out" in records:
         return records
     is_reduced = ~is_plain(records)
-    reduced, records = records[is_reduced], records.assign(left_out="")
+    reduced = records[is_reduced]
+    records = records.assign(left_out="")
     if reduced.empty:
         return records
     plain = records if reference is None else reference

@@ -66,7 +66,8 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, within: L
         rows["low"], rows["high"] = inside(within, rows["mean"].to_numpy(), (rows["mean"] - rows["low"]).to_numpy())
     for size in np.unique(totals.clusters[totals.clusters >= BCA_CLUSTERS]):
         members = totals.clusters[totals.owner] == size  # sorted by group, so each group's clusters stand together
-        own_sums, own_counts = totals.sums[members].reshape(-1, size), totals.counts[members].reshape(-1, size)
+        own_sums = totals.sums[members].reshape(-1, size)
+        own_counts = totals.counts[members].reshape(-1, size)
         step = max(_CELLS_AT_ONCE // max(RESAMPLES, size), 1)
         starts = range(0, len(own_sums), step)
         parts = [(own_sums[start : start + step], own_counts[start : start + step]) for start in starts]
@@ -141,7 +142,8 @@ class _Totals:
 def _totals(frame: pd.DataFrame, by: Sequence[str], value: str) -> _Totals:
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
-    position, values = groups.ngroup().to_numpy(), frame[value].to_numpy(float, na_value=np.nan)
+    position = groups.ngroup().to_numpy()
+    values = frame[value].to_numpy(float, na_value=np.nan)
     codes, names = pd.factorize(frame["patient_id"], sort=True)
     held = ~np.isnan(values)
     pairs, of_pair = np.unique(position[held] * max(len(names), 1) + codes[held], return_inverse=True)
@@ -204,7 +206,8 @@ def auroc(attacked: Array, other: Array) -> tuple[float, float, float]:
               \frac{1}{n (n - 1)} \sum_i \Bigl(\frac1n \sum_j (k_{ij} + k_{ji}) - 2 A\Bigr)^2
     """
     k = 100 * ((attacked[:, None] > other) + (attacked[:, None] == other) / 2)
-    n, mean = len(attacked), float(k.mean())
+    n = len(attacked)
+    mean = float(k.mean())
     if n < FEWEST:
         return mean, float("nan"), float("nan")
     if mean in DICE:
@@ -262,7 +265,8 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
 def _jackknife(sums: Array, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
     """Computes the statistics, [statistics, 1], and those without each cluster in turn, [statistics, clusters]."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        total, size = sums.sum(axis=1, keepdims=True), counts.sum(axis=1, keepdims=True)
+        total = sums.sum(axis=1, keepdims=True)
+        size = counts.sum(axis=1, keepdims=True)
         return statistic(total / size), statistic((total - sums) / (size - counts))
 
 
@@ -289,7 +293,8 @@ def _weights(clusters: int, resamples: int) -> Array:
 
 def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Array) -> Array:
     """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) (Efron and Tibshirani, 14.10), or the percentile's."""
-    below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
+    below = (drawn < estimate).sum(axis=1)
+    defined = (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
     count = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
     away = np.nansum(left_one_out, axis=1, keepdims=True) / count - left_one_out
@@ -355,7 +360,8 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     if patients < 2:
         return Nested(mean, np.nan, np.nan, np.nan, np.nan, networks, patients)
     variance = float(of_patients.var(ddof=1)) / patients
-    squares, fewest = variance**2 / (patients - 1), patients - 1
+    squares = variance**2 / (patients - 1)
+    fewest = patients - 1
     for _, table in tables:
         if (count := table.shape[1]) < 2:
             continue

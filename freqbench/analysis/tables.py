@@ -63,7 +63,8 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     frame = current(records)
     frame = frame[frame["left_out"] == ""]
     scores = added_scores(frame).add_prefix(ADDED)
-    frame, added = frame.join(scores), [name for name in map(str, scores) if not name.endswith("_clean")]
+    frame = frame.join(scores)
+    added = [name for name in map(str, scores) if not name.endswith("_clean")]
     rows = pd.concat([plain(_clean_rows(frame, added)), plain(_attack_rows(frame, added))], ignore_index=True)
     rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
     rows["_attacked"] = rows["attack"] != CLEAN

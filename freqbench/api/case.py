@@ -89,7 +89,8 @@ class PatientCase:
             original_spacing=steps,
         )
         self.dataset: Dataset | None = None
-        self.class_names, self.ignores = stated.class_names, bool(stated.ignore)
+        self.class_names = stated.class_names
+        self.ignores = bool(stated.ignore)
 
     @classmethod
     def from_file(
@@ -150,8 +151,11 @@ class PatientCase:
     @classmethod
     def _from_volume(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
         case = cls.__new__(cls)
-        case.volume, case.dataset, case.class_names = volume, dataset, class_names
-        case.reference, case.ignores = dataset.reference, bool(dataset.classes.ignored)
+        case.volume = volume
+        case.dataset = dataset
+        case.class_names = class_names
+        case.reference = dataset.reference
+        case.ignores = bool(dataset.classes.ignored)
         for line in (*volume.off_scale, *volume.lost):
             warnings.warn(f"{case.name}: {line}", stacklevel=3)
         return case

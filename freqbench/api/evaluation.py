@@ -78,12 +78,14 @@ def attack(
     Raises:
         UserError: an unknown attack or parameter, a value out of its range, or a case that does not fit the model.
     """
-    model, case = require_model(model), to_case(case)
+    model = require_model(model)
+    case = to_case(case)
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
     surrogates = tuple(map(require_model, surrogates))
     call = arguments("attack", seed=seed, window_batch=window_batch)
-    seed, window_batch = call.seed, call.window_batch
+    seed = call.seed
+    window_batch = call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.meant_name("attacks", name) if isinstance(name, str) else name)
     parameters = {key: plain(value, f"{chosen.name}.{key}") for key, value in parameters.items()}
@@ -103,7 +105,8 @@ def attack(
     networks = {spec.model_id: surrogate.network for spec, surrogate in fitted} | {source.model_id: model.network}
     about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
     worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
-    worker.networks, worker.learned = networks, model._learned
+    worker.networks = networks
+    worker.learned = model._learned
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
     measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
@@ -176,7 +179,8 @@ def evaluate(
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
             or outside [0, 1]; or an attack that moves the label, or a defence that votes, with `score_on: file`.
     """
-    model, case = require_model(model), to_case(case)
+    model = require_model(model)
+    case = to_case(case)
     given = arguments("evaluate", metrics=metrics, score_on=score_on)
     wanted = given.metrics
     dataset, target = model._fit_case(case)
@@ -234,7 +238,8 @@ def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
     require_unit_range(adversarial, f"{case.name}: expected a volume", "scale it as the case is")
     imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
-    attacked, cell = AttackedVolume(adversarial=adversarial), _cell(model, dataset, source, imported)
+    attacked = AttackedVolume(adversarial=adversarial)
+    cell = _cell(model, dataset, source, imported)
     return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})
 
 
@@ -305,7 +310,8 @@ def certify(
     Raises:
         UserError: an unknown kind or metric, a sigma of 0, or a model that has a defence already.
     """
-    model, case = require_model(model), to_case(case)
+    model = require_model(model)
+    case = to_case(case)
     if model.spec.defence is not None:
         raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
     if "dsc" not in (metrics := arguments("certify", metrics=metrics).metrics) or not {*metrics} <= {"dsc", "nsd"}:

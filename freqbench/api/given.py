@@ -103,7 +103,8 @@ def grid_of(
         fits = fits and bool(np.allclose(np.linalg.norm(grid[:3, :3], axis=0), steps, rtol=SAME_SIDE, atol=0))
         fits = fits and np.linalg.matrix_rank(grid[:3, :3]) == 3
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        fits, got = False, one_line(error)
+        fits = False
+        got = one_line(error)
     if not fits:
         expected = "a spacing of three positive lengths in mm and an invertible affine (4, 4) of such voxels"
         raise UserError(f"{name}: expected {expected}, got {got}: give one of both, or fix it")

@@ -64,7 +64,8 @@ class Model:
     _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
     def __repr__(self) -> str:
-        spec, roi = self.spec, "x".join(map(str, self.spec.roi))
+        spec = self.spec
+        roi = "x".join(map(str, self.spec.roi))
         shape = f"channels: {spec.num_channels}, classes: {spec.num_classes}, windows of {roi}"
         return f"<Model {spec.name}: {spec.arch}, {shape}, {self.network.precision} on {self.device}>"
 
@@ -75,7 +76,8 @@ class Model:
 
     def _fit_case(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns a case's dataset and the spec on it without its own space; UserError if they do not match."""
-        spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
+        spec = self.spec
+        dataset = case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
             raise UserError(
@@ -206,9 +208,11 @@ def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None)
     # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
     facts = facts_of(entry) if source_of(entry.reader).weights else None
     metadata = facts.metadata if facts else Metadata()
-    num_classes, num_channels = call.num_classes, call.num_channels
+    num_classes = call.num_classes
+    num_channels = call.num_channels
     if facts:
-        outputs, num_channels = facts.num_classes, num_channels or facts.num_channels
+        outputs = facts.num_classes
+        num_channels = num_channels or facts.num_channels
         if (num_classes or outputs) is None or num_channels is None:
             shown = shown_channels(facts)
             num_channels = num_channels or shown.in_channels

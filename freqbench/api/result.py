@@ -140,7 +140,8 @@ class Result:
         label, before, after = (dataset.classes.shown(each).numpy() for each in maps)
         volumes = self.clean.numpy(), self.adversarial.numpy(), label
         with use_style():
-            view, regions = self.volume, dataset.classes.of_labels
+            view = self.volume
+            regions = dataset.classes.of_labels
             views = turn_volumes(*volumes, {name: (before, after)}, view.affine, regions, view.windows)
             figure = draw_case(views, name, self._title, dict(enumerate(dataset.class_names)))
         figure.set_dpi(DOTS)
@@ -164,11 +165,13 @@ class Result:
             raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
         if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():
             raise UserError(f"{place}: expected an existing folder to save into, found none: make it")
-        image, affine = self.adversarial, self.volume.affine
+        image = self.adversarial
+        affine = self.volume.affine
         if self.case.dataset is not None:
             native = self.cell.dataset.native(self.volume.ref)
             space = self.cell.source.space or self.cell.dataset.space
-            image, affine = attacked_native(native, self.volume, image, space).image, native.affine
+            image = attacked_native(native, self.volume, image, space).image
+            affine = native.affine
         saved_volumes.write(place, image, affine)
 
     @cached_property

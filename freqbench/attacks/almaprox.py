@@ -16,11 +16,16 @@ from freqbench.core.errors import UserError
 from freqbench.ops.heads import Head
 from freqbench.ops.projections import linf_prox
 
-FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)
-FIRST_PENALTY, LARGEST_PENALTY = 0.01, 1e12
-CHECKED_EVERY, ENOUGH, GROWTH = 10, 0.95, 2.0
+FIRST_MULTIPLIER = 1.0
+MULTIPLIERS = (1e-12, 1.0)
+FIRST_PENALTY = 0.01
+LARGEST_PENALTY = 1e12
+CHECKED_EVERY = 10
+ENOUGH = 0.95
+GROWTH = 2.0
 SMOOTHING = 0.8
-SCALES, SCALE_RATE = (0.1, 1.0), 0.02
+SCALES = (0.1, 1.0)
+SCALE_RATE = 0.02
 TOLERANCE = 1e-4
 LAST_STEP = 0.1  # relative to the first
 
@@ -106,7 +111,8 @@ class ALMAProx(Attack):
         """Runs the paper's iteration."""
         clean = task.clean
         low, high = -clean, 1 - clean
-        delta, squares = torch.zeros_like(clean), torch.zeros_like(clean, dtype=torch.float64)
+        delta = torch.zeros_like(clean)
+        squares = torch.zeros_like(clean, dtype=torch.float64)
         lagrangian = Lagrangian(self, task)
         smallest = Smallest(self, clean, lagrangian.is_empty)
         for i in range(self.steps):
@@ -153,7 +159,8 @@ class Lagrangian:
 
     def __init__(self, attack: ALMAProx, task: Task) -> None:
         self._attack = attack
-        labels, voxels = task.objective.labels, task.objective.scope.voxels
+        labels = task.objective.labels
+        voxels = task.objective.scope.voxels
         self._counts = torch.ones_like(labels, dtype=torch.bool) if voxels is None else voxels
         self._number = self._counts.flatten(1).sum(dim=1)
         self._left_out = (1 - attack.share) * self._number.double()
@@ -206,17 +213,20 @@ class Lagrangian:
             is_better = c * counts <= ENOUGH * self._before
             grown = (GROWTH * self._penalties).clamp(max=LARGEST_PENALTY)
             self._penalties = torch.where(self._ever | is_better, self._penalties, grown)
-            self._before, self._ever = c, torch.zeros_like(self._ever)
+            self._before = c
+            self._ever = torch.zeros_like(self._ever)
         moved = SMOOTHING * self._multipliers + (1 - SMOOTHING) * self._slope(c) * counts
         self._multipliers = moved.clamp(*MULTIPLIERS)
 
     def _penalty(self, c: Tensor) -> Tensor:
-        mu, rho = self._multipliers, self._penalties
+        mu = self._multipliers
+        rho = self._penalties
         below = mu * c / (1 - rho.clamp(min=1) * c.clamp(max=0))
         return torch.where(c >= 0, mu * c + mu * rho * c.square() + rho.square() * c**3 / 6, below)
 
     def _slope(self, c: Tensor) -> Tensor:
-        mu, rho = self._multipliers, self._penalties
+        mu = self._multipliers
+        rho = self._penalties
         first = mu if self._attack.variant == "paper" else mu * c
         below = mu / (1 - rho.clamp(min=1) * c.clamp(max=0)).square()
         return torch.where(c >= 0, first + 2 * mu * rho * c + (rho * c).square() / 2, below)
@@ -226,8 +236,10 @@ class Smallest:
     """Keeps the smallest change so far that reaches the share, sample by sample, without waiting for the device."""
 
     def __init__(self, attack: ALMAProx, clean: Tensor, is_empty: Tensor) -> None:
-        self.images, self._is_empty = clean, is_empty
-        self._attack, self._clean = attack, clean
+        self.images = clean
+        self._is_empty = is_empty
+        self._attack = attack
+        self._clean = clean
         self._size = clean.new_full((len(clean),), torch.inf)
         self._share = torch.zeros_like(self._size, dtype=torch.float64)
         self._succeeded = torch.zeros_like(self._size, dtype=torch.bool)

@@ -17,8 +17,11 @@ from freqbench.attacks.core.task import Task
 from freqbench.ops.heads import Head
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
 
-MOMENTUM, RHO = 0.75, 0.75
-LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
+MOMENTUM = 0.75
+RHO = 0.75
+# first and last step of a cosine, in radii
+LONGEST = 2.0
+SHORTEST = 0.05
 EARLY = 0.4  # share of the steps in which `auto` may raise the margin
 FAR = 20.0  # steps of a run that count whole
 RULES = ("auto", "horizon")  # names of the loss `Auto`; the second was once another rule
@@ -39,7 +42,9 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
         gap, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
         gaps = (max(gap - j * shrink, least) for j in range(steps))
         return [checkpoint for checkpoint in accumulate(gaps) if checkpoint < steps]
-    percent, gap, counts = 22, 22, set[int]()
+    percent = 22
+    gap = 22
+    counts = set[int]()
     while percent < 100:
         counts.add(-(-percent * steps // 100))
         gap = max(gap - 3, 6)
@@ -154,7 +159,8 @@ class APGD(GradientAttack, NormAttack):
         return self._climb(task, x, eps, steps)
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
-        radius, project = x.new_full((), eps), self.projection(task, eps)
+        radius = x.new_full((), eps)
+        project = self.projection(task, eps)
         ball = Space(task.clean, radius=radius, project=project, towards=self.towards(task))
         released = self.variant == "released"
         return search(task, ball, x, steps, self.step_rule, self.loss_name, released=released)
@@ -189,7 +195,8 @@ def search(
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
-    x, head = space.project(start), task.objective.head
+    x = space.project(start)
+    head = task.objective.head
     if loss in RULES and task.objective.leaves_truth:
         return glide(task, space, (x, x), range(steps), steps, Auto(head, steps))[0]
     if loss not in SEQUENCES:
@@ -222,21 +229,27 @@ class Auto:
     """
 
     def __init__(self, head: Head, steps: int) -> None:
-        self._head, self._steps = head, steps
-        self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
+        self._head = head
+        self._steps = steps
+        self._i = 0
+        self._before = torch.empty(0)
+        self._all_may_fall = torch.empty(0)
 
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
-        i, self._i = self._i, self._i + 1
+        i = self._i
+        self._i = self._i + 1
         m, own, other = self._head.flips(logits, labels, scope)
-        now, before = m.detach(), self._before
+        now = m.detach()
+        before = self._before
         self._before = now
         if i == 0:
             inside = scope.among(labels > 0).expand_as(m).flatten(1).to(m)
             weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + (own + other).flatten(1)
             return (weights * m.flatten(1)).sum(dim=1)
         unit = min(1.0, FAR / self._steps)
-        change, left = now - before, unit * (self._steps - i)
+        change = now - before
+        left = unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
@@ -312,7 +325,8 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
     """
     x = previous = space.project(start)
     factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
-    pace, best = Pace(steps, released=released), Best()
+    pace = Pace(steps, released=released)
+    best = Best()
     for i in range(steps):
         gradient, value = task.gradient_and_value(x, space.render)
         best.offer(value, x, gradient)
@@ -360,5 +374,7 @@ class Pace:
         self._halved = rarely | stuck
         if not self._released:
             self._before = torch.where(self._halved, highest, value)
-        self._rises, self._highest, self._last = torch.zeros_like(value), highest, i
+        self._rises = torch.zeros_like(value)
+        self._highest = highest
+        self._last = i
         return self._halved

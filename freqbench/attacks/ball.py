@@ -108,7 +108,8 @@ class Ball(SearchedAttack):
         """Returns the ball of parameters; volumes are clamped."""
         change = CHANGES[self.kind]
         layout = change.layout(clean.shape[1:])
-        apply, radius = change.on(clean), clean.new_tensor(self.radius)
+        apply = change.on(clean)
+        radius = clean.new_tensor(self.radius)
         return Space(
             centre=clean.new_zeros(len(clean), *layout),
             radius=radius,
@@ -146,8 +147,10 @@ class Ball(SearchedAttack):
             looked = [torch.stack([task.success(each) for _ in range(looks)], dim=1) for each in volumes]
             values = torch.cat([values, torch.stack(looked, dim=1).to(values)], dim=2)  # [B, M, looks so far]
             order = values.quantile(0.5, dim=2).argsort(dim=1, descending=True, stable=True)
-            best, sample = order[:, : -(-count // 2)], torch.arange(len(left), device=left.device)[:, None]
-            left, values = left[sample, best], values[sample, best]
+            best = order[:, : -(-count // 2)]
+            sample = torch.arange(len(left), device=left.device)[:, None]
+            left = left[sample, best]
+            values = values[sample, best]
         return left[:, 0]
 
     def around(self, task: Task) -> Tensor:

@@ -83,8 +83,11 @@ class BASES(SurrogateAttack, GradientAttack, LinfAttack):
 
         count = len(surrogates)
         is_searched = self.control == "none" and count > 1
-        x, weights = task.clean, task.clean.new_full((len(task.clean), count), 1 / count)
-        best, asked, turn = Best(), 0, 0
+        x = task.clean
+        weights = task.clean.new_full((len(task.clean), count), 1 / count)
+        best = Best()
+        asked = 0
+        turn = 0
         while asked < self.queries:
             moves = (self.weight_step, -self.weight_step) if turn and is_searched else (0.0,)
             ahead = Best()
@@ -94,7 +97,8 @@ class BASES(SurrogateAttack, GradientAttack, LinfAttack):
                 ahead.offer(task.look(volumes), volumes, tried)
             x, weights = ahead.kept
             best.offer(ahead.values, x)
-            asked, turn = asked + len(moves), turn + 1
+            asked = asked + len(moves)
+            turn = turn + 1
         task.state = weights
         (x,) = best.kept
         return x
@@ -103,7 +107,8 @@ class BASES(SurrogateAttack, GradientAttack, LinfAttack):
 def _on(task: Task, network: nn.Module) -> Task:
     """Makes a task of the same volumes and objective on another network, with separate passes and losses."""
     other = copy(task)
-    other.model, other.passes = network, replace(task.passes, losses=Trace(), best=None)
+    other.model = network
+    other.passes = replace(task.passes, losses=Trace(), best=None)
     return other
 
 

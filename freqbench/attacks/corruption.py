@@ -25,13 +25,15 @@ def _bias_field(x: Tensor, size: float, draw: Draw) -> Tensor:
 
 
 def _motion(x: Tensor, size: float, draw: Draw) -> Tensor:
-    poses, moments = size * (2 * draw(torch.rand, (MOVES + 1, 3)) - 1), draw(torch.rand, (MOVES,))
+    poses = size * (2 * draw(torch.rand, (MOVES + 1, 3)) - 1)
+    moments = draw(torch.rand, (MOVES,))
     moves = zip(x, poses[..., 0], poses[..., 1:], moments, strict=True)
     return torch.stack([artefacts.with_motion(*volume_and_moves) for volume_and_moves in moves])
 
 
 def _spikes(x: Tensor, size: float, draw: Draw) -> Tensor:
-    directions, drawn = draw(torch.randn, (SPIKES, 3)), draw(torch.rand, (SPIKES, 2))
+    directions = draw(torch.randn, (SPIKES, 3))
+    drawn = draw(torch.rand, (SPIKES, 2))
     low, high = SPIKE_FREQUENCIES
     frequencies = directions / directions.norm(dim=2, keepdim=True) * (low + (high - low) * drawn[:, :, :1])
     waves = zip(x, frequencies, drawn[:, :, 1], strict=True)

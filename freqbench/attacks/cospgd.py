@@ -46,7 +46,9 @@ class CosPGD(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration of PGD on J; in `released-bmvc` every other step towards a target is turned around."""
-        project, towards, x = self.projection(task), self.towards(task), self.start(task)
+        project = self.projection(task)
+        towards = self.towards(task)
+        x = self.start(task)
         for i in range(self.steps):
             g = task.gradient(x, of_logits=partial(self.weighed, task.objective))  # dJ/dx
             if self.variant == "released-bmvc" and task.objective.sign < 0 and i % 2 == 0:
@@ -56,7 +58,9 @@ class CosPGD(PGD):
 
     def weighed(self, objective: Objective, logits: Tensor) -> Tensor:
         """Returns J, `[B]` or over the whole batch, with every mean over the organs."""
-        head, labels, scope = objective.head, objective.labels, objective.scope
+        head = objective.head
+        labels = objective.labels
+        scope = objective.scope
         if self.variant == "paper":
             cosine = head.cosine_to_label(head.log_probabilities(logits.detach()).exp(), labels)
             weights = cosine if objective.sign > 0 else 1 - cosine

@@ -102,19 +102,26 @@ class DDN(Attack):
 
     def perturb(self, task: Task) -> Tensor:
         """Runs the paper's iteration."""
-        clean, change = task.clean, torch.zeros_like(task.clean)
+        clean = task.clean
+        change = torch.zeros_like(task.clean)
         first = self.step_size * clean[0].numel() ** 0.5
         farthest = self.norm_of(torch.maximum(clean, 1 - clean))
-        radius, smallest = self.first_radius(farthest, first), torch.full_like(farthest, math.inf)
-        found, result, least, needed = smallest < 0, clean, -smallest, smallest
+        radius = self.first_radius(farthest, first)
+        smallest = torch.full_like(farthest, math.inf)
+        found = smallest < 0
+        result = clean
+        least = -smallest
+        needed = smallest
         for i in range(self.steps):
             gradient, (loss, success) = task.gradient_and(clean + change, lambda x: self._raised(task, x))
             if i == 0:
                 needed = success / 2 if self.dice is None else torch.full_like(success, -self.dice)
-            norm, fallen = self.norm_of(change), success >= needed
+            norm = self.norm_of(change)
+            fallen = success >= needed
             better = torch.where(fallen, norm < smallest, ~found & (success > least))
             result = torch.where(across(better, clean), clean + change, result)
-            found, least = found | fallen, torch.maximum(least, success)
+            found = found | fallen
+            least = torch.maximum(least, success)
             smallest = torch.where(fallen, norm.minimum(smallest), smallest)
             cosine = (1 + math.cos(math.pi * i / self.steps)) / 2
             gradient = gradient.nan_to_num()

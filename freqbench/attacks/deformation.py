@@ -255,7 +255,8 @@ class _Followed(torch.autograd.Function):
 
 def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:
     """Returns the sum over classes of upstream times the logits' central difference along an axis; 0 at both ends."""
-    total, size = torch.zeros_like(logits[:, 0]), logits.shape[axis]
+    total = torch.zeros_like(logits[:, 0])
+    size = logits.shape[axis]
     if size > 2:
         slopes = logits.narrow(axis, 2, size - 2) - logits.narrow(axis, 0, size - 2)
         inner = slopes.mul_(upstream.narrow(axis, 1, size - 2)).sum(dim=1)

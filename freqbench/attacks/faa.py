@@ -92,20 +92,24 @@ class FAA(GradientAttack):
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
         """Runs the algorithm, or makes the null row; returns the volumes a and their gates."""
-        mix, s = self._mixer(task), self._noise(task)
+        mix = self._mixer(task)
+        s = self._noise(task)
         if self.control != "none":
             gates = self._gates(s[:, 0])
             return mix(gates)[0], gates
 
-        weight, best = self.reconstruction_weight, Best()
+        weight = self.reconstruction_weight
+        best = Best()
         scores = torch.zeros_like(s[:, 0])  # l
 
         def j(scores: Tensor, s: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
             """Returns J, `[B]`, and beside it what `Best` keeps: the value to compare by, the volumes and the gates."""
-            soft, gates = torch.sigmoid(scores + s), self._gates((scores + s).detach())
+            soft = torch.sigmoid(scores + s)
+            gates = self._gates((scores + s).detach())
             a, change = mix(gates + (soft - soft.detach()))
             logits = task.logits(a)
-            loss, price = task.objective.raised(logits), weight * change
+            loss = task.objective.raised(logits)
+            price = weight * change
             return loss - price, (task.objective.compared(logits, loss) - price.detach(), a.detach(), gates)
 
         for i in range(self.steps):
@@ -141,7 +145,8 @@ class FAA(GradientAttack):
 
     def _mixer(self, task: Task) -> Mix:
         """Returns a function from gates to volumes and the relative change of their HELD bands, `[B]`."""
-        clean, shape = task.clean, task.clean.shape[2:]
+        clean = task.clean
+        shape = task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
         swap, amplitude = amplitude_swap(clean, cast(Tensor, task.given.reference))
@@ -182,7 +187,8 @@ def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     The change is complex `[B, C, H, W, D // 2 + 1]`; the clean amplitudes are returned with it. A coefficient that is
     zero in the clean volume, up to rounding, has no phase and stays zero.
     """
-    spectrum, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
+    spectrum = torch.fft.rfftn(clean, dim=AXES)
+    other = torch.fft.rfftn(reference, dim=AXES).abs()
     amplitude = spectrum.abs()
     rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=AXES, keepdim=True)
     return torch.where(amplitude > rounding, (other - amplitude) * spectrum.sgn(), 0.0), amplitude

@@ -52,8 +52,10 @@ class MIFGSM(GradientAttack, LinfAttack):
 
     def run(self, task: Task) -> Tensor:
         """Runs the paper's iteration."""
-        project, gradient = linf_ball(task.clean, self.eps), self.gradients(task)
-        x, momentum = task.clean, torch.zeros_like(task.clean)
+        project = linf_ball(task.clean, self.eps)
+        gradient = self.gradients(task)
+        x = task.clean
+        momentum = torch.zeros_like(task.clean)
         tiny = torch.finfo(x.dtype).tiny
         for i in range(self.steps):
             unit = F.normalize(gradient(x, i), p=1, dim=(1, 2, 3, 4), eps=tiny)  # type: ignore[arg-type]

@@ -44,7 +44,8 @@ class PAdam(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration; torch's Adam moves `x` in place."""
-        project, x = linf_ball(task.clean, self.eps), self.start(task).clone()
+        project = linf_ball(task.clean, self.eps)
+        x = self.start(task).clone()
         adam = torch.optim.Adam([x], lr=self.step, amsgrad=True, maximize=True)
         for _ in range(self.steps):
             x.grad = task.gradient(x.clone())

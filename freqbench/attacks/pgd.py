@@ -48,7 +48,9 @@ class PGD(GradientAttack, NormAttack):
 
     def run(self, task: Task) -> Tensor:
         """Runs the paper's iteration."""
-        project, towards, x = self.projection(task), self.towards(task), self.start(task)
+        project = self.projection(task)
+        towards = self.towards(task)
+        x = self.start(task)
         for _ in range(self.steps):
             x = project(x + self.step * towards(task.gradient(x)))
         return x

@@ -72,6 +72,7 @@ class RandomNoise(Attack):
 def with_norm(clean: Tensor, normals: Tensor, norm: float) -> Tensor:
     """Returns volumes whose change along the normals has this Euclidean norm after the clamp, as far as it fits."""
     # Double precision: single would miss large norms by more than the bound allows.
-    x, normals = clean.double(), normals.double()
+    x = clean.double()
+    normals = normals.double()
     room = torch.where(normals.signbit(), x, 1 - x)
     return (x + filled(normals.abs(), room, norm).copysign(normals)).clamp(0, 1).to(clean)

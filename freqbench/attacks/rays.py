@@ -12,7 +12,10 @@ from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES_WITHO
 from freqbench.attacks.core.task import Task
 
 BISECTIONS = 10
-FIRST_STEP, LARGEST_STEP, GROWTH = 2**-8, 1 / 2, 1.5  # of the radius
+# of the radius
+FIRST_STEP = 2**-8
+LARGEST_STEP = 1 / 2
+GROWTH = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +84,18 @@ class RayS(LinfAttack):
         def falls(signs: Tensor, radius: Tensor) -> Tensor:
             return task.success(along(signs, radius)) >= fallen
 
-        signs, radius = torch.ones_like(clean).flatten(1), clean.new_ones(len(clean))
-        low, step = torch.zeros_like(radius), torch.full_like(radius, FIRST_STEP)
+        signs = torch.ones_like(clean).flatten(1)
+        radius = clean.new_ones(len(clean))
+        low = torch.zeros_like(radius)
+        step = torch.full_like(radius, FIRST_STEP)
         for _ in range(min(BISECTIONS, self.queries - 1)):
             middle = (low + radius) / 2
             fell = falls(signs, middle)
-            low, radius = torch.where(fell, low, middle), torch.where(fell, middle, radius)
+            low = torch.where(fell, low, middle)
+            radius = torch.where(fell, middle, radius)
         for query in range(self.queries - 1 - BISECTIONS):
-            turned, smaller = _turned(signs, query), (1 - step) * radius
+            turned = _turned(signs, query)
+            smaller = (1 - step) * radius
             fell = falls(turned, smaller)
             signs = torch.where(across(fell, signs), turned, signs)
             radius = torch.where(fell, smaller, radius)

@@ -19,7 +19,8 @@ from freqbench.ops.blocks import Block, tiled
 from freqbench.ops.dct import BlockDCT, band_mask
 from freqbench.ops.ssim import ssim_loss
 
-COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
+COSINE_WEIGHT = 5.5
+COSINE_FACTOR = 1.5
 WITH_DC = "dct-scaling-with-dc"
 
 
@@ -92,7 +93,8 @@ class SA2(GradientAttack):
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
         """Runs the paper's algorithm, or makes a null row; returns volumes and their multipliers in blocked layout."""
-        x, (low, high) = task.clean, self.bounds
+        x = task.clean
+        (low, high) = self.bounds
         blocks = Blocks.of(x, self.block, self.per_slice)
         volume_of = band_scaler(x, blocks.sides, self.band, with_dc=self.variant == "paper")  # w -> IDCT(c m) + 0.5
         w = blocks.full(low) if self.control == "uniform" else blocks.drawn(task, low, high)
@@ -133,7 +135,8 @@ def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Cal
     Only the change of the spectrum is transformed back, so multipliers of 1 return `clean` to the bit. `with_dc`: scale
     DC too, if it is in the band.
     """
-    transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
+    transform = BlockDCT.of(clean, block)
+    mask = band_mask(band, block)
     mask[0, 0, 0] &= with_dc
     spectrum = transform.spectrum(clean - 0.5)
     spectrum = spectrum * tiled(mask, spectrum)

@@ -46,7 +46,9 @@ class SegPGD(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration of PGD on J."""
-        project, towards, x = self.projection(task), self.towards(task), self.start(task)
+        project = self.projection(task)
+        towards = self.towards(task)
+        x = self.start(task)
         for i in range(self.steps):
             j = partial(self.weighed, task.objective, i / (2 * self.steps))  # logits -> J
             x = project(x + self.step * towards(task.gradient(x, of_logits=j)))
@@ -54,7 +56,9 @@ class SegPGD(PGD):
 
     def weighed(self, objective: Objective, share: float, logits: Tensor) -> Tensor:
         """Returns J with lambda = `share`, `[B]`, or one value for the batch; sums run over the organs' voxels."""
-        head, labels, scope = objective.head, objective.labels, objective.scope
+        head = objective.head
+        labels = objective.labels
+        scope = objective.scope
         right = head.is_as_labelled(logits.detach(), labels)
         if self.variant == "paper":
             return objective.sign * right_before_wrong(

@@ -99,7 +99,8 @@ class Square(GradientAttack, NormAttack):
         return x
 
     def _run_l2(self, task: Task) -> Tensor:
-        clean, towards = task.clean, self.towards(task)
+        clean = task.clean
+        towards = self.towards(task)
         counted = self.counted(task)
         number = clean[0].numel() if counted is None else int(counted.expand_as(clean).sum())
         balls = 1 if counted is None else len(clean)  # windows that share what is left of one ball
@@ -111,7 +112,8 @@ class Square(GradientAttack, NormAttack):
             side = max(side_of(share(self.p_init, query, self.queries), clean), 3) // 2 * 2 + 1
             cube, (h, w, d) = _cube(clean, side, _aimed(draw[:, :3], seen, side, clean))
             emptied, _ = _cube(clean, side, draw[:, 3:6])
-            axis, signs = (3 * draw[:, 6]).long()[:, None, None, None], 2 * draw[:, 7:].round() - 1
+            axis = (3 * draw[:, 6]).long()[:, None, None, None]
+            signs = 2 * draw[:, 7:].round() - 1
             shapes = pairs(tuple(min(side, length) for length in clean.shape[2:])).to(clean)
             pair = shapes[axis, h[:, :, None, None], w[:, None, :, None], d[:, None, None, :]][:, None]
             change = x - clean
@@ -127,7 +129,8 @@ class Square(GradientAttack, NormAttack):
 
     def _first(self, task: Task, x: Tensor) -> tuple[Best, Sequence[Tensor] | None]:
         """Asks the first query; returns the best so far, and the voxels `[n, 3]` of each sample at which `aim` aims."""
-        best, (values, logits) = Best(), task.look_closely(x)
+        best = Best()
+        (values, logits) = task.look_closely(x)
         best.offer(values, x)
         if self.aim == "window":
             return best, None
@@ -176,7 +179,8 @@ def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
 
     `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
     """
-    cube, places = torch.ones_like(like[:, :1], dtype=torch.bool), list[Tensor]()
+    cube = torch.ones_like(like[:, :1], dtype=torch.bool)
+    places = list[Tensor]()
     for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
         extent = min(side, length)
         first = (place * (length - extent + 1)).floor()[:, None]
@@ -211,7 +215,8 @@ def pairs(sides: tuple[int, ...]) -> Tensor:
 def _bumps(task: Task) -> Tensor:
     """Draws a grid of bumps with random signs, `[B, C, H, W, D]`, five on each axis; the rest of a window stays 0."""
     channels, *space = task.clean.shape[1:]
-    sides, counts = [max(length // GRID, 1) for length in space], [min(length, GRID) for length in space]
+    sides = [max(length // GRID, 1) for length in space]
+    counts = [min(length, GRID) for length in space]
     signs = 2 * task.draw(torch.rand, (channels, *counts)).round() - 1
     bumps = torch.zeros_like(task.clean)
     inner = [

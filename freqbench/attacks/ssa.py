@@ -83,7 +83,8 @@ class SSA(GradientAttack, LinfAttack):
     def run(self, task: Task) -> Tensor:
         """Runs the paper's iteration."""
         project = linf_ball(task.clean, self.eps)
-        x, blocks = task.clean, Blocks.of(task.clean, self.block, self.per_slice)
+        x = task.clean
+        blocks = Blocks.of(task.clean, self.block, self.per_slice)
         draws = self._draws(task, blocks)
         transform = BlockDCT.of(x, blocks.sides)
         for i in range(self.steps):
@@ -106,7 +107,8 @@ class SSA(GradientAttack, LinfAttack):
 
         def draw(i: int, n: int) -> tuple[Tensor, Tensor]:
             if start is None:
-                gauss, unif = task.draw(torch.randn, layouts["gauss"]), task.draw(torch.rand, layouts["unif"])
+                gauss = task.draw(torch.randn, layouts["gauss"])
+                unif = task.draw(torch.rand, layouts["unif"])
             else:
                 gauss, unif = (start[name][i, n].to(task.clean) for name in layouts)
             noise = self.eps * (gauss.movedim(2, 4) if self.per_slice else gauss)

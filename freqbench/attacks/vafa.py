@@ -110,7 +110,8 @@ class VAFA(GradientAttack):
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
         """Runs Algorithm 1 of the paper, or makes a null row; returns volumes and their tables in blocked layout."""
-        x, (q_min, q_max) = task.clean, self.bounds
+        x = task.clean
+        (q_min, q_max) = self.bounds
         blocks = Blocks.of(x, self.block, self.per_slice)
         c, volume_of = block_spectrum(x, blocks.sides)  # DCT of the blocks of 255 x - 128
         alphas = alpha_schedule(self.steps)  # the rounding hardens from step to step
@@ -148,7 +149,8 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
 
     The spectrum is in voxel layout, padded to whole blocks, and so are the errors; the volume is on the 0..255 scale.
     """
-    scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
+    scaled = SCALE * clean
+    transform = BlockDCT.of(clean, block)
     spectrum = transform.spectrum(scaled)
     spectrum = spectrum.clone() if spectrum is scaled else spectrum  # as it is for blocks of one voxel
     # Subtracts 128 at DC alone: elsewhere a block of air keeps exact zeros, so stretching magnifies no round-off.

@@ -65,7 +65,9 @@ class VAFAOpt(SearchedAttack):
         blocks = Blocks.of(clean, self.block, self.per_slice)
         # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
         spectrum, volume_of = block_spectrum(clean.double(), blocks.sides)
-        c, scaled, transform = spectrum.to(clean), SCALE * clean, BlockDCT.of(clean, blocks.sides)
+        c = spectrum.to(clean)
+        scaled = SCALE * clean
+        transform = BlockDCT.of(clean, blocks.sides)
         reachable = reach(c, *self.bounds)
         low, high = reachable.bounds
         return Space(

@@ -37,7 +37,8 @@ MEASURED: Mapping[str, Mapping[str, Any]] = {
     **{"pgd": {"eps": 8 / 255}, "vafa": {"block": 8}, "sa2": {"block": 16}},
     **{"vafa_opt": {"block": 8, "keep": "last"}, "sa2_opt": {"block": 16, "keep": "last"}},
 }
-ROI, CLASSES = (96, 96, 96), 14
+ROI = (96, 96, 96)
+CLASSES = 14
 BUDGET_S = 60.0  # of all steps; rows and the start take the rest of two minutes
 ROWS_OF = ("gn", "pgd", "vafa_opt", "sa2_opt")  # attacks of the quick start, on one network and one case
 REFERENCE = Path(__file__).with_name("card.json")
@@ -74,9 +75,11 @@ class Measurement(BaseModel, extra="forbid", strict=True, frozen=True):
 
     def differences(self, other: "Measurement") -> dict[str, list[str]]:
         """Returns the columns in which the rows of two cards differ by more than TOLERANCES, by attack."""
-        allowed, found = TOLERANCES["records"], dict[str, list[str]]()
+        allowed = TOLERANCES["records"]
+        found = dict[str, list[str]]()
         for attack in self.rows.keys() & other.rows.keys():
-            mine, others = self.rows[attack], other.rows[attack]
+            mine = self.rows[attack]
+            others = other.rows[attack]
             off = [name for name in mine if not allowed[name].allows(others.get(name, float("nan")), mine[name])]
             found |= {attack: sorted(off)} if off else {}
         return found
@@ -97,7 +100,8 @@ def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[i
             given = x.clone().requires_grad_()
             torch.autograd.grad(model(given), given, upstream)
 
-    steps, bare_ms = dict[str, Step](), list[float]()
+    steps = dict[str, Step]()
+    bare_ms = list[float]()
     for name, parameters in MEASURED.items():
         attack = make(name, steps=count, **parameters)
         with compiled.compiling(compiled.WORTH, COMPILED):

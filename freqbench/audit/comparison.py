@@ -66,14 +66,18 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
         if row["class_index"] in classes:
             pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], f"{row['class_name']}: "))
-    compared, differences, skipped = 0, list[Difference](), dict[str, str]()
+    compared = 0
+    differences = list[Difference]()
+    skipped = dict[str, str]()
     for kind, columns, one, other, begin in pairs:
         own = [column.name for column in columns if column.mark != "measured" and column.name not in TEXTS]
         added, computed = (added_values(row[ADDED.name]) for row in (one, other))
-        one, other = {**one, **added}, {**other, **computed}
+        one = {**one, **added}
+        other = {**other, **computed}
         skipped |= dict.fromkeys(sorted(added.keys() - computed.keys()), "its package is here in another version")
         for name in (*own, *sorted(added.keys() & computed.keys())):
-            value, again = one[name], other[name]
+            value = one[name]
+            again = other[name]
             if value is None and again is not None and name in then | LATER:
                 skipped[name] = f"was not computed then: {(then | LATER)[name]}"
             elif again is None and value is not None and name in now:
@@ -105,7 +109,8 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    ran, of_row = run.get("versions") or {}, parse_releases(stored.get(RELEASES.name))
+    ran = run.get("versions") or {}
+    of_row = parse_releases(stored.get(RELEASES.name))
     if not (ran or of_row):
         differing.append(Cause(text="versions: neither the row nor the run's file says them", excuses=True))
     for then, now in ((ran, versions()), (of_row, parse_releases(found.get(RELEASES.name)))):
@@ -113,7 +118,8 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
             if then.get(name) != now.get(name):
                 text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
                 differing.append(Cause(text=text, excuses=name in NUMERIC, is_release=name in MOVING))
-    processor, here = run.get("processor"), provenance.processor()
+    processor = run.get("processor")
+    here = provenance.processor()
     if processor != here:
         text = f"{processor} then, {here} now" if processor else "the run's file does not say it"
         differing.append(Cause(text=f"processor: {text}", excuses=True))
@@ -133,14 +139,16 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
     used += [(facts["name"], model_id) for model_id, facts in run_models.items() if facts["name"] in surrogates]
     reasons = []
     for name, model_id in dict.fromkeys(used):
-        then, now = (run_models.get(model_id) or {}).get("sha256"), models.get(name)
+        then = (run_models.get(model_id) or {}).get("sha256")
+        now = models.get(name)
         if now is None:
             reasons.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
             digests = f"sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now"
             reasons.append(f"checkpoint of {name}: {digests} ({now.checkpoint})")
         elif model_id != now.model_id:
-            space, ran_by = now.space, run.get("versions") or {}
+            space = now.space
+            ran_by = run.get("versions") or {}
             release = ran_by.get(space.toolchain) if isinstance(space, Pipeline) else None
             if isinstance(space, Pipeline) and release and release != space.release:
                 reasons.append(f"model {name}: prepared by {space.toolchain} {release} then, by {space.release} now")
@@ -150,13 +158,15 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
 
 
 def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
-    name, case_id = stored["dataset"], stored["case_id"]
+    name = stored["dataset"]
+    case_id = stored["case_id"]
     if (dataset := next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)) is None:
         return [f"dataset {name}: the job has none of that name"]
     if (ref := next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)) is None:
         return [f"data: case {case_id} is not in {name} here"]
     then = datasets.get(name) or {}
-    fingerprint, reasons = (then.get("cases") or {}).get(case_id), []
+    fingerprint = (then.get("cases") or {}).get(case_id)
+    reasons = []
     if fingerprint and fingerprint != ref.fingerprint:
         reasons.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
     recipe = then.get("recipe") or {}

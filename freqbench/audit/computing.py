@@ -67,11 +67,13 @@ def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOpti
     root = root_of(out)
     outlook = plan.outlook(extra.grid, (), None, root)
     console.print(plan.table(outlook))
-    units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
+    units = list(extra.grid.units())
+    most = max(map(len, extra.own.cases.values()))
     passes = Counter[str]()
     for unit in units:
         passes[unit.cell.attack.name] += unit.passes
-    cells, on = amount(len(extra.grid.cells), "cell"), amount(most, "case")
+    cells = amount(len(extra.grid.cells), "cell")
+    on = amount(most, "case")
     records = amount(sum(len(unit.targets) for unit in units), "record")
     say(f"{cells}, {records} on at most {on}, {passes.total():,} window passes")
     if passes.total():
@@ -109,9 +111,11 @@ def passes_stored(out: str) -> int:
 
 def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
     """Estimates what the cells that a store's audit lacks cost one worker on CASES cases: all, and those of SHORT."""
-    grid, computed = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
+    grid = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid
+    computed = Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
-    known, silent = Store(out) if computed.is_empty else computed, [unit for unit in todo.units if not unit.passes]
+    known = Store(out) if computed.is_empty else computed
+    silent = [unit for unit in todo.units if not unit.passes]
     whole, short = (costs.estimate_costs(units, todo.metrics, known).total for units in (todo.units, silent))
     return whole, short
 
@@ -149,7 +153,8 @@ def plan_cells(
     noise of unknown budget has the largest one. `short`: noise and null rows."""
     own = expand(job.copy_named(out), cases)
     store = Store(out)
-    eps, seed = eps or usual_eps(own.cells), job.seeds[0]
+    eps = eps or usual_eps(own.cells)
+    seed = job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
     noise = _noise(own, store, cases, say, compute)
     strongest = (*_strongest(own, seed), *_recommended_cells(own, out, cases, say))

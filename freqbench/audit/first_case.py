@@ -55,7 +55,8 @@ class FirstCase:
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
     """Returns the foreground Dice of a network's clean prediction of a case on the grid that is attacked; NaN: none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, case = models.load(spec, device), dataset.load(ref, spec.space)
+    model = models.load(spec, device)
+    case = dataset.load(ref, spec.space)
     pred, _ = memory.fit_memory(partial(models.predict, model.for_case(case), case.image), memory.INFERENCE_WINDOWS)
     (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
     return float(overlap.record["dsc_foreground"])
@@ -97,14 +98,16 @@ def first_case(
         except UserError as error:
             proof = f"nothing is found by predictions: {error}"
     if found:
-        model, entry = {**model, **found.model}, {**entry, **found.dataset}
+        model = {**model, **found.model}
+        entry = {**entry, **found.dataset}
         by = f"by its predictions, {percent(found.share)} alike at least"
         said = f"matched {by}" if found.is_proven else f"the nearest that was found {by}: state what the training used"
         beside["model"] |= dict.fromkeys(found.model, said)
         beside["dataset"] |= dict.fromkeys(found.dataset, said)
         dataset = build_dataset(entry, place)
     open_of: dict[Entry, list[str]] = {"model": [], "dataset": []}
-    said, is_black_box = "", COMMAND in model
+    said = ""
+    is_black_box = COMMAND in model
     try:
         written = ModelEntry(**model)
         facts = facts_of(written, len(dataset.classes), dataset.num_channels, dataset.class_names)
@@ -181,7 +184,8 @@ def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tup
     if entry.migration is None and any(migration.extra for migration in known.values()):
         why = f"asked: by the release of MONAI that trained it: {', '.join(known)}"
         yield "model", f"migration: {next(iter(known))}    # {why}"
-    outputs, classes = shown.out_channels, dataset.classes
+    outputs = shown.out_channels
+    classes = dataset.classes
     wanted = entry.num_outputs(len(classes), entry.head(facts.outputs)) or outputs
     if outputs and outputs != wanted:
         yield "model", f"# {outputs} outputs for {len(classes)} classes: {advice_on_classes(outputs, wanted or 0)}"

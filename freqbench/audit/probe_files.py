@@ -12,7 +12,8 @@ from freqbench.core.documents import object_of
 from freqbench.core.files import storage
 
 FOLDER = "audit"
-GRADIENTS, SAVED = "gradients.json", "saved.json"
+GRADIENTS = "gradients.json"
+SAVED = "saved.json"
 LAST_PART = 0.1  # of the steps of PGD
 Share = Annotated[float, Field(ge=0, le=1)]
 

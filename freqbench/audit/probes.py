@@ -101,7 +101,10 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
     foreground = [int((prompted[:, h, w, d] > 0).sum()) for h, w, d in windows]
     for number in sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]:
         h, w, d = windows[number]
-        error, zero, agreement, losses = None, None, None, list[float]()
+        error = None
+        zero = None
+        agreement = None
+        losses = list[float]()
         try:
             view = model.cut([windows[number]])
             zero, agreement, losses = _look(view, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
@@ -111,7 +114,8 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
                 say(f"{cell.source.name}, {ref.case_id}, window {number}: no gradient facts: {error}")
                 continue
         if not all(map(math.isfinite, losses)):
-            error, losses = "the loss is not finite", []
+            error = "the loss is not finite"
+            losses = []
         about = _where(cell, ref) | {"window": number, "precision": PRECISION, "eps": eps, "error": error}
         about["draws"] = model.draws if _draws(model) else None
         yield GradientFacts(**about, zero_share=zero, sign_agreement=agreement, losses=tuple(losses))
@@ -130,7 +134,8 @@ def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
 def _look(net: SegmentationModel, image: Tensor, label: Tensor, eps: float) -> tuple[float, float | None, list[float]]:
     """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window."""
     device = next(net.parameters()).device
-    image, label = image.to(device), label.to(device)
+    image = image.to(device)
+    label = label.to(device)
     task = Task("audit", net, image, label, targeted=False)
 
     def draw_loss(key: int, point: Tensor) -> Tensor:
@@ -167,7 +172,8 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
         model = loaded[cell.source.model_id]
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
-        stored, case = attacked.adversarial, attacked.relabel(case)
+        stored = attacked.adversarial
+        case = attacked.relabel(case)
         shown = model.for_case(case)
         preds = [models.predict(shown, image) for image in (stored, (stored * 255).round() / 255)]
         maps = (scoring.label_maps(pred, case, cell.dataset) for pred in preds)

@@ -49,7 +49,10 @@ Row = Mapping[str, Any]
 Source = tuple[str, str]  # column and library
 Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
 Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class that has such voxels in surfaces
-MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
+MEDPY = "medpy"
+MONAI = "monai"
+SKIMAGE = "scikit-image"
+LPIPS = "lpips"
 DIGITS = 8  # of a row's id, enough for `audit --rows`
 INCOMPLETE = "label maps: rows of classes are missing or double"
 NOT_SAVED = "label maps: those that are scored are not saved"
@@ -71,7 +74,8 @@ class Agreement:
         self.beyond += not self.tolerance.allows(stored, found)
         is_same = np.array_equal(stored, found, equal_nan=True)
         if not is_same and (by := np.nan_to_num(abs(stored - found), nan=np.inf)) > self.largest:
-            self.largest, self.of_row = float(by), of_row
+            self.largest = float(by)
+            self.of_row = of_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,8 @@ def compare(store: Store, count: int) -> Comparison:
 
 
 def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Comparison) -> None:
-    of_row, metrics = row_id(*(row[part] for part in KEY)), {*(row["metrics"] or "").split(",")}
+    of_row = row_id(*(row[part] for part in KEY))
+    metrics = {*(row["metrics"] or "").split(",")}
 
     def add(table: str, source: Source, stored: float | None, found: float) -> None:
         if stored is not None:
@@ -245,7 +250,8 @@ def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
     spatial.spatial = True
     height, width = clean.shape[1:]
     short = [(0, max(SMALLEST_SLICE - size, 0)) for size in (height, width)]
-    distances, maps = [], []
+    distances = []
+    maps = []
     for pair in zip(clean, adversarial, strict=True):
         images = [torch.from_numpy(np.pad(each, short, mode="edge")).expand(1, 3, -1, -1) for each in pair]
         distances.append(float(network(*images, normalize=True)))

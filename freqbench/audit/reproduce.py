@@ -54,7 +54,8 @@ class Reproducer:
     """Recomputes records of one store, which is only read. A `job` in its job's place says where data are here."""
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
-        self._store, self._job = store, job
+        self._store = store
+        self._job = job
         self._grids: dict[str, Grid] = {}
         self._worker: Worker | None = None
 
@@ -165,7 +166,8 @@ def reproduce(
     out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
     """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
-    store, is_number = Store(out), rows.isdecimal() and len(rows) < LEAST_DIGITS
+    store = Store(out)
+    is_number = rows.isdecimal() and len(rows) < LEAST_DIGITS
     keys = sample_rows(store, int(rows), seed, first) if is_number else [find_row(store, rows)]
     counts = Counter[Verdict]()
     for made in Reproducer(store, job).each(keys):

@@ -95,7 +95,8 @@ COLUMNS: Mapping[str, tuple[float, float]] = {each.name: each.within for each in
 def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, errors: Errors) -> None:
     """Checks that numbers are possible values of their column, and that required ones are not null."""
     for column in columns:
-        name, values = column.name, rows[column.name]
+        name = column.name
+        values = rows[column.name]
         if column.required and values.null_count:
             errors.wrong_rows("values", where, rows, ~valid(values), f"{name}: null", what=what)
         if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
@@ -163,7 +164,8 @@ COUNTS = (*UNDEFINED, *FLAGS)
 @np.errstate(invalid="ignore")
 def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors) -> None:
     """Reports rows that lack a class or have one twice, and means and counts that contradict their `classes`."""
-    places, index = np.asarray(pc.list_parent_indices(rows[CLASSES].combine_chunks())), floats(classes["class_index"])
+    places = np.asarray(pc.list_parent_indices(rows[CLASSES].combine_chunks()))
+    index = floats(classes["class_index"])
     expected = np.where(is_ok(rows), np.nan_to_num(floats(rows["num_classes"])), 0.0)
 
     def sums(values: Floats | Mask) -> Floats:
@@ -171,7 +173,8 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
 
     squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
     count = sums(~np.isnan(index))
-    is_complete, is_each = count == expected, sums((np.nan_to_num(index, nan=-1.0) + 1) ** 2) == squares
+    is_complete = count == expected
+    is_each = sums((np.nan_to_num(index, nan=-1.0) + 1) ** 2) == squares
     errors.wrong_rows("classes", where, rows, ~is_complete, "rows of classes: {:g}, expected {:g}", count, expected)
     errors.wrong_rows("classes", where, rows, is_complete & ~is_each, "class_index: not each class once")
     is_in = [(index > 0) & (floats(classes[name]) > 0) for name in ("label_voxels", "pred_voxels")]
@@ -179,11 +182,14 @@ def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors)
     alone = dict(zip(FLAGS, (is_in[0] & ~is_in[1], is_in[1] & ~is_in[0]), strict=True))
     for name in (*MEANS, *COUNTS):
         if name in alone:
-            asked, value = sums(are_counted), sums(alone[name] & are_counted)
+            asked = sums(are_counted)
+            value = sums(alone[name] & are_counted)
         else:
             column, first = MEANS.get(name) or UNDEFINED[name]
-            numbers, is_asked = floats(classes[column]), valid(classes[column]) & (index >= first)
-            asked, value = sums(is_asked), sums(is_asked & np.isnan(numbers))
+            numbers = floats(classes[column])
+            is_asked = valid(classes[column]) & (index >= first)
+            asked = sums(is_asked)
+            value = sums(is_asked & np.isnan(numbers))
             if name in MEANS:
                 value = sums(np.where(is_asked & ~np.isnan(numbers), numbers, 0.0)) / (asked - value)
         stored = floats(rows[name])
@@ -208,9 +214,12 @@ class StoreSurvey:
     `errors` of files, schema, values, classes. Raises a UserError if another release wrote it, or it changes."""
 
     def __init__(self, root: str, errors: Errors) -> None:
-        self._files, self._errors = Files(root), errors
+        self._files = Files(root)
+        self._errors = errors
         self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
-        self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
+        self.keys = set[Key]()
+        self.ok = Counter[Key]()
+        self._readable = list[str]()
         self.names = self._files.names()
         self.num_rows = self.num_classes = self.left_out = 0
         for name in self.names:
@@ -238,18 +247,21 @@ class StoreSurvey:
         same = {name: np.asarray(before[name]) == np.asarray(after[name]) for name in COMMIT}
         is_pair, is_copy = (np.logical_and.reduce([same[name] for name in names]) for names in (KEY, COMMIT))
         for name in SCORES:
-            one, other = floats(before[name]), floats(after[name])
+            one = floats(before[name])
+            other = floats(after[name])
             ways = (EXACT, TOLERANCES["records"].get(name, EXACT))
             equal, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
             differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, equal, close)
-            text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
+            text = f"{name}: {{:g}} and {{:g}} (the latest counts)"
+            what = "pairs of rows of one key"
             self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         rest = f"; {more} of their rows were not compared" if (more := sum(doubles.values()) - len(rows)) else ""
         return f"{len(doubles)} keys have several rows that are ok, and they agree: the latest counts{rest}"
 
     def _rows_of(self, keys: Collection[Key]) -> pa.Table:
         """Reads the ok rows with these keys, those of a key together, in order of time."""
-        columns, tables = (*KEY, "run_id", "finished_at", "status", *SCORES), []
+        columns = (*KEY, "run_id", "finished_at", "status", *SCORES)
+        tables = []
         for name in self._readable:
             table = self._files.columns(name, columns)
             is_wanted = [key in keys for key in shared_rows(table.select(KEY))]
@@ -258,10 +270,12 @@ class StoreSurvey:
         return pa.concat_tables(tables).cast(plain).sort_by([(name, "ascending") for name in (*KEY, "finished_at")])
 
     def _read_file(self, name: str) -> None:
-        where, good = f"records/{name}: ", list[Key]()
+        where = f"records/{name}: "
+        good = list[Key]()
         for rows in self._files.pieces(name, self._files.open(name)):
             classes = class_rows(rows)
-            self.num_rows, self.num_classes = self.num_rows + len(rows), self.num_classes + len(classes)
+            self.num_rows = self.num_rows + len(rows)
+            self.num_classes = self.num_classes + len(classes)
             check_columns(RECORDS, rows, where, "rows", self._errors)
             check_columns(CLASS_RECORDS, classes, where, "rows of classes", self._errors)
             check_words(rows, where, self._errors)
@@ -284,7 +298,8 @@ class StoreSurvey:
 
     def _has_columns(self, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
-        types, actual = types_of(ROWS), types_of(self._files.schema(name))
+        types = types_of(ROWS)
+        actual = types_of(self._files.schema(name))
         missing = [f"no column {column}" for column in types if column not in actual]
         more = [f"column {column}, which is not documented" for column in actual if column not in types]
         others = {column: kind for column, kind in actual.items() if types.get(column, kind) != kind}

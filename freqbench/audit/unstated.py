@@ -37,7 +37,9 @@ Pairs = Mapping[int, Any]  # for each output, its number, channel or numbers in 
 Log = Callable[[str], None]
 MOST_S = 240.0  # seconds of a core's time for a search: two minutes or more of two idle cores
 MOST_CHANNELS = 4
-FILE, NO, INSTEAD = "as in the file", "none", "in place of"
+FILE = "as in the file"
+NO = "none"
+INSTEAD = "in place of"
 SIDES = (96, 64, 128, 32, 48, 160, 80, 112, 24, 40, 192, 16, 56)
 FLAT = ((128, 128, 64), (96, 96, 64), (64, 64, 32), (96, 96, 32), (160, 160, 64), (192, 192, 64))
 OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
@@ -114,11 +116,13 @@ class _Trial:
             try:
                 self.seen[point] = self._compare(point)
             except (UserError, RuntimeError, ValueError) as error:
-                self.seen[point], self.refusal = (-1.0, {}), error
+                self.seen[point] = (-1.0, {})
+                self.refusal = error
         return self.seen[point][0]
 
     def _compare(self, point: Point) -> tuple[float, Pairs]:
-        keys, pieces = self.pieces.keys_of(self.entry, dict(point)), self.pieces
+        keys = self.pieces.keys_of(self.entry, dict(point))
+        pieces = self.pieces
         asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
         classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
         spec = resolve(asked, classes, pieces.num_channels, self.dataset.space)
@@ -133,7 +137,8 @@ def find(
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all. Of a
     network whose files bring a pipeline only windows, channels and classes are sought. `modality` (CT or another) says
     which intensities come first. Raises UserError if it runs under none."""
-    started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
+    started = time.process_time()
+    first = min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     theirs = read(own.files[first.case_id], native)
     pieces = Pieces.build(entry, facts_of(entry, None, dataset.num_channels), dataset, first, modality, theirs)
@@ -158,7 +163,8 @@ def find(
             point = max([point, *tried], key=trial.share)
         return False
 
-    begun, done = set[Point](), look(start)
+    begun = set[Point]()
+    done = look(start)
     while not done and (waiting := trial.seen.keys() - begun):
         begun.add(point := max(waiting, key=trial.share))
         done = descend(point)
@@ -172,8 +178,10 @@ def find(
         if is_sought and trial.share(other) == trial.share(best):
             alike.setdefault(name, []).append(value)
     model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
-    share, words = trial.share(best), tuple(_words(dict(best), dict(start), alike))
-    seconds, trials = time.process_time() - started, len(trial.seen)
+    share = trial.share(best)
+    words = tuple(_words(dict(best), dict(start), alike))
+    seconds = time.process_time() - started
+    trials = len(trial.seen)
     return FoundSettings(model=model, dataset=of_dataset, share=share, words=words, trials=trials, seconds=seconds)
 
 
@@ -193,7 +201,8 @@ class Pieces:
         cls, entry: ModelEntry, facts: Facts, dataset: Dataset, ref: CaseRef, modality: str, theirs: Values
     ) -> "Pieces":
         """Returns what is sought of a network for one case, and `theirs`, its own prediction."""
-        words, source = _parse(entry.transforms), source_of(facts.arch)
+        words = _parse(entry.transforms)
+        source = source_of(facts.arch)
         is_bare = words is not None or facts.space is None
         inferred = shown_channels(facts) if source.is_checkpoint else None
         outputs = facts.num_classes or (inferred and inferred.out_channels) or entry.classes
@@ -372,7 +381,8 @@ def _spacing(sides: Sequence[float]) -> Step:
 
 def _intensities(space: Preprocess, modality: str) -> Steps:
     scaling = parse_intensity(space.intensity)
-    is_window, ends = scaling.kind == "window", (scaling.low, scaling.high)
+    is_window = scaling.kind == "window"
+    ends = (scaling.low, scaling.high)
     both = [OF_CT, OF_MR] if (is_ct := modality == "CT" or is_window) else [OF_MR, OF_CT]
     if scaling.kind == "zscore" or (is_ct and not is_window):
         return {**both[0], **both[1]}
@@ -426,7 +436,8 @@ def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[i
 
 def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
     """Returns the dataset's key `regions`, each called by its classes."""
-    by_number, held = _classes_by_number(dataset), [of for of in regions.values() if of]
+    by_number = _classes_by_number(dataset)
+    held = [of for of in regions.values() if of]
     called = [" and ".join(dataset.class_names[by_number.get(value, 0)] for value in of) for of in held]
     return {"regions": {name: sorted({by_number[v] for v in of}) for name, of in zip(called, held, strict=True)}}
 

@@ -45,7 +45,8 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     one key agree; `runs`: rows' runs have files that know their models; `cases`, `cells`: keys and ids are those of
     recipes and settings; `holes`: the job's records are there; `volumes`: complete (`with_volumes`: read to the end).
     Raises a UserError if there is no store, another release wrote it, or it changes meanwhile."""
-    job, errors = store.job(), Errors()
+    job = store.job()
+    errors = Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
     unknown = _check_origins(survey, runs, errors)
@@ -65,7 +66,8 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
 
 
 def _runs(store: Store, survey: StoreSurvey, errors: Errors) -> Runs:
-    ids, runs = store.run_ids(), dict[str, Mapping[str, Any]]()
+    ids = store.run_ids()
+    runs = dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
             runs[run_id] = store.run(run_id)
@@ -81,7 +83,8 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
     unknown = 0
     for row in survey.origins:
         run = runs.get(row["run_id"], {})
-        models, datasets = run.get("models"), run.get("datasets")
+        models = run.get("models")
+        datasets = run.get("datasets")
         for name in ("source_model_id", "target_model_id"):
             if isinstance(models, dict) and row[name] not in models:
                 errors.wrong("runs", f"runs/{row['run_id']}.json: does not know the {name} {row[name]} of its rows")
@@ -147,9 +150,11 @@ def _differing(one: Row, other: Row) -> Iterable[str]:
 
 def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
     """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
-    wanted, shards = index_keys(job["index"]), _shards(runs)
+    wanted = index_keys(job["index"])
+    shards = _shards(runs)
     asked = {key for key in wanted if not shards or any(shard.holds(key[0]) for shard in shards)}
-    missing, failed = sorted(asked - survey.keys), len(asked & survey.keys - survey.ok.keys())
+    missing = sorted(asked - survey.keys)
+    failed = len(asked & survey.keys - survey.ok.keys())
     states = sorted({str(run.get("status")) for run in runs.values()} - {"done"})
     why = f" (runs ended as {', '.join(states)})" if states else ""
     beside = f"; {failed} of them failed, for the reasons in their rows" if failed else ""

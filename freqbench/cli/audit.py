@@ -73,7 +73,8 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
         from freqbench.audit import verify
         from freqbench.results import Store
 
-        console, store = common.console(), Store(out)
+        console = common.console()
+        store = Store(out)
         is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
         if options.reference:
             from freqbench.audit import reference as libraries
@@ -129,7 +130,8 @@ def _show_most(out: str, stored: common.StoredOptions) -> None:
     store = Store(out)
     with common.print_warnings():
         evidence = gathered([store], keys_of([store.job()]), all_classes=True)
-    findings, width = audited(evidence), min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
+    findings = audited(evidence)
+    width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     remedies = [*filter(None, [evidence.caption]), *_remedies(store, findings, stored)]
     common.put(shown.first_screen(findings, remedies, width), None)
 
@@ -142,7 +144,9 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", stored: common.St
     from freqbench.job.plan import spoken_hours
     from freqbench.reporting.audit import CLAIMS, MASKING
 
-    out, spec, cost = store.root, None, "--plan shows its cost"
+    out = store.root
+    spec = None
+    cost = "--plan shows its cost"
     lacks = any(may_be_made(each) and each.check in (*CLAIMS, *MASKING) for each in findings)
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
         spec = stored.spec(out)
@@ -186,10 +190,13 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     path = packaged_jobs().get(job.name)  # the file is known only if the store's job is as it is in the package
     is_packaged = path is not None and schema.load(str(path)).model_dump() == job.model_dump()
     number = [entry.name for entry in job.datasets].index(name)
-    attacks, scoring, cases = dict[tuple[str, str], float](), 0.0, set[str]()
+    attacks = dict[tuple[str, str], float]()
+    scoring = 0.0
+    cases = set[str]()
     for cell_id, case_key, attack, score in store.rows(("cell_id", "case_key", "attack_seconds", "score_seconds")):
         attacks[cell_id, case_key] = attack or 0.0  # the same in the row of each target
-        scoring, cases = scoring + (score or 0.0), cases | {case_key}
+        scoring = scoring + (score or 0.0)
+        cases = cases | {case_key}
     hours = (sum(attacks.values()) + scoring) / len(cases) * (ENOUGH - doubt.cases) / 3600
     where = f"--out {store.root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
     return f"{who} cannot settle it: freqbench run {job.name if is_packaged else 'JOB'} {where}"
@@ -204,7 +211,8 @@ def _show_convergence(out: str, grid: "Grid") -> None:
     from freqbench.reporting.figures.curves import convergence_figure
     from freqbench.results import Store
 
-    store, entries = Store(out), convergence.counted_entries(grid.cells)
+    store = Store(out)
+    entries = convergence.counted_entries(grid.cells)
     if not entries:
         expected = "expected one that follows a gradient in steps or searches by queries"
         got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))

@@ -27,7 +27,8 @@ from freqbench.core.threat_models import words_of
 app = typer.Typer()
 ABOUT = "One of them, to see all about it, or a word to search for."
 KEYS = PACKAGE / "freqbench/job/keys.yaml"
-PAPERS, RESEARCH = "papers", "research"
+PAPERS = "papers"
+RESEARCH = "research"
 GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
     "": "First",
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
@@ -47,7 +48,8 @@ OWN: Mapping[str, Mapping[str, Any]] = {  # of keys that mean something else els
     "pairs": {"label": "labels/{case}.nii.gz", "labels": ["background", "tumour"]},
 }
 REQUIRED = "required"
-PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
+PARAMETERS = ("parameter", "default", "meaning")
+COLUMNS = ("column", "unit", "meaning")
 _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
     "bundle": {"bundle": "DIR"},
     **{name: {"arch": name, "checkpoint": "DIR"} for name in ("nnunet", "meshnet")},
@@ -227,7 +229,8 @@ def dataset(name: str) -> Described:
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
-    rows, entry = [], {"name": name, **OWN.get(name, {})}
+    rows = []
+    entry = {"name": name, **OWN.get(name, {})}
     for key, field in cls.model_fields.items():
         word = field.alias or key
         rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))
@@ -244,10 +247,12 @@ def metric(name: str) -> Described:
 
     if name in plugins.installed_names("metrics"):
         require_free(name)
-    chosen, text = metric_of(name), ""
+    chosen = metric_of(name)
+    text = ""
     facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
     if name not in METRICS:
-        text, facts["package"] = inspect.getdoc(added.load(name)) or "", plugins.package_of("metrics", name)
+        text = inspect.getdoc(added.load(name)) or ""
+        facts["package"] = plugins.package_of("metrics", name)
     columns = {key: (each.unit, meaning) for each in chosen.numbers for key, meaning, _ in each.columns()}
     rows = [(key, *columns[key]) for key in chosen.columns]
     return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
@@ -262,7 +267,8 @@ def job(name: str) -> Described:
     """Describes a packaged job: what it does, names in it, and the command that runs it."""
     text = packaged_jobs()[name].read_text(encoding="utf-8")
     comment = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
-    content, (cost,) = yaml.safe_load(text), re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
+    content = yaml.safe_load(text)
+    (cost,) = re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
     of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
     of["datasets"] = of["datasets"] or [content["dataset"]]
     facts = {key: ", ".join(dict.fromkeys(each["name"] for each in entries)) for key, entries in of.items() if entries}

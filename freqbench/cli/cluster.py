@@ -36,7 +36,9 @@ def submit(
 
     Results go to a URI, or to file:///path of a file system that all nodes share.
     """
-    path, job, jobs = options.path, options.job(), _jobs()
+    path = options.path
+    job = options.job()
+    jobs = _jobs()
     from freqbench.remote import working_directory
     from freqbench.results import Shard
     from freqbench.training import link
@@ -45,9 +47,11 @@ def submit(
     for text in (Path(path).read_text(encoding="utf-8"), *(options.set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
     working_directory.require_zoo(job)
-    variables, packed = working_directory.environment(env or ()), working_directory.pack(job)
+    variables = working_directory.environment(env or ())
+    packed = working_directory.pack(job)
     head = jobs.Dashboard.reach(address)
-    place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
+    place = head.shared_place(options.place(job), "--out")
+    job_id = jobs.new_id(job.name)
     of_run = {
         "--out": place,
         "--set": [*(options.set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],

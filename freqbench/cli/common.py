@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from freqbench.job.schema import JobSpec
     from freqbench.job.training import TrainJob
 
-EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
+EXIT_FAILED = 1
+EXIT_USER = 2
+EXIT_DEFECT = 70
+EXIT_INTERRUPTED = 130
 console = PlainConsole
 XLSX = "xlsx"
 FORMATS = {"terminal": "terminal", "md": "markdown", "csv": "csv", "latex": "latex", "html": "html", XLSX: "csv"}

@@ -20,7 +20,10 @@ from freqbench.core.errors import UserError
 app = typer.Typer()
 CASES = 5
 EPS = "8/255"
-BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
+BUNDLE = "bundle"
+COMMAND = "command"
+ONNX = "onnx"
+UNTRAINED = "random"
 JOB = """\
 # Attacks on one network, made by `freqbench init`. Every key by an example: freqbench list keys
 # Next: freqbench plan {path}, then freqbench run {path}

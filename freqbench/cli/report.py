@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from freqbench.reporting.page.data import Part
 
 app = typer.Typer()
-PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
+PAGE = "report.html"
+PAGE_FOLDER = "report"
+INDEX = "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
 ALL = "all"  # tables
@@ -98,7 +100,8 @@ def write_page(outs: list[str], to: str | None = None, with_volumes: bool | None
     from freqbench.results import Store
     from freqbench.results.volumes import VOLUMES, whole
 
-    out, place = outs[0], to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
+    out = outs[0]
+    place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
     if not with_volumes:
         common.require_file(place)
     content, data = data_of([Store(out) for out in outs])
@@ -183,7 +186,8 @@ def _open_page(out: str) -> None:
     """Opens the page of a store, that with the viewer unless the other is newer; without a browser, prints its path."""
     from freqbench.core.files import storage
 
-    place, folder = storage.join(out, PAGE), storage.join(out, PAGE_FOLDER, INDEX)
+    place = storage.join(out, PAGE)
+    folder = storage.join(out, PAGE_FOLDER, INDEX)
     if storage.is_local(out) and 0 < _write_time(folder) >= _write_time(place):
         place = folder
     if not storage.exists(place):

@@ -55,7 +55,8 @@ def score(
         grid = further_targets(stored.spec(out), targets)
         summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, common.console())
     elif adversarial:
-        grid, called = stored.grid(out), origin.name or Path(adversarial).resolve().name
+        grid = stored.grid(out)
+        called = origin.name or Path(adversarial).resolve().name
         summary = adversarial_volumes.bring_in(grid, out, adversarial, origin.source or "", called, common.console())
     else:
         of_tool = predictions or "", origin.name or "", origin.label_map

@@ -37,7 +37,8 @@ _FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend",
 """Methods by which code fills a container of its own, as it remembers results."""
 _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
 """Modules whose objects change no number."""
-_PYTHON, _SITES = PurePath(os.__file__).parent, {"site-packages", "dist-packages"}
+_PYTHON = PurePath(os.__file__).parent
+_SITES = {"site-packages", "dist-packages"}
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 
@@ -81,7 +82,8 @@ def provenance(cls: type) -> dict[str, str]:
     has one; of an installed class its own file counts too. Empty for freqbench's own classes."""
     if not plugins.is_foreign(cls):
         return {}
-    path, does = plugins.path_of(cls), identify(cls).digest
+    path = plugins.path_of(cls)
+    does = identify(cls).digest
     if is_installed(cls.__module__):
         does = digest([does, downloads.digest(Path(inspect.getfile(cls)))])
     facts = {"class": path, "code": does}
@@ -121,7 +123,8 @@ def watch_files() -> None:
 def _note_file(event: str, args: tuple[Any, ...]) -> None:
     if event != "open" or not isinstance(args[0], str | bytes | os.PathLike):
         return
-    path, writes = os.fsdecode(args[0]), (args[2] or 0) & os.O_ACCMODE == os.O_WRONLY
+    path = os.fsdecode(args[0])
+    writes = (args[2] or 0) & os.O_ACCMODE == os.O_WRONLY
     if writes or path.endswith((".py", ".pyc", ".so")) or path.startswith(("/proc/", "/sys/", "/dev/")):
         return
     frame: types.FrameType | None = sys._getframe(1)
@@ -162,7 +165,8 @@ class _Walk:
     """A walk through one object: `unknown` are types of what has no identity, `functions` those of own code."""
 
     def __init__(self) -> None:
-        self.unknown, self.functions = list[str](), set[Function]()
+        self.unknown = list[str]()
+        self.functions = set[Function]()
         self._known: dict[int, tuple[object, str]] = {}  # with the object, or another takes its address
         self._open: dict[int, int] = {}  # objects that are being walked, by their depth
         self._written: dict[int, frozenset[tuple[str, str]]] = {}  # by their namespace, names that its code writes to
@@ -389,7 +393,8 @@ def _written_names(code: types.CodeType) -> Iterator[tuple[str, str]]:
         if step.opname == "STORE_GLOBAL":
             yield step.argval, "sets"
         if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            depth, before = 0, number
+            depth = 0
+            before = number
             while depth < 2 and before:  # back to what put the container on the stack, below the key
                 before -= 1
                 depth += dis.stack_effect(steps[before].opcode, steps[before].arg, jump=False)
@@ -407,7 +412,8 @@ def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.Mo
         steps = [*dis.get_instructions(code)]
         for number, step in enumerate(steps):
             if step.opname == "IMPORT_NAME":
-                level, parts = steps[number - 2].argval, steps[number - 1].argval or ()
+                level = steps[number - 2].argval
+                parts = steps[number - 1].argval or ()
                 wanted = util.resolve_name("." * level + step.argval, package) if level else step.argval
                 yield _import_own(wanted)
                 for part in parts:
@@ -429,7 +435,8 @@ def _import_own(name: str) -> types.ModuleType | str:
 
 def _package_folders(module: str) -> list[Path]:
     """Returns the folders of the outermost package that a module of one's own is in; none for a single file."""
-    held, depth = sys.modules.get(module), module.count(".")
+    held = sys.modules.get(module)
+    depth = module.count(".")
     if file := getattr(held, "__file__", None):
         above = [*Path(file).absolute().parents]
         return above[depth : depth + 1] if hasattr(held, "__path__") else above[depth - 1 : depth]

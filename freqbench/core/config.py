@@ -127,13 +127,15 @@ def _place(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Returns the first error of a model, with its place in the file, as one line."""
     errors = error.errors()
-    first, location = errors[0], errors[0]["loc"]
+    first = errors[0]
+    location = errors[0]["loc"]
     if first["type"] == "missing":  # a misspelt key is why the right one is missing
         strange = (each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == location[:-1])
         first = next(strange, first)
         location = first["loc"]
     if first["type"] == "extra_forbidden":
-        owner, inside = _model_at(model, location[:-1]), _place(location[:-1])
+        owner = _model_at(model, location[:-1])
+        inside = _place(location[:-1])
         return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
     for i, part in enumerate(location):  # without the union's alternative that pydantic appends to it
         owner = _model_at(model, location[:i])

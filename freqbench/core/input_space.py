@@ -39,7 +39,8 @@ class Scaling:
         if self.kind == "percentile":
             low, high = np.percentile(voxels, [self.low, self.high])
             return float(low), float(high)
-        mean, sd = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+        mean = float(voxels.mean(dtype=np.float64))
+        sd = float(voxels.std(dtype=np.float64))
         return mean + self.low * sd, mean + self.high * sd
 
 
@@ -155,7 +156,8 @@ def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, .
     >>> turning("LPS", "SAR")
     ((2, 1, 0), (1, 2))
     """
-    order, target = file_axes(given), file_axes(wanted)
+    order = file_axes(given)
+    target = file_axes(wanted)
     along = triple(order[target.index(axis)] for axis in range(3))
     return along, tuple(axis for axis in range(3) if given[along[axis]] != wanted[axis])
 

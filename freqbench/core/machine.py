@@ -32,8 +32,11 @@ THREADS = (
 )
 """Variables with a number of threads, which libraries read when they are imported."""
 
-PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+PROC = Path("/proc")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+# of glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that an older glibc takes
 
 

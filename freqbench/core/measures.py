@@ -97,12 +97,20 @@ def undefined_count(metric: str, column: str, first: int = 1) -> Number:
     return Number(metric, f"{metric}_undefined_classes", "count", "lower", text, undefined=(column, first))
 
 
-_DICE, _SHARE = (T(0.02), T(0.002)), (T(0.05), T(0.01))
+_DICE = (T(0.02), T(0.002))
+_SHARE = (T(0.05), T(0.01))
 _CLEAN_SURFACE = T(1.0, 0.02)  # one voxel more or less, in voxels or mm
-_SURFACE, _CLASS = (T(1.0, 0.25), _CLEAN_SURFACE), (T(5.0, 2.0), _CLEAN_SURFACE)  # a class may be a few voxels only
-_BETTI, _PARTS = (T(5, 0.5), T(2, 0.1)), (T(0.3), T(0.3))  # a voxel alone is a component
+# a class may be a few voxels only
+_SURFACE = (T(1.0, 0.25), _CLEAN_SURFACE)
+_CLASS = (T(5.0, 2.0), _CLEAN_SURFACE)
+# a voxel alone is a component
+_BETTI = (T(5, 0.5), T(2, 0.1))
+_PARTS = (T(0.3), T(0.3))
 _LESIONS = T(112.0), T(112.0)  # 0.3 of the penalty: a voxel may be a lesion
-_SIMILAR, _LARGEST, _NORM, _BAND = (T(0.005),), (T(1e-4, 0.2),), (T(0.0, 0.05),), (T(1e-5, 0.05),)
+_SIMILAR = (T(0.005),)
+_LARGEST = (T(1e-4, 0.2),)
+_NORM = (T(0.0, 0.05),)
+_BAND = (T(1e-5, 0.05),)
 _RELATIVE = T(0.1, 0.25), T(0.01, 0.05)
 _GREY = "intensity 0..1"
 _HD = "95 % Hausdorff distance"
@@ -117,7 +125,8 @@ _LESION_HD = f"lesion-wise {_HD} of BraTS 2023; 374 for what is wrong"
 _ECE = "expected calibration error over 15 bins of confidence, all voxels"
 _ECE_CLASS = "expected calibration error of the voxels predicted as the class"
 _ECE_MEAN = "the same on voxels predicted as a class, foreground classes"
-_WRONG, _WRONG_CLASS = "mean confidence on wrong voxels", "mean confidence on the wrong voxels among these"
+_WRONG = "mean confidence on wrong voxels"
+_WRONG_CLASS = "mean confidence on the wrong voxels among these"
 _SSIM = "structural similarity of clean and adversarial, whole volume, mean over channels"
 _PSNR = "peak signal-to-noise ratio on the 0..255 scale, over all channels"
 _ALIKE = "1 - LPIPS (AlexNet), mean over axial slices, as published"

@@ -15,7 +15,9 @@ from freqbench.core.measures import METRICS
 from freqbench.core.plugins import installed_names, kind_of, names_class
 
 AnyPath = str | PathLike[str]
-LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes, on Linux
+# bytes, on Linux
+LONGEST_PATH = 4095
+LONGEST_PART = 255
 LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into LONGEST_PART
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
 OWN_PROTOCOLS: Mapping[str, str] = {
@@ -102,7 +104,8 @@ def packaged_jobs() -> Mapping[str, Path]:
 
 def job_file(name: str) -> str:
     """Returns a job file's path, or a packaged job's by name, path or the `name` in it; raises UserError."""
-    jobs, path = packaged_jobs(), Path(name)
+    jobs = packaged_jobs()
+    path = Path(name)
     if path.exists() and not path.is_dir():
         return name
     stem = re.sub(r"^jobs/(.+)\.yaml$", r"\1", name)

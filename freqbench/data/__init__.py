@@ -37,7 +37,16 @@ def channel_names(dataset: Dataset) -> tuple[str, ...]:
 
 
 DATASETS: Mapping[str, type[Dataset]] = {
-    "phantom": Phantom, "stand_in": StandIn, "decathlon": Decathlon, "synapse": Synapse, "acdc": ACDC, "msd": MSD,
-    "amos": AMOS, "totalsegmentator": TotalSegmentator, "nnunet_raw": NnunetRaw, "pairs": Pairs, "images": Images,
+    "phantom": Phantom,
+    "stand_in": StandIn,
+    "decathlon": Decathlon,
+    "synapse": Synapse,
+    "acdc": ACDC,
+    "msd": MSD,
+    "amos": AMOS,
+    "totalsegmentator": TotalSegmentator,
+    "nnunet_raw": NnunetRaw,
+    "pairs": Pairs,
+    "images": Images,
     "dicom": DicomFolders,
-}  # fmt: skip
+}

@@ -163,7 +163,8 @@ class Dataset(Strict, abc.ABC):
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's.
         Raises DataError for intensities beyond 0 to 1 where neither a model nor the class states a space."""
-        space, native = space or self.space, self.native(ref)
+        space = space or self.space
+        native = self.native(ref)
         if not (self.is_as_given and space == AS_GIVEN):
             return prepare(native, space, classes=self.classes)
         low, high = (float(bound) for bound in native.image.aminmax())

@@ -14,7 +14,9 @@ from freqbench.data import image_files
 
 Texts = tuple[str, ...]  # texts of a path that name a case together
 NAMES = ("{site}", "{part}", "{group}", "{case}")
-CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
+CASE = "{case}"
+SPLIT = "{split}"
+RATER = "{rater}"
 MOST_VALUES = 256  # different values of a label map
 FEW_VALUES = 16  # up to here a map of whole values is a label map in any case; beyond, a scan of eight bits has as many
 MODALITIES = (
@@ -114,7 +116,8 @@ class Pairing:
 
 def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     """Yields the ways in which names pair images and label maps, `paths` below a folder, from the likeliest on."""
-    of_raters, cut = _rater_groups(paths), []
+    of_raters = _rater_groups(paths)
+    cut = []
     for found in _pairings(paths, {}):
         masks = {*found.masks}
         # `p/seg1` and `p/seg2` are of two raters; `seg-1` beside `img-1` and `seg-2` beside `img-2` are of one pattern.
@@ -147,7 +150,8 @@ def _rater_groups(paths: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
     """Returns the match that finds the group `rater` in a folder's or file's name, below other folders."""
-    part, above = parts[index], parts[:index]
+    part = parts[index]
+    above = parts[:index]
     if above and _RATERS_FOLDER.fullmatch(above[-1]):
         return re.fullmatch(f"(?P<rater>[^{_SEPARATORS}]+)", part)
     return _RATED.search(part) or (_RATED_BELOW.search(part) if any(map(_MASK_FOLDER.fullmatch, above)) else None)
@@ -270,7 +274,8 @@ def _is_beside(image: str, label: str) -> bool:
     """True if patterns have the same names and differ in no folder but that of the label maps and its counterpart."""
     if set(_BRACES.findall(image)) != set(_BRACES.findall(label)) - {RATER}:
         return False
-    of_image, of_label = image.split("/")[:-1], label.split("/")[:-1]
+    of_image = image.split("/")[:-1]
+    of_label = label.split("/")[:-1]
     others = [folder for folder in of_label if folder not in of_image]
     counterparts = [folder for folder in of_image if folder not in of_label]
     case = [CASE] if RATER in label else []  # `images/a`, `labels/a/rater1`

@@ -19,7 +19,9 @@ from freqbench.core.types import Shape, Spacing, triple
 MAX_BYTES = 8 * 2**30
 # Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
 MOST_PACKED = 1032
-SMALLEST_MM, LARGEST_MM = 1e-4, 100.0  # sides of a voxel, from microscopes to body scanners: any other has a wrong unit
+# sides of a voxel, from microscopes to body scanners: any other has a wrong unit
+SMALLEST_MM = 1e-4
+LARGEST_MM = 100.0
 NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
 Faults = tuple[type[Exception], ...]
 FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, zlib.error)  # of libraries
@@ -84,7 +86,8 @@ class Header:
         if (turn[:, 0] == [0, 1, 2]).all() and (turn[:, 1] < 0).sum() < 2:
             return self
         affine = self.affine @ inv_ornt_aff(turn, self.shape)
-        shape, spacing = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])]), spacing_of(affine)
+        shape = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])])
+        spacing = spacing_of(affine)
         return replace(self, shape=shape, affine=affine, spacing=spacing, stated=None, turned=(self, turn))
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
@@ -125,7 +128,8 @@ def header_of(
     **more: Any,
 ) -> Header:
     """Returns the header of a file in mm, once it is checked; `unit` of the affine: its name, its mm, and its field."""
-    sizes, (name, length, field_of_unit) = checked_shape(path, tuple(map(int, shape)), multichannel), unit
+    sizes = checked_shape(path, tuple(map(int, shape)), multichannel)
+    (name, length, field_of_unit) = unit
     if kind.kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
     check_invertible(path, affine)

@@ -26,7 +26,9 @@ OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not 
     ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
-BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
+BEGIN = 512
+BLANK = b"\xef\xbb\xbf \t\r\n"
+GZIP = b"\x1f\x8b"
 NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
@@ -107,7 +109,8 @@ def check_length(path: Path) -> None:
     """Raises DataError for a truncated file: by its length, or by its voxels if that does not tell."""
     header = read_header(path, multichannel=True)
     check_place(header)
-    place, is_told = header.place, header.place.packing == "" or header.place.num_packed > 0
+    place = header.place
+    is_told = header.place.packing == "" or header.place.num_packed > 0
     if place.packing == "gzip":
         with refusal(damage(path, header.num_voxels)), place.file.open("rb") as stream:
             stream.seek(-4, 2)  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
@@ -125,14 +128,16 @@ def _whole(path: Path) -> Reader:
     # By its first bytes, what stands for an image elsewhere, or is packed otherwise than its name says.
     with refusal(f"{path}: expected a file that can be read, got one that cannot"), path.open("rb") as stream:
         begin = stream.read(BEGIN)
-    says_packed, is_packed = path.name.endswith(nibabel_files.PACKED), begin.startswith(GZIP)
+    says_packed = path.name.endswith(nibabel_files.PACKED)
+    is_packed = begin.startswith(GZIP)
     if is_packed and not says_packed:
         raise DataError(f"{path}: packed by gzip, which its name does not say: rename it to {path.name}.gz")
     if says_packed and begin.startswith(NIFTI):
         plain = f"{stem(path.name)}.nii"
         raise DataError(f"{path}: not packed by gzip, though its name ends in {path.suffix}: rename it to {plain}")
     if is_packed:
-        packed, begin = begin, b""
+        packed = begin
+        begin = b""
         with suppress(zlib.error):  # the reader says what is wrong
             begin = zlib.decompressobj(itk.ZLIB_OR_GZIP).decompress(packed, BEGIN)
     begin = begin.lstrip(BLANK).lower()

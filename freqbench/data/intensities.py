@@ -12,7 +12,9 @@ Voxels = npt.NDArray[np.float32]
 LEAST_COVERED = 0.05  # least share of the window that percentiles 0.5 to 99.5 cover: below, networks see a flat volume
 # Share of the labelled voxels, and of either half of the others, that lies inside the window at least. Airways, bones
 # and contrast agent are clipped as a whole in honest windows, but the body around them is not.
-LEAST_LABELLED, LEAST_BODY, LEAST_REST = 0.25, 0.1, 0.5
+LEAST_LABELLED = 0.25
+LEAST_BODY = 0.1
+LEAST_REST = 0.5
 SIGNED = -50.0  # lower bound of a window of HU: fat, which is in every body, is negative by more
 OFFSET = (800.0, 1300.0)  # median of the body of HU + 1024, in HU + 1024 or + 1000
 # Share of the volume's faces at the upper bound from which the background is bright: it is air, the darkest of all.
@@ -40,23 +42,27 @@ def _misfit(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling, whe
     """Returns a line on a channel `[H, W, D]` in its own unit that does not fit a window; empty if it fits."""
     from skimage.filters import threshold_otsu
 
-    voxels, lowest = channel.ravel()[:: max(1, channel.size // SAMPLED)], float(channel.min())
+    voxels = channel.ravel()[:: max(1, channel.size // SAMPLED)]
+    lowest = float(channel.min())
     low, high = (float(bound) for bound in np.percentile(voxels, (0.5, 99.5)))
     inside = voxels[voxels > lowest]
     # Otsu's threshold, strictly below the greatest intensity, parts body and rest; the least is often padding.
     split = float(threshold_otsu(inside)) if inside.size and inside.min() < inside.max() else -np.inf
-    body, rest = voxels[voxels > split], voxels[(voxels <= split) & (voxels > lowest)]
+    body = voxels[voxels > split]
+    rest = voxels[(voxels <= split) & (voxels > lowest)]
     within, around = (float(((x > scaling.low) & (x < scaling.high)).mean()) if x.size else 0.0 for x in (body, rest))
     counts = np.bincount(label.ravel(), minlength=NO_LABEL + 1)
     classes = np.flatnonzero(counts[1:NO_LABEL]) + 1
-    is_low, is_high = channel <= scaling.low, channel >= scaling.high
+    is_low = channel <= scaling.low
+    is_high = channel >= scaling.high
     to_0, to_1 = (  # of the labelled voxels, the mean over classes; of the body's without labels
         float((np.bincount(label[clipped], minlength=NO_LABEL + 1)[classes] / counts[classes]).mean())
         if len(classes)
         else float(clipped[channel > split].mean())
         for clipped in (is_low, is_high)
     )
-    labelled, whose = 1 - to_0 - to_1, "labelled voxels" if len(classes) else "the body's voxels"
+    labelled = 1 - to_0 - to_1
+    whose = "labelled voxels" if len(classes) else "the body's voxels"
     covered = (min(high, scaling.high) - max(low, scaling.low)) / (scaling.high - scaling.low)
     is_clipped = within < LEAST_BODY and (labelled < LEAST_LABELLED or not len(classes)) and around < LEAST_REST
     is_signed = scaling.low <= SIGNED

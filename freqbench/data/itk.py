@@ -16,7 +16,9 @@ from freqbench.core.limits import whole
 from freqbench.core.types import triple
 from freqbench.data.headers import MAX_BYTES, NO_DIRECTIONS, Header, VoxelPlace, header_of, place_behind, refusal
 
-NRRD, META, GIPL = (".nrrd", ".nhdr"), (".mha", ".mhd"), ("GiplImageIO", "a GIPL")
+NRRD = (".nrrd", ".nhdr")
+META = (".mha", ".mhd")
+GIPL = ("GiplImageIO", "a GIPL")
 SUFFIXES = (*NRRD, *META, ".gipl.gz", ".gipl")
 # SimpleITK's reader of each format, and its name; all others are GIPL.
 FORMATS = {**dict.fromkeys(NRRD, ("NrrdImageIO", "a NRRD")), **dict.fromkeys(META, ("MetaImageIO", "a MetaImage"))}
@@ -46,7 +48,8 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 
     fields, place = _layout(path)
     reader = _open_reader(path)
-    size, count = reader.GetSize(), int(reader.GetNumberOfComponents())
+    size = reader.GetSize()
+    count = int(reader.GetNumberOfComponents())
     if count > 1 and len(size) > 3:
         raise DataError(f"{path}: expected one number a voxel along {len(size)} axes, got {count}: split the file")
     size = (*size, count) if count > 1 else size
@@ -88,7 +91,8 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
 
 def _unpack(place: VoxelPlace, num_bytes: int) -> None:
     """Unpacks compressed voxels once more, as SimpleITK does not look at their checksum."""
-    unpacker, count = zlib.decompressobj(ZLIB_OR_GZIP), 0
+    unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
+    count = 0
     with place.file.open("rb") as stream:
         stream.seek(place.start)
         while not unpacker.eof and count <= MAX_BYTES:
@@ -155,7 +159,8 @@ def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[i
     is_unique = count == 1 or len({*stored.values()}) == len(stored)
     values = stored if is_unique else {number: place for place, number in enumerate(stored, 1)}
     for number, value in values.items():
-        layer, name = fields.get(f"segment{number}_layer", "0"), fields[f"segment{number}_name"]
+        layer = fields.get(f"segment{number}_layer", "0")
+        name = fields[f"segment{number}_name"]
         if (index := whole(layer)) is None or index >= count:
             got = f"got {layer!r:.40} for {name!r}: save it anew"
             raise DataError(f"{path}: expected segments in layers 0 to {count - 1}, as the file has {count}, {got}")
@@ -166,7 +171,8 @@ def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[i
 
 def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
     """Returns the fields of a text header by their names in lower case, and the place of the voxels by them."""
-    fields, is_meta = dict[str, str](), path.suffix in META
+    fields = dict[str, str]()
+    is_meta = path.suffix in META
     with _refusal(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         if path.suffix not in FORMATS:
             if len(stream.read(GIPL_HEADER)) < GIPL_HEADER:
@@ -184,7 +190,8 @@ def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
 
 
 def _nrrd(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
-    file, encoding = _file_of(path, fields.get("data file", fields.get("datafile"))), fields.get("encoding", "").lower()
+    file = _file_of(path, fields.get("data file", fields.get("datafile")))
+    encoding = fields.get("encoding", "").lower()
     packing = PACKINGS.get(encoding, encoding)
     skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
     if skips and packing:
@@ -197,7 +204,8 @@ def _meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     if lacking or fields["ndims"] not in ("2", "3", "4"):
         got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
         raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
-    name, is_text = fields["elementdatafile"], fields.get("binarydata", "true").lower().startswith("f")
+    name = fields["elementdatafile"]
+    is_text = fields.get("binarydata", "true").lower().startswith("f")
     file = _file_of(path, None if name.upper() == "LOCAL" else name)
     return VoxelPlace(
         file=file,

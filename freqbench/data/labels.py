@@ -113,7 +113,9 @@ def classes_of(
         raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
     if is_mapped:
         # Values that the map leaves out keep their number if it is free, and 0 is background.
-        taken, of_value, kept = {*mapped.values()}, {0: 0, **mapped}, {} if takes_others else values
+        taken = {*mapped.values()}
+        of_value = {0: 0, **mapped}
+        kept = {} if takes_others else values
         for value in range(count) if count is not None else kept:
             if value not in of_value and value not in taken:
                 of_value[value] = value

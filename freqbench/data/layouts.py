@@ -149,66 +149,93 @@ def _has_dicom_labels(folder: Path) -> bool:
 
 KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
-        "TotalSegmentator", "s0000/ct.nii.gz and s0000/segmentations",
+        "TotalSegmentator",
+        "s0000/ct.nii.gz and s0000/segmentations",
         ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
-        "totalsegmentator", keys=_classes,
+        "totalsegmentator",
+        keys=_classes,
     ),
     LayoutKind(
-        "raw folder of nnU-Net", "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz", _is_nnunet,
-        "nnunet_raw", keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
+        "raw folder of nnU-Net",
+        "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
+        _is_nnunet,
+        "nnunet_raw",
+        keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
     ),
     LayoutKind(
-        "BTCV as downloaded", "RawData/Training/img/img0001.nii.gz",
-        (*(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
-         *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
-         "averaged-*/DET*_avg*.nii*"),
+        "BTCV as downloaded",
+        "RawData/Training/img/img0001.nii.gz",
+        (
+            *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
+            *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
+            "averaged-*/DET*_avg*.nii*",
+        ),
         "synapse",
     ),
     LayoutKind(
-        "ACDC as downloaded", "training/patient001/patient001_frame01.nii.gz",
+        "ACDC as downloaded",
+        "training/patient001/patient001_frame01.nii.gz",
         ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
         "acdc",
     ),
     LayoutKind(
-        "AMOS", "imagesTr/amos_0001.nii.gz", ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
-        "amos", all_cases={"modality": "all"},
+        "AMOS",
+        "imagesTr/amos_0001.nii.gz",
+        ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+        "amos",
+        all_cases={"modality": "all"},
     ),
     LayoutKind(
-        "Synapse (BTCV) in the Decathlon layout", "imagesTr/img0001.nii.gz",
-        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"), "synapse",
+        "Synapse (BTCV) in the Decathlon layout",
+        "imagesTr/img0001.nii.gz",
+        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
+        "synapse",
     ),
     LayoutKind(
-        "ACDC in the Decathlon layout", "imagesTr/patient001_frame01.nii.gz",
-        ("imagesTr/patient[0-9]*_frame*.nii.gz",), "acdc",
+        "ACDC in the Decathlon layout",
+        "imagesTr/patient001_frame01.nii.gz",
+        ("imagesTr/patient[0-9]*_frame*.nii.gz",),
+        "acdc",
     ),
     LayoutKind(
-        "task of the Medical Segmentation Decathlon", "a folder called Task09_Spleen or so",
-        lambda folder: folder.name in TASKS, "msd", keys=lambda folder: {"task": folder.name},
+        "task of the Medical Segmentation Decathlon",
+        "a folder called Task09_Spleen or so",
+        lambda folder: folder.name in TASKS,
+        "msd",
+        keys=lambda folder: {"task": folder.name},
     ),
     LayoutKind(
-        "folder in the layout of the Decathlon", "dataset.json, another JSON list of cases, or imagesTr",
+        "folder in the layout of the Decathlon",
+        "dataset.json, another JSON list of cases, or imagesTr",
         lambda folder: (  # also without its list, unless there are label maps of several raters
             bool(_list_of(folder) or (folder / "dataset.json").exists())
             or ((folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label))
         ),
-        "decathlon", keys=_list_keys,
+        "decathlon",
+        keys=_list_keys,
     ),
     LayoutKind(
         "images and label maps that names pair",
         "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
-        lambda folder: _find_pairing(folder) is not None, "pairs", keys=_patterns,
+        lambda folder: _find_pairing(folder) is not None,
+        "pairs",
+        keys=_patterns,
     ),
     LayoutKind(
-        "scans without label maps", "scan.nii.gz",
+        "scans without label maps",
+        "scan.nii.gz",
         lambda place: place.name.endswith(image_files.SUFFIXES) if place.is_file() else any(_images_of(place, "[!.]*")),
-        "images", keys=lambda _: {"reference": "prediction"},
+        "images",
+        keys=lambda _: {"reference": "prediction"},
     ),
     LayoutKind(
-        "DICOM series", "images/case with the slices of a series, and labels/case.dcm, a SEG",
+        "DICOM series",
+        "images/case with the slices of a series, and labels/case.dcm, a SEG",
         lambda folder: any(dicom.files.is_dicom(folder / name) for name in _names_below(folder)),
-        "dicom", keys=lambda folder: {} if _has_dicom_labels(folder) else {"reference": "prediction"},
+        "dicom",
+        keys=lambda folder: {} if _has_dicom_labels(folder) else {"reference": "prediction"},
     ),
-)  # fmt: skip
+)
 AGREEMENT_NOTE = (
     "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
     "stable it is, not whether it is right; each file or series counts as a scan; give `labels`, the number of the "
@@ -274,7 +301,8 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
-    surveys, problems = [], []
+    surveys = []
+    problems = []
     notes = [AGREEMENT_NOTE] if dataset.reference == "prediction" else []
     try:
         surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]

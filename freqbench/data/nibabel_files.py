@@ -83,7 +83,8 @@ def _mgh_header(path: Path, begin: bytes) -> Any:
     from nibabel.freesurfer.mghformat import MGHHeader, data_type_codes
 
     spec = MGHHeader(begin, check=False)
-    version, kind = int(spec["version"]), int(spec["type"])
+    version = int(spec["version"])
+    kind = int(spec["type"])
     if version != 1 or kind not in data_type_codes.value_set("code"):
         got = f"got version {version} and type {kind}: convert it by mri_convert"
         raise DataError(f"{path}: expected an MGH file of version 1 with real numbers, {got}")
@@ -106,7 +107,8 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
     if kind is None:
         raise ValueError("its first bytes are not those of NIfTI")
     spec = kind(begin[: kind.sizeof_hdr], check=False)
-    sides, start = spec["pixdim"][1:4].copy(), spec.get_data_offset()
+    sides = spec["pixdim"][1:4].copy()
+    start = spec.get_data_offset()
     if spec.is_single and start < spec.single_vox_offset:
         got = f"got a vox_offset of {start}: fix the header"
         raise DataError(f"{path}: expected voxels from byte {spec.single_vox_offset} on, behind the header, {got}")
@@ -144,7 +146,8 @@ def _header(path: Path, spec: Any, multichannel: bool) -> Header:
 def _guess(path: Path, spec: Any) -> str:
     """Returns the guess of a NIfTI header's missing directions; refuses a header whose sform and qform differ."""
     with _refusal(f"{path}: expected a rotation as qform, got none", "fix the header"):
-        sform, qform = spec.get_sform(coded=True)[0], spec.get_qform(coded=True)[0]
+        sform = spec.get_sform(coded=True)[0]
+        qform = spec.get_qform(coded=True)[0]
         headers.check_invertible(path, spec.get_best_affine())
     if sform is None and qform is None:
         return f"{headers.NO_DIRECTIONS}left, anterior and superior, as nibabel does"

@@ -57,7 +57,8 @@ def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     import torch
 
     old = label[0].numpy()
-    new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    new = np.zeros(shape, np.uint8)
+    share = np.zeros(shape, np.float32)
     for index in np.unique(old):
         indicator = _resize((old == index).astype(np.float32), shape, coarse, order=1)
         new[indicator >= share] = index
@@ -70,7 +71,8 @@ def _resize(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vol
         return volume
     if coarse is None:
         return _interpolate(volume, shape, order)
-    slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
+    slices = np.moveaxis(volume, coarse, 0)
+    count = shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
     taken, place = np.unique((2 * np.arange(count) + 1) * len(slices) // (2 * count), return_inverse=True)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 # Share of a class's volume that may be lost without a word: resampling moves the border of small structures, and a
 # crop cuts a few at the edge of the field of view.
-SQUARE, NEAR_MM = 1e-4, 0.01  # cosines between axes; distance between corners
+# cosines between axes; distance between corners
+SQUARE = 1e-4
+NEAR_MM = 0.01
 MOST_LOST = 0.5
 UNNAMED = Classes(names=())  # classes that go by their numbers
 
@@ -58,7 +60,8 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
 
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
-    images, as_nnunet = [key for key in keys if key != "label"], space.is_nnunets
+    images = [key for key in keys if key != "label"]
+    as_nnunet = space.is_nnunets
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
@@ -106,7 +109,8 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
             way.take("size", case["label"], pads=True)
     if space.pad_to is not None:
         case = transforms.SpatialPadd(keys, space.pad_to)(case)
-    image, source = case["image"], Path(native.source).name
+    image = case["image"]
+    source = Path(native.source).name
     kept = "voxels that are not 0" if as_nnunet else "intensities above the lower bound"
     losses = {  # of labelled voxels, by step
         "crop": f"lie outside the crop to {kept}",
@@ -135,7 +139,8 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
     made = pipeline.prepare(clean or native)
     if clean is not None:
         made = replace(made, data=pipeline.again(native, made))
-    file, shape = file_codes(native.affine), made.data.shape[1:]
+    file = file_codes(native.affine)
+    shape = made.data.shape[1:]
     data, label = (orient(volume, made.codes, "RAS").contiguous() for volume in (made.data, made.label))
     fixed = None if made.fixed is None else orient(made.fixed, made.codes, "RAS").contiguous()
     affine = turned_affine(made.affine, shape, made.codes, "RAS")
@@ -196,11 +201,13 @@ class LabelWay:
         """Yields a line per class that lost more than MOST_LOST of its volume, with the worst step by `words`."""
         if not self._counts:
             return
-        steps, volumes = list(self._volumes), np.stack(list(self._volumes.values()))
+        steps = list(self._volumes)
+        volumes = np.stack(list(self._volumes.values()))
         if classes.overlap:  # sums of the codes that hold a region
             codes = np.arange(IGNORED)
             holds = np.stack([codes == 0, *((codes >> bit) & 1 == 1 for bit in range(len(classes) - 1))])
-            self._voxels, volumes = holds @ self._voxels[:IGNORED], volumes[:, :IGNORED] @ holds.T
+            self._voxels = holds @ self._voxels[:IGNORED]
+            volumes = volumes[:, :IGNORED] @ holds.T
         for index in np.flatnonzero(volumes[-1] < (1 - MOST_LOST) * volumes[0]).tolist():
             if 0 < index < NO_LABEL:
                 step = steps[1 + int(np.diff(volumes[:, index]).argmin())]
@@ -216,7 +223,8 @@ def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
 
     if preprocess.spacing is None:
         return volume
-    affine, old = volume.affine.numpy(), volume.shape[1:]
+    affine = volume.affine.numpy()
+    old = volume.shape[1:]
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     shape = nnunet.resampled_shape(old, spacing, preprocess.spacing)
     resample = nnunet.resample_label if key == "label" else nnunet.resample_image
@@ -260,7 +268,8 @@ def check_room(
     source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int = 1, codes: str = "RAS"
 ) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
-    sides, channels = spell(grid[1]), (num_channels,) if num_channels > 1 else ()
+    sides = spell(grid[1])
+    channels = (num_channels,) if num_channels > 1 else ()
     spaces: list[AnySpace] = [space]
     if isinstance(space, Preprocess):
         resampled = prepared_shape(*grid, space.model_copy(update={"size": None, "pad_to": None}))
@@ -289,7 +298,8 @@ def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool
     by nnU-Net in planes, `labels_alone` nearest. Raises DataError if the file's axes are sheared."""
     from freqbench.ops.file_grid import FileGrid
 
-    to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
+    to_grid = np.linalg.inv(case.affine) @ file.affine
+    nearest = [labels_alone] * 3
     if space.is_nnunets and space.spacing is not None:
         order = np.abs(to_grid[:3, :3]).argmax(axis=1)
         coarse = nnunet.coarse_axis(case.spacing, [file.spacing[axis] for axis in order])
@@ -325,7 +335,8 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
     to_case = np.linalg.inv(case.affine) @ native.affine
     attacked = native.image.to(torch.float32, copy=True)
-    pipeline, beside = space if isinstance(space, Pipeline) else None, case.prepared
+    pipeline = space if isinstance(space, Pipeline) else None
+    beside = case.prepared
     places = (beside.facts if beside else {}).get("channels", range(len(attacked)))  # that a pipeline joined
     kept = pipeline.voxels_to_keep(native, beside.facts) if pipeline and beside else None
     for channel, (low, high) in enumerate(case.native_ranges):
@@ -344,7 +355,8 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
         moved = _perturb(clean, delta, to_case, low, high)
         if kept is None and beside and beside.fixed is not None:
             # The share of fixed voxels around: where there is one, another intensity would grow the mask.
-            fixed, at = beside.fixed[channel].numpy().astype(np.float32), (to_case[:3, :3], to_case[:3, 3])
+            fixed = beside.fixed[channel].numpy().astype(np.float32)
+            at = (to_case[:3, :3], to_case[:3, 3])
             share: Volume = affine_transform(fixed, *at, clean.shape, np.float32, order=1, mode="nearest")
             np.copyto(moved, clean, where=(clean == 0) & (share > 0))
         elif kept is not None:
@@ -388,7 +400,9 @@ class Spaces:
     """An attacked volume in its own space (None: the dataset's) and in others, by way of the file's grid and unit."""
 
     def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
-        self._dataset, self._case, self._adversarial = dataset, case, adversarial
+        self._dataset = dataset
+        self._case = case
+        self._adversarial = adversarial
         self._own = own or dataset.space
         self._others = dict[str, "Tensor"]()
 
@@ -412,6 +426,7 @@ class Spaces:
     @property
     def file_error(self) -> float | None:
         """The resampling error of a pipeline with another grid than the file; None: of no such one, or of no line."""
-        case, is_line = self._case, not any(math.isnan(low) for low, _ in self._case.native_ranges)
+        case = self._case
+        is_line = not any(math.isnan(low) for low, _ in self._case.native_ranges)
         is_same = np.allclose(sorted(case.spacing), sorted(case.original_spacing), rtol=1e-3)
         return None if not isinstance(self._own, Pipeline) or is_same or not is_line else self._file_volumes[2]

@@ -102,7 +102,8 @@ class ImageFiles(Scan):
 
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns a digest as `Scan.fingerprint`, and of the places of a file that is several channels."""
-        of_files, places = super().fingerprint(image), [*map(self.channels.index, self.channels)]
+        of_files = super().fingerprint(image)
+        places = [*map(self.channels.index, self.channels)]
         return of_files if len({*places}) == len(places) else digest([of_files, places])
 
     def image(self) -> Header:

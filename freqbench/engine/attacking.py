@@ -90,8 +90,10 @@ def attack_case(
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    is_joint, device = attack.scope == "joint", next(model.parameters()).device
-    image, label = case.image.to(device), case.label.to(device)
+    is_joint = attack.scope == "joint"
+    device = next(model.parameters()).device
+    image = case.image.to(device)
+    label = case.label.to(device)
     if is_joint or (attack.attacks_volume and (len(windows) > 1 or model.watch)):
         sliding, *others = (
             JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
@@ -120,11 +122,16 @@ def attack_case(
         )
     other = None
     if needs.reference is not None:
-        images, shape = needs.reference.image[None].to(device), image.shape[1:]
+        images = needs.reference.image[None].to(device)
+        shape = image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
-    adversarial, moved = image.clone(), label.clone()
-    forwards, backwards, measured = 0, 0, dict[str, float]()
-    losses, gradients = list[Tensor](), list[Tensor]()
+    adversarial = image.clone()
+    moved = label.clone()
+    forwards = 0
+    backwards = 0
+    measured = dict[str, float]()
+    losses = list[Tensor]()
+    gradients = list[Tensor]()
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
@@ -137,7 +144,8 @@ def attack_case(
             surrogates=[network.cut(batch) for network in surrogates],
         )
         for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
-            adversarial[:, h, w, d], moved[:, h, w, d] = window, shown_label
+            adversarial[:, h, w, d] = window
+            moved[:, h, w, d] = shown_label
         forwards += sum(result.forwards)
         backwards += sum(result.backwards)
         losses.append(result.losses.cpu())
@@ -157,7 +165,8 @@ def attack_case(
 
 def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
     """Returns an attacked volume on the CPU with its facts; a smallest change that was not found is None."""
-    adversarial, fixed = made.adversarial.cpu(), case.prepared.fixed if case.prepared else None
+    adversarial = made.adversarial.cpu()
+    fixed = case.prepared.fixed if case.prepared else None
     # Voxels that the network's own pipeline fills are not an attack's to move.
     adversarial = adversarial if fixed is None else torch.where(fixed, case.image, adversarial)
     facts |= NOT_MEASURED | {name: value if math.isfinite(value) else None for name, value in measured.items()}

@@ -44,7 +44,8 @@ class Critic:
         self._lines: list[str] = []  # said of files and cases
         self._told = set[tuple[str, str, str | None]]()  # a case by its dataset and name, and the reason; None: empty
         self._cautions = Counter[tuple[str, str, str]]()  # number of records by attack, source and reason
-        grid, pairs = plan.grid, dict[Pair, tuple[Dataset, ModelSpec]]()
+        grid = plan.grid
+        pairs = dict[Pair, tuple[Dataset, ModelSpec]]()
         for unit in plan.units if is_judged else ():
             pairs |= {(unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target) for target in unit.targets}
         # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
@@ -73,7 +74,8 @@ class Critic:
 
     def of_record(self, record: Record) -> Iterator[str]:
         """Yields a line per new reason that lies in the record's case, and counts those that lie in gradients."""
-        case, dice = (record["dataset"], record["case_id"]), record["dsc_foreground_clean"]
+        case = (record["dataset"], record["case_id"])
+        dice = record["dsc_foreground_clean"]
         for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
             if OF_GRADIENTS in reason:
                 self._cautions[record["attack"], record["source_model"], reason] += 1
@@ -116,7 +118,8 @@ class Critic:
     def judge(self, facts: Record) -> Judgement | None:
         """Takes what is known of a clean prediction (FIT_COLUMNS, or an `error`, which counts no further), and judges
         the network once all cases of the dataset are known; classes are compared if the facts of all have them."""
-        pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
+        pair = (facts["dataset"], facts["target_model_id"])
+        dice = facts["dsc_foreground_clean"]
         if pair not in self.unjudged or (dice is None and not facts.get("error")):
             return None
         (dataset, target), known, case_key = self.unjudged[pair], self._clean[pair], facts["case_key"]
@@ -140,8 +143,12 @@ class Critic:
 
 def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: Collection[str]) -> Judgement | None:
     """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against."""
-    where, expected, lines, misfit = f"{target.name} on {dataset.name}", target.expected_dice, list[str](), None
-    proof, is_of_own = "", False
+    where = f"{target.name} on {dataset.name}"
+    expected = target.expected_dice
+    lines = list[str]()
+    misfit = None
+    proof = ""
+    is_of_own = False
     held = [each["held"] for each in known if each.get("held")]
     if own:
         failed = (each for each in known if each["case_id"] in own and each.get("error"))
@@ -149,7 +156,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
         proof = verdict(where, held) if held else ""
         if lost or not all(each.is_proven for each in held):
             misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
-            proof, is_of_own = "", True
+            proof = ""
+            is_of_own = True
         lines += [proof] if proof else []
     made = [each for each in known if each["dsc_foreground_clean"] is not None]
     clean = {(each["patient_id"], each["case_key"]): each["dsc_foreground_clean"] for each in made}

@@ -38,7 +38,8 @@ def run_plan(
 ) -> None:
     """Carries out a plan with the requested engine, or the one that pays off, after telling it to the listener: `auto`
     starts no Ray at `address` for less than SHORT_S `seconds` of one worker, unless the job states its workers."""
-    units, resources = (*plan.clean, *plan.units), plan.grid.job.resources
+    units = (*plan.clean, *plan.units)
+    resources = plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
     if not address and resources.threads == "auto" and (threads := stated_threads()):
         resources = resources.model_copy(update={"threads": min(threads, available_cores())})
@@ -97,7 +98,8 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
     def watch(ended: Event) -> None:
         said = worker.passed, HANGS_S
         while not ended.wait(HANGS_S / 10):
-            passed, now = worker.passed, time.monotonic()
+            passed = worker.passed
+            now = time.monotonic()
             due = said[1] if passed == said[0] else HANGS_S
             if now - passed >= due:
                 said = passed, 2 * due
@@ -114,7 +116,9 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener gets each and its outcome."""
     listener.wait("waiting for the first network and case to load")
-    worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
+    worker = Worker(spec)
+    schedule = Schedule(units)
+    clock = Clock(worker=1)
     worker.keep = listener.keep
     clock.start(platform.node())
     while unit := schedule.take("serial"):
@@ -123,7 +127,8 @@ def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
         started = time.monotonic()
         with hangs_told(worker, unit, listener.tell):
             made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
-            outcome, loaded = add_surfaces(unit, made, masks), made.load_seconds
+            outcome = add_surfaces(unit, made, masks)
+            loaded = made.load_seconds
         outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])

@@ -46,7 +46,8 @@ def look(
         return None
     worst[cell.cell_id] = drop
     try:
-        row, (before, after) = records[source], predictions[source]
+        row = records[source]
+        (before, after) = predictions[source]
         label, score = ("label", "DSC") if cell.dataset.reference == "label" else ("clean prediction", "agreement")
 
         def caption(name: str, dsc: float) -> str:
@@ -63,7 +64,8 @@ def look(
         ]
         if others:
             _, most = max(others)
-            name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
+            name = records[most]["target_model"]
+            dsc = records[most]["dsc_foreground"]
             maps.append((caption(name, dsc), 1, show(predictions[most][1])))
         index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
         shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
@@ -95,7 +97,8 @@ def axial_slice(
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
     both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
     clean, attacked = both
-    full, of = span(attacked - clean), f", channel {channel + 1} of {len(case.image)}" if len(case.image) > 1 else ""
+    full = span(attacked - clean)
+    of = f", channel {channel + 1} of {len(case.image)}" if len(case.image) > 1 else ""
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 

@@ -44,10 +44,12 @@ def learn(
 
 def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -> Watch:
     """Lets a detector see clean cases, each read when its turn comes; UserError if they are too few."""
-    clean, device = list[Tensor](), next(model.parameters()).device
+    clean = list[Tensor]()
+    device = next(model.parameters()).device
     for read in cases:
         case = read()
-        volume, network = case.image[None].to(device), SlidingWindowModel(model.for_case(case))
+        volume = case.image[None].to(device)
+        network = SlidingWindowModel(model.for_case(case))
         with torch.no_grad():
             clean.append(detector.features(volume, network.logits(volume), network))
     return Watch.learn(detector, clean)
@@ -94,7 +96,8 @@ class _AsPredicted(nn.Module):
 
     def __init__(self, sliding: SlidingWindowModel) -> None:
         super().__init__()
-        self.model, self.sliding = sliding.model, sliding
+        self.model = sliding.model
+        self.sliding = sliding
 
     def turn_to(self, case: Case) -> None:
         self.model = self.sliding.model = self.model.for_case(case)

@@ -117,11 +117,13 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     grid = expansion.grid(_set_budgets(job, largest))
     # Of the first seed, which comes first.
     cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
-    datasets, asked = {cell.dataset.name: cell.dataset for cell in grid.cells}, list[_Asked]()
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    asked = list[_Asked]()
     for i, budgets in largest.items():
         for budget in budgets:
             attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])
-            cell, refs = cells[budget.dataset, budget.source, attack], grid.cases[budget.dataset][: budget.match.cases]
+            cell = cells[budget.dataset, budget.source, attack]
+            refs = grid.cases[budget.dataset][: budget.match.cases]
             asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
     records = read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
@@ -132,7 +134,8 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
 
         if any(wanted.budget.match.metric == "lpips_body" for wanted in missing.values()):
             prepare_lpips()
-        threads, batch = job.resources.threads, job.window_batch
+        threads = job.resources.threads
+        batch = job.window_batch
         spec = WorkerSpec(
             run_id="",
             metrics=(),
@@ -182,7 +185,9 @@ class _Asked:
 
     def find(self, worker: "Worker") -> FoundBudget:
         """Attacks with different budgets until the distance is met."""
-        cell, match, name = self.cell, self.budget.match, self.budget_name
+        cell = self.cell
+        match = self.budget.match
+        name = self.budget_name
         low, high = BOUNDS[name]
         if name == "q_max" and isinstance(cell.attack, VAFA):
             low = max(low, cell.attack.bounds[0])  # q_min
@@ -239,7 +244,8 @@ def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
         raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")
     if name in entry.own:
         raise UserError(f"{place}.{name}: expected none beside match, which finds it, got {entry.own[name]!r}")
-    matches, models = list(entry.matches(place)), [model.name for model in job.models]
+    matches = list(entry.matches(place))
+    models = [model.name for model in job.models]
     for dataset in entry.only("datasets", [each.name for each in job.datasets], place):
         named = entry.only("sources", models, place)
         for source in (source for source in models_for(job.models, dataset) if source in named):
@@ -281,7 +287,8 @@ def search(distance: Callable[[float], float], value: float, low: float, high: f
         off = log_ratio(tried[budget], value)
         return 0.0 if abs(off) <= TOLERANCE else off  # at 0 the search ends
 
-    below, last = math.log(low), math.log(high)
+    below = math.log(low)
+    last = math.log(high)
     while gap(below) < 0 and below < last:
         above = min(below + math.log(STRIDE), last)
         if gap(above) >= 0:

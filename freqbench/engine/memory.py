@@ -68,10 +68,13 @@ def segment(
 ) -> tuple[VolumePrediction, int]:
     """Returns a model's prediction of a case's volume, and the number of windows at once that fit. Draws of `smoothing`
     are judged by the case's label (`scoring.score_draw`); the prediction also goes `to` a file's grid, from a space."""
-    prepared, label, has_regions = model.for_case(case), case.label[0].to(torch.uint8), not model.head.has_background
+    prepared = model.for_case(case)
+    label = case.label[0].to(torch.uint8)
+    has_regions = not model.head.has_background
     judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
     way = way_to_file(to[0], case, to[1], not model.gives_scores) if to else None
-    judged, key = replace(wanted, judge=judge, file_grid=way), case.ref.fingerprint
+    judged = replace(wanted, judge=judge, file_grid=way)
+    key = case.ref.fingerprint
     return fit_memory(lambda windows: models.prediction(prepared, case.image, windows, key, judged), windows)
 
 
@@ -161,7 +164,8 @@ def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
         return 0
     if device.type != "cuda":
         return models.windows_in_graph(cell.models)
-    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    reserved = torch.cuda.memory_reserved(device)
+    allocated = torch.cuda.memory_allocated(device)
     available = available_bytes(*torch.cuda.mem_get_info(device), reserved, allocated, share)
     return models.windows_in_graph(cell.models, max(available // 2, models.GRAPH_BYTES))
 
@@ -210,7 +214,8 @@ class _UntilStep(nn.Module):
 
     def __init__(self, model: nn.Module, most: int = 3) -> None:
         super().__init__()
-        self.model, self._left = model, most
+        self.model = model
+        self._left = most
 
     def forward(self, images: Tensor) -> Tensor:
         if self._left == 0:

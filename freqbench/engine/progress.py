@@ -16,8 +16,11 @@ from freqbench.job.cells import Unit
 from freqbench.job.costs import Costs, Place, place
 from freqbench.job.plan import Plan
 
-LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
-PACE_S, SETTLED_S = 300.0, 60.0  # the pace is that of the last minutes; after the second period it alone counts
+LINE_EVERY_S = 10.0
+DRAW_EVERY_S = 0.2
+# the pace is that of the last minutes; after the second period it alone counts
+PACE_S = 300.0
+SETTLED_S = 60.0
 LITTLE = 0.05  # part of the estimated work that must have ended for its true seconds to count as much as the estimate
 SCORING = "scoring"
 
@@ -58,7 +61,9 @@ class Clock:
     ready. Its current unit, and the time from a death until it is ready again, are not counted."""
 
     def __init__(self, worker: int) -> None:
-        self.worker, self.node, self._units = worker, "", 0
+        self.worker = worker
+        self.node = ""
+        self._units = 0
         self._load = self._device = self._whole = self._counted = 0.0
 
     def start(self, node: str) -> None:
@@ -71,7 +76,8 @@ class Clock:
         self._units += 1
         self._load += outcome.load_seconds
         self._device += outcome.device_seconds
-        before, self._counted = self._counted, time.monotonic()
+        before = self._counted
+        self._counted = time.monotonic()
         self._whole += self._counted - before
 
     def facts(self, waits: bool) -> dict[str, Any]:
@@ -104,7 +110,9 @@ class TimeLeft:
     after SETTLED_S that of the last PACE_S. Starting and loading are no work."""
 
     def __init__(self, units: Sequence[Unit], costs: Costs) -> None:
-        self._units, self._costs, self._workers = {place(unit): unit for unit in units}, costs, 1
+        self._units = {place(unit): unit for unit in units}
+        self._costs = costs
+        self._workers = 1
         self._little = LITTLE * costs.total
         self._ahead, self._ended, self._took = (defaultdict[str, float](float) for _ in range(3))  # seconds by kind
         for key in self._units:
@@ -157,7 +165,8 @@ class TimeLeft:
         left = sum((self._ahead[kind] + self._ended[kind] - done[kind]) * factors[kind] for kind in factors)
         alone = 0.0  # seconds that a unit at work still takes by its one worker
         for key in self.at_work:
-            made, whole = self._unit_seconds(key, now, factors), self._estimates(key)
+            made = self._unit_seconds(key, now, factors)
+            whole = self._estimates(key)
             alone = max(alone, sum((whole[kind] - made[kind]) * factors[kind] for kind in whole))
         pace: float = self._workers  # seconds of work that are done in one second
         if self._times:
@@ -178,7 +187,8 @@ class TimeLeft:
 
     def _factors(self) -> dict[str, float]:
         """Returns the factor of the estimates of each kind."""
-        took, ended = self._took.copy(), self._ended.copy()
+        took = self._took.copy()
+        ended = self._ended.copy()
         for key, work in self.at_work.items():
             kind, seconds = next(iter(self._estimates(key).items()))
             took[kind] += work.since - work.begun
@@ -201,7 +211,8 @@ class TimeLeft:
 
     def _unit_seconds(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
         """Returns the estimated seconds of the finished part of a unit at work, by kind."""
-        work, made = self.at_work[key], dict[str, float]()
+        work = self.at_work[key]
+        made = dict[str, float]()
         part = work.part(work.passes)
         beyond = now - work.since if part else 0.0
         for kind, seconds in self._estimates(key).items():
@@ -215,7 +226,8 @@ class RunProgress:
     """Progress of a run by its stored records: a bar on a terminal, else a line now and then; time by `TimeLeft`."""
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
-        self._console, self._num_done = console, plan.num_done
+        self._console = console
+        self._num_done = plan.num_done
         self._total = plan.num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
@@ -289,8 +301,10 @@ class RunProgress:
         within = list(self._left.at_work.values())
         made = sum(work.passes for work in within)
         seconds, part = self._left.time_left(now)
-        rest, stored = round(seconds), self._num_done + self.num_new
-        records, spoken = f"{stored}/{self._total}", f"left: {timedelta(seconds=rest)}"
+        rest = round(seconds)
+        stored = self._num_done + self.num_new
+        records = f"{stored}/{self._total}"
+        spoken = f"left: {timedelta(seconds=rest)}"
         done = self._num_done + part * (self._total - self._num_done)
         self.bar.update(self._task, completed=done, records=records, rest=spoken)
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):

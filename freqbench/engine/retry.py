@@ -13,7 +13,8 @@ TRIES = 3
 NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also kill machines
 # Waits between tries, each with retries of its own: time for a server to restart or a network to recover.
 WAITS_S = (5.0, 15.0, 40.0, 60.0)
-PATIENCE_S, AGAIN_S = 600.0, 5.0
+PATIENCE_S = 600.0
+AGAIN_S = 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T")
@@ -49,7 +50,10 @@ class Patience:
     def __init__(
         self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]
     ) -> None:
-        self._root, self._warn, self._tell, self._waiting = root, warn, tell, waiting
+        self._root = root
+        self._warn = warn
+        self._tell = tell
+        self._waiting = waiting
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:

@@ -56,7 +56,8 @@ class Outcome:
 
     def add_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """Returns a copy with more columns, one PredictionScores per record that has scores."""
-        records, classes = list(self.records), list(self.class_records)
+        records = list(self.records)
+        classes = list(self.class_records)
         for i, new in zip(range(len(records) - len(self.errors)), scores, strict=True):
             records[i] = _fold_added({**records[i], **new.record}, _RECORD)
             pairs = zip(classes[i], new.classes, strict=True)
@@ -106,7 +107,8 @@ def scored_outcome(
         "eps_native": native_budget(unit.cell.attack, case) if case else None,
     }
     added = [type(load(name_of(text))) for text in metrics if "@" in text]
-    records, class_records = [], []
+    records = []
+    class_records = []
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
         # Why the row stands for this run alone, if no identity covers all that it depends on.

@@ -80,9 +80,11 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
     any attack, if clean predictions show that a network does not fit the data; UserError if the store cannot be read or
     refuses rows, another run works on the same cells, no worker starts, or FREQBENCH_CACHE_GB is no number."""
     cache.require_usable()
-    store, root = Store(out), volumes_root(grid, out)
+    store = Store(out)
+    root = volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
-    covered, shard = store.covered(), options.shard or Shard()
+    covered = store.covered()
+    shard = options.shard or Shard()
     part = grid.shard(shard)
     done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if options.fresh else covered
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
@@ -137,13 +139,15 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     """Scores the saved adversarial volumes of a store on the grid's targets, without an attack. `added` replaces the
     additions in the store's job. Raises UserError as `execute`, and if the store has no volume of this grid."""
     cache.require_usable()
-    store, root = Store(out), storage.join(out, VOLUMES)
+    store = Store(out)
+    root = storage.join(out, VOLUMES)
     plan = make_plan(grid, store.covered())
     is_saved = saved_volumes.find_saved(root)
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
-    whole, plan = plan, replace(plan, units=saved)
+    whole = plan
+    plan = replace(plan, units=saved)
     if lacking := whole.num_todo - plan.num_todo:
         console.print(f"{amount(lacking, 'record')} of volumes that were not saved: left out", highlight=False)
     run = Recorder(store, plan, console, attacks=False)
@@ -168,22 +172,31 @@ class Recorder:
         proven: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> None:
         self.run_id = provenance.new_run_id()
-        self.critic, self._attacks = Critic(plan, options.is_judged, proven), attacks
-        self._store, self._plan, self._console = store, plan, console
+        self.critic = Critic(plan, options.is_judged, proven)
+        self._attacks = attacks
+        self._store = store
+        self._plan = plan
+        self._console = console
         self.clean = {**plan.grid.clean, **proven}  # words on clean numbers, by dataset and model
         self._facts: dict[str, Any] = {"shard": options.shard and str(options.shard), "clean": [], "compiled": {}}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
-        self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
+        self._glimpses = Glimpses(store.root)
+        self._lacks_glimpses = False
         estimate = costs.estimate_costs(plan.units, plan.metrics, store if plan.num_done else None)
         self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
         self.seconds = estimate.total  # of one worker
         self._progress = progress = RunProgress(plan, console, estimate)
-        self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
-        self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
+        self.wait = progress.wait
+        self.begin = progress.begin
+        self.advance = progress.advance
+        self.keep = patience.keep
+        self._status = "died"
+        self._started = time.monotonic()
+        self._recorded = 0.0
         self._found = store.names() if plan.num_done else frozenset[str]()  # files at the beginning
         self._lost = 0  # records that have been lost since
 
@@ -318,7 +331,8 @@ class Recorder:
         self._facts["clean"].append(judged.facts)
         if judged.proof:
             self.clean[judged.facts["dataset"], judged.target.model_id] = judged.proof.partition(": ")[2]
-        target, misfit = judged.target, judged.misfit
+        target = judged.target
+        misfit = judged.misfit
         if not misfit:
             (self.warn if judged.has_gap else self.tell)(judged.line)
         elif target.training or not self._attacks:
@@ -347,7 +361,8 @@ class Recorder:
 
     def _mixture(self) -> str | None:
         """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
-        todo, wanted = self._todo, index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
+        todo = self._todo
+        wanted = index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
         rows = self._store.rows((*KEY, RELEASES.name, "run_id"))
         counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
         counts[releases(frozenset({*TOOLCHAINS, *self._plan.metrics})), self.run_id] += len(todo)
@@ -426,7 +441,8 @@ class Additions(Strict):
 
     def add_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""
-        scored, named = dict(self.scored), dict(self.named)
+        scored = dict(self.scored)
+        named = dict(self.named)
         for cell in grid.cells:
             model_ids = [target.model_id for target in cell.targets]
             scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))

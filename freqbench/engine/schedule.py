@@ -21,7 +21,8 @@ class Schedule:
     def __init__(self, units: Sequence[Unit]) -> None:
         clean = [unit for unit in units if unit.is_clean]
         self._attacks = [unit for unit in units if not unit.is_clean]
-        self._clean_left, self._left = len(clean), len(units)
+        self._clean_left = len(clean)
+        self._left = len(units)
         self._at: dict[Hashable, Place] = {}
         self._predicted: dict[Place, Hashable] = {}  # by which worker
         self._fill(clean or self._attacks)

@@ -61,7 +61,8 @@ def score_volume(
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
     Seams are sought on the tiling by the source's windows; metrics that are `unavailable` here have the reason."""
     body = measures.body_mask(case.image)
-    clean, attacked = case.image.to(device), adversarial.to(device)
+    clean = case.image.to(device)
+    attacked = adversarial.to(device)
     shape = triple(clean.shape[1:])
     seams = measures.seam_scores(clean, attacked, attack_windows(shape, source.roi_of(case.ref, shape)))
     parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
@@ -140,7 +141,8 @@ def score_clean(
     prediction: VolumePrediction, case: Case, dataset: Dataset, metrics: Sequence[str], file: FileLabel | None = None
 ) -> CleanScores:
     """Scores a clean volume's prediction, the same for every attack on it; on the grid of `file` if there is one."""
-    scored, truth = prediction.scored, file or case
+    scored = prediction.scored
+    truth = file or case
     maps = label_maps(scored.labels, truth, dataset)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
     *scores, certified = map(clean_columns, (*score_prediction(maps, metrics, scored.confidence), certificate))
@@ -199,7 +201,8 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
     counts = measures.confusion(pred, label, num_classes)
     voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
     columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}
-    missed, hallucinated = measures.missed_classes(counts), measures.hallucinated_classes(counts)
+    missed = measures.missed_classes(counts)
+    hallucinated = measures.hallucinated_classes(counts)
     return _scores(["dsc"], columns, missed_classes=missed, hallucinated_classes=hallucinated)
 
 
@@ -208,12 +211,14 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
     def shapes(maps: LabelMaps) -> PredictionScores:
         given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
-        columns, others = dict[str, Vector](), dict[str, float]()
+        columns = dict[str, Vector]()
+        others = dict[str, float]()
         for metric in shapes_of(metrics):
             columns |= measures.class_values(metric, **given)
         if "hd95_mm" in columns:
             in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
-            shape, millimetres = maps.label.shape, columns["hd95_mm"]
+            shape = maps.label.shape
+            millimetres = columns["hd95_mm"]
             others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
         return _scores(shapes_of(metrics), columns, **others)
 

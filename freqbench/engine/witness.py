@@ -21,7 +21,8 @@ from freqbench.pipelines import Pipeline
 
 TIE = 0.01
 PROOF = "proven by its own predictions"
-INTERPOLATED, NEAREST = "", "labels restored by the nearest voxel"
+INTERPOLATED = ""
+NEAREST = "labels restored by the nearest voxel"
 Labels = npt.NDArray[np.uint8]
 Ties = npt.NDArray[np.bool_] | None
 
@@ -66,7 +67,8 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
         of_class = np.stack([numbers[[*outputs]].sum(axis=0) for outputs in groups])
         top = np.sort(of_class, axis=0)[-2:]
         return [(of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE))]
-    values, tables = np.unique(numbers).tolist(), []
+    values = np.unique(numbers).tolist()
+    tables = []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
         tables.append(dict(dataset.reading.of_value))
     else:
@@ -102,7 +104,8 @@ def predictions(
     if not isinstance(space, Pipeline) or space.kind == "monai":
         from scipy.ndimage import affine_transform
 
-        to_case, shape = np.linalg.inv(case.affine) @ file.affine, triple(file.label.shape[1:])
+        to_case = np.linalg.inv(case.affine) @ file.affine
+        shape = triple(file.label.shape[1:])
         yield NEAREST, affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
 
 

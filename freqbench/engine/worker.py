@@ -105,12 +105,16 @@ class Worker:
         self.window_batch = spec.window_batch or 1
         self._batches = BATCHES.anew()
         self._inference_batch = memory.INFERENCE_WINDOWS  # fewer after memory ran out
-        self._models, self._cases, self._clean = NETWORKS.anew(), CASES.anew(), CLEAN.anew()
-        self._files, self._splits = FILES.anew(), SPLITS.anew()
+        self._models = NETWORKS.anew()
+        self._cases = CASES.anew()
+        self._clean = CLEAN.anew()
+        self._files = FILES.anew()
+        self._splits = SPLITS.anew()
         self.networks: Mapping[str, SegmentationModel] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._worst: dict[str, float] = {}  # points of DSC that a cell's worst case lost
-        self._load_seconds, self._is_prepared = 0.0, False
+        self._load_seconds = 0.0
+        self._is_prepared = False
         self.advance: Callable[[int], None] = lambda passes: None
         self.passed = time.monotonic()  # time of the last pass of a network that it loaded
         self.refusal: str | None = None  # of the store, while files wait for it
@@ -127,8 +131,12 @@ class Worker:
         `prefetch` is read. Returns rows without `scoring.shapes_of`, and masks for these; raises StoreRefuses."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()
-        outcome, masks, waits = None, None, iter(retry.WAITS_S)
+        self._load_seconds = 0.0
+        started = time.perf_counter()
+        before = core_seconds()
+        outcome = None
+        masks = None
+        waits = iter(retry.WAITS_S)
         while outcome is None:
             try:
                 with trusting(self.spec.trust_code), code.steady():
@@ -142,7 +150,8 @@ class Worker:
                     time.sleep(seconds)
                 else:
                     outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
-        loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
+        loaded = self._load_seconds
+        slower = 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
         times: dict[str, Any] = {"load_seconds": loaded, "device_seconds": spent, "slowdown": slower}
         return replace(outcome, **times, forms={**compiled.FORMS}), masks
@@ -156,7 +165,8 @@ class Worker:
             return scoring.score_volume(case, attacked.adversarial, metrics, *about)
 
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
-        cell, metrics = unit.cell, self.spec.metrics
+        cell = unit.cell
+        metrics = self.spec.metrics
         self._require_planned(unit)
         if unit.is_clean:
             return self._predict_clean(unit, prefetch), None
@@ -173,7 +183,8 @@ class Worker:
         volume = scoring.score_volume(case, attacked.adversarial, metrics, *about)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
         spaces = Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
-        scored, lost = list[_OnTarget](), list[Outcome]()
+        scored = list[_OnTarget]()
+        lost = list[Outcome]()
         for target in unit.targets:
             try:
                 scored.append(self._score(unit, target, case, attacked, spaces))
@@ -207,7 +218,8 @@ class Worker:
                 case = self._shown_case(unit.cell, unit.ref, target)
                 if prefetch and target is unit.targets[0]:
                     self._load_early(prefetch)
-                model, dataset = self._model(target, unit.cell), unit.cell.dataset
+                model = self._model(target, unit.cell)
+                dataset = unit.cell.dataset
                 facts = scoring.fit_facts(self._clean_prediction(model, target, unit.cell, case), dataset)
                 if own := unit.own.get(target.model_id):
                     facts["held"] = witness.hold(model, target, dataset, unit.ref, own)
@@ -220,7 +232,8 @@ class Worker:
 
     def _require_planned(self, unit: Unit) -> None:
         """Refuses code of others that is not trusted, or not what the unit was planned with, before it runs."""
-        cell, data = unit.cell, type(unit.cell.dataset)
+        cell = unit.cell
+        data = type(unit.cell.dataset)
         for what in (cell.attack, cell.dataset):
             if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(what.name)
@@ -240,7 +253,8 @@ class Worker:
 
     def _score(self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
-        cell, started = unit.cell, time.perf_counter()
+        cell = unit.cell
+        started = time.perf_counter()
         model = self._model(target, cell)
         adversarial, error = spaces.volume(target.space)
         # The source's case serves where both spaces are one, unless the label is each model's own prediction.
@@ -274,7 +288,8 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
-        key, own = dataset.case_key(ref), (space or dataset.space).identity()
+        key = dataset.case_key(ref)
+        own = (space or dataset.space).identity()
         with self._time_loading():
             return self._cases.get(partial(dataset.load, ref, space), case=key, space=own)
 
@@ -287,7 +302,9 @@ class Worker:
 
     def _load_early(self, unit: Unit) -> None:
         """Begins to read a unit's case; errors are raised when the case is used."""
-        dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
+        dataset = unit.cell.dataset
+        ref = unit.ref
+        space = unit.cell.source.space
         if is_foreign(type(dataset)) and not is_trusted():
             return  # running the unit will raise the refusal
         # A thread begins without trust, which a space's own transforms may need.
@@ -299,7 +316,8 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        model, share = self._model(cell.source, cell), self.spec.gpu_share
+        model = self._model(cell.source, cell)
+        share = self.spec.gpu_share
         needs = cell.attack.supplied(
             reference=partial(self._reference, cell, case.ref),
             learned=partial(self.learned_tensor, cell, case),
@@ -331,7 +349,8 @@ class Worker:
         """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
 
         def make() -> Tensor:
-            model, share = self._model(cell.source, cell), self.spec.gpu_share
+            model = self._model(cell.source, cell)
+            share = self.spec.gpu_share
             loads = [partial(self._shown_case, cell, ref, cell.source) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, share)
             kept = memory.windows_in_graph(cell, self._device, share)
@@ -345,7 +364,8 @@ class Worker:
         self, model: SegmentationModel, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
     ) -> tuple[VolumePrediction, FileLabel | None]:
         """Predicts a case's volume, and reads the label map of its file if the cell is scored there."""
-        file, dataset = None, cell.dataset
+        file = None
+        dataset = cell.dataset
         if cell.scored_on == ScoredOn.FILE:
             with self._time_loading():
                 file = self._files.get(partial(dataset.file_label, case.ref), case=dataset.case_key(case.ref))

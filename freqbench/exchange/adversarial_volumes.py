@@ -120,7 +120,8 @@ def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tupl
 def _read(path: str, case: Case) -> Tensor:
     """Reads a volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
     header = image_files.read_header(image_files.fetch(path), multichannel=True)
-    shape, expected = (header.num_channels, *header.shape), tuple(case.image.shape)
+    shape = (header.num_channels, *header.shape)
+    expected = tuple(case.image.shape)
     if shape != expected:
         raise DataError(
             f"{path}: expected the shape of the prepared case, {expected} (channels first), got {shape}: check "

@@ -27,7 +27,9 @@ from freqbench.results import volumes as layout
 
 CLEAN = "clean"
 MARK = b"FREQBENCH"  # in the head of each file
-CT, MR, PET = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"
+CT = "1.2.840.10008.5.1.4.1.1.2"
+MR = "1.2.840.10008.5.1.4.1.1.4"
+PET = "1.2.840.10008.5.1.4.1.1.128"
 MODALITIES = {CT: "CT", MR: "MR", PET: "PT"}
 LEVELS = 2**16 - 2  # steps from the lowest to the highest intensity; one is left for the rounding of the step itself
 RIGHT_ANGLE = 1e-3  # cosine of two axes
@@ -107,7 +109,9 @@ def require_packages() -> None:
 def slices(image: Volume, native: NativeCase, derivation: Derivation, whole: bool) -> tuple[list[Any], Volume, float]:
     """Returns the slices of a volume `[H, W, D]`, what readers get of it, and the step between two intensities. Steps
     are 1 if `whole`, else the range of the volume in LEVELS. Raises DataError for axes not at right angles."""
-    low, step, kind = "0", "1", np.dtype("<i2" if whole else "<u2")
+    low = "0"
+    step = "1"
+    kind = np.dtype("<i2" if whole else "<u2")
     if not whole:
         bounds = float(image.min()), float(image.max())
         low, step = (f"{value:.9e}" for value in (bounds[0], (bounds[1] - bounds[0]) / LEVELS or 1.0))
@@ -119,11 +123,14 @@ def slices(image: Volume, native: NativeCase, derivation: Derivation, whole: boo
         fields = _head(derivation, k)
         _place(fields, grid, k)
         _copy(fields, derivation, k)
-        fields.SamplesPerPixel, fields.PhotometricInterpretation = 1, "MONOCHROME2"
+        fields.SamplesPerPixel = 1
+        fields.PhotometricInterpretation = "MONOCHROME2"
         fields.Columns, fields.Rows = image.shape[:2]
         fields.BitsAllocated = fields.BitsStored = 16
-        fields.HighBit, fields.PixelRepresentation = 15, int(whole)
-        fields.RescaleIntercept, fields.RescaleSlope = low, step
+        fields.HighBit = 15
+        fields.PixelRepresentation = int(whole)
+        fields.RescaleIntercept = low
+        fields.RescaleSlope = step
         fields.PixelData = stored[:, :, k].T.tobytes()
         made.append(fields)
     return made, (stored * float(step) + float(low)).astype(np.float32), float(step)
@@ -154,25 +161,36 @@ def _head(derivation: Derivation, k: int) -> Any:
 
     kind = str(_source_fields(derivation, k).get("SOPClassUID", derivation.kind))
     kind = kind if kind in MODALITIES else derivation.kind
-    meta, fields = FileMetaDataset(), Dataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, kind
+    meta = FileMetaDataset()
+    fields = Dataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = kind
     meta.MediaStorageSOPInstanceUID = derivation.uid(derivation.key, k)
     meta.ImplementationVersionName = MARK.decode()
     meta.ImplementationClassUID = "1.2.826.0.1.3680043.8.498.1"
     fields.file_meta = meta
     fields.SpecificCharacterSet = "ISO_IR 192"
-    fields.SOPClassUID, fields.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
-    fields.StudyInstanceUID, fields.SeriesInstanceUID = derivation.uid("study"), derivation.uid(derivation.key)
-    fields.FrameOfReferenceUID, fields.PositionReferenceIndicator = derivation.uid("frame"), ""
-    fields.Modality, fields.SeriesNumber, fields.InstanceNumber = MODALITIES[kind], derivation.number, k + 1
+    fields.SOPClassUID = kind
+    fields.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    fields.StudyInstanceUID = derivation.uid("study")
+    fields.SeriesInstanceUID = derivation.uid(derivation.key)
+    fields.FrameOfReferenceUID = derivation.uid("frame")
+    fields.PositionReferenceIndicator = ""
+    fields.Modality = MODALITIES[kind]
+    fields.SeriesNumber = derivation.number
+    fields.InstanceNumber = k + 1
     fields.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if kind == CT else "OTHER"]
-    fields.SeriesDescription, fields.DerivationDescription = derivation.title[:64], derivation.text[:1024]
-    fields.Manufacturer, fields.ManufacturerModelName, fields.SoftwareVersions = "freqbench", "freqbench", __version__
+    fields.SeriesDescription = derivation.title[:64]
+    fields.DerivationDescription = derivation.text[:1024]
+    fields.Manufacturer = "freqbench"
+    fields.ManufacturerModelName = "freqbench"
+    fields.SoftwareVersions = __version__
     fields.PatientID = derivation.patient
     for name, value in (dict.fromkeys(EMPTY, "") | UNSCANNED.get(kind, {})).items():
         setattr(fields, name, value)
     if derivation.source is not None and not derivation.keeps_identity:
-        fields.PatientIdentityRemoved, fields.DeidentificationMethod = "YES", "new UIDs, fields left out, by freqbench"
+        fields.PatientIdentityRemoved = "YES"
+        fields.DeidentificationMethod = "new UIDs, fields left out, by freqbench"
     return fields
 
 
@@ -197,10 +215,16 @@ def _copy(fields: Any, derivation: Derivation, k: int) -> None:
         uid = derivation.uid(derivation.clean, k)
     else:
         return
-    item, purpose, code = Dataset(), Dataset(), codes.DCM.SourceImageForImageProcessingOperation
-    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code.value, "DCM", code.meaning
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = own.get("SOPClassUID", fields.SOPClassUID), uid
-    item.PurposeOfReferenceCodeSequence, item.SpatialLocationsPreserved = [purpose], "YES"
+    item = Dataset()
+    purpose = Dataset()
+    code = codes.DCM.SourceImageForImageProcessingOperation
+    purpose.CodeValue = code.value
+    purpose.CodingSchemeDesignator = "DCM"
+    purpose.CodeMeaning = code.meaning
+    item.ReferencedSOPClassUID = own.get("SOPClassUID", fields.SOPClassUID)
+    item.ReferencedSOPInstanceUID = uid
+    item.PurposeOfReferenceCodeSequence = [purpose]
+    item.SpatialLocationsPreserved = "YES"
     fields.SourceImageSequence = [item]
 
 
@@ -274,8 +298,11 @@ class CaseSeries:
     def write(self, folder: str, cells: list[Cell], number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
         """Writes a volume `[C, H, W, D]` as a series a channel, clean if `number` is 0, and predictions of `cells` to
         `labels` beside the folder, where `loader: dicom` finds them. Returns what readers get, and its largest step."""
-        files, first = dict[str, bytes](), list[Any]()
-        stored, steps, labels = list[Tensor](), list[float](), dict[str, bytes]()
+        files = dict[str, bytes]()
+        first = list[Any]()
+        stored = list[Tensor]()
+        steps = list[float]()
+        labels = dict[str, bytes]()
         above, _, case = folder.rpartition("/")
         with dicom.files.quiet():
             for channel, voxels in enumerate(image.numpy()):
@@ -299,8 +326,10 @@ class CaseSeries:
         from scipy.ndimage import affine_transform
 
         header = image_files.read_header(image_files.fetch(path))
-        way, shape = np.linalg.inv(header.affine) @ self.native.affine, self.native.image.shape[1:]
-        held, at = image_files.read_integers(header), (way[:3, :3], way[:3, 3])
+        way = np.linalg.inv(header.affine) @ self.native.affine
+        shape = self.native.image.shape[1:]
+        held = image_files.read_integers(header)
+        at = (way[:3, :3], way[:3, 3])
         label: Volume = affine_transform(held, *at, shape, order=0, mode="grid-constant")
         if not (regions := self.dataset.classes.of_labels):
             return label
@@ -318,7 +347,8 @@ class CaseSeries:
         }
 
     def _derivation(self, cell: Cell, number: int, channel: int, channels: int) -> Derivation:
-        attack, own = cell.attack, self.dataset.slices(self.ref) if isinstance(self.dataset, DicomFolders) else None
+        attack = cell.attack
+        own = self.dataset.slices(self.ref) if isinstance(self.dataset, DicomFolders) else None
         budget = f" {attack.budget_name}={getattr(attack, attack.budget_name):g}" if attack.budget_name else ""
         made = f"{attack.name}{budget} on {cell.source.name}"
         attacked = f"Adversarial volume, not for diagnosis: {made}, {cell.params}"

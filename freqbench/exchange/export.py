@@ -95,7 +95,8 @@ def export(
         if form == "dicom" or not dataset.classes.overlap:
             continue
         own = REGIONS.replace(".", f"-{names.require_name(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
-        path, content = storage.join(to, own), json.dumps(stated_regions(dataset), indent=2).encode()
+        path = storage.join(to, own)
+        content = json.dumps(stated_regions(dataset), indent=2).encode()
         storage.require_own(path, content)
         stated[path] = content
     root = storage.join(out, VOLUMES)
@@ -103,7 +104,8 @@ def export(
     tell_left_out(console, "attacks that move labels", moved)
     grid = replace(grid, cells=tuple(cell for cell in grid.cells if not cell.attack.moves_labels))
     order = _Order(grid=grid, root=root, to=to, former=_former(to), form=form, keeps_identity=keeps_identity)
-    is_saved, written = saved_volumes.find_saved(root), list[Exported]()
+    is_saved = saved_volumes.find_saved(root)
+    written = list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # reads a case's file once for all cells
@@ -131,7 +133,8 @@ def stated_regions(dataset: Dataset) -> dict[str, object]:
     """Returns the regions of a dataset in the form of nnU-Net v2: labels as lists, and `regions_class_order`. Labels
     are those in the dataset's files. Regions stand in the order in which they are drawn over each other, and the order
     holds for each the lowest label that lies in no later region, else the lowest of its own."""
-    order, codes = dataset.classes.order, sorted(dataset.classes.stated.items())
+    order = dataset.classes.order
+    codes = sorted(dataset.classes.stated.items())
     labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
     if without := [dataset.class_names[region] for region in order if not labels[region]]:
         got = "got none: give its loader `region_codes`, or use the volumes in OUT/volumes"
@@ -163,7 +166,8 @@ def _former(to: str) -> frozenset[str]:
 
 
 def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
-    dataset, root = cells[0].dataset, order.root
+    dataset = cells[0].dataset
+    root = order.root
     native = dataset.native(ref)
     low, high = map(float, native.image.aminmax())
     kind = torch.int16 if _fits(low, high) and high - low >= LEAST_STEPS else torch.float32
@@ -174,7 +178,8 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
         is_clean = error is None
         path = path_of(order.grid, cell, ref, is_clean)
         names.require_inside(order.to, storage.join(order.to, path))
-        dtype, step = str(kind).removeprefix("torch."), float(kind == torch.int16)
+        dtype = str(kind).removeprefix("torch.")
+        step = float(kind == torch.int16)
         if order.form == "nifti":
             stored = image.round().to(torch.int16) if kind == torch.int16 else image
             content = saved_volumes.pack_nifti(stored, native.affine)

@@ -135,7 +135,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric_of(metric).of == "labels")  # computed here
-    plan, store = Plan(grid=grid, units=units, num_done=0, metrics=metrics), Store(out)
+    plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
+    store = Store(out)
     recorder = run.Recorder(store, plan, console, attacks=False)
     with recorder.record_rows() as spec:
         former = _former(store)
@@ -151,7 +152,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
 def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """Finds the cases with label maps; reports missing ones."""
-    files, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
+    files = dict[tuple[str, str], list[tuple[Unit, str]]]()
+    missing = list[str]()
     is_saved = saved_volumes.find_saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
@@ -197,7 +199,8 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
 def _outcomes(
     case: _Case, spec: WorkerSpec, metrics: Sequence[str], table: LabelTable | None, former: Former
 ) -> Iterator[tuple[Unit, Outcome]]:
-    dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
+    dataset = case.dataset
+    native = case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
     if clean is not None and dataset.reference == "prediction":
         native = replace(native, label=clean[None])

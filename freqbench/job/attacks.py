@@ -51,7 +51,8 @@ def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
 
 def attack_entry(attack: Attack) -> dict[str, Any]:
     """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
-    identity, hidden = attack_identity(attack), ("name", "revision", "class", "code", "package")
+    identity = attack_identity(attack)
+    hidden = ("name", "revision", "class", "code", "package")
     changed = {key: value for key, value in identity.items() if key not in hidden}
     written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
     return {"name": identity.get("class", attack.name)} | written
@@ -60,12 +61,14 @@ def attack_entry(attack: Attack) -> dict[str, Any]:
 def counted_entry(attack: Attack) -> dict[str, Any] | None:
     """Returns an attack's entry with its budget after the name and its effort, `steps` or `queries`, at the end; None
     for an attack without either, null rows, and attacks whose steps make the change smaller."""
-    values, (forwards, backwards) = {each.name: getattr(attack, each.name) for each in fields(attack)}, attack.passes
+    values = {each.name: getattr(attack, each.name) for each in fields(attack)}
+    (forwards, backwards) = attack.passes
     lengths = [key for key, runs in (("steps", backwards), ("queries", forwards)) if key in values and runs > 0]
     if not lengths or attack.threat_model.endswith(MINIMAL) or getattr(attack, "control", "none") != "none":
         return None
     written = attack_entry(attack)
-    name, budget = written.pop("name"), attack.budget_name
+    name = written.pop("name")
+    budget = attack.budget_name
     effort = {key: values[key] for key in (lengths[0], "loss", "restarts") if key in values}
     if "loss" in effort:
         effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None if the variant sets the loss

@@ -73,10 +73,14 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     operations = {name: forward_flops(model) + OPERATIONS_A_BYTE * step_bytes(model) for name, model in models.items()}
     known = [(operations[name], seconds) for (name, any_), seconds in a_pass.items() if not any_ and name in operations]
     rate = sum(number for number, _ in known) / sum(seconds for _, seconds in known) if known else rate
-    is_rough, learning, predicted = False, set[str](), set[tuple[CaseRef, str]]()
-    attack, scoring = dict[Place, float](), dict[Place, float]()
+    is_rough = False
+    learning = set[str]()
+    predicted = set[tuple[CaseRef, str]]()
+    attack = dict[Place, float]()
+    scoring = dict[Place, float]()
     for unit in units:
-        source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
+        source = unit.cell.source.model_id
+        passes = unit.passes_on(unit.cell.source)
         if unit.cell.cell_id not in learning:
             learning.add(unit.cell.cell_id)
             passes += unit.cell.learning_passes
@@ -104,14 +108,18 @@ def _speed() -> tuple[float, float]:
     """Returns a worker's operations per second, by a convolution (of a GPU usual ones), and how much others slow it."""
     if torch.cuda.is_available():
         return GPU_FLOPS, 1.0
-    images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
+    images = torch.rand(1, 32, 32, 32, 32)
+    kernel = torch.rand(32, 32, 3, 3, 3)
+    threads = torch.get_num_threads()
     torch.set_num_threads(2 if available_cores() >= 4 else 1)
     with torch.inference_mode():
         for trial in range(TRIALS + 1):
             if trial == 1:  # the first one also sets up
-                started, before = perf_counter(), core_seconds()
+                started = perf_counter()
+                before = core_seconds()
             torch.nn.functional.conv3d(images, kernel, padding=1)
-    seconds, slower = perf_counter() - started, slowdown(before)
+    seconds = perf_counter() - started
+    slower = slowdown(before)
     torch.set_num_threads(threads)
     return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds, slower
 
@@ -129,7 +137,8 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
         grouped = rows.group_by(["run_id", *keys]).aggregate(sums)
         return sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"])
 
-    a_pass, a_record = Paces(), Scoring()
+    a_pass = Paces()
+    a_record = Scoring()
     by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
     for row in latest_last("source_model_id", "attack"):
         if row["passes_sum"] and row["attack_seconds_sum"]:
@@ -154,7 +163,8 @@ class Spent:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
         if record["status"] != "ok":
             return
-        passes, device = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0), record.get("device")
+        passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
+        device = record.get("device")
         attacked = record["source_model_id"], record["attack"], passes
         scored = record["target_model_id"], _record((record["metrics"] or "").split(",")), 1
         for kind, (model_id, name, number) in {"attack": attacked, "score": scored}.items():

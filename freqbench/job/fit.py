@@ -23,8 +23,12 @@ from freqbench.ops.voxels import counted
 from freqbench.pipelines import AnySpace
 from freqbench.pipelines.monai import MonaiPipeline
 
-FIRST, LAST = 3, 10  # patients that have a standard error; cases whose labels `matching` compares
-FAR, LOW = 0.05, 0.5  # Dice: a difference that says something, and the least of a network of which none is expected
+# patients that have a standard error; cases whose labels `matching` compares
+FIRST = 3
+LAST = 10
+# Dice: a difference that says something, and the least of a network of which none is expected
+FAR = 0.05
+LOW = 0.5
 CAUSES = (
     "usual causes: another order of channels, classes or axes than in its training, another intensity, roi or spacing, "
     "other args, a checkpoint of an older MONAI without its migration"
@@ -101,14 +105,18 @@ def matching(
     labels: by name, else by equal voxels in the first LAST cases. Raises UserError if none or several are it."""
     if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
         return None
-    names, theirs = [*map(plain_name, dataset.class_names)], space.region_names
+    names = [*map(plain_name, dataset.class_names)]
+    theirs = space.region_names
     if theirs and {*names[1:]} <= {*theirs}:
         return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
-    found, first = list[tuple[int, dict[int, set[int]]]](), int(dataset.classes.overlap)
+    found = list[tuple[int, dict[int, set[int]]]]()
+    first = int(dataset.classes.overlap)
     for native in map(dataset.native, refs[:LAST]):
         if (made := space.relabel(native)) is None:  # labels stay
             continue
-        label, is_split = native.label[0], bool(first) or len(made) > 1  # a channel an output, no background of regions
+        # a channel an output, no background of regions
+        label = native.label[0]
+        is_split = bool(first) or len(made) > 1
         number = len(made) if is_split else int(made.max()) + 1
         outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
         pairs, counts = {}, ... if (marked := counted(label)) is None else marked
@@ -119,7 +127,8 @@ def matching(
         found.append((number, pairs))
     if not found:
         return None
-    count, alike = max(number for number, _ in found), dict[int, tuple[int, ...]]()
+    count = max(number for number, _ in found)
+    alike = dict[int, tuple[int, ...]]()
     for k in range(1, len(names)):
         seen = [pairs[k] for _, pairs in found if k in pairs]
         alike[k] = tuple(sorted(set.intersection(*seen))) if seen else ()
@@ -136,7 +145,8 @@ def matching(
 
 
 def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
-    is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.merge_input(entry.input)
+    is_bare = source_of(facts.arch).is_checkpoint
+    adapter = facts.input.merge_input(entry.input)
     told = {*(entry.input.model_fields_set if entry.input else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
     if not entry.roi and (is_bare or not facts.roi):
@@ -160,11 +170,13 @@ def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> I
 def _assume_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Collection[str]) -> Iterator[Assumption]:
     """Yields what is assumed of preprocessing: of the model's own space, if it has one, else of the dataset's."""
     if own := entry.preprocess:
-        space, told = own, own.model_fields_set
+        space = own
+        told = own.model_fields_set
     elif facts.space:  # its files or its transforms tell it
         return
     else:  # what is no key of a loader is its own matter
-        space, told = dataset.space, {*stated} | (Preprocess.model_fields.keys() - type(dataset).model_fields)
+        space = dataset.space
+        told = {*stated} | (Preprocess.model_fields.keys() - type(dataset).model_fields)
     usual = "the range of each volume, as for MR" if space.intensity == Preprocess().intensity else "the loader's own"
     grid = "the loader's own" if space.spacing else "that of each file"
     crop = "to the box of voxels above the lowest intensity, as in the papers" if space.crop_foreground else "none"
@@ -224,7 +236,8 @@ def shortfall(expected: float | None, clean: Clean) -> str | None:
     mean, error = mean_error(clean)
     few = math.isinf(error)
     if expected is None:
-        is_short, why = mean < LOW, f"below {LOW}, and no expected_dice says that it is the network's own"
+        is_short = mean < LOW
+        why = f"below {LOW}, and no expected_dice says that it is the network's own"
     else:
         is_short = round(expected - mean, 9) > max(expected / 2 if few else 2 * error, FAR)
         why = "below half of it" if few else f"lower by more than two standard errors (each {error:.3f}) and {FAR}"

@@ -68,7 +68,8 @@ class Grid:
         names: dict[str, dict[str, Any]] = {}
         cells = []
         for cell in self.cells:
-            of, refs = cell.dataset.name, self.cases[cell.dataset.name]
+            of = cell.dataset.name
+            refs = self.cases[cell.dataset.name]
             cells.append({"cell_id": cell.cell_id, "dataset": of, "targets": [each.model_id for each in cell.targets]})
             if cell.surrogates:
                 cells[-1]["params"] = cell.params
@@ -288,7 +289,8 @@ def _cells(
                     raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
-            others, reason = [each for each in targets if each not in within], "as labels move on the grid of"
+            others = [each for each in targets if each not in within]
+            reason = "as labels move on the grid of"
             concerns += [f"{attack.name}: not scored on {target.name}, {reason} {source.name}" for target in others]
             targets = within
         knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
@@ -338,7 +340,8 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
     with sweep.prefix_errors(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]
-    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
+    sources = models_for(job.models, dataset.name)
+    models = [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"attacks[{i}]"
         if dataset.name in entry.only("datasets", datasets, place):
@@ -350,7 +353,8 @@ def _models_of(
     given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset, scored: Sequence[CaseRef]
 ) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
-    models, asked = dict[str, ModelSpec](), (len(dataset.classes), dataset.num_channels, dataset.space)
+    models = dict[str, ModelSpec]()
+    asked = (len(dataset.classes), dataset.num_channels, dataset.space)
     for i, entry in _members_first(given, dataset):
         with sweep.prefix_errors(f"models[{i}]"):
             if entry.ensemble:
@@ -384,7 +388,8 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
         if model.black_box:
             raise UserError(f"{place}: expected networks with gradients, got {model.name}, as {model.black_box}")
         for what in ("num_classes", "head", "num_channels", "roi", "space"):
-            ours, theirs = getattr(source, what), getattr(model, what)
+            ours = getattr(source, what)
+            theirs = getattr(model, what)
             if ours != theirs:
                 there = f"got {theirs} of {model.name}: state one for both, or leave it out"
                 raise UserError(f"{place}: expected models of the same {what} as {source.name}, {ours}, {there}")
@@ -400,9 +405,15 @@ def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tupl
 def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
     """Returns the cases that an attack or a detector learns from; refuses cases and patients that are scored too."""
     if isinstance(learner, LearnedAttack):
-        name, key, split, cases = learner.name, "learn_split", learner.learn_split, learner.learn_cases
+        name = learner.name
+        key = "learn_split"
+        split = learner.learn_split
+        cases = learner.learn_cases
     elif isinstance(learner, Detector):
-        name, key, split, cases = learner.name, "clean_split", learner.clean_split, learner.clean_cases
+        name = learner.name
+        key = "clean_split"
+        split = learner.clean_split
+        cases = learner.clean_cases
     else:
         return ()
     taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}

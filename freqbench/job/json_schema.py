@@ -73,7 +73,8 @@ def _names(kind: str, *entries: str) -> Schema:
 
 def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
     """Returns the schema of an attack's entry: each parameter is a value, or a list of values that multiplies."""
-    hints, budget = get_type_hints(attack), declared(name).budget_name
+    hints = get_type_hints(attack)
+    budget = declared(name).budget_name
     required = [field.name for field in fields(attack) if field.default is MISSING]
     parameters: dict[str, Schema] = {}
     for field in fields(attack):

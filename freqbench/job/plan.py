@@ -61,7 +61,10 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     """Plans the rest of a grid, given the metrics that each good row of a store covers, and, unless None, the volumes
     that must be saved too. Raises UserError if a package of a metric that rows lose otherwise is missing."""
     wanted = frozenset(grid.metrics)
-    units, num_done, num_unsaved, former = [], 0, 0, set[str]()
+    units = []
+    num_done = 0
+    num_unsaved = 0
+    former = set[str]()
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
@@ -91,7 +94,8 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySp
     """Yields the first READ_FIRST cases of each dataset and space of a source, with that space."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in units:
-        dataset, space = unit.cell.dataset, unit.cell.source.space or unit.cell.dataset.space
+        dataset = unit.cell.dataset
+        space = unit.cell.source.space or unit.cell.dataset.space
         case_ids = looked_at[dataset.name, str(space)]
         if unit.ref.case_id not in case_ids and len(case_ids) < READ_FIRST:
             case_ids.add(unit.ref.case_id)
@@ -161,7 +165,8 @@ def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str,
         return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), saved)
     estimate = costs.estimate_costs(todo.units, todo.metrics, store)
-    hours, notes = estimate.total / 3600, (*summary.notes, *todo.notes)
+    hours = estimate.total / 3600
+    notes = (*summary.notes, *todo.notes)
     cost = None if price is None else price * hours
     summary = replace(summary, notes=notes, records_done=todo.num_done, records_left=todo.num_todo)
     return replace(summary, hours_left=hours, basis=estimate.basis, cost=cost)
@@ -210,7 +215,8 @@ def lines(found: Outlook) -> Iterator[str]:
             stand_ins += "run --dry-data phantom tries this grid now"
         yield f"passes are counted on {stand_ins}"
         return
-    done, left = found.records_done or 0, found.records_left or 0
+    done = found.records_done or 0
+    left = found.records_left or 0
     yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"

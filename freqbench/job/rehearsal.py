@@ -58,7 +58,8 @@ def missing(job: JobSpec) -> tuple[Missing, ...]:
 
 def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
-    names, regions = {thing.what for thing in lacking}, _region_datasets(job)
+    names = {thing.what for thing in lacking}
+    regions = _region_datasets(job)
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
     hidden = {"predictions": None} if lacking else {}  # of cases, or by networks, that are not here
@@ -109,7 +110,8 @@ def _lacking(job: JobSpec) -> Iterator[Missing]:
         except StorageRefused:
             raise
         except UserError as error:
-            exists, complaint = False, str(error).removeprefix(f"{model.name}: ")
+            exists = False
+            complaint = str(error).removeprefix(f"{model.name}: ")
         if not exists:
             yield Missing(what=name_of(model), complaint=complaint, source=model.source or "")
 
@@ -162,7 +164,8 @@ def _own(entry: ModelEntry) -> str:
 
 def _easy(entry: AttackEntry) -> AttackEntry:
     """Returns an attack with few steps, and as many different numbers of steps as before."""
-    attack, parameters = attack_class(entry.class_name), entry.own
+    attack = attack_class(entry.class_name)
+    parameters = entry.own
     least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in parameters else 1
     easy = {}
     for name in {field.name for field in fields(attack)} & set(EFFORT):

@@ -210,7 +210,8 @@ def require_sound(job: JobSpec) -> None:
 
 def require_names(job: JobSpec) -> JobSpec:
     """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, and unknown names."""
-    datasets, models = [entry.name for entry in job.datasets], [entry.name for entry in job.models]
+    datasets = [entry.name for entry in job.datasets]
+    models = [entry.name for entry in job.models]
     sweep.require_distinct("datasets", datasets)
     for i, model in enumerate(job.models):
         require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")

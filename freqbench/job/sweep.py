@@ -39,7 +39,8 @@ class Entry(BaseModel):
     @model_serializer(mode="wrap")
     def _dump_given(self, handler: Any) -> dict[str, Any]:
         """Dumps the given keys only; a null that was given is a value, even if a dump leaves out None."""
-        dumped, keys = handler(self), [*type(self).model_fields, *(self.model_extra or {})]
+        dumped = handler(self)
+        keys = [*type(self).model_fields, *(self.model_extra or {})]
         return {key: dumped.get(key) for key in keys if key in self.model_fields_set}
 
 

@@ -338,7 +338,8 @@ class TrainJob(TrainingSchedule):
 
     def whole(self, model: ModelRecipe) -> ModelRecipe:
         """Returns a model with the settings that it inherits from the model of the job that it starts from."""
-        seen, chain = [model.name], [model]
+        seen = [model.name]
+        chain = [model]
         by_name = {other.name: other for other in self.models}
         while (start := self.start(chain[-1])) in by_name:
             if start in seen:
@@ -352,7 +353,8 @@ class TrainJob(TrainingSchedule):
 
     def replicate(self, number: int) -> "TrainJob":
         """Returns the job that trains only the replicates of one number, counted from 0."""
-        names, models = {model.name for model in self.models}, []
+        names = {model.name for model in self.models}
+        models = []
         for model in self.models:
             if number >= self.replicates_of(model):
                 continue

@@ -46,7 +46,8 @@ def metric_of(text: str) -> Metric:
     """Returns a metric of METRICS by its name, or one of an installed package by its name or text in rows."""
     if text in METRICS:
         return METRICS[text]
-    added, name = load(name_of(text)), name_of(text)
+    added = load(name_of(text))
+    name = name_of(text)
     about = " ".join((getdoc(added) or "").partition("\n")[0].rstrip(".").split())
     mean = f"{about}, mean over defined foreground classes"
     number = Number(text, name, added.unit, added.direction, mean, (ADDED_METRIC, ADDED_METRIC), (name, 1), about)

@@ -11,7 +11,9 @@ from freqbench.metrics.volumes import borders
 from freqbench.ops.classes import Classes
 
 PROVEN = 0.999  # share of alike voxels from which two maps are one network's: rounding moves a few voxels at ties
-EXPLAINS, MOST = 0.5, 0.9  # share of the unlike voxels that a pattern has to explain, and that has to lie in one place
+# share of the unlike voxels that a pattern has to explain, and that has to lie in one place
+EXPLAINS = 0.5
+MOST = 0.9
 NEAR = 8  # voxels beyond which no shift is sought
 
 Labels = npt.NDArray[np.uint8]
@@ -51,7 +53,8 @@ def pattern(ours: Labels, theirs: Labels, classes: Classes) -> Pattern:
         return Pattern(what="it predicts nothing", causes="intensity, channels, input.axes, args")
     if not theirs.any():
         return Pattern(what="the given prediction is empty", causes="the files of predictions")
-    before, wrong = share(ours, theirs), ours != theirs
+    before = share(ours, theirs)
+    wrong = ours != theirs
     changes = [(share(change(ours), theirs), found) for found, change in _changes(ours, theirs, classes)]
     after, found = max(changes, key=lambda pair: pair[0], default=(before, None))
     if found is not None and after - before >= EXPLAINS * (1 - before):

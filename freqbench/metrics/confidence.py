@@ -67,7 +67,8 @@ def calibration(
     places = predicted * BINS + (sure * BINS).short().clamp(max=BINS - 1)
     gaps = sums(places, sure - is_right.double(), num_classes * BINS)  # [K, BINS]
     wrong = predicted[~is_right]
-    voxels, wrong_voxels = sums(predicted, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
+    voxels = sums(predicted, None, num_classes)[:, 0]
+    wrong_voxels = sums(wrong, None, num_classes)[:, 0]
     wrong_sums = sums(wrong, sure[~is_right], num_classes)[:, 0]
     return Calibration(
         ece=float(gaps.sum(0).abs().sum() / voxels.sum()),

@@ -155,7 +155,8 @@ def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
         raise UserError(
             f"ssim: expected slices of at least {SSIM_WINDOW} x {SSIM_WINDOW} voxels, got {sides[0]} x {sides[1]}"
         )
-    means, maps = [], []
+    means = []
+    maps = []
     for clean, adversarial in zip(*pair, strict=True):
         mean, similar = structural_similarity(clean * 255, adversarial * 255, channel_axis=2, data_range=255, full=True)
         means.append(float(mean))

@@ -82,7 +82,8 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     from scipy import ndimage
 
     zone = tuple(slice(max(0, side.start - DILATION), side.stop + DILATION) for side in box)
-    inside, near = label[zone] == k, ndimage.generate_binary_structure(3, 2)
+    inside = label[zone] == k
+    near = ndimage.generate_binary_structure(3, 2)
     dilated = ndimage.binary_dilation(inside, near, iterations=DILATION)
     lesions = np.zeros(label.shape, np.int32)
     lesions[zone], num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
@@ -91,11 +92,14 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
     volumes = np.bincount(lesions[zone][inside], minlength=num_lesions + 1) * float(lengths(spacing).prod())
     boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
-    dice, distances, missed = [0.0] * false, [PENALTY_MM] * false, 0
+    dice = [0.0] * false
+    distances = [PENALTY_MM] * false
+    missed = 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
         box = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
-        matching, lesion = np.isin(parts.numbers[box], matched), (label[box] == k) & (lesions[box] == number)
+        matching = np.isin(parts.numbers[box], matched)
+        lesion = (label[box] == k) & (lesions[box] == number)
         dice.append(2.0 * np.count_nonzero(matching & lesion) / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
         distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size

@@ -33,7 +33,8 @@ def dice_from_confusion(counts: Tensor) -> Values:
     """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first;
     NaN for a class that the label lacks (MONAI's `ignore_empty=True`), 0 for one that only the label has."""
     table = counts.cpu().numpy().astype(np.float64)
-    in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
+    in_label = table.sum(axis=1)
+    in_pred = table.sum(axis=0)
     return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
 
 
@@ -120,13 +121,16 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
 
     All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1; both
     Dice are NaN if the label has no foreground."""
-    certified, kept = certified.to(pred.device), counted(label, num_classes + 1)
+    certified = certified.to(pred.device)
+    kept = counted(label, num_classes + 1)
     if kept is not None:
         pred, certified, label = (each[kept.to(each.device)].reshape(1, 1, -1) for each in (pred, certified, label))
     # One extra class holds the voxels that abstain.
     seen = torch.where(certified, pred.long(), num_classes)
     counts = confusion(seen, label.long(), num_classes + 1).double().cpu().numpy()
-    in_label, in_pred, right = counts.sum(axis=1)[:-1], counts.sum(axis=0)[:-1], counts.diagonal()[:-1]
+    in_label = counts.sum(axis=1)[:-1]
+    in_pred = counts.sum(axis=0)[:-1]
+    right = counts.diagonal()[:-1]
     beyond = counts[:, -1].sum() - counts[:-1, -1]  # voxels that abstain outside the class
     return {
         "certified_share": float(certified.double().mean()),

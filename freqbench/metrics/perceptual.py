@@ -17,7 +17,9 @@ from freqbench.metrics.volumes import Scores, Volume, pair_of
 from freqbench.ops.voxels import Mask
 
 LEARNED = "lpips/weights/v0.1/alex.pth"  # of the package lpips: the weight of each channel
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # the package's scaling of the three channels
+# the package's scaling of the three channels
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
 STEPS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))  # stride and padding of AlexNet's convolutions
 POOLED = (1, 2)  # those after a pooling
 SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing

@@ -105,7 +105,8 @@ def nsd(
     shares = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
         if number and len(labelled.shared):
-            limit, shares[number] = limits[number], 0.0
+            limit = limits[number]
+            shares[number] = 0.0
             if len(predicted.shared):
                 shares[number] = (np.concatenate(_distances(predicted, labelled, sides)) <= limit).mean()
     return shares
@@ -148,7 +149,8 @@ def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[Surfa
     for classes, edge in zip(maps, edges, strict=True):
         flat = np.flatnonzero(edge)
         points = np.stack(np.unravel_index(flat, edge.shape)).astype(np.int32)
-        kind, common = classes.ravel()[flat], shared.ravel()[flat]
+        kind = classes.ravel()[flat]
+        common = shared.ravel()[flat]
         wanted = [np.flatnonzero(kind == number) for number in range(num_classes)]
         sides.append([Surface(points=points[:, which], shared=common[which]) for which in wanted])
     return list(zip(*sides, strict=True))
@@ -176,7 +178,8 @@ def _nearest_distances(source: Surface, target: Surface, spacing: Values) -> Val
     from scipy.spatial import KDTree
 
     distances = np.zeros(len(source.shared))
-    places, targets = source.points[:, ~source.shared], target.points
+    places = source.points[:, ~source.shared]
+    targets = target.points
     if not places.size:
         return distances
     low = np.minimum(places.min(axis=1), targets.min(axis=1))[:, None]

@@ -87,7 +87,8 @@ def borders(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Returns the voxels with a neighbour of another label."""
     near = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
-        along, view = np.moveaxis(labels, axis, 0), np.moveaxis(near, axis, 0)
+        along = np.moveaxis(labels, axis, 0)
+        view = np.moveaxis(near, axis, 0)
         differs = along[1:] != along[:-1]
         view[1:] |= differs
         view[:-1] |= differs

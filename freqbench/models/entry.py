@@ -26,7 +26,8 @@ FILE_AXES = "IJK"  # the first, second and third axis of a file's array, as NIfT
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
-IMAGE, LABELS = "{image}", "{labels}"
+IMAGE = "{image}"
+LABELS = "{labels}"
 OF_A_NETWORK = (
     *("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "transforms", "bounds", "outputs"),
     *("classes", "class_map", "channels"),
@@ -458,7 +459,8 @@ class ModelEntry(Strict):
                     f"{advice_on_classes(self.classes, wanted, head)}"
                 )
             return None
-        where, seen = f"{self.name}: class_map", set[int]()
+        where = f"{self.name}: class_map"
+        seen = set[int]()
         for number, merged in self.class_map.items():
             if not first <= number < num_classes:
                 parts = "regions" if has_regions else "classes"
@@ -542,9 +544,12 @@ class ModelEntry(Strict):
 
     def _complaints(self) -> Iterator[tuple[object, str]]:
         """Yields each test of keys that exclude each other (true: a mistake), and its complaint."""
-        checkpoint, defence, command = str(self.checkpoint), self.defence, self.command
+        checkpoint = str(self.checkpoint)
+        defence = self.defence
+        command = self.command
         if checkpoint.startswith(SCHEME):
-            networks, name = FILES.keys() - {T1}, checkpoint.removeprefix(SCHEME)
+            networks = FILES.keys() - {T1}
+            name = checkpoint.removeprefix(SCHEME)
             yield name not in networks, unknown("network of brainchop", name, networks)
             yield self.reader != "meshnet", f"expected no arch beside {checkpoint}, got {self.arch}: leave it out"
         if not self.adaptive:

@@ -26,7 +26,9 @@ MENDED = {
 _SMALLEST = 1e-30
 """Added to a probability before its logarithm: 0 becomes -69, with a finite gradient, and from 1e-22 on float32 rounds
 the sum to the probability itself."""
-_ALIKE, _ALIKE_HALF = 1e-3, 2e-2  # of the largest logit; half precision rounds otherwise in another batch
+# of the largest logit; half precision rounds otherwise in another batch
+_ALIKE = 1e-3
+_ALIKE_HALF = 2e-2
 
 
 class Examination(Strict):
@@ -142,7 +144,8 @@ class LogitsOfProbabilities(nn.Module):
 
     def __init__(self, net: nn.Module, head: Outputs) -> None:
         super().__init__()
-        self.net, self._head = net, head
+        self.net = net
+        self._head = head
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""

@@ -72,7 +72,8 @@ def sliding_windows(
     overlaps = overlap if isinstance(overlap, tuple) else (overlap,) * 3
     for axis, (size, wanted, shared) in enumerate(zip(shape, roi, overlaps, strict=True)):
         length = min(size, wanted)
-        last, step = size - length, max(1, int(length * (1 - shared)))
+        last = size - length
+        step = max(1, int(length * (1 - shared)))
         count = math.ceil(last / (length * (1 - shared))) + 1 if even else len(range(0, last + step, step))
         axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
     count = math.prod(count for count, *_ in axes)
@@ -202,12 +203,15 @@ def _stitch(
     model: SegmentationModel, volumes: Sequence[Tensor], window_batch: int, case: str, wanted: Wanted = LABELS
 ) -> list[VolumePrediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
-    shape, device = triple(volumes[0].shape[2:]), volumes[0].device
-    windows, at_once = _windows_of(model, shape), max(1, window_batch // len(volumes))
+    shape = triple(volumes[0].shape[2:])
+    device = volumes[0].device
+    windows = _windows_of(model, shape)
+    at_once = max(1, window_batch // len(volumes))
     # Created outside inference mode, as a mask may become the labels of a further attack.
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
     confidences = [torch.empty(shape, device=device) if wanted.with_confidence else None for _ in volumes]
-    way, sure = wanted.file_grid, wanted.with_confidence
+    way = wanted.file_grid
+    sure = wanted.with_confidence
     files = [
         _InFile(way, model, sure) if isinstance(way, FileGrid) else _Restored(way, model, sure) if way else None
         for _ in volumes
@@ -249,7 +253,10 @@ class _Slab:
     def __init__(
         self, model: SegmentationModel, label: Tensor, confidence: Tensor | None, in_file: "_InFile | _Restored | None"
     ) -> None:
-        self.label, self.confidence, self.in_file, self._model = label, confidence, in_file, model
+        self.label = label
+        self.confidence = confidence
+        self.in_file = in_file
+        self._model = model
         self._start = self._reached = 0  # rows between the two have sums
         self._scores = self._weights = torch.zeros(0)
 
@@ -296,7 +303,8 @@ class _Slab:
 
     def _places(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
         """Yields where the sums of these rows are, with the rows counted from `start`: row r is in place r modulo h."""
-        done, height = 0, self._scores.shape[1]
+        done = 0
+        height = self._scores.shape[1]
         while done < stop - start:
             place = (start + done) % height
             length = min(stop - start - done, height - place)
@@ -308,7 +316,8 @@ class _InFile:
     """Label and confidence maps in progress on the grid of a file, from the means of a slab's rows."""
 
     def __init__(self, grid: FileGrid, model: SegmentationModel, with_confidence: bool) -> None:
-        self._model, self._rows = model, Rows(grid)
+        self._model = model
+        self._rows = Rows(grid)
         shape = [grid.shape[axis] for axis in grid.order]
         self._labels = torch.zeros(shape, dtype=torch.uint8)
         # A voxel outside the volume is background for sure: nothing was asked of the network there.
@@ -325,7 +334,8 @@ class _InFile:
 
     def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
-        grid, confidence = self._rows.grid, self._confidence
+        grid = self._rows.grid
+        confidence = self._confidence
         sure = None if confidence is None else grid.in_file(confidence)
         return VolumePrediction(labels=grid.in_file(self._labels), confidence=sure)
 
@@ -334,7 +344,9 @@ class _Restored:
     """Takes the mean scores of a volume row by row, and restores all at once by the network's own pipeline."""
 
     def __init__(self, restore: "Restore", model: SegmentationModel, with_confidence: bool) -> None:
-        self._restore, self._model, self._with_confidence = restore, model, with_confidence
+        self._restore = restore
+        self._model = model
+        self._with_confidence = with_confidence
         self._rows: list[Tensor] = []
 
     def take(self, means: Tensor) -> None:
@@ -343,7 +355,8 @@ class _Restored:
 
     def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
-        model, scores = self._model, torch.cat(self._rows, dim=1).float().cpu()
+        model = self._model
+        scores = torch.cat(self._rows, dim=1).float().cpu()
         logits = model.head.logits_of(scores[None])[0] if model.averages_probabilities else scores
         merged = any(part.class_map is not None for part in model.parts)
         own = model.order.to_network_axes(logits[None])[0].contiguous()
@@ -393,7 +406,10 @@ class SlidingWindowModel(nn.Module):
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
-        self.window_batch, self.kept, self.num_forwards, self.num_backwards = window_batch, kept, 0, 0
+        self.window_batch = window_batch
+        self.kept = kept
+        self.num_forwards = 0
+        self.num_backwards = 0
         self.outputs: Outputs = model.outputs
         self._watch = model.watch if model.adaptive else None
         self._allowed: Tensor | None = None  # suspicion that an attacker may have
@@ -512,7 +528,8 @@ def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
 class _Stitched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
-        total, sums = images.new_zeros(0), torch.zeros_like(images[:1, :1])
+        total = images.new_zeros(0)
+        sums = torch.zeros_like(images[:1, :1])
         graphs: deque[tuple[Tensor, Tensor]] = deque()
         kept = sliding.kept // len(images) if ctx.needs_input_grad[0] else 0
         for windows in sliding.batches(images):
@@ -530,14 +547,17 @@ class _Stitched(torch.autograd.Function):
             _add(total, scores * weights, windows)
             _add(sums, weights.expand(len(windows), 1, *weights.shape), windows)
         ctx.save_for_backward(images, sums)
-        ctx.sliding, ctx.keys, ctx.graphs = sliding, keys, graphs
+        ctx.sliding = sliding
+        ctx.keys = keys
+        ctx.graphs = graphs
         return total.div_(sums)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         images, sums = ctx.saved_tensors
-        upstream, gradient = upstream / sums, torch.zeros_like(images)
+        upstream = upstream / sums
+        gradient = torch.zeros_like(images)
         for windows in ctx.sliding.batches(images):
             if ctx.graphs:
                 crops, scores = ctx.graphs.popleft()

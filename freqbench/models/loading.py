@@ -26,7 +26,8 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         members = [load(member, device, precision, compile) for member in single]
         mean = MeanOfLogits if spec.averages == "logits" else MeanOfProbabilities
         return wrap_network(spec, mean(members)).to(device).eval()
-    source, stated = source_of(spec.arch), spec.checkpoint
+    source = source_of(spec.arch)
+    stated = spec.checkpoint
     # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
     spec = replace(spec, checkpoint=source.locate(stated, spec.args, spec.checkpoint_sha256))
 

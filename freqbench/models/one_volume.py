@@ -38,7 +38,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
         ctx.save_for_backward(volume, weight)
-        ctx.bias_sizes, ctx.geometry = None if bias is None else list(bias.shape), geometry
+        ctx.bias_sizes = None if bias is None else list(bias.shape)
+        ctx.geometry = geometry
         return torch.ops.aten.convolution(volume.to_mkldnn(), weight, bias, *geometry, False, [0, 0, 0], 1).to_dense()
 
     @staticmethod
@@ -46,7 +47,8 @@ class _Convolution(torch.autograd.Function):
         volume, weight = ctx.saved_tensors
         [grad] = grads
         if not torch.is_grad_enabled():  # else a gradient of the gradient is wanted, which oneDNN's has none of
-            volume, grad = volume.to_mkldnn(), grad.to_mkldnn()
+            volume = volume.to_mkldnn()
+            grad = grad.to_mkldnn()
         rest = (ctx.bias_sizes, *ctx.geometry, False, [0, 0, 0], 1, ctx.needs_input_grad[:3])
         grads = torch.ops.aten.convolution_backward(grad, volume, weight, *rest)
         dense = [each.to_dense() if each is not None and each.is_mkldnn else each for each in grads]

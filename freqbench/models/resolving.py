@@ -45,7 +45,8 @@ def facts_of(
     local = source.locate(path, entry.args)
     with naming(path, local):
         try:
-            facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
+            facts = source.facts(entry, local, num_classes, num_channels)
+            seed = seed_of(path)
         except UserError:
             if entry.reader is None and (advice := folder_near(local)):
                 raise CheckpointError(f"{path}: expected an nnU-Net's whole folder, got a part: {advice}") from None
@@ -86,11 +87,14 @@ def resolve(
     if facts.class_map:
         outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))
         entry = entry.model_copy(update={"class_map": facts.class_map, "classes": outputs})
-    source, adapter, head = source_of(facts.arch), facts.input.merge_input(entry.input), entry.head(facts.outputs)
+    source = source_of(facts.arch)
+    adapter = facts.input.merge_input(entry.input)
+    head = entry.head(facts.outputs)
     outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
-    wanting, theirs = "dataset" if entry.classes is None else "classes", facts.num_classes
+    wanting = "dataset" if entry.classes is None else "classes"
+    theirs = facts.num_classes
     if not source.is_checkpoint and theirs not in (None, outputs):  # whose weights are compared with their network
         advice = f"set classes: {theirs}"
         if entry.classes is None and theirs:
@@ -144,7 +148,9 @@ def _job_fields(entry: ModelEntry) -> dict[str, Any]:
 
 def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> None:
     """Refuses settings that contradict each other or what the files say, and keys for weights of another kind."""
-    name, defence, is_of_regions = entry.name, entry.defence, draft.head == "sigmoid"
+    name = entry.name
+    defence = entry.defence
+    is_of_regions = draft.head == "sigmoid"
     if is_of_regions and isinstance(defence, RandomizedSmoothing):
         raise UserError(
             f"{name}: expected no {defence.name} around a network of regions, as it votes for one class a voxel: take "
@@ -222,7 +228,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
         for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
-            ours, theirs = getattr(first, what), getattr(member, what)
+            ours = getattr(first, what)
+            theirs = getattr(member, what)
             if ours != theirs:
                 raise UserError(
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
@@ -250,11 +257,14 @@ def resolve_network(
     """Checks a network that the caller has, fixes its identity, and sees the shape of its logits (None: any
     `num_classes`) by one window of zeros. Returns the spec, and a copy in eval mode, without gradients of parameters.
     Raises UserError for a network that cannot be copied, does not take its window, or does not return logits of it."""
-    name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, DEFAULT_INPUT
+    name = entry.name
+    roi = entry.roi or DEFAULT_ROI
+    adapter = DEFAULT_INPUT
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
-        adapter, space = adapter_of(pipeline), pipeline
+        adapter = adapter_of(pipeline)
+        space = pipeline
         pipeline.bound(num_channels)
         _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
     adapter = adapter.merge_input(entry.input)
@@ -356,7 +366,8 @@ def match_names(
 
 def _moved_places(trained: Sequence[str], named: Sequence[str]) -> list[int | None]:
     """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none moved."""
-    ours, theirs = list(map(plain_name, named)), list(map(plain_name, trained))
+    ours = list(map(plain_name, named))
+    theirs = list(map(plain_name, trained))
     places = [theirs.index(each) if each in theirs else None for each in ours]
     is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
     return places if is_clear and any(place not in (None, n) for n, place in enumerate(places)) else []
@@ -495,14 +506,16 @@ def scoring_concerns(
     model: ModelSpec, facts: Facts, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef], space: AnySpace
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
-    metadata, trained = facts.metadata, facts.metadata.preprocess
+    metadata = facts.metadata
+    trained = facts.metadata.preprocess
     if trained and model.space == trained and isinstance(space, Preprocess) and differ(trained, space):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    names, merged = facts.class_names, model.class_map or [(number,) for number in range(len(facts.class_names))]
+    names = facts.class_names
+    merged = model.class_map or [(number,) for number in range(len(facts.class_names))]
     shift = int(model.head == "sigmoid" and model.class_map is not None)  # of regions, the background has no output
     called = [
         names[:1] if shift and not number else [name for k in group for name in names[k + shift : k + shift + 1]]

@@ -133,21 +133,25 @@ class ModelSpec(Origin):
     def _sliding(self) -> dict[str, Any]:
         """Returns the sliding window's settings; padding only where it differs from `volume`, as it was before."""
         stated = self.inference.model_dump(exclude_defaults=True, exclude={"padding"})
-        padding, adapter = self.inference.padding, (self.members or (self,))[0].input
+        padding = self.inference.padding
+        adapter = (self.members or (self,))[0].input
         follows_volume = not adapter.turned and not adapter.is_of_file
         if padding == "volume" or self.members:  # members pad their own windows, which start where the ensemble says
             starts_apart = self.members and padding == "volume" and not follows_volume
             return {**stated, "padding": padding} if starts_apart else stated
-        means, stds = np.atleast_1d(adapter.mean), np.atleast_1d(adapter.std)
+        means = np.atleast_1d(adapter.mean)
+        stds = np.atleast_1d(adapter.std)
         lowest = (adapter.scale[0] - means) / stds
         return stated if follows_volume and np.all(lowest == padding) else {**stated, "padding": padding}
 
     def roi_of(self, ref: CaseRef, shape: Shape) -> Shape:
         """Returns the ROI along the axes of a case's volume, which has this shape."""
         first = self.members[0] if self.members else self
-        roi, inference = self.roi, self.inference
+        roi = self.roi
+        inference = self.inference
         if first.input.is_of_file:
-            roi, inference = ras_order(roi, ref.axes), inference.turn_to_file(ref.axes)
+            roi = ras_order(roi, ref.axes)
+            inference = inference.turn_to_file(ref.axes)
         return inference.window(roi, shape)
 
     @property

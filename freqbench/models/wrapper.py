@@ -79,8 +79,14 @@ class SegmentationModel(nn.Module):
             raise UserError(unknown("precision", precision, PRECISIONS))
         self.net = net
         self.name = type(net).__name__  # what errors call it
-        self.roi, self.precision, self.adapter, self.inference = roi, precision, adapter, inference
-        self.defence, self.adaptive, self.class_map, self.outputs = defence, adaptive, class_map, outputs
+        self.roi = roi
+        self.precision = precision
+        self.adapter = adapter
+        self.inference = inference
+        self.defence = defence
+        self.adaptive = adaptive
+        self.class_map = class_map
+        self.outputs = outputs
         self.watch: Watch | None = None  # of a detector, once it has seen clean volumes
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
         if self.takes_volumes:  # one window holds all
@@ -160,7 +166,8 @@ class SegmentationModel(nn.Module):
             model = self._ensemble(self.net, members)
             if model is self:
                 return self
-            model.roi, is_of_file = members[0].roi, members[0].is_of_file
+            model.roi = members[0].roi
+            is_of_file = members[0].is_of_file
         else:
             if not adapter.is_of_file and prepared is None and self._prepared is None and not inference.whole:
                 return self
@@ -172,7 +179,8 @@ class SegmentationModel(nn.Module):
                 rest, fixed = (None if t is None else t[None].to(device) for t in (prepared.rest, prepared.fixed))
                 model._prepared = _BesideWindows(low=low, high=high, rest=rest, fixed=fixed)
             is_of_file = adapter.is_of_file
-            model.roi, model.adapter = ras_order(roi, codes) if is_of_file else roi, adapter.turn_to_file(codes)
+            model.roi = ras_order(roi, codes) if is_of_file else roi
+            model.adapter = adapter.turn_to_file(codes)
         model.inference = inference.turn_to_file(codes) if is_of_file else inference
         model.roi = model.inference.window(model.roi, shape)
         return model
@@ -221,7 +229,8 @@ class SegmentationModel(nn.Module):
         """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI. `keys` seed
         the draws of each window; without them all windows share one fixed key."""
         h, w, d = self._logits_place(images.shape[2:])
-        draws, mirror = [], self.inference.attacked_mirror
+        draws = []
+        mirror = self.inference.attacked_mirror
         for draw in range(self.draws):
             seen, back = self._defend(images, keys, draw)
             logits = self._mean_over_mirrors(self._input(seen), mirror) if mirror else self._run(self._input(seen))
@@ -337,7 +346,8 @@ class SegmentationModel(nn.Module):
             if self.prompts is None:
                 raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
             inputs.append(self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1).flip(tuple(mirrored)))
-        half, allowed = self.precision == "bf16", self.precision == "tf32"
+        half = self.precision == "bf16"
+        allowed = self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             fast = nullcontext() if self._compiled else fast_convolutions(images)

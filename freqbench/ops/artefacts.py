@@ -75,8 +75,10 @@ def _turn(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     """Turns and shifts a volume in every slice, bilinearly; new voxels repeat the border."""
     height, width = volume.shape[1:3]
     angle = math.radians(float(turn))
-    cos, sin = math.cos(angle), math.sin(angle)
-    down, right = 2 * float(shift[0]) / height, 2 * float(shift[1]) / width
+    cos = math.cos(angle)
+    sin = math.sin(angle)
+    down = 2 * float(shift[0]) / height
+    right = 2 * float(shift[1]) / width
     theta = volume.new_tensor([[cos, -sin * height / width, right], [sin * width / height, cos, down]])
     slices = volume.movedim(3, 1).flatten(0, 1)[None]  # [1, C D, H, W]
     grid = F.affine_grid(theta[None], list(slices.shape), align_corners=False)

@@ -12,7 +12,8 @@ from freqbench.ops.blocks import Block, along_axes
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
-BLOCK, BANDS = 8, 4
+BLOCK = 8
+BANDS = 4
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -131,7 +132,8 @@ def radial_bands(block: Block) -> Tensor:
 
 def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor]:
     """Returns volumes `[B, C, H, W, D]` after one change with parameters from N(0, sigma^2), clamped, for any seed."""
-    layout, apply = CHANGES[kind].layout(volumes.shape[1:]), CHANGES[kind].on(volumes)
+    layout = CHANGES[kind].layout(volumes.shape[1:])
+    apply = CHANGES[kind].on(volumes)
 
     def drawn(seed: int) -> Tensor:
         noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

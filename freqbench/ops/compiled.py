@@ -134,7 +134,8 @@ def _numbers(form: Callable[..., Any], given: Arguments) -> list[Tensor]:
 
 def hard_arguments(function: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> list[Arguments]:
     """Returns lists of arguments for a function, by its module and its name; those with a gradient ask for one."""
-    module, name = function.__module__.rpartition(".")[2], function.__name__
+    module = function.__module__.rpartition(".")[2]
+    name = function.__name__
     move = partial(_move, dtype=dtype, device=device)
     draw = partial(torch.rand, generator=torch.Generator().manual_seed(0))
     if module not in ("losses", "region_losses"):
@@ -143,7 +144,8 @@ def hard_arguments(function: Callable[..., Any], dtype: torch.dtype, device: tor
     logits[:, :, 0] *= 40  # a softmax of 1 and zeros
     logits[:, :, 1:3] = logits[:, :, 1:3].round()  # of equal logits the first class counts
     labels, truth = ((3 * draw(SHAPE)).long() for _ in range(2))  # of the last class no voxel
-    some, classes = draw(SHAPE) < 0.6, torch.tensor([1, CLASSES - 1])
+    some = draw(SHAPE) < 0.6
+    classes = torch.tensor([1, CLASSES - 1])
     z, y, of, voxels, of_classes = (move(each) for each in (logits.requires_grad_(), labels, truth, some, classes))
     if name == "is_as_labelled":
         return [(z, y)]
@@ -170,9 +172,12 @@ def _draw_volumes(draw: Callable[..., Tensor]) -> dict[str, list[Arguments]]:
     lines = ((*ends, 255.0, 0.0), (*ends, None, 1e-6))
     steps = (1 + 30 * draw(SHAPE)).floor()  # whose reciprocals are rounded
     halves = ((x / 2).floor() - 60.5) * steps
-    first, away = (x, x + 2), x + torch.where(x > 100, torch.inf, 4)
+    first = (x, x + 2)
+    away = x + torch.where(x > 100, torch.inf, 4)
     between = x + 3, first, (away, away + 2)  # as far from either interval, if there are two
-    mean_x, mean_y, variance = draw(SHAPE), draw(SHAPE), 0.01 * draw(SHAPE)
+    mean_x = draw(SHAPE)
+    mean_y = draw(SHAPE)
+    variance = 0.01 * draw(SHAPE)
     variance[..., 0] = 0
     moments = torch.cat([mean_y, mean_y.square() + variance, mean_x * mean_y + variance / 2], dim=1)
     return {

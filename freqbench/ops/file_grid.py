@@ -100,7 +100,8 @@ class Rows:
 
     def take(self, row: Tensor) -> list[tuple[int, Tensor]]:
         """Takes the next row; returns the rows of the file that are known now, with their number along this axis."""
-        axis, place = self.grid.axes[0], self._next
+        axis = self.grid.axes[0]
+        place = self._next
         self._next += 1
         if place not in self._wanted:
             return []

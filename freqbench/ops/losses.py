@@ -95,7 +95,8 @@ class _Dice(torch.autograd.Function):
         index = labels.reshape(batch, 1, height, -1).long()  # [B, 1, H, W D], as all volumes here
         log_p = torch.log_softmax(logits, dim=1).reshape(batch, num_classes, height, -1)
         log_p_label = log_p.gather(1, index)
-        p, p_label = log_p.exp_(), log_p_label.exp()
+        p = log_p.exp_()
+        p_label = log_p_label.exp()
 
         overlap = _per_class(p_label.flatten(1), index.flatten(1), num_classes)
         count = _per_class(torch.ones_like(p_label).flatten(1), index.flatten(1), num_classes)
@@ -105,7 +106,8 @@ class _Dice(torch.autograd.Function):
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
 
         ctx.save_for_backward(p, p_label, index, overlap, denominator)
-        ctx.shape, ctx.with_ce = logits.shape, with_ce
+        ctx.shape = logits.shape
+        ctx.with_ce = with_ce
         return (dice - log_p_label.flatten(1).mean(dim=1).double() if with_ce else dice).to(logits.dtype)
 
     @staticmethod
@@ -116,7 +118,8 @@ class _Dice(torch.autograd.Function):
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
         # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs depend on it.
         # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
-        weight, num_classes = upstream.double()[:, None], gradients.shape[1]
+        weight = upstream.double()[:, None]
+        num_classes = gradients.shape[1]
         a = weight * 4 * overlap / (num_classes * denominator.square())
         c = weight * 2 / (num_classes * denominator)
         a, c, each = (part.to(gradients)[:, :, None, None] for part in (a, c, weight / ctx.shape[2:].numel()))
@@ -280,14 +283,16 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     """
     index = labels.long()
     m, other = _Lead.apply(logits, index)  # type: ignore[no-untyped-call]
-    pred, true = torch.where(m.detach() > 0, other, index).flatten(1), index.flatten(1)
+    pred = torch.where(m.detach() > 0, other, index).flatten(1)
+    true = index.flatten(1)
     both, hits, labelled = _counts(pred, true, logits.shape[1], scope.voxels)
     counts = labelled > 0
     if scope.classes is None:
         counts[:, 0] = False
     else:
         counts &= torch.isin(torch.arange(counts.shape[1], device=counts.device), scope.classes)
-    dice, both = 2 * hits / both.clamp(min=1), both.clamp(min=1)
+    dice = 2 * hits / both.clamp(min=1)
+    both = both.clamp(min=1)
     none = ~counts.any(dim=1, keepdim=True)
     own = torch.where(none, 1 / labelled.sum(dim=1, keepdim=True).clamp(min=1), counts * (2 - dice) / both)
     parts = own.to(m).gather(1, index.flatten(1)), (counts * dice / both).to(m).gather(1, other.flatten(1))
@@ -302,14 +307,16 @@ class _Lead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        m, other = [], []
+        m = []
+        other = []
         for z, y in _slabs(logits, index):
             others = z.scatter(1, y, -torch.inf)
             largest, of_class = _largest(others)
             m.append(largest - z.gather(1, y))
             other.append(of_class)
         ctx.shape = logits.shape
-        leads, classes = torch.cat(m, dim=2), torch.cat(other, dim=2)
+        leads = torch.cat(m, dim=2)
+        classes = torch.cat(other, dim=2)
         ctx.save_for_backward(index, classes)
         ctx.mark_non_differentiable(classes)
         return leads, classes
@@ -437,7 +444,8 @@ def mean_dice(
             foreground, 1 to K - 1; labels without foreground give the share of correct voxels.
         voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all.
     """
-    pred, true = torch.cat([_largest(z)[1] for (z,) in _slabs(logits)], dim=2).flatten(1), labels.flatten(1).long()
+    pred = torch.cat([_largest(z)[1] for (z,) in _slabs(logits)], dim=2).flatten(1)
+    true = labels.flatten(1).long()
     both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
     dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)

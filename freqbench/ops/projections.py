@@ -34,7 +34,8 @@ def l2_ball(clean: Tensor, eps: float, counted: Tensor | None = None) -> Callabl
     def project(x: Tensor) -> Tensor:
         # A float32 sum of squares over a volume would leave the ball by more than a rounding of x.
         change = _counted(x.double() - clean, counted)
-        size, room = change.abs(), torch.where(change < 0, clean, 1 - clean.double())
+        size = change.abs()
+        room = torch.where(change < 0, clean, 1 - clean.double())
         boxed = size.minimum(room)
         norm = _norm(boxed, counted)
         cut = filled(size, room, norm.clamp(max=limit), counted)
@@ -98,13 +99,16 @@ def linf_prox(point: Tensor, weight: Tensor, metric: Tensor, low: Tensor, high: 
     arXiv:2206.07179, who search by thirds).
     """
     boxed = point.clamp(low, high)
-    size, reach, pull = boxed.abs().flatten(1), point.abs().flatten(1), metric.flatten(1)
+    size = boxed.abs().flatten(1)
+    reach = point.abs().flatten(1)
+    pull = metric.flatten(1)
     above = size.amax(dim=1, keepdim=True)
     below = torch.zeros_like(above)
     for _ in range(HALVINGS):
         t = (below + above) / 2
         force = torch.where(size > t, pull * (reach - t), 0.0).sum(dim=1, keepdim=True)
         is_low = force > weight[:, None]
-        below, above = torch.where(is_low, t, below), torch.where(is_low, above, t)
+        below = torch.where(is_low, t, below)
+        above = torch.where(is_low, above, t)
     largest = above.reshape(-1, *[1] * (point.ndim - 1))
     return boxed.clamp(-largest, largest)

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.ops.compiled import compiled
 
-FIRST_ALPHA, LAST_ALPHA = 0.1, 1e-20
+FIRST_ALPHA = 0.1
+LAST_ALPHA = 1e-20
 
 TIE = 1e-5
 """Relative distance of steps from those that leave a coefficient halfway between two multiples, where the last bit of
@@ -103,7 +104,8 @@ class Reach:
 @compiled
 def nearest_error(error: Tensor, first: Interval, second: Interval) -> Tensor:
     """Returns the number of two intervals that is nearest to each error; of equal distances that of the first."""
-    one, other = torch.clamp(error, *first), torch.clamp(error, *second)
+    one = torch.clamp(error, *first)
+    other = torch.clamp(error, *second)
     return torch.where((other - error).abs_() < (one - error).abs_(), other, one)
 
 
@@ -112,7 +114,8 @@ def table_of(
     error: Tensor, first: Interval, second: Interval, spectrum: Tensor, few: Tensor, q_min: float, q_max: float
 ) -> Tensor:
     """Returns the steps of `Reach.table`."""
-    one, other = torch.clamp(error, *first), torch.clamp(error, *second)
+    one = torch.clamp(error, *first)
+    other = torch.clamp(error, *second)
     many = few + ((other - error).abs_() < (one - error).abs_())
     size = (spectrum + error).abs_()
     return torch.where(many > 0, size / many, q_max).clamp_(q_min, q_max)
@@ -140,7 +143,8 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
 def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Interval, Interval, Interval]:
     """Returns the fewest steps that coefficients become, the errors of so many, of one more, and of both (`reach`)."""
     size = spectrum.abs()
-    under, over = size * (1 - TIE), size * (1 + TIE)
+    under = size * (1 - TIE)
+    over = size * (1 + TIE)
     few = (over / q_max - 0.5).ceil_().clamp_(min=0)
     is_negative = spectrum < 0
 

@@ -68,7 +68,8 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     .. math:: 1 - \frac{1}{K'} \sum_k \frac{2 \sum p_k y_k}{\sum p_k + \sum y_k}
     """
     overlap, sums, size = _sums(logits.sigmoid(), labels, scope, power=1)
-    scores, weights = 2 * overlap / (sums + size + SMOOTH_DENOMINATOR), (size > 0).double()
+    scores = 2 * overlap / (sums + size + SMOOTH_DENOMINATOR)
+    weights = (size > 0).double()
     if scope.classes is not None:
         scores, weights = (each.index_select(1, scope.classes) for each in (scores, weights))
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
@@ -102,13 +103,16 @@ def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, `[B, K, H, W, D]`:
     :math:`(2 - D_k) / (N_k + P_k)` inside, :math:`D_k / (N_k + P_k)` outside (letters of `losses.flips`)."""
-    pred, within = logits > 0, inside(labels, logits.shape[1])
+    pred = logits > 0
+    within = inside(labels, logits.shape[1])
     voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
     size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
-    counts, both = size > 0, (size + found).clamp(min=1)
+    counts = size > 0
+    both = (size + found).clamp(min=1)
     if scope.classes is not None:
         counts &= torch.isin(torch.arange(logits.shape[1], device=logits.device), scope.classes)
-    none, dice = ~counts.any(dim=1, keepdim=True), 2 * hits / both
+    none = ~counts.any(dim=1, keepdim=True)
+    dice = 2 * hits / both
     share = 1 / voxels.flatten(1).sum(dim=1, keepdim=True).clamp(min=1).double()
     own, other = (torch.where(none, share, counts * part / both) for part in (2 - dice, dice))
     of_region = (*own.shape, *[1] * (logits.dim() - 2))
@@ -158,7 +162,8 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     """Returns `freqbench.ops.losses.dice_of_set` of pairs of region and voxel, bool `[B, K, H, W, D]`: a scalar."""
-    weights, p = members.to(p), _of_label(p, labels)
+    weights = members.to(p)
+    p = _of_label(p, labels)
     squares = weights * (p.square() + (1 - p).square())
     return 1 - (2 * (weights * p).sum() + SMOOTH_SET) / (weights.sum() + squares.sum() + SMOOTH_SET)
 
@@ -169,7 +174,8 @@ def mean_dice(
     """Returns the mean Dice of the predicted regions (logit above 0) of each sample, float64 `[B]` in [0, 1], without a
     gradient. Arguments are those of `losses.mean_dice`, with regions from 1 in `classes`; labels without any region
     give the share of right pairs of region and voxel."""
-    pred, true = (logits > 0).flatten(2), inside(labels, logits.shape[1]).flatten(2)
+    pred = (logits > 0).flatten(2)
+    true = inside(labels, logits.shape[1]).flatten(2)
     counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels.flatten(2)
     size = (true & counts).sum(dim=2).double()
     scores = 2 * (pred & true & counts).sum(dim=2) / (size + (pred & counts).sum(dim=2)).clamp(min=1)
@@ -198,10 +204,12 @@ def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
 def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the sums of p y, of p to a power and of y over the voxels that count, float64 `[B, K]`."""
-    y, p = inside(labels, p.shape[1]).flatten(2), p.flatten(2)
+    y = inside(labels, p.shape[1]).flatten(2)
+    p = p.flatten(2)
     if scope.voxels is not None:
         counts = scope.voxels.flatten(2)
-        y, p = y & counts, p * counts
+        y = y & counts
+        p = p * counts
     double = torch.float64
     return (p * y).sum(dim=2, dtype=double), p.pow(power).sum(dim=2, dtype=double), y.sum(dim=2, dtype=double)
 

@@ -70,7 +70,8 @@ def linear_at(x: Tensor, places: Tensor) -> Tensor:
     ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
     values = [_gathered(x, h + w + d) for h, w, d in product(*zip(*ends, strict=True))]
     for share in (places - below).unbind(1):
-        near, far = values[: len(values) // 2], values[len(values) // 2 :]
+        near = values[: len(values) // 2]
+        far = values[len(values) // 2 :]
         values = [torch.lerp(*pair, share[:, None]) for pair in zip(near, far, strict=True)]
     return values[0]
 
@@ -149,13 +150,15 @@ def by_sample(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | N
 
 def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the matrices there and back `[size, size]`, and the visible voxels, bool `[size]`."""
-    there, back = linear_matrix(size, side), linear_matrix(side, size)
+    there = linear_matrix(size, side)
+    back = linear_matrix(side, size)
     gap = abs(size - side)
     corner = min(int(place * (gap + 1)), gap)
     if side <= size:
         inside = slice(corner, corner + side)
         framed, opened = (torch.zeros(size, size, dtype=torch.float64) for _ in range(2))
-        framed[inside], opened[:, inside] = there, back
+        framed[inside] = there
+        opened[:, inside] = back
         return framed, opened, torch.ones(size, dtype=torch.bool)
     visible = slice(corner, corner + size)
     back = back[:, visible]

@@ -15,8 +15,10 @@ from freqbench.ops.blocks import along_axes, along_axis
 from freqbench.ops.compiled import compiled
 from freqbench.ops.voxels import body_of
 
-TAPS, SIGMA = 3, 1.5
-C1, C2 = 0.01**2, 0.03**2
+TAPS = 3
+SIGMA = 1.5
+C1 = 0.01**2
+C2 = 0.03**2
 WIDEST_MATRIX = 32
 HALVINGS = 8  # of the line to the origin
 FLAT = -1e-12  # the slope of the SSIM nearest to 0 that may be a divisor
@@ -121,7 +123,9 @@ def within_ssim(
         at = point.requires_grad_()
         (s,) = torch.autograd.grad(similarity(render(at)).sum(), at)
         across = -1, *[1] * (x.ndim - 1)
-        away, moved = (x - origin).detach(), x - x.detach()  # moved is 0 and brings the derivative
+        # moved is 0 and brings the derivative
+        away = (x - origin).detach()
+        moved = x - x.detach()
         slope = (s * away).flatten(1).sum(dim=1).clamp(max=FLAT)
         change = -low * (s * moved).flatten(1).sum(dim=1) / slope
         shorter = torch.where((low < 1) & (slope < FLAT), change, 0.0)

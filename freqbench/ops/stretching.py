@@ -65,7 +65,8 @@ def stretched_back(
 
 def _line(low: Tensor, high: Tensor, scale: float | None, offset: float) -> tuple[Tensor, Tensor, Tensor]:
     """Returns what is taken from a slice, what divides it, and 1 where its extremes move it, else 0."""
-    width, movable = high - low + offset, torch.ones_like(low)
+    width = high - low + offset
+    movable = torch.ones_like(low)
     if scale is None:
         return low, width, movable
     constant = high - low <= CONSTANT * scale

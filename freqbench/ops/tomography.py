@@ -79,7 +79,8 @@ def _beam(height: int, width: int, angles: int, dtype: torch.dtype, device: torc
     below = place.floor().long()
     part = place - below
     row = below + bins * torch.arange(angles)
-    rows, parts = torch.stack([row, row + 1], dim=2).flatten(), torch.stack([1 - part, part], dim=2).flatten()
+    rows = torch.stack([row, row + 1], dim=2).flatten()
+    parts = torch.stack([1 - part, part], dim=2).flatten()
     order = rows.argsort(stable=True)
     voxels = torch.arange(height * width).repeat_interleave(2 * angles)
     starts = torch.zeros(angles * bins + 1, dtype=torch.long)

@@ -27,12 +27,14 @@ from freqbench.pipelines.pipeline import Facts, Maps, Pipeline, PreparedInput, l
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
 _WRITING = ("SaveImage", "SaveClassification")  # steps after the network that write files
-_IMAGE, _PRED = "image", "pred"
+_IMAGE = "image"
+_PRED = "pred"
 _LABELS = ("label", "labels", "seg", "mask", "segmentation")  # names of a label map's key in MONAI's tutorials
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")  # steps that move keys, and no intensities
 INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
-_BEFORE, _AFTER = "preprocessing", "postprocessing"
+_BEFORE = "preprocessing"
+_AFTER = "postprocessing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,7 +388,8 @@ class MonaiPipeline(Pipeline):
         from monai.data import MetaTensor
         from monai.transforms import Compose
 
-        key, steps = self.keys.label, self._steps_of_labels
+        key = self.keys.label
+        steps = self._steps_of_labels
         if key is None or not steps or native.values is None:
             return None
         with running(f"{native.source}: MONAI's transforms refuse its label"):
@@ -398,7 +401,8 @@ class MonaiPipeline(Pipeline):
         """Prepares an attacked volume, and brings it to the clean one's grid where a crop follows the voxels."""
         from monai.transforms import SpatialResample
 
-        made, affine = self._apply(attacked), torch.from_numpy(clean.affine)
+        made = self._apply(attacked)
+        affine = torch.from_numpy(clean.affine)
         if made.shape != clean.data.shape or not torch.allclose(made.affine, affine):
             made = SpatialResample(padding_mode="border", dtype=torch.float64)(made, affine, clean.data.shape[1:])
         return made.as_tensor().float().contiguous()
@@ -407,7 +411,8 @@ class MonaiPipeline(Pipeline):
         """Returns the MetaTensor `[C, *grid]` that the transforms make of a file's volume."""
         from monai.data import MetaTensor
 
-        affine, keys = torch.from_numpy(native.affine), self.keys
+        affine = torch.from_numpy(native.affine)
+        keys = self.keys
         with running(f"{native.source}: MONAI's transforms refuse it"):
             if keys.out is None:
                 made = self._run(MetaTensor(native.image.clone(), affine=affine))
@@ -444,7 +449,8 @@ class MonaiPipeline(Pipeline):
                 image = to_network(torch.zeros(1, *logits.shape[1:]))
                 images = dict.fromkeys([*self.keys.images, self.keys.out or _IMAGE], image)
                 made = own({_PRED: MetaTensor(logits, affine=image.affine), **images})[_PRED]
-        scores, probabilities = made.as_tensor(), likely.as_tensor().float()
+        scores = made.as_tensor()
+        probabilities = likely.as_tensor().float()
         if head == "sigmoid":
             labels = codes_of(scores > 0.5)
         else:

@@ -139,7 +139,8 @@ def _files_of(own: Any) -> Iterator[str]:
 class NnunetPipeline(Pipeline):
     """nnU-Net's preprocessor, label manager and export."""
 
-    kind, toolchain = "nnunet", "nnunetv2"
+    kind = "nnunet"
+    toolchain = "nnunetv2"
     drawing = "regions drawn by regions_class_order"
 
     plans: Mapping[str, Any] = field(repr=False)  # of `plans.json`
@@ -244,7 +245,8 @@ class NnunetPipeline(Pipeline):
             return shape
         compute = _module("nnunetv2.preprocessing.resampling.default_resampling").compute_new_shape
         order, _ = turning("RAS", self.codes_of(codes))
-        old, own = [shape[axis] for axis in order], [spacing[axis] for axis in order]
+        old = [shape[axis] for axis in order]
+        own = [spacing[axis] for axis in order]
         new = compute(old, own, [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing])
         return triple(max(1, int(new[order.index(axis)])) for axis in range(3))
 
@@ -299,7 +301,8 @@ class NnunetPipeline(Pipeline):
         """Prepares an attacked volume as nnunetv2 does the file; one with another box is interpolated linearly."""
         from scipy.ndimage import affine_transform
 
-        file, shape = clean.facts["codes"], clean.data.shape[1:]
+        file = clean.facts["codes"]
+        shape = clean.data.shape[1:]
         data, _, made, _ = self._run(attacked, file)
         if (facts := self._facts(attacked, file, made)) == clean.facts:
             return data
@@ -309,7 +312,8 @@ class NnunetPipeline(Pipeline):
 
     def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> Mask:
         """Returns what lies outside of the crop's box; of a network that is normalised within a mask, outside of it."""
-        image, codes = native.image, self.codes_of(facts["codes"])
+        image = native.image
+        codes = self.codes_of(facts["codes"])
         if any(self.settings.use_mask_for_norm):
             within: Mask = _module("nnunetv2.preprocessing.cropping.cropping").create_nonzero_mask(image.numpy())
             return ~within
@@ -343,7 +347,8 @@ class NnunetPipeline(Pipeline):
         """Runs nnunetv2's preprocessor on a volume as its reader hands it over: data, mask, properties, recorder."""
         reader = self._reader_codes(file)
         volume = orient(native.image, file, reader)
-        recorder, properties = _recording(self.settings.preprocessor_class), {"spacing": self._sides(native, reader)}
+        recorder = _recording(self.settings.preprocessor_class)
+        properties = {"spacing": self._sides(native, reader)}
         with running(f"{native.source}: nnunetv2 cannot prepare it"):
             settings = self.manager, self.settings, dict(self.dataset)
             data, seg, made = recorder.run_case_npy(volume.numpy(), None, properties, *settings)
@@ -368,7 +373,8 @@ class NnunetPipeline(Pipeline):
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
         made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
         scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
-        first, to_whole = [low for low, _ in facts["bbox_used_for_cropping"]], np.diag([*scale, 1.0])
+        first = [low for low, _ in facts["bbox_used_for_cropping"]]
+        to_whole = np.diag([*scale, 1.0])
         to_whole[:3, 3] = first + (scale - 1) / 2
         return made @ to_whole
 
@@ -376,7 +382,8 @@ class NnunetPipeline(Pipeline):
         """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file,
         regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half."""
         export = _module("nnunetv2.inference.export_prediction")
-        labels, is_sigmoid = self.labels, head == "sigmoid"
+        labels = self.labels
+        is_sigmoid = head == "sigmoid"
         if is_merged:  # the first output of regions is a region, of classes the background
             numbers = range(1, len(logits) + is_sigmoid)
             meant = {str(k): [k, BESIDE] if is_sigmoid else k for k in numbers}
@@ -385,7 +392,8 @@ class NnunetPipeline(Pipeline):
             export.convert_predicted_logits_to_segmentation_with_correct_shape,
             *(logits, self.manager, self.settings, labels, dict(facts)),
         )
-        needed, probabilities = with_probabilities or (is_merged and is_sigmoid), torch.zeros(0)
+        needed = with_probabilities or (is_merged and is_sigmoid)
+        probabilities = torch.zeros(0)
         with running("nnunetv2 cannot restore a prediction"):
             made = convert(return_probabilities=needed, num_threads_torch=torch.get_num_threads())
         if needed:
@@ -399,7 +407,8 @@ class NnunetPipeline(Pipeline):
             numbers = range(max(labels.all_labels) + 1)
             codes = [code_of(k for k, each in enumerate(held, 1) if label in each) for label in numbers]
             classes = torch.tensor(codes)[classes.long()]
-        file, reader = facts["codes"], self._reader_codes(facts["codes"])
+        file = facts["codes"]
+        reader = self._reader_codes(facts["codes"])
         back = orient(classes[None].to(torch.uint8), reader, file)[0].contiguous()
         return back, orient(probabilities, reader, file) if with_probabilities else None
 
@@ -417,7 +426,8 @@ def _recording(cls: type[Any]) -> Any:
         def _normalize(self, data: pipeline.Volume, seg: npt.NDArray[np.int8], *rest: Any) -> pipeline.Volume:
             raw = data.copy()
             made: pipeline.Volume = super()._normalize(data, seg, *rest)
-            self.lines, self.outside = tuple(map(line_of, raw, made)), seg < 0
+            self.lines = tuple(map(line_of, raw, made))
+            self.outside = seg < 0
             return made
 
     return Recording(verbose=False)
@@ -462,7 +472,8 @@ def pipeline_of(
         wrong = f"expected each name with one of 0..{len(known) - 1}, as nnU-Net v2 writes, got {dataset['labels']}"
         raise UserError(f"{path}/dataset.json: labels: {wrong}")
     schemes = stated.normalization_schemes
-    masks, spans = stated.use_mask_for_norm, bounds or schemes
+    masks = stated.use_mask_for_norm
+    spans = bounds or schemes
     counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}
     for what, count in counts.items():
         if count != made.num_channels:

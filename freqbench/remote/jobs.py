@@ -65,7 +65,8 @@ class Dashboard:
 
     def _answer(self, path: str, read: Callable[[Any], list[Any]]) -> list[Any]:
         """Returns what the head says; raises UserError where none answers in ANSWER_S, or it refuses the token."""
-        token, got = _token(), "no answer"
+        token = _token()
+        got = "no answer"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             answer = requests.get(f"{self.url}/api/{path}", headers=headers, timeout=ANSWER_S)

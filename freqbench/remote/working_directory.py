@@ -59,10 +59,12 @@ def pack(job: JobSpec) -> WorkingDirectory:
     sought in both, and lie at the top of the working directory, where Python finds them. The content of the job's
     training jobs, which are described (`freqbench.training.link`), travels as an override, and their data as the job's
     own do. Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes."""
-    here, job_path = Path.cwd().resolve(), Path(job.where).resolve()
+    here = Path.cwd().resolve()
+    job_path = Path(job.where).resolve()
     root = here if job_path.is_relative_to(here) else job_path.parent
     job_place = job_path.relative_to(root).as_posix()
-    files, overrides = {job_place: job_path}, []
+    files = {job_place: job_path}
+    overrides = []
     if job.training:
         overrides.append(f"training={json.dumps(job.model_dump(mode='json', include={'training'})['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
@@ -127,7 +129,8 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
         if isinstance(entry.job, TrainJob)
     )
     for place, key, entry in (*attacked_on, *trained_on):
-        root, listed = entry.get("root"), entry.get("list")
+        root = entry.get("root")
+        listed = entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
             yield _Named(f"{place}.root", root, f"{key}.root")
         if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):

@@ -25,7 +25,11 @@ DISTANCES = "distances"
 GRAVITY: tuple[Verdict, ...] = ("violated", "in doubt", "not checked", "noted")  # of sentences on the first screen
 CLAIMS, MASKING = ([key for key, each in CHECKS.items() if getattr(each, kind)] for kind in ("is_claim", "is_masking"))
 MODEL_GRAVITY = ("flagged", "in doubt", "not checked", "no sign")  # of its verdicts
-LINES, MOST_MODELS, MOST_SENTENCES, NAMED = 20, 6, 3, 3  # of the first screen
+# of the first screen
+LINES = 20
+MOST_MODELS = 6
+MOST_SENTENCES = 3
+NAMED = 3
 MODELS = (
     "A model is flagged where a check of its gradients is violated (Carlini et al., arXiv:1902.06705; Athalye et al., "
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
@@ -115,7 +119,8 @@ def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
 
 
 def _belief_section(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
-    title, models = "Audit: can the numbers be believed?", verdicts(findings)
+    title = "Audit: can the numbers be believed?"
+    models = verdicts(findings)
     table = _table(models, "dataset", "model", "label", "sentence")
     return Section(title, table, text, data) if models else Section(title, text=NOTHING)
 

@@ -45,7 +45,8 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
     that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
     Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
     the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
-    rows, by = _describe_rows(records, entries), [*CURVE, "steps"]
+    rows = _describe_rows(records, entries)
+    by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
     rows = rows.assign(
         drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),
@@ -112,7 +113,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
     """Says how much the last passes of a curve add if that is ENOUGH or more; empty where the curve has converged."""
     if len(drops) < 2:
         return "one setting only: it cannot show whether more passes add anything"
-    before, best = max(drops[:-1]), max(drops)
+    before = max(drops[:-1])
+    best = max(drops)
     if not _is_more(best, before):
         return ""
     return f"{RISES}: still gains {best - before:.1f} points from {passes[-2]:g} to {passes[-1]:g} passes"
@@ -121,7 +123,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Returns one row per curve of `settings`: CURVE, the `steps` and `passes` that are enough (the last ones if the
     curve still rises), `drop` there, `best` of the curve, and `still_gains`."""
-    columns, rows = [*CURVE, "steps", "passes", "drop"], []
+    columns = [*CURVE, "steps", "passes", "drop"]
+    rows = []
     for _, curve in table.groupby(CURVE, sort=False):
         drops = curve["drop"].tolist()
         gains = still_gains(curve["passes"].tolist(), drops)
@@ -158,7 +161,9 @@ def title(row: Mapping[Hashable, Any]) -> str:
 
 def sections(table: pd.DataFrame) -> list[Section]:
     """Shows for each dataset and model the curves, those that still rise, and the recommended settings."""
-    parts, ends, chosen = [], curves(table), recommend(table)
+    parts = []
+    ends = curves(table)
+    chosen = recommend(table)
     for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
         of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (

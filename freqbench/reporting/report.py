@@ -63,7 +63,8 @@ def report(
         return render_all([*sections, *_note_on(caption)])
     stored, records = found_records(stores, job_keys)
     records = exclude(records, stored)
-    left_out, caption = _left_out(records, len(stored) - len(records)), caption_of(records, runs, format != "csv")
+    left_out = _left_out(records, len(stored) - len(records))
+    caption = caption_of(records, runs, format != "csv")
     if format == "csv":
         for text in filter(None, (left_out and f"left out:\n{left_out}", caption)):
             warnings.warn(text, stacklevel=2)
@@ -153,7 +154,8 @@ def _left_out(records: pd.DataFrame, others: int) -> str:
     lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)
-    keys, rows = [*PAIR, "label"], current(records)
+    keys = [*PAIR, "label"]
+    rows = current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
     lines += [
         f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"

@@ -96,7 +96,9 @@ def _wandb(out: str, job: str, runs: Iterable[_LoggedCell]) -> str:
     """Logs to the server of the library's settings; with WANDB_MODE=offline to OUT/wandb, for `wandb sync`."""
     import wandb
 
-    folder, place, settings = storage.local_path(out), "", wandb.Settings(silent=True, console="off", init_timeout=20)
+    folder = storage.local_path(out)
+    place = ""
+    settings = wandb.Settings(silent=True, console="off", init_timeout=20)
     try:
         for run in runs:
             about: dict[str, Any] = {"id": digest([job, run.name]), "name": run.name, "config": run.settings}
@@ -122,7 +124,8 @@ def _runs(store: Store) -> Iterator[_LoggedCell]:
     drawn = lru_cache(maxsize=1)(partial(glimpse, names=names))  # the targets of a cell follow each other
     for (cell_id, _), cell in records[records["status"] == "ok"].groupby(["cell_id", "target_model_id"], observed=True):
         scores = cell[[*METRIC_OF]].join(added_scores(cell))
-        settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
+        settings = cell[[*SETTINGS]].iloc[0]
+        picture = pictures.get(str(cell_id))
         yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
             settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},

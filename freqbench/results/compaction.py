@@ -53,7 +53,9 @@ def compact(files: Files, above: int) -> None:
 def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
     """Returns the files to merge: those with many superseded rows, and small ones, while a file is not larger than all
     smaller ones together: so a row is copied a few times in a store's life, and few files remain."""
-    small, names, total = [], set[str](), 0
+    small = []
+    names = set[str]()
+    total = 0
     for file in sorted(files, key=lambda file: file.size):
         if file.size < FULL_BYTES / 2:
             small.append(file.name)
@@ -65,7 +67,8 @@ def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
 
 
 def _merge(files: Files, names: Sequence[str]) -> None:
-    names, merged = list(filter(OWN_NAME.fullmatch, names)), _Merged(files)
+    names = list(filter(OWN_NAME.fullmatch, names))
+    merged = _Merged(files)
     sizes = storage.list_sizes(storage.join(files.root, "records"), ".parquet")
     tables = list(files.each(lambda name: files.columns(name, ORDER), names))
     ranks = {name: rank for rank, name in enumerate(sorted(names, key=_age))}
@@ -86,7 +89,9 @@ class _Merged:
     """A Parquet file in memory, written in row groups of about PIECE_BYTES."""
 
     def __init__(self, files: Files) -> None:
-        self._files, self._names, self._sink = files, list[str](), pa.BufferOutputStream()
+        self._files = files
+        self._names = list[str]()
+        self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(self._sink, ROWS, **OPTIONS)
         self._waiting: list[pa.Table] = []
         self._num_waiting = self._num_rows = 0
@@ -117,7 +122,8 @@ class _Merged:
     def _write(self) -> None:
         table = pa.concat_tables(self._waiting)
         self._writer.write_table(table, row_group_size=max(len(table), 1))
-        self._waiting, self._num_waiting = [], 0
+        self._waiting = []
+        self._num_waiting = 0
 
 
 def _age(name: str) -> tuple[int, str]:

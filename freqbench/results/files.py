@@ -32,8 +32,10 @@ LEAVES = leaves_of(ROWS)
 
 # What a file may become in memory, by its bytes on disk: real ones take tens of bytes a row, and unpack to a few times
 # their size, but one page of a stranger may stand for any number of rows, or of copies of a long text.
-_BYTES_A_ROW, _MOST_CLASSES = 16, 256
-_OWN_BYTES, _UNPACKED = 2**23, 32
+_BYTES_A_ROW = 16
+_MOST_CLASSES = 256
+_OWN_BYTES = 2**23
+_UNPACKED = 32
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # none repeats a part of a text
 _FOREIGN = "freqbench did not write it: restore it, or move it away"
 
@@ -51,9 +53,11 @@ class Files:
 
     def names(self) -> list[str]:
         """Lists the committed files, until two lists are equal: one may miss both a file that is merged and the new."""
-        names, again = self.list_once(), self.list_once()
+        names = self.list_once()
+        again = self.list_once()
         while again != names:
-            names, again = again, self.list_once()
+            names = again
+            again = self.list_once()
         return names
 
     def list_once(self) -> list[str]:
@@ -67,7 +71,8 @@ class Files:
             try:
                 return read(names)
             except FileNotFoundError as error:
-                before, names = names, self.names()
+                before = names
+                names = self.names()
                 if before == names:
                     raise UserError(f"{self.root}: a file is listed but missing: move it away ({error})") from None
 
@@ -103,7 +108,8 @@ class Files:
         """Yields columns of a file from `open` by some rows, or those of the mask `keep`; closes it at the end."""
         with source, self._explain_errors(name) as path:
             file, most, values = _open_parquet(source, path, schema)
-            rows, start = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1)), 0
+            rows = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1))
+            start = 0
             for group in range(file.num_row_groups):  # Arrow reads codes of nested texts of one group at a time alone
                 for batch in file.iter_batches(rows, row_groups=[group], columns=leaves_of(schema), use_threads=False):
                     piece = _whole(pa.Table.from_batches([batch]).select(schema.names), schema, path, most)
@@ -189,7 +195,8 @@ def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.Parquet
 
 def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int, size: int) -> tuple[list[str], int]:
     """Refuses a file with too many rows, classes or bytes; returns the columns of texts, and the most values of one."""
-    groups, texts = [meta.row_group(number) for number in range(meta.num_row_groups)], dict[str, None]()
+    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+    texts = dict[str, None]()
     values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
         raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")

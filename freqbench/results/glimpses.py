@@ -22,7 +22,9 @@ from freqbench.results.volumes import RegionsOfLabels
 GLIMPSES = "glimpses"
 MAX_BYTES = 150_000
 SIDE = 128  # pixels
-NO_CHANGE, STEPS = 128, 31  # of the plane of the change: the value of none, and steps on each side
+# of the plane of the change: the value of none, and steps on each side
+NO_CHANGE = 128
+STEPS = 31
 _NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.json")
 Planes = npt.NDArray[np.uint8]
 Side = Annotated[int, Field(ge=1, le=SIDE)]

@@ -66,7 +66,8 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
     of_case = _look_up(table["case_key"], names["dataset"])
     for column, identity in IDENTIFIED_BY.items():
         if column in table.column_names:
-            found, said = _look_up(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
+            found = _look_up(table[identity], names[column])
+            said = table[column].combine_chunks().cast(pa.string())
             if of_dataset := {key: name for key, name in names[column].items() if "/" in key}:
                 there = pc.binary_join_element_wise(of_case, table[identity].combine_chunks().cast(pa.string()), "/")
                 found = pc.coalesce(_look_up(there, of_dataset), found)
@@ -77,7 +78,9 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
 
 def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
     """Returns a run's facts with the names of an index for its datasets, known by a case, and for its models."""
-    names, known, others = _names(index), dict[str, Any](), dict[str, Any]()
+    names = _names(index)
+    known = dict[str, Any]()
+    others = dict[str, Any]()
     for name, facts in (run.get("datasets") or {}).items():
         # As in `data.case_key_of`.
         keys = (digest([facts.get("recipe") or {}, each]) for each in (facts.get("cases") or {}).values())

@@ -13,7 +13,8 @@ _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 def nest(records: pa.Table, classes: pa.Table, counts: Sequence[int]) -> pa.Table:
     """Returns rows of ROWS: each record with the next of the class rows, as many as its number in `counts` says."""
-    lists, own = ROWS.field(CLASSES).type, ROWS.field(CLASSES).type.value_type
+    lists = ROWS.field(CLASSES).type
+    own = ROWS.field(CLASSES).type.value_type
     parts = [classes[each.name].combine_chunks() for each in own]
     offsets = pa.array(np.cumsum([0, *counts]), pa.int32())
     nested = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(own)), type=lists)

@@ -30,7 +30,8 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
     """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
     of_run = {run["run_id"]: run for run in runs}
-    kinds, releases = list[tuple[dict[str, str], int]](), defaultdict[str, set[str]](set)
+    kinds = list[tuple[dict[str, str], int]]()
+    releases = defaultdict[str, set[str]](set)
     for (text, run_id), count in rows.items():
         run = of_run.get(run_id, {})
         ran = run.get("versions") or {}

@@ -37,7 +37,10 @@ class Column:
     required: bool = False  # True if a row without it is a mistake of the program
 
 
-_TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+_TEXT = pa.string()
+_FLOAT = pa.float64()
+_INT = pa.int64()
+_BOOL = pa.bool_()
 _TIME = pa.timestamp("us", tz="UTC")
 
 

@@ -126,7 +126,8 @@ class Store:
 
     def runs(self) -> list[dict[str, Any]]:
         """Returns the facts that the runs wrote about themselves, ordered by id, with the names that rows have."""
-        index, runs = self._index(IDENTIFIED_BY), self._files.each(self.run, self.run_ids())
+        index = self._index(IDENTIFIED_BY)
+        runs = self._files.each(self.run, self.run_ids())
         return [rename_run(run, index) for run in runs] if index.names else list(runs)
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -178,7 +179,8 @@ class Store:
         return self._named_by._job_and_index()[1] if is_needed else NAMELESS
 
     def _winners(self, columns: Collection[str]) -> pa.Table:
-        index, identities = self._index(columns), (IDENTIFIED_BY[name] for name in columns if name in IDENTIFIED_BY)
+        index = self._index(columns)
+        identities = (IDENTIFIED_BY[name] for name in columns if name in IDENTIFIED_BY)
         wanted = tuple(dict.fromkeys((*ORDER, *columns, *identities)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))

@@ -17,9 +17,12 @@ from freqbench.ops.regions import MOST_REGIONS
 VOLUMES = "volumes"
 FACTS = "attack.json"
 SUFFIX = ".nii.gz"
-CLEAN, ADVERSARIAL = f"clean{SUFFIX}", f"adversarial{SUFFIX}"
-LABEL, MOVED_LABEL = f"label{SUFFIX}", f"label_adversarial{SUFFIX}"
-ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
+CLEAN = f"clean{SUFFIX}"
+ADVERSARIAL = f"adversarial{SUFFIX}"
+LABEL = f"label{SUFFIX}"
+MOVED_LABEL = f"label_adversarial{SUFFIX}"
+ON_CLEAN = "prediction_clean"
+ON_ADVERSARIAL = "prediction_adversarial"
 RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
 """Numbers of the regions that each label of a map lies in, the last in front; empty: classes exclude each other."""
 Unit = Literal["HU", ""]  # unit of a file's intensities; empty: the file's own, without a name

@@ -38,7 +38,9 @@ class Writer:
     Methods return the number of committed records; rows whose commit fails wait `interval_s` seconds more."""
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
-        self._root, self._run_id, self._interval_s = root, run_id, interval_s
+        self._root = root
+        self._run_id = run_id
+        self._interval_s = interval_s
         self._waiting = set[tuple[Any, ...]]()  # COMMIT of the rows of `_tables`
         self._tables: list[pa.Table] = []
         self._flushed_at = time.monotonic()
@@ -70,10 +72,14 @@ class Writer:
             return 0
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
         self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
-        self._has_failed, self._flushed_at = True, time.monotonic()
+        self._has_failed = True
+        self._flushed_at = time.monotonic()
         commit(self._root, name, pa.concat_tables(self._tables))
         self.names.add(name)
-        self._has_failed, self._waiting, self._tables, self._flushed_at = False, set(), [], time.monotonic()
+        self._has_failed = False
+        self._waiting = set()
+        self._tables = []
+        self._flushed_at = time.monotonic()
         return count
 
     @property
@@ -91,7 +97,8 @@ def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> p
 def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
     """Converts rows with exactly these columns to an Arrow table: NaN stays, None becomes null. Raises ValueError for
     columns missing, unknown, required but None, of the wrong type, or times without a zone."""
-    rows, prepared = [dict(row) for row in rows], _prepared(tuple(columns))
+    rows = [dict(row) for row in rows]
+    prepared = _prepared(tuple(columns))
     for row in rows:
         _check(row, prepared)
     try:
@@ -105,7 +112,9 @@ def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
 class _Prepared:
     def __init__(self, columns: tuple[Column, ...]) -> None:
         schema = arrow_schema(columns)
-        self.names, self.struct, self.metadata = frozenset(schema.names), pa.struct(list(schema)), schema.metadata
+        self.names = frozenset(schema.names)
+        self.struct = pa.struct(list(schema))
+        self.metadata = schema.metadata
         self.required = [column.name for column in columns if column.required]
         self.whole = [column.name for column in columns if pa.types.is_integer(column.type)]
         self.times = [column.name for column in columns if pa.types.is_timestamp(column.type)]
@@ -117,7 +126,8 @@ _prepared = lru_cache(_Prepared)  # once per table
 def _check(row: Row, schema: _Prepared) -> None:
     """Refuses rows that Arrow would accept."""
     if row.keys() != schema.names:
-        missing, unknown = sorted(schema.names - row.keys()), sorted(row.keys() - schema.names)
+        missing = sorted(schema.names - row.keys())
+        unknown = sorted(row.keys() - schema.names)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
     for name in schema.required:
         if row[name] is None:

@@ -40,7 +40,8 @@ class CropSampler:
                 t.RandShiftIntensityd("image", offsets=0.1, prob=augmentation.shift_intensity),
             ]
         )
-        self._seed, self._noise = seed, noise
+        self._seed = seed
+        self._noise = noise
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cuts crops by number, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""

@@ -55,7 +55,9 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
 
 
 def _work(config: dict[str, Any]) -> None:
-    job, name, out = TrainJob.model_validate(config["job"]), config["model"], config["out"]
+    job = TrainJob.model_validate(config["job"])
+    name = config["model"]
+    out = config["out"]
     torch.set_num_threads(job.threads or max(1, torch.get_num_threads()))
     context = ray.train.get_context()
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())

@@ -61,7 +61,8 @@ def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
     resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
-        training, recipe = network.training, network.recipe
+        training = network.training
+        recipe = network.recipe
         steps = training.job.schedule(recipe).steps
         complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
         untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word="trained first"))
@@ -124,7 +125,8 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
     missing: list[Missing] = []
     networks = _networks(job, trainings)
     for i, network in networks.items():
-        training, entry = network.training, _fill_gaps(job.models[i], network.recipe)
+        training = network.training
+        entry = _fill_gaps(job.models[i], network.recipe)
         if training.place not in states:
             names = {each.recipe.name for each in networks.values() if each.training is training}
             with sweep.prefix_errors(training.place):
@@ -146,7 +148,8 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
 
 def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """Finds the trained weights of these networks of a training job, by name; None for one still to be trained."""
-    folder, weights = training.folder(), dict.fromkeys(names)
+    folder = training.folder()
+    weights = dict.fromkeys(names)
     with trusting(training.job.trust_code):
         trainings = prepare(training.job).trainings
     for network in trainings:
@@ -172,7 +175,8 @@ def _read(job: JobSpec) -> list[_Training]:
     """Reads the training jobs that a job names, by path from it or from here; refuses two of one name or place."""
     trainings: list[_Training] = []
     for i, entry in enumerate(job.training):
-        place, training = f"{job.where}: training[{i}]", entry.job
+        place = f"{job.where}: training[{i}]"
+        training = entry.job
         if isinstance(training, str):
             path = storage.filled_in(training, place)
             beside = Path(job.where).parent / path

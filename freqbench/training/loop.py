@@ -174,8 +174,11 @@ class Trainer:
     """Trains one network on one device, a step at a time; arguments as in `fit`."""
 
     def __init__(self, training: NetworkTraining, folder: str, team: Team) -> None:
-        self.training, self.folder, self.team = training, folder, team
-        schedule, net = training.schedule, training.new_net().to(team.device)
+        self.training = training
+        self.folder = folder
+        self.team = team
+        schedule = training.schedule
+        net = training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
         decay = training.model.ema
         average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
@@ -183,7 +186,8 @@ class Trainer:
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe, head = training.model, HEADS[training.outputs]
+        recipe = training.model
+        head = HEADS[training.outputs]
         around: dict[str, Any] = {"adapter": training.adapter, "outputs": training.outputs}
         weights = recipe.frequency_consistency, half, recipe.divergence_weight
         self._objective = team.parallel(StepLoss(net, training.adapter, *weights, head))
@@ -192,15 +196,19 @@ class Trainer:
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""
-        size, accumulate = self.training.schedule.batch_size, self.training.schedule.accumulate
+        size = self.training.schedule.batch_size
+        accumulate = self.training.schedule.accumulate
         length = size // (self.team.size * accumulate)
         first = step * size + self.team.rank * length * accumulate
         return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         """Takes one optimizer step; a UserError, and unchanged weights, if loss or gradient are not finite."""
-        training, state, began = self.training, self.state, time.perf_counter()
-        waited, sums = 0.0, torch.zeros(4, device=self.team.device)
+        training = self.training
+        state = self.state
+        began = time.perf_counter()
+        waited = 0.0
+        sums = torch.zeros(4, device=self.team.device)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, training.schedule)
         state.optimizer.zero_grad(set_to_none=True)
@@ -231,10 +239,12 @@ class Trainer:
 
     def _backward(self, images: Tensor, labels: Tensor, numbers: range, part: int) -> Tensor:
         """Adds the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""
-        training, adversarial = self.training, None
+        training = self.training
+        adversarial = None
         if training.adversary:
             images = images.clamp(0, 1)
-            model, step = self._attacked_model, self.state.step
+            model = self._attacked_model
+            step = self.state.step
             adversarial = training.adversary.attack_crops(model, images, labels, step, list(numbers))
         clean = None if training.model.objective == "at" else images
         draws = ["dropout", training.seed, self.state.step, *([self.team.rank, part] if self.team.rank or part else [])]
@@ -246,7 +256,9 @@ class Trainer:
 
     def validate(self, select: Cases, rate: float) -> None:
         """Measures the select list, each process its share, keeps the best weights and saves."""
-        training, state, began = self.training, self.state, time.perf_counter()
+        training = self.training
+        state = self.state
+        began = time.perf_counter()
         net = state.judged
         net.eval()
         model = models.SegmentationModel(net, training.roi, adapter=training.adapter, outputs=training.outputs)
@@ -258,7 +270,10 @@ class Trainer:
         state.losses = []
         score = choice(training.choose_by, dice, attacked, worst)
         if better := score > state.score:
-            state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
+            state.score = score
+            state.dice_select = dice
+            state.dice_attacked = attacked
+            state.dice_worst = worst
             state.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
         state.validated += time.perf_counter() - began
         if self.team.rank == 0:
@@ -277,7 +292,8 @@ def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, see
     `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
     uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
     KeyboardInterrupt at Ctrl-C once the step is saved."""
-    schedule, trainer = training.schedule, Trainer(training, folder, team)
+    schedule = training.schedule
+    trainer = Trainer(training, folder, team)
     state = trainer.state
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
@@ -315,14 +331,17 @@ def case_dice(
 ) -> dict[int, Scores]:
     """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`. An
     attack comes first, with seed 0, window by window; one that mixes cases takes the next of `whole`."""
-    device, scores = next(model.parameters()).device, {}
+    device = next(model.parameters()).device
+    scores = {}
     for number, case in cases:
-        image, label = case.image, case.label
+        image = case.image
+        label = case.label
         if attack is not None:
             seed = 0 if attack.is_stochastic else None
             reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
             attacked = attack_case(attack, model, case, seed, 1, Needs(reference=reference))
-            image, label = attacked.adversarial, attacked.relabel(case).label
+            image = attacked.adversarial
+            label = attacked.relabel(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
         scores[number] = dice(pred, label, num_classes, has_regions=not model.head.has_background)

@@ -44,8 +44,12 @@ class StepLoss(nn.Module):
         head: Head = SOFTMAX,
     ) -> None:
         super().__init__()
-        self._head, self.net = head, net
-        self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
+        self._head = head
+        self.net = net
+        self._adapter = adapter
+        self._consistency = consistency
+        self._half = half
+        self._beta = beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the loss, and its terms (NaN if missing) on clean crops `[B, C, h, w, d]`, on attacked ones (which

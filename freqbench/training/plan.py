@@ -76,14 +76,16 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
     """Builds the dataset of a job once per role, with the role's list as its split."""
-    where, entry = f"{job.name}: dataset", job.dataset
+    where = f"{job.name}: dataset"
+    entry = job.dataset
     return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
 
 
 def _training(
     job: TrainJob, model: ModelRecipe, nth: int, out: str, dataset: Dataset, refs: Refs, made: Made
 ) -> NetworkTraining:
-    num_classes, place = len(dataset.classes), f"{job.name}: {model.name}"
+    num_classes = len(dataset.classes)
+    place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
     if ignored := dataset.classes.ignored:
         raise UserError(
@@ -115,12 +117,15 @@ def _training(
     each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=job.seed) for attack in attacks)
     adversary: Adversary | MixedAdversary | None = next(iter(each), None)
     if model.union:
-        mix, shares = model.union.mix, model.union.shares
+        mix = model.union.mix
+        shares = model.union.shares
         adversary = MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=job.seed)
     about = dict[str, Any]()
     if quick:
         about["validation"] = {"attack": [*map(attack_identity, quick)], "choose_by": choose_by}
-    start, origin, taught = str(model.start), None, dict[str, tuple[str, ...]]()
+    start = str(model.start)
+    origin = None
+    taught = dict[str, tuple[str, ...]]()
     if start in made:
         origin = made[start].method
         # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
@@ -171,7 +176,9 @@ def _training(
 
 def _record(job: TrainJob, model: ModelRecipe, data: Dataset, refs: Refs, attacks: Sequence[Attack]) -> dict[str, Any]:
     """Collects the facts of a training that its stored file states, before it runs."""
-    noise, union, consistency = model.noise, model.union, model.frequency_consistency
+    noise = model.noise
+    union = model.union
+    consistency = model.frequency_consistency
     facts: dict[str, Any] = {
         "job": job.name,
         "dataset": data.name,

@@ -67,7 +67,8 @@ def train(
     keep_freed_memory()
     with trusting(job.trust_code):
         prepared = prepare(job, out, only)
-        cases, told = cache(prepared.cases), set[Shape]()
+        cases = cache(prepared.cases)
+        told = set[Shape]()
         names = prepared.lists["test"].class_names
         return [_train_one(job, training, names, cases, out, progress, told) for training in prepared.trainings]
 
@@ -111,7 +112,8 @@ def _train_one(
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
         result = _measure(training, state, classes, cases("test"), folder)
-        on_cuda, processes = ALONE.device.type == "cuda", job.workers if job.engine == "ray" else 1
+        on_cuda = ALONE.device.type == "cuda"
+        processes = job.workers if job.engine == "ray" else 1
         content = {
             "key": _key(training),
             "sha256": storage.sha256(result.path),
@@ -195,7 +197,8 @@ class StepsLeft:
     """Time until the last step of a training: its pace since the first step that was heard of, validations included."""
 
     def __init__(self, steps: int, max_minutes: float | None) -> None:
-        self._steps, self._limit = steps, math.inf if max_minutes is None else 60 * max_minutes
+        self._steps = steps
+        self._limit = math.inf if max_minutes is None else 60 * max_minutes
         self._first: tuple[int, float] | None = None  # a step and the time when it was heard of
 
     def time_left(self, step: int, now: float) -> float | None:
@@ -214,8 +217,10 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TextColumn("{task.fields[rest]}"), console=console, disable=not console.is_terminal)
-    name, schedule = training.model.name, training.schedule
-    steps, left = schedule.steps, StepsLeft(schedule.steps, schedule.max_minutes)
+    name = training.model.name
+    schedule = training.schedule
+    steps = schedule.steps
+    left = StepsLeft(schedule.steps, schedule.max_minutes)
     draw = _curves(folder)
     with bar:
         task = bar.add_task(name, total=steps, rest="")
@@ -260,7 +265,8 @@ def _curves(folder: str) -> Tell:
     path = Path(storage.local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
 
     def draw(row: Row) -> None:
-        content, now = io.BytesIO(), time.time()
+        content = io.BytesIO()
+        now = time.time()
         values = [(name, value) for name, value in asdict(row).items() if name != "step" and value == value]
         with suppress(OSError):  # a row less; the log has it
             path.parent.mkdir(parents=True, exist_ok=True)

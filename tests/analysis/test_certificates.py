@@ -69,21 +69,25 @@ def test_event_of_level_stays_below_half_under_gain_and_offset(ratio: float, sig
     p = certificates.level("gain_offset", radius, sigma)
     assert 0 < p < N.cdf(-ratio)
     for angle in np.linspace(0, 2 * math.pi, 18, endpoint=False):
-        k, b = radius * math.cos(angle), radius * math.sin(angle)
+        k = radius * math.cos(angle)
+        b = radius * math.sin(angle)
         after = NormalDist(b, sigma * math.exp(-k))
         for tilt in np.linspace(0, 2 * math.pi, 36, endpoint=False):
-            u, v = math.cos(tilt), math.sin(tilt)
+            u = math.cos(tilt)
+            v = math.sin(tilt)
             edge = NormalDist(0, sigma).inv_cdf(1 - p)  # P(u K + v B > edge) = p without a change
             spread = sigma * math.hypot(u, v * math.exp(-k))
             assert 1 - NormalDist(u * k + v * b, spread).cdf(edge) <= 0.5
-        tail, middle = sigma * N.inv_cdf(1 - p / 2), sigma * N.inv_cdf((1 + p) / 2)
+        tail = sigma * N.inv_cdf(1 - p / 2)
+        middle = sigma * N.inv_cdf((1 + p) / 2)
         assert 1 - after.cdf(tail) + after.cdf(-tail) <= 0.5
         assert after.cdf(middle) - after.cdf(-middle) <= 0.5
 
 
 @pytest.mark.parametrize(("radius", "sigma"), [(0.1, 0.1), (0.3, 0.1), (1.0, 0.5), (3.0, 1.0)])
 def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: float) -> None:
-    p, near = certificates.level("gain_offset", radius, sigma), [radius * math.sqrt(i / 50) for i in range(51)]
+    p = certificates.level("gain_offset", radius, sigma)
+    near = [radius * math.sqrt(i / 50) for i in range(51)]
     least = min(
         certificates._gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma)
         for norm in near
@@ -93,12 +97,14 @@ def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: floa
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    defence, values = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1}), np.linspace(0, 1, 1000)
+    defence = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1})
+    values = np.linspace(0, 1, 1000)
     draws = {"dsc_foreground": values.tolist(), "volume_error_relative": (2 * values).tolist()}
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
     same |= {"threat_model": "l2", "seed": None}
     models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
-    params, scores = json.dumps({"kind": "voxels", "control": "none"}), {"draws": json.dumps(draws)}
+    params = json.dumps({"kind": "voxels", "control": "none"})
+    scores = {"draws": json.dumps(draws)}
     return {**same, **models, **scores, "target_defence": defence, "params": params, **changes}
 
 
@@ -121,11 +127,17 @@ def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
         assert volume["attacked"] > volume["attacked_high"] > 0.8
 
 
-@pytest.mark.parametrize("changes", [
-    {"attack": "pgd"}, {"draws": None}, {"status": "failed"}, {"source_model_id": "b"},
-    {"params": json.dumps({"kind": "bias_field", "control": "none"})},
-    {"params": json.dumps({"kind": "voxels", "control": "random"})},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": "pgd"},
+        {"draws": None},
+        {"status": "failed"},
+        {"source_model_id": "b"},
+        {"params": json.dumps({"kind": "bias_field", "control": "none"})},
+        {"params": json.dumps({"kind": "voxels", "control": "random"})},
+    ],
+)
 def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[str, Any]) -> None:
     assert len(certificates.brackets(pd.DataFrame([*clean(0, parts=1), record(**changes), record()]))) == 2
 

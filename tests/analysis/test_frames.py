@@ -34,7 +34,8 @@ def stored_rows(tmp_path: Path) -> Store:
 
 
 def test_tables_of_coded_frames_are_those_of_plain_ones(stored_rows: Store) -> None:
-    coded, texts = records_frame([stored_rows]), stored_rows.records().to_pandas()
+    coded = records_frame([stored_rows])
+    texts = stored_rows.records().to_pandas()
     for build in (summary, worst_case, failures):
         pd.testing.assert_frame_equal(build(coded), build(texts), check_dtype=False)
 
@@ -59,7 +60,9 @@ def test_rows_of_a_job_are_those_with_its_keys(stored_rows: Store) -> None:
 
 
 def test_classes_of_several_stores_are_those_of_rows_that_count() -> None:
-    newer, older, stores = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old"), []
+    newer = row(case=0, dsc=0.8, minute=5)
+    older = row(case=0, dsc=0.2, minute=1, run_id="old")
+    stores = []
     for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
         stores.append(stored(record, classes=[[own | {"class_index": i, "class_name": "organ"} for i in range(2)]]))

@@ -76,7 +76,8 @@ def test_few_patients_are_covered_as_the_interval_claims(patients: int, most_cas
 
 @pytest.mark.parametrize("patients", [5, 30])
 def test_repeated_cases_and_row_order_keep_the_interval(patients: int) -> None:
-    once, order = interval(SKEWED[:patients], range(patients)), np.random.default_rng(3).permutation(3 * patients)
+    once = interval(SKEWED[:patients], range(patients))
+    order = np.random.default_rng(3).permutation(3 * patients)
     thrice = interval(np.repeat(SKEWED[:patients], 3)[order], np.repeat(range(patients), 3)[order])
     assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
     assert (thrice.n, thrice.clusters) == (3 * patients, patients)
@@ -109,7 +110,8 @@ def test_interval_within_limits_is_students_t_on_logit_scale() -> None:
 
 def test_interval_of_a_difference_ends_at_100_points() -> None:
     frame = rows([99.0, 60.0, 95.0], range(3))
-    test, bounds = t_tests(frame, ["g"], "v").iloc[0], student(frame["v"]).expected
+    test = t_tests(frame, ["g"], "v").iloc[0]
+    bounds = student(frame["v"]).expected
     assert bounds[1] > 100
     assert (test["low"], test["high"]) == pytest.approx((bounds[0], 100))
     assert (test["p"] < 0.05) == (bounds[0] > 0)
@@ -127,10 +129,13 @@ def test_one_patient_has_a_mean_and_no_interval() -> None:
 def test_many_groups_at_once_are_as_each_alone() -> None:
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(
-        {"attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
-         "budget": rng.choice([1.0, np.nan], 300), "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
-         "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300))}
-    )  # fmt: skip
+        {
+            "attack": pd.Categorical(rng.choice(["pgd", "gn", "never"], 300, p=[0.5, 0.5, 0.0])),
+            "budget": rng.choice([1.0, np.nan], 300),
+            "patient_id": pd.Categorical(rng.integers(0, 35, 300).astype(str)),
+            "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300)),
+        }
+    )
     together = mean_intervals(frame, ["attack", "budget"], "dsc")
     assert len(together) == 4
     for line in together.itertuples():
@@ -200,23 +205,29 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
     frame = rows(np.repeat(stats.zscore(np.arange(patients), ddof=1) * 3, 2), np.repeat(range(patients), 2))
     detectable = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
     assert detectable == pytest.approx(effect, abs=2e-4)
-    critical, shift = stats.t.ppf(0.975, patients - 1), detectable * math.sqrt(patients)
+    critical = stats.t.ppf(0.975, patients - 1)
+    shift = detectable * math.sqrt(patients)
     assert stats.nct.sf(critical, patients - 1, shift) == pytest.approx(0.8, abs=1e-4)
 
 
 def test_spreads_between_cases_and_seeds_by_hand() -> None:
     """Means of cases 2 and 4, of seeds 1.5 and 4.5; the case that only one seed has does not count."""
     frame = pd.DataFrame(
-        {"attack": ["pgd"] * 5 + ["gn"] * 2, "case_id": ["a", "a", "b", "b", "c", "a", "b"],
-         "seed": [0, 1, 0, 1, 0, np.nan, np.nan], "dsc": [1.0, 3, 2, 6, 99, 1, 3]}
-    )  # fmt: skip
+        {
+            "attack": ["pgd"] * 5 + ["gn"] * 2,
+            "case_id": ["a", "a", "b", "b", "c", "a", "b"],
+            "seed": [0, 1, 0, 1, 0, np.nan, np.nan],
+            "dsc": [1.0, 3, 2, 6, 99, 1, 3],
+        }
+    )
     spreads = group_spreads(frame, ["attack"], "dsc").set_index("attack")
     assert spreads.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
     assert spreads.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
 
 
 BY_HAND = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 2.0]])
-FIRST, SECOND = np.array([0.9, 0.8, 0.5, 0.7]), np.array([0.4, 0.7, 0.3, 0.1])
+FIRST = np.array([0.9, 0.8, 0.5, 0.7])
+SECOND = np.array([0.4, 0.7, 0.3, 0.1])
 PATIENTS = np.array([[0.0], [3.0], [7.0]])
 
 
@@ -225,7 +236,8 @@ def test_the_nested_interval_equals_one_by_hand() -> None:
     -1/2, 1/2 and of the second their negatives. So MS between networks is 3 (1/2 + ...) = 3/2 and of residuals 1/2:
     the variance of the mean is 7/12 + (3/2 - 1/2) / 6 = 3/4, with (3/4)^2 / ((7/12)^2 / 2 + (1/4)^2 / 1 + (1/12)^2 / 2)
     = 81/34 degrees of freedom."""
-    nested, reach = nested_interval(BY_HAND), stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
+    nested = nested_interval(BY_HAND)
+    reach = stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
     assert (nested.mean, nested.df, nested.networks, nested.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
     assert (nested.low, nested.high) == pytest.approx((2.5 - reach, 2.5 + reach))
     assert nested.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
@@ -243,7 +255,8 @@ def test_the_nested_interval_equals_one_by_hand() -> None:
     ids=["networks agree", "patients agree", "one network each: paired", "two patients", "like patients: Welch"],
 )
 def test_a_nested_interval_with_one_spread_is_a_known_t_test(values: Any, minus: Any, test: Any) -> None:
-    nested, theirs = nested_interval(values, minus), test.confidence_interval()
+    nested = nested_interval(values, minus)
+    theirs = test.confidence_interval()
     assert (nested.low, nested.high) == pytest.approx((theirs.low, theirs.high))
 
 
@@ -277,7 +290,8 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
     frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
     names = ["mean", "df"]
-    methods, expected = statistics.nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
+    methods = statistics.nested_intervals(frame, "dsc").set_index("method")
+    expected = nested_interval(BY_HAND)
     assert (methods.loc["a", "networks"], methods.loc["a", "patients"], methods.loc["b", "networks"]) == (2, 3, 1)
     assert tuple(methods.loc["a", names]) == pytest.approx((expected.mean, expected.df))
     away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
@@ -290,7 +304,8 @@ def test_methods_are_rows_with_patients_of_all_networks() -> None:
 
 
 def test_orders_on_two_patient_sets_compare_by_kendalls_tau() -> None:
-    random, levels = np.random.default_rng(3), np.array([0.0, 10.0, 20.0, 30.0, 40.0])
+    random = np.random.default_rng(3)
+    levels = np.array([0.0, 10.0, 20.0, 30.0, 40.0])
     one, other = (levels[:, None] + random.normal(size=(5, patients)) for patients in (20, 10))
     assert (rank_correlation(one, other).tolist(), rank_correlation(one, other[::-1])[0]) == ([1, 1, 1], -1)
     near = np.array([0.0, 20.0, 10.0, 30.0, 30.3])[:, None] + random.normal(size=(5, 10))
@@ -316,7 +331,8 @@ def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[
 @pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
 @pytest.mark.parametrize("attack", [{}, {"attack": "dfb", "seed": None, "variant": None}], ids=["seed", "no seed"])
 def test_row_is_shown_at_dsc_of_fp32_and_left_out_without_fp32(changed: dict[str, Any], attack: dict[str, Any]) -> None:
-    plain, reduced = row(dsc=0.5, **attack), row(dsc=0.5, **attack, **changed)
+    plain = row(dsc=0.5, **attack)
+    reduced = row(dsc=0.5, **attack, **changed)
     assert (reasons(records(plain, reduced)), reasons(records(reduced))) == ([""], [NOT_RUN])
     assert reasons(records(reduced), records(plain)) == [""]  # of the reference
 
@@ -393,7 +409,8 @@ def test_report_without_rows_names_the_target() -> None:
 
 
 def test_fp32_of_a_former_job_is_enough() -> None:
-    plain, reduced = row(dsc=0.5), row(dsc=0.5, **BF16)
+    plain = row(dsc=0.5)
+    reduced = row(dsc=0.5, **BF16)
     text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
     assert "| pgd eps=8/255 precision=bf16 |" in text
     left_out = text.partition("Left out of the tables")[2].partition("##")[0]
@@ -403,7 +420,8 @@ def test_fp32_of_a_former_job_is_enough() -> None:
 def test_area_under_curve_is_sklearns_its_error_delongs() -> None:
     """The interval of paired volumes by placement values, which DeLong has, on the logit scale; ties count half."""
     draws = np.random.default_rng(3)
-    attacked, other = np.round(draws.normal(0.8, 1, 12), 1), np.round(draws.normal(0, 1, 12), 1)
+    attacked = np.round(draws.normal(0.8, 1, 12), 1)
+    other = np.round(draws.normal(0, 1, 12), 1)
     mean, low, high = statistics.auroc(attacked, other)
     assert mean == pytest.approx(100 * roc_auc_score([1] * 12 + [0] * 12, [*attacked, *other]))
     placed = [[np.mean((x > other) + (x == other) / 2) for x in attacked]]
@@ -415,7 +433,8 @@ def test_area_under_curve_is_sklearns_its_error_delongs() -> None:
 
 def test_area_of_volumes_all_told_apart_has_an_exact_bound() -> None:
     """The chance p of each of 20 patients to be told apart has p**20 = 0.025 at the bound."""
-    above, below = np.arange(20.0) + 100, np.arange(20.0)
+    above = np.arange(20.0) + 100
+    below = np.arange(20.0)
     mean, low, high = statistics.auroc(above, below)
     assert (mean, high) == (100, 100)
     assert (low / 100) ** 20 == pytest.approx(0.025)

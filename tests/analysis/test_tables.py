@@ -44,7 +44,8 @@ def test_worst_case_never_joins_root_mean_square_and_plain_norm() -> None:
 
 def test_displacements_are_shown_where_attack_moved_anatomy() -> None:
     moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
-    first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})
+    first = row(**moved)
+    second = row(case=1, **{**moved, "jacobian_min": 0.7})
     assert only(attack_table(summary(records(first, second))), PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
     assert not {*MOVED} & {*attack_table(summary(records(row())))}
 
@@ -84,9 +85,12 @@ def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
 
 def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
     frame = records(
-        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9), row("gn", dsc=0.8), row("vafa", dsc=0.5),
-        row(budget=4 / 255, dsc=0.3), row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
-    )  # fmt: skip
+        row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
+        row("gn", dsc=0.8),
+        row("vafa", dsc=0.5),
+        row(budget=4 / 255, dsc=0.3),
+        row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
+    )
     table = attack_table(summary(frame))
     assert table["attack"].tolist() == ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
     assert table["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
@@ -94,7 +98,8 @@ def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
 
 
 def test_models_have_latest_names_and_equal_names_differ() -> None:
-    ids, names = {"source_model_id": "x", "target_model_id": "x"}, enumerate(("old", "new", "old"))
+    ids = {"source_model_id": "x", "target_model_id": "x"}
+    names = enumerate(("old", "new", "old"))
     frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
     assert set(current(frame)["source_model"]) == {"old"}
     twins = [{"source_model_id": key, "target_model_id": key} for key in ("aaaaaaaa", "bbbbbbbb")]

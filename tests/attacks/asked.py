@@ -22,7 +22,9 @@ class Asked(nn.Module):
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
         self.net = net or Net()
-        self.volumes, self.logits, self.with_gradient = list[Tensor](), list[Tensor](), list[bool]()
+        self.volumes = list[Tensor]()
+        self.logits = list[Tensor]()
+        self.with_gradient = list[bool]()
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(x)

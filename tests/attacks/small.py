@@ -17,7 +17,8 @@ class Net(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(4)
-            self.first, self.last = nn.Conv3d(1, 6, 3, padding=1), nn.Conv3d(6, 3, 1)
+            self.first = nn.Conv3d(1, 6, 3, padding=1)
+            self.last = nn.Conv3d(6, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.last(torch.tanh(self.first(x) * 4))
@@ -29,7 +30,8 @@ class Fixed(nn.Module):
 
     def __init__(self, predicted: int, slope: float = 0.0) -> None:
         super().__init__()
-        self.predicted, self.slope = predicted, slope
+        self.predicted = predicted
+        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
         logits = x.repeat(1, 3, 1, 1, 1) * self.slope
@@ -45,7 +47,8 @@ class Linear(nn.Module):
 
     def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
         super().__init__()
-        self.weights, self.bound = weights, bound
+        self.weights = weights
+        self.bound = bound
 
     def forward(self, x: Tensor) -> Tensor:
         margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
@@ -61,7 +64,8 @@ def volumes(batch: int = 2, shape: tuple[int, int, int] = (8, 8, 4), dtype: torc
 
 def layout(name: str, shape: tuple[int, int, int] = (8, 8, 4)) -> tuple[int, ...]:
     """Shape of the state of one sample of such volumes, with blocks of 4."""
-    count, depth = -(-shape[0] // 4) * -(-shape[1] // 4), shape[2]
+    count = -(-shape[0] // 4) * -(-shape[1] // 4)
+    depth = shape[2]
     return (1, depth, count, 4, 4) if name.endswith("_2d") else (1, count, 4, 4, min(4, depth))
 
 

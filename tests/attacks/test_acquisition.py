@@ -21,7 +21,8 @@ NAMES = {  # with a budget at which no voxel between 0.45 and 0.55 reaches 0 or 
     "intensity_curve": {"deviation": 0.04},
 }
 every_name = pytest.mark.parametrize("name", NAMES)
-IMAGES, WEIGHTS = drawn(1, low=0.45, high=0.55), drawn(2, low=-1)
+IMAGES = drawn(1, low=0.45, high=0.55)
+WEIGHTS = drawn(2, low=-1)
 
 
 def attacked(name: str, weights: Tensor = WEIGHTS, **changes: Any) -> AttackResult:
@@ -59,7 +60,8 @@ def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: t
     images = drawn(5, shape=(32, 24, 20)).float()
     attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
     result = attack(SmallNet(), images, torch.zeros_like(images, dtype=torch.long), generator=generators(1))
-    clean, u = images.double().numpy(), result.state.numpy().astype(complex)
+    clean = images.double().numpy()
+    u = result.state.numpy().astype(complex)
     volume = clean + np.fft.ifftn(u * np.fft.fftn(clean, axes=axes), axes=axes).real
     assert np.abs(np.clip(volume, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
     assert attack.excess(images, torch.from_numpy(np.clip(volume, 0, 1)), result.state) < 1e-8, "in float64"
@@ -92,7 +94,8 @@ def test_every_sinogram_reading_ends_at_bound_that_raises_loss() -> None:
 
 def test_every_knot_of_a_monotone_curve_ends_at_its_own_bound() -> None:
     """Knots 1/8 apart cannot meet within 0.04; numpy interpolates what each adds."""
-    knots, x = np.linspace(0, 1, 9), IMAGES.numpy()
+    knots = np.linspace(0, 1, 9)
+    x = IMAGES.numpy()
     slopes = np.array([float((hat * WEIGHTS.numpy()).sum()) for hat in [np.interp(x, knots, hat) for hat in np.eye(9)]])
     assert gained(attacked("intensity_curve")) == pytest.approx(0.04 * np.abs(slopes).sum(), rel=1e-9)
 
@@ -107,16 +110,19 @@ def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> Non
 
 @every_name
 def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
-    null, best = attacked(name, control="random"), attacked(name)
+    null = attacked(name, control="random")
+    best = attacked(name)
     assert (null.num_forwards, null.num_backwards) == (0, 0)
-    size, attack = null.state.abs(), make(name, **NAMES[name])
+    size = null.state.abs()
+    attack = make(name, **NAMES[name])
     assert float((size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean()) > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
 
 @every_name
 def test_points_and_volumes_outside_the_set_are_an_excess(name: str) -> None:
-    attack, result = make(name, **NAMES[name], steps=1), attacked(name)
+    attack = make(name, **NAMES[name], steps=1)
+    result = attacked(name)
     assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-9
     moved = result.adversarial.clone()
     moved[0, 0, 2, 2, 2] += 0.01
@@ -141,7 +147,8 @@ def test_a_change_of_k_space_outside_its_region_is_an_excess(region: str, lines:
 @pytest.mark.parametrize(("knot", "deviation", "excess"), [(5, 0.15, 0.05), (0, -0.1, 0.1), (10, 0.1, 0.1)])
 def test_curve_that_falls_or_leaves_the_scale_is_an_excess(knot: int, deviation: float, excess: float) -> None:
     attack = make("intensity_curve", deviation=0.2, pieces=10)
-    space, beyond = attack.space(IMAGES), torch.zeros(1, 1, 11, dtype=torch.float64)
+    space = attack.space(IMAGES)
+    beyond = torch.zeros(1, 1, 11, dtype=torch.float64)
     beyond[0, 0, knot] = deviation
     assert attack.excess(IMAGES, space.render(beyond), beyond) == pytest.approx(excess)
     assert attack.excess(IMAGES, space.render(space.project(beyond)), space.project(beyond)) <= 1e-12
@@ -149,7 +156,8 @@ def test_curve_that_falls_or_leaves_the_scale_is_an_excess(knot: int, deviation:
 
 @every_name
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
-    model, labels = SmallNet().double(), (IMAGES > 0.5).long()
+    model = SmallNet().double()
+    labels = (IMAGES > 0.5).long()
     settings = {**NAMES[name], "keep": "last", "step_rule": "halving", "loss": "dice"}  # steps of equal size
     attack = make(name, **settings, steps=1)
     again = attack(model, IMAGES, labels, start=attack(model, IMAGES, labels).state)

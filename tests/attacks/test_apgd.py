@@ -19,7 +19,8 @@ class Tent(nn.Module):
 
     def __init__(self, top: float) -> None:
         super().__init__()
-        self.top, self.asked = top, list[Tensor]()
+        self.top = top
+        self.asked = list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
         self.asked.append(x.detach().flatten(1))
@@ -28,7 +29,8 @@ class Tent(nn.Module):
 
 def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]], list[float]]:
     """Queried and resulting intensities of one voxel a sample, without a draw, in float64."""
-    model, images = Tent(top), torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
+    model = Tent(top)
+    images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
     result = make("apgd", **(by_hand | changes))(model, images, torch.zeros_like(images, dtype=torch.long))
     return [asked.flatten().tolist() for asked in model.asked], result.adversarial.flatten().tolist()
@@ -75,14 +77,16 @@ def test_apgd_returns_the_best_or_the_last_point(keep: str, asked: int, result: 
 
 def first_volumes(start: Tensor | None = None, **changes: Any) -> Tensor:
     """The change of two grey volumes at the start, `[2, N]`."""
-    model, images = Tent(0.5), torch.full((2, 1, 4, 3, 2), 0.5, dtype=torch.float64)
+    model = Tent(0.5)
+    images = torch.full((2, 1, 4, 3, 2), 0.5, dtype=torch.float64)
     attack = make("apgd", eps=0.25, steps=1, loss="ce", **changes)
     attack(model, images, torch.zeros_like(images, dtype=torch.long), start=start)
     return model.asked[0] - 0.5
 
 
 def test_released_variant_stretches_draws_but_no_given_start() -> None:
-    drawn, stretched = first_volumes(variant="paper"), first_volumes(variant="released")
+    drawn = first_volumes(variant="paper")
+    stretched = first_volumes(variant="released")
     largest = drawn.abs().amax(dim=1, keepdim=True)
     assert bool((largest < 0.25).all())
     assert torch.allclose(stretched, 0.25 * drawn / largest, rtol=1e-12, atol=0)
@@ -118,7 +122,9 @@ def up_and_down(start: float, rises: int, steps: int) -> list[float]:
 )
 def test_a_step_is_halved_by_the_papers_rules(values: list[float], halved: dict[int, bool]) -> None:
     """Each case gives L after every step, and the checkpoints of 100 steps that halve."""
-    pace, highest, halvings = Pace(100, released=False), torch.tensor([-torch.inf]), {}
+    pace = Pace(100, released=False)
+    highest = torch.tensor([-torch.inf])
+    halvings = {}
     for i, value in enumerate(values):
         highest = torch.maximum(highest, torch.tensor([value]))
         halves = pace.halves(i, torch.tensor([value]), highest)
@@ -159,7 +165,8 @@ class Quadratic(nn.Module):
 
     def __init__(self, top: float) -> None:
         super().__init__()
-        self.top, self.asked = top, list[float]()
+        self.top = top
+        self.asked = list[float]()
 
     def forward(self, x: Tensor) -> Tensor:
         self.asked.append(float(x.detach()))
@@ -168,12 +175,14 @@ class Quadratic(nn.Module):
 
 def amsgrad(x: float, top: float, eps: float, step: float, steps: int) -> list[float]:
     """Path of the paper's iteration from x, in plain numbers, on log(1 + exp(-4 (x - top)^2))."""
-    clean, path = x, [x]
+    clean = x
+    path = [x]
     m = v = highest = 0.0
     for t in range(1, steps + 1):
         wrong = 1 / (1 + np.exp(4 * (x - top) ** 2))
         g = -8 * (x - top) * wrong
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g * g
         highest = max(highest, v)
         x += step * (m / (1 - 0.9**t)) / (np.sqrt(highest / (1 - 0.999**t)) + 1e-8)
         x = min(max(x, clean - eps, 0.0), clean + eps, 1.0)
@@ -184,7 +193,8 @@ def amsgrad(x: float, top: float, eps: float, step: float, steps: int) -> list[f
 @pytest.mark.parametrize(("top", "eps", "steps"), [(0.53, 0.2, 80), (0.9, 0.05, 12), (-0.02, 0.6, 12)])
 def test_the_iteration_is_projected_amsgrad(top: float, eps: float, steps: int) -> None:
     """The three cases swing until gradients fade, run into the edge of the ball, and into the end of the scale."""
-    model, image = Quadratic(top), torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
+    model = Quadratic(top)
+    image = torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     result = make("padam", eps=eps, steps=steps, random_start=False)(model, image, torch.zeros_like(image).long())
     assert [*model.asked, float(result.adversarial)] == pytest.approx(amsgrad(0.5, top, eps, eps / 4, steps), abs=1e-12)
 
@@ -198,7 +208,8 @@ def test_defaults_are_those_of_the_authors() -> None:
 
 @pytest.mark.parametrize(("top", "best"), [(0.51, 0), (0.56, 1)])
 def test_padam_keeps_the_best_of_its_volumes(top: float, best: int) -> None:
-    model, image = Quadratic(top), torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
+    model = Quadratic(top)
+    image = torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     attack = make("padam", eps=0.2, steps=3, random_start=False, keep="best")
     intensity = float(attack(model, image, torch.zeros_like(image).long()).adversarial)
     assert intensity == min(model.asked, key=lambda x: abs(x - top)) == model.asked[best]

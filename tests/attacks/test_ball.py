@@ -74,7 +74,8 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
             score = (self.weight * x).sum(dim=(1, 2, 3, 4), keepdim=True).expand_as(x)
             return torch.cat([-score, score], dim=1)
 
-    image, model = torch.full((1, 1, *SHAPE), 0.5), Linear()
+    image = torch.full((1, 1, *SHAPE), 0.5)
+    model = Linear()
     attack = make("ball", kind="voxels", radius=0.5, steps=20, loss="ce", random_start=False)
     result = attack(model, image, torch.zeros_like(image, dtype=torch.long))
     assert torch.allclose(result.adversarial - image, model.weight.detach() * 0.5 / model.weight.norm(), atol=2e-3)
@@ -82,7 +83,8 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
 
 def test_volumes_are_clamped_unless_the_network_clamps() -> None:
     image, label = volume()
-    image, attack = image + (1 - image.max()), make("ball", kind="gain_offset", radius=1.0, control="random")
+    image = image + (1 - image.max())
+    attack = make("ball", kind="gain_offset", radius=1.0, control="random")
     smoothed = SegmentationModel(Edges(), SHAPE, defence=Smoothing(kind="gain_offset", sigma=0.1, eot=1)).eval()
     outside = [
         float(attack(model, image, label, generator=torch.Generator().manual_seed(seed)).adversarial.max()) > 1
@@ -100,7 +102,9 @@ def smoothed(kind: str, samples: int = 1) -> tuple[Smoothing, SegmentationModel]
 
 def scores(defence: Smoothing, volumes: Tensor, label: Tensor, draws: int) -> list[list[float]]:
     """Foreground DSC of each draw of volumes `[B, 1, *SHAPE]`, in rising order: that of `prediction`, in batches."""
-    net, key, scored = Edges().eval(), draw_seed("prediction", "a"), []
+    net = Edges().eval()
+    key = draw_seed("prediction", "a")
+    scored = []
     for draw in range(draws):
         labels = net(defence.apply_draw(volumes, draw_seed("smoothing", key, draw))).max(1, keepdim=True).indices
         pairs = [((labels == k).flatten(1), (label == k).flatten(1)) for k in (1, 2)]
@@ -124,7 +128,8 @@ def members(kind: str, reach: float, model: SegmentationModel, random: int, opti
 def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samples: tuple[int, int]) -> list[float]:
     """DSC: bound at a radius minus what members of a ball of `reach` leave, in sigmas; counts `many`, `samples`."""
     image, label = volume()
-    sigma, alpha = SIGMA[kind], 1e-6
+    sigma = SIGMA[kind]
+    alpha = 1e-6
     defence, model = smoothed(kind)
     (clean,) = scores(defence, image, label, samples[0])
     least = certificates.bound(clean, certificates.require(len(clean), kind, bound * sigma, sigma, alpha))
@@ -161,7 +166,8 @@ class Graded(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.kind, self.sign = kind, nn.Parameter(torch.ones(()))
+        self.kind = kind
+        self.sign = nn.Parameter(torch.ones(()))
         generator = torch.Generator().manual_seed(5)
         self.weights = torch.randn(SHAPE, generator=generator)
         wave = torch.cos(2 * torch.pi * (torch.arange(8) + 0.5)[:, None, None] / 8).expand(SHAPE)
@@ -199,10 +205,14 @@ class Graded(nn.Module):
 @pytest.mark.parametrize("kind", quick(tuple(CHANGES), "voxels", "voxel_shift"))
 def test_bound_is_near_the_worst_member_and_fails_if_bold(kind: str) -> None:
     """The member lies at one sigma; the bound of a fifth of this radius is too bold. Both have 500 draws."""
-    sigma, alpha, network = SIGMA[kind], 1e-6, Graded(kind)
+    sigma = SIGMA[kind]
+    alpha = 1e-6
+    network = Graded(kind)
     defence = Smoothing(kind=kind, sigma=sigma, samples=1, eot=1)  # type: ignore[arg-type]
     worst = CHANGES[kind].apply(network.image, sigma * network.direction)
-    volumes, key, right = torch.cat([CHANGES[kind].apply(network.image, 0 * network.direction), worst]), 3, []
+    volumes = torch.cat([CHANGES[kind].apply(network.image, 0 * network.direction), worst])
+    key = 3
+    right = []
     with torch.no_grad():
         for draw in range(500):
             predicted = network(defence.apply_draw(volumes, draw_seed("smoothing", key, draw))).argmax(1)
@@ -273,7 +283,8 @@ def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
 
 def test_surface_score_of_draw_is_metric_in_millimetres() -> None:
     label, pred = torch.zeros(2, 12, 12, 12, dtype=torch.uint8)
-    label[2:8, 2:8, 2:8], pred[2:10, 2:8, 2:8] = 1, 1
+    label[2:8, 2:8, 2:8] = 1
+    pred[2:10, 2:8, 2:8] = 1
     scores = [score_draw(label, pred, (side, 1.0, 1.0), (2.5,))["nsd"] for side in (1.0, 3.0)]
     assert scores == [nsd(pred, label, 2, 2.5, (side, 1, 1))[1] for side in (1.0, 3.0)]
     assert 1 == scores[0] > scores[1]

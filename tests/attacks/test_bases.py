@@ -16,7 +16,8 @@ from freqbench.testing import volumes
 
 EPS = 4 / 255
 ANGLES = torch.linspace(0, 2 * math.pi, 401, dtype=torch.float64)[:-1].reshape(1, 1, 10, 8, 5)
-FIRST, SECOND = ANGLES.cos(), ANGLES.sin()
+FIRST = ANGLES.cos()
+SECOND = ANGLES.sin()
 
 
 def mixed(*weights: float) -> Tensor:
@@ -112,7 +113,8 @@ class Sealed(SmallNet):
 
 
 def test_no_gradient_of_the_network_is_taken() -> None:
-    attack, (_, *surrogates) = make("bases", eps=EPS, queries=5, steps=2, keep="best"), nets(1, 2, 3)
+    attack = make("bases", eps=EPS, queries=5, steps=2, keep="best")
+    (_, *surrogates) = nets(1, 2, 3)
     sealed, open_ = (attack(net, *volumes(), surrogates=surrogates) for net in (Sealed(), SmallNet()))
     assert torch.equal(sealed.adversarial, open_.adversarial)
 

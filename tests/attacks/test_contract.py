@@ -56,9 +56,11 @@ def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
 def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
-    labels, eps = (images > 0.5).long(), SETTINGS[name]["eps"]
+    labels = (images > 0.5).long()
+    eps = SETTINGS[name]["eps"]
     adversarial = example(name, **TWO_CLASSES.get(name, {}))(examples.Threshold(), images, labels).adversarial
-    flipped, reach = (adversarial > 0.5).long() != labels, (images - 0.5).abs()
+    flipped = (adversarial > 0.5).long() != labels
+    reach = (images - 0.5).abs()
     decided = (reach - eps).abs() > 1e-6
     assert torch.equal(flipped[decided], (reach < eps)[decided])
 
@@ -121,7 +123,8 @@ def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None
     """From the clean volume; where the start alone changes much, from that of the null row. Where labels move, the hard
     Dice says which volume is kept, and few steps need not raise the loss with it; towards a target the loss does."""
     images, labels = volumes()
-    model, begin = SmallNet().eval(), images
+    model = SmallNet().eval()
+    begin = images
     if name in examples.FREQUENCY:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     for targeted, sign in ((False, 1), (True, -1)):
@@ -196,7 +199,8 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
 
 def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     """Code outside asks no `isinstance(attack, ...)`, so that an attack of another package is treated alike."""
-    room, asking = FILES[0].parent, re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    room = FILES[0].parent
+    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
     asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked
@@ -246,7 +250,8 @@ def test_revision_is_former_where_no_corner_is_kept() -> None:
 def test_a_search_leaves_no_more_than_any_of_its_corners(name: str) -> None:
     """Corners lie in the set, are as many as the passes count, and are looked at in every run."""
     images, labels = volumes()
-    model, attack = SmallNet().eval(), example(name, steps=1)
+    model = SmallNet().eval()
+    attack = example(name, steps=1)
     made = corners_of(attack, images)
     assert len(made) == attack.num_corners
     result = attack(model, images, labels)
@@ -260,7 +265,8 @@ def test_every_second_run_starts_at_the_best_corner(monkeypatch: pytest.MonkeyPa
     starts = list[Tensor]()
     monkeypatch.setattr(searched, "search", lambda task, space, start, *_: starts.append(start) or start)
     images, labels = volumes()
-    model, attack = SmallNet().eval(), example("bias_field", restarts=4)
+    model = SmallNet().eval()
+    attack = example("bias_field", restarts=4)
     attack(model, images, labels)
     fields = [*attack.corners(images, attack.space(images))]
     left = torch.stack([mean_dice(model(attack.space(images).render(field)), labels) for field in fields])

@@ -32,7 +32,8 @@ def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype =
 
 
 def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:
-    labels, model = torch.zeros_like(images[:, :1], dtype=torch.long), SmallNet(images.shape[1]).to(images.dtype)
+    labels = torch.zeros_like(images[:, :1], dtype=torch.long)
+    model = SmallNet(images.shape[1]).to(images.dtype)
     attack = make("corruption", kind=kind, severity=severity, **options)
     return attack(model, images, labels, generator=generators(*seeds) if seeds else None).adversarial
 
@@ -53,7 +54,8 @@ def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
 def test_corruption_keeps_shape_and_range(kind: str) -> None:
     """A sample alone in double precision is, to rounding, what it is in a batch; another seed differs iff it draws."""
     images = scan(2, channels=3)
-    batch, alone = corrupted(kind, 5, images, 5, 6), corrupted(kind, 5, images[1:].double(), 6)
+    batch = corrupted(kind, 5, images, 5, 6)
+    alone = corrupted(kind, 5, images[1:].double(), 6)
     assert (batch.shape, batch.dtype, alone.dtype) == (images.shape, torch.float32, torch.float64)
     assert torch.allclose(batch[1:].double(), alone, atol=1e-4)
     assert 0 <= float(batch.min()) < float(batch.max()) <= 1
@@ -98,7 +100,8 @@ def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype 
 
 def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
     labels = torch.zeros_like(images, dtype=torch.long)
-    attack, seeds = make("random_noise", **size), generators(*range(len(images)))
+    attack = make("random_noise", **size)
+    seeds = generators(*range(len(images)))
     return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()
 
 
@@ -110,7 +113,8 @@ def test_every_voxel_changes_by_linf_one_half_up() -> None:
 
 def test_linf_and_l2_noise_have_the_same_normals() -> None:
     normals = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    images, kept = grey(dtype=torch.float64), normals.clone()
+    images = grey(dtype=torch.float64)
+    kept = normals.clone()
     assert torch.allclose(noise(images, normals, linf=0.1), 0.1 * normals.sign(), rtol=0, atol=1e-15)
     direction = normals.numpy() / np.linalg.norm(normals.numpy())
     assert np.allclose(noise(images, normals, l2=2.0).numpy(), 2 * direction, rtol=0, atol=1e-15)
@@ -131,7 +135,8 @@ def test_norm_is_l2_after_clamping(value: float) -> None:
     images[0, :, :12] = 0
     normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     added = noise(images, normals, l2=value)
-    moved, factors = images + added, []
+    moved = images + added
+    factors = []
     for x, change, n in zip(moved, added, normals, strict=True):
         assert float(change.square().sum()) ** 0.5 == pytest.approx(value, abs=1e-12)
         free = (x > 0) & (x < 1)

@@ -18,7 +18,8 @@ from freqbench.ops.resampling import cubic_spline_matrix
 
 SHAPE = (14, 12, 10)
 SPACING = (1.0, 2.0, 3.0)
-IMAGES, WEIGHTS = drawn(1, low=0.2, high=0.8, shape=SHAPE), drawn(2, low=-1, shape=SHAPE)
+IMAGES = drawn(1, low=0.2, high=0.8, shape=SHAPE)
+WEIGHTS = drawn(2, low=-1, shape=SHAPE)
 INSIDE = (0, 0, slice(2, -2), slice(2, -2), slice(2, -2))
 
 
@@ -56,8 +57,10 @@ def test_zero_displacement_leaves_the_volume_to_the_bit() -> None:
 def test_shift_by_the_width_of_a_voxel_is_a_roll(
     axis: int, millimetres: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attack, labels = deformation(max_mm=4.0), (IMAGES > 0.5).long()
-    result, step = at(everywhere(attack, millimetres), attack, monkeypatch, labels), -int(np.sign(sum(millimetres)))
+    attack = deformation(max_mm=4.0)
+    labels = (IMAGES > 0.5).long()
+    result = at(everywhere(attack, millimetres), attack, monkeypatch, labels)
+    step = -int(np.sign(sum(millimetres)))
     assert torch.allclose(result.adversarial[INSIDE], IMAGES.roll(step, axis)[INSIDE], rtol=0, atol=1e-12)
     assert torch.equal(result.labels[INSIDE], labels.roll(step, axis)[INSIDE])
 
@@ -87,7 +90,8 @@ def test_displacement_of_a_stretch_has_its_determinant() -> None:
     attack = deformation(max_mm=30.0)
     values = attack.field(IMAGES).values
     rates = (0.1, -0.2, 0.3)
-    state, moved = torch.zeros_like(attack.space(IMAGES).centre), []
+    state = torch.zeros_like(attack.space(IMAGES).centre)
+    moved = []
     for axis, (rate, matrix, size, step) in enumerate(zip(rates, values, SHAPE, SPACING, strict=True)):
         pieces = matrix.shape[1] - 3
         knot = size * step / pieces
@@ -141,7 +145,8 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    attack, model = deformation(loss="ce"), Linear(WEIGHTS)
+    attack = deformation(loss="ce")
+    model = Linear(WEIGHTS)
     task = Task("deformation", model, IMAGES, torch.zeros_like(LABELS), targeted=False, generator=generators(3))
     task.aim("ce", None, None)
     space = attack.space(IMAGES)
@@ -155,7 +160,8 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     """To first order in the bound the gain of <w, a> on a ramp is the sum over points of its gradient's length."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
-    ramp, weights = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None], WEIGHTS.clone()
+    ramp = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None]
+    weights = WEIGHTS.clone()
     weights[..., [0, -1]] = weights[..., [0, -1], :] = weights[..., [0, -1], :, :] = 0
     attack = deformation(max_mm=0.5, loss="ce", steps=30, min_jacobian=0.01)
     result = attack(Linear(weights), ramp, torch.zeros_like(LABELS), generator=generators(1))
@@ -211,7 +217,9 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
     attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))
-    first, model, moved = attacked(attack, start=state), SmallNet().double(), attack.space(IMAGES).render(state)
+    first = attacked(attack, start=state)
+    model = SmallNet().double()
+    moved = attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)
     assert float(first.losses[0]) == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)

@@ -82,7 +82,8 @@ def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
 
 def test_later_members_skip_fallen_windows() -> None:
     """At every threshold that parts the windows; the model is asked about as many windows as are left."""
-    dices, seen = sorted({value for values in lowest_alone() for value in values}), set()
+    dices = sorted({value for values in lowest_alone() for value in values})
+    seen = set()
     for threshold in dices:
         if left_over(threshold) == [38] * 3 and 38 in seen:
             continue
@@ -119,7 +120,8 @@ def test_default_threshold_is_a_dice_of_zero() -> None:
 def test_generators_advance_for_skipped_windows_too() -> None:
     images, labels = task()
     labels[1] = labels[1].clamp(max=1)
-    drawn_from, fresh = generators(*SEEDS), generators(*SEEDS)
+    drawn_from = generators(*SEEDS)
+    fresh = generators(*SEEDS)
     attack = make("autoattack", eps=EPS, **SMALL, organs=(2,))
     assert attack(Net(), images, labels, generator=drawn_from).forwards == (38, 8, 38)
     assert not any(torch.equal(g.get_state(), f.get_state()) for g, f in zip(drawn_from, fresh, strict=True))
@@ -205,7 +207,8 @@ def attack(name: str, model: nn.Module, images: Tensor, labels: Tensor, **parame
 
 def terms(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy, cosine to the label and correctness of every voxel of the small network, `[B, N]`, by torch."""
-    logits, one_hot = Net().double()(images).detach(), F.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
+    logits = Net().double()(images).detach()
+    one_hot = F.one_hot(labels[:, 0], 3).movedim(-1, 1).double()
     entropy = F.cross_entropy(logits, labels[:, 0], reduction="none")
     cosine = F.cosine_similarity(logits.softmax(1), one_hot, dim=1)
     return entropy.flatten(1), cosine.flatten(1), (logits.argmax(1) == labels[:, 0]).flatten(1)
@@ -234,7 +237,8 @@ def test_cospgd_weighs_every_voxel_by_its_cosine(targeted: bool) -> None:
 @BOTH
 def test_wrong_voxels_keep_moving_to_the_edge_of_the_ball(name: str) -> None:
     """A cosine that were differentiated too would hold voxels where their label is unlikely, but not impossible."""
-    model, images = Threshold(20), torch.linspace(0.25, 0.75, 64, dtype=torch.float64).reshape(1, 1, 4, 4, 4)
+    model = Threshold(20)
+    images = torch.linspace(0.25, 0.75, 64, dtype=torch.float64).reshape(1, 1, 4, 4, 4)
     labels = (images > 0.5).long()
     labels.flatten()[::2] ^= 1
     moved = attack(name, model, images, labels, steps=20, eps=0.2, step_size=0.02).adversarial - images

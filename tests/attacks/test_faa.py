@@ -60,7 +60,8 @@ def test_the_null_row_opens_the_highest_draws_above_a_half() -> None:
 
 def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
     """A wave in the middle of one band, labels by `Threshold`, and a reference that has no wave but other noise."""
-    generator, frequency = torch.Generator().manual_seed(1), (band + 0.5) * SIDE / 2 / BANDS
+    generator = torch.Generator().manual_seed(1)
+    frequency = (band + 0.5) * SIDE / 2 / BANDS
     phase = 2 * np.pi * frequency * (torch.arange(SIDE) + 0.5) / SIDE
     noise, other = (0.01 * torch.rand(1, 1, SIDE, 8, 8, generator=generator) for _ in range(2))
     images = 0.49 + 0.2 * torch.cos(phase).reshape(1, 1, -1, 1, 1) + noise
@@ -85,13 +86,17 @@ def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None
 def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     """At the first step, with bands 2 and 6 open by the draws given."""
     images, labels = volumes()
-    images, model = 0.45 + 0.1 * images.double(), SmallNet().double().eval()
-    reference, draws = 0.45 + 0.1 * reference_of(images), torch.full((2, 1, BANDS), 0.2)
+    images = 0.45 + 0.1 * images.double()
+    model = SmallNet().double().eval()
+    reference = 0.45 + 0.1 * reference_of(images)
+    draws = torch.full((2, 1, BANDS), 0.2)
     draws[:, :, [2, 6]] = 0.9
     attack = make("faa", bands=BANDS, portion=0.5, steps=1, reconstruction_weight=0.7)
     result = attack(model, images, labels, start=draws, reference=reference)
 
-    bands, own, other = fourier_bands(images.shape[2:], BANDS).numpy(), spectrum(images), np.abs(spectrum(reference))
+    bands = fourier_bands(images.shape[2:], BANDS).numpy()
+    own = spectrum(images)
+    other = np.abs(spectrum(reference))
     volume = np.where(np.isin(bands, [2, 6]), other * np.exp(1j * np.angle(own)), own)
     mixed = torch.from_numpy(np.fft.irfftn(volume, s=images.shape[2:], axes=(2, 3, 4)))
     change = np.abs(other - np.abs(own))[:, 0, bands == 2].sum(1)
@@ -106,7 +111,8 @@ def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.Monkey
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
-    noise, gradients = torch.linspace(-2, 2, BANDS, dtype=torch.float64), list[Tensor]()
+    noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64)
+    gradients = list[Tensor]()
     gradient_and = Task.gradient_and
 
     def noted(self: Task, *arguments: Any) -> Any:
@@ -120,7 +126,8 @@ def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.Monkey
     (gradient,) = gradients
 
     bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own, other = np.abs(spectrum(images))[:, 0], np.abs(spectrum(reference))[:, 0]
+    own = np.abs(spectrum(images))[:, 0]
+    other = np.abs(spectrum(reference))[:, 0]
     kept = own[:, np.isin(bands, [1, 2, 3])].sum(1)
     for n, s in enumerate(noise.tolist()):
         slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
@@ -131,9 +138,11 @@ def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.Monkey
 def test_the_best_gates_of_all_steps_are_kept() -> None:
     """Scores that stay at 0 end with every gate closed: what was drawn before is stronger."""
     images, labels = volumes()
-    model, seen = SmallNet().eval(), list[Tensor]()
+    model = SmallNet().eval()
+    seen = list[Tensor]()
     model.register_forward_hook(lambda _, inputs, logits: seen.append(dice_ce(logits.detach(), labels)))
-    result, losses = run(images, labels, model, step_size=0, reconstruction_weight=0.0), torch.stack(seen)
+    result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
+    losses = torch.stack(seen)
     assert len(losses) == 7
     assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
     with torch.no_grad():

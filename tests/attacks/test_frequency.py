@@ -144,7 +144,8 @@ def spectrum(name: str, x: Tensor) -> Tensor:
     blocks = x.unflatten(3, (2, 4)).unflatten(2, (2, 4)).transpose(3, 4).flatten(2, 3)  # [B, 1, N, 4, 4, D]
     axes = [3, 4, 5]
     if name.endswith("_2d"):
-        blocks, axes = blocks.movedim(5, 2), [4, 5]  # [B, 1, D, N, 4, 4]
+        blocks = blocks.movedim(5, 2)  # [B, 1, D, N, 4, 4]
+        axes = [4, 5]
     return torch.from_numpy(scipy.fft.dctn(blocks.numpy(), axes=axes, norm="ortho"))
 
 
@@ -168,7 +169,8 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
 @pytest.mark.parametrize(("name", "weight"), [("vafa", 1.0), ("sa2", 0.2)])
 def test_objective_of_the_paper_is_dice_loss_less_ssim_loss(name: str, weight: float) -> None:
     _, labels = volumes()
-    model, result = Net(), run(name, steps=1, variant="paper", ssim_weight=0.0)
+    model = Net()
+    result = run(name, steps=1, variant="paper", ssim_weight=0.0)
     expected = weight * dice(model(result.adversarial), labels)
     # SA2's network sees the volume before the clamp.
     assert torch.allclose(result.losses[0], expected, atol=0.02 if name == "sa2" else 1e-5)
@@ -230,7 +232,8 @@ def test_air_stays_finite_and_dark_in_float32() -> None:
 
 
 def test_one_attack_has_one_identity() -> None:
-    one, other = make("vafa", q_max=30, block=8), make("vafa", q_max=30.0, block=[8, 8, 8])
+    one = make("vafa", q_max=30, block=8)
+    other = make("vafa", q_max=30.0, block=[8, 8, 8])
     assert attack_identity(one) == attack_identity(other) == {"name": "vafa", "revision": 1, "q_max": 30.0, "block": 8}
     assert attack_params(one) == attack_params(other)
     assert make("vafa", loss="dicece") == make("vafa"), "the loss of the variant"

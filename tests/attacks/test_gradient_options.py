@@ -21,11 +21,14 @@ from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, margin, mean_dice
 
 SETTINGS: dict[str, dict[str, Any]] = {
     **{loss: {"loss": loss} for loss in LOSSES if loss not in ("dlr-targeted", "dicece")},
-    "organs": {"organs": (1,)}, "least-likely": {"target": "least-likely"},
-    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"}, "best": {"keep": "best"},
-    "best, masked": {"keep": "best", "loss": "mask-ce"}, "restarts": {"restarts": 3},
+    "organs": {"organs": (1,)},
+    "least-likely": {"target": "least-likely"},
+    "organs and target": {"organs": (2, 1), "target": ("swap", 2, 0), "loss": "mask-ce"},
+    "best": {"keep": "best"},
+    "best, masked": {"keep": "best", "loss": "mask-ce"},
+    "restarts": {"restarts": 3},
     "restarts of the best": {"restarts": 2, "keep": "best"},
-}  # fmt: skip
+}
 # Each setting on one attack by voxels, and on each attack settings in turn.
 CASES = [
     (name, setting)
@@ -37,10 +40,14 @@ CASES = [
 ]
 # Attacks with an objective of their own, in the variants that differ; all others raise what `Task` raises.
 OBJECTIVES: list[tuple[str, dict[str, Any]]] = [
-    ("pgd", {}), ("square", {}), ("faa", {}), ("vafa", {}), ("sa2", {"variant": "released-cosine"}),
+    ("pgd", {}),
+    ("square", {}),
+    ("faa", {}),
+    ("vafa", {}),
+    ("sa2", {"variant": "released-cosine"}),
     ("dynamic_scaling", {}),
     *((name, {"variant": v}) for name in ("segpgd", "cospgd") for v in ("paper", "released", "released-bmvc")),
-]  # fmt: skip
+]
 every_objective = pytest.mark.parametrize(("name", "form"), OBJECTIVES, ids=str)
 
 
@@ -55,7 +62,8 @@ class Wave(nn.Module):
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = examples.plain(name, **SETTINGS[setting])
     (images, labels), model, calls = volumes(2), SmallNet().double(), []
-    images, hook = images.double(), model.register_forward_hook(lambda *_: calls.append(1))
+    images = images.double()
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
     batch = attack(model, images, labels, generator=generators(1, 2))
     assert (len(calls), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
     assert (batch.num_forwards, len(batch.losses)) == attack.passes
@@ -78,10 +86,14 @@ def test_target_rule_equals_attack_towards_labels_that_it_makes(name: str, form:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [*OBJECTIVES, *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES), ("sea", {}),
-     ("autoattack", {"members": ("apgd-dlr", "apgd-ce")})],
+    [
+        *OBJECTIVES,
+        *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES),
+        ("sea", {}),
+        ("autoattack", {"members": ("apgd-dlr", "apgd-ce")}),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_labels_of_other_organs_change_nothing(name: str, changes: dict[str, Any]) -> None:
     images, labels = volumes()
     attack = examples.plain(name, organs=(1,), **changes)
@@ -101,13 +113,19 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "changes", "passes"),
-    [("bim", {"loss": "ce"}, 1), ("bim", {"loss": "mask-ce"}, 1), ("segpgd", {}, 1),
-     ("cospgd", {"variant": "released"}, 1), ("ssa", {"loss": "ce", "num_spectra": 2, "block": 4, "eps": 0.2}, 3)],
-)  # fmt: skip
+    [
+        ("bim", {"loss": "ce"}, 1),
+        ("bim", {"loss": "mask-ce"}, 1),
+        ("segpgd", {}, 1),
+        ("cospgd", {"variant": "released"}, 1),
+        ("ssa", {"loss": "ce", "num_spectra": 2, "block": 4, "eps": 0.2}, 3),
+    ],
+)
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
     """Steps overshoot; the cross-entropy of every iterate, the first pass of a step, decides: SSA adds others."""
     images, labels = volumes()
-    model, seen = Wave(), []
+    model = Wave()
+    seen = []
     model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
     quiet = {"random_start": False} if takes(name, "random_start") else {}
     wide = {"step_size": 0.05} if takes(name, "step_size") else {}
@@ -138,12 +156,14 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
 def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: dict[str, Any]) -> None:
     """Each run ends with a look at its volumes; the Dice decides for each window, not the loss."""
     images, labels = volumes()
-    model, looks = SmallNet().eval(), list[tuple[Tensor, Tensor]]()
+    model = SmallNet().eval()
+    looks = list[tuple[Tensor, Tensor]]()
     model.register_forward_hook(lambda _, inputs, output: looks.append((inputs[0].detach(), output.detach())))
     attack = examples.plain(name, restarts=4, loss="ce", **changes)
     result = attack(model, images, labels, generator=generators(1, 2))
     assert len(looks) == attack.passes[0]
-    ends, classes = looks[len(looks) // 4 - 1 :: len(looks) // 4], list(changes.get("organs", (1, 2)))
+    ends = looks[len(looks) // 4 - 1 :: len(looks) // 4]
+    classes = list(changes.get("organs", (1, 2)))
     for i in range(2):
         dices = [np.nanmean(dice(logits[i].argmax(0), labels[i, 0], 3)[classes]) for _, logits in ends]
         # To rounding: vafa_opt renders in the end what its table makes.
@@ -225,7 +245,9 @@ class Waves(Linear):
 
 
 def test_steps_shrink_along_cosine_with_momentum_of_auto_pgd() -> None:
-    model, x, steps = Waves(), IMAGES.clone(), 6
+    model = Waves()
+    x = IMAGES.clone()
+    steps = 6
     previous = x
     for i in range(steps):
         x.requires_grad_()
@@ -252,7 +274,8 @@ def test_auto_takes_the_passes_of_one_loss() -> None:
 @pytest.mark.parametrize(("loss", "compared"), [("auto", 1), ("dice", 7)])
 def test_rankless_losses_are_computed_at_the_end(loss: str, compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hard Dice ranks the volumes of losses that change."""
-    calls, own = [], Objective.compared
+    calls = []
+    own = Objective.compared
     monkeypatch.setattr(Objective, "compared", lambda self, *given: calls.append(loss) or own(self, *given))
     attacked(loss, 6)
     assert len(calls) == compared
@@ -260,7 +283,8 @@ def test_rankless_losses_are_computed_at_the_end(loss: str, compared: int, monke
 
 def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]:
     """Gradients of the loss `auto` with respect to the logits of one step after another."""
-    auto, gradients = apgd.Auto(SOFTMAX, steps), []
+    auto = apgd.Auto(SOFTMAX, steps)
+    gradients = []
     for given in logits:
         point = given.clone().requires_grad_()
         gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))
@@ -269,7 +293,8 @@ def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]
 
 def two_classes(margins: list[float]) -> Tensor:
     """Logits of voxels with these margins, if the first half has label 0 and the second label 1."""
-    m, half = torch.tensor(margins, dtype=torch.float64), len(margins) // 2
+    m = torch.tensor(margins, dtype=torch.float64)
+    half = len(margins) // 2
     return torch.stack([-m / 2, m / 2]).mul(torch.tensor([1.0] * half + [-1.0] * half)).reshape(1, 2, -1, 1, 1)
 
 
@@ -294,7 +319,9 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
 def test_first_step_weighs_the_foreground_and_each_flips_cost() -> None:
     """A third on each voxel of label 1, and the cost of its flip on every voxel."""
     (got,) = objectives(two_classes([-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]), labels=HALVES)
-    dice, total = 2 * 2 / 6, 6  # as below
+    # as below
+    dice = 2 * 2 / 6
+    total = 6
     weights = [dice / total] * 3 + [(2 - dice) / total + 1 / 3] * 3
     sides = [1, 1, 1, -1, -1, -1]
     assert got[0, 1, :, 0, 0].tolist() == pytest.approx([w * side for w, side in zip(weights, sides, strict=True)])
@@ -303,15 +330,19 @@ def test_first_step_weighs_the_foreground_and_each_flips_cost() -> None:
 @pytest.mark.parametrize("steps", [20, 60])
 def test_auto_weighs_a_flip_by_cost_and_by_steps_left(steps: int) -> None:
     """Background that is right (numbers 0 and 2) changes most and does not count: the others change by 0.3."""
-    margins, changes = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0], [2.0, 0.3, 1.0, 0.3, 0.3, 0.3]
+    margins = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]
+    changes = [2.0, 0.3, 1.0, 0.3, 0.3, 0.3]
     before = two_classes([m - change for m, change in zip(margins, changes, strict=True)])
     *_, got = objectives(before, two_classes(margins), labels=HALVES, steps=steps)
     # Label 1: 3 voxels, 3 are predicted (numbers 1, 3 and 4), 2 of them rightly.
-    dice, total = 2 * 2 / 6, 6
+    dice = 2 * 2 / 6
+    total = 6
     costs = [dice / total] * 3 + [(2 - dice) / total] * 3
     lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)]
-    unit, r = 20 / steps, 0.3 / 2
-    spread, reach = r * math.sqrt(unit * (steps - 1)), r * unit * sum(lengths[1:]) / lengths[0]
+    unit = 20 / steps
+    r = 0.3 / 2
+    spread = r * math.sqrt(unit * (steps - 1))
+    reach = r * unit * sum(lengths[1:]) / lengths[0]
     for m, cost, side, slope in zip(margins, costs, [1, 1, 1, -1, -1, -1], got[0, 1, :, 0, 0], strict=True):
         share = 4 / (1 + math.exp(m / spread)) / (1 + math.exp(-(m + reach) / spread))
         assert float(slope) == pytest.approx(side * share * cost, rel=1e-9)

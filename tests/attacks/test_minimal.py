@@ -38,7 +38,8 @@ def attacked(name: str, model: Any = None, **given: Any) -> AttackResult:
 def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: dict[str, Any]) -> None:
     """From 0.5 to w . (x - 0.5) = b it is b / |w|_1 in L-infinity, and b / |w|_2 in L2."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    images, network = torch.full_like(weights, 0.5), Linear(weights, 0.5)
+    images = torch.full_like(weights, 0.5)
+    network = Linear(weights, 0.5)
     dual = weights.abs().sum() if given.get("norm") == "linf" else weights.norm() * weights.numel() ** 0.5
     attack = make(name, steps=120, step_size=0.05, **given, **{"loss": "margin"} if name == "fmn" else {})
     result = attack(network, images, torch.ones_like(images).long())
@@ -52,7 +53,8 @@ def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: d
 def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[str, Any], dice: float | None) -> None:
     """Everything that the network was asked is looked through again; a clean Dice of 1 falls at a half."""
     images, labels = task()
-    asked, model = list[Tensor](), Net().double()
+    asked = list[Tensor]()
+    model = Net().double()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     result = attacked(name, model, dice=dice, **given)
     assert len(asked) == result.num_forwards == result.num_backwards == 16
@@ -68,7 +70,8 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
 def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[str, Any]) -> None:
     """The least of PGD's budgets that halves a sample's Dice; the next smaller one does not."""
     images, labels = task()
-    norm, smallest = given.get("norm", "l2"), attacked(name, **given, steps=100, step_size=0.05).state
+    norm = given.get("norm", "l2")
+    smallest = attacked(name, **given, steps=100, step_size=0.05).state
     least = torch.full_like(smallest, torch.inf)
     for eps in (0.3, 0.25, 0.2, 0.15):
         pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)

@@ -44,7 +44,8 @@ def test_l2_attacks_keep_the_contract_and_reach_their_radius(name: str) -> None:
 def test_pgd_steps_along_gradient_of_root_mean_square_of_one() -> None:
     """Far inside ball and box one step is all there is; the gradient is that of the loss, taken here."""
     images, labels = volumes()
-    images, model = (0.3 + 0.4 * images.double()).requires_grad_(), SmallNet().double().eval()
+    images = (0.3 + 0.4 * images.double()).requires_grad_()
+    model = SmallNet().double().eval()
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(images), labels[:, 0]), images)
     size = gradient.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
     attack = make("pgd", norm="l2", eps=0.1, steps=1, step_size=0.02, random_start=False, loss="ce")
@@ -56,7 +57,9 @@ def test_starts_are_normal_noise_of_the_radius() -> None:
     """Kurtosis of normals is 3; Auto-PGD's draw is the same in both variants, and is not stretched."""
     images = torch.full((1, 1, 16, 16, 16), 0.5)
     for name, more in (("pgd", {}), ("apgd", {}), ("apgd", {"variant": "paper"})):
-        attack, asked, model = make(name, norm="l2", eps=EPS, steps=1, **more), list[Tensor](), SmallNet()
+        attack = make(name, norm="l2", eps=EPS, steps=1, **more)
+        asked = list[Tensor]()
+        model = SmallNet()
         model.register_forward_hook(lambda _, inputs, __, asked=asked: asked.append(inputs[0].detach()))
         attack(model, images, torch.zeros_like(images).long(), generator=generators(1))
         change = (asked[0] - images).double().flatten()
@@ -91,7 +94,9 @@ def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> 
 
 def test_square_redistributes_its_change_between_two_cubes() -> None:
     """Every query has the whole radius, and leaves what lies outside two cubes in proportion."""
-    images, asked, model = torch.full((1, 1, 10, 10, 10), 0.5), list[Tensor](), SmallNet()
+    images = torch.full((1, 1, 10, 10, 10), 0.5)
+    asked = list[Tensor]()
+    model = SmallNet()
     model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
     labels = torch.randint(0, 3, images.shape, generator=torch.Generator().manual_seed(1))
     make("square", norm="l2", eps=EPS, queries=60, p_init=0.3)(model, images, labels, generator=generators(2))

@@ -22,7 +22,8 @@ from freqbench.ops.dct import band_mask
 from freqbench.ops.quantisation import reach
 from freqbench.ops.ssim import body_ssim
 
-SHAPE, BLOCK = (8, 6, 5), (4, 3, 5)
+SHAPE = (8, 6, 5)
+BLOCK = (4, 3, 5)
 
 
 class Linear(nn.Module):
@@ -60,7 +61,8 @@ def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any
 
 def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
     """A change e of the spectrum adds <DCT(w), e> / 255: the best e is the end of its range that the sign points to."""
-    images, weights = drawn(1, low=0.3, high=0.7), drawn(2, low=-1)
+    images = drawn(1, low=0.3, high=0.7)
+    weights = drawn(2, low=-1)
     result = attacked("vafa_opt", Linear(weights), images, loss="ce", renormalize=False)
     low, high = reach(torch.from_numpy(transform(255 * images - 128)), 5, 20).bounds
     slope = transform(weights)
@@ -71,7 +73,8 @@ def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_scaling_reaches_the_bound_of_every_multiplier(variant: str) -> None:
-    images, weights = drawn(1, low=0.45, high=0.6), drawn(2, low=-1)
+    images = drawn(1, low=0.45, high=0.6)
+    weights = drawn(2, low=-1)
     result = attacked("sa2_opt", Linear(weights), images, loss="ce", rho=0.3, variant=variant)
     product = transform(images - 0.5) * transform(weights)
     if variant == "released":
@@ -111,7 +114,8 @@ def apart(volume: NDArray[np.float64], result: AttackResult) -> float:
 def test_scipy_in_float64_remakes_the_volume_of_a_float32_state(name: str, changes: Any, per_slice: bool) -> None:
     """Float32 rounds some of many coefficients the other way if they lie between two multiples."""
     name += "_2d" if per_slice else ""
-    images, block = drawn(5, shape=(32, 24, 20)).float(), (16, 12) if per_slice else (16, 12, 10)
+    images = drawn(5, shape=(32, 24, 20)).float()
+    block = (16, 12) if per_slice else (16, 12, 10)
     result = attacked(name, SmallNet(), images, block=block, steps=2, loss="dicece", **changes)
     state = result.state.double().numpy()
     axes = tuple(range(state.ndim - len(block), state.ndim))
@@ -134,7 +138,9 @@ def test_scipy_in_float64_remakes_the_volume_of_a_float32_state(name: str, chang
 @pytest.mark.parametrize("renormalize", [False, True])
 def test_scipy_in_float64_remakes_the_volume_of_a_table_of_vafa(renormalize: bool) -> None:
     """Rounding stays soft to the end; the null row has the softness of the last step, 0.1 / steps."""
-    images, block, softness = drawn(5, shape=(32, 24, 20)).float(), (16, 12, 10), 0.1 / 20
+    images = drawn(5, shape=(32, 24, 20)).float()
+    block = (16, 12, 10)
+    softness = 0.1 / 20
     result = attacked("vafa", SmallNet(), images, block=block, steps=20, control="random", renormalize=renormalize)
     table = result.state.double().numpy()
     u = dctn(255 * split(images, block).double().numpy() - 128, axes=(3, 4, 5), norm="ortho") / table
@@ -145,7 +151,8 @@ def test_scipy_in_float64_remakes_the_volume_of_a_table_of_vafa(renormalize: boo
 
 
 def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
-    images, model = drawn(4), SmallNet().double()
+    images = drawn(4)
+    model = SmallNet().double()
     uniform = attacked("vafa_opt", model, images, control="uniform")
     assert uniform.state.unique().tolist() == [20]
     random = attacked("vafa_opt", model, images, control="random", renormalize=False)
@@ -173,7 +180,8 @@ def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt"])
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
-    images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
+    images = drawn(8)
+    labels = torch.zeros(1, 1, *SHAPE, dtype=torch.long)
     attack = make(name, block=BLOCK, steps=1, keep="last", loss="ce")
     low, high = attack.bounds
     layout = (1, 1, 4, *BLOCK)
@@ -189,7 +197,8 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
 @pytest.mark.parametrize("short", [0.0, 1e-4, -1e-4])
 def test_uniform_null_row_equals_the_volume_of_its_table(short: float) -> None:
     """Next to a tie: the first coefficient of constant blocks is 30, one and a half times 20, a little less or more."""
-    value, root = 30 - short, math.sqrt(8)
+    value = 30 - short
+    root = math.sqrt(8)
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
     attack = make("vafa_opt", q_max=20.0, block=2, renormalize=False, control="uniform")
     result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))

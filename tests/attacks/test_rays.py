@@ -29,7 +29,8 @@ def ramp() -> tuple[Tensor, Tensor]:
 def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
     """The least L-infinity distance from 0.5 to w . (x - 0.5) = b is b / |w|_1, along the signs of w."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    images, network = torch.full_like(weights, 0.5), Linear(weights, radius * float(weights.abs().sum()))
+    images = torch.full_like(weights, 0.5)
+    network = Linear(weights, radius * float(weights.abs().sum()))
     result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
     assert radius <= float(result.state) == pytest.approx(radius, rel=1e-3)
     assert torch.equal((result.adversarial - images).sign(), weights.sign())

@@ -11,7 +11,8 @@ from torch import Tensor
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import ParameterError, UserError
 
-nan, inf = float("nan"), float("inf")
+nan = float("nan")
+inf = float("inf")
 
 # attack, changes of its example, what the message begins with
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -161,10 +162,14 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
 
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
-    [*REFUSED, *(("pgd", *case) for case in SHARED), *(("vafa", *case) for case in SHARED[::4]),
-     *(("almaprox", *case) for case in OF_ALMAPROX[::3])],
+    [
+        *REFUSED,
+        *(("pgd", *case) for case in SHARED),
+        *(("vafa", *case) for case in SHARED[::4]),
+        *(("almaprox", *case) for case in OF_ALMAPROX[::3]),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_parameters_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
         make(name, **(EXAMPLES[name] | changes))
@@ -254,11 +259,14 @@ def test_wrong_call_is_refused(
         ),
         ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
         ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
-        ("autoattack", {"members": ("apgd-ce", "apgd-dlr")},
-         "members: expected at least 3 classes for apgd-dlr, got 2: leave it out"),
+        (
+            "autoattack",
+            {"members": ("apgd-ce", "apgd-dlr")},
+            "members: expected at least 3 classes for apgd-dlr, got 2: leave it out",
+        ),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_too_few_classes_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     """Said before a model is loaded, and by the call."""
     images, _ = volumes()

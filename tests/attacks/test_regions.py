@@ -63,7 +63,8 @@ def test_every_attack_runs_on_regions_or_refuses_them_by_name(name: str) -> None
 @pytest.mark.parametrize("name", ["pgd", "apgd", "segpgd", "cospgd", "mifgsm", "square", "rays"])
 def test_attacks_lower_the_dice_of_regions(name: str) -> None:
     images, _ = volumes()
-    labels, attack = labelled(images), example(name, eps=EPS)
+    labels = labelled(images)
+    attack = example(name, eps=EPS)
     options = {"generator": generators(1, 2)} if attack.is_stochastic else {}
     adversarial = attack(Regions(), images, labels, **options).adversarial
     before, after = (SIGMOID.mean_dice(Regions()(each), labels, None, None) for each in (images, adversarial))
@@ -102,7 +103,8 @@ def test_a_target_is_approached() -> None:
 
 def test_reached_samples_have_every_region_wrong_everywhere() -> None:
     objective = Objective.of(torch.tensor([[1, 1]]).reshape(1, 1, 1, 1, 2), head=SIGMOID)
-    wrong, half = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[-1.0, -1.0], [1.0, -1.0]])
+    wrong = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    half = torch.tensor([[-1.0, -1.0], [1.0, -1.0]])
     assert [bool(objective.is_reached(each.reshape(1, 2, 1, 1, 2))) for each in (wrong, half)] == [True, False]
 
 
@@ -203,11 +205,14 @@ def test_norm_of_noise_covers_all_channels_together() -> None:
 
 
 def test_stripes_and_cubes_have_a_sign_in_each_channel() -> None:
-    images, labels = torch.full((40, 2, 4, 4, 4), 0.5), torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
-    striped, cubed = Asked(SmallNet(2)), Asked(SmallNet(2))
+    images = torch.full((40, 2, 4, 4, 4), 0.5)
+    labels = torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
+    striped = Asked(SmallNet(2))
+    cubed = Asked(SmallNet(2))
     make("square", eps=0.1, queries=1)(striped, images, labels)
     make("square", eps=0.1, queries=2)(cubed, images, labels, start=torch.zeros_like(images))
-    stripes, change = (striped.volumes[0] - images).sign(), cubed.volumes[1] - images
+    stripes = (striped.volumes[0] - images).sign()
+    change = cubed.volumes[1] - images
     assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
     assert not torch.equal(stripes[:, 0], stripes[:, 1])
     assert torch.equal(change[:, 0] != 0, change[:, 1] != 0)
@@ -245,7 +250,9 @@ class Elsewhere(nn.Module):
 
     def __init__(self, voxels: Tensor, sign: float) -> None:
         super().__init__()
-        self.net, self.voxels, self.sign = SmallNet(), voxels, sign
+        self.net = SmallNet()
+        self.voxels = voxels
+        self.sign = sign
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(x)
@@ -269,7 +276,8 @@ def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
     attack = example(name)
 
     def attacked(sign: float) -> Tensor:
-        model, cases = Elsewhere(voxels, sign).eval(), list(zip(images.flip(3), labels, strict=True))
+        model = Elsewhere(voxels, sign).eval()
+        cases = list(zip(images.flip(3), labels, strict=True))
         needs = attack.supplied(
             reference=images.square,
             learned=partial(attack.learn, model, cases, tuple(images.shape[2:]), torch.Generator().manual_seed(3)),
@@ -292,7 +300,8 @@ def test_loss_and_success_are_those_of_the_labelled_part(loss: str, organs: tupl
     assert FEWEST_CLASSES.get(loss, 0) <= 3
     images, labels, _ = labelled_with_slab()
     logits = SmallNet()(images.double().float()).detach()
-    whole, part = Objective.of(labels.long()), Objective.of(labels[:, :, :5].long())
+    whole = Objective.of(labels.long())
+    part = Objective.of(labels[:, :, :5].long())
     for objective in (whole, part):
         objective.aim(loss, organs, None)
     assert part.counted is None
@@ -304,7 +313,10 @@ def test_a_sample_is_reached_by_its_labelled_voxels_alone() -> None:
     labels = torch.full((2, 1, 2, 2, 2), IGNORED)
     labels[:, :, 0] = 1
     logits = torch.zeros(2, 3, 2, 2, 2)
-    logits[:, 0, 1], logits[0, 2, 0], logits[1, 1, 0] = 9.0, 9.0, 9.0  # the first is wrong where it counts
+    # the first is wrong where it counts
+    logits[:, 0, 1] = 9.0
+    logits[0, 2, 0] = 9.0
+    logits[1, 1, 0] = 9.0
     assert Objective.of(labels).is_reached(logits).tolist() == [True, False]
 
 

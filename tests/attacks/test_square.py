@@ -29,7 +29,8 @@ def losses(model: Asked) -> Tensor:
 
 def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Every query of one sample but the first: its number, the best volume before it, and its own."""
-    best, values = 0, losses(model)[:, i]
+    best = 0
+    values = losses(model)[:, i]
     for k in range(1, len(model.volumes)):
         yield k, model.volumes[best][i, 0], model.volumes[k][i, 0]
         if values[k] > values[best]:
@@ -74,7 +75,9 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
     """The cube has the schedule's side, changes the best volume so far, and never changes nothing."""
     model, _ = search()
     images, _ = task()
-    low, high, sides = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1), set()
+    low = (images - EPS).clamp(min=0)
+    high = (images + EPS).clamp(max=1)
+    sides = set()
     for i in range(3):
         for k, before, asked in trials(model, i):
             changed = (asked != before).nonzero()
@@ -88,7 +91,8 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
 
 
 def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
-    images, model = torch.full((1, 1, 4, 3, 2), 0.5), Asked()
+    images = torch.full((1, 1, 4, 3, 2), 0.5)
+    model = Asked()
     make("square", eps=EPS, queries=300, p_init=0.01)(model, images, torch.zeros_like(images, dtype=torch.long))
     changes = torch.stack(model.volumes[1:]) - torch.stack(model.volumes[:-1])
     assert bool((changes != 0).flatten(0, 1).any(0).all())
@@ -122,7 +126,8 @@ class Corner(nn.Module):
 
 def moved(aim: str, sample: int, **changes: Any) -> Tensor:
     """Voxels of a sample that some query moved from where the first one put them."""
-    images, model = task()[0], Asked(Corner())
+    images = task()[0]
+    model = Asked(Corner())
     settings = {"eps": EPS, "queries": 80, "p_init": 1e-9, "loss": "ce"} | changes
     labels = torch.zeros_like(images, dtype=torch.long)
     make("square", aim=aim, **settings)(model, images, labels, generator=generators(*SEEDS))
@@ -138,7 +143,8 @@ def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     without = moved("foreground", 0), moved("window", 0)
     assert bool((without[0] & ~corner).any()), "a window without foreground is searched everywhere"
     assert torch.equal(*without)
-    larger, grown = moved("foreground", 1, p_init=27 / corner.numel()), torch.zeros_like(corner)
+    larger = moved("foreground", 1, p_init=27 / corner.numel())
+    grown = torch.zeros_like(corner)
     grown[4:, 5:, 1:] = True
     assert bool((larger & ~corner).any()), "a cube of three voxels a side reaches one beyond its middle"
     assert not bool((larger & ~grown).any())

@@ -23,10 +23,12 @@ def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -
     generator = torch.Generator().manual_seed(6)
     batch, _, h, w, d = images.shape
     if name == "ssa":
-        space, count = (h, w, d), (h // block) * (w // block) * (d // block)
+        space = (h, w, d)
+        count = (h // block) * (w // block) * (d // block)
         blocked: tuple[int, ...] = (count, block, block, block)
     else:
-        space, blocked = (d, h, w), (d, (h // block) * (w // block), block, block)
+        space = (d, h, w)
+        blocked = (d, (h // block) * (w // block), block, block)
     lead = (steps, spectra, batch, 1)
     return {
         "gauss": torch.randn(*lead, *space, generator=generator, dtype=torch.float64),
@@ -36,7 +38,8 @@ def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -
 
 def test_network_sees_noise_and_a_multiplied_spectrum() -> None:
     images, labels = volumes(1, (4, 4, 4), torch.float64)
-    start, model = draws("ssa", images, 1, 1), Asked().double()
+    start = draws("ssa", images, 1, 1)
+    model = Asked().double()
     make("ssa", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
     noisy = (images + 0.05 * start["gauss"][0, 0])[0, 0].numpy()
     expected = idctn(dctn(noisy, norm="ortho") * (0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()), norm="ortho")
@@ -48,9 +51,11 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
     """The gradient is the one at the volume that was shown, not led back through the transform."""
     images, labels = volumes(1, (8, 8, 4), torch.float64)
     images = 0.2 + 0.6 * images
-    start, model = draws(name, images, 1, 3), Asked().double()
+    start = draws(name, images, 1, 3)
+    model = Asked().double()
     result = make(name, **(SMALL | {"num_spectra": 3}))(model, images, labels, start=start)
-    gradients, net = [], Net().double()
+    gradients = []
+    net = Net().double()
     for volume in list(model.volumes):
         point = volume.clone().requires_grad_()
         gradients.append(torch.autograd.grad(dice_ce(net(point), labels).sum(), point)[0])
@@ -62,7 +67,8 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
 def test_draws_are_those_of_the_samples_generators_in_order(name: str) -> None:
     """Noise, then factors, of every pass: so that fewer steps begin as more do."""
     images, labels = volumes(1, (8, 8, 4))
-    generator, given = torch.Generator().manual_seed(3), draws(name, images, 2, 2)
+    generator = torch.Generator().manual_seed(3)
+    given = draws(name, images, 2, 2)
     for i, n in [(i, n) for i in range(2) for n in range(2)]:
         for key, sampler in (("gauss", torch.randn), ("unif", torch.rand)):
             given[key][i, n] = sampler(given[key].shape[2:], generator=generator)

@@ -14,13 +14,18 @@ NAMES = ("background", "liver", "spleen", "stomach")
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        ("next-class", [1, 2, 3, 0]), (("swap", 1, 3), [0, 3, 2, 1]), (("swap", 0, 2, 1, 3), [2, 3, 0, 1]),
-        (("erase", 2), [0, 1, 0, 3]), (("erase", 1, 3), [0, 0, 2, 0]), ("least-likely", [3, 2, 1, 0]),
+        ("next-class", [1, 2, 3, 0]),
+        (("swap", 1, 3), [0, 3, 2, 1]),
+        (("swap", 0, 2, 1, 3), [2, 3, 0, 1]),
+        (("erase", 2), [0, 1, 0, 3]),
+        (("erase", 1, 3), [0, 0, 2, 0]),
+        ("least-likely", [3, 2, 1, 0]),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_rules_map_every_class_to_its_target(rule: Any, expected: list[int]) -> None:
-    labels, logits = torch.arange(4).reshape(1, 1, 4, 1, 1), torch.zeros(1, 4, 4, 1, 1)
+    labels = torch.arange(4).reshape(1, 1, 4, 1, 1)
+    logits = torch.zeros(1, 4, 4, 1, 1)
     for voxel, least in enumerate([3, 2, 1, 0]):
         logits[0, least, voxel] = -1
     assert target_map(rule, labels, logits).flatten().tolist() == expected
@@ -29,14 +34,23 @@ def test_rules_map_every_class_to_its_target(rule: Any, expected: list[int]) -> 
 @pytest.mark.parametrize(
     ("written", "rule"),
     [
-        ("next-class", "next-class"), ({"swap": {6: 1}}, ("swap", 1, 6)), (["swap", 6, 1], ("swap", 1, 6)),
-        ({"swap": {6: 1, 0: 4}}, ("swap", 0, 4, 1, 6)), (("swap", 1, 6, 4, 0), ("swap", 0, 4, 1, 6)),
-        ({"erase": 3}, ("erase", 3)), ({"erase": [3, 2]}, ("erase", 2, 3)), ("erase", None),
-        ({"swap": {1: 2, 2: 3}}, None), ({"erase": {1: 2}}, None), ({"erase": True}, None),
-        ({"erase": [[1]]}, None), (("erase",), None), ({}, None),
+        ("next-class", "next-class"),
+        ({"swap": {6: 1}}, ("swap", 1, 6)),
+        (["swap", 6, 1], ("swap", 1, 6)),
+        ({"swap": {6: 1, 0: 4}}, ("swap", 0, 4, 1, 6)),
+        (("swap", 1, 6, 4, 0), ("swap", 0, 4, 1, 6)),
+        ({"erase": 3}, ("erase", 3)),
+        ({"erase": [3, 2]}, ("erase", 2, 3)),
+        ("erase", None),
+        ({"swap": {1: 2, 2: 3}}, None),
+        ({"erase": {1: 2}}, None),
+        ({"erase": True}, None),
+        ({"erase": [[1]]}, None),
+        (("erase",), None),
+        ({}, None),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_rule_has_one_spelling(written: Any, rule: Any) -> None:
     assert canonical(written) == rule
 

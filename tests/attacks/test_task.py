@@ -35,7 +35,8 @@ def test_dice_away_from_the_truth_is_the_mean_over_the_organs() -> None:
 def test_dice_towards_a_target_is_the_mean_over_all_classes() -> None:
     _, labels = volumes()
     task = task_on(labels, (2,), ("swap", 1, 2))
-    logits, target = task.logits(task.clean), torch.where(labels == 0, 0, 3 - labels)
+    logits = task.logits(task.clean)
+    target = torch.where(labels == 0, 0, 3 - labels)
     assert torch.equal(task.objective.labels, target)
     expected = -dice_terms(logits, target, labels == 2).mean(1)
     assert torch.allclose(task.objective.raised(logits).double(), expected, atol=1e-6)
@@ -54,7 +55,9 @@ def test_a_sample_is_reached_by_its_organs_alone(rule: Rule | None) -> None:
 
 @BOTH
 def test_a_stopped_sample_stays_stopped(name: str) -> None:
-    passes, turning, images = iter([1, 0, 0, 0]), nn.Module(), volumes()[0]
+    passes = iter([1, 0, 0, 0])
+    turning = nn.Module()
+    images = volumes()[0]
     turning.forward = lambda x: Fixed(next(passes), 0.1)(x)
     labels = torch.zeros(images.shape, dtype=torch.long)
     long = attack(name, steps=4, ssim_weight=0.0)(turning, images, labels)
@@ -66,7 +69,9 @@ def test_a_stopped_sample_stays_stopped(name: str) -> None:
 def test_best_of_frequency_attack_has_highest_objective(name: str) -> None:
     """The SSIM loss with it, as recorded before each step; other volumes have the highest task loss."""
     images, labels = volumes()
-    model, seen, task_losses = SmallNet().eval(), list[Tensor](), list[Tensor]()
+    model = SmallNet().eval()
+    seen = list[Tensor]()
+    task_losses = list[Tensor]()
 
     def note(_: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> None:
         seen.append(inputs[0].detach().clamp(0, 1))

@@ -108,9 +108,13 @@ def test_attacks_of_equal_bounds_have_equal_limits(one: Attack, other: Attack, s
 
 
 NO_CLAIM = [
-    make("random_noise", linf=0.1), make("pgd", eps=0.1, organs=(1,)), make("pgd", eps=0.1, target="next-class"),
-    make("pgd", eps=0.1, targeted=True), make("pgd", eps=0.1, channels=(0,)), make("vafa", control="uniform"),
-]  # fmt: skip
+    make("random_noise", linf=0.1),
+    make("pgd", eps=0.1, organs=(1,)),
+    make("pgd", eps=0.1, target="next-class"),
+    make("pgd", eps=0.1, targeted=True),
+    make("pgd", eps=0.1, channels=(0,)),
+    make("vafa", control="uniform"),
+]
 
 
 def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim() -> None:

@@ -42,7 +42,9 @@ def test_mifgsm_equals_its_recurrence_in_numpy(decay: float) -> None:
     result = make("mifgsm", eps=0.2, steps=6, decay=decay, loss="ce")(Hills(), images, labels)
 
     x0 = images.numpy().reshape(2, 12)
-    top, x, g = np.linspace(0.3, 0.7, 12), x0, np.zeros_like(x0)
+    top = np.linspace(0.3, 0.7, 12)
+    x = x0
+    g = np.zeros_like(x0)
     for _ in range(6):
         s = -40 * (x - top) ** 2
         gradient = (1 / (1 + np.exp(-s))) * (-80 * (x - top)) / 12
@@ -65,7 +67,8 @@ PLAIN = [
 @pytest.mark.parametrize("shared", [{}, {"loss": "dicece"}, {"organs": (1,), "keep": "best"}], ids=str)
 @pytest.mark.parametrize(("name", "own", "other"), PLAIN, ids=str)
 def test_transfer_attacks_without_their_part_are_mifgsm(name: str, own: Any, other: Any, shared: Any) -> None:
-    ours, theirs = run(name, **own, **shared), run(other[0], **other[1], **shared)
+    ours = run(name, **own, **shared)
+    theirs = run(other[0], **other[1], **shared)
     assert torch.equal(ours.adversarial, theirs.adversarial)
     assert torch.equal(ours.losses, theirs.losses)
 
@@ -74,8 +77,10 @@ def test_transfer_attacks_without_their_part_are_mifgsm(name: str, own: Any, oth
 def test_tifgsm_normalises_the_gradient_after_smoothing_it(kernel: Any, sigma: float) -> None:
     """Two steps in numpy, momentum 1: dividing first would weigh the two steps differently."""
     images, labels = doubles(1)
-    model, radius = SmallNet().double().eval(), kernel.get("kernel_size", 15) // 2
-    x, g = images.clone(), np.zeros(images.shape[2:])
+    model = SmallNet().double().eval()
+    radius = kernel.get("kernel_size", 15) // 2
+    x = images.clone()
+    g = np.zeros(images.shape[2:])
     for _ in range(2):
         point = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(model(point), labels[:, 0]), point)
@@ -112,7 +117,8 @@ def test_difgsm_shows_a_smaller_volume_and_maps_logits_back() -> None:
 
 def test_difgsm_draws_sizes_and_places_for_every_step_and_sample() -> None:
     """A white volume shows its box; ratios of 0.5 to 1 make sides of 4 to 8."""
-    model, images = Asked(SmallNet().double()), torch.ones(2, 1, 8, 8, 8, dtype=torch.float64)
+    model = Asked(SmallNet().double())
+    images = torch.ones(2, 1, 8, 8, 8, dtype=torch.float64)
     attack = make("difgsm", eps=0.0, steps=40, probability=1.0, min_scale=0.5)
     attack(model, images, torch.zeros_like(images, dtype=torch.long), generator=generators(1, 2))
     boxes = [[tuple(volume[0].nonzero()[[0, -1]].flatten().tolist()) for volume in x] for x in model.volumes]
@@ -151,7 +157,8 @@ def test_keep_best_compares_volumes_that_are_not_resized(name: str) -> None:
     result = run(name, model, steps=4, keep="best", step_size=EPS, min_scale=0.5)
     declared = make(name, eps=EPS, steps=4, keep="best").passes
     assert (len(model.volumes), result.num_forwards, result.num_backwards) == (9, 9, 4) == (9, *declared)
-    asked, said = model.volumes[::2], model.logits[::2]
+    asked = model.volumes[::2]
+    said = model.logits[::2]
     assert torch.equal(asked[0], images)
     values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])
     for i, k in enumerate(values.argmax(0).tolist()):

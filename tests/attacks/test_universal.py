@@ -113,8 +113,12 @@ def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape
 
 
 def test_one_channel_alone_is_learned_and_changed() -> None:
-    given, attack, model = cases(2, channels=2), universal(channels=1, steps=2), SmallNet(channels=2).eval()
-    tile, images, labels = attack.learn(model, given, WINDOW), given[0][0][None], given[0][1][None]
+    given = cases(2, channels=2)
+    attack = universal(channels=1, steps=2)
+    model = SmallNet(channels=2).eval()
+    tile = attack.learn(model, given, WINDOW)
+    images = given[0][0][None]
+    labels = given[0][1][None]
     change = attack(model, images, labels, learned=tile).adversarial - images
     assert tile.shape == (1, *WINDOW)
     assert not bool(change[:, 0].any())
@@ -122,7 +126,8 @@ def test_one_channel_alone_is_learned_and_changed() -> None:
 
 
 def test_loss_towards_a_target_falls() -> None:
-    given, model = [(image, torch.ones_like(label)) for image, label in cases(3)], Net().eval()
+    given = [(image, torch.ones_like(label)) for image, label in cases(3)]
+    model = Net().eval()
     tile = universal(targeted=True).learn(model, given, WINDOW)
     for image, label in given:
         with torch.no_grad():
@@ -142,7 +147,8 @@ def test_random_defence_draws_anew_in_each_step_and_case() -> None:
             self.keys += keys
             return super().forward(x)
 
-    first, second = Keyed(), Keyed()
+    first = Keyed()
+    second = Keyed()
     for model in (first, second):
         universal(steps=3).learn(model, cases(2), WINDOW)
     assert len(set(first.keys)) == 6

@@ -25,19 +25,23 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "vafa_opt": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 60},
 }
 HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
-    "half": ("pgd", EPS / 2, STEPS, 60), "pgd": ("pgd", EPS, STEPS, 40), "twice": ("pgd", 2 * EPS, STEPS, 20),
-    "unbounded": ("pgd", 1.0, STEPS, 8), "longer": ("pgd", EPS, {**STEPS, "steps": 40}, 39.7),
+    "half": ("pgd", EPS / 2, STEPS, 60),
+    "pgd": ("pgd", EPS, STEPS, 40),
+    "twice": ("pgd", 2 * EPS, STEPS, 20),
+    "unbounded": ("pgd", 1.0, STEPS, 8),
+    "longer": ("pgd", EPS, {**STEPS, "steps": 40}, 39.7),
     "restarted": ("pgd", EPS, {**STEPS, "restarts": 3}, 39.8),
     "fgsm": ("fgsm", EPS, {"restarts": 1, "loss": "dicece"}, 65),
     "square": ("square", EPS, {"queries": 1000, "restarts": 1, "loss": "dicece"}, 80),
-    "noise": ("random_noise", EPS, {}, 88), "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
+    "noise": ("random_noise", EPS, {}, 88),
+    "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
     "vafa uniform": ("vafa", 20.0, {"steps": 20, "control": "uniform"}, 85),
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
     "vafa_opt": ("vafa_opt", 20.0, {"loss": "horizon", **STRONGEST, **TABLE}, 69.8),
     "vafa_opt dice": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, **TABLE}, 75),
     "horizon": ("apgd", EPS, {"loss": "horizon", **STRONGEST}, 39.7),
     "dice": ("apgd", EPS, {"loss": "dice", **STRONGEST}, 44),
-}  # fmt: skip
+}
 """Rows by name: attack, budget, parameters, and the DSC x100 that it leaves."""
 
 
@@ -46,8 +50,10 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The rows of one attack; cases differ by a sawtooth, a little of it the attack's own. `left` is DSC x100."""
     attack, budget, params, left = HEALTHY[name]
-    left, params = changes.pop("left", left), {**params, **changes.pop("params", {})}
-    own, kind = noise * (1 + list(HEALTHY).index(name) % 3), dict(KINDS[attack])
+    left = changes.pop("left", left)
+    params = {**params, **changes.pop("params", {})}
+    own = noise * (1 + list(HEALTHY).index(name) % 3)
+    kind = dict(KINDS[attack])
     if params.get("control", "none") != "none":
         kind["num_backwards"] = 0
     values = {"variant": "released", "l2_body": 8.0, "l2": 9.0, "linf": min(budget, 1.0), "num_windows": 1}

@@ -16,7 +16,8 @@ CPU = reference()
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_a_stored_card_is_of_the_schema_and_fills_a_line(path: Path) -> None:
     card = Measurement.model_validate_json(path.read_text("utf-8"))
-    heads, line = table_of([card]).splitlines()[0], line_of(card)
+    heads = table_of([card]).splitlines()[0]
+    line = line_of(card)
     assert line.count("|") == heads.count("|")
     assert line.startswith(f"| {card.device} |")
 

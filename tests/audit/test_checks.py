@@ -16,11 +16,16 @@ from freqbench.audit.probe_files import SavedScore, SavedScores
 Rows = list[dict[str, Any]]
 
 PLANTED: Mapping[str, dict[str, Any]] = {
-    "budget": {"twice": {"left": 45}}, "steps": {"longer": {"left": 43}}, "unbounded": {"unbounded": {"left": 30}},
-    "iterative": {"fgsm": {"left": 35}}, "transfer": {"pgd": {"left": 75}}, "noise_linf": {"noise": {"left": 35}},
-    "noise_l2": {"noise": {"left": 35}}, "square": {"square": {"left": 30}},
+    "budget": {"twice": {"left": 45}},
+    "steps": {"longer": {"left": 43}},
+    "unbounded": {"unbounded": {"left": 30}},
+    "iterative": {"fgsm": {"left": 35}},
+    "transfer": {"pgd": {"left": 75}},
+    "noise_linf": {"noise": {"left": 35}},
+    "noise_l2": {"noise": {"left": 35}},
+    "square": {"square": {"left": 30}},
     "restarts": {"restarted": {"left": 45}},
-}  # fmt: skip
+}
 
 
 def both(but: Mapping[str, Any] | None = None) -> Rows:
@@ -71,8 +76,12 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("budget", [*rows("pgd"), *BF16], "not checked", ""),  # the same in another arithmetic
     ("budget", [*rows("pgd"), *(row | {"status": "failed"} for row in rows("twice"))], "not checked", ""),
     ("budget", [row | {"dsc_foreground_clean": 0.03} for row in healthy()], "not checked", "foreground DSC is 3.0"),
-    ("iterative", healthy(but={"fgsm": {"left": 35}, "pgd": {"params": {"step_size": 0.02}}}), "violated",
-        "First suspect: the step size, 0.02, which is 64 % of eps"),
+    (
+        "iterative",
+        healthy(but={"fgsm": {"left": 35}, "pgd": {"params": {"step_size": 0.02}}}),
+        "violated",
+        "First suspect: the step size, 0.02, which is 64 % of eps",
+    ),
     # one step of a quarter of eps is no match for FGSM, and no sign of anything
     ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
     ("iterative", [*rows("dice"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "losses"),
@@ -84,8 +93,12 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("restarts", healthy(but={"restarted": {"left": 45}}), "violated", "more DSC than"),
     ("restarts", healthy(), "noted", "no order to change; the largest effect of restarts is 0.2"),
     ("restarts", [*healthy(), *rows("restarted", params={"restarts": 9}, left=38.8)], "noted", "restarts is 1.0"),
-    ("restarts", [*healthy("m", {"pgd": {"left": 42}, "restarted": {"left": 36}}), *healthy("n")], "violated",
-        "m and n change places between pgd"),
+    (
+        "restarts",
+        [*healthy("m", {"pgd": {"left": 42}, "restarted": {"left": 36}}), *healthy("n")],
+        "violated",
+        "m and n change places between pgd",
+    ),
     ("noise_linf", healthy(but={"noise": {"left": 65.2}}), "in doubt", ""),  # cannot be told from FGSM
     ("noise_linf", healthy(but={"noise": {"left": 7}}), "not checked", "noise alone leaves nothing"),
     ("noise_linf", [*rows("pgd"), *ALMOST], "violated", ""),  # equal to rounding
@@ -98,7 +111,7 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ("bounds", rows("pgd"), "holds", "6 volumes of 1 attack"),
     ("bounds", [*rows("pgd", cases=5), *rows("pgd", linf=9 / 255)[5:]], "violated", "1 volume of 6"),
     ("bounds", rows("pgd", linf=EPS + 5e-7), "holds", ""),  # rounding
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("check", "records", "verdict", "told"), FINDINGS)
@@ -134,10 +147,15 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     assert f"Not checked: {not_made}." in flagged.sentence
 
 
-@pytest.mark.parametrize(("cell", "lacks"), [
-    ("square", "a black-box search"), ("noise", "noise of equal size"), ("longer", "more steps"),
-    ("restarted", "a random start"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cell", "lacks"),
+    [
+        ("square", "a black-box search"),
+        ("noise", "noise of equal size"),
+        ("longer", "more steps"),
+        ("restarted", "a random start"),
+    ],
+)
 def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
@@ -181,7 +199,8 @@ def test_gradients_are_judged_by_their_limits(check: str, facts: dict[str, Any],
 
 def test_the_settling_of_the_loss_is_that_of_most_windows() -> None:
     """One that dips and comes back does not outweigh the others; radii of several audits are told."""
-    settled, dipped = gradients(eps=EPS), gradients(eps=2 * EPS, losses=(1.0, *[0.5] * 18, 1.01))
+    settled = gradients(eps=EPS)
+    dipped = gradients(eps=2 * EPS, losses=(1.0, *[0.5] * 18, 1.01))
     one = finding("converged", rows("pgd"), gradients=(settled, settled, dipped))
     assert (one.verdict, "eps=8/255, 16/255" in one.sentence) == ("holds", True)
 
@@ -200,11 +219,15 @@ def test_check_that_has_its_rows_is_not_one_that_audit_may_make() -> None:
     assert [may_be_made(each) for each in lacking if each.check in names] == [True, False]
 
 
-@pytest.mark.parametrize(("uniform", "verdict", "told"), [
-    (85, "holds", "The optimisation adds 15.0 points"),
-    (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
-    (70.45, "in doubt", "is not clearly more than 0.5"), (60, "violated", "takes 10.0 points of damage away"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("uniform", "verdict", "told"),
+    [
+        (85, "holds", "The optimisation adds 15.0 points"),
+        (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
+        (70.45, "in doubt", "is not clearly more than 0.5"),
+        (60, "violated", "takes 10.0 points of damage away"),
+    ],
+)
 def test_optimisation_gets_what_the_null_row_leaves(uniform: float, verdict: str, told: str) -> None:
     """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
     nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]
@@ -234,7 +257,8 @@ def test_missing_organs_and_clean_failures_are_reported() -> None:
     assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
     assert "a total failure would still score about 33" in mostly.sentence
     assert finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9))).verdict == "holds"
-    own[0]["hd95_undefined_classes"], own[2]["dsc_foreground_clean"] = 1, 0.2
+    own[0]["hd95_undefined_classes"] = 1
+    own[2]["dsc_foreground_clean"] = 0.2
     one = finding("hd95", own)
     assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)
     one = finding("clean", own)
@@ -307,7 +331,8 @@ SUITE = [*planted("horizon", 62.3), *DICE]
 SUITE40 = [row for name in ("horizon", "dice") for row in planted(name, 65, params={"steps": 40})]
 BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=horizon scope=joint leaves 55.1"
 WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
-VAFA, OPTIMUM = planted("vafa", 89.3), planted("vafa_opt", 51.7)
+VAFA = planted("vafa", 89.3)
+OPTIMUM = planted("vafa_opt", 51.7)
 TWO_HARD = [row | {"dsc_foreground": 0.1} for row in planted("fgsm", 60, cases=2)]
 
 CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
@@ -341,7 +366,7 @@ CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
     "smaller steps": (VAFA, planted("vafa_opt", 51.7, params={"q_min": 1.0}), "not checked", ""),
     "other blocks": (VAFA, planted("vafa_opt", 51.7, params={"block": 8}), "not checked", ""),
     "no stretching": (VAFA, planted("vafa_opt", 51.7, params={"renormalize": False}), "not checked", ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -362,7 +387,8 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
 
 def test_interval_is_corrected_over_attacks_that_were_added() -> None:
     """Each of two comparisons is one of 97.5 %."""
-    differences, added = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0], planted("pgd", 62.4, params={"loss": "dice"})
+    differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
+    added = planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
     (claim,) = claims(PGD, [*added, *planted("dice", 70.0)])
@@ -377,7 +403,8 @@ def test_each_budget_is_a_claim_of_its_own() -> None:
 
 
 def test_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
-    model, added = verdict_of(PGD, planted("horizon", 55.1)), "a stronger attack with the same bounds is known"
+    model = verdict_of(PGD, planted("horizon", 55.1))
+    added = "a stronger attack with the same bounds is known"
     fallen = "flagged: it does not hold that no attack with the same bounds is stronger"
     assert (model.verdict, model.flags) == ("flagged", ())
     assert model.sentence.startswith(

@@ -45,7 +45,8 @@ def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> li
 @pytest.fixture(scope="module")
 def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SwinUNETR that its authors trained on two cards, of an age that nothing tells."""
-    path, net = tmp_path_factory.mktemp("swin") / "swin.pt", models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
+    path = tmp_path_factory.mktemp("swin") / "swin.pt"
+    net = models.build("swin_unetr", 6, SIZE, SWIN, seed=0)
     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, "epoch": 7}, path)
     return path
 
@@ -63,7 +64,8 @@ def swin_job(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_file_s_size_digest_wrapper_prefix_and_counts_are_said(swin: Path) -> None:
-    lines, content = dict(said(swin)), swin.read_bytes()
+    lines = dict(said(swin))
+    content = swin.read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:12]
     assert lines["checkpoint"] == f"{swin}: {len(content) / 1e6:.1f} MB, sha256 {digest}"
     net = models.build("swin_unetr", 6, SIZE, SWIN)
@@ -111,7 +113,8 @@ def test_the_age_of_unetr_is_told_by_its_keys(arrays: Path, tmp_path: Path, rele
 def dice_by_hand(job: dict[str, Any]) -> float:
     _, grid = expanded(job)
     cell = grid.cells[0]
-    case, model = cell.dataset.load(grid.cases["phantom"][0]), models.load(cell.source, torch.device("cpu"))
+    case = cell.dataset.load(grid.cases["phantom"][0])
+    model = models.load(cell.source, torch.device("cpu"))
     return float(np.nanmean(dice(models.predict(model, case.image), case.label[0], 6)[1:]))
 
 
@@ -157,7 +160,8 @@ def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "act": "relu"}
     torch.save(models.build("unet", 6, SIZE, args).state_dict(), tmp_path / "m.pt")
     entry = {"name": "m", "arch": "unet", "checkpoint": str(tmp_path / "m.pt"), "roi": ROI, "expected_dice": 0.01}
-    asked, stated = dict(said(tmp_path / "m.pt")), dict(said("m", small(models=[{**entry, "args": args}])))
+    asked = dict(said(tmp_path / "m.pt"))
+    stated = dict(said("m", small(models=[{**entry, "args": args}])))
     assert {"to state", "no trace"} & {*asked}
     assert not {"to state", "no trace"} & {*stated}
 
@@ -213,16 +217,21 @@ def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:
     assert dict(plain)["clean Dice"] != dict(coarse)["clean Dice"]
 
 
-@pytest.mark.parametrize(("checkpoint", "job", "expected"), [
-    ("nowhere.pt", None, "nowhere.pt: expected a file, found none"),
-    ("{text}", None, "not a checkpoint, or a truncated one"),
-    ("nobody", small(), "job.yaml: unknown model or checkpoint 'nobody'. Known: a"),
-    (None, small(), "--job: expected --checkpoint beside it, got none"),
-    ("e",
-        small(models=[*({**small()["models"][0], "name": n} for n in "ab"), {"name": "e", "ensemble": ["a", "b"]}]),
-        "job.yaml: e is an ensemble: look at its members"),
-    ("a", small(models=[{"name": "a", "arch": "unet", "checkpoint": "{own}"}]), "job.yaml: models[0]: a: args"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("checkpoint", "job", "expected"),
+    [
+        ("nowhere.pt", None, "nowhere.pt: expected a file, found none"),
+        ("{text}", None, "not a checkpoint, or a truncated one"),
+        ("nobody", small(), "job.yaml: unknown model or checkpoint 'nobody'. Known: a"),
+        (None, small(), "--job: expected --checkpoint beside it, got none"),
+        (
+            "e",
+            small(models=[*({**small()["models"][0], "name": n} for n in "ab"), {"name": "e", "ensemble": ["a", "b"]}]),
+            "job.yaml: e is an ensemble: look at its members",
+        ),
+        ("a", small(models=[{"name": "a", "arch": "unet", "checkpoint": "{own}"}]), "job.yaml: models[0]: a: args"),
+    ],
+)
 def test_a_mistake_is_one_line(
     tmp_path: Path, own: Path, checkpoint: str | None, job: dict[str, Any] | None, expected: str
 ) -> None:

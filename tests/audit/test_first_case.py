@@ -20,7 +20,9 @@ UNTRAINED = {"name": "unet", "arch": "unet", "checkpoint": "random"}
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two phantoms in Hounsfield units, in a folder of the Decathlon whose list says CT."""
-    root, phantom, lines = tmp_path_factory.mktemp("scans"), Phantom(name="phantom", shape=(64, 64, 32)), []
+    root = tmp_path_factory.mktemp("scans")
+    phantom = Phantom(name="phantom", shape=(64, 64, 32))
+    lines = []
     for ref in phantom.refs()[:2]:
         native = phantom.native(ref)
         for folder, voxels in (("imagesTr", native.image[0].numpy().round()), ("labelsTr", native.label[0].numpy())):
@@ -57,11 +59,14 @@ def test_bare_network_keeps_the_usual_intensity(scans: Path, tmp_path: Path) -> 
     lines = {of: [line.partition("    # ")[0] for line in lines] for of, lines in first.open.items()}
     assert lines == {
         "model": [
-            "roi: [96, 96, 96]", "input: {axes: HWD}", "input: {scale: [0.0, 1.0]}", "inference: {overlap: 0.5}",
+            "roi: [96, 96, 96]",
+            "input: {axes: HWD}",
+            "input: {scale: [0.0, 1.0]}",
+            "inference: {overlap: 0.5}",
             "inference: {weighting: constant}",
         ],
         "dataset": ["spacing: null", "crop_foreground: true"],
-    }  # fmt: skip
+    }
     assert "this is CT, as its list says CT" in first.beside["dataset"]["intensity"]
     assert first.verdict.startswith("clean Dice of phantom_2000: 0.")
 

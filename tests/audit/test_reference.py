@@ -27,9 +27,13 @@ from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
 OF_CLASSES = {
-    ("dsc", "medpy"), ("dsc", "monai"), ("hd95", "monai"), ("hd95_mm", "monai"), ("hd95_medpy_mm", "medpy"),
+    ("dsc", "medpy"),
+    ("dsc", "monai"),
+    ("hd95", "monai"),
+    ("hd95_mm", "monai"),
+    ("hd95_medpy_mm", "medpy"),
     ("assd_mm", "medpy"),
-}  # fmt: skip
+}
 CLASSES = [[0, IGNORED], [1], [2], [3], [4], [5]]
 OF_RECORDS = {("dsc_foreground", "medpy"), ("dsc_foreground", "monai")}
 OF_IMAGES = {("ssim", "scikit-image"), ("ssim_body", "scikit-image")}
@@ -59,7 +63,8 @@ def test_altered_numbers_are_found_with_their_row(grid_copy: Path) -> None:
     folder, *others = (path.parent for path in grid_copy.glob("volumes/*/*/attack.json"))
     for other in others:
         shutil.rmtree(other)
-    case_key, cell_id = folder.name.rpartition("-")[2], folder.parent.name.rpartition("-")[2]
+    case_key = folder.name.rpartition("-")[2]
+    cell_id = folder.parent.name.rpartition("-")[2]
     altered = {("records", "dsc_foreground"): 0.987, ("records", "ssim"): 0.987}
     altered |= {("class_records", "assd_mm"): 9.87, ("class_records", "hd95_mm_clean"): np.nan}
     expected: dict[tuple[str, str, str], tuple[int, str]] = {}
@@ -94,7 +99,9 @@ def test_rows_are_chosen_evenly_and_the_same_each_time(grid_store: Path, monkeyp
     monkeypatch.setattr(reference, "_compare_row", lambda row, *_: chosen.append(row))
     for count in (4, 4, 8):
         compare(Store(str(grid_store)), count)
-    once, again, more = chosen[:4], chosen[4:8], chosen[8:]
+    once = chosen[:4]
+    again = chosen[4:8]
+    more = chosen[8:]
     assert once == again
     assert len({row["cell_id"] for row in once}) == 4
     assert {len({row[name] for row in more}) for name in ("cell_id", "case_key", "target_model")} == {4, 2}
@@ -120,10 +127,14 @@ def without_predictions(store: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    (on_another_grid, reference.NOT_SAVED), (scored_in_files, reference.NOT_SAVED),
-    (without_predictions, reference.NOT_SAVED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (on_another_grid, reference.NOT_SAVED),
+        (scored_in_files, reference.NOT_SAVED),
+        (without_predictions, reference.NOT_SAVED),
+    ],
+)
 def test_unsaved_label_maps_are_left_out(grid_copy: Path, change: Any, reason: str) -> None:
     change(grid_copy)
     comparison = compare(Store(str(grid_copy)), 4)
@@ -140,9 +151,12 @@ def test_maps_that_are_not_saved_fail_the_command(grid_copy: Path, bench: Bench)
 @pytest.fixture(scope="module")
 def file_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows on the grid of anisotropic files in LAS, of a network on a coarser grid and of one that resamples anew."""
-    root, draw, affine = tmp_path_factory.mktemp("files"), np.random.default_rng(7), np.diag([-1.0, 1.5, 2.0, 1.0])
+    root = tmp_path_factory.mktemp("files")
+    draw = np.random.default_rng(7)
+    affine = np.diag([-1.0, 1.5, 2.0, 1.0])
     label = np.zeros((20, 18, 14), np.uint8)
-    label[4:11, 3:12, 3:10], label[12:17, 8:15, 4:11] = 1, 2
+    label[4:11, 3:12, 3:10] = 1
+    label[12:17, 8:15, 4:11] = 2
     image = (100 * label + draw.normal(0, 20, label.shape)).astype(np.float32)
     for name, voxels in (("image", image), ("label", label)):
         nibabel.save(nibabel.Nifti1Image(voxels, affine), root / f"{name}.nii.gz")
@@ -201,7 +215,8 @@ def test_a_moved_label_is_the_truth_of_attacked_volumes_alone(grid_copy: Path) -
 @pytest.mark.parametrize("ignored", [False, True])
 def test_label_scores_have_the_columns_conventions(ignored: bool) -> None:
     """Class 3 is predicted and not in the label, class 4 the other way round, class 5 is nowhere."""
-    draw, spacing = np.random.default_rng(3), (0.7, 1.9, 3.3)
+    draw = np.random.default_rng(3)
+    spacing = (0.7, 1.9, 3.3)
     label = np.repeat(np.repeat(draw.integers(0, 3, (4, 4, 3)), 4, 0), 4, 1).astype(np.uint8)
     pred = np.where(draw.random(label.shape) < 0.2, draw.integers(0, 4, label.shape), label).astype(np.uint8)
     label[:3, :2, 0] = 4
@@ -209,7 +224,8 @@ def test_label_scores_have_the_columns_conventions(ignored: bool) -> None:
         label[5:9] = IGNORED
     scores = label_scores(pred, label, spacing, CLASSES, {"dsc", "hd95", "assd"})
     surfaces = metrics.surface_scores(pred, label, 6, spacing)
-    dice, means = metrics.dice(pred, label, 6), metrics.assd(pred, label, 6, spacing)
+    dice = metrics.dice(pred, label, 6)
+    means = metrics.assd(pred, label, 6, spacing)
     assert np.isnan(dice).tolist() == [False, False, False, True, False, True]
     for (column, library), values in scores.items():
         expected = {"dsc": dice, "assd_mm": means, **surfaces}[column]
@@ -222,7 +238,8 @@ def test_label_scores_of_regions_are_those_of_the_rows() -> None:
     label = np.repeat(np.repeat(draw.integers(0, 4, (4, 4, 3)), 4, 0), 4, 1).astype(np.uint8)
     pred = np.where(draw.random(label.shape) < 0.2, draw.integers(0, 8, label.shape), label).astype(np.uint8)
     label[5:9] = IGNORED
-    spacing, wanted = (0.7, 1.9, 3.3), ("dsc", "hd95", "assd")
+    spacing = (0.7, 1.9, 3.3)
+    wanted = ("dsc", "hd95", "assd")
     classes = Classes(names=("none", "a", "b", "c"), overlap=True, tolerances_mm=(1.0,) * 3)
     maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), classes=classes, spacing=spacing)
     parts = [each.classes for each in score_prediction(maps, wanted)]
@@ -240,7 +257,8 @@ def test_image_scores_are_those_of_the_columns() -> None:
     clean = draw.random((2, 34, 20, 3), np.float32)
     clean[:, :9] = 0  # air
     adversarial = (clean + 0.1 * draw.random(clean.shape, np.float32)).clip(0, 1)
-    expected, names = {**metrics.image_scores(clean, adversarial).values}, ["ssim", "psnr"]
+    expected = {**metrics.image_scores(clean, adversarial).values}
+    names = ["ssim", "psnr"]
     try:
         expected |= metrics.lpips_scores(clean, adversarial).values
         names.append("lpips")

@@ -50,7 +50,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_row_is_equal_to_bit_and_store_is_left_alone(grid_store: Path) -> None:
-    before, reports = contents(grid_store), all_of(grid_store)
+    before = contents(grid_store)
+    reports = all_of(grid_store)
     assert [each.verdict for each in reports] == ["equal"] * 16
     assert all(each.comparison and each.comparison.compared > 100 for each in reports)
     assert contents(grid_store) == before
@@ -85,8 +86,10 @@ def test_class_s_value_changed_and_class_gone_are_named(grid_copy: Path) -> None
 
 def test_missing_or_impossible_columns_are_skipped() -> None:
     nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
-    has, lacks = nothing | {"psnr": 30.0}, nothing | {"null_reasons": '{"psnr": "no network"}'}
-    former, missing = comparison.compare(lacks, (), has, ()), comparison.compare(has, (), lacks, ())
+    has = nothing | {"psnr": 30.0}
+    lacks = nothing | {"null_reasons": '{"psnr": "no network"}'}
+    former = comparison.compare(lacks, (), has, ())
+    missing = comparison.compare(has, (), lacks, ())
     assert former.skipped == {"psnr": "was not computed then: no network"}
     assert missing.skipped == {"psnr": "cannot be computed here: no network"}
     assert former.differences == missing.differences == ()
@@ -128,12 +131,15 @@ def test_a_row_of_another_release_says_so_even_where_it_is_equal(grid_copy: Path
     assert {*lines} <= {*text.splitlines()}
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
-    ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
-    ({"processor": "x86_64 AVX512"}, "processor: x86_64 AVX512 then, "),
-    ({"processor": None}, "processor: the run's file does not say it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
+        ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
+        ({"processor": "x86_64 AVX512"}, "processor: x86_64 AVX512 then, "),
+        ({"processor": None}, "processor: the run's file does not say it"),
+    ],
+)
 def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
     stored = {"device": "cpu", "threads": 1, "window_batch": 1}
     run = {"versions": versions(), "processor": provenance.processor(), "code": provenance.git_state()}
@@ -201,7 +207,8 @@ def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_p
     spec, _ = expanded({**GRID, "resources": {"workers": 1, "threads": 1}})
     save_weights(tmp_path / WEIGHTS, seed=3)
     runner.rescore(further_targets(spec, [f"c={tmp_path / WEIGHTS}"]), str(grid_copy), Console(file=io.StringIO()))
-    before, reports = contents(grid_copy), [each for each in all_of(grid_copy) if "scored on c" in each.label]
+    before = contents(grid_copy)
+    reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
     assert [each.verdict for each in reports] == ["equal"] * 8
     assert contents(grid_copy) == before
 

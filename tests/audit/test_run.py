@@ -51,7 +51,8 @@ def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
 
 def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
-    said, options = io.StringIO(), MissingOptions(**{"engine": "serial", **asked})
+    said = io.StringIO()
+    options = MissingOptions(**{"engine": "serial", **asked})
     assert compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), options) == 0
     return said.getvalue()
 
@@ -150,7 +151,9 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 @pytest.mark.integration
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-    before, gradients, said = rows(root_of(out)), probe_files.read(out, Gradients), audit(out)
+    before = rows(root_of(out))
+    gradients = probe_files.read(out, Gradients)
+    said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
     assert (rows(root_of(out)), probe_files.read(out, Gradients)) == (before, gradients)
@@ -191,7 +194,8 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
 
 def test_a_plan_makes_few_identities_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a tenth of a second; one for every cell and case would be 145."""
-    walks, walk = list[None](), code._Walk
+    walks = list[None]()
+    walk = code._Walk
     monkeypatch.setattr(code, "_Walk", lambda: walks.append(None) or walk())  # type: ignore[func-returns-value]
     planned(tmp_path)
     assert 0 < len(walks) < 20
@@ -259,13 +263,20 @@ def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> N
     assert usual == {(30, 1, "joint")}
 
 
-@pytest.mark.parametrize(("attack", "form", "bounds"), [
-    ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
-    ({"name": "vafa", "block": 8, "variant": "paper"}, "vafa_opt",
-     {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False}),
-    ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
-    ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "form", "bounds"),
+    [
+        ({"name": "vafa", "block": 8}, "vafa_opt", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        (
+            {"name": "vafa", "block": 8, "variant": "paper"},
+            "vafa_opt",
+            {"q_max": 20, "q_min": 1, "block": 8, "renormalize": False},
+        ),
+        ({"name": "vafa_2d"}, "vafa_opt_2d", {"q_max": 20, "q_min": 5, "block": 8, "renormalize": True}),
+        ({"name": "sa2", "band": "low"}, "sa2_opt", {"rho": 0.4, "block": 16, "band": "low"}),
+    ],
+    ids=str,
+)
 def test_adaptive_forms_run(attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]
@@ -340,10 +351,14 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
     assert facts.draws == (2 if adaptive else 1)
 
 
-@pytest.mark.parametrize(("attacks", "eps"), [
-    ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
-    ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255), ([{"name": "gn", "std": "4/255"}], 8 / 255),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("attacks", "eps"),
+    [
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}, {"name": "fgsm", "eps": "8/255"}], 8 / 255),
+        ([{"name": "pgd", "eps": ["4/255", "8/255"]}], 4 / 255),
+        ([{"name": "gn", "std": "4/255"}], 8 / 255),
+    ],
+)
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
     assert computing.usual_eps(grid.cells) == eps

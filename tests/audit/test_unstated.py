@@ -41,7 +41,8 @@ def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any
     words = roads.CT if kind == "ct" else roads.BRATS
     model = {"name": "unet", "arch": "unet", "checkpoint": str(place / f"{kind}.pt"), "args": roads.ARGS}
     model |= {"roi": [roads.SIDE] * 3, "transforms": [*words], "inference": USUAL}
-    dataset, entry = build_dataset(data, kind), ModelEntry(**{**model, **changes})
+    dataset = build_dataset(data, kind)
+    entry = ModelEntry(**{**model, **changes})
     own = witnesses.find(str(folder or place / "own" / kind), dataset, "unet")
     held, settings = held_and_found(entry, dataset, own, lambda line: None, "CT" if kind == "ct" else "")
     return held[0], settings
@@ -56,15 +57,24 @@ def test_the_right_pipelines_are_proven_and_nothing_is_sought(place: Path) -> No
 AXES, RANGE = roads.CT
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "mirrored axis": ("ct", {"transforms": [{**AXES, "axcodes": "LAS"}, RANGE]}, "axes: RAS in place of LAS"),
-    "window": ("ct", {"transforms": [AXES, {**RANGE, "a_min": -1000, "a_max": 1000}]},
-        "intensity: window -175 to 250 in place of window -1000 to 1000"),
+    "window": (
+        "ct",
+        {"transforms": [AXES, {**RANGE, "a_min": -1000, "a_max": 1000}]},
+        "intensity: window -175 to 250 in place of window -1000 to 1000",
+    ),
     "roi": ("ct", {"roi": [16, 16, 16]}, "roi: 24x24x24 in place of 16x16x16"),
-    "no Gaussian": ("ct", {"inference": {**USUAL, "weighting": "constant"}},
-        "weighting: gaussian in place of constant"),
-    "z-score": ("brats", {"transforms": [roads.BRATS[0], {**roads.BRATS[1], "nonzero": False}]},
-        "intensity: z-scores of voxels that are not 0 in place of z-scores"),
+    "no Gaussian": (
+        "ct",
+        {"inference": {**USUAL, "weighting": "constant"}},
+        "weighting: gaussian in place of constant",
+    ),
+    "z-score": (
+        "brats",
+        {"transforms": [roads.BRATS[0], {**roads.BRATS[1], "nonzero": False}]},
+        "intensity: z-scores of voxels that are not 0 in place of z-scores",
+    ),
     "swapped channels": ("brats", {"channels": {"image": [1, 0, 2, 3]}}, "channels: 0x1x2x3 in place of 1x0x2x3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -94,15 +94,20 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"voxel_success": 1.5}, "voxel_success: 1.5 where 0 to 1 is possible"),
     ({"linf": -0.25}, "linf: -0.25 where 0 to 1 is possible"),
     ({"hd95_penalised": math.inf}, "hd95_penalised: inf where 0 to inf is possible"),
-    ({"dataset": None}, "dataset: null"), ({"status": "done"}, "status: neither ok nor failed"),
+    ({"dataset": None}, "dataset: null"),
+    ({"status": "done"}, "status: neither ok nor failed"),
     ({"error": "out of memory"}, "error: one in a row that is ok"),
-    ({"status": "failed"}, "error: none in a failed row"), ({"metrics": "dsc,hd59"}, "metrics: unknown"),
-    ({"null_reasons": "[1]"}, "null_reasons: invalid"), ({"hd95": None}, "hd95: null without a reason"),
-]  # fmt: skip
+    ({"status": "failed"}, "error: none in a failed row"),
+    ({"metrics": "dsc,hd59"}, "metrics: unknown"),
+    ({"null_reasons": "[1]"}, "null_reasons: invalid"),
+    ({"hd95": None}, "hd95: null without a reason"),
+]
 POSSIBLE: list[dict[str, Any]] = [
-    {"psnr": math.inf}, {"hd95": math.nan, "voxel_success": math.nan},
-    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'}, {"metrics": "", "hd95": None},
-]  # fmt: skip
+    {"psnr": math.inf},
+    {"hd95": math.nan, "voxel_success": math.nan},
+    {"hd95_mm": None, "null_reasons": '{"hd95_mm": "no time"}'},
+    {"metrics": "", "hd95": None},
+]
 
 
 @pytest.mark.usefixtures("all_told")
@@ -131,7 +136,8 @@ def test_means_and_counts_not_those_of_classes_are_found(grid_copy: Path) -> Non
     def change(rows: Rows) -> None:
         for name in (*store_checks.MEANS, *store_checks.COUNTS):
             row = next(row for row in rows if row[name] is not None and row[name] == row[name] and row[name] >= 0)
-            value, row[name] = row[name], row[name] + (1 if name in store_checks.COUNTS else 1e-5)
+            value = row[name]
+            row[name] = row[name] + (1 if name in store_checks.COUNTS else 1e-5)
             where = f"first of row {row_id(*key_of(row))}"
             expected.add(f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, {where}")
 
@@ -178,11 +184,15 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
     assert set(wrong(grid_copy)) == {"files", "doubles"}
 
 
-@pytest.mark.parametrize(("column", "again", "is_wrong"), [
-    ("voxel_success", lambda stored: abs(stored - 0.01), False),
-    ("voxel_success", lambda stored: abs(stored - 0.03), True), ("l2", lambda stored: 1.04 * stored, False),
-    ("l2", lambda stored: 1.06 * stored, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "again", "is_wrong"),
+    [
+        ("voxel_success", lambda stored: abs(stored - 0.01), False),
+        ("voxel_success", lambda stored: abs(stored - 0.03), True),
+        ("l2", lambda stored: 1.04 * stored, False),
+        ("l2", lambda stored: 1.06 * stored, True),
+    ],
+)
 def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
@@ -195,7 +205,9 @@ def test_rows_beyond_the_bounds_of_memory_are_told(grid_copy: Path, monkeypatch:
     monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
     results = checks(grid_copy)
     assert results["doubles"].text.endswith("; 22 of their rows were not compared")
-    cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
+    # of 2 attacks on 2 models; of 2 cases, sources and targets
+    cells = 4
+    origins = 8
     left_out = 2 * (cells - 3 + origins - 3)  # told of each file
     assert results["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
 
@@ -312,8 +324,11 @@ def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("schema", columns(lambda table: table.drop_columns(["dsc_foreground"])), "no column dsc_foreground"),
     ("schema", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "own, which is not documented"),
-    ("schema", columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
-     "cell_id: int64 in place of string"),
+    (
+        "schema",
+        columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
+        "cell_id: int64 in place of string",
+    ),
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),
@@ -323,9 +338,12 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cases", phantom(lambda facts: facts["recipe"].update(revision=99)), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].pop("phantom_2000")), "case phantom_2000 of phantom: key"),
     ("cases", phantom(lambda facts: facts["cases"].update(phantom_2000="0" * 64)), "case phantom_2000 of phantom: key"),
-    ("volumes", lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
-     "2 records have no whole volume, though the job saves them"),
-]  # fmt: skip
+    (
+        "volumes",
+        lambda store: next((store / "volumes").rglob("attack.json")).unlink(),
+        "2 records have no whole volume, though the job saves them",
+    ),
+]
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])

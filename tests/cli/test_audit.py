@@ -49,15 +49,27 @@ def test_first_screen_names_the_commands_with_their_cost(audited_store: str, ben
     assert lines[-1].endswith(f"freqbench audit {audited_store} --all")
 
 
-@pytest.mark.parametrize(("low", "high", "told"), [
-    (-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
-    (-0.9, -0.1, "What is in doubt: 5 patients "), (-0.2, 0.2, "What is in doubt: 5 patients "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
+        (-0.9, -0.1, "What is in doubt: 5 patients "),
+        (-0.2, 0.2, "What is in doubt: 5 patients "),
+    ],
+)
 def test_more_cases_may_settle_a_doubt(low: float, high: float, told: str, audited_store: str) -> None:
     doubt = Finding(
-        check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,
-        difference=(low + high) / 2, low=low, high=high,
-    )  # fmt: skip
+        check="noise_l2",
+        dataset="balls",
+        verdict="in doubt",
+        sentence="x",
+        model="plain",
+        patients=5,
+        cases=5,
+        difference=(low + high) / 2,
+        low=low,
+        high=high,
+    )
     first, *others = _remedies(Store(audited_store), (doubt,), StoredOptions())
     assert first.startswith(told)
     assert [line.split()[0] for line in others] == ["All"]
@@ -87,18 +99,25 @@ def test_run_computes_what_is_missing_and_shows_it(
     assert (Path(audited_store) / "audit" / "gradients.json").exists()
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [
-    (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
-    (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
-    (("--set", "resources.threads=1"),
-     "audit: --set: expected --run or --plan or --converge or --certify beside it, got none"),
-    (("--run", "--set", "resources.threads=none"), "resources.threads"),
-    (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
-    (("--run", "--plan"),
-     "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan"),
-    (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
-    (("--format", "pdf"), "unknown format 'pdf'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
+        (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
+        (
+            ("--set", "resources.threads=1"),
+            "audit: --set: expected --run or --plan or --converge or --certify beside it, got none",
+        ),
+        (("--run", "--set", "resources.threads=none"), "resources.threads"),
+        (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
+        (
+            ("--run", "--plan"),
+            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
+        ),
+        (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
+        (("--format", "pdf"), "unknown format 'pdf'"),
+    ],
+)
 def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
     assert complaint in refused(bench, "audit", audited_store, *arguments)
 
@@ -116,13 +135,16 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
     assert "linf" in out
 
 
-@pytest.mark.parametrize(("typed", "text"), [
-    (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
-    (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
-    (("--rows", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
-    (("--rows", "1", "--files"), "audit: expected one of --run, --plan, --files, "),
-    (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
+        (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
+        (("--rows", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
+        (("--rows", "1", "--files"), "audit: expected one of --run, --plan, --files, "),
+        (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
+    ],
+)
 def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed: tuple[str, ...], text: str) -> None:
     assert text in refused(bench, "audit", str(small_store), *typed)
 

@@ -22,9 +22,11 @@ from freqbench.models import zoo_names
 from freqbench.models.defences.table import DEFENCES
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
-    "attacks": catalogue.attack, "models": catalogue.model, "datasets": catalogue.dataset,
+    "attacks": catalogue.attack,
+    "models": catalogue.model,
+    "datasets": catalogue.dataset,
     "metrics": catalogue.metric,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -70,15 +72,22 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
     assert ".. math" not in out
 
 
-@pytest.mark.parametrize(("arguments", "texts"), [
-    (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
-    (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
-    (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
-    (("models", "zoo://phantom/unet-vaft"),
-     ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground")),
-    (("models", "zoo://hippocampus/union-wide"),
-     ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
+        (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
+        (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
+        (
+            ("models", "zoo://phantom/unet-vaft"),
+            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
+        ),
+        (
+            ("models", "zoo://hippocampus/union-wide"),
+            ("at on a union of vafa_opt, sa2_opt, apgd", "70.8 under the strongest attack within any of: bias-field"),
+        ),
+    ],
+)
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
     """Names of all tables but metrics are read on first use, as in a process of its own."""
     KNOWN.pop("models", None)
@@ -87,22 +96,33 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
     assert [text for text in texts if text not in out] == []
 
 
-@pytest.mark.parametrize(("arguments", "likely"), [
-    (("attacks", "vaffa"), f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks"),
-    (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
-    (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
-    (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
-    (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "likely"),
+    [
+        (
+            ("attacks", "vaffa"),
+            f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks",
+        ),
+        (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
+        (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
+        (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
+        (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
+    ],
+)
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
     assert f"unknown {likely}" in refused(bench, "list", *arguments)
 
 
-@pytest.mark.parametrize(("words", "names", "others"), [
-    (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}), (("models", "tensorflow"), {"meshnet"}, {"unet"}),
-    (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
-    (("metrics", "95"), {"hd95"}, {"dsc"}), (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "names", "others"),
+    [
+        (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}),
+        (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+        (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+        (("metrics", "95"), {"hd95"}, {"dsc"}),
+        (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
+    ],
+)
 def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
     code, out, err = bench("list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
@@ -124,11 +144,17 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
     assert "unknown job 'quickstat'. Did you mean 'quickstart'?" in refused(bench, "list", "jobs", "quickstat")
 
 
-@pytest.mark.parametrize(("name", "texts"), [
-    ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
-    ("research/phantom/zoo", ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
-    ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("quickstart", ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break")),
+        (
+            "research/phantom/zoo",
+            ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks"),
+        ),
+        ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
+    ],
+)
 def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: tuple[str, ...], bench: Bench) -> None:
     code, out, _ = bench("list", "jobs", name)
     assert code == 0
@@ -198,10 +224,14 @@ def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkey
         assert text in out
 
 
-@pytest.mark.parametrize(("latex", "text"), [
-    (r"\frac{a + 1}{b}", "(a + 1) / b"), (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
-    (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [
+        (r"\frac{a + 1}{b}", "(a + 1) / b"),
+        (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
+        (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
+    ],
+)
 def test_a_formula_is_text_in_a_terminal(latex: str, text: str) -> None:
     assert catalogue.plain(f"Does it.\n\n.. math:: {latex}\n") == f"Does it.\n\n    {text}"
     assert catalogue.plain(f"With :math:`{latex}` in\na paragraph.") == f"With {text} in a paragraph."

@@ -134,19 +134,22 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
     assert err.splitlines()[1].startswith(line)
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (["run", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
-    (["run", "{job}", "--set", "attacks.0.eps=8"], "Did you mean 8/255?"),
-    (["run", "{job}", "--set", "attacks.9.eps=8"], "error: --set attacks.9.eps=8: no such place"),
-    (["run", "{job}", "--set", "atacks=[]"], "unknown key 'atacks'. Did you mean 'attacks'?"),
-    (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
-    (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
-    (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
-    (["cluster", "status", "runs/nowhere"], "runs/nowhere/run.json: expected a result store, found no such file"),
-    (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
-    (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
-    (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "none.yaml"], "error: none.yaml: expected a YAML file, found none"),
+        (["run", "{job}", "--set", "attacks.0.eps=8"], "Did you mean 8/255?"),
+        (["run", "{job}", "--set", "attacks.9.eps=8"], "error: --set attacks.9.eps=8: no such place"),
+        (["run", "{job}", "--set", "atacks=[]"], "unknown key 'atacks'. Did you mean 'attacks'?"),
+        (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
+        (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
+        (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
+        (["cluster", "status", "runs/nowhere"], "runs/nowhere/run.json: expected a result store, found no such file"),
+        (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
+        (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
+        (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
+    ],
+)
 def test_mistake_is_one_line_and_code_2(small_copy: Path, bench: Bench, arguments: list[str], expected: str) -> None:
     shutil.rmtree(small_copy / "volumes")
     places = {"job": str(small_copy.with_name("job.yaml")), "out": str(small_copy)}
@@ -219,7 +222,8 @@ MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.
 
 @pytest.mark.integration
 def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, bench: Bench) -> None:
-    path, out = write(tmp_path, small(**MATCHED, **SAVED)), tmp_path / "out"
+    path = write(tmp_path, small(**MATCHED, **SAVED))
+    out = tmp_path / "out"
     code, said, _ = bench("plan", path, "--out", str(out))
     assert (code, out.exists()) == (0, False)
     assert said.startswith("2 of 2 budgets are not known yet: run finds them before anything else\n")

@@ -13,7 +13,8 @@ from freqbench.core import __version__
 from freqbench.engine import provenance
 from freqbench.remote import jobs
 
-URL, ID = "http://head:8265", "freqbench-a-1"
+URL = "http://head:8265"
+ID = "freqbench-a-1"
 Words = list[tuple[str, ...]]
 
 

@@ -16,7 +16,8 @@ CASE = "phantom_2000.nii.gz"
 
 @pytest.mark.integration
 def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench) -> None:
-    out, made = str(small_copy), small_copy.parent
+    out = str(small_copy)
+    made = small_copy.parent
     code, said, err = bench("export", out)
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
@@ -53,15 +54,18 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
     assert "1 of 1 record" in " ".join(said.split())
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    ([], "score: expected one of --targets, --predictions, --adversarial, got none"),
-    (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
-    (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
-    (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
-    (["--targets", "a", "--source", "a"], "score: --source: expected --adversarial beside it, got --targets"),
-    (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
-    (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "score: expected one of --targets, --predictions, --adversarial, got none"),
+        (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
+        (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
+        (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
+        (["--targets", "a", "--source", "a"], "score: --source: expected --adversarial beside it, got --targets"),
+        (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
+        (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
+    ],
+)
 def test_a_wrong_score_is_one_line(small_store: Path, bench: Bench, arguments: list[str], expected: str) -> None:
     assert expected in refused(bench, "score", str(small_store), *arguments)
 

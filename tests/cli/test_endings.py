@@ -33,14 +33,17 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 WRONG = {
-    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()}, "syntax": "{name: [",
-    "key": json.dumps(job(attack=[])), "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
+    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()},
+    "syntax": "{name: [",
+    "key": json.dumps(job(attack=[])),
+    "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
     "loader": json.dumps(job(datasets=[{"name": "sinapse"}])),
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
-    "metric": json.dumps(job(metrics=["DCS"])), "number": json.dumps(job(seeds=[10**30])),
+    "metric": json.dumps(job(metrics=["DCS"])),
+    "number": json.dumps(job(seeds=[10**30])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
     "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
-}  # fmt: skip
+}
 CHILD = """
 import json, sys
 from freqbench.cli import app
@@ -90,9 +93,14 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.ops.losses import LOSSES
 
     tables = {
-        "attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS,
-        "losses": LOSSES, "bands": BANDS, "corruptions": KINDS,
-    }  # fmt: skip
+        "attacks": ATTACKS,
+        "datasets": DATASETS,
+        "models": (*MODELS, *READERS),
+        "metrics": METRICS,
+        "losses": LOSSES,
+        "bands": BANDS,
+        "corruptions": KINDS,
+    }
     assert {t: sorted(names.KNOWN[t]) for t in tables} == {t: sorted(known) for t, known in tables.items()}
 
 
@@ -177,16 +185,22 @@ def test_code_of_others_that_ends_the_process_is_named(
     assert refused(bench, "plan", "job.yaml") == f"error: ending: {expected}"
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (["plan", "job.yaml", "--out", ""], "--out: expected a value"),
-    (["run", "job.yaml", "--out="], "--out: expected a value"),
-    (["cluster", "status", "  "], "status: expected a value"),
-    (["run", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
-    (["doctor", "--card", "nowhere/mine.json"], "--card: expected a file in a folder that exists, got nowhere/mine"),
-    (["run", "job.yaml", "--dry-data", "phantom", "--address", "auto"], "--address: --engine serial"),
-    (["plan", "job.yaml", "--out", "C:\\runs\\mine"], "C:\\runs\\mine/records: expected a path of this system"),
-    (["plan", "job.yaml", "--out", "~nosuchuser/x"], "~nosuchuser/x/records: expected the home of a user"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plan", "job.yaml", "--out", ""], "--out: expected a value"),
+        (["run", "job.yaml", "--out="], "--out: expected a value"),
+        (["cluster", "status", "  "], "status: expected a value"),
+        (["run", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
+        (
+            ["doctor", "--card", "nowhere/mine.json"],
+            "--card: expected a file in a folder that exists, got nowhere/mine",
+        ),
+        (["run", "job.yaml", "--dry-data", "phantom", "--address", "auto"], "--address: --engine serial"),
+        (["plan", "job.yaml", "--out", "C:\\runs\\mine"], "C:\\runs\\mine/records: expected a path of this system"),
+        (["plan", "job.yaml", "--out", "~nosuchuser/x"], "~nosuchuser/x/records: expected the home of a user"),
+    ],
+)
 def test_an_option_that_would_mean_something_else_is_refused(
     arguments: Sequence[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
@@ -245,7 +259,9 @@ def test_no_page_and_unwritable_page_are_a_line(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.integration
 def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """The browser is a script that keeps what it is given."""
-    out, seen, browser = f"memory://{tmp_path.name}-ending", tmp_path / "seen", tmp_path / "browser"
+    out = f"memory://{tmp_path.name}-ending"
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("BROWSER", str(browser))
@@ -272,7 +288,8 @@ def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.M
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(report.sys, "platform", "linux")
-    one, folder = tmp_path / "report.html", tmp_path / "report" / "index.html"
+    one = tmp_path / "report.html"
+    folder = tmp_path / "report" / "index.html"
     folder.parent.mkdir()
     for file in (one, folder):
         file.write_text("page")
@@ -286,9 +303,13 @@ def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.M
 def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = (
-        "run", write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")), "--out", str(out), "--engine",
+        "run",
+        write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")),
+        "--out",
+        str(out),
+        "--engine",
         "serial",
-    )  # fmt: skip
+    )
     assert bench(*command)[0] == 0
     assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
     assert "freqbench viewer, sources" not in (out / "report.html").read_text()

@@ -51,7 +51,9 @@ def made_at(cache: Path) -> dict[str, float]:
 
 
 def test_rows_that_are_there_are_computed_anew_and_superseded(tmp_path: Path) -> None:
-    first, before, again = execute(job(), tmp_path), rows(tmp_path), execute(job(), tmp_path, fresh=True)
+    first = execute(job(), tmp_path)
+    before = rows(tmp_path)
+    again = execute(job(), tmp_path, fresh=True)
     assert (again.num_done, again.num_new) == (0, first.num_new)
     assert runs_of(tmp_path) == {again.run_id}
     assert (rows(tmp_path), execute(job(), tmp_path).num_new) == (before, 0)
@@ -65,7 +67,8 @@ def test_rows_made_anew_keep_metrics_that_the_job_lacks(tmp_path: Path) -> None:
 
 def test_row_that_fails_anew_leaves_former_and_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run merges the files meanwhile, so that this one counts what is there."""
-    first, real = execute(small(), tmp_path), run.Recorder.take
+    first = execute(small(), tmp_path)
+    real = run.Recorder.take
     fail_below(monkeypatch, 1.0)
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
     merge = Store(str(tmp_path)).compact
@@ -99,7 +102,8 @@ def test_matched_budgets_are_sought_anew(tmp_path: Path, bench: Bench) -> None:
 
 
 def test_nodes_cache_is_not_used(tmp_path: Path, kept: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, out = write(tmp_path, on_disk(tmp_path)), str(tmp_path / "out")
+    path = write(tmp_path, on_disk(tmp_path))
+    out = str(tmp_path / "out")
     command = ("run", path, "--out", out, "--engine", "serial", "--no-page")
     assert bench(*command)[0] == 0
     for name in made_at(kept):
@@ -119,7 +123,8 @@ def test_interrupt_says_that_old_rows_are_left(tmp_path: Path, monkeypatch: pyte
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    first, path = execute(small(), tmp_path / "out"), write(tmp_path, small())
+    first = execute(small(), tmp_path / "out")
+    path = write(tmp_path, small())
     monkeypatch.setattr("freqbench.engine.attacking.attack_case", interrupt)
     code, said, _ = bench("run", path, "--out", str(tmp_path / "out"), "--engine", "serial", "--fresh")
     assert (code, "the rest are rows of earlier runs, which a run without --fresh keeps" in said) == (130, True)

@@ -58,7 +58,8 @@ def test_onnx_file_gives_a_job_it_allows(is_black: bool, attack: str, data: str,
     from models import onnx_file
 
     black = {"operator": onnx_file.BLACK, "alpha": 0.5} if is_black else {}
-    network, path = onnx_file.write(tmp_path / "net.onnx", sides=(16, 16, 16), **black), str(tmp_path / "mine.yaml")
+    network = onnx_file.write(tmp_path / "net.onnx", sides=(16, 16, 16), **black)
+    path = str(tmp_path / "mine.yaml")
     code, said, err = bench("init", path, "--data", data, "--checkpoint", network, "--budget", "4/255")
     assert (code, err, "clean Dice of b: " in said) == (0, "", True)
     job = yaml.safe_load(Path(path).read_text())
@@ -70,14 +71,16 @@ def test_onnx_file_gives_a_job_it_allows(is_black: bool, attack: str, data: str,
 def test_an_onnx_file_whose_window_is_open_asks_for_it_in_a_line(data: str, tmp_path: Path, bench: Bench) -> None:
     from models import onnx_file
 
-    network, path = onnx_file.write(tmp_path / "net.onnx"), str(tmp_path / "mine.yaml")
+    network = onnx_file.write(tmp_path / "net.onnx")
+    path = str(tmp_path / "mine.yaml")
     line = refused(bench, "init", path, "--data", data, "--checkpoint", network, "--budget", "4/255")
     assert f"{path} is written, but must be corrected before it runs: {path}: models[0]: " in line
     assert "roi: required, as the file does not say it" in line
 
 
 def test_command_gives_a_job_of_queries_if_trusted(data: str, tmp_path: Path, bench: Bench) -> None:
-    tool, path = tmp_path / "tool.py", str(tmp_path / "mine.yaml")
+    tool = tmp_path / "tool.py"
+    path = str(tmp_path / "mine.yaml")
     tool.write_text(nifti_tool.script("value > 50"))
     words = [sys.executable, str(tool), "{image}", "{labels}"]
     options = ("init", path, "--data", data, "--checkpoint", shlex.join(words), "--budget", "4/255")
@@ -184,7 +187,8 @@ def test_init_asks_for_unstated_facts(data: str, tmp_path: Path, monkeypatch: py
 @pytest.mark.integration
 def test_assumptions_stand_in_the_job_and_on_the_terminal(data: str, tmp_path: Path, bench: Bench) -> None:
     """Each once, by the entry that it belongs to, and plan repeats what the job leaves open."""
-    file, path = tmp_path / "theirs.pt", tmp_path / "job.yaml"
+    file = tmp_path / "theirs.pt"
+    path = tmp_path / "job.yaml"
     torch.save(models.build("unet", 3, (16, 16, 16), {}).state_dict(), file)
     code, said, err = bench("init", str(path), "--data", data, "--checkpoint", str(file), "--arch", "unet")
     assert (code, err) == (0, "")
@@ -209,23 +213,29 @@ def key_of(line: str) -> str:
 
 def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path: Path, bench: Bench) -> None:
     """The job is there to be mended: these weights are for four classes."""
-    file, path = tmp_path / "theirs.pt", tmp_path / "job.yaml"
+    file = tmp_path / "theirs.pt"
+    path = tmp_path / "job.yaml"
     torch.save(models.build("unet", 4, (16, 16, 16), {}).state_dict(), file)
     err = refused(bench, "init", str(path), "--data", data, "--checkpoint", str(file))
     assert err.startswith(f"error: {path} is written, but must be corrected before it runs: ")
     assert yaml.safe_load(path.read_text())["models"][0]["arch"] == "unet"
 
 
-@pytest.mark.parametrize(("options", "line"), [
-    ((), "--data: expected a value, got none and no terminal to ask in: give the option"),
-    (("--data", "."), "expected the folder of a dataset, got one with nothing"),
-    (("--data", "hearts"), "--checkpoint: expected a value, got none"),
-    (("--data", "hearts", "--checkpoint", "random"), "--arch: expected a value, got none"),
-    (("--data", "hearts", "--checkpoint", "~nobody-here/x"), "expected the home of a user of this machine"),
-    (("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
-        "--budget: expected a number in [0, 1]"),
-    (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "--data: expected a value, got none and no terminal to ask in: give the option"),
+        (("--data", "."), "expected the folder of a dataset, got one with nothing"),
+        (("--data", "hearts"), "--checkpoint: expected a value, got none"),
+        (("--data", "hearts", "--checkpoint", "random"), "--arch: expected a value, got none"),
+        (("--data", "hearts", "--checkpoint", "~nobody-here/x"), "expected the home of a user of this machine"),
+        (
+            ("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
+            "--budget: expected a number in [0, 1]",
+        ),
+        (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
+    ],
+)
 def test_missing_or_wrong_fact_is_refused_and_nothing_is_written(
     options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:

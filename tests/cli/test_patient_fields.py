@@ -34,7 +34,8 @@ def test_no_field_of_a_patient_leaves_a_folder(tmp_path: Path, bench: Bench) -> 
         series = put_series(tmp_path / "clinic/images" / name, voxels, LPS)
         masks = {each: label == k for k, each in enumerate(LABELS, 1)}
         put_seg(tmp_path / "clinic/labels" / f"{name}.dcm", series, masks)
-    job, out = tmp_path / "made/job.yaml", tmp_path / "made/out"
+    job = tmp_path / "made/job.yaml"
+    out = tmp_path / "made/out"
     job.parent.mkdir()
     clinic = str(tmp_path / "clinic")
     told = [repr(bench("doctor", "--data", clinic))]

@@ -31,7 +31,8 @@ Control = Callable[[Path], Array]
 
 def script(root: Path, modality: str = "scan") -> tuple[str, str, list[Path], Control]:
     """A UNet whose author has a script alone, on files whose list says nothing of their modality."""
-    paths, path = roads.put_folder(root / "data", "ct"), root / "data/dataset.json"
+    paths = roads.put_folder(root / "data", "ct")
+    path = root / "data/dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "modality": {"0": modality}}))
     return *bare(root, "ct"), paths, script_control
 
@@ -52,7 +53,8 @@ def bare(root: Path, kind: str) -> tuple[str, str]:
 
 def brats(root: Path) -> tuple[str, str, list[Path], Control]:
     """Four channels, three regions, sigmoid; its author writes the regions as channels."""
-    paths, net = roads.put_folder(root / "data", "brats"), roads.trained("brats")
+    paths = roads.put_folder(root / "data", "brats")
+    net = roads.trained("brats")
     return (
         *bare(root, "brats"),
         paths,
@@ -110,7 +112,8 @@ def test_init_finds_network_s_own_clean_prediction_at_first_try(name: str, tmp_p
 def test_a_lower_clean_dice_passes_only_with_assumptions_said(name: str, tmp_path: Path, bench: Bench) -> None:
     """Either nothing is attacked, or the Dice is the control's but for two points, or each row counts assumptions."""
     data, checkpoint, paths, control = ROADS[name](tmp_path)
-    job, arch = tmp_path / "mine.yaml", ("--arch", "swin_unetr" if name == "swin" else "unet")
+    job = tmp_path / "mine.yaml"
+    arch = ("--arch", "swin_unetr" if name == "swin" else "unet")
     bench("init", str(job), "--data", data, "--checkpoint", checkpoint, "--budget", "8/255", *arch)
     content = yaml.safe_load(job.read_text())
     content |= {"attacks": [{"name": "fgsm", "eps": "8/255"}], "metrics": ["dsc"]}
@@ -136,7 +139,8 @@ def share_of(content: dict[str, Any], folder: Path) -> float:
     entry = ModelEntry(**content["models"][0])
     facts = facts_on(entry, dataset, dataset.refs())
     spec = resolve(entry, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts)
-    own, network = witnesses.find(str(folder), dataset, "own"), load(spec, torch.device("cpu"))
+    own = witnesses.find(str(folder), dataset, "own")
+    network = load(spec, torch.device("cpu"))
     return min(witness.hold(network, spec, dataset, ref, own.files[ref.case_id]).share for ref in own.refs)
 
 
@@ -178,13 +182,18 @@ class Ours(Dataset):
 
 def test_doctor_finds_settings_of_network_on_dataset_class_in_hu(tmp_path: Path, bench: Bench) -> None:
     (tmp_path / "ours_in_hu.py").write_text(HU)
-    paths, _ = roads.put_folder(tmp_path / "nifti", "ct"), bare(tmp_path, "ct")
+    paths = roads.put_folder(tmp_path / "nifti", "ct")
+    _ = bare(tmp_path, "ct")
     roads.save(tmp_path / "seen/ct_0.nii.gz", script_control(paths[0]).astype(np.uint8))
     model: Step = {"name": "unet", "arch": "unet", "checkpoint": str(tmp_path / "net.pt"), "args": roads.ARGS}
     content: dict[str, Any] = {
-        "name": "own", "trust_code": True, "datasets": [{"name": "ours_in_hu:Ours"}], "score_on": "file",
-        "models": [{**model, "predictions": str(tmp_path / "seen")}], "attacks": [{"name": "fgsm", "eps": "8/255"}],
-    }  # fmt: skip
+        "name": "own",
+        "trust_code": True,
+        "datasets": [{"name": "ours_in_hu:Ours"}],
+        "score_on": "file",
+        "models": [{**model, "predictions": str(tmp_path / "seen")}],
+        "attacks": [{"name": "fgsm", "eps": "8/255"}],
+    }
     job = tmp_path / "mine.yaml"
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("doctor", "--job", str(job), "--checkpoint", "unet")
@@ -202,7 +211,8 @@ def test_a_folder_of_nnunet_is_proven_as_it_is(tmp_path: Path, bench: Bench) -> 
     affine = nibabel.load(raw / "labelsTr/a.nii.gz").affine
     (tmp_path / "seen").mkdir()
     nibabel.save(nibabel.Nifti1Image(exact.astype(np.uint8), affine), tmp_path / "seen/a.nii.gz")
-    job, options = tmp_path / "mine.yaml", ("--data", str(raw), "--checkpoint", folder, "--budget", "8/255")
+    job = tmp_path / "mine.yaml"
+    options = ("--data", str(raw), "--checkpoint", folder, "--budget", "8/255")
     _, said, _ = bench("init", str(job), *options, "--predictions", str(tmp_path / "seen"))
     assert "nnunet: proven by its own predictions of 1 case: " in said
     assert yaml.safe_load(job.read_text())["models"][0].keys() == {"name", "arch", "checkpoint", "predictions"}
@@ -217,11 +227,21 @@ def test_doctor_tells_channels_of_a_bundle_in_another_order(tmp_path: Path, benc
     nibabel.save(nibabel.Nifti1Image(inside, bundles.affine_of(words)), tmp_path / "seen/a.nii.gz")
     files = [f"{{case}}_{k}.nii.gz" for k in (0, 1, 3, 2)]
     content: dict[str, Any] = {
-        "name": "own", "trust_code": True, "attacks": [{"name": "fgsm", "eps": "8/255"}],
-        "datasets": [{"name": "a", "loader": "pairs", "root": str(data), "image": files, "label": "{case}_label.nii.gz",
-            **bundles.classes(words)}],
+        "name": "own",
+        "trust_code": True,
+        "attacks": [{"name": "fgsm", "eps": "8/255"}],
+        "datasets": [
+            {
+                "name": "a",
+                "loader": "pairs",
+                "root": str(data),
+                "image": files,
+                "label": "{case}_label.nii.gz",
+                **bundles.classes(words),
+            }
+        ],
         "models": [{"name": "bundle", "bundle": bundle, "predictions": str(tmp_path / "seen")}],
-    }  # fmt: skip
+    }
     job = tmp_path / "mine.yaml"
     job.write_text(yaml.safe_dump(content))
     code, said, _ = bench("doctor", "--job", str(job), "--checkpoint", "bundle")

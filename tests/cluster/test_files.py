@@ -21,7 +21,8 @@ README, DOCKERFILE, RAY_UP, RAYJOB = (
     for name in ("README.md", "docker/Dockerfile", "ray-up.yaml", "rayjob.yaml")
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-MANIFEST, UP = yaml.safe_load(RAYJOB), yaml.safe_load(RAY_UP)
+MANIFEST = yaml.safe_load(RAYJOB)
+UP = yaml.safe_load(RAY_UP)
 CLUSTER = MANIFEST["spec"]["rayClusterSpec"]
 PODS = [group["template"] for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"])]
 

@@ -34,7 +34,8 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
 
 
 def test_a_python_without_ray_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    bare, folder = tmp_path / "bare", tmp_path / "folder"
+    bare = tmp_path / "bare"
+    folder = tmp_path / "folder"
     venv.create(bare)
     result = local("up", "--folder", folder, PYTHON=str(bare / "bin" / "python"))
     assert result.returncode == 2

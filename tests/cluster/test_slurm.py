@@ -30,7 +30,8 @@ class Job:
     """The script as Slurm would run it in an allocation of two nodes."""
 
     def __init__(self, place: Path, driver: str, code: int, script: str, array: dict[str, int]) -> None:
-        self.log, self.started = place / "log", place / "started"
+        self.log = place / "log"
+        self.started = place / "started"
         folder = place / "bin"
         folder.mkdir()
         for name, does in {**STUBS, "python": driver}.items():
@@ -41,11 +42,17 @@ class Job:
         (place / "slurm.sh").write_text(script, encoding="utf-8")
         self.number = os.getpid()
         environment = {
-            "PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(self.log), "STARTED": str(self.started),
-            "DRIVER_EXIT": str(code), "SLURM_JOB_ID": str(self.number), "SLURM_JOB_NODELIST": "node-[7-8]",
-            "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "32", "SLURM_SUBMIT_DIR": str(place),
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "LOG": str(self.log),
+            "STARTED": str(self.started),
+            "DRIVER_EXIT": str(code),
+            "SLURM_JOB_ID": str(self.number),
+            "SLURM_JOB_NODELIST": "node-[7-8]",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_CPUS_PER_TASK": "32",
+            "SLURM_SUBMIT_DIR": str(place),
             **{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()},
-        }  # fmt: skip
+        }
         command = ["bash", "slurm.sh", "job.yaml", "s3://lab/out", "--set", "seeds=[1]"]
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -109,15 +116,18 @@ def test_one_node_run_keeps_its_exit_code_and_its_own_ray(start: Start, code: in
     assert not Path(folder).exists()
 
 
-@pytest.mark.parametrize(("script", "driver", "code", "sent", "expected", "is_requeued"), [
-    pytest.param(TEXT, WORKS, 130, signal.SIGUSR1, 130, True, id="near the time limit"),
-    pytest.param(TEXT, WORKS, 0, signal.SIGUSR1, 0, False, id="done meanwhile"),
-    pytest.param(TEXT, WORKS, 1, signal.SIGUSR1, 1, False, id="failed meanwhile"),
-    pytest.param(TEXT, HANGS, 0, signal.SIGUSR1, 124, True, id="does not end in time"),
-    pytest.param(TEXT, WORKS, 130, signal.SIGTERM, 130, False, id="cancelled"),
-    pytest.param(NODE, WORKS, 130, signal.SIGUSR1, 130, True, id="one node, near the time limit"),
-    pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "driver", "code", "sent", "expected", "is_requeued"),
+    [
+        pytest.param(TEXT, WORKS, 130, signal.SIGUSR1, 130, True, id="near the time limit"),
+        pytest.param(TEXT, WORKS, 0, signal.SIGUSR1, 0, False, id="done meanwhile"),
+        pytest.param(TEXT, WORKS, 1, signal.SIGUSR1, 1, False, id="failed meanwhile"),
+        pytest.param(TEXT, HANGS, 0, signal.SIGUSR1, 124, True, id="does not end in time"),
+        pytest.param(TEXT, WORKS, 130, signal.SIGTERM, 130, False, id="cancelled"),
+        pytest.param(NODE, WORKS, 130, signal.SIGUSR1, 130, True, id="one node, near the time limit"),
+        pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
+    ],
+)
 def test_signalled_run_stores_and_is_requeued_unless_ended(
     start: Start, script: str, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
 ) -> None:

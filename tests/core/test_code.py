@@ -69,13 +69,15 @@ def identity(x: object) -> str:
 
 
 def change(helper: ModuleType) -> None:
-    helper.FACTOR, helper.Base.rate = 2, 2
+    helper.FACTOR = 2
+    helper.Base.rate = 2
     helper.TABLE["high"] = 2
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_an_identity_holds_all_that_a_class_uses_of_a_helper(body: str, own: Own) -> None:
-    helper, used = own(helper=HELPER), own(used=body)
+    helper = own(helper=HELPER)
+    used = own(used=body)
     before = identity(used.A)
     assert identity(used.A) == before
     change(helper)
@@ -83,14 +85,16 @@ def test_an_identity_holds_all_that_a_class_uses_of_a_helper(body: str, own: Own
 
 
 def test_an_identity_holds_no_part_of_a_helper_that_is_not_used(own: Own) -> None:
-    helper, used = own(helper=f"{HELPER}OTHER = 1\n"), own(used=BODIES["a module's constant"])
+    helper = own(helper=f"{HELPER}OTHER = 1\n")
+    used = own(used=BODIES["a module's constant"])
     before = identity(used.A)
     helper.OTHER = 2
     assert identity(used.A) == before
 
 
 def test_file_edited_after_import_counts_once_reloaded(own: Own, tmp_path: Path) -> None:
-    helper, used = own(helper=HELPER), own(used=BODIES["a module's constant"])
+    helper = own(helper=HELPER)
+    used = own(used=BODIES["a module's constant"])
     before = identity(used.A)
     (tmp_path / "helper.py").write_text(HELPER.replace("FACTOR = 1", "FACTOR = 20"))
     assert identity(used.A) == before
@@ -132,11 +136,14 @@ def test_object_made_on_first_use_is_in_no_identity(own: Own) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "is_another"),
     [
-        ("table.txt", "2", True), ("util.py", "def f(x): return x + 2\n", True),
-        ("util.py", "def f(x): return x + 1  # as before\r\n", False), ("more.py", "", True),
-        ("run.log", "", False), (".hidden", "", False),
+        ("table.txt", "2", True),
+        ("util.py", "def f(x): return x + 2\n", True),
+        ("util.py", "def f(x): return x + 1  # as before\r\n", False),
+        ("more.py", "", True),
+        ("run.log", "", False),
+        (".hidden", "", False),
     ],
-)  # fmt: skip
+)
 def test_a_package_counts_with_all_its_files(name: str, text: str, is_another: bool, own: Own, tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "table.txt").write_text("1")
@@ -157,7 +164,8 @@ def test_modules_imported_by_others_are_in_no_identity(own: Own) -> None:
 
 class Window:
     def __init__(self, low: float, table: Any = None) -> None:
-        self.low, self.table = low, table
+        self.low = low
+        self.table = table
 
 
 def hooked(hook: Callable[..., Any]) -> nn.Module:
@@ -250,7 +258,8 @@ def test_installed_code_counts_by_release_of_its_distribution(monkeypatch: pytes
 
 
 def test_an_identity_is_made_once_where_code_stays_as_it_is(own: Own) -> None:
-    helper, used = own(helper=HELPER), own(used=BODIES["a module's constant"])
+    helper = own(helper=HELPER)
+    used = own(used=BODIES["a module's constant"])
     with code.steady():
         before = identity(used.A)
         change(helper)
@@ -278,7 +287,8 @@ def test_equal_code_has_one_identity_everywhere(tmp_path: Path) -> None:
         folder.mkdir()
         for name, text in (("helper", HELPER), ("used", BODIES["a partial"] + "    names = {'x', 'y', 'z'}\n")):
             (folder / f"{name}.py").write_bytes(text.replace("\n", end).encode())
-        command, environment = [sys.executable, "-c", SAID, str(folder)], os.environ | {"PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", SAID, str(folder)]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     first, second = (process.communicate()[0].split() for process in running)
     assert first == second

@@ -30,12 +30,17 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
     return config.load(str(path), Outer, overrides)
 
 
-@pytest.mark.parametrize(("override", "value"), [
-    ("name=b", lambda o: o.name == "b"), ("inner.size=3", lambda o: o.inner.size == 3),
-    ("items.0.size=4", lambda o: o.items[0].size == 4),
-    ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
-    ("items.1={size: 5}", lambda o: o.items[1].size == 5), ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("name=b", lambda o: o.name == "b"),
+        ("inner.size=3", lambda o: o.inner.size == 3),
+        ("items.0.size=4", lambda o: o.items[0].size == 4),
+        ("items=[{size: 9}]", lambda o: [item.size for item in o.items] == [9]),
+        ("items.1={size: 5}", lambda o: o.items[1].size == 5),
+        ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
+    ],
+)
 def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, value: object) -> None:
     key = override.partition("=")[0]
     assert value(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))
@@ -53,21 +58,26 @@ def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, over
         load(tmp_path, "{name: a, items: [{}]}", override)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("{name: a", "not readable as YAML: while parsing a flow mapping, expected ',' or '}', but got"),
-    (
-        "{name: on}",
-        "not readable as YAML: expected true, false, or a name in quotes, got on: "
-        "write true or false, or quote it, line 1, column 8",
-    ),
-    ("- a", "expected keys and values at the top, got list"), ("", "expected keys and values at the top, got NoneType"),
-    ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
-    ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
-    ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
-    ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
-    ("{inner: {}}", "name: required, but not given"), ("{name: a, choice: [1, x]}", "choice: "),
-    ("{name: a, choice: x}", "choice: Input should be a valid integer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{name: a", "not readable as YAML: while parsing a flow mapping, expected ',' or '}', but got"),
+        (
+            "{name: on}",
+            "not readable as YAML: expected true, false, or a name in quotes, got on: "
+            "write true or false, or quote it, line 1, column 8",
+        ),
+        ("- a", "expected keys and values at the top, got list"),
+        ("", "expected keys and values at the top, got NoneType"),
+        ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
+        ("{name: a, items: [{}, {sise: 1}]}", "items[1]: unknown key 'sise'. Did you mean 'size'?"),
+        ("{name: a, items: [{}, {size: x}]}", "items[1].size: Input should be a valid integer"),
+        ("{name: a, short: abc}", "short: String should have at most 2 characters, got 'abc'"),
+        ("{inner: {}}", "name: required, but not given"),
+        ("{name: a, choice: [1, x]}", "choice: "),
+        ("{name: a, choice: x}", "choice: Input should be a valid integer"),
+    ],
+)
 def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)
@@ -84,14 +94,17 @@ class Texts(Strict):
     size: int = 1
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("{name: 1.10}", "name: Input should be a valid string, got 1.1: put a name that YAML reads otherwise"),
-    ("{name: ~}", "name: Input should be a valid string, got None: put a name that YAML reads otherwise"),
-    ("{name: true}", "name: expected text, got True: put a name that YAML reads otherwise"),
-    ("{ids: [a, 2.50]}", "ids: Input should be a valid integer or a valid string, got ['a', 2.5]: put a name"),
-    ("{kind: true}", "kind: expected 'none' or 'some', got True"),
-    ("{size: false}", "size: expected a number, got False"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{name: 1.10}", "name: Input should be a valid string, got 1.1: put a name that YAML reads otherwise"),
+        ("{name: ~}", "name: Input should be a valid string, got None: put a name that YAML reads otherwise"),
+        ("{name: true}", "name: expected text, got True: put a name that YAML reads otherwise"),
+        ("{ids: [a, 2.50]}", "ids: Input should be a valid integer or a valid string, got ['a', 2.5]: put a name"),
+        ("{kind: true}", "kind: expected 'none' or 'some', got True"),
+        ("{size: false}", "size: expected a number, got False"),
+    ],
+)
 def test_a_word_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError) as caught:

@@ -32,10 +32,19 @@ def test_the_same_content_has_the_same_digest(one: Any, other: Any) -> None:
     assert digest(one) == digest(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    (0.1, math.nextafter(0.1, 1)), ([1, 2], [2, 1]), (1, "1"), (True, 1), (None, "null"),
-    ({"a": 1}, {"a": 1, "b": None}), ([["a"], "b"], [["a", "b"]]), ("é", "e"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (0.1, math.nextafter(0.1, 1)),
+        ([1, 2], [2, 1]),
+        (1, "1"),
+        (True, 1),
+        (None, "null"),
+        ({"a": 1}, {"a": 1, "b": None}),
+        ([["a"], "b"], [["a", "b"]]),
+        ("é", "e"),
+    ],
+)
 def test_another_content_has_another_digest(one: Any, other: Any) -> None:
     assert digest(one) != digest(other)
 

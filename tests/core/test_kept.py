@@ -149,7 +149,8 @@ def test_full_node_drops_least_recently_used_first(begin: Begin, cache: Path, mo
 
 
 def test_a_value_that_was_begun_is_waited_for_and_not_made_twice() -> None:
-    kept, made = Kept[str](name="text", depends=("of",), most=9), list[str]()
+    kept = Kept[str](name="text", depends=("of",), most=9)
+    made = list[str]()
     with ThreadPoolExecutor(1) as pool:
         for of in "abb":
             kept.begin(lambda of=of: pool.submit(lambda: made.append(of) or f"early {of}"), of=of)
@@ -161,7 +162,8 @@ def test_a_value_that_was_begun_is_waited_for_and_not_made_twice() -> None:
 
 @pytest.mark.parametrize("begin", ["store"], indirect=True)
 def test_the_first_file_counts_of_two_workers_that_make_a_value(begin: Begin) -> None:
-    slow, quick = begin(), begin()
+    slow = begin()
+    quick = begin()
     value = slow.get(lambda: torch.full((1,), float(asked(quick, 1)[0] + 1)), of="a")
     assert (float(value[0]), asked(begin(), 3)) == (1, (1, False))
 

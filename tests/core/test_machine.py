@@ -27,21 +27,32 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(f"{text}\n")
 
 
-@pytest.mark.parametrize(("files", "cores"), [
-    ({}, 8), ({"proc/self/cgroup": "0::/", "groups/cpu.max": "max 100000"}, 8),
-    ({"proc/self/cgroup": "0::/", "groups/cpu.max": "150000 100000"}, 1),
-    ({"proc/self/cgroup": "0::/", "groups/cpu.max": "50000 100000"}, 1),
-    ({"proc/self/cgroup": "0::/a/b", "groups/a/b/cpu.max": "max 100000", "groups/a/cpu.max": "300000 100000"}, 3),
-    (
-        {"proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1", "groups/cpu/cpu.cfs_quota_us": "200000",
-         "groups/cpu/cpu.cfs_period_us": "100000"},
-        2,
-    ),
-    (
-        {"proc/self/cgroup": "3:cpu:/", "groups/cpu/cpu.cfs_quota_us": "-1", "groups/cpu/cpu.cfs_period_us": "100000"},
-        8,
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "max 100000"}, 8),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "150000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "50000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/a/b", "groups/a/b/cpu.max": "max 100000", "groups/a/cpu.max": "300000 100000"}, 3),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1",
+                "groups/cpu/cpu.cfs_quota_us": "200000",
+                "groups/cpu/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/",
+                "groups/cpu/cpu.cfs_quota_us": "-1",
+                "groups/cpu/cpu.cfs_period_us": "100000",
+            },
+            8,
+        ),
+    ],
+)
 def test_cores_are_those_of_affinity_or_the_quota(group: Path, files: dict[str, str], cores: int) -> None:
     write(group, files)
     assert machine.available_cores() == cores
@@ -90,15 +101,22 @@ def test_import_of_libraries_reads_the_first_thread_number(module: str) -> None:
     assert (run.stdout, run.returncode) == ("1\n", 0), run.stderr
 
 
-@pytest.mark.parametrize(("files", "free"), [
-    ({}, None), ({"proc/self/cgroup": "0::/", "groups/memory.max": "max", "groups/memory.current": "10"}, None),
-    ({"proc/self/cgroup": "0::/", "groups/memory.max": "1000", "groups/memory.current": "400"}, 600),
-    (
-        {"proc/self/cgroup": "4:memory:/x", "groups/memory/x/memory.limit_in_bytes": "500",
-         "groups/memory/x/memory.usage_in_bytes": "700"},
-        0,
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/", "groups/memory.max": "max", "groups/memory.current": "10"}, None),
+        ({"proc/self/cgroup": "0::/", "groups/memory.max": "1000", "groups/memory.current": "400"}, 600),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x",
+                "groups/memory/x/memory.limit_in_bytes": "500",
+                "groups/memory/x/memory.usage_in_bytes": "700",
+            },
+            0,
+        ),
+    ],
+)
 def test_memory_is_that_of_machine_or_less_by_container_s_limit(
     group: Path, files: dict[str, str], free: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,20 +14,37 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from .downloads import Array
 
 PATIENT = {
-    "PatientName": "Zweistein^Albertine", "PatientID": "MRN4711", "PatientBirthDate": "19131108",
-    "OtherPatientIDs": "SSN0815", "PatientBirthName": "Quarkbein^Urlabrunn", "AccessionNumber": "ACC99231",
-    "PatientAddress": "Schneckengasse", "PatientTelephoneNumbers": "0815471142",
-    "PatientMotherBirthName": "Mumpitz^Ottilie", "MedicalRecordLocator": "LOC7733",
-    "PatientComments": "kommtnieallein", "AdditionalPatientHistory": "vorgeschichtlich",
-    "EthnicGroup": "marsianisch", "InstitutionName": "Siebenschlaf-Klinik", "InstitutionAddress": "Kurallee",
-    "InstitutionalDepartmentName": "Durchleuchterei", "StationName": "ROEHRE9",
-    "ReferringPhysicianName": "Doktorowa^Walpurga", "PerformingPhysicianName": "Ueberweiser^Knutolf",
-    "NameOfPhysiciansReadingStudy": "Vorleser^Bodowin", "OperatorsName": "Knipser^Heidelinde",
-    "RequestingPhysician": "Wunschmann^Pittiplatsch", "StudyDescription": "Wehwehchen",
-    "SeriesDescription": "Bauchgrimmen", "ProtocolName": "Pustekuchen", "StudyID": "STU5150",
-    "StudyDate": "19870213", "StudyTime": "142536.731946", "AcquisitionDate": "19870214",
+    "PatientName": "Zweistein^Albertine",
+    "PatientID": "MRN4711",
+    "PatientBirthDate": "19131108",
+    "OtherPatientIDs": "SSN0815",
+    "PatientBirthName": "Quarkbein^Urlabrunn",
+    "AccessionNumber": "ACC99231",
+    "PatientAddress": "Schneckengasse",
+    "PatientTelephoneNumbers": "0815471142",
+    "PatientMotherBirthName": "Mumpitz^Ottilie",
+    "MedicalRecordLocator": "LOC7733",
+    "PatientComments": "kommtnieallein",
+    "AdditionalPatientHistory": "vorgeschichtlich",
+    "EthnicGroup": "marsianisch",
+    "InstitutionName": "Siebenschlaf-Klinik",
+    "InstitutionAddress": "Kurallee",
+    "InstitutionalDepartmentName": "Durchleuchterei",
+    "StationName": "ROEHRE9",
+    "ReferringPhysicianName": "Doktorowa^Walpurga",
+    "PerformingPhysicianName": "Ueberweiser^Knutolf",
+    "NameOfPhysiciansReadingStudy": "Vorleser^Bodowin",
+    "OperatorsName": "Knipser^Heidelinde",
+    "RequestingPhysician": "Wunschmann^Pittiplatsch",
+    "StudyDescription": "Wehwehchen",
+    "SeriesDescription": "Bauchgrimmen",
+    "ProtocolName": "Pustekuchen",
+    "StudyID": "STU5150",
+    "StudyDate": "19870213",
+    "StudyTime": "142536.731946",
+    "AcquisitionDate": "19870214",
     "DeviceSerialNumber": "SER31337",
-}  # fmt: skip
+}
 LABELS = ("liver", "tumour")
 
 
@@ -44,26 +61,38 @@ def put_series(
     folder.mkdir(parents=True, exist_ok=True)
     grid = np.diag([-1.0, -1.0, 1.0, 1.0]) @ (np.eye(4) if affine is None else affine)
     sides = np.linalg.norm(grid[:3, :3], axis=0)
-    uid, frame, study = uid or generate_uid(), frame or generate_uid(), generate_uid()
-    stored, paths = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16), []
+    uid = uid or generate_uid()
+    frame = frame or generate_uid()
+    study = generate_uid()
+    stored = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16)
+    paths = []
     for k in range(voxels.shape[2]):
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
         path = folder / f"{PATIENT['PatientID']}_{(k * 7) % 11:02d}_{k}.dcm"
         fields = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-        fields.SOPClassUID, fields.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        fields.SeriesInstanceUID, fields.FrameOfReferenceUID, fields.StudyInstanceUID = uid, frame, study
-        fields.Modality, fields.InstanceNumber = "CT", 1 + (k * 5) % 11
-        fields.SeriesNumber, fields.PatientSex = 1, "O"
+        fields.SOPClassUID = CTImageStorage
+        fields.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        fields.SeriesInstanceUID = uid
+        fields.FrameOfReferenceUID = frame
+        fields.StudyInstanceUID = study
+        fields.Modality = "CT"
+        fields.InstanceNumber = 1 + (k * 5) % 11
+        fields.SeriesNumber = 1
+        fields.PatientSex = "O"
         for name, value in PATIENT.items():
             setattr(fields, name, value)
         fields.Columns, fields.Rows = voxels.shape[:2]
-        fields.SamplesPerPixel, fields.PhotometricInterpretation = 1, "MONOCHROME2"
+        fields.SamplesPerPixel = 1
+        fields.PhotometricInterpretation = "MONOCHROME2"
         fields.BitsAllocated = fields.BitsStored = 16
-        fields.HighBit, fields.PixelRepresentation = 15, 1
+        fields.HighBit = 15
+        fields.PixelRepresentation = 1
         fields.PixelSpacing = [sides[1], sides[0]]
-        fields.SliceThickness, fields.SliceLocation = sides[2], k
+        fields.SliceThickness = sides[2]
+        fields.SliceLocation = k
         fields.ImageOrientationPatient = [*(grid[:3, 0] / sides[0]), *(grid[:3, 1] / sides[1])]
         fields.ImagePositionPatient = [*(grid @ [0, 0, k, 1])[:3]]
         fields.RescaleSlope, fields.RescaleIntercept = scale
@@ -86,18 +115,28 @@ def put_seg(
     path.parent.mkdir(parents=True, exist_ok=True)
     segments = [
         highdicom.seg.SegmentDescription(
-            segment_number=number, segment_label=label, segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Liver, algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=codes.SCT.Liver,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
         )
         for number, label in enumerate(masks, 1)
-    ]  # fmt: skip
+    ]
     seg = highdicom.seg.Segmentation(
         source_images=[pydicom.dcmread(file) for file in series],
-        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8), segmentation_type=kind,
-        segment_descriptions=segments, series_instance_uid=generate_uid(), series_number=2,
-        sop_instance_uid=generate_uid(), instance_number=1, manufacturer="x", manufacturer_model_name="x",
-        software_versions="1", device_serial_number="1",
-    )  # fmt: skip
+        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8),
+        segmentation_type=kind,
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(),
+        series_number=2,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="1",
+        device_serial_number="1",
+    )
     for name, value in fields.items():
         setattr(seg, name, value)
     seg.save_as(path)

@@ -38,10 +38,12 @@ ACDC_PLACES = {
 
 def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Intensities 50 to 150 in a box of zeros, labels 0 to 2."""
-    rng, image = np.random.default_rng(seed), np.zeros(SHAPE, np.float32)
+    rng = np.random.default_rng(seed)
+    image = np.zeros(SHAPE, np.float32)
     image[2:10, 1:9, 1:7] = rng.uniform(50, 150, (8, 8, 6))
     label = np.zeros(SHAPE, np.uint8)
-    label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
+    label[3:5, 3:6, 2:5] = 1
+    label[6:8, 3:6, 2:5] = 2
     return image, label
 
 
@@ -51,9 +53,12 @@ def native_case(image: Array, label: Array, source: str = "x.nii.gz", **changes:
     shape = (classes.shape[-3], classes.shape[-2], classes.shape[-1])
     fields = {
         "ref": CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=shape),
-        "image": voxels.float().reshape(-1, *shape), "label": classes.to(torch.uint8).reshape(1, *shape),
-        "affine": np.eye(4), "spacing": (1.0, 1.0, 1.0), "source": source,
-    }  # fmt: skip
+        "image": voxels.float().reshape(-1, *shape),
+        "label": classes.to(torch.uint8).reshape(1, *shape),
+        "affine": np.eye(4),
+        "spacing": (1.0, 1.0, 1.0),
+        "source": source,
+    }
     return NativeCase(**fields | changes)
 
 
@@ -108,7 +113,8 @@ def totalsegmentator(root: Path, splits: dict[str, str]) -> None:
 def nnunet(root: Path, training: Iterable[str], test: Iterable[str] = (), channels: int = 1, **changes: Any) -> None:
     for side, cases in (("Tr", training), ("Ts", test)):
         for case in cases:
-            image, label = root / f"images{side}/{case}_0000.nii.gz", root / f"labels{side}/{case}.nii.gz"
+            image = root / f"images{side}/{case}_0000.nii.gz"
+            label = root / f"labels{side}/{case}.nii.gz"
             put_case(image, label, sum(case.encode()))
             for channel in range(1, channels):
                 put(root / f"images{side}/{case}_{channel:04d}.nii.gz", volume(1000 + channel)[0])

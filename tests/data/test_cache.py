@@ -98,7 +98,8 @@ class Darker(Decathlon):
 
 def test_other_releases_and_classes_are_apart(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
-    bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
+    bright = load(Decathlon(**arguments))
+    dark = load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
     monkeypatch.setattr(kept_module, "OUTSIDE", {**kept_module.OUTSIDE, "libraries": lambda: "9.9"})
     load(Decathlon(**arguments))
@@ -144,7 +145,9 @@ def test_dead_writers_files_are_swept_and_clear_empties(folder: Folder, kept: Pa
     assert (node_cache.clear("volumes"), list(kept.iterdir())) == (taken + 4, [])
 
 
-ROUNDS, VOLUMES, PROCESSES = 16, 4, 3
+ROUNDS = 16
+VOLUMES = 4
+PROCESSES = 3
 
 
 def numbered(number: int) -> Case:
@@ -183,9 +186,11 @@ def test_processes_sharing_one_cache_get_whole_volumes(kept: Path, monkeypatch: 
 
 
 def test_label_map_replaced_in_place_is_read_anew(folder: Folder) -> None:
-    path, labels = folder.root / "labelsTr/a.nii", [volume()[1], volume()[1][::-1].copy()]
+    path = folder.root / "labelsTr/a.nii"
+    labels = [volume()[1], volume()[1][::-1].copy()]
     folder.list(validation=[{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii"}])
-    dataset, seen = folder.dataset(crop_foreground=False), list[Case]()
+    dataset = folder.dataset(crop_foreground=False)
+    seen = list[Case]()
     for label in labels:
         folder.put("labelsTr/a.nii", label)
         os.utime(path, (1e9, 1e9))
@@ -194,7 +199,8 @@ def test_label_map_replaced_in_place_is_read_anew(folder: Folder) -> None:
 
 
 def test_voxels_changed_while_read_are_not_kept(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, read = folder.dataset(), image_files.read_image
+    dataset = folder.dataset()
+    read = image_files.read_image
     (ref, *_) = dataset.refs()
     other = (folder.root / "imagesTr/b.nii.gz").read_bytes()
 

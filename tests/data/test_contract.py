@@ -37,7 +37,8 @@ def test_loaders_of_listed_folders_override_seven_members() -> None:
 
 
 def test_a_list_is_asked_once_for_the_classes(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, asked = folder.dataset(), list[object]()
+    dataset = folder.dataset()
+    asked = list[object]()
     stated: Callable[[object], object] = type(dataset).stated_labels
     monkeypatch.setattr(type(dataset), "stated_labels", lambda self: asked.append(self) or stated(self))
     assert len(dataset.classes) > 1

@@ -53,9 +53,11 @@ def insert(content: bytes, random: np.random.Generator) -> bytes:
 
 # Each changes what a file holds, unpacked if it is packed as a whole.
 INSIDE: dict[str, Damage] = {
-    "bits of the header": flip, "zeros in the header": zero, "bytes too many": insert,
+    "bits of the header": flip,
+    "zeros in the header": zero,
+    "bytes too many": insert,
     "unpacked and short": lambda content, random: content[: random.integers(len(content))],
-}  # fmt: skip
+}
 # Each changes the file itself.
 OUTSIDE: dict[str, Damage] = {
     "truncated": lambda content, random: content[: random.integers(len(content))],
@@ -84,7 +86,8 @@ def peak(begin: bool) -> int:
 
 def refusals(path: Path) -> list[str]:
     """The lines that refuse a file, if it is not read; fails for any other end, and for much memory."""
-    lines, before = list[str](), peak(begin=True)
+    lines = list[str]()
+    before = peak(begin=True)
     for read in (
         image_files.check_length,
         lambda path: image_files.read_image(image_files.read_header(path, multichannel=True)),
@@ -107,7 +110,8 @@ def refusals(path: Path) -> list[str]:
 def test_a_file_of_damaged_content_is_read_or_refused_in_a_line(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     put_file(path)
-    is_packed, sound = suffix.endswith("gz"), path.read_bytes()
+    is_packed = suffix.endswith("gz")
+    sound = path.read_bytes()
     for seed in SEEDS:
         content = gzip.decompress(sound) if is_packed else sound
         content = INSIDE[kind](content, np.random.default_rng(seed))
@@ -138,11 +142,16 @@ def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, su
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize(("make", "text"), [
-    (Path.mkdir, "expected a file, got a folder"), (os.mkfifo, "expected a file, got something else"),
-    (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
-    (lambda path: path.with_name("other").touch(), "expected a file, got nothing"),
-], ids=["folder", "pipe", "broken link", "no file"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (Path.mkdir, "expected a file, got a folder"),
+        (os.mkfifo, "expected a file, got something else"),
+        (lambda path: path.symlink_to("nowhere"), "expected a file, got nothing"),
+        (lambda path: path.with_name("other").touch(), "expected a file, got nothing"),
+    ],
+    ids=["folder", "pipe", "broken link", "no file"],
+)
 def test_folder_pipe_or_link_is_refused(tmp_path: Path, suffix: str, make: Callable[[Path], object], text: str) -> None:
     path = tmp_path / f"a{suffix}"
     make(path)

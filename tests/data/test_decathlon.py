@@ -18,10 +18,17 @@ from .conftest import Folder, made, refused
 from .downloads import SHAPE, volume
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    ({}, "abc"), ({"split": "validation[0:2]"}, "ab"), ({"split": "validation[2:]"}, "c"),
-    ({"split": "validation[:-1]"}, "ab"), ({"cases": 2}, "ab"), ({"cases": ["c", "a"]}, "ca"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "abc"),
+        ({"split": "validation[0:2]"}, "ab"),
+        ({"split": "validation[2:]"}, "c"),
+        ({"split": "validation[:-1]"}, "ab"),
+        ({"cases": 2}, "ab"),
+        ({"cases": ["c", "a"]}, "ca"),
+    ],
+)
 def test_split_slice_and_choice_say_which_cases(folder: Folder, arguments: dict[str, Any], expected: str) -> None:
     if "c" not in expected:  # only the chosen are looked at
         (folder.root / "imagesTr/c.nii.gz").unlink()
@@ -71,7 +78,8 @@ def test_root_takes_variable_or_home(folder: Folder, monkeypatch: pytest.MonkeyP
 def test_case_key_depends_on_content_and_not_on_place(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     moved = tmp_path_factory.mktemp("moved") / "copy"
     shutil.copytree(folder.root, moved)
-    here, there = folder.dataset(), folder.dataset(name="other", root=str(moved), split="validation[1:]")
+    here = folder.dataset()
+    there = folder.dataset(name="other", root=str(moved), split="validation[1:]")
     before = [here.case_key(ref) for ref in here.refs()]
     assert before[1:] == [there.case_key(ref) for ref in there.refs()]
     folder.put("labelsTr/b.nii.gz", volume(3)[1][::-1])
@@ -89,9 +97,12 @@ def test_case_key_depends_on_all_that_changes_a_case(folder: Folder, changes: di
 def test_case_key_of_today_stays() -> None:
     """Results of earlier runs are found by it: a change here recomputes all of them."""
     dataset = Decathlon(
-        name="any", root="nowhere", labels=("background", "left", "right"), spacing=(1.5, 1.5, 2.0),
+        name="any",
+        root="nowhere",
+        labels=("background", "left", "right"),
+        spacing=(1.5, 1.5, 2.0),
         intensity={"window": (-175.0, 250.0)},
-    )  # fmt: skip
+    )
     ref = CaseRef(case_id="a", patient_id="a", fingerprint="0123456789abcdef", shape=(1, 1, 1))
     assert dataset.case_key(ref) == "dae9ed907ea1a430"
 
@@ -102,18 +113,21 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
         CaseRef(case_id="a", patient_id=patient, fingerprint="0" * 16, shape=SHAPE)
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ({"intensity": {"window": [250, -175]}}, "expected the lower bound of window below the upper, got [250, -175]"),
-    ({"intensity": {"percentile": [0, 101]}}, "of percentile below the upper within 0..100, got [0, 101]"),
-    ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
-    ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
-    ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
-    ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
-    ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
-    ({"patient": "(a"}, "patient: expected a regular expression, got '(a': missing )"),
-    ({"patient": "a{99999999999999999999}"}, "patient: expected a regular expression, got 'a{999"),
-    ({"patient": "(" * 500 + ")" * 500}, "patient: expected a regular expression, got '((((("),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"intensity": {"window": [250, -175]}}, "expected the lower bound of window below the upper, got [250, -175]"),
+        ({"intensity": {"percentile": [0, 101]}}, "of percentile below the upper within 0..100, got [0, 101]"),
+        ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
+        ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
+        ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
+        ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
+        ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
+        ({"patient": "(a"}, "patient: expected a regular expression, got '(a': missing )"),
+        ({"patient": "a{99999999999999999999}"}, "patient: expected a regular expression, got 'a{999"),
+        ({"patient": "(" * 500 + ")" * 500}, "patient: expected a regular expression, got '((((("),
+    ],
+)
 def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: str) -> None:
     refused(text, lambda: made("decathlon", **arguments), UserError)
 
@@ -155,7 +169,8 @@ def _join(folder: Folder) -> None:
 
 def test_a_case_that_joins_changes_nothing_but_where_it_is_drawn(folder: Folder) -> None:
     dataset = folder.dataset()
-    first, split = dataset.refs()[0], dataset.whole_split()
+    first = dataset.refs()[0]
+    split = dataset.whole_split()
     before = [dataset.other(first, seed, split).case_id for seed in range(30)]
     _join(folder)
     split = dataset.whole_split()

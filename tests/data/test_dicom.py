@@ -90,28 +90,37 @@ def _damage(paths: list[Path]) -> None:
     paths[2].write_bytes(b"not at all")
 
 
-@pytest.mark.parametrize(("spoil", "text"), [
-    (_drop, "expected a slice every 3 mm, got 1 missing, the first behind slice 3 of 7"),
-    (_double, "expected one slice at each position, got 1 more"),
-    (_truncate, "expected whole slices, got a truncated file"),
-    (_damage, "expected DICOM files alone, got 1 of 8 that are damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (_drop, "expected a slice every 3 mm, got 1 missing, the first behind slice 3 of 7"),
+        (_double, "expected one slice at each position, got 1 more"),
+        (_truncate, "expected whole slices, got a truncated file"),
+        (_damage, "expected DICOM files alone, got 1 of 8 that are damaged"),
+    ],
+)
 def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> None:
     spoil(put_series(tmp_path / "a", volume()[0], LPS))
     refused(text, lambda: _image(tmp_path))
 
 
-@pytest.mark.parametrize(("changes", "text"), [
-    ({-1: {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}}, "expected grey values, got colour, RGB"),
-    ({-1: {"PhotometricInterpretation": "PALETTE COLOR"}}, "got colour, PALETTE COLOR"),
-    ({2: {"NumberOfFrames": 2}}, "expected one slice a file, got 2 frames in one"),
-    ({2: {"ImagePositionPatient": None}}, "got one without ImagePositionPatient"),
-    ({2: {"RescaleSlope": 0}}, "expected a RescaleSlope other than 0, got 0"),
-    ({2: {"PixelSpacing": [1, 3]}}, "expected slices of one size, spacing and direction"),
-    ({2: {"ImagePositionPatient": [-30, -5, -62.9]}}, "expected evenly spaced slices, got 1.9 to 4.1 mm"),
-    ({-1: {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}}, "expected two directions of length 1"),
-    ({-1: {"FrameOfReferenceUID": ""}, 2: {"FrameOfReferenceUID": "1.2"}}, "expected one frame of reference, got 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({-1: {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}}, "expected grey values, got colour, RGB"),
+        ({-1: {"PhotometricInterpretation": "PALETTE COLOR"}}, "got colour, PALETTE COLOR"),
+        ({2: {"NumberOfFrames": 2}}, "expected one slice a file, got 2 frames in one"),
+        ({2: {"ImagePositionPatient": None}}, "got one without ImagePositionPatient"),
+        ({2: {"RescaleSlope": 0}}, "expected a RescaleSlope other than 0, got 0"),
+        ({2: {"PixelSpacing": [1, 3]}}, "expected slices of one size, spacing and direction"),
+        ({2: {"ImagePositionPatient": [-30, -5, -62.9]}}, "expected evenly spaced slices, got 1.9 to 4.1 mm"),
+        ({-1: {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}}, "expected two directions of length 1"),
+        (
+            {-1: {"FrameOfReferenceUID": ""}, 2: {"FrameOfReferenceUID": "1.2"}},
+            "expected one frame of reference, got 2",
+        ),
+    ],
+)
 def test_slices_that_are_no_volume_are_refused(tmp_path: Path, changes: Mapping[int, Any], text: str) -> None:
     put_series(tmp_path / "a", volume()[0], LPS, changes=changes)
     refused(text, lambda: _image(tmp_path))
@@ -169,13 +178,16 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.native(ref).label[0], label)
 
 
-@pytest.mark.parametrize(("fields", "text"), [
-    ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
-    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
-    ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
-    ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
-    ({"SegmentSequence": []}, "expected segments, got none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
+        ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
+        ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
+        ({"SegmentSequence": []}, "expected segments, got none"),
+    ],
+)
 def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
     image, label = volume()
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), **fields)
@@ -184,7 +196,8 @@ def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any],
 
 def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
     image, label = volume()
-    uid, moved = generate_uid(), LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
+    uid = generate_uid()
+    moved = LPS + np.eye(4)[:, :1] @ np.eye(4)[3:] * 2
     put_series(tmp_path / "images/a", image, LPS, frame=uid)
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "other", image, moved, frame=uid), _masks(label))
     refused("expected each frame on a slice of its series, got frame 1 up to 2 pixels aside", _dataset(tmp_path).refs)
@@ -267,7 +280,9 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     put_seg(tmp_path / "labels/a.dcm", series, _masks(label))
     window: dict[str, Any] = {"intensity": {"window": [0, 150]}}
     dataset = _dataset(tmp_path, **window)
-    wanted, folder, seg = dataset.load(dataset.refs()[0]), tmp_path / "images/a", tmp_path / "labels/a.dcm"
+    wanted = dataset.load(dataset.refs()[0])
+    folder = tmp_path / "images/a"
+    seg = tmp_path / "labels/a.dcm"
     with pytest.warns(UserWarning, match=r"a: of the series 1.2.3 \(8 slices\), .* the segmentation is of it"):
         case = fb.Case.from_file(folder, seg, **window)
     assert torch.equal(case.image, wanted.image)
@@ -279,13 +294,16 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     assert fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window).image.shape == (1, 12, 10, 6)
 
 
-@pytest.mark.parametrize(("image", "label", "text"), [
-    ("a", "none.dcm", "none.dcm: expected a DICOM SEG of the series"),
-    ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
-    ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
-    ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
-    ("empty", None, "expected images/CASE with slices of a series, found none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "label", "text"),
+    [
+        ("a", "none.dcm", "none.dcm: expected a DICOM SEG of the series"),
+        ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
+        ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
+        ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
+        ("empty", None, "expected images/CASE with slices of a series, found none"),
+    ],
+)
 def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:
     first, *_ = put_series(tmp_path / "a", volume()[0])
     first.rename(tmp_path / "a/first.dcm")

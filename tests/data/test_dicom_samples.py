@@ -80,8 +80,11 @@ def twice(path: Path, folder: Path) -> list[Path]:
     for k in range(2):
         fields = pydicom.dcmread(path)
         fields.file_meta.MediaStorageSOPInstanceUID = fields.SOPInstanceUID = generate_uid()
-        fields.ImagePositionPatient, fields.ImageOrientationPatient = [0, 0, k], [1, 0, 0, 0, 1, 0]
-        fields.PixelSpacing, fields.RescaleSlope, fields.RescaleIntercept = [1, 1], 2, -5
+        fields.ImagePositionPatient = [0, 0, k]
+        fields.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        fields.PixelSpacing = [1, 1]
+        fields.RescaleSlope = 2
+        fields.RescaleIntercept = -5
         paths.append(folder / f"{k}.dcm")
         fields.save_as(paths[-1])
     return paths
@@ -119,12 +122,16 @@ def test_slices_of_every_transfer_syntax_are_those_of_pydicom(path: Path, tmp_pa
         np.testing.assert_array_equal(voxels[:, :, 1].T, parsed(path).pixel_array * 2.0 - 5)
 
 
-@pytest.mark.parametrize(("folder", "text"), [
-    ("77654033/CT2", "expected a slice every 1.25 mm, got 161 missing"),
-    ("98892001/CT2N", "expected slices of one size, spacing and direction"), ("98892001/CT5N", ""),
-    ("98892003/MR1", "expected one series that is longer than the others, got"),
-    ("98892003/MR700", "expected slices of one size, spacing and direction"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [
+        ("77654033/CT2", "expected a slice every 1.25 mm, got 161 missing"),
+        ("98892001/CT2N", "expected slices of one size, spacing and direction"),
+        ("98892001/CT5N", ""),
+        ("98892003/MR1", "expected one series that is longer than the others, got"),
+        ("98892003/MR700", "expected slices of one size, spacing and direction"),
+    ],
+)
 def test_a_series_of_a_disc_is_that_of_simpleitk_or_refused(folder: str, text: str) -> None:
     place = SAMPLES / "test_files/dicomdirtests" / folder
     line = told(sorted(place.iterdir()), "series")
@@ -162,9 +169,16 @@ def made_by_highdicom(kind: str, series: list[Path]) -> Any:
             window_width=1,
         )
     return highdicom.sc.SCImage.from_ref_dataset(
-        sources[0], values[0].astype(np.uint16), photometric_interpretation="MONOCHROME2", bits_allocated=16,
-        coordinate_system="PATIENT", patient_orientation=("L", "P"), manufacturer="x", **of_series, **of_object,
-    )  # fmt: skip
+        sources[0],
+        values[0].astype(np.uint16),
+        photometric_interpretation="MONOCHROME2",
+        bits_allocated=16,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        manufacturer="x",
+        **of_series,
+        **of_object,
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +217,8 @@ def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid
 def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> None:
     voxels = np.rint(volume()[0])
     series = put_series(tmp_path / "a", voxels, changes={2: {"RescaleSlope": 3}})
-    made, order = made_by_highdicom("enhanced", series), [3, 0, 7, 1, 2, 6, 4, 5]
+    made = made_by_highdicom("enhanced", series)
+    order = [3, 0, 7, 1, 2, 6, 4, 5]
     made.PerFrameFunctionalGroupsSequence = [made.PerFrameFunctionalGroupsSequence[k] for k in order]
     made.PixelData = made.pixel_array[order].tobytes()
     made.save_as(tmp_path / "b.dcm")

@@ -62,10 +62,14 @@ def amos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("modality", "cases", "intensity"), [
-    ("ct", ["amos_0500"], {"window": (-175, 250)}), ("mr", ["amos_0501"], "percentile"),
-    ("all", ["amos_0500", "amos_0501"], "percentile"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("modality", "cases", "intensity"),
+    [
+        ("ct", ["amos_0500"], {"window": (-175, 250)}),
+        ("mr", ["amos_0501"], "percentile"),
+        ("all", ["amos_0500", "amos_0501"], "percentile"),
+    ],
+)
 def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
     assert [ref.case_id for ref in dataset.refs()] == cases
@@ -102,7 +106,8 @@ def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
 def test_splits_are_the_tables_and_all_used_masks_identify(bodies: Path) -> None:
     assert [ref.case_id for ref in total(bodies, "liver").refs()] == ["s0001", "s0002"]
     assert [ref.patient_id for ref in total(bodies, "liver", split="training").refs()] == ["s0000"]
-    dataset, keys = total(bodies, "spleen", "liver", cases=1), []
+    dataset = total(bodies, "spleen", "liver", cases=1)
+    keys = []
     for structure in ("aorta", "spleen", "liver"):
         keys.append(dataset.case_key(dataset.refs()[0]))
         put(bodies / f"s0001/segmentations/{structure}.nii.gz", (volume(5)[1][::-1] > 0).astype(np.uint8))
@@ -121,14 +126,17 @@ def test_a_mask_on_another_grid_or_of_other_values_is_refused(bodies: Path) -> N
         dataset.load(dataset.refs()[0])
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ({"classes": []}, "classes: expected a list of at least 1, got []"),
-    ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
-    ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
-    ({"classes": ["liver"], "root": "nowhere"}, "nowhere/meta.csv: expected the list of cases, found no file:"),
-    ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
-    ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"classes": []}, "classes: expected a list of at least 1, got []"),
+        ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
+        ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
+        ({"classes": ["liver"], "root": "nowhere"}, "nowhere/meta.csv: expected the list of cases, found no file:"),
+        ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
+        ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
+    ],
+)
 def test_totalsegmentator_refuses_in_one_line(bodies: Path, arguments: dict[str, Any], text: str) -> None:
     refused("totalsegmentator", text, **{"root": str(bodies), **arguments})
 
@@ -178,20 +186,25 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
     assert len(dataset.refs()) == 3
 
 
-@pytest.mark.parametrize(("changes", "text"), [
-    ({"labels": {"background": 0, "whole": [1, "2"]}}, "or a list of them for a region, got [1, '2'] for whole"),
-    ({"labels": {"background": 0, "left": "1"}},
-        "expected a whole number for each label, or a list of them for a region, got '1' for left"),
-    ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
-    ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
-    ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
-    (
-        {"file_ending": ".png"},
-        "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, "
-        ".mgh, got",
-    ),
-    ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"labels": {"background": 0, "whole": [1, "2"]}}, "or a list of them for a region, got [1, '2'] for whole"),
+        (
+            {"labels": {"background": 0, "left": "1"}},
+            "expected a whole number for each label, or a list of them for a region, got '1' for left",
+        ),
+        ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
+        ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
+        ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
+        (
+            {"file_ending": ".png"},
+            "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, "
+            ".mgh, got",
+        ),
+        ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
+    ],
+)
 def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict[str, Any], text: str) -> None:
     downloads.nnunet(raw, [], **changes)
     dataset = nnunet(raw)
@@ -206,20 +219,24 @@ def test_labels_are_classes_in_order_ignore_if_the_job_says(raw: Path) -> None:
     downloads.nnunet(raw, ["a"], labels={"background": 0, "left": 1, "ignore": 2})
     dataset = nnunet(raw, cases=("a",))
     assert dataset.class_names == ("background", "left")
-    label, expected = dataset.native(dataset.refs()[0]).label[0].numpy(), volume(ord("a"))[1]
+    label = dataset.native(dataset.refs()[0]).label[0].numpy()
+    expected = volume(ord("a"))[1]
     assert np.array_equal(label, np.where(expected == 2, 254, expected))
     assert dataset.notes == ("raw: voxels with the label 2 do not count: not in losses, metrics or success",)
     scored = nnunet(raw, cases=("a",), ignore=[], labels=["air", "left", "unsure"])
     assert np.array_equal(scored.native(scored.refs()[0]).label[0].numpy(), expected)
 
 
-@pytest.mark.parametrize(("folds", "text"), [
-    (None, "splits_final.json: expected the folds, found no file: check `root`"),
-    ("{", "splits_final.json: not readable as JSON"),
-    ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
-    ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
-    ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folds", "text"),
+    [
+        (None, "splits_final.json: expected the folds, found no file: check `root`"),
+        ("{", "splits_final.json: not readable as JSON"),
+        ("[]", "splits_final.json: expected fold 0, got a list of 0: choose another `fold`"),
+        ('[{"train": ["a"]}]', "splits_final.json: expected lists train and val in fold 0, got {'train': ['a']}"),
+        ('[{"train": ["a"], "val": ["z"]}]', "/imagesTr/z_0000.nii.gz: expected the image of case z, found no file"),
+    ],
+)
 def test_a_fold_that_is_none_is_refused(raw: Path, folds: str | None, text: str) -> None:
     if folds is not None:
         (raw / "splits_final.json").write_text(folds)

@@ -102,7 +102,8 @@ def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> 
     """Other voxels beside the same header are another case."""
     put_itk(tmp_path / "a.mhd", volume()[0])
     scans = made("images", root=str(tmp_path), reference="prediction", labels=2)
-    before, raw = scans.refs()[0].fingerprint, tmp_path / "a.raw"
+    before = scans.refs()[0].fingerprint
+    raw = tmp_path / "a.raw"
     raw.write_bytes(raw.read_bytes()[::-1])
     assert scans.refs()[0].fingerprint != before
 
@@ -124,24 +125,30 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
     refused(f"expected its voxels in {data} beside it", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
 
 
-@pytest.mark.parametrize(("suffix", "old", "new", "text"), [
-    (".mha", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
-    (".mha", b"12 10 8", b"-12 10 8", "a volume of at most"),
-    (".mha", b"12 10 8", b"120 100 80", "got damaged or truncated data"),
-    (".mha", b"NDims = 3", b"NDims = 99999", "with NDims of 2 to 4"),
-    (".mha", b"ElementType", b"ElementTypo", "got no ElementType"),
-    (".mha", b"= LOCAL", b"= a\x00b", "of its own folder"),
-    (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1", ""),
-    (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 nan", ""),
-    (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "fix its unit"),
-    (".mha", b"ObjectType = Image", b"ObjectType = \x00\xff\n\n", ""), (".mha", b"MET_FLOAT", b"MET_OTHER", ""),
-    (".nrrd", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
-    (".nrrd", b"12 10 8", b"-12 10 8", "unreadable header"),
-    (".nrrd", b"dimension: 3", b"dimension: 99999", "unreadable header"),
-    (".nrrd", b"(0,0,1)", b"(0,1,0)", "an invertible affine"), (".nrrd", b"encoding: raw", b"encoding: bzip2", ""),
-    (".nrrd", b"encoding: raw", b'encoding: raw\nspace units: "km" "km" "km"', "a unit of length"),
-    (".nrrd", b"NRRD0004", b"XRRD0004", "a NRRD file"), (".nrrd", b"type: float", b"type: block", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "text"),
+    [
+        (".mha", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
+        (".mha", b"12 10 8", b"-12 10 8", "a volume of at most"),
+        (".mha", b"12 10 8", b"120 100 80", "got damaged or truncated data"),
+        (".mha", b"NDims = 3", b"NDims = 99999", "with NDims of 2 to 4"),
+        (".mha", b"ElementType", b"ElementTypo", "got no ElementType"),
+        (".mha", b"= LOCAL", b"= a\x00b", "of its own folder"),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1", ""),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 nan", ""),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "fix its unit"),
+        (".mha", b"ObjectType = Image", b"ObjectType = \x00\xff\n\n", ""),
+        (".mha", b"MET_FLOAT", b"MET_OTHER", ""),
+        (".nrrd", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
+        (".nrrd", b"12 10 8", b"-12 10 8", "unreadable header"),
+        (".nrrd", b"dimension: 3", b"dimension: 99999", "unreadable header"),
+        (".nrrd", b"(0,0,1)", b"(0,1,0)", "an invertible affine"),
+        (".nrrd", b"encoding: raw", b"encoding: bzip2", ""),
+        (".nrrd", b"encoding: raw", b'encoding: raw\nspace units: "km" "km" "km"', "a unit of length"),
+        (".nrrd", b"NRRD0004", b"XRRD0004", "a NRRD file"),
+        (".nrrd", b"type: float", b"type: block", ""),
+    ],
+)
 def test_header_without_volume_is_refused(tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0])
@@ -216,10 +223,14 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     assert made("images", root=str(tmp_path), reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
 
 
-@pytest.mark.parametrize(("suffix", "directions"), [
-    (".gipl", "left, posterior and superior, as SimpleITK does"),
-    (".nii", "left, anterior and superior, as nibabel does"), (".hdr", "left, anterior and superior, as nibabel does"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suffix", "directions"),
+    [
+        (".gipl", "left, posterior and superior, as SimpleITK does"),
+        (".nii", "left, anterior and superior, as nibabel does"),
+        (".hdr", "left, anterior and superior, as nibabel does"),
+    ],
+)
 def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path, suffix: str, directions: str) -> None:
     if suffix == ".gipl":
         put_itk(tmp_path / "a.gipl", volume()[0])
@@ -251,13 +262,23 @@ def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
     assert "got 1 x 1 x 1 without fields for them" in " ".join(dataset.faults(ref, dataset.space))
 
 
-@pytest.mark.parametrize(("name", "way"), [
-    ("a.vtk", "SimpleITK.WriteImage"), ("a.tif", "SimpleITK.WriteImage"), ("a.TIFF", "SimpleITK.WriteImage"),
-    ("a.mrc", "SimpleITK.WriteImage"), ("a.h5", "SimpleITK.WriteImage"), ("a.mnc", "nibabel.load(FILE)"),
-    ("a.par", "nibabel.load(PAR FILE)"), ("a.png", "stack the pictures of a volume"),
-    ("a.img", "give the .hdr file beside it"), ("IM0001.dcm", "give the folder of its series"),
-    ("IM0001", "of a DICOM series give the folder"), ("a.xyz", "convert the file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("a.vtk", "SimpleITK.WriteImage"),
+        ("a.tif", "SimpleITK.WriteImage"),
+        ("a.TIFF", "SimpleITK.WriteImage"),
+        ("a.mrc", "SimpleITK.WriteImage"),
+        ("a.h5", "SimpleITK.WriteImage"),
+        ("a.mnc", "nibabel.load(FILE)"),
+        ("a.par", "nibabel.load(PAR FILE)"),
+        ("a.png", "stack the pictures of a volume"),
+        ("a.img", "give the .hdr file beside it"),
+        ("IM0001.dcm", "give the folder of its series"),
+        ("IM0001", "of a DICOM series give the folder"),
+        ("a.xyz", "convert the file"),
+    ],
+)
 def test_a_format_that_is_not_read_is_refused_with_the_way_out(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / name).write_bytes(b"\0" * 512)
     refused(f"got {name!r}: ", lambda: fb.Case.from_file(tmp_path / name))

@@ -16,9 +16,13 @@ from .conftest import made, refused
 from .test_reads import LISTS, dicom, listed
 
 IMAGES = {
-    "pairs": "c2/t1.nii.gz", "nnunet_raw": "imagesTr/c2_0000.nii.gz", "decathlon": "imagesVa/c2.nii.gz",
-    "totalsegmentator": "s0002/ct.nii.gz", "dicom": "images/b", "dicom without images": "b",
-}  # fmt: skip
+    "pairs": "c2/t1.nii.gz",
+    "nnunet_raw": "imagesTr/c2_0000.nii.gz",
+    "decathlon": "imagesVa/c2.nii.gz",
+    "totalsegmentator": "s0002/ct.nii.gz",
+    "dicom": "images/b",
+    "dicom without images": "b",
+}
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -79,7 +83,8 @@ def test_plan_and_run_name_the_case(tmp_path: Path, bench: Bench) -> None:
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["itself", "by a link"])
 def test_a_pipe_among_slices_is_left_out_and_never_opened(tmp_path: Path, is_link: bool) -> None:
-    dataset, pipe = dicom(tmp_path, "a"), tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
+    dataset = dicom(tmp_path, "a")
+    pipe = tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
     os.mkfifo(pipe)
     if is_link:
         (tmp_path / "images/a/000.dcm").symlink_to(pipe)

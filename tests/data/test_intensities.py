@@ -30,7 +30,8 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
     for k, value in organs.items():
         centre = 0.4 * np.array([np.cos(2 * k), np.sin(2 * k), 0])[:, None, None, None]
         where = ((place - centre) ** 2).sum(axis=0) < 0.04
-        image[where], label[where] = value, k
+        image[where] = value
+        label[where] = k
     return image + rng.normal(0, 12, SHAPE), label
 
 
@@ -42,15 +43,22 @@ def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True
 SOFT = {1: 60.0, 2: 110.0}
 
 
-@pytest.mark.parametrize(("change", "cause"), [
-    (lambda hu: hu + 1024, "subtract 1024"), (lambda hu: np.clip(hu + 1000, 0, None), "subtract 1024"),
-    (lambda hu: hu + 2048, "an offset seems to be added"), (lambda hu: hu + 520, "give the files' own window"),
-    (lambda hu: hu - 1024, "give the files' own window"), (lambda hu: 12 * hu, "give the files' own window"),
-    (lambda hu: hu / 1000, "give the files' own window"),
-    (lambda hu: np.clip((hu + 160) / 400, 0, 1), "scaled to [0, 1] already"),
-    (lambda hu: np.clip(np.rint(255 * (hu + 160) / 400), 0, 255), "an 8-bit picture"),
-    (lambda hu: -hu, "an inverted volume"), (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda hu: hu + 1024, "subtract 1024"),
+        (lambda hu: np.clip(hu + 1000, 0, None), "subtract 1024"),
+        (lambda hu: hu + 2048, "an offset seems to be added"),
+        (lambda hu: hu + 520, "give the files' own window"),
+        (lambda hu: hu - 1024, "give the files' own window"),
+        (lambda hu: 12 * hu, "give the files' own window"),
+        (lambda hu: hu / 1000, "give the files' own window"),
+        (lambda hu: np.clip((hu + 160) / 400, 0, 1), "scaled to [0, 1] already"),
+        (lambda hu: np.clip(np.rint(255 * (hu + 160) / 400), 0, 255), "an 8-bit picture"),
+        (lambda hu: -hu, "an inverted volume"),
+        (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
+    ],
+)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: bool) -> None:
     image, label = ct(SOFT)

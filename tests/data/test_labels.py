@@ -36,44 +36,76 @@ def decided(
     return classes.names, dict(sorted(classes.of_value.items()))
 
 
-@pytest.mark.parametrize(("listed", "given", "names", "of_value"), [
-    (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-    (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-    (TUMOUR, {"label_map": {1: 1, 2: 1, 7: 1}}, ("background", "core + oedema + enhancing"), {0: 0, 1: 1, 2: 1, 7: 1}),
-    (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
-    (TUMOUR, {"labels": 4, "label_map": {7: 3}}, ("background", "class 1", "class 2", "class 3"),
-     {0: 0, 1: 1, 2: 2, 7: 3}),
-    (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
-    (ORGANS, {"labels": ["rest", "Left kidney", "Liver"]}, ("rest", "Left kidney", "Liver"), {0: 0, 1: 2, 2: 1, 3: 0}),
-    (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
-    (ORGANS, {"labels": ["air", "liver", "kidney", "aorta"]}, ("air", "liver", "kidney", "aorta"),
-     {0: 0, 1: 1, 2: 2, 3: 3}),
-    (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
-    (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
-    (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
-    (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
-    (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
-    (ORGANS, {"labels": ["air", "aorta"], "label_map": {"other": "background"}}, ("air", "aorta"),
-     {**dict.fromkeys(range(3), 0), 3: 1}),
-    ({}, {"labels": 3, "label_map": {5: 2, "other": "background"}}, ("background", "class 1", "class 2"),
-     {0: 0, 1: 1, 5: 2}),
-    ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("listed", "given", "names", "of_value"),
+    [
+        (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+        (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+        (
+            TUMOUR,
+            {"label_map": {1: 1, 2: 1, 7: 1}},
+            ("background", "core + oedema + enhancing"),
+            {0: 0, 1: 1, 2: 1, 7: 1},
+        ),
+        (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
+        (
+            TUMOUR,
+            {"labels": 4, "label_map": {7: 3}},
+            ("background", "class 1", "class 2", "class 3"),
+            {0: 0, 1: 1, 2: 2, 7: 3},
+        ),
+        (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+        (
+            ORGANS,
+            {"labels": ["rest", "Left kidney", "Liver"]},
+            ("rest", "Left kidney", "Liver"),
+            {0: 0, 1: 2, 2: 1, 3: 0},
+        ),
+        (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
+        (
+            ORGANS,
+            {"labels": ["air", "liver", "kidney", "aorta"]},
+            ("air", "liver", "kidney", "aorta"),
+            {0: 0, 1: 1, 2: 2, 3: 3},
+        ),
+        (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
+        (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
+        (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
+        (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+        (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
+        (
+            ORGANS,
+            {"labels": ["air", "aorta"], "label_map": {"other": "background"}},
+            ("air", "aorta"),
+            {**dict.fromkeys(range(3), 0), 3: 1},
+        ),
+        (
+            {},
+            {"labels": 3, "label_map": {5: 2, "other": "background"}},
+            ("background", "class 1", "class 2"),
+            {0: 0, 1: 1, 5: 2},
+        ),
+        ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
+    ],
+)
 def test_every_label_has_its_class(
     listed: dict[int, str], given: dict[str, Any], names: tuple[str, ...], of_value: dict[int, int]
 ) -> None:
     assert decided(listed, **given) == (names, of_value)
 
 
-@pytest.mark.parametrize(("given", "text"), [
-    ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
-    ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
-    ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
-    ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
-    ({"labels": ["liver", "aorta"]}, "expected `labels` to begin with the background, 'air', got 'liver', which i"),
-    ({"labels": ["air", "aorta", "livre"]}, "got 'aorta', which is label 3, beside 'livre', which is none of air,"),
-    ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
+        ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
+        ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
+        ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
+        ({"labels": ["liver", "aorta"]}, "expected `labels` to begin with the background, 'air', got 'liver', which i"),
+        ({"labels": ["air", "aorta", "livre"]}, "got 'aorta', which is label 3, beside 'livre', which is none of air,"),
+        ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
+    ],
+)
 def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, Any], text: str) -> None:
     with pytest.raises(DataError, match=text):
         decided(ORGANS, **given)
@@ -93,7 +125,8 @@ def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
 def test_unlisted_values_are_refused_with_their_number(folder: Folder) -> None:
     label = volume()[1]
     folder.write("a", volume()[0], np.where(label == 2, 9, label))
-    dataset, count = folder.dataset(cases=["a"]), int((label == 2).sum())
+    dataset = folder.dataset(cases=["a"])
+    count = int((label == 2).sum())
     text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
     refused(text, lambda: dataset.native(dataset.refs()[0]))
 
@@ -146,9 +179,11 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
 
     assert key() == key(label_map={1: 1}) == key(labels=["background", "left", "right"])
     changed = [
-        key(label_map={1: 2, 2: 1}), key(ignore=[4]), key(label_map={1: 1, 2: 1}),
+        key(label_map={1: 2, 2: 1}),
+        key(ignore=[4]),
+        key(label_map={1: 1, 2: 1}),
         key(labels=["background", "right"]),
-    ]  # fmt: skip
+    ]
     assert (len({key(), *changed}), key(labels=["background", "right"])) == (5, key(label_map={1: 0, 2: 1}))
 
 
@@ -156,7 +191,8 @@ def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> N
 def test_labels_that_slope_moves_are_rounded_and_line_says_so(folder: Folder, slope: float, says: bool) -> None:
     image, label = volume()
     folder.write("a", image, label)
-    path, stored = folder.root / "labelsTr/a.nii.gz", Nifti1(label.astype(np.uint8), np.eye(4))
+    path = folder.root / "labelsTr/a.nii.gz"
+    stored = Nifti1(label.astype(np.uint8), np.eye(4))
     path.unlink()
     stored.header.set_slope_inter(slope, 0.0)
     stored.to_filename(path)

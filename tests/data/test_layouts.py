@@ -54,7 +54,8 @@ _mine = partial(downloads.decathlon, listed={"training": ["a"], "validation": ["
 _amos = partial(downloads.decathlon, listed={"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]})
 _total = partial(downloads.totalsegmentator, splits={"s0000": "train", "s0001": "test"})
 _raw = partial(downloads.nnunet, training=["patient001_frame01", "b"], test=["c"], channels=2)
-BTCV, MINE = {"training": 18, "validation": 12}, {"training": 1, "validation": 2}
+BTCV = {"training": 18, "validation": 12}
+MINE = {"training": 1, "validation": 2}
 # How the folder is called and written; then title, loader and complete cases of each split.
 LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = {
     "raw": (partial(_synapse, place="raw"), "BTCV as downloaded", "synapse", BTCV),
@@ -182,15 +183,23 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
     assert "expected the JSON list of cases" in _problems(tmp_path)
 
 
-@pytest.mark.parametrize(("write", "text"), [
-    (lambda _: None, "expected the folder of a dataset, got one with nothing: looked for TotalSegm"),
-    (lambda root: (root / "notes.nii.gz").mkdir(), "got one with notes.nii.gz: looked for"),
-    (lambda root: (root / "notes.txt").touch(), "got one with notes.txt: looked for TotalSegmentator"),
-    (lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
-     "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)"),
-    (shutil.rmtree, "expected a folder or an image file, found none: check --data"),
-    (lambda root: (root.rmdir(), root.symlink_to(root)), "expected a folder or an image file, found none: check --d"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda _: None, "expected the folder of a dataset, got one with nothing: looked for TotalSegm"),
+        (lambda root: (root / "notes.nii.gz").mkdir(), "got one with notes.nii.gz: looked for"),
+        (lambda root: (root / "notes.txt").touch(), "got one with notes.txt: looked for TotalSegmentator"),
+        (
+            lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
+            "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
+        ),
+        (shutil.rmtree, "expected a folder or an image file, found none: check --data"),
+        (
+            lambda root: (root.rmdir(), root.symlink_to(root)),
+            "expected a folder or an image file, found none: check --d",
+        ),
+    ],
+)
 def test_folder_that_is_no_dataset_is_refused(tmp_path: Path, write: Callable[[Path], object], text: str) -> None:
     root = tmp_path / "folder"
     root.mkdir()
@@ -234,13 +243,16 @@ def _lines(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
     return [{"image": image, "label": label} for image, label in pairs]
 
 
-@pytest.mark.parametrize(("images", "cases"), [
-    (["k_01/imaging.nii.gz", "k_02/imaging.nii.gz"], ["k_01", "k_02"]),
-    (["set/p8/anat/t1.nii.gz", "set/p9/anat/t1.nii.gz"], ["p8", "p9"]),
-    (["p8/v1/ct.nii.gz", "p8/v2/ct.nii.gz", "p9/v1/ct.nii.gz"], ["p8_v1", "p8_v2", "p9_v1"]),
-    (["p8/1.nii.gz", "p8/2.nii.gz", "p9/1.nii.gz"], ["p8_1", "p8_2", "p9_1"]),
-    (["a/u.nii.gz", "b/v.nii.gz"], ["u", "v"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "cases"),
+    [
+        (["k_01/imaging.nii.gz", "k_02/imaging.nii.gz"], ["k_01", "k_02"]),
+        (["set/p8/anat/t1.nii.gz", "set/p9/anat/t1.nii.gz"], ["p8", "p9"]),
+        (["p8/v1/ct.nii.gz", "p8/v2/ct.nii.gz", "p9/v1/ct.nii.gz"], ["p8_v1", "p8_v2", "p9_v1"]),
+        (["p8/1.nii.gz", "p8/2.nii.gz", "p9/1.nii.gz"], ["p8_1", "p8_2", "p9_1"]),
+        (["a/u.nii.gz", "b/v.nii.gz"], ["u", "v"]),
+    ],
+)
 def test_cases_of_one_file_name_are_named_by_folder(tmp_path: Path, images: list[str], cases: list[str]) -> None:
     _listed(tmp_path, labels=LABELS, test=_lines(*((image, f"labels/{n}.nii.gz") for n, image in enumerate(images))))
     assert [case.name for case in fb.load_dataset("decathlon", root=tmp_path)] == cases

@@ -37,18 +37,41 @@ def lost(case: NativeCase, **space: Any) -> tuple[str, ...]:
 BIG = np.s_[6:16, 4:20, 3:13]
 
 
-@pytest.mark.parametrize(("label", "air", "space", "line"), [
-    (labelled(organ=BIG, rim=np.s_[0:3, 4:8, 2:6]), range(4), {},
-     "48 of 48 voxels of `rim` lie outside the crop to intensities above the lower bound"),
-    (labelled(organ=BIG, rim=np.s_[0:5, 4:8, 2:6]), range(4), {},
-     "64 of 80 voxels of `rim` lie outside the crop to intensities above the lower bound"),
-    (labelled(organ=BIG, lesion=np.s_[7:8, 5:7, 4:5]), (), {"spacing": (3, 3, 3)},
-     "2 of 2 voxels of `lesion` vanish at the spacing 3 x 3 x 3 mm"),
-    (labelled(organ=BIG, rim=np.s_[0:2, 0:4, 0:4]), (), {"size": (16, 16, 16)},
-     "32 of 32 voxels of `rim` lie outside the size 16 x 16 x 16"),
-    (labelled(organ=BIG, lesion=np.s_[7:8, 5:6, 4:5]), (), {"spacing": (4, 4, 4), "resampling": "nnunet"},
-     "1 of 1 voxels of `lesion` vanish at the spacing 4 x 4 x 4 mm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("label", "air", "space", "line"),
+    [
+        (
+            labelled(organ=BIG, rim=np.s_[0:3, 4:8, 2:6]),
+            range(4),
+            {},
+            "48 of 48 voxels of `rim` lie outside the crop to intensities above the lower bound",
+        ),
+        (
+            labelled(organ=BIG, rim=np.s_[0:5, 4:8, 2:6]),
+            range(4),
+            {},
+            "64 of 80 voxels of `rim` lie outside the crop to intensities above the lower bound",
+        ),
+        (
+            labelled(organ=BIG, lesion=np.s_[7:8, 5:7, 4:5]),
+            (),
+            {"spacing": (3, 3, 3)},
+            "2 of 2 voxels of `lesion` vanish at the spacing 3 x 3 x 3 mm",
+        ),
+        (
+            labelled(organ=BIG, rim=np.s_[0:2, 0:4, 0:4]),
+            (),
+            {"size": (16, 16, 16)},
+            "32 of 32 voxels of `rim` lie outside the size 16 x 16 x 16",
+        ),
+        (
+            labelled(organ=BIG, lesion=np.s_[7:8, 5:6, 4:5]),
+            (),
+            {"spacing": (4, 4, 4), "resampling": "nnunet"},
+            "1 of 1 voxels of `lesion` vanish at the spacing 4 x 4 x 4 mm",
+        ),
+    ],
+)
 def test_a_class_that_is_lost_is_said_with_its_step(label: Any, air: Any, space: dict[str, Any], line: str) -> None:
     assert lost(native(label, air), **space) == (f"label voxels are lost: {line}",)
 
@@ -68,11 +91,15 @@ def test_a_class_that_stays_has_no_line(label: Any, air: Any, space: dict[str, A
     assert lost(native(label, air), **space) == ()
 
 
-@pytest.mark.parametrize(("space", "inner"), [
-    ({}, ((0, 16), (0, 24), (0, 16))), ({"pad_to": (20, 24, 32)}, ((2, 18), (0, 24), (8, 24))),
-    ({"size": (30, 10, 16), "crop_foreground": False}, ((5, 25), (0, 10), (0, 16))),
-    ({"spacing": (1, 1, 1), "resampling": "nnunet", "pad_to": (24, 1, 1)}, ((2, 22), (0, 24), (0, 16))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("space", "inner"),
+    [
+        ({}, ((0, 16), (0, 24), (0, 16))),
+        ({"pad_to": (20, 24, 32)}, ((2, 18), (0, 24), (8, 24))),
+        ({"size": (30, 10, 16), "crop_foreground": False}, ((5, 25), (0, 10), (0, 16))),
+        ({"spacing": (1, 1, 1), "resampling": "nnunet", "pad_to": (24, 1, 1)}, ((2, 22), (0, 24), (0, 16))),
+    ],
+)
 def test_padding_is_told_from_the_file(space: dict[str, Any], inner: Any) -> None:
     case = prepare(native(labelled(organ=BIG), range(4)), Preprocess(intensity={"window": (0, 250)}, **space))
     assert case.inner == inner

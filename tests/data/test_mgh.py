@@ -24,7 +24,8 @@ def put_mgh(path: Path, voxels: np.ndarray, grid: np.ndarray = LPS, kind: type =
 @pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
 def test_a_volume_is_that_of_nibabel(tmp_path: Path, suffix: str, kind: type, grid: np.ndarray) -> None:
     path = put_mgh(tmp_path / f"a{suffix}", volume()[0], grid, kind)
-    header, theirs = image_files.read_header(path), nibabel.load(path)
+    header = image_files.read_header(path)
+    theirs = nibabel.load(path)
     assert (header.shape, header.stored) == (theirs.shape, np.dtype(kind).name)
     np.testing.assert_allclose(header.affine, theirs.affine, atol=1e-5)
     np.testing.assert_allclose(header.affine, grid, atol=1e-4)
@@ -47,15 +48,19 @@ def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path) -> None:
     refused("got damaged or truncated data", lambda: image_files.check_length(path))
 
 
-@pytest.mark.parametrize(("start", "field", "text"), [
-    (PLACE, b"\0\0", "expected a header that states the directions of its axes, got goodRASFlag 0"),
-    (0, b"\0\0\0\7", "expected an MGH file of version 1 with real numbers, got version 7"),
-    (20, b"\0\0\0\7", "with real numbers, got version 1 and type 7"),
-    (4, b"\0\0\0\0", "expected at least one voxel an axis"), (4, b"\x7f\0\0\0", "GiB as float32"),
-    (4, b"\0\0\xff\0", "expected 5222400 voxels, got damaged or truncated data"),
-    (30, b"\0\0\0\0", "expected an invertible affine"),
-    (30, b"\x47\0\0\0", "expected voxels of 0.0001 to 100 mm a side"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "field", "text"),
+    [
+        (PLACE, b"\0\0", "expected a header that states the directions of its axes, got goodRASFlag 0"),
+        (0, b"\0\0\0\7", "expected an MGH file of version 1 with real numbers, got version 7"),
+        (20, b"\0\0\0\7", "with real numbers, got version 1 and type 7"),
+        (4, b"\0\0\0\0", "expected at least one voxel an axis"),
+        (4, b"\x7f\0\0\0", "GiB as float32"),
+        (4, b"\0\0\xff\0", "expected 5222400 voxels, got damaged or truncated data"),
+        (30, b"\0\0\0\0", "expected an invertible affine"),
+        (30, b"\x47\0\0\0", "expected voxels of 0.0001 to 100 mm a side"),
+    ],
+)
 def test_a_header_that_is_wrong_is_refused(tmp_path: Path, start: int, field: bytes, text: str) -> None:
     path = put_mgh(tmp_path / "a.mgh", volume()[0])
     content = bytearray(path.read_bytes())

@@ -37,7 +37,8 @@ class Mirrors:
     """A task of four small cases, made here, and a server with its archive in two places that counts what is asked."""
 
     def __init__(self, folder: Path) -> None:
-        self.task, self.asked = folder / TASK, list[str]()
+        self.task = folder / TASK
+        self.asked = list[str]()
         for seed, case in enumerate(SPLIT_OF):
             put_case(self.task / f"imagesTr/{case}.nii.gz", self.task / f"labelsTr/{case}.nii.gz", seed)
         self.list = folder / "list.json"
@@ -186,14 +187,18 @@ SPARSE = {"GNU.sparse.map": f"{10**14},0", "GNU.sparse.size": str(10**14)}
 HARMS: dict[str, tuple[Callable[[Mirrors], object], str]] = {
     "short": (lambda made: made.archives[0].write_bytes(made.archives[0].read_bytes()[:3000]), "truncated header"),
     "no archive": (lambda mirrors: mirrors.archives[0].write_bytes(b"<html>moved</html>" * 100), "header"),
-    "wrong file": (lambda mirrors: mirrors.pack(mirrors.content() | {f"{TASK}/{FILES[-1]}": b"another"}),
-        f"{FILES[-1]}: expected sha256 "),
+    "wrong file": (
+        lambda mirrors: mirrors.pack(mirrors.content() | {f"{TASK}/{FILES[-1]}": b"another"}),
+        f"{FILES[-1]}: expected sha256 ",
+    ),
     "lacking": (_lacking, f"expected {FILES[2]}, found none"),
-    "link": (lambda mirrors: _lacking(mirrors, type=tarfile.SYMTYPE, linkname="/etc/hostname"),
-        f"expected {FILES[2]}, found none"),
+    "link": (
+        lambda mirrors: _lacking(mirrors, type=tarfile.SYMTYPE, linkname="/etc/hostname"),
+        f"expected {FILES[2]}, found none",
+    ),
     "sparse": (lambda mirrors: _lacking(mirrors, pax_headers=SPARSE), f"expected {FILES[2]}, found none"),
     "gone": (lambda mirrors: mirrors.archives[0].unlink(), "HTTP Error 404: File not found"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -322,7 +327,8 @@ def test_cases_by_name_are_those_of_the_folder(split: str, part: str) -> None:
     assert by_name.whole_recipe() | {"loader": ""} == in_folder.whole_recipe() | {"loader": ""}
     assert by_name.classes.tolerances_mm == in_folder.classes.tolerances_mm
     for ref in by_name.refs():
-        ours, theirs = by_name.load(ref), in_folder.load(ref)
+        ours = by_name.load(ref)
+        theirs = in_folder.load(ref)
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.label, theirs.label)
 

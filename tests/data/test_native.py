@@ -25,7 +25,8 @@ GRIDS = {"RAS": np.eye(4), "LPS": LPS, "SRA": SRA, "oblique": TURN @ LPS, "shear
 
 def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -> NativeCase:
     """Intensities -200 to 500, beyond both ends of the window, in a box of -1000."""
-    rng, image = np.random.default_rng(seed), np.full((channels, *SHAPE), -1000, np.float32)
+    rng = np.random.default_rng(seed)
+    image = np.full((channels, *SHAPE), -1000, np.float32)
     image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     return native_case(image, np.zeros(SHAPE), affine=affine, spacing=tuple(steps.tolist()))
@@ -59,8 +60,10 @@ def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Pre
 
 @pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
 def test_empty_perturbation_keeps_every_bit_and_any_keeps_label(grid: str, spacing: object) -> None:
-    native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
-    case, before = prepare(native, space), native.image.clone()
+    native = _native(GRIDS[grid])
+    space = KEPT.model_copy(update={"spacing": spacing})
+    case = prepare(native, space)
+    before = native.image.clone()
     assert torch.equal(attacked_native(native, case, case.image.clone(), space).image, native.image)
     attacked = attacked_native(native, case, _noisy(case), space)
     assert replace(attacked, image=native.image) == native
@@ -80,10 +83,18 @@ def test_air_outside_the_grid_stays(grid: str) -> None:
         assert torch.equal(attacked.image[air], native.image[air])
 
 
-@pytest.mark.parametrize(("clean", "delta", "expected"), [
-    (0.0, 0.1, 40.0), (0.0, -0.1, -40.0), (500.0, -0.1, 260.0), (500.0, 0.1, 500.0), (-700.0, 0.1, -60.0),
-    (-700.0, -0.1, -700.0), (300.0, -0.1, 260.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("clean", "delta", "expected"),
+    [
+        (0.0, 0.1, 40.0),
+        (0.0, -0.1, -40.0),
+        (500.0, -0.1, 260.0),
+        (500.0, 0.1, 500.0),
+        (-700.0, 0.1, -60.0),
+        (-700.0, -0.1, -700.0),
+        (300.0, -0.1, 260.0),
+    ],
+)
 def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, delta: float, expected: float) -> None:
     """Window -100 to 300: a tenth is 40."""
     native = _native(GRIDS["RAS"])
@@ -118,7 +129,8 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
 @pytest.mark.parametrize("crop_foreground", [False, True])
 def test_bounds_and_crop_are_the_cleans(crop_foreground: bool) -> None:
     """All is darker: bounds found on the attacked volume would make up for it."""
-    native, space = _native(GRIDS["LPS"]), Preprocess(intensity="minmax", crop_foreground=crop_foreground)
+    native = _native(GRIDS["LPS"])
+    space = Preprocess(intensity="minmax", crop_foreground=crop_foreground)
     case = prepare(native, space)
     adversarial = case.image * 0.8
     assert resampling_error(native, attacked_native(native, case, adversarial, space), adversarial, space) < 1e-6

@@ -32,7 +32,8 @@ def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int])
 
 
 def test_isotropic_images_are_cubic() -> None:
-    image, shape = np.random.default_rng(0).random((2, 8, 12, 7), np.float32), (9, 9, 5)
+    image = np.random.default_rng(0).random((2, 8, 12, 7), np.float32)
+    shape = (9, 9, 5)
     expected = [_resized(channel, shape, order=3) for channel in image]
     resampled = nnunet.resample_image(torch.from_numpy(image), shape, None).numpy()
     assert resampled == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)
@@ -55,10 +56,18 @@ def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> Non
     assert resampled.dtype == np.uint8
 
 
-@pytest.mark.parametrize(("spacing", "wanted", "axis"), [
-    ((1, 1, 3), (1, 1, 1), None), ((1, 1, 3.1), (1, 1, 1), 2), ((5, 1, 1.2), (1, 1, 1), 0), ((1, 1, 1), (1, 4, 1), 1),
-    ((6, 1, 1), (1, 4, 1), 0), ((1, 4, 4), (1, 1, 1), None), ((1, 4, 4), (1, 1, 4), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spacing", "wanted", "axis"),
+    [
+        ((1, 1, 3), (1, 1, 1), None),
+        ((1, 1, 3.1), (1, 1, 1), 2),
+        ((5, 1, 1.2), (1, 1, 1), 0),
+        ((1, 1, 1), (1, 4, 1), 1),
+        ((6, 1, 1), (1, 4, 1), 0),
+        ((1, 4, 4), (1, 1, 1), None),
+        ((1, 4, 4), (1, 1, 4), None),
+    ],
+)
 def test_the_coarse_axis(spacing: tuple[float, ...], wanted: tuple[float, ...], axis: int | None) -> None:
     assert nnunet.coarse_axis(spacing, wanted) == axis
 
@@ -70,7 +79,8 @@ def test_the_shape_is_rounded_and_never_empty() -> None:
 def test_the_affine_says_where_the_voxels_are() -> None:
     """A ramp of world coordinates, resampled linearly inside, holds what the new affine says."""
     shape = (14, 5, 33)
-    old, affine = (10, 12, 20), np.array([[-1.2, 0.3, 0, 5], [0.2, 2, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
+    old = (10, 12, 20)
+    affine = np.array([[-1.2, 0.3, 0, 5], [0.2, 2, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
     indices = np.stack([*np.mgrid[: old[0], : old[1], : old[2]], np.ones(old)])
     new = np.stack([*np.mgrid[: shape[0], : shape[1], : shape[2]], np.ones(shape)])
     inside = tuple(slice(4, -4) if size > 12 else slice(2, -2) for size in shape)
@@ -95,7 +105,8 @@ def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     image, _ = volume()
     image[2:4] *= -1
     dataset = _dataset(folder, image, spacing=(0.8, 1.1, 5 / 3), intensity={"percentile": [5, 95]})
-    case, box = dataset.load(dataset.refs()[0]), np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
+    case = dataset.load(dataset.refs()[0])
+    box = np.transpose(image[2:10, 1:9, 1:7], (1, 2, 0))[:, ::-1]
     low, high = np.percentile(box, [5, 95])
     shape = (round(8 / 0.8), round(6 * 1.5 / 1.1), 8 * 3)
     expected = _plane_by_plane(np.clip((box - low) / (high - low), 0, 1).astype(np.float32), shape)

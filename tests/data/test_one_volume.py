@@ -27,8 +27,10 @@ def drawn(seed: int) -> tuple[Array, Array, Array]:
     turn = Rotation.from_euler("xyz", random.uniform(-25, 25, 3), degrees=True).as_matrix()
     affine[:3, :3] = turn @ axes * random.uniform(0.6, 3, 3)
     affine[:3, 3] = random.uniform(-60, 60, 3)
-    voxels, label = (900 * random.random(SHAPE)).astype(np.int16), np.zeros(SHAPE, np.uint8)
-    label[5:12, 4:11, 3:8], label[12:16, 4:11, 3:8] = 1, 2
+    voxels = (900 * random.random(SHAPE)).astype(np.int16)
+    label = np.zeros(SHAPE, np.uint8)
+    label[5:12, 4:11, 3:8] = 1
+    label[12:16, 4:11, 3:8] = 2
     return voxels, label, affine
 
 

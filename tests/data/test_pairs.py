@@ -30,7 +30,8 @@ def _proposed(root: Path) -> Any:
     return build_dataset(entry, where="job.yaml")
 
 
-TWO, VISITS = [("x1",), ("x2",)], [("k1", "t0"), ("k1", "t1"), ("k2", "t0")]
+TWO = [("x1",), ("x2",)]
+VISITS = [("k1", "t0"), ("k1", "t1"), ("k2", "t0")]
 # Image and label map of a case, the texts that fill them in, one case's name, and how many patients there are.
 LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
     "KiTS": ("case_{0}/imaging.nii.gz", "case_{0}/segmentation.nii.gz", [("7",), ("9",)], "case_9", 2),
@@ -42,11 +43,21 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
     "beside": ("{0}.nii.gz", "labels/{0}.nii.gz", TWO, "x2", 2),
     "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
     "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
-    "BIDS": ("sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz", "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
-        [("8", "a"), ("8", "b"), ("9", "a")], "sub-9_ses-a", 2),
-    "frames": ("h{0}/h{0}_frame{1}.nii.gz", "h{0}/h{0}_frame{1}_gt.nii.gz", [("1", "01"), ("1", "09"), ("2", "01")],
-        "h2_frame01", 2),
-}  # fmt: skip
+    "BIDS": (
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+        [("8", "a"), ("8", "b"), ("9", "a")],
+        "sub-9_ses-a",
+        2,
+    ),
+    "frames": (
+        "h{0}/h{0}_frame{1}.nii.gz",
+        "h{0}/h{0}_frame{1}_gt.nii.gz",
+        [("1", "01"), ("1", "09"), ("2", "01")],
+        "h2_frame01",
+        2,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -70,11 +81,15 @@ def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
 
 
-@pytest.mark.parametrize(("names", "order"), [
-    (["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
-    (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]), (["_0001", "_0000"], ["_0000", "_0001"]),
-    (["_adc", "_T2W"], ["_T2W", "_adc"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
+        (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]),
+        (["_0001", "_0000"], ["_0000", "_0001"]),
+        (["_adc", "_T2W"], ["_T2W", "_adc"]),
+    ],
+)
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
@@ -124,13 +139,16 @@ def test_names_in_braces_give_split_patient_and_case(tmp_path: Path) -> None:
     assert (case.name, case.volume.ref.patient_id) == ("k_v1", "k")
 
 
-@pytest.mark.parametrize(("keys", "text"), [
-    ({"image": "a.nii.gz"}, "expected a name in braces such as {case}"),
-    ({"image": "{case}.nii.gz", "label": "{other}_seg.nii.gz"}, "the same in each pattern"),
-    ({"image": "{case.nii.gz"}, "close each brace"),
-    ({"image": "{case}.nii.gz", "label": "{case}.nii.gz"}, "expected different patterns"),
-    ({"image": "{case}.nii.gz", "label": None}, "expected `label`, the pattern of the label maps"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"image": "a.nii.gz"}, "expected a name in braces such as {case}"),
+        ({"image": "{case}.nii.gz", "label": "{other}_seg.nii.gz"}, "the same in each pattern"),
+        ({"image": "{case.nii.gz"}, "close each brace"),
+        ({"image": "{case}.nii.gz", "label": "{case}.nii.gz"}, "expected different patterns"),
+        ({"image": "{case}.nii.gz", "label": None}, "expected `label`, the pattern of the label maps"),
+    ],
+)
 def test_a_pattern_that_cannot_be_is_refused(keys: dict[str, Any], text: str) -> None:
     refused(text, lambda: made("pairs", **{"label": "{case}_seg.nii.gz", **keys}), UserError)
 
@@ -153,13 +171,18 @@ def _remarks(root: Path, *patients: str) -> list[str]:
     return [*dataset.remarks(patients)]
 
 
-@pytest.mark.parametrize(("stems", "cases"), [
-    (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
-    (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
-    (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
-    (["u_0001", "u_0002"], ["u_0001", "u_0002"]), (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
-    (["u_0000", "w_0000"], ["u", "w"]), (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stems", "cases"),
+    [
+        (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
+        (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
+        (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
+        (["u_0001", "u_0002"], ["u_0001", "u_0002"]),
+        (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
+        (["u_0000", "w_0000"], ["u", "w"]),
+        (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
+    ],
+)
 def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases
@@ -225,7 +248,8 @@ def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])
 def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], classes: dict[int, int] | None) -> None:
     for seed, name in enumerate("ab"):
-        image, label = np.random.default_rng(seed).random((6, 6, 6), np.float32), np.zeros((6, 6, 6), np.uint8)
+        image = np.random.default_rng(seed).random((6, 6, 6), np.float32)
+        label = np.zeros((6, 6, 6), np.uint8)
         label.flat[: len(values)] = values
         nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_seg.nii.gz")

@@ -13,17 +13,21 @@ from . import downloads
 from .conftest import Folder, made, refused
 
 
-@pytest.mark.parametrize(("names", "patient"), [
-    (("sub-A7_ses-02", "sub-A7_ses-10_run-2_T1w", "sub-A7_acq-mprage_T1w"), "sub-A7"),
-    (("BraTS-GLI-01666-000", "BraTS-GLI-01666-101"), "BraTS-GLI-01666"),
-    (("BraTS-MEN-RT-0042-1", "BraTS-MEN-RT-0042-2"), "BraTS-MEN-RT-0042"),
-    (("patient101_frame01", "patient101_frame14", "patient101_ED"), "patient101"),
-    (("p3_t0", "p3_t1", "p3_T2", "p3-tp4", "p3.timepoint_5"), "p3"),
-    (("case_12_pre", "case_12_post", "case_12_follow-up", "case_12_followup2", "case_12-baseline"), "case_12"),
-    (("0007_V01", "0007_v2", "0007-visit-3", "0007_scan2", "0007_phase_3", "0007_ses-1_run-2"), "0007"),
-    (("liver9_arterial", "liver9_portal", "liver9_venous"), "liver9"), (("smith_pre", "smith_post"), "smith"),
-    (("A0S9V9_SA_ED", "A0S9V9_SA_ES", "A0S9V9_LA_ED", "A0S9V9_2CH_ES"), "A0S9V9"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "patient"),
+    [
+        (("sub-A7_ses-02", "sub-A7_ses-10_run-2_T1w", "sub-A7_acq-mprage_T1w"), "sub-A7"),
+        (("BraTS-GLI-01666-000", "BraTS-GLI-01666-101"), "BraTS-GLI-01666"),
+        (("BraTS-MEN-RT-0042-1", "BraTS-MEN-RT-0042-2"), "BraTS-MEN-RT-0042"),
+        (("patient101_frame01", "patient101_frame14", "patient101_ED"), "patient101"),
+        (("p3_t0", "p3_t1", "p3_T2", "p3-tp4", "p3.timepoint_5"), "p3"),
+        (("case_12_pre", "case_12_post", "case_12_follow-up", "case_12_followup2", "case_12-baseline"), "case_12"),
+        (("0007_V01", "0007_v2", "0007-visit-3", "0007_scan2", "0007_phase_3", "0007_ses-1_run-2"), "0007"),
+        (("liver9_arterial", "liver9_portal", "liver9_venous"), "liver9"),
+        (("smith_pre", "smith_post"), "smith"),
+        (("A0S9V9_SA_ED", "A0S9V9_SA_ES", "A0S9V9_LA_ED", "A0S9V9_2CH_ES"), "A0S9V9"),
+    ],
+)
 def test_images_of_one_patient_share_its_name(names: tuple[str, ...], patient: str) -> None:
     assert {usual_patient(name) for name in names} == {patient}
 
@@ -98,16 +102,22 @@ def test_every_loader_of_files_asks_the_pattern(tmp_path: Path) -> None:
 
 
 def test_patients_are_in_no_identity(folder: Folder) -> None:
-    plain, grouped = folder.dataset(), folder.dataset(patient="^.")
+    plain = folder.dataset()
+    grouped = folder.dataset(patient="^.")
     keys = [[dataset.case_key(ref) for ref in dataset.refs()] for dataset in (plain, grouped)]
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize(("names", "is_said"), [
-    (("k9_left", "k9_right", "k10_left"), True), (("UPENN-00001_11", "UPENN-00001_21", "UPENN-00002_11"), True),
-    (("BraTS20_Training_001", "BraTS20_Training_002"), False), (("case_1", "case_2", "case_3"), False),
-    (("case_1_t0", "case_1_t1", "case_2_t0"), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "is_said"),
+    [
+        (("k9_left", "k9_right", "k10_left"), True),
+        (("UPENN-00001_11", "UPENN-00001_21", "UPENN-00002_11"), True),
+        (("BraTS20_Training_001", "BraTS20_Training_002"), False),
+        (("case_1", "case_2", "case_3"), False),
+        (("case_1_t0", "case_1_t1", "case_2_t0"), False),
+    ],
+)
 def test_names_that_look_as_if_they_shared_a_patient_are_said(names: tuple[str, ...], is_said: bool) -> None:
     patients = [usual_patient(name) for name in names]
     assert ("give the key `patient` a pattern" in " ".join(Phantom(name="x").remarks(patients))) == is_said

@@ -18,7 +18,8 @@ def cases() -> list[Case]:
 
 def test_case_depends_on_its_number_alone(cases: list[Case]) -> None:
     phantom = Phantom(name="other", cases=("phantom_2003",))
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch_before = torch.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()
     case = phantom.load(phantom.refs()[0])
     assert torch.equal(case.image, cases[1].image)
     assert torch.equal(case.label, cases[1].label)
@@ -55,7 +56,8 @@ def test_liver_lies_to_the_patients_right_and_spine_to_the_back(cases: list[Case
 
 
 def test_shape_changes_grid_and_recipe_but_not_patient() -> None:
-    coarse, fine = Phantom(name="p", shape=(40, 32, 16)), Phantom(name="p")
+    coarse = Phantom(name="p", shape=(40, 32, 16))
+    fine = Phantom(name="p")
     case = coarse.load(coarse.refs()[0])
     assert case.image.shape == (1, 40, 32, 16)
     assert case.spacing == (8, 8, 12)
@@ -64,7 +66,8 @@ def test_shape_changes_grid_and_recipe_but_not_patient() -> None:
 
 
 def test_case_key_ignores_name_split_and_selection() -> None:
-    one, other = Phantom(name="a", cases=1), Phantom(name="b", cases=("phantom_2000",))
+    one = Phantom(name="a", cases=1)
+    other = Phantom(name="b", cases=("phantom_2000",))
     assert one.case_key(one.refs()[0]) == other.case_key(other.refs()[0])
     assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
 

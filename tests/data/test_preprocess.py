@@ -38,10 +38,17 @@ def _first(folder: Folder, **arguments: Any) -> Case:
     return dataset.load(dataset.refs()[0])
 
 
-@pytest.mark.parametrize(("grid", "arguments"), [
-    ("RAS", {"crop_foreground": False}), ("LPS", {}), ("SRA", {"crop_foreground": False}), ("oblique LPS", {}),
-    ("LPS", {"pad_to": (30, 30, 30)}), ("SRA", {"size": (14, 12, 9)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("grid", "arguments"),
+    [
+        ("RAS", {"crop_foreground": False}),
+        ("LPS", {}),
+        ("SRA", {"crop_foreground": False}),
+        ("oblique LPS", {}),
+        ("LPS", {"pad_to": (30, 30, 30)}),
+        ("SRA", {"size": (14, 12, 9)}),
+    ],
+)
 def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, arguments: dict[str, Any]) -> None:
     """The one voxel of class 2 lies, by the case's affine, where the file's affine puts it; axes become RAS."""
     image, label = volume()
@@ -56,22 +63,32 @@ def test_a_voxel_keeps_its_place_in_the_world(folder: Folder, grid: str, argumen
     assert case.image[0][tuple(index)] == pytest.approx((image[7, 3, 5] - low) / (high - low), abs=1e-5)
 
 
-@pytest.mark.parametrize(("grid", "spacing"), [
-    ("RAS", (0.7, 3.0, 1.1)), ("LPS", (1.5, 1.5, 2.0)), ("SRA", None), ("SRA", (0.7, 3.0, 1.1)), ("oblique LPS", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("grid", "spacing"),
+    [
+        ("RAS", (0.7, 3.0, 1.1)),
+        ("LPS", (1.5, 1.5, 2.0)),
+        ("SRA", None),
+        ("SRA", (0.7, 3.0, 1.1)),
+        ("oblique LPS", None),
+    ],
+)
 def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: object) -> None:
     folder.write("a", *volume(), GRIDS[grid])
     case = _first(folder, spacing=spacing, crop_foreground=False)
     assert case.image.shape == (1, *case.ref.shape)
 
 
-@pytest.mark.parametrize(("intensity", "expected"), [
-    ("percentile", lambda image: np.percentile(image, [0.5, 99.5])),
-    ({"percentile": [10, 90]}, lambda image: np.percentile(image, [10, 90])),
-    ("minmax", lambda image: [image.min(), image.max()]),
-    ("zscore", lambda image: [image.mean() - 3 * image.std(), image.mean() + 3 * image.std()]),
-    ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("intensity", "expected"),
+    [
+        ("percentile", lambda image: np.percentile(image, [0.5, 99.5])),
+        ({"percentile": [10, 90]}, lambda image: np.percentile(image, [10, 90])),
+        ("minmax", lambda image: [image.min(), image.max()]),
+        ("zscore", lambda image: [image.mean() - 3 * image.std(), image.mean() + 3 * image.std()]),
+        ({"zscore": 2}, lambda image: [image.mean() - 2 * image.std(), image.mean() + 2 * image.std()]),
+    ],
+)
 def test_native_range_is_the_volumes_own(
     folder: Folder, intensity: object, expected: Callable[[npt.NDArray[np.float64]], Any]
 ) -> None:
@@ -130,10 +147,15 @@ def test_lengths_are_millimetres(folder: Folder, code: int, length: float, space
             np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("space", [
-    {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)}, {"size": (3000, 3000, 3000)},
-    {"pad_to": (3000, 3000, 3000)},
-], ids=["before it is cut", "size", "pad_to"])  # fmt: skip
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"spacing": (0.0005, 0.0005, 1), "size": (96, 96, 96)},
+        {"size": (3000, 3000, 3000)},
+        {"pad_to": (3000, 3000, 3000)},
+    ],
+    ids=["before it is cut", "size", "pad_to"],
+)
 def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")
@@ -193,7 +215,8 @@ def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
         assert dataset.num_channels == 2
-    case, voxels = dataset.load(dataset.refs()[0]), two_channels(ord("a")).astype(np.float64)
+    case = dataset.load(dataset.refs()[0])
+    voxels = two_channels(ord("a")).astype(np.float64)
     ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
     assert np.array(case.native_ranges) == pytest.approx(ranges, rel=1e-5, abs=1e-4)
     expected = np.clip((voxels - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0]), 0, 1)
@@ -207,10 +230,13 @@ def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
     changes = {"spacing": (1.5, 1.5, 2.0), "intensity": {"window": [60, 900]}, "crop_foreground": True}
     dataset = fourth.model_copy(update=changes)
     steps = [
-        transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation("RAS", labels=None),
+        transforms.LoadImage(),
+        transforms.EnsureChannelFirst(),
+        transforms.Orientation("RAS", labels=None),
         transforms.Spacing(dataset.spacing, mode="bilinear"),
-        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True), transforms.CropForeground(),
-    ]  # fmt: skip
+        transforms.ScaleIntensityRange(60, 900, 0, 1, clip=True),
+        transforms.CropForeground(),
+    ]
     expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
     assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
 
@@ -221,12 +247,15 @@ def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: 
     assert [ref.fingerprint == old for ref, old in zip(files.refs(), before, strict=True)] == [True, False, True]
 
 
-@pytest.mark.parametrize(("voxels", "shift", "text"), [
-    (np.zeros((12, 10, 7)), 0, "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the "),
-    (volume()[0], 2, "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm"),
-    (two_channels(0), 0, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
-    (None, 0, "expected the image of case b, found no file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("voxels", "shift", "text"),
+    [
+        (np.zeros((12, 10, 7)), 0, "expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): give the "),
+        (volume()[0], 2, "expected the orientation and origin of b.nii.gz, got a grid up to 2 mm"),
+        (two_channels(0), 0, "expected a 3D volume, got shape (12, 10, 8, 2): split it into one file a volume"),
+        (None, 0, "expected the image of case b, found no file"),
+    ],
+)
 def test_misfit_channel_is_refused(files: FileAChannel, folder: Folder, voxels: Any, shift: float, text: str) -> None:
     (folder.root / "imagesTr/b_0001.nii.gz").unlink()
     if voxels is not None:
@@ -249,7 +278,8 @@ class Given(Balls):
     ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        case, (low, high) = super().native(ref), self.ends
+        case = super().native(ref)
+        (low, high) = self.ends
         image = torch.full_like(case.image, low)
         image[:, 5:15, 4:16, 6:12] = low + (high - low) * case.image[:, 5:15, 4:16, 6:12] / 1.3
         return NativeCase(**{**vars(case), "image": image})
@@ -293,7 +323,8 @@ def test_a_class_with_a_space_is_scaled_by_it_alone() -> None:
 
 
 def test_a_model_s_own_space_takes_the_place_of_a_missing_one() -> None:
-    dataset, own = Hounsfield(name="own"), Preprocess(intensity={"window": [-1000, 1000]}, crop_foreground=False)
+    dataset = Hounsfield(name="own")
+    own = Preprocess(intensity={"window": [-1000, 1000]}, crop_foreground=False)
     assert float(dataset.load(dataset.refs()[0], own).image.max()) <= 0.9
 
 

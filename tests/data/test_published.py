@@ -81,10 +81,12 @@ def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> 
 
 
 def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:
-    rng, image = np.random.default_rng(seed), np.full((20, 18, 9), low, np.float32)
+    rng = np.random.default_rng(seed)
+    image = np.full((20, 18, 9), low, np.float32)
     image[3:17, 2:15, 1:8] = rng.uniform(low, high, (14, 13, 7))
     label = np.zeros(image.shape, np.uint8)
-    label[5:9, 5:9, 3:6], label[10:12, 5:9, 3:6] = 1, 3
+    label[5:9, 5:9, 3:6] = 1
+    label[10:12, 5:9, 3:6] = 3
     return image, label
 
 
@@ -103,7 +105,8 @@ def test_a_case_equals_the_papers_pipeline(
     for path, voxels in zip(paths, _native(1, -1000, 400), strict=True):
         put(path, voxels, TURN @ np.diag([-0.8, -0.8, 3, 1]))
     dataset = DATASETS[loader].model_validate({"name": "x", "root": str(tmp_path), "cases": 1, **keys})
-    case, expected = dataset.load(dataset.refs()[0]), prepared_by_monai(paths[0], paths[1], (-175, 250), size=size)
+    case = dataset.load(dataset.refs()[0])
+    expected = prepared_by_monai(paths[0], paths[1], (-175, 250), size=size)
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
     assert case.affine == pytest.approx(expected["image"].affine.numpy())
@@ -129,13 +132,16 @@ def test_published_datasets_may_not_be_passed_on() -> None:
     assert {name for name, loader in DATASETS.items() if not loader.redistributable} == {"synapse", "acdc"}
 
 
-@pytest.mark.parametrize(("loader", "arguments", "text"), [
-    ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
-    ("synapse", {}, "download it from https://www.synapse.org/Synapse:syn3193805"),
-    ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
-    ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
-    ("acdc", {"intensity": "release"}, "got 'release'"),
-    ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loader", "arguments", "text"),
+    [
+        ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
+        ("synapse", {}, "download it from https://www.synapse.org/Synapse:syn3193805"),
+        ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
+        ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
+        ("acdc", {"intensity": "release"}, "got 'release'"),
+        ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
+    ],
+)
 def test_wrong_folder_is_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:
     refused(text, lambda: made(loader, **{"root": str(tmp_path), **arguments}).refs(), UserError)

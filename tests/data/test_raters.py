@@ -40,32 +40,80 @@ def _proposed(layout: Layout, **keys: Any) -> Any:
 # Image, label maps of two raters, the pattern that doctor proposes for these, and the raters.
 LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
     "numbers": ("{}.nii.gz", ("{}_seg1.nii.gz", "{}_seg2.nii.gz"), "{case}_seg{rater}.nii.gz", ("1", "2")),
-    "tasks": ("{}/image.nii.gz", ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
-        "{case}/task01_seg{rater}.nii.gz", ("01", "02")),
-    "labels": ("images/{}.nii.gz", ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
-        "labels/rater{rater}/{case}.nii.gz", ("1", "2")),
-    "readers": ("images/{}.nii.gz", ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"), "reader_{rater}/{case}.nii.gz",
-        ("A", "B")),
-    "named": ("scans/{}.nii.gz", ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"), "raters/{rater}/{case}.nii.gz",
-        ("jane", "yu")),
-    "rater at the end": ("{}.nii.gz", ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"), "{case}_rater-{rater}.nii.gz",
-        ("1", "2")),
-    "rater between": ("{}.nii", ("{}_expert1_seg.nii", "{}_expert2_seg.nii"), "{case}_expert{rater}_seg.nii",
-        ("1", "2")),
+    "tasks": (
+        "{}/image.nii.gz",
+        ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
+        "{case}/task01_seg{rater}.nii.gz",
+        ("01", "02"),
+    ),
+    "labels": (
+        "images/{}.nii.gz",
+        ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
+        "labels/rater{rater}/{case}.nii.gz",
+        ("1", "2"),
+    ),
+    "readers": (
+        "images/{}.nii.gz",
+        ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"),
+        "reader_{rater}/{case}.nii.gz",
+        ("A", "B"),
+    ),
+    "named": (
+        "scans/{}.nii.gz",
+        ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"),
+        "raters/{rater}/{case}.nii.gz",
+        ("jane", "yu"),
+    ),
+    "rater at the end": (
+        "{}.nii.gz",
+        ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
+        "{case}_rater-{rater}.nii.gz",
+        ("1", "2"),
+    ),
+    "rater between": (
+        "{}.nii",
+        ("{}_expert1_seg.nii", "{}_expert2_seg.nii"),
+        "{case}_expert{rater}_seg.nii",
+        ("1", "2"),
+    ),
     "versions": ("{}/ct.nii.gz", ("{}/mask_v1.nii.gz", "{}/mask_v2.nii.gz"), "{case}/mask_v{rater}.nii.gz", ("1", "2")),
-    "folders of versions": ("images/{}.nii.gz", ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
-        "labels_v{rater}/{case}.nii.gz", ("1", "3")),
-    "folders of cases": ("images/{}.nii.gz", ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
-        "labels/{case}/{rater}.nii.gz", ("1", "2")),
-    "trees": ("images/{}/ct.nii.gz", ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
-        "labels/{case}/seg{rater}.nii.gz", ("1", "2")),
-    "below the case": ("{}/image.nii.gz", ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
-        "{case}/rater{rater}/seg.nii.gz", ("A", "B")),
-    "twice": ("images/{}.nii.gz", ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
-        "rater{rater}/{case}_rater{rater}.nii.gz", ("1", "2")),
-    "Decathlon's folders": ("imagesTr/{}.nii.gz", ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
-        "labelsTr/{case}_{rater}.nii.gz", ("1", "2")),
-}  # fmt: skip
+    "folders of versions": (
+        "images/{}.nii.gz",
+        ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
+        "labels_v{rater}/{case}.nii.gz",
+        ("1", "3"),
+    ),
+    "folders of cases": (
+        "images/{}.nii.gz",
+        ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
+        "labels/{case}/{rater}.nii.gz",
+        ("1", "2"),
+    ),
+    "trees": (
+        "images/{}/ct.nii.gz",
+        ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
+        "labels/{case}/seg{rater}.nii.gz",
+        ("1", "2"),
+    ),
+    "below the case": (
+        "{}/image.nii.gz",
+        ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
+        "{case}/rater{rater}/seg.nii.gz",
+        ("A", "B"),
+    ),
+    "twice": (
+        "images/{}.nii.gz",
+        ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
+        "rater{rater}/{case}_rater{rater}.nii.gz",
+        ("1", "2"),
+    ),
+    "Decathlon's folders": (
+        "imagesTr/{}.nii.gz",
+        ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
+        "labelsTr/{case}_{rater}.nii.gz",
+        ("1", "2"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -75,7 +123,8 @@ def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str
     layout = recognise(str(tmp_path), with_labels=True)
     dataset = _proposed(layout)
     assert (dataset.loader, dataset.label, dataset.rater, layout.problems) == ("pairs", label, "all", ())
-    refs, expected = dataset.refs(), [(f"{case}_{rater}", case) for case in CASES for rater in raters]
+    refs = dataset.refs()
+    expected = [(f"{case}_{rater}", case) for case in CASES for rater in raters]
     assert [(ref.case_id, ref.patient_id) for ref in refs] == expected
     for number, ref in enumerate(refs[2:]):
         np.testing.assert_array_equal(dataset.native(ref).image[0], volume(1)[0])
@@ -88,7 +137,8 @@ def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str
 
 
 def test_scan_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
-    flat, folder = tmp_path / "flat", tmp_path / "p01"
+    flat = tmp_path / "flat"
+    folder = tmp_path / "p01"
     _write(flat, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz", cases=("p01",))
     _write(folder, "image.nii.gz", "task01_seg01.nii.gz", "task01_seg02.nii.gz", cases=("",))
     assert [ref.case_id for ref in _proposed(recognise(str(flat))).refs()] == ["p01_1", "p01_2"]
@@ -110,7 +160,8 @@ def test_equal_maps_of_raters_are_cases_of_their_own(tmp_path: Path) -> None:
     for case in CASES:
         put(tmp_path / f"{case}_seg2.nii.gz", _mask(0))
     layout = recognise(str(tmp_path))
-    dataset, second = _proposed(layout), _proposed(layout, rater=2)
+    dataset = _proposed(layout)
+    second = _proposed(layout, rater=2)
     keys = {ref.case_id: dataset.case_key(ref) for ref in dataset.refs()}
     assert len({*keys.values()}) == 4
     assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == {id: keys[id] for id in ("p01_2", "p02_2")}

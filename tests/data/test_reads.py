@@ -120,14 +120,17 @@ def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("cases", [2, 7])
 def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, parsed, read = listed("nnunet_raw, the key dataset", tmp_path, cases), list[str](), folder.json_of
+    dataset = listed("nnunet_raw, the key dataset", tmp_path, cases)
+    parsed = list[str]()
+    read = folder.json_of
     monkeypatch.setattr(folder, "json_of", lambda content, path: (parsed.append(path), read(content, path))[1])
     dataset.refs()
     assert parsed == [str(tmp_path / "dataset.json")]
 
 
 def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Callable[..., bool]) -> list[Any]:
-    calls, real = list[Any](), getattr(module, name)
+    calls = list[Any]()
+    real = getattr(module, name)
 
     def call(*given: Any) -> Any:
         if counts(*given):
@@ -139,7 +142,8 @@ def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Call
 
 
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, stacked = dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset = dicom(tmp_path, "abc")
+    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     swept = _calls(monkeypatch, series.files, "stamp_files", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
     assert (len(stacked), len(swept)) == (3, 3)
@@ -147,7 +151,8 @@ def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.
 
 def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # however long the first load takes
-    dataset, stacked = dicom(tmp_path, "abc"), _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    dataset = dicom(tmp_path, "abc")
+    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
     for _ in range(2):
         for ref in dataset.refs():

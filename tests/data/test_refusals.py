@@ -17,7 +17,9 @@ from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
 ENDINGS = ".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, .mgh"
-LIST, IMAGE, LABEL = "dataset.json", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"
+LIST = "dataset.json"
+IMAGE = "imagesTr/b.nii.gz"
+LABEL = "labelsTr/b.nii.gz"
 SHIFTED = np.eye(4)
 SHIFTED[0, 3] = 2
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -122,16 +124,19 @@ def test_a_spoilt_folder_is_refused_before_anything_is_computed(
     assert caplog.messages == []  # of nibabel, which names no file
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ({"split": "validation[0:30:2]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
-    ({"split": "validation[-:]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
-    ({"split": f"validation[:{'9' * 5000}]"}, "small: expected a split like validation or validation[0:30], got"),
-    ({"split": "validation[7:9]"}, "expected cases in split validation[7:9], got none"),
-    ({"cases": 4}, "small: expected at most 3 `cases`, got 4: take fewer"),
-    ({"cases": ["aa"]}, "small: unknown case 'aa'. Did you mean 'a'? Known: a, b, c"),
-    ({"cases": ["a", "a"]}, "small: expected each of `cases` once, got 'a' twice: remove one"),
-    ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"split": "validation[0:30:2]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
+        ({"split": "validation[-:]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
+        ({"split": f"validation[:{'9' * 5000}]"}, "small: expected a split like validation or validation[0:30], got"),
+        ({"split": "validation[7:9]"}, "expected cases in split validation[7:9], got none"),
+        ({"cases": 4}, "small: expected at most 3 `cases`, got 4: take fewer"),
+        ({"cases": ["aa"]}, "small: unknown case 'aa'. Did you mean 'a'? Known: a, b, c"),
+        ({"cases": ["a", "a"]}, "small: expected each of `cases` once, got 'a' twice: remove one"),
+        ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
+    ],
+)
 def test_wrong_arguments_are_refused_first(folder: Folder, arguments: dict[str, object], text: str) -> None:
     refused(text, folder.dataset(**arguments).refs)
 

@@ -34,7 +34,8 @@ def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> 
     dataset = folder.dataset(regions=BRATS, crop_foreground=False)
     assert dataset.class_names == ("background", "whole", "core")
     assert dataset.classes.overlap
-    label, codes = volume(ord("a"))[1], dataset.load(dataset.refs()[0]).label[0].numpy()
+    label = volume(ord("a"))[1]
+    codes = dataset.load(dataset.refs()[0]).label[0].numpy()
     assert np.array_equal(codes, np.array([0, 1, 3])[label])
     regions = "1 (left) in whole, 2 (right) in whole and core"
     assert dataset.notes == (f"small: labels of the files make up regions that may overlap: {regions}",)
@@ -68,24 +69,30 @@ def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
     assert of_nnunet(tmp_path, cases=("a",)).reading.of_value == {0: 0, 1: 1, 2: 3, 4: 3}
 
 
-@pytest.mark.parametrize(("labels", "more", "text"), [
-    (LISTED, {"regions_class_order": [1]}, "regions_class_order with a label for each of 2 regions, got 1"),
-    (LISTED | {"ignore": 2}, {}, "expected regions of labels that count, got 2 in whole, which is ignored"),
-    (LISTED | {"c\nd": 3}, {}, r"raw: expected class names of Unicode text, got 'c\nd': fix their list"),
-    ({f"r{k}": [k, k + 1] for k in range(1, 9)}, {}, "raw: expected at most 7 regions, got 8: state fewer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "more", "text"),
+    [
+        (LISTED, {"regions_class_order": [1]}, "regions_class_order with a label for each of 2 regions, got 1"),
+        (LISTED | {"ignore": 2}, {}, "expected regions of labels that count, got 2 in whole, which is ignored"),
+        (LISTED | {"c\nd": 3}, {}, r"raw: expected class names of Unicode text, got 'c\nd': fix their list"),
+        ({f"r{k}": [k, k + 1] for k in range(1, 9)}, {}, "raw: expected at most 7 regions, got 8: state fewer"),
+    ],
+)
 def test_wrong_nnunet_regions_refused(tmp_path: Path, labels: dict[str, Any], more: dict[str, Any], text: str) -> None:
     downloads.nnunet(tmp_path, ["a"], labels={"background": 0, **labels}, **more)
     refused(text, lambda: of_nnunet(tmp_path, cases=("a",)).class_names)
 
 
-@pytest.mark.parametrize(("regions", "text"), [
-    ({"Background": (1,)}, "regions: expected other names than background's, got it: rename the region"),
-    ({"whole": (1, 9)}, "regions: whole: expected labels above 0 of 0, 1, 2, got 9: name it in `labels`"),
-    ({f"r{k}": (1,) for k in range(8)}, "expected at most 7 regions, got 8: state fewer"),
-    ({"whole": (1, 2), "core": (2, 1)}, "regions: core: expected other labels than whole's, got them: leave"),
-    ({"whole": (1, 2), "core": ()}, "regions: core: expected labels that make it up, got none: name some"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("regions", "text"),
+    [
+        ({"Background": (1,)}, "regions: expected other names than background's, got it: rename the region"),
+        ({"whole": (1, 9)}, "regions: whole: expected labels above 0 of 0, 1, 2, got 9: name it in `labels`"),
+        ({f"r{k}": (1,) for k in range(8)}, "expected at most 7 regions, got 8: state fewer"),
+        ({"whole": (1, 2), "core": (2, 1)}, "regions: core: expected other labels than whole's, got them: leave"),
+        ({"whole": (1, 2), "core": ()}, "regions: core: expected labels that make it up, got none: name some"),
+    ],
+)
 def test_wrong_regions_are_refused(folder: Folder, regions: dict[str, Any], text: str) -> None:
     refused(text, lambda: folder.dataset(regions=regions).class_names)
 
@@ -141,10 +148,14 @@ def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -
     assert folder.dataset().classes.shown(label) is label
 
 
-@pytest.mark.parametrize(("loader", "keys"), [
-    ("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}), ("images", {"reference": "prediction"}),
-    ("decathlon", {"reference": "prediction"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loader", "keys"),
+    [
+        ("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}),
+        ("images", {"reference": "prediction"}),
+        ("decathlon", {"reference": "prediction"}),
+    ],
+)
 def test_regions_number_the_labels_that_nothing_names(loader: str, keys: dict[str, str]) -> None:
     assert made(loader, regions=BRATS, **keys).class_names == ("background", "whole", "core")
 

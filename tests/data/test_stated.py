@@ -40,7 +40,8 @@ def put_image(path: Path, voxels: np.ndarray) -> None:
 
 
 def labelled(folder: Path, **settings: object) -> np.ndarray:
-    files, plain = (folder / "a.nii.gz", folder / "a.seg.nrrd"), {"intensity": "minmax", "crop_foreground": False}
+    files = (folder / "a.nii.gz", folder / "a.seg.nrrd")
+    plain = {"intensity": "minmax", "crop_foreground": False}
     return np.asarray(fb.Case.from_file(*files, **plain, **settings).label)[0]
 
 
@@ -83,7 +84,8 @@ def test_names_that_contradict_the_job_are_refused(tmp_path: Path, label: np.nda
 
 
 def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path, label: np.ndarray) -> None:
-    label[:2], label[:, -1:] = 0, 0
+    label[:2] = 0
+    label[:, -1:] = 0
     put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(2, 0, 0))
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
     put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(3, 0, 0))
@@ -106,7 +108,8 @@ def put_layers(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tupl
 
 def test_segments_of_several_layers_make_one_label_map(tmp_path: Path, label: np.ndarray) -> None:
     """Values repeat between layers, as Slicer counts in each from 1."""
-    layers, segments = [label == 2, label == 1], [("tumour", 1, 0), ("Liver", 1, 1)]
+    layers = [label == 2, label == 1]
+    segments = [("tumour", 1, 0), ("Liver", 1, 1)]
     put_layers(tmp_path / "a.seg.nrrd", layers, segments)
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
     image_files.check_length(tmp_path / "a.seg.nrrd")
@@ -124,7 +127,8 @@ def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path, la
 
 def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path, label: np.ndarray) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
-    first, count = tuple(map(int, np.argwhere(label == 2)[0])), int((label == 2).sum())
+    first = tuple(map(int, np.argwhere(label == 2)[0]))
+    count = int((label == 2).sum())
     text = f"got 'liver' and 'tumour' at voxel {first} ({count} such voxels)"
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
     header = image_files.read_header(tmp_path / "a.seg.nrrd")
@@ -139,13 +143,19 @@ def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path,
     np.testing.assert_array_equal(codes, np.array([0, 1, 3])[label])
 
 
-@pytest.mark.parametrize(("segments", "text"), [
-    ([("liver", 1, 0), ("tumour", 1, 2)], "expected segments in layers 0 to 1, as the file has 2, got '2' for 'tum"),
-    ([("liver", 1, 0), ("tumour", 3, 1)], "expected segments' values in layer 1, got 1: save it"),
-    ([("liver", 1, 0), ("vessel", 1, 1)], "expected segments called liver, tumour, got 'vessel' (label 2)"),
-    ([("one", 1, 0), ("two", 1, 1)], "expected segments called liver, tumour, got 'one' (label 1)"),
-    ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("segments", "text"),
+    [
+        (
+            [("liver", 1, 0), ("tumour", 1, 2)],
+            "expected segments in layers 0 to 1, as the file has 2, got '2' for 'tum",
+        ),
+        ([("liver", 1, 0), ("tumour", 3, 1)], "expected segments' values in layer 1, got 1: save it"),
+        ([("liver", 1, 0), ("vessel", 1, 1)], "expected segments called liver, tumour, got 'vessel' (label 2)"),
+        ([("one", 1, 0), ("two", 1, 1)], "expected segments called liver, tumour, got 'one' (label 1)"),
+        ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
+    ],
+)
 def test_unexplained_layers_are_refused(tmp_path: Path, label: np.ndarray, segments: list[object], text: str) -> None:
     put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)
     refused(text, lambda: labelled(tmp_path, labels=NAMES))

@@ -48,7 +48,8 @@ def units_of(content: Mapping[str, Any]) -> list[Unit]:
 
 
 def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:
-    listener, usual = Collector(), {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
+    listener = Collector()
+    usual = {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
     serial(units, WorkerSpec(**usual | spec), listener)
     return listener.outcomes
 

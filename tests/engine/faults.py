@@ -68,7 +68,8 @@ class Dying(nn.Module):
 
     def __init__(self, place: str) -> None:
         super().__init__()
-        self.place, self.layer = place, nn.Conv3d(1, 6, 1)
+        self.place = place
+        self.layer = nn.Conv3d(1, 6, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if Path(self.place).is_dir() and happens(self.place, 1):

@@ -66,7 +66,8 @@ def data(root: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def out(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of both networks under FGSM and noise, its volumes saved."""
-    root, attacks = tmp_path_factory.mktemp("out"), [FGSM, {"name": "random_noise", "linf": "8/255"}]
+    root = tmp_path_factory.mktemp("out")
+    attacks = [FGSM, {"name": "random_noise", "linf": "8/255"}]
     assert execute(job(datasets=[data(scans)], attacks=attacks, save_adversarial="nifti"), root).num_failed == 0
     return root
 
@@ -253,11 +254,14 @@ def test_a_list_without_label_maps_says_which_key_helps(scans: Path, tmp_path: P
 
 @pytest.mark.integration
 def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_path: Path, bench: Bench) -> None:
-    where, out = tmp_path / "native", shutil.copytree(out, tmp_path / "out")
+    where = tmp_path / "native"
+    out = shutil.copytree(out, tmp_path / "out")
     assert bench("export", str(out), "--to", str(where))[0] == 0
-    entries, rng = json.loads((where / export.MANIFEST).read_text())["files"], np.random.default_rng(0)
+    entries = json.loads((where / export.MANIFEST).read_text())["files"]
+    rng = np.random.default_rng(0)
     for entry in entries:
-        image, path = nibabel.load(where / entry["path"]), tmp_path / "tool" / entry["path"]
+        image = nibabel.load(where / entry["path"])
+        path = tmp_path / "tool" / entry["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(rng.integers(0, 3, SHAPE, np.uint8), image.affine), path)
     command = ("score", str(out), "--predictions", str(tmp_path / "tool"), "--name", "tool")
@@ -289,7 +293,9 @@ def test_volumes_made_elsewhere_score_as_those_of_the_run(out: Path, scans: Path
 
 def test_python_takes_scans_alone_and_says_so() -> None:
     """A transferred volume is scored against the target's own clean prediction."""
-    model, other, image = load(), load("b"), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    model = load()
+    other = load("b")
+    image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
     result = fb.attack(model, (image, None, (1.0, 1.0, 2.0)), "fgsm", eps="8/255")
     assert (result.reference, result.case.reference, result.case.label) == ("prediction", "prediction", None)
     assert (result.label[0] == result.prediction_clean).all()

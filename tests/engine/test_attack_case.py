@@ -62,7 +62,10 @@ def test_later_window_overwrites_overlap_with_earlier_one(model: SegmentationMod
     generators = (window_generator(0, case.ref.fingerprint, i) for i in range(4))
     a, b, c, d = (float(torch.rand(1, generator=each)) for each in generators)
     expected = torch.empty(12, 10)
-    expected[:4, :2], expected[:4, 2:], expected[4:, :2], expected[4:, 2:] = a, b, c, d
+    expected[:4, :2] = a
+    expected[:4, 2:] = b
+    expected[4:, :2] = c
+    expected[4:, 2:] = d
     assert torch.equal(painted[0], expected[:, :, None].expand(-1, -1, 4))
 
 
@@ -167,7 +170,8 @@ def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
     summing: SegmentationModel, two: Case, scope: str, channels: tuple[int, ...] | None, reach: float
 ) -> None:
     attacked = attack_case(make("fgsm", eps=0.1, channels=channels, scope=scope), summing, two, None, 3)
-    total, clean = attacked.adversarial.sum(0), two.image.sum(0)
+    total = attacked.adversarial.sum(0)
+    clean = two.image.sum(0)
     assert torch.equal((total > 1) != (clean > 1), (clean - 1).abs() < reach)
     assert torch.equal(attacked.adversarial[0], two.image[0]) == (channels is not None)
 

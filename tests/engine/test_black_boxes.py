@@ -36,7 +36,8 @@ def test_onnx_file_and_command_are_scored_on_white_box_volumes(tmp_path: Path, b
 
     onnx = {"name": "onnx", "arch": "onnx", "checkpoint": onnx_file.write(tmp_path / "net.onnx", classes=6), "roi": ROI}
     attacks = [FGSM, {"name": "square", "eps": "8/255", "queries": 2}]
-    content, out = with_models(WHITE, onnx, tool(tmp_path), attacks=attacks), tmp_path / "out"
+    content = with_models(WHITE, onnx, tool(tmp_path), attacks=attacks)
+    out = tmp_path / "out"
     code, _, err = bench("run", write(tmp_path, content), "--out", str(out), "--engine", "serial")
     assert code == 0, err
     rows = Store(str(out)).records(("attack", "source_model", "target_model", "status", "dsc_clean")).to_pylist()

@@ -30,7 +30,9 @@ every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that dra
 def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
     """Equal to the attack called on the whole volume, though the model's windows are smaller; no pass is made."""
     (unit,) = (unit for unit in units() if unit.cell.attack.kind == kind)
-    case, model, passes = unit.cell.dataset.load(unit.ref), models.load(unit.cell.source, torch.device("cpu")), []
+    case = unit.cell.dataset.load(unit.ref)
+    model = models.load(unit.cell.source, torch.device("cpu"))
+    passes = []
     model.net.register_forward_hook(lambda *_: passes.append(1))
     attacked = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
     generator = window_generator(0, case.ref.fingerprint, 0)

@@ -121,7 +121,8 @@ def test_a_ray_that_starts_late_starts_once_more(monkeypatch: pytest.MonkeyPatch
 
 def test_a_start_that_fails_after_ctrl_c_is_the_last() -> None:
     """Else its processes would start after those of the run were killed."""
-    starts, leave = list[str](), Event()
+    starts = list[str]()
+    leave = Event()
 
     def killed() -> None:
         starts.append("start")

@@ -42,7 +42,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def carry_out(
     out: Path, checkpoint: str, expected: float | None, cases: int = 2, engine: run.Engine = "serial", **changes: Any
 ) -> list[str]:
-    said, phantoms = io.StringIO(), [{"name": "phantom", "shape": SHAPE, "cases": cases}]
+    said = io.StringIO()
+    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": cases}]
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": expected}
     execute(small(**{"datasets": phantoms, "models": [entry], "metrics": ["dsc"], **changes}), out, said, engine)
     return said.getvalue().splitlines()
@@ -67,9 +68,11 @@ def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, eng
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
 def test_network_as_good_as_expected_is_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
-    lines, store = carry_out(tmp_path, checkpoint, 0.01, engine=engine), Store(str(tmp_path))
+    lines = carry_out(tmp_path, checkpoint, 0.01, engine=engine)
+    store = Store(str(tmp_path))
     rows = store.records().to_pylist()
-    mean, first = sum(row["dsc_foreground_clean"] for row in rows) / 2, lines.index("clean predictions: 2 of 2")
+    mean = sum(row["dsc_foreground_clean"] for row in rows) / 2
+    first = lines.index("clean predictions: 2 of 2")
     assert lines[first + 1] == f"m on phantom: clean foreground Dice {mean:.3f} (2 cases), expected_dice 0.01"
     assert not any(" records stored" in line and not line.startswith("0 of") for line in lines[:first])
     judged = {"dataset": "phantom", "target_model_id": rows[0]["target_model_id"], "cases": 2, "verdict": "fits"}
@@ -83,7 +86,8 @@ def test_clean_prediction_serves_the_attack(checkpoint: str, tmp_path: Path, mon
 
 
 def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str) -> None:
-    plan, worker = plan_of(checkpoint), Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
+    plan = plan_of(checkpoint)
+    worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
     outcome, _ = worker.run(unit)
     (facts,), (row,) = outcome.clean, worker.run(plan.units[0])[0].records
@@ -128,7 +132,8 @@ def test_case_without_foreground_or_prediction_counts_no_further(checkpoint: str
 def test_untrained_weights_are_judged_if_expected(tmp_path: Path) -> None:
     torch.save(build("unet", 6, ROI, dict(ARGS), seed=3).state_dict(), tmp_path / "fresh.pt")
     fresh = {"arch": "unet", "args": ARGS}
-    path, stated = str(tmp_path / "fresh.pt"), {**fresh, "expected_dice": 0.8}
+    path = str(tmp_path / "fresh.pt")
+    stated = {**fresh, "expected_dice": 0.8}
     plans = plan_of(path, **fresh), plan_of(path, **stated), plan_of("random", **stated)
     assert [bool(Critic(plan).unjudged) for plan in plans] == [False, True, False]
 
@@ -144,7 +149,8 @@ def test_an_ensemble_is_judged_by_its_own_expected_dice(checkpoint: str) -> None
 @pytest.mark.parametrize("is_trained", [True, False], ids=["trained by the job", "scored again"])
 def test_low_dice_of_a_trained_job_is_a_warning(checkpoint: str, tmp_path: Path, is_trained: bool) -> None:
     plan = plan_of(checkpoint)
-    cell, said = plan.units[0].cell, io.StringIO()
+    cell = plan.units[0].cell
+    said = io.StringIO()
     if is_trained:
         cell = replace(cell, targets=(replace(cell.source, training="0" * 16),))
         plan = make_plan(replace(plan.grid, cells=(cell,)), {})
@@ -220,7 +226,8 @@ def test_gradients_of_nan_fail_the_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scope", ["window", "volume"])
 def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: str) -> None:
     """Weights are so large that a Dice over probabilities of 0 and 1 is flat, as that of a masked network."""
-    said, out = io.StringIO(), tmp_path / "out"
+    said = io.StringIO()
+    out = tmp_path / "out"
     attacks = [{"name": name, "eps": "8/255", "loss": "dice", "scope": scope} for name in ("fgsm", "pgd")]
     execute(small(models=scaled(tmp_path, 1e10), attacks=attacks, metrics=["dsc"]), out, said)
     rows = Store(str(out)).records().to_pylist()
@@ -236,9 +243,12 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
 
 @pytest.mark.parametrize(
     ("gradients", "caution"),
-    [([USEFUL, ZERO], None), ([ZERO, ZERO], "every gradient was 0: the attack had nothing to follow"),
-     ([ZERO, PARTLY], "some gradients had NaN or infinities: the attack took these voxels for settled")],
-)  # fmt: skip
+    [
+        ([USEFUL, ZERO], None),
+        ([ZERO, ZERO], "every gradient was 0: the attack had nothing to follow"),
+        ([ZERO, PARTLY], "some gradients had NaN or infinities: the attack took these voxels for settled"),
+    ],
+)
 def test_one_gradient_of_use_is_enough(gradients: list[torch.Tensor], caution: str | None) -> None:
     assert caution_of("m", gradients) == caution
 
@@ -263,7 +273,8 @@ def test_an_attack_tells_of_each_gradient_that_it_follows(name: str) -> None:
 
 def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     """HU + 1024 in the window of HU: every labelled voxel is clipped to 1."""
-    rng, image = np.random.default_rng(0), np.zeros((20, 18, 16), np.float32)
+    rng = np.random.default_rng(0)
+    image = np.zeros((20, 18, 16), np.float32)
     image[3:17, 3:15, 2:14] = 1060 + rng.normal(0, 8, (14, 12, 12))
     label = np.zeros(image.shape, np.uint8)
     label[6:12, 6:12, 4:10] = 1
@@ -272,7 +283,8 @@ def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     listed = {"labels": {"0": "air", "1": "organ"}, "test": [{"image": "i.nii.gz", "label": "l.nii.gz"}]}
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     window = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}
-    data, said = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}, io.StringIO()
+    data = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}
+    said = io.StringIO()
     execute(small(datasets=[data], metrics=["dsc"]), tmp_path / "out", said)
     (row,) = Store(str(tmp_path / "out")).records(("caution",)).to_pylist()
     assert row["caution"].startswith("i.nii.gz: expected intensities on the scale of the window [-175, 250]")

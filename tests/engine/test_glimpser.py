@@ -67,8 +67,10 @@ def test_glimpse_states_its_channel_window_and_visible_changes() -> None:
 
 
 def test_a_change_below_a_grey_level_is_kept() -> None:
-    change, label = torch.zeros(1, 16, 16, 4), torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
-    change[:, :8], change[:, 8:] = 0.1 / 255, -0.1 / 255
+    change = torch.zeros(1, 16, 16, 4)
+    label = torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
+    change[:, :8] = 0.1 / 255
+    change[:, 8:] = -0.1 / 255
     case = case_of(torch.full((1, 16, 16, 4), 0.5), label)
     shown = axial_slice(case, case.image + change, 2, [])
     assert shown.full == pytest.approx(0.1 / 255, rel=1e-3)
@@ -82,7 +84,8 @@ def test_slice_is_the_one_of_most_loss() -> None:
     before[:, :, 1] = after[:, :, 1] = 0
     after[:2, :, 3] = 0
     assert slice_of_loss(label, before, after) == 3
-    label[:, :, 4], label[:2, :, 3] = 1, 0
+    label[:, :, 4] = 1
+    label[:2, :, 3] = 0
     assert slice_of_loss(label, label, label) == 1  # nothing lost: the first with most foreground
 
 

@@ -26,10 +26,12 @@ GENERATOR = np.random.default_rng(8)
 def maps(gap: bool) -> LabelMaps:
     """Predicted and true maps in a volume of air; with a `gap`, three slices have no label and strange predictions."""
     label = np.zeros((12, 10, 8), np.uint8)
-    label[2:6, 2:7, 2:6], label[2:5, 7:9, 1:3] = 1, 2
+    label[2:6, 2:7, 2:6] = 1
+    label[2:5, 7:9, 1:3] = 2
     pred = np.roll(label, 1, axis=1)
     if gap:
-        label[9:], pred[9:] = IGNORED, GENERATOR.integers(0, 4, (3, 10, 8))
+        label[9:] = IGNORED
+        pred[9:] = GENERATOR.integers(0, 4, (3, 10, 8))
     return LabelMaps(
         pred=torch.from_numpy(pred),
         label=torch.from_numpy(label),
@@ -57,7 +59,8 @@ def test_foreground_scores_are_those_without_the_gap(metric: str) -> None:
 
 
 def test_overlap_counts_the_labelled_part_alone() -> None:
-    with_gap, without = maps(True), maps(False)
+    with_gap = maps(True)
+    without = maps(False)
     scores = score_prediction(with_gap, ["dsc"])[0]
     expected = scoring.score_overlap(without.pred[:9], without.label[:9], 4)
     for row, other in zip(scores.classes, expected.classes, strict=True):
@@ -68,15 +71,18 @@ def test_overlap_counts_the_labelled_part_alone() -> None:
 
 def test_an_organ_is_cut_at_the_gap_in_both_maps() -> None:
     """Its surface there is the label's own, so that a right prediction is 0 mm away, however it goes on inside."""
-    label, pred = torch.zeros(8, 6, 6, dtype=torch.uint8), torch.zeros(8, 6, 6, dtype=torch.uint8)
-    label[2:5, 2:4, 2:4], pred[2:8, 2:4, 2:4] = 1, 1
+    label = torch.zeros(8, 6, 6, dtype=torch.uint8)
+    pred = torch.zeros(8, 6, 6, dtype=torch.uint8)
+    label[2:5, 2:4, 2:4] = 1
+    pred[2:8, 2:4, 2:4] = 1
     label[5:] = IGNORED
     assert (hd95(pred, label, 2)[1], nsd(pred, label, 2, 0.0)[1]) == (0, 1)
 
 
 def test_success_draws_and_certificates_leave_the_gap_out() -> None:
     with_gap = maps(True)
-    label, pred = with_gap.label, with_gap.pred
+    label = with_gap.label
+    pred = with_gap.pred
     flipped = pred.clone()
     flipped[:2] = 3
     assert voxel_success(pred, flipped, label) == pytest.approx(2 / 9)
@@ -86,7 +92,8 @@ def test_success_draws_and_certificates_leave_the_gap_out() -> None:
     assert certified_scores(pred, certified, label, 4) == pytest.approx(
         certified_scores(pred[:9], certified[:9], label[:9], 4), nan_ok=True
     )
-    drawn, part = score_draw(label, pred), score_draw(label[:9], pred[:9])
+    drawn = score_draw(label, pred)
+    part = score_draw(label[:9], pred[:9])
     assert {name: drawn[name] for name in part} == pytest.approx(part)
 
 
@@ -103,8 +110,10 @@ def test_a_case_without_any_label_has_no_score() -> None:
 
 
 def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> None:
-    image, label = np.random.default_rng(1).random((6, 5, 4)), np.zeros((6, 5, 4), np.uint8)
-    label[1:3], label[3:5] = 1, 9
+    image = np.random.default_rng(1).random((6, 5, 4))
+    label = np.zeros((6, 5, 4), np.uint8)
+    label[1:3] = 1
+    label[3:5] = 9
     case = fb.Case(image, label, ignore=[9])
     assert case.label is not None
     assert (case.label[0].numpy() == np.where(label == 9, IGNORED, label)).all()
@@ -127,10 +136,13 @@ def test_training_refuses_voxels_that_do_not_count(tmp_path: Path) -> None:
     downloads.nnunet(tmp_path, ["a", "b", "c"], labels={"air": 0, "left": 1, "ignore": 2})
     job = TrainJob.model_validate(
         {
-            "name": "t", "dataset": {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)},
-            "splits": {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"}, "steps": 9,
-            "warmup_steps": 0, "models": [{"name": "m", "arch": "unet"}],
+            "name": "t",
+            "dataset": {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)},
+            "splits": {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"},
+            "steps": 9,
+            "warmup_steps": 0,
+            "models": [{"name": "m", "arch": "unet"}],
         }
-    )  # fmt: skip
+    )
     with pytest.raises(UserError, match=r"t: m: expected a label for every voxel, .* got raw with .* \(label 2\)"):
         training.train(job, str(tmp_path / "out"))

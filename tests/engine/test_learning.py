@@ -59,7 +59,8 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
 def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: str) -> None:
     """Saved volumes tell, as nothing was clamped; the null row's has the same size everywhere."""
     execute(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti"), tmp_path)
-    changes, free = [], []
+    changes = []
+    free = []
     for folder in sorted(path.parent for path in tmp_path.glob("volumes/*/*/attack.json")):
         clean, made = (nibabel.load(folder / f"{name}.nii.gz").get_fdata() for name in ("clean", "adversarial"))
         changes.append(made - clean)
@@ -120,11 +121,14 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
 
 def test_volume_of_windows_teaches_its_predictions_loss() -> None:
     """Through the sliding window, whose overlapping windows show a tile at several places."""
-    model, image = SegmentationModel(SmallNet(), (8, 6, 4)).eval(), volume((12, 9, 4))
-    case, attack = case_of(image, (image > 0.5).long()), make("universal", eps=0.1, steps=2, learn_cases=1)
+    model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
+    image = volume((12, 9, 4))
+    case = case_of(image, (image > 0.5).long())
+    attack = make("universal", eps=0.1, steps=2, learn_cases=1)
     learned = learning.learn(attack, model, [lambda: case], None, windows=2)
     assert torch.equal(learned, attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi))
-    alone, asked = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long()), list[bool]()
+    alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
+    asked = list[bool]()
     model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
     within = learning.learn(attack, model, [lambda: alone], None, windows=2)
     assert asked == [True, True], "a volume of one window takes no forward pass twice"
@@ -159,12 +163,16 @@ def test_learning_cases_are_in_the_id_scored_ones_not() -> None:
 @pytest.mark.parametrize(
     ("entry", "dataset", "expected"),
     [
-        ({}, {"split": "train"}, "universal: expected to learn from no case or patient that is scored, got 2 of the "
-         "split 'train' (first: phantom_0000): set another learn_split, or other cases to score"),
+        (
+            {},
+            {"split": "train"},
+            "universal: expected to learn from no case or patient that is scored, got 2 of the "
+            "split 'train' (first: phantom_0000): set another learn_split, or other cases to score",
+        ),
         ({"learn_split": "trian"}, {}, "unknown split 'trian'. Did you mean 'train'?"),
         ({"learn_cases": 65}, {}, "expected at most 64 `cases`, got 65: take fewer"),
     ],
-)  # fmt: skip
+)
 def test_unlearnable_lists_are_refused_before_the_run(entry: Any, dataset: Any, expected: str) -> None:
     content = small(attacks=[{**UNIVERSAL, **entry}], datasets=[{**PHANTOM, **dataset}])
     with pytest.raises(UserError) as caught:

@@ -47,7 +47,8 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
-    model, values = models.load(cell.source, torch.device("cpu")), []
+    model = models.load(cell.source, torch.device("cpu"))
+    values = []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
         adversarial = attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
@@ -121,13 +122,16 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "count"),
-    [(lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
-     (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
-     (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
-     (lambda c: c["attacks"][0].update(variant="paper"), 2),
-     (lambda c: c["datasets"][0].update(shape=[16, 16, 17]), 2),
-     (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1), (lambda c: c.update(precision="bf16"), 2)],
-)  # fmt: skip
+    [
+        (lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
+        (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
+        (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
+        (lambda c: c["attacks"][0].update(variant="paper"), 2),
+        (lambda c: c["datasets"][0].update(shape=[16, 16, 17]), 2),
+        (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
+        (lambda c: c.update(precision="bf16"), 2),
+    ],
+)
 def test_budget_follows_dependencies(known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}])
     change(content)
@@ -255,10 +259,12 @@ def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[
 
 
 CURVES: dict[str, Callable[[float], float]] = {
-    "straight": lambda b: 90 * b, "square": lambda b: 40 * b**2,
-    "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)), "with an offset": lambda b: 0.5 + 20 * b,
+    "straight": lambda b: 90 * b,
+    "square": lambda b: 40 * b**2,
+    "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
+    "with an offset": lambda b: 0.5 + 20 * b,
     "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("curve", CURVES)

@@ -25,10 +25,13 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("available", "one_window", "windows"),
     [
-        (100 * GIB, 8 * GIB, 10), (9 * GIB, 8 * GIB, 1), (0, 8 * GIB, 1), (20 * GIB, 8 * GIB, 2),
+        (100 * GIB, 8 * GIB, 10),
+        (9 * GIB, 8 * GIB, 1),
+        (0, 8 * GIB, 1),
+        (20 * GIB, 8 * GIB, 2),
         (139 * GIB, 0, MOST_WINDOWS),
     ],
-)  # fmt: skip
+)
 def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int, windows: int) -> None:
     assert windows_within(available, one_window) == windows
 
@@ -148,7 +151,8 @@ def test_each_model_and_kind_is_measured_once(monkeypatch: pytest.MonkeyPatch) -
         {"name": "bim", "eps": 0.1, "steps": 1},
         {"name": "fgsm", "eps": 0.3},
     ]
-    units, worker = units_of(small(attacks=attacks)), Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
+    units = units_of(small(attacks=attacks))
+    worker = Worker(WorkerSpec(run_id="r", metrics=(), gpu_share=0.5))
     outcomes = [worker.run(unit)[0] for unit in units]
     assert measured == [("fgsm", 0.5), ("bim", 0.5)]
     assert taken == [outcome.records[0]["window_batch"] for outcome in outcomes] == [3, 3, 2, 3]
@@ -167,7 +171,8 @@ def test_running_out_halves_windows_of_volume_attacked_as_one(monkeypatch: pytes
         return real(self, images, *rest)
 
     monkeypatch.setattr(SegmentationModel, "forward", narrow)
-    attack, rows = {"name": "autoattack", "eps": 0.1, "steps": 2, "members": [["apgd-dice"]]}, {}
+    attack = {"name": "autoattack", "eps": 0.1, "steps": 2, "members": [["apgd-dice"]]}
+    rows = {}
     for windows in (4, 2):
         outcome, _ = Worker(WorkerSpec(run_id="r", metrics=("dsc",), window_batch=windows)).run(
             unit_of(attacks=[attack])

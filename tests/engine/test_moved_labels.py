@@ -46,7 +46,8 @@ def dice(image: Tensor, label: Tensor) -> float:
 @pytest.mark.parametrize("side", [20, 12])
 def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
     """One window, and several that are one volume to the attack: a threshold finds the moved ball."""
-    case, model = ball(), SegmentationModel(Threshold(), (side, side, side)).eval()
+    case = ball()
+    model = SegmentationModel(Threshold(), (side, side, side)).eval()
     attacked = attack_case(make("deformation", max_mm=4.0, control="random", knot_mm=8.0), model, case, 0, 2)
     assert attacked.label is not None
     assert (attacked.label.dtype, attacked.label.shape) == (torch.uint8, case.label.shape)
@@ -103,13 +104,20 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
         (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
         for (name, text), setting in {key: json.loads(key[1]) for key in by_params}.items()
     }
-    linf, l2 = stated["fmn", "linf", 0.999], stated["fmn", "l2", 0.999]
-    never, share, fgsm = stated["fmn", "linf", 0], stated["almaprox", None, None], stated["fgsm", None, None]
+    linf = stated["fmn", "linf", 0.999]
+    l2 = stated["fmn", "l2", 0.999]
+    never = stated["fmn", "linf", 0]
+    share = stated["almaprox", None, None]
+    fgsm = stated["fgsm", None, None]
     sizes = [(row["smallest_linf"], row["smallest_l2"]) for row in (linf, l2, never, share, fgsm)]
     of_l2 = pytest.approx(l2["l2"] / math.prod(SHAPE) ** 0.5, abs=1e-7)
     assert sizes == [
-        (pytest.approx(linf["linf"], abs=1e-7), None), (None, of_l2), (None, None), (0.0, None), (None, None),
-    ]  # fmt: skip
+        (pytest.approx(linf["linf"], abs=1e-7), None),
+        (None, of_l2),
+        (None, None),
+        (0.0, None),
+        (None, None),
+    ]
     assert linf["budget"] is None
     assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 
@@ -120,11 +128,14 @@ def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
         attack_case(
-            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0), model,
-            ball(spacing=(times, times, times)), 0, 2,
+            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0),
+            model,
+            ball(spacing=(times, times, times)),
+            0,
+            2,
         )
         for times in (1.0, 2.0)
-    )  # fmt: skip
+    )
     assert torch.equal(small.adversarial, large.adversarial)
     moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
     assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
@@ -158,7 +169,8 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
 def test_targets_on_another_grid_are_left_out_and_named() -> None:
     """Only of attacks that move labels."""
     first, second = job()["models"]
-    apart, attacks = {**second, "preprocess": {"spacing": [8, 8, 8]}}, [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
+    apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
+    attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
     targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
     assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])
@@ -178,7 +190,8 @@ def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
 
 
 def test_python_scores_use_the_moved_label() -> None:
-    case, model = ball(), fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
+    case = ball()
+    model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
     given = (case.image, case.label)
     result = fb.attack(model, given, "deformation", max_mm=4.0, knot_mm=8.0, control="random")
     assert not torch.equal(result.label_adversarial, result.label)

@@ -45,13 +45,15 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
 
 
 def two() -> dict[str, Any]:
-    attacks, datasets = [{"name": "written:Two", "eps": "8/255", "steps": 2}], [{**OWN["datasets"][0], "cases": 1}]
+    attacks = [{"name": "written:Two", "eps": "8/255", "steps": 2}]
+    datasets = [{**OWN["datasets"][0], "cases": 1}]
     return small(**{**OWN, **TRUST, "attacks": attacks, "datasets": datasets})
 
 
 def errors(unit: Unit, planner: str) -> list[str]:
     """Complaints of a worker whose work a process with this token planned."""
-    spec, here = WorkerSpec(run_id="r", metrics=("dsc",), trust_code=True, planner=planner), code.run_token()
+    spec = WorkerSpec(run_id="r", metrics=("dsc",), trust_code=True, planner=planner)
+    here = code.run_token()
     try:
         return Worker(spec).run(unit)[0].errors
     finally:

@@ -47,7 +47,8 @@ def shown_of(
 
 def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
     """The progress of two units of FGSM, then two of noise, of these estimated seconds; the units, and the lines."""
-    said, attacks = io.StringIO(), [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
+    said = io.StringIO()
+    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
     plan = make_plan(expanded(small(attacks=attacks))[1], {})
     attack = dict(zip(map(place, plan.units), seconds, strict=True))
     costs = Costs(attack=attack, scoring=dict.fromkeys(attack, 0.0), basis="")
@@ -97,7 +98,8 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
     attack, scoring = ({(str(n), "case"): facts[part] for n, facts in enumerate(run["units"])} for part in (3, 4))
     time_left = TimeLeft(units, Costs(attack=attack, scoring=scoring, basis=""))  # type: ignore[arg-type]
     events = deque(run["events"])
-    stored, total = 0, sum(event[2] for event in events if event[0] == "store")
+    stored = 0
+    total = sum(event[2] for event in events if event[0] == "store")
     end = max(event[1] for event in events)
     for tenths in range(int(10 * (end - LAST_S))):
         now = tenths / 10
@@ -342,7 +344,8 @@ def test_the_number_of_workers_is_told_before_ray_starts() -> None:
 @pytest.mark.usefixtures("no_start")
 def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.engine.engines.available_cores", lambda: 4)
-    spec, listener = WorkerSpec(run_id="r", metrics=()), Collector()
+    spec = WorkerSpec(run_id="r", metrics=())
+    listener = Collector()
     run_plan(plan_of(), "auto", None, spec, listener, SHORT_S - 1)
     for resources, seconds in (({}, SHORT_S + 1), ({"workers": 2}, SHORT_S - 1)):
         with pytest.raises(StoppedError):
@@ -358,7 +361,8 @@ def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pyt
 )
 def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
     """Each kind of attack counts: without a gradient, with one, with looks beside it, and an ensemble."""
-    listener, attack = Collector(), {"name": name, **EXAMPLES[name], "scope": scope}
+    listener = Collector()
+    attack = {"name": name, **EXAMPLES[name], "scope": scope}
     serial(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
     (record,) = listener.outcomes[0].records
     told = [passes for _, passes in listener.passes]

@@ -65,7 +65,8 @@ def require_serial_rows(place: Path, good: list[Unit], workers: int) -> None:
     assert row["error"].startswith("its worker died (ActorDiedError: ")
     assert row["error"].endswith(f", {retry.TRIES} times")
     assert len(list(place.iterdir())) in (retry.TRIES, retry.TRIES + 1)  # one more where another unit shared the worker
-    kept, serial = [outcome for outcome in outcomes if not outcome.failed], run_serially(good, metrics=METRICS)
+    kept = [outcome for outcome in outcomes if not outcome.failed]
+    serial = run_serially(good, metrics=METRICS)
     assert (results(kept), glimpses(kept)) == (results(serial), glimpses(serial))
 
 
@@ -145,7 +146,8 @@ def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch:
     ):
         monkeypatch.setattr(module, name, seconds)
     (tmp_path / "out").touch()
-    units, listener = with_fault(tmp_path / "faults", "slow", good=units_of(small())), Mender(tmp_path / "out")
+    units = with_fault(tmp_path / "faults", "slow", good=units_of(small()))
+    listener = Mender(tmp_path / "out")
     volumes = str(tmp_path / "out" / "volumes")
     run_by_ray(units, ("dsc",), workers=2, threads=3, batch=1, listener=listener, volumes=volumes)
     assert "waiting for Ray: 1 of 2 workers have not started: each needs 3 CPU; free: 1 CPU" in listener.said
@@ -160,7 +162,8 @@ def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch:
 @pytest.mark.integration
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "STARTS", 1)
-    spec, listener = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense"), Collector()
+    spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
+    listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):
         ray_engine.run(Schedule(units_of(small())), spec, Pool(workers=1, threads=1, gpus=0), listener)
     (warning,) = listener.said

@@ -74,7 +74,8 @@ def test_workers_ended_for_memory_come_with_advice(monkeypatch: pytest.MonkeyPat
     for name, value in {"CRASHES": 2, "START_S": 0.0}.items():
         monkeypatch.setattr(ray_workers, name, value)
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
-    listener, pool = Collector(), Pool(workers=1, threads=1, gpus=0)
+    listener = Collector()
+    pool = Pool(workers=1, threads=1, gpus=0)
     with ray_session(1), pytest.raises(UserError, match="no worker starts: see the warnings above"):
         ray_engine.run(Schedule(units_of(small())), WorkerSpec(run_id="r", metrics=("dsc",)), pool, listener)
     advice = "Ray ended it, as its machine ran low on memory: take fewer workers (resources.workers), or free memory"

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.integration
 CROP = Path(__file__).parent / "hippocampus"
 SIDE = 32
 ARGS = {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1}
-Q_MAX, BLOCK, STEPS = 20.0, 8, 20
+Q_MAX = 20.0
+BLOCK = 8
+STEPS = 20
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -55,7 +57,8 @@ def released_vafa(
         alpha = 0.1 * (1 - step / steps)
         table.requires_grad_()
         scaled = spectrum / table
-        whole, slope = scaled.floor(), math.log(2 / alpha - 1)
+        whole = scaled.floor()
+        slope = math.log(2 / alpha - 1)
         rounded = whole + (1 + torch.tanh(slope * (scaled - whole - 0.5)) / (1 - alpha)) / 2
         volume = merged(turned(rounded * table, basis.T) + 128)
         low, high = volume.amin((2, 3), keepdim=True), volume.amax((2, 3), keepdim=True)  # of every depth slice
@@ -119,10 +122,13 @@ def test_rows_agree_with_the_released_attack(
     attack = {"name": "vafa", "variant": "released", "q_max": Q_MAX, "block": BLOCK, "steps": STEPS, "ssim_weight": 1.0}
     space = {"intensity": "minmax", "crop_foreground": False}
     job = {
-        "name": "real", "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
-        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}], "attacks": [attack],
-        "metrics": ["dsc"], "resources": {"threads": 1},
-    }  # fmt: skip
+        "name": "real",
+        "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
+        "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
+        "attacks": [attack],
+        "metrics": ["dsc"],
+        "resources": {"threads": 1},
+    }
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop

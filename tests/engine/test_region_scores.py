@@ -25,7 +25,8 @@ def maps() -> LabelMaps:
     def box(low: int, high: int) -> Tensor:
         return ((grid >= low) & (grid < high)).all(dim=0)
 
-    label, pred = box(1, 7) + 2 * box(2, 5), box(2, 7) + 2 * box(3, 7) + 4 * box(6, 8)
+    label = box(1, 7) + 2 * box(2, 5)
+    pred = box(2, 7) + 2 * box(3, 7) + 4 * box(6, 8)
     classes = Classes(names=("none", "whole", "core", "enhancing"), overlap=True, tolerances_mm=(1.0, 2.0, 1.0))
     return LabelMaps(pred=pred.to(torch.uint8), label=label.to(torch.uint8), classes=classes, spacing=SIDES)
 
@@ -36,9 +37,11 @@ def scored(maps: LabelMaps, *names: str) -> PredictionScores:
 
 
 def test_each_region_has_the_scores_of_a_binary_map(maps: LabelMaps) -> None:
-    overlap, shapes = scored(maps, "dsc"), score_shapes(maps, tuple(SHAPES))
+    overlap = scored(maps, "dsc")
+    shapes = score_shapes(maps, tuple(SHAPES))
     for k in range(1, 4):
-        pred, label = alone(maps.pred, k), alone(maps.label, k)
+        pred = alone(maps.pred, k)
+        label = alone(maps.label, k)
         surfaces = metrics.surface_scores(pred, label, 2, SIDES)
         expected = {
             "dsc": metrics.dice(pred, label, 2)[1],
@@ -60,7 +63,8 @@ def test_dice_of_regions_is_the_definition(maps: LabelMaps) -> None:
 
 
 def test_foreground_means_are_means_over_regions(maps: LabelMaps) -> None:
-    overlap, shapes = scored(maps, "dsc"), score_shapes(maps, tuple(SHAPES))
+    overlap = scored(maps, "dsc")
+    shapes = score_shapes(maps, tuple(SHAPES))
     rows = [{**one, **other} for one, other in zip(overlap.classes, shapes.classes, strict=True)]
     assert overlap.record["dsc_foreground"] == pytest.approx(np.mean([row["dsc"] for row in rows[1:3]]))
     assert overlap.record["dsc"] == pytest.approx(np.mean([row["dsc"] for row in rows[:3]]))
@@ -69,7 +73,8 @@ def test_foreground_means_are_means_over_regions(maps: LabelMaps) -> None:
 
 
 def test_regions_that_a_map_lacks_are_counted(maps: LabelMaps) -> None:
-    overlap, shapes = scored(maps, "dsc"), score_shapes(maps, tuple(SHAPES))
+    overlap = scored(maps, "dsc")
+    shapes = score_shapes(maps, tuple(SHAPES))
     assert (overlap.record["missed_classes"], overlap.record["hallucinated_classes"]) == (0, 1)
     counts = {name: shapes.record[name] for name in shapes.record if name.endswith("_undefined_classes")}
     assert counts == dict.fromkeys(counts, 1)

@@ -127,12 +127,16 @@ def test_a_second_run_has_nothing_to_do(out: Path) -> None:
     ("changes", "line"),
     [
         ({"models": JOB["models"]}, "a: expected outputs: sigmoid for the regions of lesions, got softmax"),
-        ({"datasets": [{**LESIONS, "regions": False}], "attacks": ATTACKS[1:2]},
-         "expected outputs: softmax for the exclusive classes of lesions, got sigmoid"),
-        ({"attacks": [{"name": "apgd", "eps": "8/255", "steps": 3, "loss": "dlr"}]},
-         "loss: lesions: expected a loss that regions have"),
+        (
+            {"datasets": [{**LESIONS, "regions": False}], "attacks": ATTACKS[1:2]},
+            "expected outputs: softmax for the exclusive classes of lesions, got sigmoid",
+        ),
+        (
+            {"attacks": [{"name": "apgd", "eps": "8/255", "steps": 3, "loss": "dlr"}]},
+            "loss: lesions: expected a loss that regions have",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_job_that_mixes_regions_and_classes_is_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         expanded(content(**changes))

@@ -63,7 +63,8 @@ def test_a_worker_takes_the_memory_of_its_share_of_a_card() -> None:
 
 
 def test_machines_of_a_cluster_add_up() -> None:
-    node, bare = Node(cores=8, gpus=2, memory=64 * GIB), Node(cores=4, gpus=0, memory=64 * GIB)
+    node = Node(cores=8, gpus=2, memory=64 * GIB)
+    bare = Node(cores=4, gpus=0, memory=64 * GIB)
     assert share(Resources(), [node, node, bare], 100, GIB) == Pool(workers=4, threads=4, gpus=1)
     assert share(Resources(), [bare, bare], 100, GIB) == Pool(workers=4, threads=2, gpus=0)
     assert share(Resources(), [bare, Node(cores=1, gpus=0, memory=64 * GIB)], 100, GIB) == Pool(
@@ -112,7 +113,9 @@ def test_workers_follow_machines_that_join_and_go(monkeypatch: pytest.MonkeyPatc
     """One worker a machine; of three, two are lost while a third joins."""
     from freqbench.engine.ray import ray_workers
 
-    machines, killed, listener = {"a": BARE}, list[Any](), Collector()
+    machines = {"a": BARE}
+    killed = list[Any]()
+    listener = Collector()
     actor = SimpleNamespace(ready=SimpleNamespace(remote=object))
     started = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda spec: actor))
     monkeypatch.setattr(ray_workers.ray, "remote", lambda **_: lambda worker: started)

@@ -63,7 +63,8 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     execute(small(**TWO), tmp_path)
     before = rows(tmp_path)
     attacked.clear()
-    files, summary = storage.list_files(str(tmp_path / "runs"), ".json"), execute(small(**TWO), tmp_path)
+    files = storage.list_files(str(tmp_path / "runs"), ".json")
+    summary = execute(small(**TWO), tmp_path)
     assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
     assert (rows(tmp_path), storage.list_files(str(tmp_path / "runs"), ".json")) == (before, files)
 
@@ -94,7 +95,8 @@ def test_vanished_rows_are_missed_and_computed_again(
 ) -> None:
     """One record is stored by an earlier run and two by this one, each in a file of its own, before the last two."""
     monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
-    out, whole = tmp_path / "out", small(attacks=[{"name": "fgsm", "eps": [0.01, 0.02, 0.03, 0.04, 0.05]}])
+    out = tmp_path / "out"
+    whole = small(attacks=[{"name": "fgsm", "eps": [0.01, 0.02, 0.03, 0.04, 0.05]}])
     execute({**whole, "attacks": [{"name": "fgsm", "eps": 0.01}]}, out)
     real = runner.Recorder.take
 
@@ -134,7 +136,8 @@ def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, w
 
 def test_further_metrics_are_computed_and_keep_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(small(**TWO), tmp_path)
-    before, further = rows(tmp_path), small(**{**TWO, "metrics": ["psnr"]})
+    before = rows(tmp_path)
+    further = small(**{**TWO, "metrics": ["psnr"]})
     with monkeypatch.context() as patch:
         patch.setattr(attacking, "attack_case", lambda *args: 1 / 0)
         assert execute(further, tmp_path).num_failed == 2
@@ -160,7 +163,8 @@ def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: py
 
 
 def test_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]) -> None:
-    real, calls = attacking.attack_case, []
+    real = attacking.attack_case
+    calls = []
     with monkeypatch.context() as patch:
 
         def interrupt(*args: Any) -> Any:
@@ -222,7 +226,8 @@ def test_machine_without_ray_runs_serially_or_names_package(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("no_lpips")
 def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
-    content, said = small(**{**TWO, "metrics": ["dsc", "lpips"]}), io.StringIO()
+    content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
+    said = io.StringIO()
     summary = execute(content, tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
@@ -320,7 +325,8 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)  # what refused for a while was tried again for ten minutes
 @pytest.mark.parametrize("engine", ["serial", "ray"])
 def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine: runner.Engine) -> None:
-    out, before = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(UserError, match=r"expected to write files of [^\n]*: raise it \(ulimit -f\)"):
@@ -358,7 +364,8 @@ def test_a_forced_second_run_doubles_no_row(tmp_path: Path) -> None:
 
 def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) -> None:
     """The store knows the whole grid from the first of them on."""
-    out, parts = tmp_path / "parts", []
+    out = tmp_path / "parts"
+    parts = []
     for number in (1, 2, 3):
         other = Lease(str(out), "other", Shard.parse(f"{number % 3 + 1}/3"))
         assert other.take() is None
@@ -385,7 +392,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 def refuse(patch: pytest.MonkeyPatch, part: str, error: OSError, times: float = math.inf) -> None:
     """Has the store refuse to write files of a part so many times."""
-    real, refused = storage.write_atomic, list[str]()
+    real = storage.write_atomic
+    refused = list[str]()
 
     def write_atomic(path: str, data: bytes) -> None:
         if part in path and len(refused) < times:
@@ -407,7 +415,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
-    turns, due = itertools.cycle([True, False]), Writer.flush_due
+    turns = itertools.cycle([True, False])
+    due = Writer.flush_due
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
     said = io.StringIO()
     refuse(monkeypatch, part, OSError(28, "No space left on device"), times=5)

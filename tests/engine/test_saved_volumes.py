@@ -117,7 +117,8 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     execute(content, tmp_path)
     _, grid = expanded(content)
     (cell,), (ref,) = grid.cells, grid.cases["small"]
-    prepared, written = cell.dataset.load(ref), elsewhere.voxels_of(saved(tmp_path)[0] / "clean.nii.gz")
+    prepared = cell.dataset.load(ref)
+    written = elsewhere.voxels_of(saved(tmp_path)[0] / "clean.nii.gz")
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)

@@ -36,7 +36,8 @@ def test_longest_unit_comes_first_after_a_short_one() -> None:
 
 
 def test_the_schedule_loses_and_doubles_no_unit() -> None:
-    units, schedule = all_units(), Schedule(all_units())
+    units = all_units()
+    schedule = Schedule(all_units())
     assert len(schedule) == len(units)
     done = taken(schedule)
     keys = [unit.cell.key(unit.ref, unit.targets[0]) for unit in done]
@@ -44,7 +45,8 @@ def test_the_schedule_loses_and_doubles_no_unit() -> None:
 
 
 def test_two_workers_begin_on_two_models_or_on_two_cases_of_one() -> None:
-    schedule, of_one = Schedule(all_units()), [unit for unit in all_units() if unit.cell.source.name == "a"]
+    schedule = Schedule(all_units())
+    of_one = [unit for unit in all_units() if unit.cell.source.name == "a"]
     assert {unit.cell.source.name for worker in "vw" if (unit := schedule.take(worker))} == {"a", "b"}
     schedule = Schedule(of_one)
     assert {unit.ref.case_id for worker in "vw" if (unit := schedule.take(worker))} == {"phantom_2000", "phantom_2001"}
@@ -148,7 +150,8 @@ def test_a_worker_attacks_first_the_cases_that_it_has_predicted() -> None:
     for worker in "vw":
         schedule.leave(worker)
     for worker in "wv":
-        unit, before = schedule.take(worker), predicted[worker]
+        unit = schedule.take(worker)
+        before = predicted[worker]
         assert unit is not None
         assert before is not None
         assert unit.ref.case_id == before.ref.case_id

@@ -37,10 +37,12 @@ VOTES = "a: expected score_on: grid for a defence that votes"
 
 def anatomy() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """A body of two organs in air; a third class, filled with air, lies beside it."""
-    rng, image = np.random.default_rng(0), np.full(SHAPE, -1000, np.float32)
+    rng = np.random.default_rng(0)
+    image = np.full(SHAPE, -1000, np.float32)
     image[8:24, 3:20, 1:11] = rng.normal(0, 6, (16, 17, 10))
     label = np.zeros(SHAPE, np.uint8)
-    label[10:15, 5:12, 3:8], label[16:21, 10:16, 4:9] = 1, 2
+    label[10:15, 5:12, 3:8] = 1
+    label[16:21, 10:16, 4:9] = 2
     image[label == 1] += 80
     image[label == 2] += 160
     label[1:5, 4:12, 3:9] = 3
@@ -71,7 +73,8 @@ def row_of(out: Path | str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def both(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder of two stores, `grid` and `file`, and what was said of the first."""
-    folder, said = tmp_path_factory.mktemp("both"), {"grid": io.StringIO(), "file": io.StringIO()}
+    folder = tmp_path_factory.mktemp("both")
+    said = {"grid": io.StringIO(), "file": io.StringIO()}
     for score_on, text in said.items():
         execute(job_of(data, score_on=score_on), folder / score_on, text)
     return folder, said["grid"].getvalue()
@@ -94,7 +97,8 @@ def test_labels_of_the_grid_go_back_to_the_files_voxels(data: dict[str, Any], tm
     """Without resampling: the saved prediction, put into the file's grid by nibabel, has the Dice of the row."""
     execute(job_of(data, score_on="file", save_adversarial="nifti"), tmp_path)
     saved = {path.name.split("-")[0]: path for path in tmp_path.rglob("prediction_*")}
-    file, scores = nibabel.Nifti1Image(anatomy()[1], AFFINE), {}
+    file = nibabel.Nifti1Image(anatomy()[1], AFFINE)
+    scores = {}
     for name, path in saved.items():
         back = resample_from_to(nibabel.load(path), file, order=0, cval=0).get_fdata().astype(np.uint8)
         scores[name] = dice(torch.from_numpy(back), torch.from_numpy(anatomy()[1]), 4).mean()
@@ -112,7 +116,8 @@ def test_classes_are_those_of_the_untouched_label_map(data: dict[str, Any], tmp_
 
 def test_class_lost_on_the_grid_is_missed_in_the_file(both: tuple[Path, str]) -> None:
     out, said = both
-    on_grid, in_file = row_of(out / "grid"), row_of(out / "file")
+    on_grid = row_of(out / "grid")
+    in_file = row_of(out / "file")
     lost = "label voxels are lost: 192 of 192 voxels of `gas` lie outside the crop to intensities above the lower bound"
     assert (on_grid["caution"], in_file["caution"]) == (lost, None)
     classes = Store(str(out / "file")).class_records(("class_index", "dsc_clean")).to_pylist()
@@ -168,7 +173,8 @@ def test_python_scores_as_a_run_does(data: dict[str, Any], tmp_path: Path) -> No
         case = fb.load_dataset(**{key: value for key, value in data.items() if key != "name"})[0]
     model = fb.load_model("random", **weights)
     result = fb.attack(model, case, "fgsm", eps="8/255")
-    record, row = fb.evaluate(model, case, result, metrics=["dsc", "hd95"], score_on="file"), row_of(tmp_path)
+    record = fb.evaluate(model, case, result, metrics=["dsc", "hd95"], score_on="file")
+    row = row_of(tmp_path)
     assert [record[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")] == pytest.approx(
         [row[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")], nan_ok=True
     )
@@ -217,8 +223,10 @@ class Bright(nn.Module):
 
 def test_labels_alone_go_to_the_nearest_voxels_of_a_file() -> None:
     """A lone voxel fills its whole block of the finer file, of which interpolated scores would leave the middle."""
-    image, affine = torch.zeros(1, 4, 4, 4), np.diag([2.0, 2, 2, 1])
-    image[0, 1, 2, 1], affine[:3, 3] = 1, 0.5
+    image = torch.zeros(1, 4, 4, 4)
+    affine = np.diag([2.0, 2, 2, 1])
+    image[0, 1, 2, 1] = 1
+    affine[:3, 3] = 0.5
     about: dict[str, Any] = {"spacing": (2.0,) * 3, "original_spacing": (1.0,) * 3, "native_ranges": ((0.0, 1.0),)}
     ref = CaseRef(case_id="a", patient_id="a", fingerprint="0", shape=(4, 4, 4))
     case = Case(ref=ref, image=image, label=torch.zeros(1, 4, 4, 4, dtype=torch.uint8), affine=affine, **about)
@@ -243,7 +251,7 @@ def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
         ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}}, VOTES),
         ({"score_on": "native"}, "score_on: "),
     ],
-)  # fmt: skip
+)
 def test_scoreless_in_the_file_are_refused(data: dict[str, Any], changes: dict[str, Any], text: str) -> None:
     content = job_of(data, score_on="file")
     content["models"][0] |= {key: value for key, value in changes.items() if key == "defence"}

@@ -48,7 +48,8 @@ def pred(case: Case) -> Tensor:
 
 def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
     scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), SOURCE, CPU)
-    body, change = metrics.body_mask(case.image), (adversarial - case.image)[0].double()
+    body = metrics.body_mask(case.image)
+    change = (adversarial - case.image)[0].double()
     assert scores.values == {
         "ssim": metrics.ssim(case.image, adversarial),
         "ssim_body": metrics.image_scores(case.image, adversarial, body).values["ssim_body"],
@@ -69,7 +70,8 @@ def test_a_volume_of_one_window_has_no_seam_and_says_why(case: Case, adversarial
 
 
 def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
-    part, changed = replace(case, image=case.image[..., :2], label=case.label[..., :2]), adversarial[..., :2]
+    part = replace(case, image=case.image[..., :2], label=case.label[..., :2])
+    changed = adversarial[..., :2]
     try:
         distance = metrics.lpips(part.image, changed)
     except metrics.LpipsUnavailable as error:
@@ -81,7 +83,8 @@ def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
 
 def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
     label = case.label[0]
-    scores, dice = score_overlap(pred, label, 6), metrics.dice(pred, label, 6)
+    scores = score_overlap(pred, label, 6)
+    dice = metrics.dice(pred, label, 6)
     assert (scores.record["dsc"], scores.record["dsc_foreground"]) == (np.nanmean(dice), np.nanmean(dice[1:]))
     in_label, in_pred = ({k for k in range(6) if (volume == k).any()} for volume in (label, pred))
     assert scores.record["missed_classes"] == len(in_label - in_pred) == 1
@@ -92,15 +95,18 @@ def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
 
 
 def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
-    label, pred = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
+    label = torch.zeros(4, 4, 4, dtype=torch.uint8)
+    pred = torch.zeros(4, 4, 4, dtype=torch.uint8)
     pred[0, 0, 0] = 2
     record = score_overlap(pred, label, 3).record
     assert (record["missed_classes"], record["hallucinated_classes"]) == (0, 1)
 
 
 def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMaps) -> None:
-    label, scores = case.label[0], score_shapes(maps, ("hd95",))
-    voxels, mm = metrics.hd95(pred, label, 6), metrics.hd95(pred, label, 6, spacing=case.spacing)
+    label = case.label[0]
+    scores = score_shapes(maps, ("hd95",))
+    voxels = metrics.hd95(pred, label, 6)
+    mm = metrics.hd95(pred, label, 6, spacing=case.spacing)
     medpy = metrics.hd95(pred, label, 6, spacing=case.spacing, convention="medpy")
     diagonal = math.dist((0, 0, 0), [size * step for size, step in zip(label.shape, case.spacing, strict=True)])
     assert scores.record["hd95"] == pytest.approx(np.nanmean(voxels))
@@ -126,9 +132,11 @@ def test_shape_columns_are_metrics_and_their_foreground_means(maps: LabelMaps) -
     counts = metrics.confusion(*masks)
     expected = {
         "nsd": metrics.nsd(*masks, maps.classes.tolerances_mm, maps.spacing),
-        "assd_mm": metrics.assd(*masks, maps.spacing), "component_f1": metrics.component_f1(*masks),
-        **metrics.volume_errors(counts, maps.spacing), **metrics.betti_errors(*masks),
-    }  # fmt: skip
+        "assd_mm": metrics.assd(*masks, maps.spacing),
+        "component_f1": metrics.component_f1(*masks),
+        **metrics.volume_errors(counts, maps.spacing),
+        **metrics.betti_errors(*masks),
+    }
     scores = score_shapes(maps, ("dsc", "nsd", "assd", "volume", "components", "topology"))
     for name, values in expected.items():
         assert scores.record[name] == pytest.approx(np.nanmean(values[1:]))

@@ -37,12 +37,15 @@ B = {**A, "name": "b", "checkpoint": "random:1", "preprocess": OWN}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A dataset of two cases in CT units, their first axis from right to left, in a space of its own."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
     affine = np.diag([-STEPS[0], STEPS[1], STEPS[2], 1.0])
     affine[:3, 3] = 10, -5, 3
     for name in ("x", "y"):
-        voxels, label = rng.uniform(-300, 400, SHAPE).astype(np.float32), np.zeros(SHAPE, np.uint8)
-        label[4:12, 5:14, 3:9], label[12:16, 8:12, 4:8] = 1, 2
+        voxels = rng.uniform(-300, 400, SHAPE).astype(np.float32)
+        label = np.zeros(SHAPE, np.uint8)
+        label[4:12, 5:14, 3:9] = 1
+        label[12:16, 8:12, 4:8] = 2
         for kind, volume in (("image", voxels), ("label", label)):
             nibabel.save(nibabel.Nifti1Image(volume, affine), root / f"{name}_{kind}.nii.gz")
     listed = [{"image": f"./{name}_image.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("x", "y")]
@@ -98,14 +101,17 @@ def test_rows_within_a_space_are_unchanged(data: dict[str, Any], both: list[Outc
 def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome], source: str, target: str) -> None:
     _, grid = expanded(job_of(data, A, B))
     case, adversarial = by_hand(grid, source)
-    dataset, ref = grid.cells[0].dataset, grid.cases["d"][0]
+    dataset = grid.cells[0].dataset
+    ref = grid.cases["d"][0]
     native = dataset.native(ref)
     attacked = attacked_native(native, case, adversarial, space_of(dataset, source))
     clean = prepare(native, space_of(dataset, target))
     volume = prepare(attacked, space_of(dataset, target), clean=native).image
     assert volume.shape == clean.image.shape != case.image.shape
     model = models.load(next(cell.source for cell in grid.cells if cell.source.name == target), torch.device("cpu"))
-    pred, pred_clean, label = models.predict(model, volume), models.predict(model, clean.image), clean.label[0]
+    pred = models.predict(model, volume)
+    pred_clean = models.predict(model, clean.image)
+    label = clean.label[0]
     row = pair(both, source, target)
     assert (row["dsc"], row["dsc_clean"]) == (np.nanmean(dice(pred, label, 3)), np.nanmean(dice(pred_clean, label, 3)))
     assert row["hd95_mm"] == pytest.approx(np.nanmean(hd95(pred, label, 3, spacing=clean.spacing)[1:]), nan_ok=True)
@@ -120,7 +126,8 @@ def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None
     """Steps of 1 mm and of 4 mm along the whole volume: a diagonal, which a missed class counts, tells them apart."""
     shifted = {**B, "preprocess": {**OWN, "spacing": [4.0, 4.0, 4.0]}, "roi": [4, 8, 8]}
     _, grid = expanded(job_of(data, A, shifted))
-    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
+    dataset = grid.cells[0].dataset
+    (ref,) = grid.cases["d"]
     case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
     row = pair(run_all(job_of(data, A, shifted)), "a", "b")
     cell = next(cell for cell in grid.cells if cell.source.name == "b")
@@ -138,8 +145,15 @@ def test_a_space_spelled_otherwise_is_the_same_space(data: dict[str, Any]) -> No
     assert pair(outcomes, "a", "b")["dsc"] == pair(outcomes, "a", "a")["dsc"]
 
 
-RANGE = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": 0, "b_max": 1,
-         "clip": True}  # fmt: skip
+RANGE = {
+    "_target_": "ScaleIntensityRanged",
+    "keys": "image",
+    "a_min": -175,
+    "a_max": 250,
+    "b_min": 0,
+    "b_max": 1,
+    "clip": True,
+}
 COARSE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 1.5]}
 
 
@@ -147,7 +161,8 @@ def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any])
     own = {**A, "transforms": [COARSE, RANGE]}
     _, grid = expanded(job_of(data, own))
     (cell,), ref = grid.cells, grid.cases["d"][0]
-    case, native = cell.dataset.load(ref, cell.source.space), cell.dataset.native(ref)
+    case = cell.dataset.load(ref, cell.source.space)
+    native = cell.dataset.native(ref)
     made = attacking.attack_case(cell.attack, models.load(cell.source, torch.device("cpu")), case, None, 1).adversarial
     error = resampling_error(native, attacked_native(native, case, made, cell.source.space), made, cell.source.space)
     assert pair(run_all(job_of(data, own)), "a", "a")["resampling_error"] == error > 1e-3
@@ -173,12 +188,14 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
     content = job_of(data, A, B, **VOLUMES, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}])
     execute(content, tmp_path)
     _, grid = expanded(content)
-    dataset, (ref,) = grid.cells[0].dataset, grid.cases["d"]
+    dataset = grid.cells[0].dataset
+    (ref,) = grid.cases["d"]
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
     of = {"adversarial": "b", "clean": "b", "label": "b"}
     of |= {f"prediction_{kind}-{target}": target for kind in ("clean", "adversarial") for target in "ab"}
     for name, owner in of.items():
-        image, case = nibabel.load(folder / f"{name}.nii.gz"), dataset.load(ref, space_of(dataset, owner))
+        image = nibabel.load(folder / f"{name}.nii.gz")
+        case = dataset.load(ref, space_of(dataset, owner))
         assert np.allclose(image.affine, case.affine, rtol=1e-6), name
         assert image.shape == case.image.shape[1:], name
 

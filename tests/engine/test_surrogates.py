@@ -26,8 +26,13 @@ C = {**A, "name": "c", "checkpoint": "random:3"}
 SECOND = {"name": "second", "loader": "phantom", "shape": SHAPE, "cases": 1}
 PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 1}
 BASES: dict[str, Any] = {
-    "name": "bases", "eps": "8/255", "queries": 3, "steps": 2, "surrogates": [["b", "c"]], "sources": "a"
-}  # fmt: skip
+    "name": "bases",
+    "eps": "8/255",
+    "queries": 3,
+    "steps": 2,
+    "surrogates": [["b", "c"]],
+    "sources": "a",
+}
 
 
 def content(*attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -79,7 +84,8 @@ def test_seconds_of_surrogates_are_apart(tmp_path: Path) -> None:
 
 
 def test_volumes_through_sliding_windows_take_passes_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = SegmentationModel.forward, dict[int, int]()
+    real = SegmentationModel.forward
+    asked = dict[int, int]()
 
     def counted(self: SegmentationModel, images: torch.Tensor, *rest: Any) -> torch.Tensor:
         asked[id(self)] = asked.get(id(self), 0) + len(images)
@@ -139,16 +145,25 @@ OTHER = {**A, "name": "other", "checkpoint": "random:9", "datasets": ["second"]}
     [
         ({"surrogates": [["b", "d"]]}, "attacks[0].surrogates: unknown model 'd'"),
         ({"surrogates": [["b", "other"]]}, "bases.surrogates: unknown model 'other'"),
-        ({"surrogates": [["a"]]}, "bases.surrogates: expected other models of the job than a, which is attacked, got "
-         "a: name some, or say in sources which models to attack"),
+        (
+            {"surrogates": [["a"]]},
+            "bases.surrogates: expected other models of the job than a, which is attacked, got "
+            "a: name some, or say in sources which models to attack",
+        ),
         ({"surrogates": [[]]}, "expected other models of the job than a, which is attacked, got none: name some"),
-        ({"surrogates": [["wide", "b"]]}, "bases.surrogates: expected models of the same roi as a, (16, 16, 16), got "
-         "(24, 16, 16) of wide: state one for both, or leave it out"),
-        ({"surrogates": ["b", "c"]}, "attacks[0].surrogates: expected names of models, each once (in a job file a list "
-         "of lists, [[unetr, segresnet]]), got 'b'"),
+        (
+            {"surrogates": [["wide", "b"]]},
+            "bases.surrogates: expected models of the same roi as a, (16, 16, 16), got "
+            "(24, 16, 16) of wide: state one for both, or leave it out",
+        ),
+        (
+            {"surrogates": ["b", "c"]},
+            "attacks[0].surrogates: expected names of models, each once (in a job file a list "
+            "of lists, [[unetr, segresnet]]), got 'b'",
+        ),
         ({"surrogates": [["b", "b"]]}, "attacks[0].surrogates: expected names of models, each once"),
     ],
-)  # fmt: skip
+)
 def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         cells(bases(**entry), models=[A, B, C, WIDE, OTHER], datasets=[PHANTOM, SECOND])
@@ -165,7 +180,8 @@ def test_worker_loads_each_model_once_and_hands_over_those_named(monkeypatch: py
 
 def test_volumes_are_those_of_the_attack_with_these_networks() -> None:
     (unit,) = units_of(content(bases(scope="volume"), datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 1}]))
-    attack, case = unit.cell.attack, unit.cell.dataset.load(unit.ref)
+    attack = unit.cell.attack
+    case = unit.cell.dataset.load(unit.ref)
     a, b, c = (models.load(spec, torch.device("cpu")) for spec in unit.cell.models)
     attacked = attack(a, case.image[None], case.label[None], surrogates=[b, c])
     distances = Worker(WorkerSpec(run_id="r", metrics=())).distances(unit.cell, unit.ref, ("l2",))
@@ -236,7 +252,8 @@ def test_python_refuses_impossible_surrogates_in_one_line(surrogates: tuple[str,
 
 
 def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
-    a, case = loaded(A, "a"), fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
+    a = loaded(A, "a")
+    case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     with pytest.raises(UserError, match="expected a model of load_model, got str"):
         fb.attack(a, case, "bases", eps="8/255", surrogates=["b"])  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"^pgd\.surrogates: unknown parameter 'surrogates'"):

@@ -82,7 +82,8 @@ def test_volumes_own_attack_hurts_the_prediction_more(name: str, model: Segmenta
 
 
 def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: SegmentationModel) -> None:
-    case, row = make_case(model, LONG), {"control": "uniform", "block": 8}
+    case = make_case(model, LONG)
+    row = {"control": "uniform", "block": 8}
     window, joint, volume = (
         attacked("vafa_opt", model, case, scope, **row).adversarial for scope in ("window", "joint", "volume")
     )
@@ -92,7 +93,8 @@ def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: Segmenta
 
 def test_joined_windows_are_the_volume() -> None:
     windows = attack_windows(LONG, ROI)
-    parts, expected = torch.rand(len(windows), 1, *ROI, requires_grad=True), torch.zeros(1, 1, *LONG)
+    parts = torch.rand(len(windows), 1, *ROI, requires_grad=True)
+    expected = torch.zeros(1, 1, *LONG)
     for (h, w, d), part in zip(windows, parts, strict=True):
         expected[0, :, h, w, d] = part.detach()
     made = assemble(parts, windows)
@@ -104,7 +106,8 @@ def test_joined_windows_are_the_volume() -> None:
 @pytest.mark.parametrize("scope", ["volume", "joint"])
 @pytest.mark.parametrize("graphs", [1, 2, 9])
 def test_kept_graphs_change_passes_alone(scope: str, graphs: int, model: SegmentationModel, counted: list[int]) -> None:
-    case, steps = make_case(model, LONG), {"steps": 3}
+    case = make_case(model, LONG)
+    steps = {"steps": 3}
     repeated = attacked("pgd", model, case, scope, 1, **steps)
     counted.clear()
     kept = attacked("pgd", model, case, scope, 1, graphs, **steps)
@@ -123,7 +126,8 @@ def test_attacks_without_joint_windows_name_those_that_have_them(name: str) -> N
 @pytest.mark.parametrize("loss", ["dice", "mask-ce"])
 def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: SegmentationModel) -> None:
     """The highest `mask-ce` belongs to another volume."""
-    case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
+    case = make_case(model, SHAPE)
+    sliding = SlidingWindowModel(model)
     run = partial(attacked, "apgd", model, case, "joint", loss=loss)
     each = [run(keep="last", steps=n).adversarial for n in range(1, 5)]
     with torch.no_grad():
@@ -140,9 +144,12 @@ def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, m
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [*((name, "volume") for name in ("pgd", "vafa_opt", "square", "autoattack")),
-     *((name, "joint") for name in ("pgd", "apgd")), *((name, "window") for name in ("square", "autoattack"))],
-)  # fmt: skip
+    [
+        *((name, "volume") for name in ("pgd", "vafa_opt", "square", "autoattack")),
+        *((name, "joint") for name in ("pgd", "apgd")),
+        *((name, "window") for name in ("square", "autoattack")),
+    ],
+)
 def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationModel, counted: list[int]) -> None:
     case = make_case(model, LONG)
     counted.clear()
@@ -157,7 +164,8 @@ def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationMo
 
 def test_a_case_s_own_dice_is_at_most_that_of_any_member(model: SegmentationModel) -> None:
     """The bound holds for each volume that a member alone would keep."""
-    case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
+    case = make_case(model, SHAPE)
+    sliding = SlidingWindowModel(model)
 
     def dice_of(volume: AttackedVolume) -> float:
         with torch.no_grad():
@@ -176,9 +184,12 @@ def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: Segmentati
     fallen, standing = (
         attack_case(
             make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
-            model, case, 0, 2,
+            model,
+            case,
+            0,
+            2,
         )
         for t in (1.0, 0.0)
-    )  # fmt: skip
+    )
     windows = len(sliding_windows(SHAPE, ROI))
     assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

@@ -52,7 +52,8 @@ def held(place: Path, folder: str = "maps", **changes: Any) -> list[Held]:
     dataset: Dataset = build_dataset(data, "ct")
     entry = ModelEntry(**model)
     spec = resolve(entry, 3, 1, dataset.space, facts=facts_on(entry, dataset, dataset.refs()))
-    own, network = witnesses.find(str(place / folder), dataset, "unet"), load(spec, torch.device("cpu"))
+    own = witnesses.find(str(place / folder), dataset, "unet")
+    network = load(spec, torch.device("cpu"))
     return [witness.hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
 
 

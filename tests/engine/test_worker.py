@@ -95,10 +95,13 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     content = small(attacks=[{"name": "gn", "std": 0.1}], seeds=[3])
     (unit,) = units_of(content)
     (outcome,) = run_all(content)
-    case, model = unit.cell.dataset.load(unit.ref), models.load(unit.cell.source, torch.device("cpu"))
+    case = unit.cell.dataset.load(unit.ref)
+    model = models.load(unit.cell.source, torch.device("cpu"))
     adversarial = attacking.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
-    pred, pred_clean = models.predict(model, adversarial), models.predict(model, case.image)
-    record, label = outcome.records[0], case.label[0]
+    pred = models.predict(model, adversarial)
+    pred_clean = models.predict(model, case.image)
+    record = outcome.records[0]
+    label = case.label[0]
     assert record["dsc"] == np.nanmean(dice(pred, label, 6))
     assert record["dsc_clean"] == np.nanmean(dice(pred_clean, label, 6))
     assert record["hd95_mm"] == pytest.approx(np.nanmean(hd95(pred, label, 6, spacing=case.spacing)[1:]))
@@ -134,7 +137,8 @@ def test_reference_is_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_step_of_pgd_is_twelve_frames_deep_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first frame is `engines.serial`, the last `PGD.run`, which asks for the gradient."""
-    stacks, gradient = list[list[str]](), Task.gradient
+    stacks = list[list[str]]()
+    gradient = Task.gradient
 
     def noted(task: Task, *args: Any) -> Tensor:
         frames = [(Path(frame.filename).name, frame.name) for frame in traceback.extract_stack()[:-1]]
@@ -233,7 +237,8 @@ class Hours:
     """A clock that only moves when it is told to: by the thread that it was made in, as others work beside."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self._thread = 0.0, threading.current_thread()
+        self.now = 0.0
+        self._thread = threading.current_thread()
         self._patch = monkeypatch
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
@@ -264,7 +269,8 @@ def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path)
     hours.let_take(saved_volumes, "save", 13)
     hours.let_take(saved_volumes, "save_maps", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
-    worker, begun = make_worker(volumes=str(tmp_path)), list[float]()
+    worker = make_worker(volumes=str(tmp_path))
+    begun = list[float]()
     worker.advance = lambda passes: None if passes else begun.append(hours.now)
     for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 2 * 17), (second, None, 13 + 2 * 17)):
         outcome, _ = worker.run(unit, prefetch=following)

@@ -21,7 +21,8 @@ def case(channels: int = 1, top: float = 1000) -> tuple[npt.NDArray[np.float32],
     image = np.zeros((*SHAPE, channels), np.float32)
     image[2:10, 1:9, 1:7] = np.random.default_rng(3).uniform(top / 4, top, (8, 8, 6, channels)).round(1)
     label = np.zeros(SHAPE, np.uint8)
-    label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
+    label[3:5, 3:6, 2:5] = 1
+    label[6:8, 3:6, 2:5] = 2
     return image.squeeze(-1) if channels == 1 else image, label
 
 

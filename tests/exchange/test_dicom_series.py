@@ -68,7 +68,8 @@ def test_readers_find_the_volume_of_the_nifti_export(tmp_path: Path, case: Any) 
     for each in files:
         assert (each["step"], each["dtype"]) == (1.0, "int16")
         wanted = SimpleITK.ReadImage(str(tmp_path / "nifti" / f"{each['path']}.nii.gz"))
-        theirs, ours = read_by_itk(tmp_path / "to" / each["path"]), read_here(tmp_path / "to" / each["path"])
+        theirs = read_by_itk(tmp_path / "to" / each["path"])
+        ours = read_here(tmp_path / "to" / each["path"])
         np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(theirs), SimpleITK.GetArrayFromImage(wanted))
         np.testing.assert_array_equal(ours.image[0].numpy().T, SimpleITK.GetArrayFromImage(wanted))
         for name in ("GetOrigin", "GetSpacing", "GetDirection"):
@@ -78,7 +79,8 @@ def test_readers_find_the_volume_of_the_nifti_export(tmp_path: Path, case: Any) 
 
 
 def test_a_series_says_what_it_is_and_not_of_whom(tmp_path: Path, case: Any) -> None:
-    to, root = tmp_path / "to", Path(case[1]["root"])
+    to = tmp_path / "to"
+    root = Path(case[1]["root"])
     files = exported(*case, to)
     uids = {value for path in root.rglob("*.dcm") for value in _uids(pydicom.dcmread(path))}
     words = {word.lower() for value in PATIENT.values() for word in value.split("^")}
@@ -121,7 +123,8 @@ def test_predictions_are_segmentations_of_the_series(tmp_path: Path, case: Any) 
     """Segments are the saved label map, whose axes are turned, as SimpleITK resamples it onto the series."""
     for each, kind in zip(exported(*case, tmp_path / "to"), ("clean", "adversarial"), strict=True):
         (saved,) = case[0].glob(f"volumes/*/*/prediction_{kind}-a.nii.gz")
-        place, nearest = tmp_path / "to" / each["path"], SimpleITK.sitkNearestNeighbor
+        place = tmp_path / "to" / each["path"]
+        nearest = SimpleITK.sitkNearestNeighbor
         wanted = SimpleITK.Resample(SimpleITK.ReadImage(str(saved)), read_by_itk(place), SimpleITK.Transform(), nearest)
         dataset = made("dicom", root=str(place.parent), labels=["background", *LABELS])
         label = dataset.native(dataset.refs()[0]).label[0].numpy()
@@ -138,7 +141,8 @@ def test_segments_of_regions_overlap(tmp_path: Path) -> None:
     grid = expanded(content)[1]
     export.export(grid, str(tmp_path / "out"), str(tmp_path / "to"), Console(file=io.StringIO()), "dicom")
     (saved,) = tmp_path.glob("out/volumes/*/*/prediction_clean-a.nii.gz")
-    label, regions = nibabel.load(saved).get_fdata(), grid.cells[0].dataset.classes.of_labels
+    label = nibabel.load(saved).get_fdata()
+    regions = grid.cells[0].dataset.classes.of_labels
     (seg,) = (tmp_path / "to").glob(f"clean/{LABELS_FOLDER}/*/prediction-a.dcm")
     segments = highdicom.seg.segread(seg)
     for number in range(1, len(grid.cells[0].dataset.class_names)):
@@ -168,7 +172,8 @@ def test_a_case_of_other_files_gets_made_headers(tmp_path: Path, channels: int) 
 
 def test_a_second_export_replaces_the_first_and_no_other_file(tmp_path: Path, case: Any) -> None:
     exported(*case, tmp_path)
-    stale, first = tmp_path / "clean/x/0099.dcm", tmp_path / "clean/x/0001.dcm"
+    stale = tmp_path / "clean/x/0099.dcm"
+    first = tmp_path / "clean/x/0001.dcm"
     before = first.read_bytes()
     stale.write_bytes(before)
     exported(*case, tmp_path)

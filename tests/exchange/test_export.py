@@ -56,7 +56,8 @@ def test_the_perturbation_is_in_the_data_s_unit_and_rounded(tmp_path: Path) -> N
     assert inside.sum() > 1000
     assert np.abs(voxels_of(to / name) - (425 * voxels_of(saved).astype(np.float64) - 175))[inside].max() <= 0.5 + 1e-3
     assert np.array_equal(voxels_of(to / "clean" / "phantom_2000.nii.gz"), np.rint(hu).astype(np.int16))
-    lost, row = np.abs(hu - np.rint(hu)).astype(np.float64), manifest["clean/phantom_2000.nii.gz"]
+    lost = np.abs(hu - np.rint(hu)).astype(np.float64)
+    row = manifest["clean/phantom_2000.nii.gz"]
     assert row["rounding_max"] == pytest.approx(lost.max(), rel=1e-6)
     assert row["rounding_rms"] == pytest.approx(np.sqrt((lost**2).mean()), rel=1e-6)
     assert (row["cell_id"], row["attack"], row["dtype"]) == (None, None, "int16")
@@ -113,9 +114,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     """The export of a job on two nested regions, and maps of a tool that misses the core after the attack."""
     place = tmp_path_factory.mktemp("made")
     content = small(
-        attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"], save_adversarial="nifti",
-        datasets=[{**folder(place / "data"), "regions": REGIONS}], models=[NETWORK],
-    )  # fmt: skip
+        attacks=[{"name": "gn", "std": 0.1}],
+        metrics=["dsc"],
+        save_adversarial="nifti",
+        datasets=[{**folder(place / "data"), "regions": REGIONS}],
+        models=[NETWORK],
+    )
     execute(content, place / "out")
     label = case()[1]
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
@@ -133,9 +137,11 @@ def test_dataset_json_of_an_export_states_regions_as_nnunet_does(made: tuple[Pat
     stated = json.loads((made[0] / "to" / "dataset.json").read_text())
     assert [*stated["labels"]] == ["background", "whole", "core"]
     assert stated == {
-        "channel_names": {"0": "channel 0"}, "labels": {"background": 0, "whole": [1, 2], "core": [2]},
-        "regions_class_order": [1, 2], "file_ending": ".nii.gz",
-    }  # fmt: skip
+        "channel_names": {"0": "channel 0"},
+        "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+        "regions_class_order": [1, 2],
+        "file_ending": ".nii.gz",
+    }
 
 
 def test_each_of_several_datasets_has_a_file_of_its_own(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -223,7 +229,8 @@ def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
 
 def bring(place: Path, source: str = "a", content: dict[str, Any] | None = None) -> tuple[run.Summary, str]:
     grid, console = expanded(content or SCORED)[1], Console(file=(said := io.StringIO()))
-    volumes, out = str(place / "imagesTsAdv"), str(place / "out")
+    volumes = str(place / "imagesTsAdv")
+    out = str(place / "out")
     return adversarial_volumes.bring_in(grid, out, volumes, source, "vafa-released", console), said.getvalue()
 
 
@@ -285,7 +292,8 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     put(tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz", released())
     only = {**SCORED, "targets": "source"}
     bring(tmp_path, content=only)
-    out, grid = str(tmp_path / "out"), further_targets(expanded(only)[0], ["b"])
+    out = str(tmp_path / "out")
+    grid = further_targets(expanded(only)[0], ["b"])
     summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path)), index_keys(Store(out).job()["index"])) == (1, 2, set(rows(out)))
     joined = adversarial_volumes.join_imported(expanded(only)[1], out)
@@ -293,12 +301,19 @@ def test_imported_volumes_are_exported_and_scored_on(tmp_path: Path) -> None:
     assert [each.attack for each in written] == [None, "imported"]
 
 
-@pytest.mark.parametrize(("spoil", "source", "expected"), [
-    (lambda voxels: voxels[:-1], "a", r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)"),
-    (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
-    (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
-    (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "source", "expected"),
+    [
+        (
+            lambda voxels: voxels[:-1],
+            "a",
+            r"2001.nii.gz: expected the shape of .*\(1, 24, 20, 16\) .*\(1, 23, 20, 16\)",
+        ),
+        (lambda voxels: voxels.astype(np.float32), "a", r"expected uint8 0..255 or floats in \[0, 1\], got 8 to 255"),
+        (np.asarray, "c", "--source: unknown model 'c'. Known: a, b"),
+        (None, "a", "such as adv_phantom_2000.nii.gz, got adv_img0035.nii.gz: rename them"),
+    ],
+)
 def test_wrong_volume_or_source_is_refused_unstored(
     tmp_path: Path, spoil: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]] | None, source: str, expected: str
 ) -> None:

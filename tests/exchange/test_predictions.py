@@ -25,8 +25,10 @@ PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
-    place, metrics = tmp_path_factory.mktemp("made"), ["dsc", "hd95", "psnr"]
-    attacks, datasets = [{"name": "gn", "std": [0.05, 0.1]}], [folder(place / "data")]
+    place = tmp_path_factory.mktemp("made")
+    metrics = ["dsc", "hd95", "psnr"]
+    attacks = [{"name": "gn", "std": [0.05, 0.1]}]
+    datasets = [folder(place / "data")]
     content = small(attacks=attacks, metrics=metrics, save_adversarial="nifti", datasets=datasets)
     execute(content, place / "out")
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
@@ -46,7 +48,8 @@ def content(exported: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:
-    grid, said = expanded(content)[1], io.StringIO()
+    grid = expanded(content)[1]
+    said = io.StringIO()
     path = label_map and str(place / label_map)
     predictions.score(grid, str(place / "out"), str(place / "tool"), name, path, Console(file=said))
     return said.getvalue()
@@ -156,13 +159,16 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, content: dict[
     assert of_tool(place) == []
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("1: lef", "map.yaml: 1: small: unknown class 'lef'. Did you mean 'left'?"),
-    ("1: 3", r"map.yaml: 1: small: expected a class 0..2, got 3"),
-    ("left: 1", "map.yaml: expected the tool's label numbers with classes, such as `1: spleen`, got 'left'"),
-    ("1: [2]", "map.yaml: .*got"),
-    ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1: lef", "map.yaml: 1: small: unknown class 'lef'. Did you mean 'left'?"),
+        ("1: 3", r"map.yaml: 1: small: expected a class 0..2, got 3"),
+        ("left: 1", "map.yaml: expected the tool's label numbers with classes, such as `1: spleen`, got 'left'"),
+        ("1: [2]", "map.yaml: .*got"),
+        ("{}", "map.yaml: expected label numbers with classes, such as `1: spleen`, got none"),
+    ],
+)
 def test_a_wrong_map_is_one_line(content: dict[str, Any], tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "map.yaml").write_text(text)
     _, grid = expanded(content)

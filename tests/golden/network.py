@@ -31,7 +31,9 @@ def stored(path: Path) -> dict[str, np.ndarray]:
 
 def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential:
     """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights, on a device."""
-    first, middle, last = (nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 8, 3, padding=1), nn.Conv3d(8, 4, 1))
+    first = nn.Conv3d(1, 8, 3, padding=1)
+    middle = nn.Conv3d(8, 8, 3, padding=1)
+    last = nn.Conv3d(8, 4, 1)
     net = nn.Sequential(first, nn.GELU(), middle, nn.GELU(), last)
     inputs = stored(golden("inputs"))
     for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
@@ -41,7 +43,8 @@ def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential
 
 
 def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
-    inputs, arrays = stored(golden("inputs")), dict(np.load(golden(name)))
+    inputs = stored(golden("inputs"))
+    arrays = dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
     labels = arrays["labels"] if "labels" in arrays else inputs["labels"][:batch]

@@ -17,10 +17,15 @@ from freqbench.ops.blocks import merge, merge_slices, split
 # Of each form the shortest run is done freely, and so are batches; the others are teacher-forced. The number is the
 # largest difference of `adversarial` in the released code's own round-off experiment.
 FREE_RUN = {
-    "vafa3d_q20_s1_b8_ssim": 4e-7, "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7, "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
-    "saa3d_r03_b8_s3_noncubic": 2e-7, "saa3d_r04_b16_s5_B2": 4e-4, "saa3dcosine_r04_b16_s5": 2e-7,
-    "vafa2d_q20_s5_b8": 4e-7, "saa2d_r04_b8_s5_low_nossim": 2e-7,
-}  # fmt: skip
+    "vafa3d_q20_s1_b8_ssim": 4e-7,
+    "vafa3d_q20_s3_b8_ssim_noncubic": 3e-7,
+    "vafa3d_q20_s5_b16_ssim_B2": 4e-7,
+    "saa3d_r03_b8_s3_noncubic": 2e-7,
+    "saa3d_r04_b16_s5_B2": 4e-4,
+    "saa3dcosine_r04_b16_s5": 2e-7,
+    "vafa2d_q20_s5_b8": 4e-7,
+    "saa2d_r04_b8_s5_low_nossim": 2e-7,
+}
 BATCHES = [name for name in FREE_RUN if name.endswith("_B2")]
 FORCED = [
     *("vafa3d_q20_s5_b32_ssim", "vafa3d_q20_s3_b8_ssim", "vafa3d_q20_s5_b8_ssim_targeted"),
@@ -47,9 +52,11 @@ def as_attack(name: str, reference: Golden) -> Attack:
     """The attack that a file's params describe, in our names."""
     params = reference.params
     ours: dict[str, Any] = {
-        "steps": params["steps"], "block": tuple(params["block_size"]), "targeted": params["targeted"],
+        "steps": params["steps"],
+        "block": tuple(params["block_size"]),
+        "targeted": params["targeted"],
         "variant": "released",
-    }  # fmt: skip
+    }
     for copy, variant in (("saacopy", "released-saa"), ("saa3dcosine", "released-cosine")):
         if copy in name:
             ours["variant"] = variant
@@ -82,8 +89,10 @@ def distance(result: AttackResult, reference: Golden) -> float:
 def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """float32: volume to 2e-6, state exactly, losses to 2e-6, signs (stored for the descent) on 99.8 % of each step."""
     reference = load(golden, name, processor)
-    attack, arrays = as_attack(name, reference), reference.arrays
-    stored, gradient_of = iter(arrays["grad_sign"]), Ascent.gradient
+    attack = as_attack(name, reference)
+    arrays = reference.arrays
+    stored = iter(arrays["grad_sign"])
+    gradient_of = Ascent.gradient
     to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge  # in 2D slices stand in front
 
     def forced_gradient(self: Ascent, state: Tensor, render: Callable[[Tensor], Tensor]) -> Tensor:
@@ -97,7 +106,8 @@ def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyP
     assert next(stored, None) is None
     assert distance(result, reference) <= 2e-6
     assert torch.equal(result.state.cpu(), final_state(reference))
-    losses, expected = -result.losses.cpu().double().mean(dim=1), torch.from_numpy(arrays["losses"])
+    losses = -result.losses.cpu().double().mean(dim=1)
+    expected = torch.from_numpy(arrays["losses"])
     assert float(((losses - expected).abs() / expected.abs().clamp(min=1)).max()) <= 2e-6
 
 
@@ -117,7 +127,8 @@ def released_distance(self: SA2, clean: Tensor) -> Callable[[Tensor], Tensor]:
 def test_free_float64_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
     reference = load(golden, name, processor)
-    attack, start = as_attack(name, reference), start_of(reference)
+    attack = as_attack(name, reference)
+    start = start_of(reference)
     if name == FLOAT32_SSIM:
         monkeypatch.setattr(type(attack), "distance", released_distance)
     # VAFA scales the image it is given, float32, to 0..255 and rounds there: 2e-8 that its chaotic files notice.

@@ -30,7 +30,8 @@ def test_released_almaprox_follows_the_authors_code(golden: Find, processor: tor
     """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
     arrays = np.load(golden(FILES[0]))
     images, labels = (torch.from_numpy(arrays[name]).to(processor) for name in ("images", "labels"))
-    model, seen = reference_network(golden, processor).double(), list[Tensor]()
+    model = reference_network(golden, processor).double()
+    seen = list[Tensor]()
     model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach().cpu()))
     attack = make("almaprox", variant="released", organs=(0, 1, 2, 3), **json.loads(str(arrays["params"])))
     result = attack(model, images, labels.long())
@@ -46,7 +47,8 @@ class OneVoxel(nn.Module):
         super().__init__()
         self.first, self.last = (nn.Linear(*arrays[f"weights{i}"].T.shape).double() for i in (1, 2))
         for number, layer in enumerate((self.first, self.last), 1):
-            layer.weight.data, layer.bias.data = arrays[f"weights{number}"], arrays[f"bias{number}"]
+            layer.weight.data = arrays[f"weights{number}"]
+            layer.bias.data = arrays[f"bias{number}"]
         self.asked = list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:

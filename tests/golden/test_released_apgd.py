@@ -48,9 +48,11 @@ class Sines(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv3d(1, 5, 3, padding=1), nn.Conv3d(5, 3, 1)
+        self.first = nn.Conv3d(1, 5, 3, padding=1)
+        self.second = nn.Conv3d(5, 3, 1)
         for name, layer in (("conv1", self.first), ("conv2", self.second)):
-            layer.weight.data, layer.bias.data = array(f"{name}.weight"), array(f"{name}.bias")
+            layer.weight.data = array(f"{name}.weight")
+            layer.bias.data = array(f"{name}.bias")
         self.asked = list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +69,8 @@ def run(device: torch.device, *, eps: float, stretched: bool, **setting: Any) ->
     noise = 2 * array("draw") - 1
     if stretched:
         noise = noise / noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
-    model, attack = Sines().to(device), make("apgd", variant="released", eps=eps, **setting)
+    model = Sines().to(device)
+    attack = make("apgd", variant="released", eps=eps, **setting)
     result = attack(model, array("images").to(device), array("labels").long().to(device), start=eps * noise)
     return Run(torch.stack(model.asked), result)
 
@@ -90,8 +93,11 @@ def test_apgd_raises_the_authors_loss(name: str, runs: dict[str, Run]) -> None:
 
 @every_setting
 def test_apgd_halves_the_step_as_the_authors_code(name: str) -> None:
-    losses, setting = array(f"{name}.losses"), SETTINGS[name]
-    pace, step, sizes = Pace(setting["steps"], released=True), torch.full((3,), 2.0, dtype=torch.float64), []
+    losses = array(f"{name}.losses")
+    setting = SETTINGS[name]
+    pace = Pace(setting["steps"], released=True)
+    step = torch.full((3,), 2.0, dtype=torch.float64)
+    sizes = []
     for i, value in enumerate(losses[:-1]):
         halves = pace.halves(i, value, losses[: i + 1].amax(dim=0))
         step = step if halves is None else torch.where(halves, step / 2, step)

@@ -20,9 +20,11 @@ LONG = [name for name in FILES if name.endswith("_s20")]
 LATER = ["pgd_saa_e8_s5", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "cospgd_saa_e8_s5", "ssa2d_e16_s3_n10_b16_r05"]
 """Longer, or done by a batch or target too."""
 NAMES = {
-    **{name: name for name in ("eps", "std", "steps", "random_start", "targeted", "rho")}, "alpha": "step_size",
-    "num_spectrum_augs": "num_spectra", "block_size": "block",
-}  # fmt: skip
+    **{name: name for name in ("eps", "std", "steps", "random_start", "targeted", "rho")},
+    "alpha": "step_size",
+    "num_spectrum_augs": "num_spectra",
+    "block_size": "block",
+}
 
 
 def as_attack(name: str, reference: Golden) -> Attack:
@@ -45,7 +47,8 @@ def start_of(arrays: dict[str, Any]) -> Any:
 def test_attacks_by_voxels_equal_the_released_code(golden: Find, name: str, processor: torch.device) -> None:
     """At most 1e-6 off, but one voxel in ten thousand; losses are one a pass, a scalar a batch where it is coupled."""
     reference = load(golden, name, processor)
-    model, start = reference_network(golden, processor), start_of(reference.arrays)
+    model = reference_network(golden, processor)
+    start = start_of(reference.arrays)
     result = as_attack(name, reference)(model, reference.images, reference.labels, start=start)
     difference = (result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs()
     assert float((difference > 1e-6).double().mean()) <= 1e-4, f"largest difference {float(difference.max()):.3g}"

@@ -46,18 +46,32 @@ def test_an_equal_cell_stands_once() -> None:
 
 def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
     made = attacks(
-        {"name": "gn", "std": 0.1}, {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
-        {"name": "fgsm", "eps": 0.1}, {"name": "bim", "eps": 0.1}, seeds=[3, 4],
-    )  # fmt: skip
+        {"name": "gn", "std": 0.1},
+        {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
+        {"name": "fgsm", "eps": 0.1},
+        {"name": "bim", "eps": 0.1},
+        seeds=[3, 4],
+    )
     drawn = [(name, seed) for name in ("gn", "pgd") for seed in (3, 4)]
     assert [(attack.name, seed) for attack, seed in made] == [*drawn, *((n, None) for n in ("pgd", "fgsm", "bim"))]
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("8/255", 8 / 255), (" 8 / 255 ", 8 / 255), ("8x16x32", (8, 16, 32)), ("1e-3", 0.001), ("-2E2", -200.0),
-    ("1/2/3", "1/2/3"), ("8/0", "8/0"), ("8x16x32x64", "8x16x32x64"), (["1/4", "a"], (0.25, "a")),
-    ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}), (None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8/255", 8 / 255),
+        (" 8 / 255 ", 8 / 255),
+        ("8x16x32", (8, 16, 32)),
+        ("1e-3", 0.001),
+        ("-2E2", -200.0),
+        ("1/2/3", "1/2/3"),
+        ("8/0", "8/0"),
+        ("8x16x32x64", "8x16x32x64"),
+        (["1/4", "a"], (0.25, "a")),
+        ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
+        (None, None),
+    ],
+)
 def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
     assert parse_value(text) == value
 
@@ -123,16 +137,22 @@ def grid(*attacks: Mapping[str, Any]) -> Grid:
     return expanded(job(attacks=list(attacks), models=JOB["models"]))[1]
 
 
-@pytest.mark.parametrize(("attack", "effort"), [
-    ({"name": "pgd", "eps": "8/255", "steps": 4, "loss": "ce"}, {"steps": 4, "loss": "ce", "restarts": 1}),
-    ({"name": "segpgd", "eps": "8/255", "steps": 3}, {"steps": 3, "restarts": 1}),
-    ({"name": "vafa", "q_max": 20, "steps": 4}, {"steps": 4, "loss": "dicece", "restarts": 1}),
-    ({"name": "autoattack", "eps": 0.1, "queries": 7, "steps": 8}, {"steps": 8, "restarts": 1}),
-    ({"name": "square", "eps": 0.1, "loss": "ce", "queries": 6}, {"queries": 6, "loss": "ce", "restarts": 1}),
-    ({"name": "rays", "eps": 0.1, "queries": 6}, {"queries": 6}),
-    ({"name": "bases", "eps": 0.1, "steps": 5, "queries": 6, "surrogates": [["b"]], "sources": "a"},
-        {"steps": 5, "queries": 6, "loss": "dicece", "restarts": 1}),
-], ids=lambda value: value.get("name", ""))  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "effort"),
+    [
+        ({"name": "pgd", "eps": "8/255", "steps": 4, "loss": "ce"}, {"steps": 4, "loss": "ce", "restarts": 1}),
+        ({"name": "segpgd", "eps": "8/255", "steps": 3}, {"steps": 3, "restarts": 1}),
+        ({"name": "vafa", "q_max": 20, "steps": 4}, {"steps": 4, "loss": "dicece", "restarts": 1}),
+        ({"name": "autoattack", "eps": 0.1, "queries": 7, "steps": 8}, {"steps": 8, "restarts": 1}),
+        ({"name": "square", "eps": 0.1, "loss": "ce", "queries": 6}, {"queries": 6, "loss": "ce", "restarts": 1}),
+        ({"name": "rays", "eps": 0.1, "queries": 6}, {"queries": 6}),
+        (
+            {"name": "bases", "eps": 0.1, "steps": 5, "queries": 6, "surrogates": [["b"]], "sources": "a"},
+            {"steps": 5, "queries": 6, "loss": "dicece", "restarts": 1},
+        ),
+    ],
+    ids=lambda value: value.get("name", ""),
+)
 def test_an_entry_ends_with_its_length_loss_and_restarts(attack: dict[str, Any], effort: dict[str, Any]) -> None:
     """Losses of their own, searches, ensembles of a search, and gradients of other networks beside queries."""
     entry = counted_entry(grid(attack).cells[0].attack)
@@ -140,19 +160,30 @@ def test_an_entry_ends_with_its_length_loss_and_restarts(attack: dict[str, Any],
     assert [*entry.items()][-len(effort) :] == [*effort.items()]
 
 
-@pytest.mark.parametrize("attack", [
-    {"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}, {"name": "almaprox"},
-    {"name": "bases", "eps": 0.1, "surrogates": [["b"]], "sources": "a", "control": "uniform"},
-], ids=lambda attack: attack["name"])  # fmt: skip
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"name": "fgsm", "eps": "8/255"},
+        {"name": "gn", "std": "8/255"},
+        {"name": "almaprox"},
+        {"name": "bases", "eps": 0.1, "surrogates": [["b"]], "sources": "a", "control": "uniform"},
+    ],
+    ids=lambda attack: attack["name"],
+)
 def test_no_length_null_row_and_smallest_change_have_no_entry(attack: dict[str, Any]) -> None:
     assert counted_entry(grid(attack).cells[0].attack) is None
 
 
-@pytest.mark.parametrize("attack", [
-    {"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
-    {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0}, {"name": "vafa_opt", "q_max": 20},
-    {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}},
-], ids=lambda attack: attack["name"])  # fmt: skip
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"name": "apgd", "eps": "4/255", "eps_schedule": [[[2, 0.5], [1, 0.5]]]},
+        {"name": "vafa", "q_max": 20, "block": "8x8x16", "ssim_weight": 0},
+        {"name": "vafa_opt", "q_max": 20},
+        {"name": "pgd", "eps": "8/255", "organs": [[1, 2]], "target": {"erase": 1}},
+    ],
+    ids=lambda attack: attack["name"],
+)
 def test_an_entry_in_a_job_makes_the_same_cells(attack: dict[str, Any]) -> None:
     given = grid(attack)
     entry = counted_entry(given.cells[0].attack)
@@ -165,7 +196,8 @@ DATASETS = [
     {"name": "y", "loader": "stand_in", "shape": SHAPE, "cases": 1, "classes": ["background", "organ"]},
 ]
 A, B = JOB["models"]
-FGSM, GN = {"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}
+FGSM = {"name": "fgsm", "eps": "8/255"}
+GN = {"name": "gn", "std": "8/255"}
 
 
 def cells(models: list[dict[str, Any]] | None = None, attacks: Any = (FGSM,), **changes: Any) -> list[tuple[str, ...]]:
@@ -215,16 +247,21 @@ def test_a_restriction_is_in_no_identity() -> None:
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"models": [{**A, "datasets": ["z"]}]}, r"models\[0\].datasets: unknown dataset 'z'. .*Known: x, y"),
-    ({"models": [{**A, "datasets": []}]}, r"models\[0\].datasets: .* at least 1"),
-    ({"models": [{**A, "datasets": ["x"]}]}, r"models: expected one for y, got none: give one without `datasets`"),
-    ({"models": [{**A, "datasets": ["x", "y"]}, {**B, "name": "a", "datasets": ["y"]}]},
-        r"models\[1\].name: 'a' is taken"),
-    ({"attacks": [{**FGSM, "datasets": ["z"]}]}, r"attacks\[0\].datasets: unknown dataset 'z'"),
-    ({"attacks": [{**FGSM, "sources": ["c"]}]}, r"attacks\[0\].sources: unknown source 'c'. .*Known: a, b"),
-    ({"attacks": [{**FGSM, "sources": []}]}, r"attacks\[0\].sources: unknown source '\[\]'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": [{**A, "datasets": ["z"]}]}, r"models\[0\].datasets: unknown dataset 'z'. .*Known: x, y"),
+        ({"models": [{**A, "datasets": []}]}, r"models\[0\].datasets: .* at least 1"),
+        ({"models": [{**A, "datasets": ["x"]}]}, r"models: expected one for y, got none: give one without `datasets`"),
+        (
+            {"models": [{**A, "datasets": ["x", "y"]}, {**B, "name": "a", "datasets": ["y"]}]},
+            r"models\[1\].name: 'a' is taken",
+        ),
+        ({"attacks": [{**FGSM, "datasets": ["z"]}]}, r"attacks\[0\].datasets: unknown dataset 'z'"),
+        ({"attacks": [{**FGSM, "sources": ["c"]}]}, r"attacks\[0\].sources: unknown source 'c'. .*Known: a, b"),
+        ({"attacks": [{**FGSM, "sources": []}]}, r"attacks\[0\].sources: unknown source '\[\]'"),
+    ],
+)
 def test_a_restriction_to_nothing_that_is_known_is_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         cells(**changes)
@@ -299,8 +336,11 @@ def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
     four = {"name": "phantom", "loader": "stand_in", "shape": SHAPE, "channels": 4, "cases": 1}
     assert [cell.attack.channels for cell in cells_of(four, channels=[[2, 0], [1], 3, None])] == [
-        (0, 2), (1,), (3,), None,
-    ]  # fmt: skip
+        (0, 2),
+        (1,),
+        (3,),
+        None,
+    ]
     assert len(cells_of(four, channels=[0, [0]])) == 1
 
 

@@ -38,13 +38,18 @@ def test_all_that_nobody_told_of_a_bare_checkpoint_is_assumed(bare: str) -> None
     assert assumed(ModelEntry(name="m", arch="unet", checkpoint=bare)) == OF_MODEL | OF_DATASET
 
 
-@pytest.mark.parametrize(("of_model", "of_dataset", "told"), [
-    ({"roi": [16, 16, 16]}, {}, {"roi"}), ({"input": {"axes": "IJK"}}, {}, {"input.axes"}),
-    ({"input": {"mean": 50}}, {}, {"input.scale"}), ({"inference": {"overlap": 0.25}}, {}, {"inference.overlap"}),
-    ({"preprocess": {"intensity": "zscore", "crop_foreground": False}}, {}, {"intensity", "crop_foreground"}),
-    ({}, {"intensity": "percentile", "spacing": [1, 1, 1]}, {"intensity", "spacing"}),
-    ({}, {"crop_foreground": True}, {"crop_foreground"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("of_model", "of_dataset", "told"),
+    [
+        ({"roi": [16, 16, 16]}, {}, {"roi"}),
+        ({"input": {"axes": "IJK"}}, {}, {"input.axes"}),
+        ({"input": {"mean": 50}}, {}, {"input.scale"}),
+        ({"inference": {"overlap": 0.25}}, {}, {"inference.overlap"}),
+        ({"preprocess": {"intensity": "zscore", "crop_foreground": False}}, {}, {"intensity", "crop_foreground"}),
+        ({}, {"intensity": "percentile", "spacing": [1, 1, 1]}, {"intensity", "spacing"}),
+        ({}, {"crop_foreground": True}, {"crop_foreground"}),
+    ],
+)
 def test_stated_is_not_assumed(bare: str, of_model: dict[str, Any], of_dataset: dict[str, Any], told: set[str]) -> None:
     entry = ModelEntry(name="m", arch="unet", checkpoint=bare, **of_model)
     assert assumed(entry, **of_dataset) == (OF_MODEL | OF_DATASET) - told
@@ -58,7 +63,8 @@ def test_nothing_is_assumed_of_a_command() -> None:
 def test_folder_with_window_and_space_assumes_nothing() -> None:
     space = folder()[0].space
     told = {"roi": (16, 16, 16), "space": space, "inference": {"windows": "even"}}
-    facts, entry = Facts(arch="nnunet", path="f", **told), ModelEntry(name="m", arch="nnunet", checkpoint="f")
+    facts = Facts(arch="nnunet", path="f", **told)
+    entry = ModelEntry(name="m", arch="nnunet", checkpoint="f")
     assert assumptions(entry, facts, *folder()) == ()
     open_ends = Facts(arch="bundle", path="f", roi=(16, 16, 16), space=space)
     assert {a.key for a in assumptions(entry, open_ends, *folder())} == {"inference.overlap", "inference.weighting"}

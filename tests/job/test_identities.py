@@ -57,9 +57,12 @@ PINNED = [
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c.update(name="other"), lambda c: c["datasets"][0].update(name="other", loader="phantom"),
-        lambda c: c["datasets"][0].update(cases=["phantom_2000"]), lambda c: c["datasets"][0].update(cases=3),
-        lambda c: c["datasets"][0].update(split="train"), lambda c: c["models"][0].update(name="other"),
+        lambda c: c.update(name="other"),
+        lambda c: c["datasets"][0].update(name="other", loader="phantom"),
+        lambda c: c["datasets"][0].update(cases=["phantom_2000"]),
+        lambda c: c["datasets"][0].update(cases=3),
+        lambda c: c["datasets"][0].update(split="train"),
+        lambda c: c["models"][0].update(name="other"),
         lambda c: c["models"].append({**job()["models"][1]}),
         lambda c: c["attacks"].append({"name": "gn", "std": 0.1}),
         lambda c: c["attacks"][0].update(random_start=True, step_size=0.01, targeted=False, variant="released"),
@@ -68,7 +71,7 @@ PINNED = [
         lambda c: c.update(resources={"workers": 1, "threads": 2}),
         lambda c: c.update(save_adversarial="nifti", save_only=["pgd"]),
     ],
-)  # fmt: skip
+)
 def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change) -> None:
     assert cell_of(changed(change)).cell_id == cell_of(pgd()).cell_id
 
@@ -76,14 +79,18 @@ def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: c["attacks"][0].update(eps="7/255"), lambda c: c["attacks"][0].update(variant="paper"),
+        lambda c: c["attacks"][0].update(eps="7/255"),
+        lambda c: c["attacks"][0].update(variant="paper"),
         lambda c: c["attacks"][0].update(random_start=False),
         lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),
-        lambda c: c.update(seeds=[1]), lambda c: c.update(precision="bf16"), lambda c: c.update(compile=True),
-        lambda c: c["datasets"][0].update(shape=[24, 20, 17]), lambda c: c["models"][0].update(roi=[16, 16, 8]),
+        lambda c: c.update(seeds=[1]),
+        lambda c: c.update(precision="bf16"),
+        lambda c: c.update(compile=True),
+        lambda c: c["datasets"][0].update(shape=[24, 20, 17]),
+        lambda c: c["models"][0].update(roi=[16, 16, 8]),
         lambda c: c["models"][0].update(args=ARGS | {"channels": [4, 9]}),
     ],
-)  # fmt: skip
+)
 def test_a_cell_changes_its_id_with_all_that_makes_its_volumes(change: Change) -> None:
     assert cell_of(changed(change)).cell_id != cell_of(pgd()).cell_id
 
@@ -154,8 +161,11 @@ def test_attack_of_another_package_is_told_apart_by_its_code() -> None:
 
 def test_identities_keep_parameters_off_their_default() -> None:
     assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
-        "name": "pgd", "revision": 1, "eps": 0.1, "random_start": False,
-    }  # fmt: skip
+        "name": "pgd",
+        "revision": 1,
+        "eps": 0.1,
+        "random_start": False,
+    }
 
 
 def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:

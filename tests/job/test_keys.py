@@ -311,20 +311,23 @@ def test_every_packaged_job_is_right(checks: Checks) -> None:
         assert [error.message for error in check.iter_errors(content)] == [], path
 
 
-@pytest.mark.parametrize(("changes", "place"), [
-    ({"datasets": [{"name": "phantom", "shpe": 3}]}, "datasets/0"),
-    ({"datasets": [{"name": "mine"}]}, "datasets/0/name"),
-    ({"datasets": [{"name": "mine", "loader": "phantmo"}]}, "datasets/0/loader"),
-    ({"attacks": [{"name": "pdg"}]}, "attacks/0/name"),
-    ({"attacks": [{"name": "pgd", "eps": 0.1, "esp": 1}]}, "attacks/0"),
-    ({"attacks": [{"name": "pgd", "eps": "big"}]}, "attacks/0/eps"),
-    ({"attacks": [{"name": "pgd", "eps": 0.1, "organs": ["liver"]}]}, "attacks/0/organs"),
-    ({"attacks": [{"name": "fgsm"}]}, "attacks/0"),
-    ({"attacks": [{"name": "fgsm", "match": {"metric": "l2", "value": 1}}]}, "attacks/0/match"),
-    ({"models": [{"name": "m", "chekpoint": "x"}]}, "models/0"),
-    ({"models": [{"name": "m", "checkpoint": "x", "defence": {"name": "bits"}}]}, "models/0/defence"),
-    ({"nmae": "x"}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"datasets": [{"name": "phantom", "shpe": 3}]}, "datasets/0"),
+        ({"datasets": [{"name": "mine"}]}, "datasets/0/name"),
+        ({"datasets": [{"name": "mine", "loader": "phantmo"}]}, "datasets/0/loader"),
+        ({"attacks": [{"name": "pdg"}]}, "attacks/0/name"),
+        ({"attacks": [{"name": "pgd", "eps": 0.1, "esp": 1}]}, "attacks/0"),
+        ({"attacks": [{"name": "pgd", "eps": "big"}]}, "attacks/0/eps"),
+        ({"attacks": [{"name": "pgd", "eps": 0.1, "organs": ["liver"]}]}, "attacks/0/organs"),
+        ({"attacks": [{"name": "fgsm"}]}, "attacks/0"),
+        ({"attacks": [{"name": "fgsm", "match": {"metric": "l2", "value": 1}}]}, "attacks/0/match"),
+        ({"models": [{"name": "m", "chekpoint": "x"}]}, "models/0"),
+        ({"models": [{"name": "m", "checkpoint": "x", "defence": {"name": "bits"}}]}, "models/0/defence"),
+        ({"nmae": "x"}, ""),
+    ],
+)
 def test_a_mistake_is_marked_at_its_place(checks: Checks, changes: dict[str, Any], place: str) -> None:
     errors = list(checks[JobSpec].iter_errors(small(**changes)))
     assert {"/".join(map(str, error.absolute_path)) for error in errors} == {place}

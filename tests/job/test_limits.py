@@ -89,17 +89,27 @@ HUGE: dict[str, tuple[Spoil, str]] = {
         "attacks: expected at most 100,000 attacks, got 3,000,000,000: ask for less, or raise all limits: "
         "FREQBENCH_LIMITS=30000",
     ),
-    "many entries": (lambda c: c.update(attacks=[{"name": "gn", "std": NUMBERS * 50}] * 3),
-        "attacks: expected at most"),
-    "seeds": (lambda c: c.update(attacks=[{"name": "gn", "std": 0.1}], seeds=list(range(50_001))),
-        "expected at most 100,000 cells, got 100,002"),
-    "replicates": (lambda c: c.update(models=[{"name": "a", "checkpoint": "train://a", "replicates": 10**9}]),
-        "models: expected at most 1,000 models, got 1,000,000,000"),
-    "size": (lambda c: c["models"][0].update(preprocess={"size": [3000, 3000, 3000]}),
-        "models[0].preprocess.size: expected at most 2,147,483,648 voxels of a volume, got 27,000,000,000"),
-    "network": (lambda c: c["models"][1].update(args=ARGS | {"num_res_units": 100}),
-        "models[1]: expected at most 60 modules of a network, got 61"),
-}  # fmt: skip
+    "many entries": (
+        lambda c: c.update(attacks=[{"name": "gn", "std": NUMBERS * 50}] * 3),
+        "attacks: expected at most",
+    ),
+    "seeds": (
+        lambda c: c.update(attacks=[{"name": "gn", "std": 0.1}], seeds=list(range(50_001))),
+        "expected at most 100,000 cells, got 100,002",
+    ),
+    "replicates": (
+        lambda c: c.update(models=[{"name": "a", "checkpoint": "train://a", "replicates": 10**9}]),
+        "models: expected at most 1,000 models, got 1,000,000,000",
+    ),
+    "size": (
+        lambda c: c["models"][0].update(preprocess={"size": [3000, 3000, 3000]}),
+        "models[0].preprocess.size: expected at most 2,147,483,648 voxels of a volume, got 27,000,000,000",
+    ),
+    "network": (
+        lambda c: c["models"][1].update(args=ARGS | {"num_res_units": 100}),
+        "models[1]: expected at most 60 modules of a network, got 61",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", quick(HUGE, *(HUGE.keys() - {"network"})))
@@ -140,9 +150,13 @@ def test_one_variable_raises_all_limits(monkeypatch: pytest.MonkeyPatch) -> None
             limits.require(1, 100, "cells")
 
 
-@pytest.mark.parametrize(("arch", "args"), [
-    *(("unet", ARGS | {"strides": [n]}) for n in (0, -2, 2**62)), *(("swin_unetr", {"patch_size": n}) for n in (0, -1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "args"),
+    [
+        *(("unet", ARGS | {"strides": [n]}) for n in (0, -2, 2**62)),
+        *(("swin_unetr", {"patch_size": n}) for n in (0, -1)),
+    ],
+)
 def test_a_stride_or_a_patch_of_nothing_is_one_line(arch: str, args: dict[str, Any]) -> None:
     content = small(models=[{"name": "a", "arch": arch, "checkpoint": "random", "args": args, "roi": ROI}])
     assert refusal(content).startswith(f"job.yaml: models[0]: {arch}: ")

@@ -110,7 +110,8 @@ def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytes
     spec = job("papers/malik")
     dataset = build_dataset(next(entry for entry in spec.datasets if entry.name == "hecktor"), "papers/malik")
     (ref,) = dataset.refs()
-    case, networks = dataset.load(ref), [model for model in spec.models if model.datasets == ("hecktor",)]
+    case = dataset.load(ref)
+    networks = [model for model in spec.models if model.datasets == ("hecktor",)]
     expected = Orientation("PLS", labels=None)(MetaTensor((voxels[None] + 175) / 425, affine)).clamp(0, 1).as_tensor()
     for network in networks:
         assert network.input is not None

@@ -31,18 +31,22 @@ def keys_of(grid: Grid) -> list[Key]:
 
 def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     _, grid = expanded(job())
-    empty, full = make_plan(grid, {}), make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    empty = make_plan(grid, {})
+    full = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
     assert (empty.num_done, empty.num_todo, empty.units) == (0, 24, tuple(grid.units()))
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
-@pytest.mark.parametrize(("changes", "line"), [
-    ({"save_only": ["pgd"]}, "save_only: saves no volumes of pgd: that needs save_adversarial: nifti"),
-    ({"seeds": [0, 1], "attacks": [{"name": "fgsm", "eps": 0.1}]}, "seeds: no attack draws: the 2 seeds give"),
-    ({"training": ["train.yaml"]}, "training: trains nothing: that needs a model with a checkpoint train://NAME"),
-    ({"save_only": ["pgd"], "save_adversarial": "nifti"}, None),
-    ({"seeds": [0, 1], "attacks": [{"name": "gn", "std": 0.1}]}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"save_only": ["pgd"]}, "save_only: saves no volumes of pgd: that needs save_adversarial: nifti"),
+        ({"seeds": [0, 1], "attacks": [{"name": "fgsm", "eps": 0.1}]}, "seeds: no attack draws: the 2 seeds give"),
+        ({"training": ["train.yaml"]}, "training: trains nothing: that needs a model with a checkpoint train://NAME"),
+        ({"save_only": ["pgd"], "save_adversarial": "nifti"}, None),
+        ({"seeds": [0, 1], "attacks": [{"name": "gn", "std": 0.1}]}, None),
+    ],
+)
 def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any], line: str | None) -> None:
     said = [note for note in expanded(job(**changes))[1].notes if note.startswith(("save_only", "seeds", "training"))]
     assert [note.startswith(str(line)) for note in said] == [True] * (line is not None)
@@ -169,7 +173,8 @@ def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monke
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     good |= {"metrics": "hd95,dsc"}
-    fresh, spent = Store(str(tmp_path / "other")), costs.Spent()
+    fresh = Store(str(tmp_path / "other"))
+    spent = costs.Spent()
     assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
     for record in rows.failure(unit, "", facts).records:
         spent.add(record | good, 2.0)
@@ -208,7 +213,8 @@ def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monke
     content = small(attacks=[{"name": "gn", "std": [0.1, 0.2]}])
     content["models"] = job()["models"]
     unit, other, *_ = expanded(content)[1].units()
-    store, spent = Store(str(tmp_path / "out")), costs.Spent()
+    store = Store(str(tmp_path / "out"))
+    spent = costs.Spent()
     writer = store.writer("r", interval_s=0)
     for second, (done, metrics, factor) in enumerate([(unit, "hd95,dsc", 1.0), (other, "dsc", 0.1)]):
         measured = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}

@@ -50,11 +50,17 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "missing parameter": (lambda c: c["attacks"][1].pop("eps"), "attacks[1].eps: required", "radius of the ball"),
     "eps in grey levels": (lambda c: c["attacks"][1].update(eps=8), "attacks[1].eps: expected a number", "8/255?"),
     "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
-    "organ": (lambda c: c["attacks"][0].update(organs=[["liver"], ["splen"]]),
-        "attacks[0].organs: phantom: unknown class 'splen'.", "'spleen'?"),
+    "organ": (
+        lambda c: c["attacks"][0].update(organs=[["liver"], ["splen"]]),
+        "attacks[0].organs: phantom: unknown class 'splen'.",
+        "'spleen'?",
+    ),
     "organs as a list": (lambda c: c["attacks"][0].update(organs=["liver"]), "attacks[0].organs:", "a list of lists"),
-    "target's organ": (lambda c: c["attacks"][0].update(target={"swap": {"liver": "splen"}}),
-        "attacks[0].target: phantom: unknown class 'splen'.", "'spleen'?"),
+    "target's organ": (
+        lambda c: c["attacks"][0].update(target={"swap": {"liver": "splen"}}),
+        "attacks[0].target: phantom: unknown class 'splen'.",
+        "'spleen'?",
+    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
     "no targets": (lambda c: c.update(targets=[]), "targets: ", "at least 1"),
@@ -76,11 +82,17 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "dataset without name": (lambda c: c["datasets"][0].pop("name"), "datasets[0].name: required", "not given"),
     "split": (lambda c: c["datasets"][0].update(split="tset"), "datasets[0]: phantom: unknown split", "'test'?"),
     "too many cases": (lambda c: c["datasets"][0].update(cases=21), "datasets[0]: phantom: expected at most 20", "21"),
-    "no cases": (lambda c: c["datasets"][0].update(cases=[]), "datasets[0]: phantom: expected at least one case",
-        "none"),
+    "no cases": (
+        lambda c: c["datasets"][0].update(cases=[]),
+        "datasets[0]: phantom: expected at least one case",
+        "none",
+    ),
     "two models of a name": (lambda c: c["models"][1].update(name="a"), "models[1].name: 'a' is taken", "own name"),
-    "one model twice": (lambda c: c["models"].append({**c["models"][0], "name": "c"}),
-        "models[2]: c: the same network with the same weights as a", "once"),
+    "one model twice": (
+        lambda c: c["models"].append({**c["models"][0], "name": "c"}),
+        "models[2]: c: the same network with the same weights as a",
+        "once",
+    ),
     "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0].arch: unknown architecture", "'unet'?"),
     "dataset of one": (lambda c: c.update(dataset=c.pop("datasets")), "unknown key 'dataset'.", "'datasets'?"),
     "datasets without dashes": (lambda c: c.update(datasets=c["datasets"][0]), "datasets: ", "between brackets, [a"),
@@ -90,20 +102,34 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "arguments beside": (lambda c: c["models"][0].update(strides=[2]), "models[0]: unknown key 'strides'", "'args'?"),
     "weights": (lambda c: c["models"][0].update(weights="a.pt"), "models[0]: unknown key 'weights'.", "'checkpoint'?"),
     "window size": (lambda c: c["models"][0].update(patch_size=[8]), "models[0]: unknown key 'patch_size'.", "'roi'?"),
-    "labels of a model": (lambda c: c["models"][0].update(label_map={2: 1}), "models[0]: unknown key 'label_map'",
-        "a key of a dataset"),
-    "classes of a dataset": (lambda c: c["datasets"][0].update(class_map={1: [2]}),
-        "datasets[0]: unknown key 'class_map'", "it is a key of a model: write it in that entry"),
-    "data set's name alone": (lambda c: c["datasets"][0].update(name="mine"),
+    "labels of a model": (
+        lambda c: c["models"][0].update(label_map={2: 1}),
+        "models[0]: unknown key 'label_map'",
+        "a key of a dataset",
+    ),
+    "classes of a dataset": (
+        lambda c: c["datasets"][0].update(class_map={1: [2]}),
+        "datasets[0]: unknown key 'class_map'",
+        "it is a key of a model: write it in that entry",
+    ),
+    "data set's name alone": (
+        lambda c: c["datasets"][0].update(name="mine"),
         "datasets[0].loader: expected a loader beside the name 'mine', got none: give one of acdc, amos, decathlon",
-        "freqbench doctor --data FOLDER names it"),
-    "saved volumes": (lambda c: c.update(save_adversarial=True), "save_adversarial: expected 'none' or 'nifti'",
-        "got True"),
-    "volumes of an attack that is not there": (lambda c: c.update(save_adversarial="nifti", save_only=["sa2"]),
-        "save_only: unknown attack 'sa2'", "Known: "),
+        "freqbench doctor --data FOLDER names it",
+    ),
+    "saved volumes": (
+        lambda c: c.update(save_adversarial=True),
+        "save_adversarial: expected 'none' or 'nifti'",
+        "got True",
+    ),
+    "volumes of an attack that is not there": (
+        lambda c: c.update(save_adversarial="nifti", save_only=["sa2"]),
+        "save_only: unknown attack 'sa2'",
+        "Known: ",
+    ),
     "name that is no text": (lambda c: c.update(name=1.10), "name: ", "got 1.1: put a name that YAML reads otherwise"),
     "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -267,7 +293,8 @@ def test_the_outline_of_an_attack_agrees_with_its_class(name: str, attack: type[
         taken = [(each.name, each.default, cls.parameters.get(each.name)) for each in fields(cls)]
         return [taken, cls.variants, inspect.getdoc(cls)]
 
-    outline, usual = declared(name), make(name, **EXAMPLES[name])
+    outline = declared(name)
+    usual = make(name, **EXAMPLES[name])
     assert said(outline) == said(attack)
     assert (outline.budget_name, outline.threat_model) == (usual.budget_name, usual.threat_model)
 
@@ -305,7 +332,8 @@ def data(tmp_path: Path) -> dict[str, Any]:
     """Three cases: as it should be, HU + 1024, and a nodule of two voxels."""
     rng = np.random.default_rng(0)
     body = (np.stack(np.meshgrid(*(np.linspace(-1, 1, size) for size in SHAPE), indexing="ij")) ** 2).sum(axis=0) < 0.9
-    image, label = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE), np.zeros(SHAPE, np.uint8)
+    image = np.where(body, 40, -1000) + rng.normal(0, 10, SHAPE)
+    label = np.zeros(SHAPE, np.uint8)
     label[8:16, 6:14, 4:12] = 1
     small_one = label.copy()
     small_one[10:12, 9, 7] = 2
@@ -337,7 +365,8 @@ def test_plan_reads_no_more_cases_once_its_time_is_over(data: dict[str, Any], mo
 
 def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
     """The space is that of the job line, which has no window here: the crop of a label beside the body."""
-    path, label = Path(data["root"]) / "labelsTr" / "fine.nii.gz", np.zeros(SHAPE, np.uint8)
+    path = Path(data["root"]) / "labelsTr" / "fine.nii.gz"
+    label = np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 1
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), path)
     image = np.full(SHAPE, -1000, np.float32)

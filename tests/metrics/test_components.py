@@ -18,7 +18,8 @@ Array = np.ndarray[Any, Any]
 
 def speckled(seed: int, moved: bool) -> Array:
     """Blocks of two classes in single false voxels; `moved`: some of the blocks stand elsewhere."""
-    rng, places = np.random.default_rng(seed), np.random.default_rng(99)
+    rng = np.random.default_rng(seed)
+    places = np.random.default_rng(99)
     classes = (rng.random((24, 22, 20)) < 0.01).astype(np.uint8)
     for number in range(8):
         x, y, z = places.integers(0, (17, 18, 17))
@@ -31,7 +32,8 @@ def speckled(seed: int, moved: bool) -> Array:
 def test_component_f1_is_monai_s_recognition_quality(seed: int) -> None:
     from monai.metrics import compute_panoptic_quality
 
-    pred, true = speckled(seed, moved=True), speckled(seed + 10, moved=False)
+    pred = speckled(seed, moved=True)
+    true = speckled(seed + 10, moved=False)
     scores = component_f1(pred, true, 3)
     for number in (1, 2):
         instances = [torch.from_numpy(numbered(each == number, np.ones((3, 3, 3)))[0]) for each in (pred, true)]
@@ -62,7 +64,8 @@ def test_one_component_that_swallows_two_finds_larger_at_most() -> None:
 )
 def test_a_class_counts_where_the_label_has_it(in_pred: int, in_label: int, f1: float, errors: float) -> None:
     pred, label = np.zeros((2, 4, 4, 4), np.uint8)
-    pred[0, 0, 0], label[0, 0, 0] = in_pred, in_label
+    pred[0, 0, 0] = in_pred
+    label[0, 0, 0] = in_label
     assert component_f1(pred, label, 2)[1] == pytest.approx(f1, nan_ok=True)
     assert betti_errors(pred, label, 2)["betti0_error"][1] == pytest.approx(errors, nan_ok=True)
 

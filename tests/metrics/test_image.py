@@ -126,7 +126,8 @@ def test_similarity_is_the_mean_over_channels(pair: tuple[np.ndarray, np.ndarray
 
 
 def test_norms_and_noise_are_over_all_channels(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    size, scores = math.prod(SHAPE), image_scores(*pair).values
+    size = math.prod(SHAPE)
+    scores = image_scores(*pair).values
     assert scores["linf"] == linf(*pair) == pytest.approx(0.1)
     assert scores["l2"] == l2(*pair) == pytest.approx(math.sqrt(size * (0.01**2 + 0.1**2)), rel=1e-5)
     assert scores["l2_body"] == pytest.approx(math.sqrt(size * 10 / 12 * (0.01**2 + 0.1**2)), rel=1e-5)

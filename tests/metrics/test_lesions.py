@@ -16,7 +16,11 @@ Array = np.ndarray[Any, Any]
 Box = tuple[int, int]
 SHAPE = (40, 12, 12)
 MM = (1.0, 1.0, 1.0)
-BIG, OTHER, NEAR, FAR = (2, 8), (22, 28), (14, 18), (34, 38)  # boxes along the first axis
+# boxes along the first axis
+BIG = (2, 8)
+OTHER = (22, 28)
+NEAR = (14, 18)
+FAR = (34, 38)
 
 
 def boxes(*ranges: Box, side: int = 4) -> Array:
@@ -45,7 +49,8 @@ def test_empty_regions_have_values_of_brats(pred: list[Box], label: list[Box], d
 def test_regions_that_both_maps_have_are_scored_as_monai_does() -> None:
     from monai.metrics import compute_dice, compute_hausdorff_distance
 
-    rng, spacing = np.random.default_rng(0), (1.0, 2.0, 1.5)
+    rng = np.random.default_rng(0)
+    spacing = (1.0, 2.0, 1.5)
     maps = [rng.integers(0, 3, (9, 8, 7)) for _ in range(2)]
     one_hot = [torch.nn.functional.one_hot(torch.from_numpy(each), 3).movedim(-1, 0)[None].float() for each in maps]
     columns = brats_scores(*maps, 3, spacing)
@@ -54,17 +59,26 @@ def test_regions_that_both_maps_have_are_scored_as_monai_does() -> None:
     assert columns["dsc_brats"][1:] == pytest.approx(compute_dice(*one_hot, include_background=False)[0].numpy())
 
 
-@pytest.mark.parametrize(("pred", "label", "expected"), [
-    ([], [], (1, 0, 0, 0)), ([BIG], [BIG], (1, 0, 0, 0)), ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
-    ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)), ([], [BIG], (0, 374, 1, 0)), ([BIG], [], (0, 374, 0, 1)),
-], ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pred", "label", "expected"),
+    [
+        ([], [], (1, 0, 0, 0)),
+        ([BIG], [BIG], (1, 0, 0, 0)),
+        ([BIG], [BIG, OTHER], (1 / 2, 374 / 2, 1, 0)),
+        ([BIG, OTHER, FAR], [BIG], (1 / 3, 2 * 374 / 3, 0, 2)),
+        ([], [BIG], (0, 374, 1, 0)),
+        ([BIG], [], (0, 374, 0, 1)),
+    ],
+    ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"],
+)
 def test_missed_and_false_have_0_and_penalty(pred: list[Box], label: list[Box], expected: tuple[float, ...]) -> None:
     assert lesions(boxes(*pred), boxes(*label)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("gap", "missed"), [(6, 0), (7, 1)])
 def test_parts_whose_dilations_meet_are_one_lesion(gap: int, missed: int) -> None:
-    label, pred = boxes(BIG, (8 + gap, 14 + gap)), boxes(BIG)
+    label = boxes(BIG, (8 + gap, 14 + gap))
+    pred = boxes(BIG)
     dice = 2 / 3 if gap == 6 else 1 / 2  # half of one lesion, or one lesion of two
     scores = lesions(pred, label)
     assert (scores[0], *scores[2:]) == pytest.approx((dice, missed, 0))
@@ -105,7 +119,8 @@ def test_small_lesions_do_not_count_nor_what_touches_them(spacing: tuple[float, 
 
 def scattered(seed: int) -> Array:
     """Blocks of 8 to 64 voxels, some near each other, and single voxels."""
-    rng, classes = np.random.default_rng(seed), np.zeros((60, 48, 24), np.uint8)
+    rng = np.random.default_rng(seed)
+    classes = np.zeros((60, 48, 24), np.uint8)
     for _ in range(9):
         x, y, z = rng.integers(0, (56, 44, 20))
         side = rng.integers(2, 5)
@@ -118,11 +133,17 @@ def test_scattered_lesions_have_scores_by_monai_and_medpy() -> None:
     from medpy.metric.binary import dc
     from monai.metrics import compute_hausdorff_distance
 
-    label, spacing, corners = scattered(0), (1.0, 2.0, 1.5), np.ones((3, 3, 3))
+    label = scattered(0)
+    spacing = (1.0, 2.0, 1.5)
+    corners = np.ones((3, 3, 3))
     pred = np.maximum(np.roll(label[:, :30], 1, 0), scattered(1)[:, :30])
-    pred, near = np.pad(pred, ((0, 0), (0, 18), (0, 0))), generate_binary_structure(3, 2)
+    pred = np.pad(pred, ((0, 0), (0, 18), (0, 0)))
+    near = generate_binary_structure(3, 2)
     zones, parts = (numbered(each, corners)[0] for each in (binary_dilation(label, near, iterations=3), pred))
-    dice, distances, missed, is_found = [], [], 0, np.zeros(parts.max() + 1, bool)
+    dice = []
+    distances = []
+    missed = 0
+    is_found = np.zeros(parts.max() + 1, bool)
     for zone in range(1, zones.max() + 1):
         lesion = (label == 1) & (zones == zone)
         touched = np.setdiff1d(parts[binary_dilation(lesion, near, iterations=3)], [0])

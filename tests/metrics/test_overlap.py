@@ -77,7 +77,8 @@ def row(*values: int) -> Tensor:
 
 def test_an_abstention_counts_as_a_class_that_is_never_right() -> None:
     """Class 1: 2 of its 4 voxels certified right, 1 certified elsewhere, 1 of the abstaining ones outside it."""
-    label, pred = row(1, 1, 1, 1, 0, 0, 0, 0), row(1, 1, 1, 0, 1, 0, 1, 0)
+    label = row(1, 1, 1, 1, 0, 0, 0, 0)
+    pred = row(1, 1, 1, 0, 1, 0, 1, 0)
     scores = certified_scores(pred, row(1, 1, 0, 1, 1, 1, 0, 1).bool(), label, 2)
     assert (scores["certified_share"], scores["certified_dice"]) == (6 / 8, pytest.approx(2 * 2 / (3 + 4)))
     assert scores["certified_dice_bound"] == pytest.approx(2 * 2 / (3 + 4 + 1))
@@ -90,7 +91,8 @@ def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
         label, pred = (torch.randint(0, 2, (1, 1, 8), generator=generator) for _ in range(2))
         label[..., 0] = 1
         certified = torch.rand(1, 1, 8, generator=generator) > 0.5
-        free, lowest = (~certified).nonzero(), np.inf
+        free = (~certified).nonzero()
+        lowest = np.inf
         for classes in product(range(2), repeat=len(free)):
             allowed = pred.clone()
             allowed[~certified] = torch.tensor(classes, dtype=allowed.dtype)
@@ -108,7 +110,8 @@ def test_a_certificate_without_foreground_has_no_dice() -> None:
 
 def test_volume_errors_of_a_grown_a_missed_and_an_invented_class() -> None:
     """Voxels of a cubic centimetre: class 1 has two and is given three, class 2 is missed, class 3 is nowhere true."""
-    label, pred = torch.tensor([1, 1, 0, 2, 0, 0]), torch.tensor([1, 1, 1, 0, 3, 0])
+    label = torch.tensor([1, 1, 0, 2, 0, 0])
+    pred = torch.tensor([1, 1, 1, 0, 3, 0])
     counts = confusion(pred.reshape(6, 1, 1), label.reshape(6, 1, 1), 5)
     errors = metrics.volume_errors(counts, (5.0, 10.0, 20.0))
     np.testing.assert_allclose(errors["volume_error_ml"], [math.nan, 1, -1, math.nan, math.nan])

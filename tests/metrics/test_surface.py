@@ -84,7 +84,8 @@ def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacin
     np.testing.assert_allclose(hd95(pred, label, 4, spacing), expected, rtol=5e-5)  # the rank, too, is in float32
     medpy = hd95(pred, label, 4, spacing, convention="medpy")
     np.testing.assert_allclose(medpy, medpy_hd95(pred, label, 4, spacing), rtol=1e-12)
-    missing, tolerances = np.array([not (label == number).any() for number in range(1, 4)]), [1.0, 1.95, 3.0]
+    missing = np.array([not (label == number).any() for number in range(1, 4)])
+    tolerances = [1.0, 1.95, 3.0]
     expected = by_monai("compute_surface_dice", pred, label, 4, class_thresholds=tolerances, spacing=spacing)
     shares = nsd(pred, label, 4, tolerances, spacing)
     np.testing.assert_allclose(shares, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)
@@ -122,7 +123,8 @@ def test_far_false_voxels_are_exact_in_both_conventions(spacing: Any) -> None:
     grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
     label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
     masks = label | (np.random.default_rng(6).random(label.shape) < 0.01), label, 2, spacing
-    monai, medpy = hd95(*masks)[1], hd95(*masks, convention="medpy")[1]
+    monai = hd95(*masks)[1]
+    medpy = hd95(*masks, convention="medpy")[1]
     assert monai == pytest.approx(monai_hd95(*masks)[1], rel=5e-6)
     assert medpy == pytest.approx(medpy_hd95(*masks)[1], rel=1e-12)
     assert monai > medpy + 1.5 * min(spacing)
@@ -142,7 +144,8 @@ def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
     """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more; two pairs ask a tree."""
     pred, label = np.zeros((2, 14, 41, 41), int)
     for corner in (0, 40):
-        pred[7, corner, corner], label[12, corner, corner] = 1, 1
+        pred[7, corner, corner] = 1
+        label[12, corner, corner] = 1
     assert assd(pred, label, 2, (0.8, 1, 1))[1] == pytest.approx(4.0)
     assert [nsd(pred, label, 2, limit, (0.8, 1, 1))[1] for limit in (4.0, 3.99, 0.0)] == [1, 0, 0]
     assert (nsd(label, label, 2, 0.0)[1], assd(label, label, 2)[1]) == (1, 0)
@@ -163,7 +166,8 @@ def test_two_plates_by_hand() -> None:
 )
 def test_empty_mask_has_no_distance_and_a_missed_class_nsd_0(in_pred: int, in_label: int, share: float) -> None:
     pred, label = np.zeros((2, 6, 6, 6), int)
-    pred[1, 1, 1], label[2, 2, 2] = in_pred, in_label
+    pred[1, 1, 1] = in_pred
+    label[2, 2, 2] = in_label
     assert nsd(pred, label, 2, 3.0)[1] == pytest.approx(share, nan_ok=True)
     assert math.isnan(assd(pred, label, 2)[1])
     assert math.isnan(hd95(pred, label, 2)[1])
@@ -173,7 +177,8 @@ def test_nsd_and_assd_are_symmetric_and_follow_scale_of_spacing() -> None:
     label = blobs(7)
     masks = noisy(np.roll(label, 2, 1), 8, 0.02), label
     spacing = np.array(SPACING)
-    shares, means = nsd(*masks, 4, 1.7, spacing), assd(*masks, 4, spacing)
+    shares = nsd(*masks, 4, 1.7, spacing)
+    means = assd(*masks, 4, spacing)
     np.testing.assert_array_equal(nsd(*masks[::-1], 4, 1.7, spacing), shares)
     np.testing.assert_allclose(assd(*masks[::-1], 4, spacing), means, rtol=1e-12)
     np.testing.assert_array_equal(nsd(*masks, 4, 5.1, 3 * spacing), shares)
@@ -188,20 +193,25 @@ def test_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any)
 
 
 def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
-    distances, present = np.array([1.0, 4.0, math.nan, math.nan]), np.array([True, True, True, False])
+    distances = np.array([1.0, 4.0, math.nan, math.nan])
+    present = np.array([True, True, True, False])
     assert hd95_penalised(distances, present, (3, 4, 12), (1.0, 1.0, 1.0)) == pytest.approx((4.0 + 13.0) / 2)
     assert undefined_classes(distances) == 2
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
-    ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
-    ({"convention": "max"}, "expected convention 'monai' or 'medpy'"), ({"num_classes": 1}, "expected classes 0 to 0"),
-    ({"num_classes": 300}, "expected 1 to 256 classes"),
-    ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
-    ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
-    ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"spacing": (1.0, 1.0)}, "spacing of three positive numbers"),
+        ({"spacing": (1.0, 1.0, 0.0)}, "spacing of three positive numbers"),
+        ({"convention": "max"}, "expected convention 'monai' or 'medpy'"),
+        ({"num_classes": 1}, "expected classes 0 to 0"),
+        ({"num_classes": 300}, "expected 1 to 256 classes"),
+        ({"label": np.zeros((3, 3, 4), int)}, "expected two volumes of one shape"),
+        ({"label": np.zeros((3, 3, 3))}, "expected an integer label map"),
+        ({"label": np.zeros((2, 3, 3, 3), int)}, "expected one volume"),
+    ],
+)
 def test_bad_input_is_refused(arguments: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"pred": np.ones((3, 3, 3), int), "label": np.ones((3, 3, 3), int), "num_classes": 2}
     with pytest.raises(UserError, match=message):

@@ -14,9 +14,11 @@ SIDE = (9, 8, 7)
 
 def _layer(kind: str, name: str, before: str, **config: Any) -> dict[str, Any]:
     return {
-        "class_name": kind, "name": name, "config": {"name": name, **config},
+        "class_name": kind,
+        "name": name,
+        "config": {"name": name, **config},
         "inbound_nodes": [[[before, 0, 0, {}]]] if before else [],
-    }  # fmt: skip
+    }
 
 
 def _conv(name: str, before: str, filters: int, side: int, dilation: int) -> dict[str, Any]:
@@ -26,10 +28,13 @@ def _conv(name: str, before: str, filters: int, side: int, dilation: int) -> dic
 
 
 LAYERS: list[dict[str, Any]] = [
-    _layer("InputLayer", "input", "", batch_input_shape=[None, *SIDE, 1]), _conv("conv3d_0", "input", 4, 3, 1),
-    _layer("Activation", "act_0", "conv3d_0", activation="elu"), _conv("21", "act_0", 4, 3, 2),
-    _layer("Activation", "act_1", "21", activation="relu"), _conv("output", "act_1", 3, 1, 1),
-]  # fmt: skip
+    _layer("InputLayer", "input", "", batch_input_shape=[None, *SIDE, 1]),
+    _conv("conv3d_0", "input", 4, 3, 1),
+    _layer("Activation", "act_0", "conv3d_0", activation="elu"),
+    _conv("21", "act_0", 4, 3, 2),
+    _layer("Activation", "act_1", "21", activation="relu"),
+    _conv("output", "act_1", 3, 1, 1),
+]
 
 
 def weights(seed: int = 0) -> dict[str, npt.NDArray[np.float32]]:

@@ -17,9 +17,11 @@ COMMON: dict[str, Any] = {
     "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin_kwargs": {"inplace": True},
 }  # fmt: skip
 NAMES = {
-    "conv_op": "torch.nn.modules.conv.Conv3d", "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-    "nonlin": "torch.nn.LeakyReLU", "dropout_op": None,
-}  # fmt: skip
+    "conv_op": "torch.nn.modules.conv.Conv3d",
+    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+    "nonlin": "torch.nn.LeakyReLU",
+    "dropout_op": None,
+}
 PER_STAGE = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
 RESAMPLING = {  # as nnU-Net's planner writes it

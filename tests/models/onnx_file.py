@@ -25,7 +25,8 @@ def write(
     """A convolution to four channels, an operator, and a convolution to the classes."""
     from onnx import TensorProto, helper, numpy_helper
 
-    rng, shapes = np.random.default_rng(seed), {"w0": (4, 1, 3, 3, 3), "b0": (4,), "w1": (classes, 4, 1, 1, 1)}
+    rng = np.random.default_rng(seed)
+    shapes = {"w0": (4, 1, 3, 3, 3), "b0": (4,), "w1": (classes, 4, 1, 1, 1)}
     arrays = [numpy_helper.from_array(rng.normal(0, 1, s).astype(np.float32), n) for n, s in shapes.items()]
     nodes = [
         helper.make_node("Conv", ["image", "w0", "b0"], ["a"], pads=[1] * 6),

@@ -29,7 +29,8 @@ class Release:
     """A release with one network and a volume of 9x7x8 voxels, made here, and a server that counts what it is asked."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder / "public", list[str]()
+        self.folder = folder / "public"
+        self.asked = list[str]()
         self.network = self.folder / "models" / "model5_gw_ae"
         self.network.mkdir(parents=True)
         meshnet_folder.write(self.network)

@@ -44,19 +44,33 @@ INFERENCE: dict[str, Any] = {
             {"_target_": "EnsureChannelFirstd", "keys": "image"},
             {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
             {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.6, 2.0], "mode": "bilinear"},
-            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": -1.0,
-             "b_max": 1.0, "clip": True},
+            {
+                "_target_": "ScaleIntensityRanged",
+                "keys": "image",
+                "a_min": -175,
+                "a_max": 250,
+                "b_min": -1.0,
+                "b_max": 1.0,
+                "clip": True,
+            },
             {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
         ],
     },
-    "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window", "sw_batch_size": 4, "overlap": 0.625,
-                "mode": "gaussian"},
+    "inferer": {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": "@window",
+        "sw_batch_size": 4,
+        "overlap": 0.625,
+        "mode": "gaussian",
+    },
     "postprocessing": {
         "_target_": "Compose",
-        "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True},
-            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}],
+        "transforms": [
+            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        ],
     },
-}  # fmt: skip
+}
 METADATA = {"monai_version": "1.6.1", "network_data_format": {"inputs": {"image": {"spatial_shape": [32, 32, 16]}}}}
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -76,7 +90,8 @@ def transform(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 def written(root: Path, change: Change | None = None, suffix: str = "json") -> str:
     """A bundle; `change` alters its configuration and metadata before they are written."""
-    config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
+    config = copy.deepcopy(INFERENCE)
+    metadata = copy.deepcopy(METADATA)
     if change:
         change(config, metadata)
     for folder in ("configs", "models"):
@@ -131,7 +146,8 @@ def test_regions_of_bundle_are_paired_with_datasets_by_name(write: Write) -> Non
     named = {"outputs": {"pred": {"channel_def": {"0": "Tumor core", "1": "Whole tumor", "2": "Enhancing tumor"}}}}
     change = after(SIGMOID, THRESHOLD | {"threshold": 0.5})
     folder = write(lambda config, meta: (change(config, meta), meta["network_data_format"].update(named)))
-    ours, theirs = ("background", "whole tumor", "tumor core", "enhancing tumor"), {1: [2], 2: [1], 3: [3]}
+    ours = ("background", "whole tumor", "tumor core", "enhancing tumor")
+    theirs = {1: [2], 2: [1], 3: [3]}
     by_name = resolve(ModelEntry(name="m", bundle=folder), 4, class_names=ours)
     mapped = resolve(ModelEntry(name="m", bundle=folder, class_map=theirs), 4, class_names=ours)
     assert by_name.class_map == mapped.class_map == ((), (1,), (0,), (2,))
@@ -209,8 +225,10 @@ def test_a_slice_inferer_gives_monais_logits_and_their_gradient(write: Write, tm
     assert spec.roi == ((16, 8, 12), (8, 16, 12), (8, 12, 16))[axis]
     inferer = SliceInferer(roi_size=(8, 12), spatial_dim=axis, overlap=0.5, mode="gaussian")
     drawn = torch.rand(1, 1, 20, 18, 10, generator=torch.Generator().manual_seed(1))
-    ours, theirs = drawn.clone().requires_grad_(), drawn.clone().requires_grad_()
-    logits, wanted = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours), inferer(theirs, net)
+    ours = drawn.clone().requires_grad_()
+    theirs = drawn.clone().requires_grad_()
+    logits = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours)
+    wanted = inferer(theirs, net)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
     upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
     gradients = [torch.autograd.grad(made, x, upstream)[0] for made, x in ((logits, ours), (wanted, theirs))]
@@ -291,8 +309,10 @@ REFUSED: list[tuple[str, Change]] = [
     (r"network_def::act is an object of torch.nn.ReLU: .*--trust-code", told(act={"_target_": "torch.nn.ReLU"})),
     (r"network_def does not fit its class: .*depth", told(depth=3)),
     (r"would download weights", told(pretrained=True)),
-    (r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
-     lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)")),
+    (
+        r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
+        lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)"),
+    ),
     (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),
     (r"refers to itself: .* > other > num_classes", lambda c, m: c.update(num_classes="@other", other="@num_classes")),
     (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
@@ -302,17 +322,22 @@ REFUSED: list[tuple[str, Change]] = [
     (r"transforms::0::threshold: expected a softmax, an argmax or a sigmoid before it", after(THRESHOLD)),
     (
         r"transforms::1::rounding: expected a softmax",
-        after({"_target_": "Activationsd", "keys": "pred"},
-            {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"}),
+        after(
+            {"_target_": "Activationsd", "keys": "pred"},
+            {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"},
+        ),
     ),
     (
         r"transforms::0::threshold: expected a softmax",
         after(
-            {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}),
+            {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
+        ),
     ),
     *(
-        (rf"inferer: expected one of .*, got {name}: .*take the weights",
-         lambda c, m, name=name: inferer(c, _target_=name))
+        (
+            rf"inferer: expected one of .*, got {name}: .*take the weights",
+            lambda c, m, name=name: inferer(c, _target_=name),
+        )
         for name in ("SaliencyInferer", "own.SlidingWindowInferer")
     ),
     (r"spatial_dims: expected 2 beside this inferer, got 3", slices()),
@@ -323,7 +348,7 @@ REFUSED: list[tuple[str, Change]] = [
     (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
     (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("message", "change"), REFUSED, ids=[message for message, _ in REFUSED])
@@ -361,16 +386,20 @@ MAPPED = {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": [1, 2], "
 INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
 
 
-@pytest.mark.parametrize(("steps", "notes"), [
-    ((INVERT, SOFTMAX, ARGMAX), ()),
-    ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
-    ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
-    ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
-    ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()), ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
-    (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
-    ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
-    ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "notes"),
+    [
+        ((INVERT, SOFTMAX, ARGMAX), ()),
+        ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
+        ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
+        ((SOFTMAX, INVERT, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network changes labels",)),
+        ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()),
+        ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
+        (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
+        ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
+        ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ()),
+    ],
+)
 def test_steps_changing_classes_noted(write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]) -> None:
     stated = facts("bundle", write(after(*steps))).notes
     assert [note[: len(start)] for note, start in zip(stated, notes, strict=True)] == list(notes)
@@ -390,7 +419,8 @@ def hashes(folder: str, trusted: bool = True) -> str:
     "name", ["scripts/own.py", "configs/labels.json", "atlas/mean.npy", "models/teacher.pt", "settings.toml", "weights"]
 )
 def test_every_file_that_trusted_bundle_may_read_is_in_its_hash(write: Write, tmp_path: Path, name: str) -> None:
-    folder, seen = write(lambda config, _: config.update(teacher="$@bundle_root + '/models/teacher.pt'")), set()
+    folder = write(lambda config, _: config.update(teacher="$@bundle_root + '/models/teacher.pt'"))
+    seen = set()
     (tmp_path / name).parent.mkdir(exist_ok=True)
     for text in ("1", "2"):
         (tmp_path / name).write_text(text)
@@ -413,7 +443,8 @@ def test_trust_leaves_the_hash_of_a_bundle_without_further_files(write: Write) -
 
 
 def test_trusted_bundles_way_depends_on_its_modules(write: Write, tmp_path: Path) -> None:
-    folder, seen = write(), set()
+    folder = write()
+    seen = set()
     for text in ("", "A = 1", "A = 2"):
         (tmp_path / "own.py").write_text(text)
         with trusting():

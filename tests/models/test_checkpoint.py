@@ -149,7 +149,8 @@ def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Mo
 @pytest.mark.parametrize("core", ["_core", "core"])
 def test_numpy_scalars_are_read_and_arrays_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
     """Arrays hold numpy's random state, Dice by class, strings; under numpy 1 the pickle names another module."""
-    path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
+    path = tmp_path / "m.pt"
+    text = np.array(["a", "b"], dtype=object)
     beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text, "acc": np.float64(0.5)}
     beside["args"] = argparse.Namespace(lr=0.1, gpu_ids=[0])
     torch.save({"state_dict": tiny_unet.state_dict(), **beside}, path, _use_new_zipfile_serialization=False)
@@ -190,12 +191,15 @@ def test_zoo_name_needs_nothing_else() -> None:
 
 
 @pytest.mark.usefixtures("zoo")
-@pytest.mark.parametrize(("changes", "text"), [
-    ({"checkpoint": "zoo://phantom/unett"}, "unknown zoo checkpoint 'phantom/unett'. Did you mean 'phantom/unet'?"),
-    ({"arch": "unetr"}, "m: arch is unetr here, but zoo://phantom/unet was trained as unet: leave arch out"),
-    ({"args": {"strides": [2, 2, 1]}}, r"m: args.strides is \[2, 2, 1\] here, but zoo://phantom/unet was trained "),
-    ({"args": {"act": "RELU"}}, "m: args.act is 'RELU' here, but zoo://phantom/unet was trained otherwise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"checkpoint": "zoo://phantom/unett"}, "unknown zoo checkpoint 'phantom/unett'. Did you mean 'phantom/unet'?"),
+        ({"arch": "unetr"}, "m: arch is unetr here, but zoo://phantom/unet was trained as unet: leave arch out"),
+        ({"args": {"strides": [2, 2, 1]}}, r"m: args.strides is \[2, 2, 1\] here, but zoo://phantom/unet was trained "),
+        ({"args": {"act": "RELU"}}, "m: args.act is 'RELU' here, but zoo://phantom/unet was trained otherwise"),
+    ],
+)
 def test_entry_that_contradicts_the_zoo_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(Exception, match=text):
         resolve(ModelEntry(**{"name": "m", "checkpoint": "zoo://phantom/unet", **changes}), 3)
@@ -351,15 +355,20 @@ def _export(folder: Path, net: nn.Module) -> Any:
 
 
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
-    "safetensors": _safetensors, "wrapped": _wrapped, "bundle": _bundle, "nnunet": _nnunet, "script": _script,
-}  # fmt: skip
+    "safetensors": _safetensors,
+    "wrapped": _wrapped,
+    "bundle": _bundle,
+    "nnunet": _nnunet,
+    "script": _script,
+}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
     """The first two read a job's file, a zoo's and the start of a training."""
-    read, net = WAYS.get(way, _export), nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
+    read = WAYS.get(way, _export)
+    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
         (tmp_path / "sound").mkdir()
         assert read(tmp_path / "sound", net)
@@ -394,13 +403,16 @@ def _zipped(path: Path, inside: bytes) -> None:
         archive.writestr("weights.pt", inside)
 
 
-@pytest.mark.parametrize(("write", "text"), [
-    (lambda path, inside: path.write_bytes(gzip.compress(inside)), "got a gzip file: unpack it, and give the file"),
-    (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
-    (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
-    (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
-    (lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "what may be an ONNX file: give arch: onn"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda path, inside: path.write_bytes(gzip.compress(inside)), "got a gzip file: unpack it, and give the file"),
+        (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
+        (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
+        (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
+        (lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "what may be an ONNX file: give arch: onn"),
+    ],
+)
 def test_files_of_other_formats_are_named(
     tmp_path: Path, tiny_unet: nn.Module, write: Callable[[Path, bytes], object], text: str
 ) -> None:
@@ -409,19 +421,23 @@ def test_files_of_other_formats_are_named(
     assert text in refused(tmp_path / "m.pth")
 
 
-@pytest.mark.parametrize(("weights", "fresh"), [
-    ({"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "act.weight": torch.full((1,), 0.25)}, True),
-    ({"norm.weight": torch.tensor([1.0, 1.0, 0.999]), "act.weight": torch.full((1,), 0.25)}, False),
-    ({"norm.weight": torch.ones(4), "act.weight": torch.full((1,), 0.31)}, False),
-    ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("weights", "fresh"),
+    [
+        ({"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "act.weight": torch.full((1,), 0.25)}, True),
+        ({"norm.weight": torch.tensor([1.0, 1.0, 0.999]), "act.weight": torch.full((1,), 0.25)}, False),
+        ({"norm.weight": torch.ones(4), "act.weight": torch.full((1,), 0.31)}, False),
+        ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
+    ],
+)
 def test_weights_look_untrained_if_scales_are_fresh(weights: dict[str, torch.Tensor], fresh: bool) -> None:
     assert files.look_untrained(weights) is fresh
 
 
 @pytest.mark.parametrize(("prefix", "expected"), [("model.", 1.0), ("ema.", 2.0)])
 def test_sets_under_two_keys_are_told_apart_by_the_key(tmp_path: Path, prefix: str, expected: float) -> None:
-    path, wanted = str(tmp_path / "m.pt"), {"w": torch.empty(2, 3), "v": torch.empty(4)}
+    path = str(tmp_path / "m.pt")
+    wanted = {"w": torch.empty(2, 3), "v": torch.empty(4)}
     sets = {"model": 1.0, "ema": 2.0}
     torch.save({key: {name: torch.full(t.shape, k) for name, t in wanted.items()} for key, k in sets.items()}, path)
     with pytest.raises(CheckpointError, match=r"2 that differ .* state prefix: 'model.' or prefix: 'ema.'"):

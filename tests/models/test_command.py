@@ -111,13 +111,16 @@ def test_format_is_part_of_identity_unless_it_is_usual_one(tmp_path: Path) -> No
     assert usual != mha
 
 
-@pytest.mark.parametrize(("script", "text"), [
-    ("image = sitk.Image(5, 6, 8, sitk.sitkUInt8)", "expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
-    ("image = sitk.Image(image.GetSize(), sitk.sitkUInt8)", "expected the image's grid, got another affine"),
-    ("image = sitk.Compose(image, image)", "expected the image's (5, 6, 7) voxels, got (5, 6, 7, 2)"),
-    ("image += 7", "expected whole numbers 0 to 1, got"),
-    ("open(sys.argv[2], 'w').write('x'); sys.exit()", "expected a .mha file, got "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("image = sitk.Image(5, 6, 8, sitk.sitkUInt8)", "expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
+        ("image = sitk.Image(image.GetSize(), sitk.sitkUInt8)", "expected the image's grid, got another affine"),
+        ("image = sitk.Compose(image, image)", "expected the image's (5, 6, 7) voxels, got (5, 6, 7, 2)"),
+        ("image += 7", "expected whole numbers 0 to 1, got"),
+        ("open(sys.argv[2], 'w').write('x'); sys.exit()", "expected a .mha file, got "),
+    ],
+)
 def test_command_writing_another_file_is_refused(tmp_path: Path, case: Case, script: str, text: str) -> None:
     lines = ("import SimpleITK as sitk, sys", "image = sitk.ReadImage(sys.argv[1])", script)
     tool = model(tmp_path, "\n".join((*lines, "sitk.WriteImage(image, sys.argv[2])")), format=".mha").for_case(case)
@@ -128,20 +131,31 @@ def test_command_writing_another_file_is_refused(tmp_path: Path, case: Case, scr
 WRITES = "import nibabel as nib, numpy as np, sys; image = nib.load(sys.argv[1])\n"
 
 
-@pytest.mark.parametrize(("script", "text"), [
-    ("print('no licence\\n'); raise SystemExit(3)", "expected exit code 0, got 3: it last said 'no licence'"),
-    ("import os; os.kill(os.getpid(), 9)", "expected exit code 0, got -9"),
-    ("print('done')", "expected a label map at {labels}, found none: it last said 'done'"),
-    (WRITES + "nib.save(nib.Nifti1Image(np.zeros((5, 6, 8), 'u1'), image.affine), sys.argv[2])",
-     "{labels}: expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
-    (WRITES + "nib.save(nib.Nifti1Image(np.zeros(image.shape, 'u1'), np.eye(4)), sys.argv[2])",
-     "{labels}: expected the image's grid, got another affine"),
-    (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, 2, 'u1'), image.affine), sys.argv[2])",
-     "{labels}: expected whole numbers 0 to 1, got 2 to 2"),
-    (WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, 'f4'), image.affine), sys.argv[2])",
-     "{labels}: expected whole numbers 0 to 1, got nan to nan"),
-    ("import sys; open(sys.argv[2], 'w').write('x')", "{labels}: expected a NIfTI file, got "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("print('no licence\\n'); raise SystemExit(3)", "expected exit code 0, got 3: it last said 'no licence'"),
+        ("import os; os.kill(os.getpid(), 9)", "expected exit code 0, got -9"),
+        ("print('done')", "expected a label map at {labels}, found none: it last said 'done'"),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.zeros((5, 6, 8), 'u1'), image.affine), sys.argv[2])",
+            "{labels}: expected the image's (5, 6, 7) voxels, got (5, 6, 8)",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.zeros(image.shape, 'u1'), np.eye(4)), sys.argv[2])",
+            "{labels}: expected the image's grid, got another affine",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, 2, 'u1'), image.affine), sys.argv[2])",
+            "{labels}: expected whole numbers 0 to 1, got 2 to 2",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, 'f4'), image.affine), sys.argv[2])",
+            "{labels}: expected whole numbers 0 to 1, got nan to nan",
+        ),
+        ("import sys; open(sys.argv[2], 'w').write('x')", "{labels}: expected a NIfTI file, got "),
+    ],
+)
 def test_a_command_that_fails_is_one_line(tmp_path: Path, case: Case, script: str, text: str) -> None:
     with pytest.raises(UserError, match=re.escape(text)):
         model(tmp_path, script).for_case(case)(case.image[None])
@@ -189,7 +203,8 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
 )
 def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
     """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
-    place, said = tmp_path / "temporary", tmp_path / "pid"
+    place = tmp_path / "temporary"
+    said = tmp_path / "pid"
     writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
     words = ("sh", "-c", f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60", "{image}", "{labels}")
     variables = {**os.environ, "TMPDIR": str(place), ray_cleanup.MARK: str(tmp_path)}
@@ -253,15 +268,18 @@ def test_command_needs_trust_and_a_program(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(("content", "text"), [
-    ({"command": ["tool", "{image}"]}, "expected {labels} in a word of the command"),
-    ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
-    ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
-    ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
-    ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
-    ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
-    ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"command": ["tool", "{image}"]}, "expected {labels} in a word of the command"),
+        ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
+        ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
+        ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
+        ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
+        ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
+        ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
+    ],
+)
 def test_keys_that_do_not_go_together_are_refused(content: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match="validation error") as caught:
         ModelEntry(name="m", **content)
@@ -348,7 +366,8 @@ def test_a_module_on_pythonpath_counts(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
     _write(tmp_path, bin__tool_py="import sys, own as o", lib__other_py="", lib__own__predict_py="import own.helper")
     (tmp_path / "lib/own/__init__.py").touch()
-    given, seen = [word.replace("TOOL", f"{tmp_path}/bin/tool.py") for word in words], set()
+    given = [word.replace("TOOL", f"{tmp_path}/bin/tool.py") for word in words]
+    seen = set()
     for text in ("1", "2"):
         _write(tmp_path, lib__own__helper_py=text)
         seen.add(_sha256(sys.executable, *given))

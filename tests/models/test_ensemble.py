@@ -74,13 +74,16 @@ def test_identity_depends_on_members_and_not_on_names() -> None:
     assert of(a, b, inference={"overlap": 0.25}).model_id != of(a, b).model_id
 
 
-@pytest.mark.parametrize(("second", "message"), [
-    ({"roi": (16, 16, 32)}, r"expected members of the same roi, got \(16, 16, 16\) of a and .* of b"),
-    ({"preprocess": {"spacing": (1, 1, 1)}}, "expected members of the same space, got None of a and .* of b"),
-    ({"inference": {"mirror": "H"}}, "expected members of the same inference, got .* of b: state one"),
-    ({"defence": NOISE}, "ensemble: expected members without .* got b with randomized_smoothing: put the defence"),
-    ({**MEMBERS[0]}, "ensemble: expected each member once, got a twice"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"roi": (16, 16, 32)}, r"expected members of the same roi, got \(16, 16, 16\) of a and .* of b"),
+        ({"preprocess": {"spacing": (1, 1, 1)}}, "expected members of the same space, got None of a and .* of b"),
+        ({"inference": {"mirror": "H"}}, "expected members of the same inference, got .* of b: state one"),
+        ({"defence": NOISE}, "ensemble: expected members without .* got b with randomized_smoothing: put the defence"),
+        ({**MEMBERS[0]}, "ensemble: expected each member once, got a twice"),
+    ],
+)
 def test_members_that_do_not_go_together_are_refused(second: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^both: {message}"):
         of(spec(MEMBERS[0]), spec(MEMBERS[1], **second))
@@ -104,13 +107,16 @@ def test_an_attack_on_an_ensemble_follows_each_mirror_image_once() -> None:
     torch.testing.assert_close(both(crop), torch.stack(means).mean(0))
 
 
-@pytest.mark.parametrize(("entry", "message"), [
-    ({"ensemble": ["a", "c"]}, r"models\[2\]: both: ensemble: unknown model 'c'. .*Known: a, b"),
-    ({"ensemble": ["a"]}, r"models\[2\].ensemble: .* at least 2"),
-    ({"arch": "unet"}, r"models\[2\]: expected an ensemble without arch: that is its members' own"),
-    ({"roi": ROI}, r"models\[2\]: expected an ensemble without roi"),
-    ({"checkpoint": "random"}, r"models\[2\]: expected one of checkpoint, .*, got checkpoint and ensemble"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"ensemble": ["a", "c"]}, r"models\[2\]: both: ensemble: unknown model 'c'. .*Known: a, b"),
+        ({"ensemble": ["a"]}, r"models\[2\].ensemble: .* at least 2"),
+        ({"arch": "unet"}, r"models\[2\]: expected an ensemble without arch: that is its members' own"),
+        ({"roi": ROI}, r"models\[2\]: expected an ensemble without roi"),
+        ({"checkpoint": "random"}, r"models\[2\]: expected one of checkpoint, .*, got checkpoint and ensemble"),
+    ],
+)
 def test_an_ensemble_that_cannot_be_is_one_line(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         expanded(small(models=[*MEMBERS, {**BOTH, **entry}]))

@@ -61,7 +61,8 @@ def turned(order: tuple[int, int, int], steps: tuple[float, ...], start: tuple[f
     """The map from the file's voxels to the grid's: axis a of the grid runs along `order[a]` of the file."""
     affine = np.zeros((4, 4))
     for axis, along in enumerate(order):
-        affine[axis, along], affine[axis, 3] = steps[axis], start[axis]
+        affine[axis, along] = steps[axis]
+        affine[axis, 3] = start[axis]
     affine[3, 3] = 1
     return affine
 
@@ -77,7 +78,8 @@ def turned(order: tuple[int, int, int], steps: tuple[float, ...], start: tuple[f
 def test_labels_are_those_of_logits_interpolated_at_files_voxels(
     order: tuple[int, int, int], steps: tuple[float, ...], start: tuple[float, ...], shape: Shape
 ) -> None:
-    scores, to_grid = smooth(GRID), turned(order, steps, start)
+    scores = smooth(GRID)
+    to_grid = turned(order, steps, start)
     inner = ((0, 7), (2, 9), (1, 5))
     made = predicted(scores, FileGrid.of(shape, to_grid, inner)).labels
     wanted = interpolated(scores, to_grid, shape, list(inner))
@@ -133,7 +135,8 @@ def test_the_confidence_is_that_of_the_interpolated_logits() -> None:
 @pytest.mark.parametrize(("coarse", "new"), [(None, (10, 6, 9)), (2, (10, 13, 15)), (0, (20, 13, 5))])
 def test_logits_are_resampled_as_nnunet_does(coarse: int | None, new: Shape) -> None:
     """Its documented steps: order 1 with edges aligned, in planes of the coarse axis, of which the nearest is taken."""
-    scores, scale = smooth(GRID, seed=2), np.array(GRID) / np.array(new)
+    scores = smooth(GRID, seed=2)
+    scale = np.array(GRID) / np.array(new)
     to_grid = np.diag([*scale, 1.0])
     to_grid[:3, 3] = (scale - 1) / 2
     whole = triple((0, size) for size in GRID)

@@ -89,7 +89,8 @@ def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
 @pytest.mark.parametrize("form", SAVES)
 def test_logits_and_gradients_are_exact(net: nn.Module, images: Tensor, files: Mapping[str, str], form: str) -> None:
     model = SegmentationModel(network(READER, files[form]).requires_grad_(False), ROI)
-    weights, passes = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4)), []
+    weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
+    passes = []
     for each in (model.eval(), net):
         x = images.clone().requires_grad_()
         logits = each(x)
@@ -117,11 +118,16 @@ def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> 
     assert stated.space is None
 
 
-@pytest.mark.parametrize(("form", "args", "message"), [
-    ("one", {"num_classes": 4}, "num_classes is 4 here, but the file was exported for 3"),
-    ("one", {"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"), ("one", {"classes": 3}, "unknown key 'classes'"),
-    ("script", {"roi": ROI}, "num_classes: required"), ("script", {"num_classes": 3}, "roi: required"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "args", "message"),
+    [
+        ("one", {"num_classes": 4}, "num_classes is 4 here, but the file was exported for 3"),
+        ("one", {"roi": [8, 8, 8]}, r"roi is \(8, 8, 8\) here"),
+        ("one", {"classes": 3}, "unknown key 'classes'"),
+        ("script", {"roi": ROI}, "num_classes: required"),
+        ("script", {"num_classes": 3}, "roi: required"),
+    ],
+)
 def test_refuses_contradictions(files: Mapping[str, str], form: str, args: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         facts(READER, files[form], args=args)
@@ -144,12 +150,17 @@ class Closed(Small):
         return super().forward(images.detach())
 
 
-@pytest.mark.parametrize(("cls", "save", "message"), [
-    (Small, partial(script, change=torch.jit.freeze), r"torch.jit.freeze"),
-    (Small, partial(export, batch=2), "got 2: export it with a dynamic batch"),
-    (Twice, export, "got 1 in and 2 out"), (Twice, script, "returns one tensor, got list"),
-    (Closed, script, "gradients to its input"), (Closed, export, "gradients to its input"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cls", "save", "message"),
+    [
+        (Small, partial(script, change=torch.jit.freeze), r"torch.jit.freeze"),
+        (Small, partial(export, batch=2), "got 2: export it with a dynamic batch"),
+        (Twice, export, "got 1 in and 2 out"),
+        (Twice, script, "returns one tensor, got list"),
+        (Closed, script, "gradients to its input"),
+        (Closed, export, "gradients to its input"),
+    ],
+)
 def test_refuses_unattackable(images: Tensor, tmp_path: Path, cls: type[nn.Module], save: Save, message: str) -> None:
     path = save(cls().eval(), tmp_path / "a.pt2")
     with pytest.raises(UserError, match=message):

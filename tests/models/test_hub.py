@@ -22,9 +22,12 @@ from freqbench.models import READERS, ModelEntry, ModelSpec, hub, resolve
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed: pip install '.[hub]'")
 
-REPO, FILE, TOKEN = "lab/unet", "weights/best.safetensors", "hf_secret"
+REPO = "lab/unet"
+FILE = "weights/best.safetensors"
+TOKEN = "hf_secret"
 URI = f"hf://{REPO}/{FILE}@main"
-OLD, NEW = "a" * 40, "b" * 40
+OLD = "a" * 40
+NEW = "b" * 40
 
 
 class Hub:
@@ -56,14 +59,17 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 hub.asked.append(path := unquote(urlsplit(self.path).path))
-                token, parts = self.headers["Authorization"], path.strip("/").split("/")
+                token = self.headers["Authorization"]
+                parts = path.strip("/").split("/")
                 if parts[0] == "large":
                     hub.tokens.append(token)
                     return self.answer(200, hub.large[parts[1]])
                 if parts[0] == "api":
-                    repo, revision = "/".join(parts[2:4]), "/".join(parts[5:])
+                    repo = "/".join(parts[2:4])
+                    revision = "/".join(parts[5:])
                 else:
-                    repo, revision = "/".join(parts[:2]), parts[3]
+                    repo = "/".join(parts[:2])
+                    revision = parts[3]
                 if repo in hub.private and token != f"Bearer {TOKEN}":
                     return self.answer(401, b"Invalid username or password.")
                 if not any(known == repo for known, _ in hub.commits):
@@ -141,7 +147,8 @@ def test_file_is_fetched_once_and_is_model_that_local_file_is(server: Hub, weigh
 def test_a_branch_keeps_its_last_commit_without_internet_access(server: Hub) -> None:
     before = resolved(URI)
     server.stop()
-    after, pinned = resolved(URI), resolved(before.checkpoint)
+    after = resolved(URI)
+    pinned = resolved(before.checkpoint)
     assert before.model_id == after.model_id == pinned.model_id
     note = f"m: main of {REPO} is commit {OLD}, by the last answer of the hub, which cannot be reached now"
     assert note in after.notes
@@ -172,15 +179,20 @@ def test_uncached_and_offline_is_refused(server: Hub, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("weights")
-@pytest.mark.parametrize(("uri", "text"), [
-    (f"hf://lab/none/{FILE}@main", "refuses it (404 Client Error."),
-    (f"hf://{REPO}/{FILE}@v2", "refuses it (404 Client Error."),
-    (f"hf://{REPO}/weights/bets.safetensors@v1", f"unknown file or folder of a network 'weights/bets.safetensors'. "
-     f"Did you mean '{FILE}'?"),
-    (f"hf://{REPO}/{FILE}", "expected hf://ORG/REPO/FILE@REVISION, got another form: name a commit, a tag or a"),
-    ("hf://unet@main", "expected hf://ORG/REPO/FILE@REVISION, got another form"),
-    ("monai://spleen", "expected monai://BUNDLE@VERSION, got another form"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        (f"hf://lab/none/{FILE}@main", "refuses it (404 Client Error."),
+        (f"hf://{REPO}/{FILE}@v2", "refuses it (404 Client Error."),
+        (
+            f"hf://{REPO}/weights/bets.safetensors@v1",
+            f"unknown file or folder of a network 'weights/bets.safetensors'. Did you mean '{FILE}'?",
+        ),
+        (f"hf://{REPO}/{FILE}", "expected hf://ORG/REPO/FILE@REVISION, got another form: name a commit, a tag or a"),
+        ("hf://unet@main", "expected hf://ORG/REPO/FILE@REVISION, got another form"),
+        ("monai://spleen", "expected monai://BUNDLE@VERSION, got another form"),
+    ],
+)
 def test_repository_revision_path_or_form_none_is_refused(uri: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
         resolved(uri)

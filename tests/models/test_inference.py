@@ -104,7 +104,8 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     """Sums that differ in their last bit may have equal means, of which the lower class wins."""
     net = nn.Conv3d(1, 2, 1, bias=False).requires_grad_(False)
     net.weight[:, 0, 0, 0, 0] = torch.tensor([1.0, 1 + 2**-23])
-    settings, image = Inference(overlap=0.6), volume((23, 9, 7)).float()
+    settings = Inference(overlap=0.6)
+    image = volume((23, 9, 7)).float()
     labelled = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
     assert torch.equal(labelled.long(), monais(net, image, settings, 5).argmax(1)[0])
 
@@ -149,7 +150,8 @@ def test_an_attack_follows_mirror_images_where_it_is_asked_to(net: nn.Module, av
     torch.testing.assert_close(beside(crop), net(crop))
     assert (through.passes, beside.passes) == (4, 1)
     assert torch.equal(predict(through, volume((13, 9, 7))), predict(beside, volume((13, 9, 7))))
-    sliding, image = SlidingWindowModel(through, 4), volume((13, 9, 7)).requires_grad_()
+    sliding = SlidingWindowModel(through, 4)
+    image = volume((13, 9, 7)).requires_grad_()
     stitched = sliding(image)
     assert torch.equal(stitched.argmax(1)[0], predict(beside, image.detach()).long())
     torch.autograd.grad(stitched.square().sum(), image)
@@ -159,7 +161,8 @@ def test_an_attack_follows_mirror_images_where_it_is_asked_to(net: nn.Module, av
 
 def test_channels_are_cut_together() -> None:
     net = nn.Conv3d(3, 4, 3, padding=1).double()
-    model, image = SegmentationModel(net, ROI), volume((13, 9, 3), channels=3)
+    model = SegmentationModel(net, ROI)
+    image = volume((13, 9, 3), channels=3)
     expected = monais(net, image, PLAIN, 5).argmax(1)[0]
     assert torch.equal(predict(model, image, 5).long(), expected)
     assert torch.equal(predict(model, image[0], 5).long(), expected)
@@ -213,9 +216,12 @@ def test_settings_that_cannot_be_are_refused() -> None:
 
 SHAPES: list[Shape] = [(20, 9, 7), (8, 6, 4), (9, 4, 4), (5, 13, 3)]
 SETTINGS = [
-    PLAIN, Inference(weighting="gaussian"), Inference(overlap=0.25), Inference(overlap=0.6, weighting="gaussian"),
+    PLAIN,
+    Inference(weighting="gaussian"),
+    Inference(overlap=0.25),
+    Inference(overlap=0.6, weighting="gaussian"),
     Inference(average="probabilities", weighting="gaussian"),
-]  # fmt: skip
+]
 
 
 def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:
@@ -232,7 +238,8 @@ def sliding(net: nn.Module, window_batch: int = 2, settings: Inference = PLAIN) 
     ("shape", "settings"), [*zip(SHAPES, SETTINGS[:4], strict=True), (SHAPES[0], SETTINGS[-1])], ids=str
 )
 def test_logits_are_those_that_predict_stitches(net: nn.Module, shape: Shape, settings: Inference) -> None:
-    images, model = volume(shape), sliding(net, settings=settings)
+    images = volume(shape)
+    model = sliding(net, settings=settings)
     with torch.no_grad():
         logits = model(images)
     assert torch.allclose(logits, logits_of(net, images, settings), rtol=0, atol=1e-12)
@@ -286,7 +293,8 @@ def test_a_batch_of_volumes_is_its_volumes(net: nn.Module) -> None:
 
 
 def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
-    model, images = sliding(net), volume((20, 6, 4)).requires_grad_()
+    model = sliding(net)
+    images = volume((20, 6, 4)).requires_grad_()
     with torch.no_grad():
         model(images)
     assert (model.num_forwards, model.num_backwards) == (4, 0)
@@ -296,7 +304,8 @@ def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("window_batch", [1, 3])
 def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch: int) -> None:
-    kept, passed = [], []
+    kept = []
+    passed = []
     hook = net.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
     images = volume((20, 9, 7)).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):

@@ -91,7 +91,8 @@ def unet() -> nn.Module:
 @pytest.mark.integration
 def test_file_of_a_monai_class_needs_no_sizes(tmp_path: Path) -> None:
     net = unet()
-    path, images = saved(tmp_path / "m.pt", net), torch.rand(2, 2, *SIZE)
+    path = saved(tmp_path / "m.pt", net)
+    images = torch.rand(2, 2, *SIZE)
     with pytest.warns(UserWarning, match="m: "):
         model = fb.load_model(path, arch="unet", roi=SIZE)
     assert (model.spec.num_classes, model.spec.num_channels) == (4, 2)
@@ -116,15 +117,27 @@ def test_stated_arguments_come_first_where_weights_show_nothing(tmp_path: Path) 
 
 SILENT = {
     "heads beside another hidden size": ("unetr", lambda: nets.UNETR(2, 4, SIZE, 4, 48, 32, num_heads=6), "num_heads"),
-    "groups beside other filters": ("segresnet", lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
-        "norm"),
-    "an activation without weights": ("unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})), "act"),
-    "a norm that has weights alone": ("unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})), "norm"),
-    "an affine norm of a transformer": ("swin_unetr",
-        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})), "norm_name"),
-}  # fmt: skip
+    "groups beside other filters": (
+        "segresnet",
+        lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
+        "norm",
+    ),
+    "an activation without weights": (
+        "unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})),
+        "act",
+    ),
+    "a norm that has weights alone": (
+        "unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})),
+        "norm",
+    ),
+    "an affine norm of a transformer": (
+        "swin_unetr",
+        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})),
+        "norm_name",
+    ),
+}
 
 
 @pytest.mark.integration
@@ -257,7 +270,8 @@ def test_logits_are_left_as_they_are(net: nn.Module) -> None:
 
 
 def test_probabilities_become_logits_whose_softmax_they_are() -> None:
-    result, images = findings(Softmax()), windows(1, ROI)
+    result = findings(Softmax())
+    images = windows(1, ROI)
     assert result == Examination(yields="probabilities")
     mended = examination.mend(Softmax(), result.yields, result.singly)
     with torch.no_grad():
@@ -266,7 +280,8 @@ def test_probabilities_become_logits_whose_softmax_they_are() -> None:
 
 
 def test_attacks_follow_the_gradient_of_the_mended_logits() -> None:
-    gradients, labels = [], torch.ones(2, *ROI, dtype=torch.long)
+    gradients = []
+    labels = torch.ones(2, *ROI, dtype=torch.long)
     for net in (Net(), LogitsOfProbabilities(Softmax(), "softmax")):
         images = windows(1, ROI).requires_grad_()
         F.cross_entropy(net(images), labels).backward()
@@ -285,14 +300,19 @@ def test_probabilities_of_zero_have_finite_logits_and_gradients(factor: float) -
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("net", "fault"), [
-    (OneHot(), "expected logits, got 0 and 1 alone, as labels have no gradient"),
-    (Sigmoid(), "expected logits, got numbers in [0, 1] that do not add up to 1"),
-    (Drops(), "expected equal logits of one window in two passes"),
-    (StaysInTraining(), "expected parameters and buffers as they were"), (NaN(), "expected finite logits, got NaN"),
-    (Half(), "expected logits of shape (1, 3, 8, 6, 10), got (1, 3, 4, 6, 10)"),
-    (Net(channels=2), "a window of 1x8x6x10 does not pass through it"),
-], ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("net", "fault"),
+    [
+        (OneHot(), "expected logits, got 0 and 1 alone, as labels have no gradient"),
+        (Sigmoid(), "expected logits, got numbers in [0, 1] that do not add up to 1"),
+        (Drops(), "expected equal logits of one window in two passes"),
+        (StaysInTraining(), "expected parameters and buffers as they were"),
+        (NaN(), "expected finite logits, got NaN"),
+        (Half(), "expected logits of shape (1, 3, 8, 6, 10), got (1, 3, 4, 6, 10)"),
+        (Net(channels=2), "a window of 1x8x6x10 does not pass through it"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
 def test_a_network_that_no_row_can_describe_is_refused(net: nn.Module, fault: str) -> None:
     assert str(findings(net).fault).startswith(fault)
     with pytest.raises(UserError):
@@ -301,7 +321,8 @@ def test_a_network_that_no_row_can_describe_is_refused(net: nn.Module, fault: st
 
 @pytest.mark.parametrize("net", [BatchStatistics(), ForOne()])
 def test_windows_of_a_network_that_mixes_a_batch_pass_one_by_one(net: nn.Module) -> None:
-    result, images = findings(net), windows(1, ROI)
+    result = findings(net)
+    images = windows(1, ROI)
     assert result == Examination(singly=True)
     with torch.no_grad():
         alone = torch.cat([net(image) for image in images.split(1)])

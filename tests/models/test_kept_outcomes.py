@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    built, real = [], construction.build
+    built = []
+    real = construction.build
 
     def build(arch: str, *arguments: Any) -> Any:
         built.append(arch)

@@ -117,25 +117,30 @@ def outside(model: dict[str, Any]) -> None:
     model["weightsManifest"][0]["paths"] = ["../model.bin"]
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    (kind(2, "BatchNormalization"), "layer act_0 (BatchNormalization): expected a chain of Conv3D and Activation"),
-    (at(2, "activation", "gelu"),
-        "layer act_0 (Activation): activation: Input should be 'linear', 'relu' or 'elu', got 'gelu'"),
-    (at(3, "padding", "valid"), "layer 21 (Conv3D): padding: Input should be 'same', got 'valid'"),
-    (at(3, "strides", [2, 2, 2]), "layer 21 (Conv3D): strides[0]: Input should be 1, got 2"),
-    (at(3, "kernel_size", [2, 2, 2]), "layer 21 (Conv3D): kernel_size: expected odd numbers"),
-    (at(3, "data_format", "channels_first"), "layer 21 (Conv3D): data_format: Input should be 'channels_last'"),
-    (skip, "layer output (Conv3D): expected a chain, in which each layer takes the one before"),
-    (at(3, "filters", 5), "does not fit: 0 keys missing, 0 unexpected, 3 of another shape"),
-    (listed("dtype", "float16"), "weightsManifest: weights[0].dtype: Input should be 'float32', got 'float16'"),
-    (listed("quantization", {"dtype": "uint8"}), "weightsManifest: weights[0].quantization: Input should be None"),
-    (listed("shape", [3, 3, 3, 1, 3]), "expected 2,144 bytes, as model.json lists, got 2,252"),
-    (listed("name", "other/kernel"), "weightsManifest: expected conv3d_0/kernel, found none"),
-    (gone, "other.bin: expected the weights that model.json names, found none"),
-    (outside, "weightsManifest: paths[0]:"),
-    (at(0, "batch_input_shape", 5), "expected an input [batch, d, h, w, channels], got 5"),
-    (graph, "expected TensorFlow.js' layers format"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (kind(2, "BatchNormalization"), "layer act_0 (BatchNormalization): expected a chain of Conv3D and Activation"),
+        (
+            at(2, "activation", "gelu"),
+            "layer act_0 (Activation): activation: Input should be 'linear', 'relu' or 'elu', got 'gelu'",
+        ),
+        (at(3, "padding", "valid"), "layer 21 (Conv3D): padding: Input should be 'same', got 'valid'"),
+        (at(3, "strides", [2, 2, 2]), "layer 21 (Conv3D): strides[0]: Input should be 1, got 2"),
+        (at(3, "kernel_size", [2, 2, 2]), "layer 21 (Conv3D): kernel_size: expected odd numbers"),
+        (at(3, "data_format", "channels_first"), "layer 21 (Conv3D): data_format: Input should be 'channels_last'"),
+        (skip, "layer output (Conv3D): expected a chain, in which each layer takes the one before"),
+        (at(3, "filters", 5), "does not fit: 0 keys missing, 0 unexpected, 3 of another shape"),
+        (listed("dtype", "float16"), "weightsManifest: weights[0].dtype: Input should be 'float32', got 'float16'"),
+        (listed("quantization", {"dtype": "uint8"}), "weightsManifest: weights[0].quantization: Input should be None"),
+        (listed("shape", [3, 3, 3, 1, 3]), "expected 2,144 bytes, as model.json lists, got 2,252"),
+        (listed("name", "other/kernel"), "weightsManifest: expected conv3d_0/kernel, found none"),
+        (gone, "other.bin: expected the weights that model.json names, found none"),
+        (outside, "weightsManifest: paths[0]:"),
+        (at(0, "batch_input_shape", 5), "expected an input [batch, d, h, w, channels], got 5"),
+        (graph, "expected TensorFlow.js' layers format"),
+    ],
+)
 def test_network_no_such_chain_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None], text: str) -> None:
     folder = meshnet_folder.write(tmp_path / "net", change)
     with pytest.raises(UserError, match=re.escape(text)):

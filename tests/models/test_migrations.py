@@ -110,7 +110,8 @@ def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wa
 
 def test_old_merging_pads_odd_sizes_with_zeros() -> None:
     merging = MIGRATIONS["swin_unetr"]["monai-1.4"].extra["downsample"](2)
-    x, by_hand = torch.rand(1, 3, 4, 5, 2), torch.zeros(1, 4, 4, 6, 2)
+    x = torch.rand(1, 3, 4, 5, 2)
+    by_hand = torch.zeros(1, 4, 4, 6, 2)
     by_hand[:, :3, :, :5] = x
     assert torch.equal(merging(x), merging(by_hand))
 
@@ -135,16 +136,22 @@ def test_unknown_migration_is_refused() -> None:
         choose("m", "unetr", "monai-13", {}, {})
 
 
-@pytest.mark.parametrize(("arch", "release", "stated", "migration", "alike"), [
-    ("unet", "unet_monai1.0.1", None, None, ()), ("unet", "unet_monai1.4.0", None, None, ()),
-    ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()), ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
-    *(
-        pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=mark)
-        for stated, migration, alike, mark in (
-            ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only"), pytest.mark.integration),
-            ("none", None, ("1.5.0_output_only",), pytest.mark.slow))
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "release", "stated", "migration", "alike"),
+    [
+        ("unet", "unet_monai1.0.1", None, None, ()),
+        ("unet", "unet_monai1.4.0", None, None, ()),
+        ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
+        ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
+        *(
+            pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=mark)
+            for stated, migration, alike, mark in (
+                ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only"), pytest.mark.integration),
+                ("none", None, ("1.5.0_output_only",), pytest.mark.slow),
+            )
+        ),
+    ],
+)
 def test_released_file_is_loaded_and_gives_its_outputs(
     legacy: Legacy,
     tmp_path: Path,

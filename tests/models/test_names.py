@@ -157,11 +157,15 @@ def test_channels_of_nnunet_are_named_by_its_folder(tmp_path: Path) -> None:
     assert facts("nnunet", nnunet_folder.write(tmp_path / "n", two)).channel_names == ("CT", "PET")
 
 
-@pytest.mark.parametrize(("image", "names"), [
-    (("{case}_T1ce.nii.gz", "{case}-flair.nii.gz"), ("T1ce", "flair")),
-    (("{case}/t1.nii", "{case}/t2.nii"), ("t1", "t2")), (("{case}_0000.nii.gz", "{case}_0001.nii.gz"), ()),
-    (("{case}.nii.gz",), ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        (("{case}_T1ce.nii.gz", "{case}-flair.nii.gz"), ("T1ce", "flair")),
+        (("{case}/t1.nii", "{case}/t2.nii"), ("t1", "t2")),
+        (("{case}_0000.nii.gz", "{case}_0001.nii.gz"), ()),
+        (("{case}.nii.gz",), ()),
+    ],
+)
 def test_patterns_that_end_in_modalities_name_the_channels(image: tuple[str, ...], names: tuple[str, ...]) -> None:
     assert Pairs(name="d", root="r", image=image, label="l/{case}.nii.gz").channel_names == names
 
@@ -180,7 +184,8 @@ def test_probabilities_of_merged_classes_are_added(average: Any) -> None:
     merged = resolve(entry(classes=5, class_map=MAP, inference={"average": average}), num_classes=3)
     plain = load(resolve(entry(), num_classes=5), CPU)
     x = torch.rand(1, 1, *TINY_ROI, generator=torch.Generator().manual_seed(1))
-    model, p = load(merged, CPU), plain(x).softmax(dim=1)
+    model = load(merged, CPU)
+    p = plain(x).softmax(dim=1)
     wanted = torch.stack([p[:, 0] + p[:, 2], p[:, 1] + p[:, 3], p[:, 4]], dim=1)
     torch.testing.assert_close(model(x).softmax(dim=1), wanted, rtol=1e-5, atol=1e-6)
     assert (merged.num_classes, merged.num_outputs) == (3, 5)
@@ -196,28 +201,33 @@ def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
     assert model_id(classes=3) == model_id()
 
 
-@pytest.mark.parametrize(("more", "text"), [
-    ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
-    (
-        {"classes": 2},
-        "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
-        "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
-    ),
-    (
-        {"classes": 2, "class_map": {1: [1]}},
-        "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
-        "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
-    ),
-    ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
-    ({"classes": 4, "class_map": MAP}, "m: class_map: 2: expected each class of the network once, but 4 is not in"),
-    ({"classes": 5, "class_map": {1: [3], 2: [3]}}, "m: class_map: 2: expected each class of the network once, bu"),
-    ({"classes": 5, "class_map": {1: [1]}}, "m: class_map: expected each class of the dataset, got none for 2"),
-    ({"classes": 5, "class_map": {1: [0, 1, 2], 2: [3, 4]}}, "m: class_map: expected each class of the dataset, g"),
-    ({"classes": 5, "class_map": {**MAP, 3: [2]}}, "m: class_map: expected classes of the dataset, 0 to 2, got 3"),
-    ({"classes": 5, "class_map": {**MAP, 0: [0]}}, "m: class_map: expected each class of the network, got none fo"),
-    ({"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
-        "m: expected no class_map beside args.points, which are of the dataset's classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
+        (
+            {"classes": 2},
+            "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
+            "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
+        ),
+        (
+            {"classes": 2, "class_map": {1: [1]}},
+            "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
+            "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
+        ),
+        ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
+        ({"classes": 4, "class_map": MAP}, "m: class_map: 2: expected each class of the network once, but 4 is not in"),
+        ({"classes": 5, "class_map": {1: [3], 2: [3]}}, "m: class_map: 2: expected each class of the network once, bu"),
+        ({"classes": 5, "class_map": {1: [1]}}, "m: class_map: expected each class of the dataset, got none for 2"),
+        ({"classes": 5, "class_map": {1: [0, 1, 2], 2: [3, 4]}}, "m: class_map: expected each class of the dataset, g"),
+        ({"classes": 5, "class_map": {**MAP, 3: [2]}}, "m: class_map: expected classes of the dataset, 0 to 2, got 3"),
+        ({"classes": 5, "class_map": {**MAP, 0: [0]}}, "m: class_map: expected each class of the network, got none fo"),
+        (
+            {"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
+            "m: expected no class_map beside args.points, which are of the dataset's classes",
+        ),
+    ],
+)
 def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: str) -> None:
     refused(entry(**more), text)
 

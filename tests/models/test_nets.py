@@ -35,7 +35,8 @@ def test_lists_of_a_job_file_are_tuples_inside() -> None:
 
 
 def test_weights_depend_on_seed_alone_and_leave_global_state() -> None:
-    args, before = {"channels": [4, 8], "strides": [2]}, torch.random.get_rng_state()
+    args = {"channels": [4, 8], "strides": [2]}
+    before = torch.random.get_rng_state()
     first = build("unet", 2, (16, 16, 16), args).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
@@ -67,11 +68,15 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     refused(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), text, 14)
 
 
-@pytest.mark.parametrize(("arch", "roi", "more"), [
-    ("rog", (16, 24, 16), {}),
-    pytest.param("unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2},
-        marks=pytest.mark.integration),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "roi", "more"),
+    [
+        ("rog", (16, 24, 16), {}),
+        pytest.param(
+            "unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}, marks=pytest.mark.integration
+        ),
+    ],
+)
 def test_gradient_reaches_every_voxel_of_every_channel(arch: str, roi: Shape, more: dict[str, Any]) -> None:
     entry = ModelEntry(name="m", arch=arch, checkpoint="random", args={**SMALL_ARGS[arch], **more}, roi=roi)
     model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"))

@@ -93,10 +93,16 @@ def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
     assert (stated.outputs, stated.num_classes, facts("nnunet", write()).outputs) == ("sigmoid", 3, "softmax")
 
 
-@pytest.mark.parametrize(("scheme", "ends"), [
-    ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)), ("ZScoreNormalization", (-5.0, 5.0)),
-    ("RescaleTo01Normalization", (0.0, 1.0)), ("RGBTo01Normalization", (0.0, 1.0)), ("NoNormalization", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheme", "ends"),
+    [
+        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)),
+        ("ZScoreNormalization", (-5.0, 5.0)),
+        ("RescaleTo01Normalization", (0.0, 1.0)),
+        ("RGBTo01Normalization", (0.0, 1.0)),
+        ("NoNormalization", None),
+    ],
+)
 def test_each_normalisation_has_its_bounds_and_array_spans_them(write: Write, scheme: str, ends: Any) -> None:
     """The ends of the attacked volume: of CT the clip of the plans; where no plan says them, the volume's own."""
     stated = facts("nnunet", write(lambda p, d, c: full(p).update(normalization_schemes=[scheme])))
@@ -149,7 +155,8 @@ def test_folds_are_numbered_or_named(write: Write, there: tuple[str, ...], args:
 
 
 def test_folds_average_logits_and_not_probabilities(write: Write) -> None:
-    folder, second = write(), direct("PlainConvUNet", seed=6)
+    folder = write()
+    second = direct("PlainConvUNet", seed=6)
     copied(folder, "1")
     torch.save(nnunet_folder.checkpoint(second), Path(folder, "fold_1", "checkpoint_final.pth"))
     net = network("nnunet", folder, with_weights=True).eval()
@@ -175,7 +182,8 @@ def test_fold_all_is_taken_where_it_is_alone(write: Write) -> None:
 
 def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
     folder = Path(write())
-    first, moved = facts("nnunet", str(folder)).checkpoint_sha256, folder.rename(tmp_path / "elsewhere")
+    first = facts("nnunet", str(folder)).checkpoint_sha256
+    moved = folder.rename(tmp_path / "elsewhere")
     assert facts("nnunet", str(moved)).checkpoint_sha256 == first
     (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
     assert facts("nnunet", str(moved)).checkpoint_sha256 != first
@@ -256,9 +264,11 @@ def packed(folder: Path) -> Path:
 
 
 PARTS: dict[str, Callable[[Path], Path]] = {
-    "fold": lambda folder: folder / "fold_0", "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
-    "dataset": lambda folder: folder.parent, "archive": packed,
-}  # fmt: skip
+    "fold": lambda folder: folder / "fold_0",
+    "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
+    "dataset": lambda folder: folder.parent,
+    "archive": packed,
+}
 
 
 @pytest.mark.parametrize("arch", ["nnunet", None])

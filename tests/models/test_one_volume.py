@@ -36,7 +36,8 @@ def fast(of: Pass) -> Pass:
 
 
 def test_volume_alone_has_the_logits_of_a_batch(net: nn.Sequential) -> None:
-    model, images = SegmentationModel(net, ROI), torch.rand(1, 1, *ROI)
+    model = SegmentationModel(net, ROI)
+    images = torch.rand(1, 1, *ROI)
     alone, gradient, *_ = gradients(net, model, images)
     assert torch.equal(alone[0], net(images.repeat(2, 1, 1, 1, 1))[0])
     pair, of_pair, *_ = gradients(net, net, images.repeat(2, 1, 1, 1, 1))
@@ -46,7 +47,8 @@ def test_volume_alone_has_the_logits_of_a_batch(net: nn.Sequential) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_of_image_and_weights_are_pytorchs(net: nn.Sequential, dtype: torch.dtype) -> None:
-    net, images = net.to(dtype), torch.rand(1, 1, *ROI, dtype=dtype)
+    net = net.to(dtype)
+    images = torch.rand(1, 1, *ROI, dtype=dtype)
     net.append(nn.Conv3d(3, 3, 3, padding="same")).append(nn.Conv3d(3, 2, 1)).to(dtype)  # left to PyTorch
     torch.testing.assert_close(gradients(net, fast(net), images), gradients(net, net, images), rtol=1e-4, atol=1e-4)
 

@@ -26,7 +26,8 @@ def entry(path: str, **more: Any) -> ModelEntry:
 @pytest.mark.parametrize(("operator", "batch"), [("Relu", "batch"), ("Relu", 1), (BLACK, "batch"), (BLACK, 1)])
 def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
-    spec, x = resolve(entry(path), num_classes=3), torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    spec = resolve(entry(path), num_classes=3)
+    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(path)
     wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
     np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
@@ -47,7 +48,8 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
 
 def test_wrongly_converted_network_is_a_black_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
-    other, convert = onnx_file.write(tmp_path / "other.onnx", seed=1), reader._convert
+    other = onnx_file.write(tmp_path / "other.onnx", seed=1)
+    convert = reader._convert
     monkeypatch.setattr(reader, "_convert", lambda path: convert(other))
     reason = resolve(entry(path), num_classes=3).black_box
     assert reason is not None
@@ -57,7 +59,8 @@ def test_wrongly_converted_network_is_a_black_box(tmp_path: Path, monkeypatch: p
 def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> None:
     path = Path(onnx_file.write(tmp_path / "net.onnx"))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
-    before, data = resolve(entry(str(path)), num_classes=3), tmp_path / "net.data"
+    before = resolve(entry(str(path)), num_classes=3)
+    data = tmp_path / "net.data"
     data.write_bytes(data.read_bytes()[:-4] + np.float32(1.5).tobytes())
     assert resolve(entry(str(path)), num_classes=3).model_id != before.model_id
     data.unlink()
@@ -86,8 +89,10 @@ PLACES: dict[str, Callable[[onnx.ModelProto, onnx.TensorProto], object]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, place: str) -> None:
-    path, data = Path(onnx_file.write(tmp_path / "net.onnx")), tmp_path / "net.data"
-    model, array = onnx.load(path), onnx.numpy_helper.from_array(np.ones(2, np.float32), "array")
+    path = Path(onnx_file.write(tmp_path / "net.onnx"))
+    data = tmp_path / "net.data"
+    model = onnx.load(path)
+    array = onnx.numpy_helper.from_array(np.ones(2, np.float32), "array")
     data.write_bytes(array.raw_data)
     onnx.external_data_helper.set_external_data(array, "net.data")
     array.ClearField("raw_data")
@@ -98,15 +103,22 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     assert reader.SOURCE.sha256(str(path), {}) != before
 
 
-@pytest.mark.parametrize(("form", "more", "text"), [
-    ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
-    ({"sides": ROI}, {"roi": (8, 8, 8)}, "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
-    ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
-    ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
-    ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
-    ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
-    ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "more", "text"),
+    [
+        ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
+        (
+            {"sides": ROI},
+            {"roi": (8, 8, 8)},
+            "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)",
+        ),
+        ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
+        ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
+        ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
+        ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
+        ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
+    ],
+)
 def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
     refused(entry(onnx_file.write(tmp_path / "net.onnx", **form), **more), f"{tmp_path}/{text}")
 
@@ -119,7 +131,8 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, real = onnx_file.write(tmp_path / "net.onnx"), builtins.__import__
+    path = onnx_file.write(tmp_path / "net.onnx")
+    real = builtins.__import__
 
     def refusing(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "onnxruntime":

@@ -40,7 +40,9 @@ def agreement(labels: Tensor, logits: Tensor, tie: float) -> None:
 
 def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
     """Axes, scale, means and deviations of which 0 is anywhere in the network's range."""
-    low, mean, std = float(rng.uniform(-400, 100)), rng.uniform(-200, 200, channels), rng.uniform(20, 150, channels)
+    low = float(rng.uniform(-400, 100))
+    mean = rng.uniform(-200, 200, channels)
+    std = rng.uniform(20, 150, channels)
     return InputAdapter(
         axes=str(rng.choice(AXES)),
         scale=(low, low + float(rng.uniform(50, 600))),
@@ -53,11 +55,13 @@ def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
 def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
     rng = np.random.default_rng(seed)
     channels = int(rng.integers(1, 3))
-    net, adapter = network(channels), drawn_adapter(rng, channels)
+    net = network(channels)
+    adapter = drawn_adapter(rng, channels)
     padding = ["reflect", "replicate", 0.0, float(rng.normal())][seed % 4]
     # Reflection reaches no further than the volume.
     shape = tuple(int(rng.integers(side // 2 + 1 if padding == "reflect" else 1, 3 * side)) for side in ROI)
-    overlap, weighting = float(rng.choice([0.0, 0.25, 0.5, 0.7])), str(rng.choice(["constant", "gaussian"]))
+    overlap = float(rng.choice([0.0, 0.25, 0.5, 0.7]))
+    weighting = str(rng.choice(["constant", "gaussian"]))
     settings = Inference(overlap=overlap, weighting=weighting, padding=padding)
     volume = torch.from_numpy(rng.random((1, channels, *shape)))
     labelled = predict(SegmentationModel(net, ROI, adapter=adapter, inference=settings), volume)
@@ -70,9 +74,15 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
     seen = seen.permute(0, 1, *(2 + axis for axis in order))
     named = {"padding_mode": padding} if isinstance(padding, str) else {"padding_mode": "constant", "cval": padding}
     logits = sliding_window_inference(
-        seen, [ROI[axis] for axis in order], 3, lambda windows: 1 * net(windows), overlap=settings.overlap,
-        mode=settings.weighting, sigma_scale=0.125, **named
-    )  # fmt: skip
+        seen,
+        [ROI[axis] for axis in order],
+        3,
+        lambda windows: 1 * net(windows),
+        overlap=settings.overlap,
+        mode=settings.weighting,
+        sigma_scale=0.125,
+        **named,
+    )
     agreement(labelled, logits.permute(0, 1, *(2 + order.index(axis) for axis in range(3))).flip(turned)[0], 1e-9)
 
 

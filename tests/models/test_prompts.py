@@ -85,7 +85,8 @@ def test_points_depend_on_the_seed_and_on_no_other_draws() -> None:
     first = clicked(label)
     np.random.seed(3)
     torch.manual_seed(3)
-    again, other = clicked(label), clicked(label, replace(POLICY, seed=1))
+    again = clicked(label)
+    other = clicked(label, replace(POLICY, seed=1))
     assert all(torch.equal(first[index], again[index]) for index in (1, 2))
     assert not any(torch.equal(first[index], other[index]) for index in (1, 2))
 
@@ -132,7 +133,8 @@ def bright(label: Tensor) -> Case:
 
 
 def witness(roi: Shape = ROI, mirror: str = "", axes: str = "HWD") -> tuple[Witness, SegmentationModel]:
-    net, inference = Witness(), Inference(mirror=mirror)
+    net = Witness()
+    inference = Inference(mirror=mirror)
     return net, SegmentationModel(net, roi, adapter=InputAdapter(axes=axes), inference=inference).eval()
 
 
@@ -153,7 +155,8 @@ def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, wind
     result = attack_case(make("pgd", eps=0.1, steps=2, scope=scope), model, case, 0, window_batch)
     assert not torch.equal(result.adversarial, case.image)
     steps = 2 if scope == "window" else 4
-    tiles, prompts = attack_windows(triple(case.label.shape[1:]), ROI), POLICY.draw_points(case)
+    tiles = attack_windows(triple(case.label.shape[1:]), ROI)
+    prompts = POLICY.draw_points(case)
     in_tiles = sum(int(prompts[:, h, w, d].count_nonzero()) for h, w, d in tiles)
     assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
 
@@ -232,7 +235,9 @@ def prompted(arch: str) -> nn.Module:
 
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_samples_and_classes_are_answered_by_their_own_points(arch: str) -> None:
-    net, one, two = prompted(arch), prompts((1, 3, 3, 3)), prompts((1, 3, 3, 3), (2, 9, 9, 9))
+    net = prompted(arch)
+    one = prompts((1, 3, 3, 3))
+    two = prompts((1, 3, 3, 3), (2, 9, 9, 9))
     both = net(images(2), torch.cat([one, two]))
     torch.testing.assert_close(both[:1], net(images(2)[:1], one), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(both[1:, 2], net(images(2)[1:], prompts((2, 9, 9, 9)))[:, 2], rtol=1e-5, atol=1e-5)
@@ -242,7 +247,8 @@ def test_samples_and_classes_are_answered_by_their_own_points(arch: str) -> None
 
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_a_class_without_a_point_is_background_by_a_thousandth(arch: str) -> None:
-    net, x = prompted(arch), images().requires_grad_()
+    net = prompted(arch)
+    x = images().requires_grad_()
     logits = net(images(), prompts((2, 5, 5, 5)))
     assert torch.equal(logits[:, 1], torch.full((1, *SIDES), -1e-3))
     assert logits[:, 2].std() > 0

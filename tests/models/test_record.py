@@ -30,7 +30,8 @@ def grid(tmp_path: Path) -> Expand:
     """The grid of a job whose one model says this of itself; `entry` is added to the job's model."""
 
     def make(entry: dict[str, Any] | None = None, **metadata: Any) -> Grid:
-        path, net = tmp_path / "net.safetensors", models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
+        path = tmp_path / "net.safetensors"
+        net = models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
         known = {"arch": "unet", "args": tiny_job.ARGS, "roi": tiny_job.ROI, "num_classes": 6}
         models.save_checkpoint(path, net.state_dict(), {**known, **metadata}, half=False)
         return tiny_job.expanded(tiny_job.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]
@@ -99,12 +100,15 @@ def test_names_of_another_number_are_told(grid: Expand, names: list[str]) -> Non
     )
 
 
-@pytest.mark.parametrize(("metadata", "complaint"), [
-    ({"preprocess": {"spacin": [1, 1, 1]}}, "metadata: preprocess: unknown key 'spacin'. Did you mean 'spacing'?"),
-    ({"preprocess": {"intensity": {"window": [3, 1]}}}, "metadata: preprocess.intensity: expected the lower bound"),
-    ({"class_names": "liver"}, "metadata: class_names: "),
-    ({"training": {"fingerprints": {"train": 3}}}, "metadata: training.fingerprints.train: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("metadata", "complaint"),
+    [
+        ({"preprocess": {"spacin": [1, 1, 1]}}, "metadata: preprocess: unknown key 'spacin'. Did you mean 'spacing'?"),
+        ({"preprocess": {"intensity": {"window": [3, 1]}}}, "metadata: preprocess.intensity: expected the lower bound"),
+        ({"class_names": "liver"}, "metadata: class_names: "),
+        ({"training": {"fingerprints": {"train": 3}}}, "metadata: training.fingerprints.train: "),
+    ],
+)
 def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         grid(**metadata)
@@ -120,12 +124,20 @@ def test_teaching_and_choosing_cases_are_counted_apart(grid: Expand) -> None:
     assert grid(training={"fingerprints": {"train": prints[1:]}}).warnings == ()
 
 
-@pytest.mark.parametrize(("arch", "axes", "files", "line"), [
-    ("nnunet", "KJI", ["LPS", "RAS", "LPS"], r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)"),
-    ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
-    ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
-    ("unet", "HWD", ["RAS"], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "axes", "files", "line"),
+    [
+        (
+            "nnunet",
+            "KJI",
+            ["LPS", "RAS", "LPS"],
+            r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)",
+        ),
+        ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
+        ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
+        ("unet", "HWD", ["RAS"], None),
+    ],
+)
 def test_assumed_axes_stand_beside_the_files(arch: str, axes: str, files: list[str], line: str | None) -> None:
     spec = unresolved(arch, "m.pt", input=InputAdapter(axes=axes))
     refs = [

@@ -21,9 +21,13 @@ from freqbench.ops.regions import codes_of
 
 ROI = (8, 8, 8)
 ENTRY: dict[str, Any] = {
-    "name": "m", "arch": "unet", "checkpoint": "random",
-    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0}, "roi": ROI, "outputs": "sigmoid",
-}  # fmt: skip
+    "name": "m",
+    "arch": "unet",
+    "checkpoint": "random",
+    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0},
+    "roi": ROI,
+    "outputs": "sigmoid",
+}
 
 
 def model(seed: int = 1, **settings: Any) -> SegmentationModel:
@@ -42,13 +46,15 @@ def resolved(num_classes: int = 3, **changes: Any) -> ModelSpec:
 
 
 def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
-    net, image = model(), volume()
+    net = model()
+    image = volume()
     assert torch.equal(prediction(net, image[0]).labels, codes_of(net(image)[0] > 0))
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_windows_and_mirrors_are_averaged_as_the_toolchain(average: str) -> None:
-    net, image = model(inference=Inference(average=average, mirror="HD", overlap=0.0)), volume()
+    net = model(inference=Inference(average=average, mirror="HD", overlap=0.0))
+    image = volume()
     taken = torch.sigmoid if average == "probabilities" else (lambda logits: logits)
     flips = [axes for count in range(3) for axes in combinations((2, 4), count)]
     mean = sum(taken(net(image.flip(axes)).flip(axes)) for axes in flips) / 4
@@ -57,7 +63,8 @@ def test_windows_and_mirrors_are_averaged_as_the_toolchain(average: str) -> None
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_an_attacker_follows_the_stitched_prediction(average: str) -> None:
-    net, image = model(inference=Inference(average=average)), volume(12)
+    net = model(inference=Inference(average=average))
+    image = volume(12)
     sliding = SlidingWindowModel(net)
     logits = sliding(image)
     assert sliding.outputs == "sigmoid"
@@ -65,23 +72,29 @@ def test_an_attacker_follows_the_stitched_prediction(average: str) -> None:
 
 
 def test_an_ensemble_has_the_mean_of_the_sigmoids() -> None:
-    members, image = [model(1), model(2)], volume()
+    members = [model(1), model(2)]
+    image = volume()
     mean = torch.stack([member(image).sigmoid() for member in members]).mean(dim=0)
     assert torch.allclose(MeanOfProbabilities(members)(image).sigmoid(), mean, atol=1e-6)
-    spec = resolve_ensemble(validate({"name": "e", "ensemble": ["a", "b"]}, ModelEntry, "job"),
-                            [resolved(), resolved(checkpoint="random:1")])  # fmt: skip
+    spec = resolve_ensemble(
+        validate({"name": "e", "ensemble": ["a", "b"]}, ModelEntry, "job"),
+        [resolved(), resolved(checkpoint="random:1")],
+    )
     assert (spec.head, spec.num_outputs) == ("sigmoid", 2)
 
 
 def test_confidence_is_that_of_the_least_sure_region() -> None:
-    net, image = model(), volume()
-    p, confidence = net(image)[0].sigmoid(), prediction(net, image[0], wanted=Wanted(with_confidence=True)).confidence
+    net = model()
+    image = volume()
+    p = net(image)[0].sigmoid()
+    confidence = prediction(net, image[0], wanted=Wanted(with_confidence=True)).confidence
     assert confidence is not None
     assert torch.allclose(confidence, torch.maximum(p, 1 - p).amin(dim=0))
 
 
 def test_network_has_output_for_each_class_but_background() -> None:
-    spec, exclusive = resolved(), resolved(outputs="softmax")
+    spec = resolved()
+    exclusive = resolved(outputs="softmax")
     assert (spec.num_outputs, exclusive.num_outputs) == (2, 3)
     assert spec.model_id != exclusive.model_id == resolved(outputs=None).model_id
 
@@ -106,12 +119,20 @@ def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
     assert len({spec.model_id, resolved(classes=4, class_map={1: [1], 2: [3]}).model_id, resolved().model_id}) == 3
 
 
-@pytest.mark.parametrize(("stated", "of_file", "has_regions", "line"), [
-    (None, None, True, "m: expected outputs: sigmoid for the regions of d, got softmax: set outputs: sigmoid of"),
-    ("sigmoid", None, False, "expected outputs: softmax for the exclusive classes of d, got sigmoid: state regions"),
-    (None, "sigmoid", False, "got sigmoid: state regions of d, one for each output"),
-    ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stated", "of_file", "has_regions", "line"),
+    [
+        (None, None, True, "m: expected outputs: sigmoid for the regions of d, got softmax: set outputs: sigmoid of"),
+        (
+            "sigmoid",
+            None,
+            False,
+            "expected outputs: softmax for the exclusive classes of d, got sigmoid: state regions",
+        ),
+        (None, "sigmoid", False, "got sigmoid: state regions of d, one for each output"),
+        ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
+    ],
+)
 def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str) -> None:
     entry = validate(ENTRY | {"outputs": stated}, ModelEntry, "job")
     facts = Facts(arch="unet", outputs=of_file, path="net.pt")
@@ -120,22 +141,37 @@ def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, 
     require_head(entry, facts, "d", Classes(names=(), overlap=not has_regions))
 
 
-@pytest.mark.parametrize(("changes", "line"), [
-    ({"classes": 3}, "m: classes: expected the 2 of the regions, got 3: set classes: 3 and class_map"),
-    ({"classes": 1}, "m: classes: expected the 2 of the regions, got 1: state those regions of the dataset"),
-    ({"classes": 3, "class_map": {1: [0], 2: [1]}},
-     "1: expected each region of the network once, but 0 is not in 1 to 3"),
-    ({"classes": 3, "class_map": {1: [4], 2: [1]}},
-     "1: expected each region of the network once, but 4 is not in 1 to 3"),
-    ({"classes": 3, "class_map": {1: [2], 2: [2]}}, "2: expected each region of the network once, but 2 was there"),
-    ({"classes": 3, "class_map": {1: [1, 2], 2: [3]}}, "1: expected one region of the network, as regions cannot be"),
-    ({"classes": 3, "class_map": {0: [1], 2: [3]}}, "expected regions of the dataset, 1 to 2, got 0"),
-    ({"classes": 3, "class_map": {2: [3]}}, "expected each region of the dataset, got none for 1: give its region"),
-    ({"outputs": None, "classes": 1}, "classes: expected at least 2, background included, got 1: for one region, set"),
-    ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
-     "no randomized_smoothing around a network of regions"),
-    ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"classes": 3}, "m: classes: expected the 2 of the regions, got 3: set classes: 3 and class_map"),
+        ({"classes": 1}, "m: classes: expected the 2 of the regions, got 1: state those regions of the dataset"),
+        (
+            {"classes": 3, "class_map": {1: [0], 2: [1]}},
+            "1: expected each region of the network once, but 0 is not in 1 to 3",
+        ),
+        (
+            {"classes": 3, "class_map": {1: [4], 2: [1]}},
+            "1: expected each region of the network once, but 4 is not in 1 to 3",
+        ),
+        ({"classes": 3, "class_map": {1: [2], 2: [2]}}, "2: expected each region of the network once, but 2 was there"),
+        (
+            {"classes": 3, "class_map": {1: [1, 2], 2: [3]}},
+            "1: expected one region of the network, as regions cannot be",
+        ),
+        ({"classes": 3, "class_map": {0: [1], 2: [3]}}, "expected regions of the dataset, 1 to 2, got 0"),
+        ({"classes": 3, "class_map": {2: [3]}}, "expected each region of the dataset, got none for 1: give its region"),
+        (
+            {"outputs": None, "classes": 1},
+            "classes: expected at least 2, background included, got 1: for one region, set",
+        ),
+        (
+            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
+            "no randomized_smoothing around a network of regions",
+        ),
+        ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
+    ],
+)
 def test_settings_without_a_meaning_for_regions_are_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         resolved(**changes)

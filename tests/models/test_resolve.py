@@ -142,7 +142,8 @@ def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> N
 
 
 def test_weights_changed_while_loading_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned, read = spec(bundle=bundle(tmp_path / "b")), checkpoints.read_state_dict
+    planned = spec(bundle=bundle(tmp_path / "b"))
+    read = checkpoints.read_state_dict
 
     def read_other(path: str, **more: Any) -> dict[str, Tensor]:
         torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, path)
@@ -157,7 +158,8 @@ def test_random_takes_a_seed() -> None:
     first, zero, seven = (spec(**UNET, checkpoint=text) for text in ("random", "random:0", "random:7"))
     assert (first.seed, zero.seed, seven.seed) == (0, 0, 7)
     assert first.model_id == zero.model_id != seven.model_id
-    wanted, state = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict(), load(seven, CPU).net.state_dict()
+    wanted = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict()
+    state = load(seven, CPU).net.state_dict()
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
     assert not all(torch.equal(load(zero, CPU).net.state_dict()[key], wanted[key]) for key in wanted)
 
@@ -184,13 +186,16 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
 
-@pytest.mark.parametrize(("entry", "message"), [
-    ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
-    ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
-    ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
-    ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch, migration and prefix"),
-    ({"bundle": "b", "migration": "none"}, "expected a bundle without arch, migration and prefix"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
+        ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
+        ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
+        ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch, migration and prefix"),
+        ({"bundle": "b", "migration": "none"}, "expected a bundle without arch, migration and prefix"),
+    ],
+)
 def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ModelEntry(name="m", **entry)
@@ -210,9 +215,13 @@ def unet(num_classes: int = 3, **changes: Any) -> ModelSpec:
 def test_model_id_depends_on_all_that_changes_predictions(tmp_path: Path, tiny_unet: nn.Module) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "a.pt")
     changes: list[dict[str, Any]] = [
-        {}, {"num_classes": 4}, {"roi": (32, 32, 32)}, {"args": {"dropout": 0.1}}, {"args": {"num_res_units": 0}},
+        {},
+        {"num_classes": 4},
+        {"roi": (32, 32, 32)},
+        {"args": {"dropout": 0.1}},
+        {"args": {"num_res_units": 0}},
         {"checkpoint": str(tmp_path / "a.pt")},
-    ]  # fmt: skip
+    ]
     assert len({unet(**each).model_id for each in changes}) == len(changes)
 
 
@@ -251,14 +260,18 @@ def test_unknown_precision_is_refused() -> None:
 
 @pytest.mark.slow
 def test_compiled_network_gives_the_same_logits_and_keys() -> None:
-    images, eager, compiled = torch.rand(1, 1, 32, 32, 16), load(unet(), CPU), load(unet(), CPU, compile=True)
+    images = torch.rand(1, 1, 32, 32, 16)
+    eager = load(unet(), CPU)
+    compiled = load(unet(), CPU, compile=True)
     torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
     assert compiled.state_dict().keys() == eager.state_dict().keys()
 
 
 def stays(run: Callable[[], object]) -> set[str]:
     """Functions of the room that take or return an entry, facts or a spec, with those nested; no methods of these."""
-    room, kinds, road = str(Path(checkpoint.__file__).parents[1]), (ModelEntry, Facts, ModelSpec), set[str]()
+    room = str(Path(checkpoint.__file__).parents[1])
+    kinds = (ModelEntry, Facts, ModelSpec)
+    road = set[str]()
 
     def note(frame: FrameType, event: str, returned: object) -> None:
         values = [*frame.f_locals.values()] if event == "call" else [returned]
@@ -279,7 +292,9 @@ def stays(run: Callable[[], object]) -> set[str]:
 def test_checkpoint_takes_at_most_twenty_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
     monkeypatch.setattr(checkpoint, "COSTS", checkpoint.COSTS.anew())
-    args, roi, path = UNET["args"], UNET["roi"], str(tmp_path / "net.safetensors")
+    args = UNET["args"]
+    roi = UNET["roi"]
+    path = str(tmp_path / "net.safetensors")
     weights = {name: 2 * value for name, value in build("unet", 3, roi, args).state_dict().items()}
     if is_own:
         save_checkpoint(path, weights, {"arch": "unet", "args": args, "roi": roi}, half=False)

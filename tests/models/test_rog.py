@@ -16,10 +16,16 @@ ROI = (16, 24, 16)
 
 # The lattice, read off the authors' code: of each layer its cells, by their channels, and where these lead.
 CELLS = [
-    [(64, "down")], [(128, "up down")], [(64, "down"), (256, "up down")], [(128, "up down"), (512, "up")],
-    [(64, "down"), (256, "up down")], [(128, "up down"), (512, "up")], [(64, "down"), (256, "up")], [(128, "up")],
+    [(64, "down")],
+    [(128, "up down")],
+    [(64, "down"), (256, "up down")],
+    [(128, "up down"), (512, "up")],
+    [(64, "down"), (256, "up down")],
+    [(128, "up down"), (512, "up")],
+    [(64, "down"), (256, "up")],
+    [(128, "up")],
     [(64, "up")],
-]  # fmt: skip
+]
 
 
 def entry(**changes: Any) -> ModelEntry:

@@ -43,7 +43,8 @@ def entry(**changes: Any) -> ModelEntry:
 
 def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     """The 2D network slice by slice, its stacks written out."""
-    planes, length = [], images.shape[2 + axis]
+    planes = []
+    length = images.shape[2 + axis]
     for middle in range(length):
         inside = [min(max(i, 0), length - 1) for i in range(middle - slices // 2, middle + slices // 2 + 1)]
         planes.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
@@ -77,10 +78,12 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_chunks_change_neither_logits_nor_gradients() -> None:
-    images, whole = volume(2, 1, *ROI, dtype=torch.float64), net_of(chunk=100).double()
+    images = volume(2, 1, *ROI, dtype=torch.float64)
+    whole = net_of(chunk=100).double()
     for chunk in (1, 3, 16):
         net = net_of(chunk=chunk).double()
-        first, second = images.clone().requires_grad_(), images.clone().requires_grad_()
+        first = images.clone().requires_grad_()
+        second = images.clone().requires_grad_()
         torch.testing.assert_close(net(first), whole(second), rtol=1e-5, atol=1e-5)
         net(first).square().sum().backward()
         whole(second).square().sum().backward()
@@ -115,7 +118,8 @@ def test_activations_of_all_slices_are_not_held_at_once() -> None:
 def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) -> None:
     net = construct("unet", 3, 3, ROI[:2], ARGS).eval()
     torch.save(net.state_dict(), tmp_path / "2d.pt")
-    model, images = load(resolve(entry(checkpoint=str(tmp_path / "2d.pt")), 3), CPU), volume(1, 1, *ROI)
+    model = load(resolve(entry(checkpoint=str(tmp_path / "2d.pt")), 3), CPU)
+    images = volume(1, 1, *ROI)
     with torch.no_grad():
         torch.testing.assert_close(model(images), by_slice(net, images, 3, 2), rtol=1e-5, atol=1e-5)
     with pytest.raises(CheckpointError, match="does not fit"):
@@ -123,7 +127,8 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
 
 
 def test_own_checkpoint_needs_no_arguments(tmp_path: Path) -> None:
-    args, path = {**ARGS, "slices": 5, "chunk": 4}, str(tmp_path / "net.safetensors")
+    args = {**ARGS, "slices": 5, "chunk": 4}
+    path = str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)
     whole = resolve(entry(arch=None, args={}, roi=None, checkpoint=path), 3)
     parts = resolve(entry(arch=None, args={"chunk": 2}, roi=None, checkpoint=path), 3)

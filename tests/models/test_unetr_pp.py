@@ -56,11 +56,14 @@ def filled(index: int, key: str, shape: list[int], dtype: str) -> Tensor:
     z = (z ^ (z >> np.uint32(15))) * np.uint32(2246822519)
     z = (z ^ (z >> np.uint32(13))) * np.uint32(3266489917)
     u = ((z ^ (z >> np.uint32(16))) / 2**31 - 1) * np.sqrt(3)
-    base, scale = 0.0, 1 / np.sqrt(max(1, np.prod(shape[1:])))
+    base = 0.0
+    scale = 1 / np.sqrt(max(1, np.prod(shape[1:])))
     if key.endswith("running_var") or (key.endswith("weight") and len(shape) == 1):
-        base, scale = 1.0, 0.05
+        base = 1.0
+        scale = 0.05
     elif key.endswith("gamma"):
-        base, scale = 0.1, 0.01
+        base = 0.1
+        scale = 0.01
     elif len(shape) == 1:
         scale = 0.02
     return torch.from_numpy((base + scale * u).astype(np.float32).reshape(shape))
@@ -113,7 +116,8 @@ def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_keys_shapes_and_types_are_the_authors_in_their_order(arrays: Path, configuration: str) -> None:
-    golden, net = contents(arrays, configuration), skeleton("unetr_pp", *CONFIGURATIONS[configuration])
+    golden = contents(arrays, configuration)
+    net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
     weights = net.state_dict(keep_vars=True)
     entries = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
     assert entries == golden["entries"]

@@ -40,11 +40,23 @@ def test_weights_have_the_names_and_shapes_of_the_bundle() -> None:
 
 
 NUMBERS = {
-    "liver": 1, "left kidney": 14, "hepatic tumor": 26, "right lung lower lobe": 32, "vertebrae L5": 33,
-    "vertebrae T12": 38, "vertebrae C1": 56, "right iliac vena": 61, "left rib 12": 74, "right rib 1": 75,
-    "right hip": 96, "right iliopsoas": 107, "left common carotid artery": 112, "skull": 120, "thyroid gland": 126,
+    "liver": 1,
+    "left kidney": 14,
+    "hepatic tumor": 26,
+    "right lung lower lobe": 32,
+    "vertebrae L5": 33,
+    "vertebrae T12": 38,
+    "vertebrae C1": 56,
+    "right iliac vena": 61,
+    "left rib 12": 74,
+    "right rib 1": 75,
+    "right hip": 96,
+    "right iliopsoas": 107,
+    "left common carotid artery": 112,
+    "skull": 120,
+    "thyroid gland": 126,
     "airway": 132,
-}  # fmt: skip
+}
 
 
 def test_classes_have_the_numbers_of_the_bundle() -> None:
@@ -60,7 +72,8 @@ def test_automatic_mode_is_monais_forward_pass() -> None:
 
 
 def test_kidney_is_the_larger_answer_of_its_two_parts() -> None:
-    parts, whole = network(["left kidney", "right kidney"])(images()), network(["kidney", "liver"])(images())
+    parts = network(["left kidney", "right kidney"])(images())
+    whole = network(["kidney", "liver"])(images())
     torch.testing.assert_close(whole[:, 1], parts[:, 1:].amax(dim=1), rtol=1e-5, atol=1e-5)
     assert sum(map(len, vista3d.PARTS.values())) == 2 + 5 + 24 + 35 + 3
 
@@ -69,7 +82,8 @@ def test_kidney_is_the_larger_answer_of_its_two_parts() -> None:
 def test_points_are_monai_s_positive_clicks_of_the_class(given: str | int, kind: int) -> None:
     """Clicks in tumours are of a kind of their own; 200 is a class that the bundle does not know."""
     net = network([given], points=2)
-    number, clicks = torch.tensor([net.numbers]), torch.tensor([[[3.0, 4.0, 5.0], [3.0, 9.0, 2.0]]])
+    number = torch.tensor([net.numbers])
+    clicks = torch.tensor([[[3.0, 4.0, 5.0], [3.0, 9.0, 2.0]]])
     theirs = nets.VISTA3D.forward(
         net, images(), point_coords=clicks, point_labels=torch.tensor([[kind, kind]]), prompt_class=number
     )

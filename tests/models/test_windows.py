@@ -65,7 +65,8 @@ def test_smaller_half_of_padding_comes_first_on_networks_axis(axes: str, padding
 
 @pytest.mark.parametrize("name", ["pgd", "vafa", "sa2", "square"])
 def test_no_attack_changes_what_network_sees_outside_volume(name: str) -> None:
-    net, budget = Seen(), {"pgd": {"eps": 0.2}, "square": {"eps": 0.2}}.get(name, {"block": 4})
+    net = Seen()
+    budget = {"pgd": {"eps": 0.2}, "square": {"eps": 0.2}}.get(name, {"block": 4})
     steps = {"queries": 30} if name == "square" else {"steps": 3}
     attack_case(make(name, **budget, **steps), SegmentationModel(net, ROI, adapter=CT), case("RAS"), 0, 1)
     assert len(net.inputs) >= 3
@@ -92,10 +93,16 @@ def spec(**given: Any) -> ModelSpec:
     return resolve(ModelEntry(name="m", arch="unet", checkpoint="random", args=args, roi=(8, 8, 8), **given), 3)
 
 
-@pytest.mark.parametrize(("given", "is_former"), [
-    ({}, True), ({"scale": (0, 3), "axes": "DHW"}, True), ({"scale": (-1, 1)}, False), ({"mean": 0.3}, False),
-    ({"axes": "-HWD"}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "is_former"),
+    [
+        ({}, True),
+        ({"scale": (0, 3), "axes": "DHW"}, True),
+        ({"scale": (-1, 1)}, False),
+        ({"mean": 0.3}, False),
+        ({"axes": "-HWD"}, False),
+    ],
+)
 def test_other_padding_is_another_model_where_it_matters(given: Any, is_former: bool) -> None:
     """`volume` is what was computed before there was the key, so that its rows keep their identity."""
     former = spec(input=given, inference={"padding": "volume"}).model_id
@@ -124,7 +131,8 @@ def test_a_network_of_files_is_given_each_file_as_it_lies(codes: str, tmp_path: 
 def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
     """The same array under two headers is one volume to a network of files: equal labels, equal perturbations."""
     rng = np.random.default_rng(2)
-    written, drawn = rng.random((9, 8, 6), np.float32), (rng.random((9, 8, 6)) < 0.4).astype(np.uint8)
+    written = rng.random((9, 8, 6), np.float32)
+    drawn = (rng.random((9, 8, 6)) < 0.4).astype(np.uint8)
     for name, codes in (("a", "RAS"), ("b", "LPS")):
         write_volume(tmp_path / f"imagesTr/{name}.nii.gz", written, codes, (1, 1, 1))
         write_volume(tmp_path / f"labelsTr/{name}.nii.gz", drawn, codes, (1, 1, 1))
@@ -137,7 +145,8 @@ def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 3, padding=1)).double()
     model = SegmentationModel(net, (9, 8, 4), adapter=InputAdapter(axes="KJI"))
-    attack, pairs = make("fgsm", eps=0.1), []
+    attack = make("fgsm", eps=0.1)
+    pairs = []
     for ref in dataset.refs():
         read = dataset.load(ref)
         doubles = Case(**{**vars(read), "image": read.image.double()})
@@ -153,7 +162,8 @@ def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
 
 def test_members_of_an_ensemble_are_given_each_file_as_it_lies() -> None:
     """The first axis of the file runs towards the back, the second upwards, the third to the right."""
-    nets, image = (Seen(), Seen()), case("PSR", (2, 5, 3))
+    nets = (Seen(), Seen())
+    image = case("PSR", (2, 5, 3))
     members = [SegmentationModel(net, (5, 3, 2), adapter=InputAdapter(axes="KJI")) for net in nets]
     turned = SegmentationModel(MeanOfProbabilities(members), (5, 3, 2)).for_case(image)
     predict(turned, image.image)

@@ -23,16 +23,24 @@ def unet(channels: int, roi: tuple[int, int, int]) -> nn.Module:
     return net.double().requires_grad_(False).eval()
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    ({}, lambda x: x), ({"scale": (-175, 250)}, lambda x: -175 + 425 * x), ({"scale": (1, 0)}, lambda x: 1 - x),
-    ({"mean": 0.5}, lambda x: x - 0.5), ({"std": 4}, lambda x: x / 4),
-    ({"scale": (0, 255), "mean": (10, 20), "std": (2, 5)},
-        lambda x: torch.stack([(255 * x[:, 0] - 10) / 2, (255 * x[:, 1] - 20) / 5], dim=1)),
-    ({"axes": "DHW"}, lambda x: torch.einsum("bchwd->bcdhw", x)),
-    ({"axes": "WDH"}, lambda x: torch.einsum("bchwd->bcwdh", x)),
-    ({"axes": "H-WD"}, lambda x: x[:, :, :, [3, 2, 1, 0]]),
-    ({"axes": "-D-WH"}, lambda x: torch.einsum("bchwd->bcdwh", x[:, :, :, [3, 2, 1, 0]][..., [1, 0]])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, lambda x: x),
+        ({"scale": (-175, 250)}, lambda x: -175 + 425 * x),
+        ({"scale": (1, 0)}, lambda x: 1 - x),
+        ({"mean": 0.5}, lambda x: x - 0.5),
+        ({"std": 4}, lambda x: x / 4),
+        (
+            {"scale": (0, 255), "mean": (10, 20), "std": (2, 5)},
+            lambda x: torch.stack([(255 * x[:, 0] - 10) / 2, (255 * x[:, 1] - 20) / 5], dim=1),
+        ),
+        ({"axes": "DHW"}, lambda x: torch.einsum("bchwd->bcdhw", x)),
+        ({"axes": "WDH"}, lambda x: torch.einsum("bchwd->bcwdh", x)),
+        ({"axes": "H-WD"}, lambda x: x[:, :, :, [3, 2, 1, 0]]),
+        ({"axes": "-D-WH"}, lambda x: torch.einsum("bchwd->bcdwh", x[:, :, :, [3, 2, 1, 0]][..., [1, 0]])),
+    ],
+)
 def test_the_network_is_given_what_the_formula_says(given: dict[str, Any], expected: Any) -> None:
     torch.testing.assert_close(InputAdapter(**given).to_network(volume()), expected(volume()), rtol=1e-14, atol=1e-12)
 
@@ -52,22 +60,30 @@ def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
 
 def test_turned_model_predicts_as_its_network_turned() -> None:
     """Its windows begin at the low end of the network's axis, which is the volume's high end."""
-    net, image = unet(1, (6, 8, 8)), volume(1, (12, 16, 11))[0]
+    net = unet(1, (6, 8, 8))
+    image = volume(1, (12, 16, 11))[0]
     turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
-    plain, predicted = SegmentationModel(net, (6, 8, 8)), predict(turned, image)
+    plain = SegmentationModel(net, (6, 8, 8))
+    predicted = predict(turned, image)
     expected = predict(plain, image.flip(2).permute(0, 3, 2, 1)).permute(2, 1, 0).flip(1)
     assert predicted.shape == image.shape[1:]
     assert len(predicted.unique()) > 1
     assert torch.equal(predicted, expected)
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"axes": "HWH"}, "expected each of H, W and D once"), ({"axes": "HW"}, "expected each of H, W and D once"),
-    ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
-    ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"), ({"std": 0}, "greater than 0"),
-    ({"mean": float("nan")}, "finite number"), ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"),
-    ({"scal": (0, 1)}, "Extra inputs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"axes": "HWH"}, "expected each of H, W and D once"),
+        ({"axes": "HW"}, "expected each of H, W and D once"),
+        ({"axes": "HW--D"}, "a minus before what is turned round, got 'HW--D'"),
+        ({"axes": "HWD-"}, "a minus before what is turned round, got 'HWD-'"),
+        ({"std": 0}, "greater than 0"),
+        ({"mean": float("nan")}, "finite number"),
+        ({"scale": (1, 1)}, "expected two different numbers, got 1 twice"),
+        ({"scal": (0, 1)}, "Extra inputs"),
+    ],
+)
 def test_an_adapter_that_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         InputAdapter(**given)
@@ -98,7 +114,8 @@ WINDOW = (32, 32, 16)
 def test_small_window_is_padded_and_cropped_inside_gradient(tiny_unet: nn.Module) -> None:
     images = torch.rand(2, 1, 29, 32, 10, requires_grad=True)
     padded = F.pad(images.detach(), (3, 3, 0, 0, 1, 2)).requires_grad_()
-    logits, expected = SegmentationModel(tiny_unet, WINDOW)(images), tiny_unet(padded)[:, :, 1:30, :, 3:13]
+    logits = SegmentationModel(tiny_unet, WINDOW)(images)
+    expected = tiny_unet(padded)[:, :, 1:30, :, 3:13]
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
     logits[:, 1].sum().backward()
     expected[:, 1].sum().backward()
@@ -149,7 +166,8 @@ class WitnessNet(nn.Module):
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
 @pytest.mark.parametrize("size", [2, 4])
 def test_tf32_is_allowed_inside_network_only_and_only_on_request(precision: str, allowed: bool, size: int) -> None:
-    net, around = WitnessNet(), list[tuple[bool, bool]]()
+    net = WitnessNet()
+    around = list[tuple[bool, bool]]()
     model = SegmentationModel(net, (4, 4, 4), precision=precision)
     before = Witness.apply(torch.rand(1, 1, size, size, size, requires_grad=True), around)
     Witness.apply(model(before), around).sum().backward()

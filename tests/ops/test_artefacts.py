@@ -32,7 +32,8 @@ def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: t
     """Whole voxels; lines -8..-5 come before a quarter, 4..7 after three, and those in the middle are never moved."""
     x = volume().numpy()
     ghosted = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
-    lines, number = np.fft.fft(x, axis=2), np.fft.fftfreq(16, 1 / 16).round()
+    lines = np.fft.fft(x, axis=2)
+    number = np.fft.fftfreq(16, 1 / 16).round()
     for place, (_, down, right) in ((number < -4, first), (number >= 4, second)):
         moved = ndimage.shift(x, (0, -down, -right, 0), order=1, mode="nearest")
         lines[:, :, place] = np.fft.fft(moved, axis=2)[:, :, place]
@@ -48,14 +49,16 @@ def test_turn_is_one_of_voxels_in_plane_though_sides_differ(turn: float) -> None
     moments = torch.tensor([15 / 32, 17 / 32])
     moved = with_motion(torch.from_numpy(blob), *poses((turn, 0, 0), (0, 0, 0), (turn, 0, 0)), moments).numpy()
     turned = ndimage.rotate(blob, turn, axes=(1, 2), reshape=False, order=1, mode="nearest")
-    lines, own = np.fft.fft(turned, axis=2), np.fft.fft(blob, axis=2)
+    lines = np.fft.fft(turned, axis=2)
+    own = np.fft.fft(blob, axis=2)
     lines[:, :, [-1, 0]] = own[:, :, [-1, 0]]
     assert np.allclose(moved, np.abs(np.fft.ifft(lines, axis=2)), atol=5e-3)
 
 
 @pytest.mark.parametrize("period", [2, 4, 8])
 def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
-    x, loss = volume()[None].numpy(), 0.6
+    x = volume()[None].numpy()
+    loss = 0.6
     copies = sum((-1) ** j * np.roll(x, j * 16 // period, axis=3) for j in range(period))
     ghosted = with_ghosts(torch.from_numpy(x), loss, period)
     assert np.allclose(ghosted, np.abs(x - loss / period * copies), atol=1e-12)
@@ -64,8 +67,10 @@ def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
 
 def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
     """MONAI sets one coefficient and takes the real part; its phase is that of the volume."""
-    x, place = volume(1), (2, 3, 1)
-    spectrum, loc = torch.fft.fftn(x[0])[place], tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
+    x = volume(1)
+    place = (2, 3, 1)
+    spectrum = torch.fft.fftn(x[0])[place]
+    loc = tuple(side // 2 + k for side, k in zip(SHAPE, place, strict=True))
     expected = KSpaceSpikeNoise(loc, k_intensity=math.log(0.1 * math.prod(SHAPE) + float(spectrum.abs())))(x)
     frequency = torch.tensor([[k / side for side, k in zip(SHAPE, place, strict=True)]], dtype=torch.float64)
     phase = torch.tensor([float(spectrum.angle()) / (2 * math.pi)], dtype=torch.float64)
@@ -101,13 +106,16 @@ def test_noise_has_unit_variance_and_no_mean_in_any_slice() -> None:
 
 def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
     """The power of each ring of frequencies, of slices in the circle that it reconstructs."""
-    side, slices = 64, 24
-    rng, angles = np.random.default_rng(0), np.linspace(0, 180, 90, endpoint=False)
+    side = 64
+    slices = 24
+    rng = np.random.default_rng(0)
+    angles = np.linspace(0, 180, 90, endpoint=False)
     noise = (rng.standard_normal((side, 90)) for _ in range(slices))
     theirs = np.stack([iradon(each, angles, filter_name="hann", circle=True) for each in noise], 2)
     ours = reconstructed_noise(normals(side, side, slices)).numpy()
     radius = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32))
-    rings, fade = np.digitize(radius, np.linspace(0, 0.5, 9)), np.outer(np.hanning(32), np.hanning(32))[:, :, None]
+    rings = np.digitize(radius, np.linspace(0, 0.5, 9))
+    fade = np.outer(np.hanning(32), np.hanning(32))[:, :, None]
     powers = []
     for volume in (theirs, ours):
         power = np.square(np.abs(np.fft.fft2(volume[16:48, 16:48] * fade, axes=(0, 1)))).mean(2)
@@ -133,8 +141,10 @@ def disc(side: int, radius: float) -> Tensor:
 def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
     image = disc(64, 20)
     beam = ParallelBeam.of(image, 90)
-    readings, place = beam.project(image), torch.arange(beam.bins) - beam.bins // 2
-    chords, inner = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt(), place.abs() <= 14
+    readings = beam.project(image)
+    place = torch.arange(beam.bins) - beam.bins // 2
+    chords = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt()
+    inner = place.abs() <= 14
     assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1
     assert readings.sum(dim=3).flatten().tolist() == pytest.approx([float(image.sum())] * 90)
     back = beam.reconstruct(readings)
@@ -144,7 +154,8 @@ def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
 
 def test_back_projection_is_skimage_s() -> None:
     """Smooth readings agree in the circle that skimage reconstructs; it turns the other way around another middle."""
-    side, angles = 41, 30
+    side = 41
+    angles = 30
     beam = ParallelBeam.of(torch.zeros(1, 1, side, side, 2, dtype=torch.float64), angles)
     place = np.arange(beam.bins) - beam.bins // 2
     bumps = np.exp(-((place - 6) ** 2) / 40)[:, None] * (1 + 0.3 * np.sin(np.arange(angles)))

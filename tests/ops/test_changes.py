@@ -34,7 +34,8 @@ def pair(kind: str, shape: tuple[int, ...], size: float) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize("kind", CHANGES)
 def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
     shape = (1, *shape[1:]) if kind == "gain_offset" else shape
-    x, apply = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    apply = CHANGES[kind].apply
     a, b, both = pair(kind, shape, 0.3)
     assert torch.allclose(apply(apply(x, a), b), apply(x, both), atol=1e-5)
     nothing = apply(x, torch.zeros_like(a))
@@ -47,7 +48,8 @@ def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "voxel_shift"])
 def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
     """Volumes of `ball` stay unclamped until the network's own draw. Shifts by whole voxels make no new values."""
-    x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
+    x = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    apply = CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 1.0)
     cut = apply(apply(x, a).clamp(0, 1), b).clamp(0, 1)
     assert float((cut - apply(x, both).clamp(0, 1)).abs().max()) > 0.01
@@ -56,7 +58,8 @@ def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["voxels", "bias_field", "dct_bands", "fourier_shift"])
 def test_rounding_between_changes_moves_voxels_no_farther(kind: str) -> None:
     """A scan stored as 16 bits is in the ball of radius R plus the rounding's, not of R: as for any quantised file."""
-    x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
+    x = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    apply = CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 0.1)
     levels = 2**16 - 1
     rounded = apply((apply(x, a) * levels).round() / levels, b)
@@ -76,7 +79,8 @@ def test_the_mean_of_a_block_is_in_no_band() -> None:
 
 
 def test_each_band_of_each_block_gets_its_own_factor() -> None:
-    x, logs = drawn(1, 1, 16, 8, 24, seed=0), torch.tensor([0.5, -0.3, 0.2, -1.0])
+    x = drawn(1, 1, 16, 8, 24, seed=0)
+    logs = torch.tensor([0.5, -0.3, 0.2, -1.0])
     changed = CHANGES["dct_bands"].apply(x, logs[None, None])[0, 0]
     factors = torch.cat([torch.zeros(1), logs]).exp()[radial_bands((8, 8, 8))].numpy()
     for h, d in product((0, 8), (0, 8, 16)):
@@ -126,7 +130,8 @@ def test_padding_with_zeros_breaks_sum_unless_margin_is_empty() -> None:
         moved[:, :, max(0, by) : x.shape[2] + min(0, by)] = x[:, :, max(0, -by) : x.shape[2] - max(0, by)]
         return moved
 
-    x, by = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1, torch.tensor([[2.0, 0, 0]])
+    x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1
+    by = torch.tensor([[2.0, 0, 0]])
     roll = CHANGES["voxel_shift"].apply
     assert torch.equal(roll(roll(x, by), -by), x)
     assert not torch.equal(padded(padded(x, 2), -2), x)
@@ -137,7 +142,9 @@ def test_padding_with_zeros_breaks_sum_unless_margin_is_empty() -> None:
 
 def test_shifts_with_a_fractional_first_are_no_third() -> None:
     """The ball of `voxel_shift` therefore has whole shifts alone."""
-    x, roll, part = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply, torch.tensor([[0.4, 0.0, 0.0]])
+    x = torch.rand(1, 1, 8, 8, 8)
+    roll = CHANGES["voxel_shift"].apply
+    part = torch.tensor([[0.4, 0.0, 0.0]])
     assert not torch.equal(roll(roll(x, part), part), roll(x, 2 * part))
     for ends in (0.5, -0.5, 1.5, 2.5):  # also where a number lies between two
         assert torch.equal(

@@ -76,7 +76,8 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def check(name: str, device: torch.device) -> None:
-    form, is_plain = form_of(plain(name), device), name == ROUNDS_TWICE and device.type == "cpu"
+    form = form_of(plain(name), device)
+    is_plain = name == ROUNDS_TWICE and device.type == "cpu"
     assert (form is plain(name)) == is_plain, compiled.FORMS
     assert compiled.FORMS[name].startswith("plain: in float32" if is_plain else "compiled"), compiled.FORMS
 
@@ -147,7 +148,8 @@ def test_sa2_is_equal_to_the_bit_as_the_ssim_stays_plain() -> None:
     """Its map is compiled for a CPU it is not: a smooth volume has small variances, and steps amplify a last bit."""
     net = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(8, 3, 1)).eval()
     image = F.avg_pool3d(torch.rand(1, 1, 20, 20, 20, generator=torch.Generator().manual_seed(0)), 5, 1)
-    labels, attack = net(image).argmax(1, keepdim=True), make("sa2", steps=10, block=8)
+    labels = net(image).argmax(1, keepdim=True)
+    attack = make("sa2", steps=10, block=8)
     seen = attack(net, image, labels).adversarial
     assert compiled.FORMS["losses.dice_ce"] == "compiled"
     form_of.cache_clear()

@@ -91,7 +91,9 @@ def test_every_coefficient_is_in_one_band(block: Block) -> None:
 def test_magnitude_of_a_wave_stands_in_its_band() -> None:
     """One coefficient in three of eight blocks, made by scipy: 20, 472 and 20 coefficients share each."""
     spectrum = np.zeros((1, 8, 8, 8, 8))
-    spectrum[:, 0, 0, 1, 2], spectrum[:, 1, 4, 4, 4], spectrum[:, 2, 7, 7, 7] = 2.0, -3.0, 5.0
+    spectrum[:, 0, 0, 1, 2] = 2.0
+    spectrum[:, 1, 4, 4, 4] = -3.0
+    spectrum[:, 2, 7, 7, 7] = 5.0
     blocks = torch.from_numpy(scipy.fft.idctn(spectrum, axes=(-3, -2, -1), norm="ortho"))
     perturbation = merge(blocks[None], (16, 16, 16))
     expected = torch.tensor([[2 / (8 * 20), 3 / (8 * 472), 5 / (8 * 20)]], dtype=torch.float64)
@@ -116,7 +118,8 @@ def test_alpha_schedule_is_the_released_one(oracles: dict[str, np.ndarray], step
 
 
 def test_gradient_of_quantisation() -> None:
-    u, table = random(20) * 0.8 + torch.arange(20) - 9.9, (random(20, seed=1) + 5).requires_grad_()
+    u = random(20) * 0.8 + torch.arange(20) - 9.9
+    table = (random(20, seed=1) + 5).requires_grad_()
     spectrum = u * table.detach()
     assert torch.autograd.gradcheck(lambda t: quantisation_error(spectrum, t, 0.05), table)
     expected = soft_round(u, 0.05)[0] * table - spectrum
@@ -127,7 +130,8 @@ def test_every_slice_is_stretched_by_its_offset() -> None:
     x = 255 * random(2, 1, 4, 3, 5)
     x[1, 0, :, :, 2] = 51.0
     x[0, 0, :, :, 1] = 51.0 + 1e-6 * random(4, 3)
-    stretched, moved = stretch_slices(x, 255.0), torch.ones(2, 1, 5, dtype=torch.bool)
+    stretched = stretch_slices(x, 255.0)
+    moved = torch.ones(2, 1, 5, dtype=torch.bool)
     moved[1, 0, 2] = moved[0, 0, 1] = False
     assert torch.allclose(stretched.amin(dim=(2, 3))[moved], torch.zeros(8, dtype=torch.float64))
     assert torch.allclose(stretched.amax(dim=(2, 3))[moved], torch.ones(8, dtype=torch.float64))
@@ -252,6 +256,7 @@ def test_small_coefficients_become_zero() -> None:
 def test_the_finest_steps_leave_a_coefficient_where_it_is() -> None:
     """Half a million steps of 0.001: each has a step, and moves by no more than that and the distance from ties."""
     spectrum = 500 * torch.randn(10_000, generator=torch.Generator().manual_seed(1))
-    reachable, little = reach(spectrum, 1e-3, 1e-3), 1e-3 + 2e-5 * spectrum.abs()
+    reachable = reach(spectrum, 1e-3, 1e-3)
+    little = 1e-3 + 2e-5 * spectrum.abs()
     made = hard_error(spectrum, reachable.table(reachable.nearest(torch.zeros(10_000))))
     assert all((error.abs() <= little).all() for error in (*reachable.bounds, made))

@@ -69,12 +69,18 @@ def cosine(z: np.ndarray, y: int, _: int) -> float:
     return float(1 - z[y] / np.linalg.norm(z))
 
 
-@pytest.mark.parametrize(("name", "towards", "formula"), [
-    ("dlr", False, dlr), ("dlr-targeted", True, dlr_targeted), ("ce", False, lambda z, y, _: cross_entropy(z, y)),
-    ("mask-ce", False, lambda z, y, _: cross_entropy(z, y) * (z.argmax() == y)),
-    ("mask-ce", True, lambda z, y, _: cross_entropy(z, y) * (z.argmax() != y)), ("js", False, js),
-    ("cosine", False, cosine),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "towards", "formula"),
+    [
+        ("dlr", False, dlr),
+        ("dlr-targeted", True, dlr_targeted),
+        ("ce", False, lambda z, y, _: cross_entropy(z, y)),
+        ("mask-ce", False, lambda z, y, _: cross_entropy(z, y) * (z.argmax() == y)),
+        ("mask-ce", True, lambda z, y, _: cross_entropy(z, y) * (z.argmax() != y)),
+        ("js", False, js),
+        ("cosine", False, cosine),
+    ],
+)
 def test_mean_is_the_paper_s(name: str, towards: bool, formula: Callable[[np.ndarray, int, int], float]) -> None:
     """The formula takes logits, the label, towards a target that is the target, and the truth."""
     logits, labels, truth = random_task()
@@ -96,7 +102,8 @@ def test_dlr_has_a_gradient_where_two_classes_tie(label: int) -> None:
 
 def test_balanced_mask_ce_is_mean_over_classes_that_are_there() -> None:
     logits, labels, _ = random_task()
-    labels, expected = torch.where(labels == 3, 1, labels), []
+    labels = torch.where(labels == 3, 1, labels)
+    expected = []
     for sample in by_voxel(logits, labels):
         terms: dict[int, list[float]] = {}
         for z, y in sample:
@@ -123,7 +130,8 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 @every_loss
 def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
     logits, labels, truth = random_task()
-    voxels, alone = truth == 2, []
+    voxels = truth == 2
+    alone = []
     for i in range(len(logits)):
         own = voxels[i, 0]
         alone.append(call(name, *[tensor[i][:, own][None, :, :, None, None] for tensor in (logits, labels, truth)]))
@@ -150,7 +158,8 @@ def test_the_masks_of_a_gpu_add_up_to_the_same(name: str, share: float | None, m
 
 def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
     """Nearly the same probability everywhere, whose rounding errors all have one sign."""
-    generator, logits = torch.Generator().manual_seed(0), torch.zeros(1, 2, 64, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.zeros(1, 2, 64, 64, 64)
     logits[:, 0] = 4 + 0.02 * torch.randn(64, 64, 64, generator=generator)
     labels = torch.zeros(1, 1, 64, 64, 64, dtype=torch.long)
     labels[..., :2] = 1
@@ -207,7 +216,8 @@ MONAI = {"dicece": DiceCELoss(**ARGUMENTS), "dice": DiceLoss(**ARGUMENTS)}
 def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
     logits, labels, _ = random_task()
     logits.requires_grad_()
-    ours, theirs = LOSSES[name](logits, labels, EVERYTHING).mean(), MONAI[name](logits, labels)
+    ours = LOSSES[name](logits, labels, EVERYTHING).mean()
+    theirs = MONAI[name](logits, labels)
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
     assert torch.allclose(*[torch.autograd.grad(value, logits)[0] for value in (ours, theirs)], atol=1e-9)
 

@@ -24,7 +24,9 @@ def test_a_plane_is_as_high_as_its_upward_axis() -> None:
 
 def test_the_busiest_slice_counts_without_a_sign() -> None:
     volume = np.zeros(SHAPE)
-    volume[0, 0, 1], volume[1, 1, 4], volume[2, 2, 4] = 1.5, 1, -1
+    volume[0, 0, 1] = 1.5
+    volume[1, 1, 4] = 1
+    volume[2, 2, 4] = -1
     assert busiest(volume, AXIAL) == 4
 
 

@@ -30,7 +30,8 @@ def test_linf_prox_is_the_optimum_of_a_general_solver(sample: int) -> None:
         return float(weight[0] * z[n] + 0.5 * (metric * (z[:n] - point) ** 2).sum())
 
     inside = [{"type": "ineq", "fun": lambda z, sign=sign: z[n] + sign * z[:n]} for sign in (1, -1)]
-    start, bounds = np.append(np.clip(point, low, high), 1.0), [*zip(low, high, strict=True), (0, None)]
+    start = np.append(np.clip(point, low, high), 1.0)
+    bounds = [*zip(low, high, strict=True), (0, None)]
     best = minimize(value, start, bounds=bounds, constraints=inside, options={"ftol": 1e-12, "maxiter": 500})
     nearest = linf_prox(*task())[sample].flatten().numpy()
     assert np.allclose(nearest, best.x[:n], atol=1e-4)
@@ -38,7 +39,8 @@ def test_linf_prox_is_the_optimum_of_a_general_solver(sample: int) -> None:
 
 
 def test_samples_do_not_touch_each_other() -> None:
-    together, alone = linf_prox(*task()), [linf_prox(*(t[i : i + 1] for t in task())) for i in range(3)]
+    together = linf_prox(*task())
+    alone = [linf_prox(*(t[i : i + 1] for t in task())) for i in range(3)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -55,7 +57,8 @@ def far(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Clean volumes with black and white voxels, and points far outside the box, some of them very far."""
     generator = torch.Generator().manual_seed(2)
     clean = torch.rand(6, 2, 3, 2, 2, generator=generator, dtype=dtype)
-    clean[:, :, 0], clean[:, 1, 1] = 0, 1
+    clean[:, :, 0] = 0
+    clean[:, 1, 1] = 1
     return clean, clean + torch.randn(clean.shape, generator=generator, dtype=dtype) * torch.logspace(
         -2, 1.5, 6, dtype=dtype
     ).reshape(-1, 1, 1, 1, 1)
@@ -101,7 +104,8 @@ def test_projected_volumes_stay_when_projected_again(dtype: torch.dtype, eps: fl
 def test_parts_of_one_body_share_a_ball() -> None:
     clean, point = far()
     counted = torch.rand(6, 1, 3, 2, 2, generator=torch.Generator().manual_seed(4)) < 0.7
-    moved, kept = l2_ball(clean, 0.2, counted)(point), counted.expand_as(clean)
+    moved = l2_ball(clean, 0.2, counted)(point)
+    kept = counted.expand_as(clean)
     assert torch.allclose(moved[kept], l2_ball(clean[kept][None], 0.2)(point[kept][None])[0], atol=1e-12)
     assert torch.equal(moved[~kept], clean[~kept])
     assert float(rms(moved - clean, counted)) == pytest.approx(0.2)

@@ -56,7 +56,9 @@ def test_dice_and_cross_entropy_are_those_of_monai_and_pytorch() -> None:
 
 
 def test_monais_compound_loss_is_ours_for_one_region() -> None:
-    monai, ours, theirs = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6), [], []
+    monai = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
+    ours = []
+    theirs = []
     for regions in (1, 3):
         logits, labels = drawn(regions)
         ours.append(float(region_losses.dice_ce(logits, labels).mean()))
@@ -77,7 +79,8 @@ def test_linear_dice_and_cross_entropy_are_nnunets_loss() -> None:
 
 def test_cosine_is_that_of_a_regions_two_probabilities() -> None:
     logits, labels = drawn()
-    p, y = logits.sigmoid(), inside(labels, 3).double()
+    p = logits.sigmoid()
+    y = inside(labels, 3).double()
     expected = 1 - F.cosine_similarity(torch.stack([p, 1 - p]), torch.stack([y, 1 - y]), dim=0)
     assert torch.allclose(region_losses.cosine(logits, labels), expected.flatten(1).mean(dim=1), atol=1e-12)
 
@@ -124,7 +127,8 @@ def test_hard_dice_is_the_mean_over_the_regions_of_the_label() -> None:
 def test_heads_agree_on_one_region() -> None:
     logits, labels = drawn(1)
     two = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    p, q = SIGMOID.probabilities(logits), SOFTMAX.probabilities(two)
+    p = SIGMOID.probabilities(logits)
+    q = SOFTMAX.probabilities(two)
     assert torch.allclose(SIGMOID.cosine_to_label(p, labels)[:, 0], SOFTMAX.cosine_to_label(q, labels), atol=1e-12)
     everywhere = torch.ones_like(labels, dtype=torch.bool)
     assert torch.allclose(SIGMOID.dice_of_set(p, labels, everywhere), SOFTMAX.dice_of_set(q, labels, everywhere))
@@ -145,7 +149,8 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
     labels = codes.clamp(max=2).long() if head is SOFTMAX else codes
     margins, *parts = head.flips(logits, labels, losses.EVERYTHING)
     costs = sum(parts)
-    before, classes = head.mean_dice(logits, labels, None, None), logits.shape[1] - head.has_background
+    before = head.mean_dice(logits, labels, None, None)
+    classes = logits.shape[1] - head.has_background
     other = logits.scatter(1, labels.long(), -torch.inf).argmax(1) if head is SOFTMAX else None
     assert margins.shape == costs.shape
     for place in (margins < 0).nonzero().tolist()[::29]:
@@ -178,7 +183,8 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
     labels = labels.clamp(max=1).long() if head is SOFTMAX else labels  # of three classes one is not there
     voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
-    m, inner = head.flips(logits, labels, losses.EVERYTHING)[0], inside(labels, 3)
+    m = head.flips(logits, labels, losses.EVERYTHING)[0]
+    inner = inside(labels, 3)
     of_regions = [s[:, k : k + 1] for s in (inner, ~inner) for k in range(3)]
     sets = [labels == k for k in (0, 1)] if head is SOFTMAX else of_regions
     leads = [m] * 2 if head is SOFTMAX else [m[:, k : k + 1] for _ in range(2) for k in range(3)]

@@ -20,7 +20,8 @@ def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
 
 @pytest.mark.parametrize("points", [4, 5, 9])
 def test_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -> None:
-    pieces, matrix = points - 3, cubic_spline_matrix(points, 11)
+    pieces = points - 3
+    matrix = cubic_spline_matrix(points, 11)
     theirs = BSpline.design_matrix((np.arange(11) + 0.5) * pieces / 11, np.arange(-3.0, pieces + 4), 3).toarray()
     assert np.allclose(matrix.numpy(), theirs, rtol=0, atol=1e-12)
 
@@ -31,9 +32,11 @@ def test_ramp_comes_back_where_it_is_in_sight(ratio: float, place: float) -> Non
     """Linear interpolation keeps what is linear; only the outermost half voxels are held."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
     ramp = (1 + i + 10 * j + 100 * k)[None, None]
-    made, inner = Zoom.of(ramp, ratio, [place] * 3), torch.zeros_like(ramp, dtype=torch.bool)
+    made = Zoom.of(ramp, ratio, [place] * 3)
+    inner = torch.zeros_like(ramp, dtype=torch.bool)
     inner[:, :, 1:-1, 1:-1, 1:-1] = True
-    back, seen = made.undo(made.zoom(ramp)), made.in_sight & inner
+    back = made.undo(made.zoom(ramp))
+    seen = made.in_sight & inner
     assert bool(seen.any())
     assert torch.allclose(back[seen], ramp[seen], rtol=0, atol=1e-12)
     assert bool((back[~made.in_sight] == 0).all())

@@ -86,8 +86,10 @@ def smoothed(x: np.ndarray) -> np.ndarray:
 
 def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Wang et al., IEEE TIP 2004, equation 13, range 1."""
-    mean_x, mean_y = smoothed(x), smoothed(y)
-    variance_x, variance_y = smoothed(x * x) - mean_x**2, smoothed(y * y) - mean_y**2
+    mean_x = smoothed(x)
+    mean_y = smoothed(y)
+    variance_x = smoothed(x * x) - mean_x**2
+    variance_y = smoothed(y * y) - mean_y**2
     covariance = smoothed(x * y) - mean_x * mean_y
     return ((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)) / (
         (mean_x**2 + mean_y**2 + 1e-4) * (variance_x + variance_y + 9e-4)
@@ -107,7 +109,8 @@ def test_air_around_the_body_does_not_count_and_air_inside_does() -> None:
     above[0, 2:7, 2:7, 2:6] = True
     above[0, 4, 4, 4] = False
     above[0, 9] = True
-    x, inside = (x + 0.01) * torch.from_numpy(above)[:, None], np.zeros((10, 9, 8), bool)
+    x = (x + 0.01) * torch.from_numpy(above)[:, None]
+    inside = np.zeros((10, 9, 8), bool)
     inside[2:7, 2:7, 2:6] = True
     maps = [ssim_map(*(each[i, 0].numpy() for each in (x, y))) for i in range(2)]
     expected = [maps[0][inside[1:-1, 1:-1, 1:-1]].mean(), maps[1].mean()]

@@ -34,7 +34,8 @@ class Window(transforms.MapTransform):  # type: ignore[misc]
 
     def __init__(self, keys: str, low: float, high: float) -> None:
         super().__init__(keys)
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         made = {key: (data[key].clamp(self.low, self.high) - self.low) / (self.high - self.low) for key in self.keys}
@@ -145,20 +146,32 @@ def config(words: Words) -> dict[str, Any]:
     discrete = {"argmax": True} if words.head == "softmax" else {"threshold": 0.5}
     after = [
         {"_target_": "Activationsd", "keys": "pred", **activation},
-        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": words.keys[0],
-         "nearest_interp": False, "to_tensor": True},
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": "@preprocessing",
+            "orig_keys": words.keys[0],
+            "nearest_interp": False,
+            "to_tensor": True,
+        },
         {"_target_": "AsDiscreted", "keys": "pred", **discrete},
-    ]  # fmt: skip
+    ]
     if not words.inverts:
         del after[1]
     before = [step(name, keys=[*words.keys]) for name in ("LoadImage", "EnsureChannelFirst")]
     return {
-        "network_def": {"_target_": "UNet", "spatial_dims": words.dims, "in_channels": words.channels,
-                        "out_channels": OUTPUTS, "channels": [6, 12], "strides": [2]},
+        "network_def": {
+            "_target_": "UNet",
+            "spatial_dims": words.dims,
+            "in_channels": words.channels,
+            "out_channels": OUTPUTS,
+            "channels": [6, 12],
+            "strides": [2],
+        },
         "preprocessing": {"_target_": "Compose", "transforms": [*before, *words.steps, step("EnsureType")]},
         "inferer": words.inferer,
         "postprocessing": {"_target_": "Compose", "transforms": after},
-    }  # fmt: skip
+    }
 
 
 def network(channels: int, dims: int = 3) -> UNet:
@@ -177,7 +190,8 @@ def written(words: Words, root: Path) -> tuple[str, Path]:
         (root / "bundle" / folder).mkdir(parents=True)
     (root / "bundle/configs/inference.json").write_text(json.dumps(config(words)))
     torch.save(network(words.channels, words.dims).state_dict(), root / "bundle/models/model.pt")
-    data, (image, label) = root / "data", drawn(words)
+    data = root / "data"
+    (image, label) = drawn(words)
     data.mkdir()
     for index, voxels in enumerate(image):
         nibabel.save(nibabel.Nifti1Image(voxels, affine_of(words)), data / f"a_{index}.nii.gz")
@@ -218,7 +232,8 @@ class Theirs:
 
 def by_monai(words: Words, data: Path) -> Theirs:
     """Predicts a case's files by MONAI's parser, transforms, inferer and `Invertd`, as its tutorials do."""
-    files, parser = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))], ConfigParser(config(words))
+    files = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))]
+    parser = ConfigParser(config(words))
     before = parser.get_parsed_content("preprocessing")
     given: dict[str, Any] = {"image": files if len(files) > 1 else files[0], "label": str(data / "a_label.nii.gz")}
     if "image" not in words.keys:
@@ -233,7 +248,9 @@ def by_monai(words: Words, data: Path) -> Theirs:
     back = invert(sample)["pred"].as_tensor().float().numpy()
     if words.head == "softmax":
         first, second = -np.sort(-back, axis=0)[:2]
-        labels, ties = back.argmax(axis=0), (first > second) & (first - second < TIE)  # outside of a crop all are 0
+        # outside of a crop all are 0
+        labels = back.argmax(axis=0)
+        ties = (first > second) & (first - second < TIE)
     else:
         labels = sum((back[k] > 0.5).astype(np.uint8) << bit for bit, k in enumerate(words.order))
         ties = (np.abs(back - 0.5) < TIE).any(axis=0)

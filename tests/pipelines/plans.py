@@ -61,7 +61,8 @@ def channel(low: float, high: float, mean: float, std: float) -> dict[str, float
 
 
 CT = channel(100.0, 900.0, 500.0, 100.0)
-Z, CLIP = "ZScoreNormalization", "CTNormalization"
+Z = "ZScoreNormalization"
+CLIP = "CTNormalization"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def written(plan: Plan, root: Path) -> tuple[str, Path]:
     """Writes a results folder, with fresh networks by nnunetv2's own function, and the folder of a raw case."""
     folder = root / f"nnUNetTrainer__nnUNetPlans__{plan.configuration}"
     folder.mkdir(parents=True)
-    dim, count = len(plan.patch), len(plan.channels)
+    dim = len(plan.patch)
+    count = len(plan.channels)
     architecture = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
@@ -198,9 +200,14 @@ def fresh(architecture: Mapping[str, Any], channels: int, heads: int, seed: int)
 
         torch.manual_seed(seed)
         network: torch.nn.Module = get_network_from_plans(
-            architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"],
-            channels, heads, allow_init=True, deep_supervision=True,
-        )  # fmt: skip
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            channels,
+            heads,
+            allow_init=True,
+            deep_supervision=True,
+        )
     with torch.no_grad():
         for weight in network.parameters():
             if weight.ndim > 1:
@@ -228,7 +235,8 @@ def drawn(plan: Plan) -> tuple[Array, Array]:
 
 def affine_of(plan: Plan) -> Array:
     turn = inv_ornt_aff(axcodes2ornt(tuple(plan.codes)), plan.shape)
-    cosine, sine = np.cos(plan.tilt), np.sin(plan.tilt)
+    cosine = np.cos(plan.tilt)
+    sine = np.sin(plan.tilt)
     tilted = np.array([[cosine, -sine, 0, 11], [sine, cosine, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
     made: Array = tilted @ np.linalg.inv(turn) @ np.diag([*plan.sides, 1.0])
     return made
@@ -289,12 +297,15 @@ def seen(case: Case, image: Tensor) -> Tensor:
 
 def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
     """Predicts the case of a raw folder by nnunetv2's reader, preprocessor, predictor and export alone."""
-    nnunetv2, cpu = module(), torch.device("cpu")
+    nnunetv2 = module()
+    cpu = torch.device("cpu")
     with quiet():
         predictor = nnunetv2.nnUNetPredictor(perform_everything_on_device=False, device=cpu, allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(folder, folds, "checkpoint_final.pth")
-        plans, configuration = predictor.plans_manager, predictor.configuration_manager
-        reader, content = plans.image_reader_writer_class(), predictor.dataset_json
+        plans = predictor.plans_manager
+        configuration = predictor.configuration_manager
+        reader = plans.image_reader_writer_class()
+        content = predictor.dataset_json
         image, facts = reader.read_images([str(path) for path in sorted((raw / "imagesTr").iterdir())])
         label, _ = reader.read_seg(str(raw / "labelsTr/a.nii.gz"))
         preprocessor = configuration.preprocessor_class(verbose=False)
@@ -302,7 +313,9 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
             preprocessor.run_case_npy(image, each, dict(facts), plans, configuration, content)
             for each in (None, label)  # with a label its voxels join the mask, as in training
         ]
-        data, seg, facts = np.asarray(made[0][0]), np.asarray(made[1][1]), made[0][2]
+        data = np.asarray(made[0][0])
+        seg = np.asarray(made[1][1])
+        facts = made[0][2]
         managers = plans, configuration, predictor.label_manager, facts
         with float32_sums():
             logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float()
@@ -310,9 +323,14 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
         export = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape
         labels, probabilities = export(logits, *managers, True)
         return Theirs(
-            data=data, seg=seg, logits=logits, labels=np.asarray(labels), probabilities=np.asarray(probabilities),
-            in_float16=np.asarray(export(rounded, *managers)), is_sigmoid=predictor.label_manager.has_regions,
-        )  # fmt: skip
+            data=data,
+            seg=seg,
+            logits=logits,
+            labels=np.asarray(labels),
+            probabilities=np.asarray(probabilities),
+            in_float16=np.asarray(export(rounded, *managers)),
+            is_sigmoid=predictor.label_manager.has_regions,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +369,8 @@ def predicted_by(model: Model, dataset: Dataset) -> Ours:
     pipeline = model.spec.space
     assert isinstance(pipeline, Pipeline)
     case = dataset.load(ref, pipeline)
-    network, way = model.network.for_case(case), way_to_file(dataset.file_label(ref), case, pipeline)
+    network = model.network.for_case(case)
+    way = way_to_file(dataset.file_label(ref), case, pipeline)
     predicted = prediction(network, case.image, wanted=Wanted(file_grid=way))
     return Ours(pipeline=pipeline, network=network, case=case, predicted=predicted)
 
@@ -375,6 +394,7 @@ def wanted(plan: Plan, theirs: Theirs) -> tuple[Array, Array, Array]:
     """The label maps that nnunetv2 writes, with float32 and with float16 sums, and ties, in the file's axes."""
     exact, rounded = (in_file(plan, each) for each in (theirs.labels, theirs.in_float16))
     if plan.has_regions:
-        exact, rounded = as_codes(plan, exact), as_codes(plan, rounded)
+        exact = as_codes(plan, exact)
+        rounded = as_codes(plan, rounded)
     ties = theirs.ties if not plan.reader.endswith("Reorient") else theirs.ties.astype(np.uint8)
     return exact, rounded, in_file(plan, ties).astype(bool)

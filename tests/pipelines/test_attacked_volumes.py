@@ -80,7 +80,8 @@ def test_input_is_low_plus_width_x_plus_rest() -> None:
     fixed = torch.rand(2, 12, 10, 8, generator=generator) < 0.3
     model, net = model_of(beside(image, fixed, rest, (-2.0, 3.0), (10.0, 14.0)))
     predict(model, image[None], 1)
-    low, width = torch.tensor([-2.0, 10.0]).view(2, 1, 1, 1), torch.tensor([5.0, 4.0]).view(2, 1, 1, 1)
+    low = torch.tensor([-2.0, 10.0]).view(2, 1, 1, 1)
+    width = torch.tensor([5.0, 4.0]).view(2, 1, 1, 1)
     wanted = torch.where(fixed, rest, low + width * image + rest)
     torch.testing.assert_close(torch.cat([window[0] for window in net.given[::2]], dim=1), wanted)
 
@@ -103,8 +104,10 @@ def test_fixed_voxels_stay_and_the_others_keep_the_budget_of_x(name: str) -> Non
     assert case.prepared.fixed is not None
     assert torch.equal(case.prepared.fixed, skull() == 0)
     settings: dict[str, Any] = {
-        "pgd": {"eps": EPS, "steps": 3}, "vafa_opt": {"q_max": 20, "steps": 2, "block": 2}, "gn": {"std": EPS},
-    }[name]  # fmt: skip
+        "pgd": {"eps": EPS, "steps": 3},
+        "vafa_opt": {"q_max": 20, "steps": 2, "block": 2},
+        "gn": {"std": EPS},
+    }[name]
     model, _ = model_of(case)
     made = attack_case(make(name, **settings), model, case, 0, 2).adversarial
     moved = made - case.image
@@ -148,11 +151,16 @@ def test_no_line_is_made_of_what_is_none(bent: Any) -> None:
 
 def loaded(plan: Plan, folder: Path, **entry: Any) -> tuple[Ours, NativeCase]:
     """The case of a plan as freqbench prepares it, and its file."""
-    ours, (image, label) = plans.by_freqbench(*plans.written(plan, folder), **entry), plans.drawn(plan)
+    ours = plans.by_freqbench(*plans.written(plan, folder), **entry)
+    (image, label) = plans.drawn(plan)
     file = NativeCase(
-        ref=ours.case.ref, image=torch.from_numpy(image), label=torch.from_numpy(label)[None],
-        affine=plans.affine_of(plan), spacing=plan.sides, source="a",
-    )  # fmt: skip
+        ref=ours.case.ref,
+        image=torch.from_numpy(image),
+        label=torch.from_numpy(label)[None],
+        affine=plans.affine_of(plan),
+        spacing=plan.sides,
+        source="a",
+    )
     return ours, file
 
 
@@ -185,9 +193,11 @@ RESAMPLED = [
 def test_resampled_attack_keeps_budget_box_and_mask_of_file(plan: Plan, tmp_path: Path) -> None:
     """Box and mask are those that nnunetv2 finds."""
     ours, file = loaded(plan, tmp_path)
-    case, pipeline = ours.case, ours.pipeline
+    case = ours.case
+    pipeline = ours.pipeline
     noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(3)).sign() * EPS
-    made, fixed = (case.image + noise).clamp(0, 1), case.prepared and case.prepared.fixed
+    made = (case.image + noise).clamp(0, 1)
+    fixed = case.prepared and case.prepared.fixed
     made = made if fixed is None else torch.where(fixed, case.image, made)
     attacked = attacked_native(file, case, made, pipeline)
     change = (attacked.image - file.image).abs()
@@ -220,7 +230,8 @@ def test_a_file_with_another_box_is_laid_on_the_clean_grid(tmp_path: Path) -> No
     grown = file.image.clone()
     grown[0, 0, 0, 0] = 4000
     other = replace(file, image=grown)
-    clean, body = ours.pipeline.prepare(file), file.image[file.image != 0].double()
+    clean = ours.pipeline.prepare(file)
+    body = file.image[file.image != 0].double()
     again = ours.pipeline.again(other, clean)
     assert again.shape == clean.data.shape != ours.pipeline.prepare(other).data.shape
     box = cropped(other)[0]
@@ -253,7 +264,8 @@ def test_tensors_made_beside_a_volume_are_cached(tmp_path: Path, monkeypatch: py
     assert made.prepared is not None
     assert back.prepared is not None
     for name in ("fixed", "rest"):
-        ours, theirs = getattr(made.prepared, name), getattr(back.prepared, name)
+        ours = getattr(made.prepared, name)
+        theirs = getattr(back.prepared, name)
         assert (ours is None) == (theirs is None)
         assert ours is None or torch.equal(ours, theirs)
     assert back.prepared.bounds == made.prepared.bounds

@@ -21,7 +21,8 @@ def test_the_map_of_the_file_is_that_of_monais_own_steps(words: Words, tmp_path:
     """Input, and the restored map: all voxels but ties of rounding."""
     bundle, data = written(words, tmp_path)
     with trusting(words.needs_trust):
-        theirs, ours = by_monai(words, data), by_freqbench(words, bundle, data)
+        theirs = by_monai(words, data)
+        ours = by_freqbench(words, bundle, data)
     np.testing.assert_allclose(ours.in_their_axes(ours.seen), theirs.image, atol=1e-5)
     assert 0 <= float(ours.case.image.min()) <= float(ours.case.image.max()) <= 1
     assert len(np.unique(theirs.labels)) > 2

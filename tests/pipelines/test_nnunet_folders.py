@@ -16,7 +16,8 @@ CASES = [pytest.param(p, id=p.name, marks=[] if p.name in QUICK else pytest.mark
 def test_the_map_of_the_file_is_that_of_nnunets_own_predictor(plan: Plan, tmp_path: Path) -> None:
     """Input, label map of the grid, logits, and the restored map: all voxels but ties of rounding."""
     folder, raw = written(plan, tmp_path)
-    theirs, ours = by_nnunetv2(folder, raw, plan.folds), by_freqbench(folder, raw)
+    theirs = by_nnunetv2(folder, raw, plan.folds)
+    ours = by_freqbench(folder, raw)
     np.testing.assert_allclose(ours.in_their_axes(ours.seen), theirs.data, atol=1e-5)
     label = theirs.seg.clip(0).astype(np.uint8)
     label = as_codes(plan, label) if plan.has_regions else label

@@ -162,9 +162,13 @@ def test_references_need_trust_for_code(key: str, value: Any, tmp_path: Path, tr
 
 def test_a_function_that_returns_a_compose_needs_trust(tmp_path: Path, trap: Path, line: Refused) -> None:
     entry = ModelEntry(
-        name="m", arch="unet", args={"channels": [4, 8], "strides": [2]}, roi=(8, 8, 8), checkpoint="random",
+        name="m",
+        arch="unet",
+        args={"channels": [4, 8], "strides": [2]},
+        roi=(8, 8, 8),
+        checkpoint="random",
         transforms="sprung:compose",
-    )  # fmt: skip
+    )
     assert "--trust-code" in line(lambda: resolve(entry, 2))
     assert not trap.exists()
     with trusting():

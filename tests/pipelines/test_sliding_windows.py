@@ -48,7 +48,8 @@ def by_nnunet(net: nn.Module, volume: Tensor, patch: tuple[int, ...], overlap: f
     predictor: Any = module().nnUNetPredictor(
         tile_step_size=1 - overlap, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
     )
-    predictor.network, predictor.allowed_mirroring_axes = net, mirror or None
+    predictor.network = net
+    predictor.allowed_mirroring_axes = mirror or None
     predictor.configuration_manager = SimpleNamespace(patch_size=[*patch])
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=3)
     with float32_sums():
@@ -65,7 +66,9 @@ def by_nnunet(net: nn.Module, volume: Tensor, patch: tuple[int, ...], overlap: f
 def test_windows_of_a_volume_are_those_of_nnunets_predictor(
     shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float, mirror: set[int]
 ) -> None:
-    net, volume, letters = network(3), drawn(shape), "".join(AXES[axis] for axis in sorted(mirror))
+    net = network(3)
+    volume = drawn(shape)
+    letters = "".join(AXES[axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": overlap, "mirror": letters})
     labels = predict(SegmentationModel(net, patch, inference=inference), volume)
     same(labels, by_nnunet(net, volume, patch, overlap, sorted(mirror)))
@@ -76,7 +79,9 @@ def test_windows_of_a_volume_are_those_of_nnunets_predictor(
 @given(shape=SHAPES, patch=PATCHES, mirror=st.sets(st.sampled_from([0, 1])))
 @example(shape=(37, 9, 12), patch=(0, 6, 8), mirror={0, 1})
 def test_slices_are_nnunets(shape: tuple[int, int, int], patch: tuple[int, int, int], mirror: set[int]) -> None:
-    net, volume, letters = network(2), drawn(shape), "".join(AXES[1 + axis] for axis in sorted(mirror))
+    net = network(2)
+    volume = drawn(shape)
+    letters = "".join(AXES[1 + axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": (0.0, 0.5, 0.5), "mirror": letters})
     model = SegmentationModel(Sliced(net, axis=0), (SLICES, *patch[1:]), inference=inference)
     same(predict(model, volume), by_nnunet(net, volume, patch[1:], 0.5, sorted(mirror)))
@@ -95,6 +100,7 @@ def test_windows_of_a_volume_are_those_of_monais_inferer(
     shape: tuple[int, int, int], roi: tuple[int, int, int], overlap: tuple[float, ...], weighting: str
 ) -> None:
     """Each axis has an overlap of its own."""
-    net, volume = network(3), drawn(shape)
+    net = network(3)
+    volume = drawn(shape)
     model = SegmentationModel(net, roi, inference=Inference(overlap=overlap, weighting=weighting))
     same(predict(model, volume), sliding_window_inference(volume, roi, 3, net, overlap=overlap, mode=weighting)[0])

@@ -65,7 +65,8 @@ def test_stated_channels_bind_keys_in_any_order_of_the_files() -> None:
 
 
 def test_a_change_of_a_key_goes_back_to_its_channel_of_the_file() -> None:
-    clean, space = native(), pipeline(JOINED, channels=SWAPPED)
+    clean = native()
+    space = pipeline(JOINED, channels=SWAPPED)
     case = prepare(clean, space)
     adversarial = case.image.clone()
     adversarial[0] += 0.01  # of t2, the file's second
@@ -203,7 +204,8 @@ def test_regions_of_other_voxels_are_one_line(tmp_path: Path) -> None:
 
 def test_regions_in_another_order_are_one_line_in_python(tmp_path: Path) -> None:
     bundle, data = written(REGIONS, tmp_path)
-    names, regions = [f"{{case}}_{k}.nii.gz" for k in range(4)], {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
+    names = [f"{{case}}_{k}.nii.gz" for k in range(4)]
+    regions = {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
     labels = {"label": "{case}_label.nii.gz", "labels": ["background", "a", "b", "c"], "regions": regions}
     case = load_dataset("pairs", root=str(data), image=names, **labels)[0]
     with pytest.raises(UserError, match=r"num_classes=4, classes=3, class_map={1: \[2\], 2: \[1\], 3: \[3\]}"):
@@ -214,7 +216,8 @@ def test_regions_in_another_order_are_one_line_in_python(tmp_path: Path) -> None
 def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A job on regions in another order than the label's transform makes them."""
     bundle, data = written(REGIONS, tmp_path_factory.mktemp("moved"))
-    names, regions = [f"{{case}}_{k}.nii.gz" for k in range(4)], {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
+    names = [f"{{case}}_{k}.nii.gz" for k in range(4)]
+    regions = {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
     labels = {"label": "{case}_label.nii.gz", "labels": ["background", "a", "b", "c"], "regions": regions}
     files = {"name": "d", "loader": "pairs", "root": str(data), "image": names, **labels}
     return small(datasets=[files], models=[{"name": "m", "bundle": bundle}])

@@ -24,7 +24,8 @@ from freqbench.results import Store
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
-READY_S, END_S = 240.0, 45.0
+READY_S = 240.0
+END_S = 45.0
 WALK = '''
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,16 @@ def started(folder: str, mark: str, url: str, variables: dict[str, str]) -> Iter
     ]
     with Path(folder, "start.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env={**kept, **own, **variables, "PATH": path, ray_cleanup.MARK: mark}, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env={**kept, **own, **variables, "PATH": path, ray_cleanup.MARK: mark},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     token = {"Authorization": f"Bearer {variables['RAY_AUTH_TOKEN']}"}
-    deadline, is_ready = time.monotonic() + READY_S, False
+    deadline = time.monotonic() + READY_S
+    is_ready = False
     try:
         while not is_ready:  # the dashboard answers before the node is there
             is_late = process.poll() is not None or time.monotonic() > deadline
@@ -90,7 +96,8 @@ def started(folder: str, mark: str, url: str, variables: dict[str, str]) -> Iter
 @pytest.fixture(scope="module")
 def head() -> Iterator[tuple[Path, dict[str, str]]]:
     """The folder of a head's sessions and logs, and what a process needs in its environment to talk to it."""
-    url, mark = f"http://127.0.0.1:{free_port()}", secrets.token_hex(8)
+    url = f"http://127.0.0.1:{free_port()}"
+    mark = secrets.token_hex(8)
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     with (
         tempfile.TemporaryDirectory(prefix="fbh", ignore_cleanup_errors=True) as folder,  # sockets want a short path
@@ -108,9 +115,14 @@ def bench(head: tuple[Path, dict[str, str]], tmp_path: Path) -> Bench:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         done = subprocess.run(
-            [sys.executable, str(ROOT / "bench.py"), *words], cwd=tmp_path, env={**kept, **own, **head[1]},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
-        )  # fmt: skip
+            [sys.executable, str(ROOT / "bench.py"), *words],
+            cwd=tmp_path,
+            env={**kept, **own, **head[1]},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout
 

@@ -67,10 +67,16 @@ def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypa
     assert (packed.job, sorted(packed.files)) == ("job.yaml", ["a.pt", "job.yaml"])
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("../outside.pt", r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"), ("~/best.pt", "outside"),
-    ("link.pt", "outside"), ("data/.git/x", "hidden"), ("nets/b.pt", "found none at nets/b.pt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("../outside.pt", r"models\[0\].checkpoint: expected a path inside .*s3://.*file:///"),
+        ("~/best.pt", "outside"),
+        ("link.pt", "outside"),
+        ("data/.git/x", "hidden"),
+        ("nets/b.pt", "found none at nets/b.pt"),
+    ],
+)
 def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complaint: str) -> None:
     (folder / "link.pt").symlink_to(folder.parent / "outside.pt")
     with pytest.raises(UserError, match=complaint):

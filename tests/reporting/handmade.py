@@ -23,22 +23,27 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}, "fgsm": {"threat_model": "linf"},
+    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
-    "dfb": {"threat_model": "none"}, "fmn": {"threat_model": "linf-minimal"}, "ddn": {"threat_model": "l2-minimal"},
+    "dfb": {"threat_model": "none"},
+    "fmn": {"threat_model": "linf-minimal"},
+    "ddn": {"threat_model": "l2-minimal"},
     "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
     "ball": {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5},
     "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},
-}  # fmt: skip
+}
 
 
 def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:
     """A complete ok record; `source`, `target` and `case` set all columns that hang on them."""
     made: dict[str, Any] = dict.fromkeys(column.name for column in RECORDS)
-    source, target, case = values.pop("source", "unet"), values.pop("target", "unet"), values.pop("case", 0)
+    source = values.pop("source", "unet")
+    target = values.pop("target", "unet")
+    case = values.pop("case", 0)
     made |= {"source_model": source, "source_model_id": f"id_{source}", "target_model": target}
     made |= {"target_model_id": f"id_{target}", "case_key": f"case{case}", "case_id": f"case{case}"}
     made |= {"patient_id": f"case{case}", "dataset": "phantom", "attack": attack, "variant": "released", "seed": 0}
@@ -88,7 +93,8 @@ def coded(frame: pd.DataFrame) -> pd.DataFrame:
 
 def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]) -> pd.DataFrame:
     """A record and its classes, `name=(dsc, dsc_clean)` from class 0 on, to a frame of class records."""
-    rows, voxels = [], {"label_voxels": 100, "pred_voxels": 80, "pred_voxels_clean": 90}
+    rows = []
+    voxels = {"label_voxels": 100, "pred_voxels": 80, "pred_voxels_clean": 90}
     for record, scores in scored:
         for index, (name, (dsc, clean)) in enumerate(scores.items()):
             own = dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in KEY}
@@ -121,9 +127,12 @@ def glimpse_of(shade: int) -> Slice:
     """Slice of 16 x 16 pixels: a clean volume of this grey level, halves of everything else."""
     planes = np.full((6, 16, 16), shade, np.uint8)
     planes[1, :, 8:] = 255
-    planes[2, :, :8], planes[2, :, 8:] = NO_CHANGE - STEPS, NO_CHANGE + STEPS
+    planes[2, :, :8] = NO_CHANGE - STEPS
+    planes[2, :, 8:] = NO_CHANGE + STEPS
     planes[3:] = 0
-    planes[3, :8], planes[4, 8:], planes[5, :, 8:] = 1, 2, 1
+    planes[3, :8] = 1
+    planes[4, 8:] = 2
+    planes[5, :, 8:] = 1
     captions = ["clean", "adversarial", "change, ±40/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
     facts = {"below": [0, 1, 0], "size": (16, 16), "aspect": 1, "full": 40 / 255, "window": (-175, 250)}
     return Slice.model_validate({"captions": captions, "planes": pack_planes(planes), **facts})

@@ -65,7 +65,8 @@ def test_larger_drop_of_equal_passes_is_recommended() -> None:
 
 def test_nothing_is_recommended_while_curves_rise() -> None:
     rising = [("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)]
-    near, settled = ("apgd", "ce", 1, 10, 21.0, 32.95), ("pgd", "dice", 1, 40, 80.0, 33.1)
+    near = ("apgd", "ce", 1, 10, 21.0, 32.95)
+    settled = ("pgd", "dice", 1, 40, 80.0, 33.1)
     assert recommend(settings(*rising)).empty
     assert recommend(settings(*rising, near)).empty
     (chosen,) = recommend(settings(*rising, near, settled)).to_dict("records")

@@ -98,14 +98,16 @@ def test_each_target_has_its_table_and_a_star() -> None:
 
 
 def test_csv_reads_back_equal(grid: Store) -> None:
-    expected, text = summary(grid.records().to_pandas()), io.BytesIO(report([grid], format="csv").encode())
+    expected = summary(grid.records().to_pandas())
+    text = io.BytesIO(report([grid], format="csv").encode())
     frame = pd.read_csv(text, engine="pyarrow")  # which rounds correctly; that of pandas 2 does not
     frame = frame.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
     pd.testing.assert_frame_equal(frame, expected, rtol=0, atol=0)
 
 
 def test_only_the_rows_of_the_job_are_shown() -> None:
-    mine, former = row(dsc=0.5), row("gn", dsc=0.1)
+    mine = row(dsc=0.5)
+    former = row("gn", dsc=0.1)
     text = report([stored(mine, former)], {tuple(mine[name] for name in KEY), ("not", "done", "yet")})
     assert "gn" not in text
     assert "1 ok, 0 failed, 1 not done, of 2" in text
@@ -208,7 +210,8 @@ def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None
 
 
 def test_table_may_go_to_file_and_spreadsheet_holds_rows_of_csv(out: str, tmp_path: Path) -> None:
-    tex, sheet = tmp_path / "table.tex", tmp_path / "table.xlsx"
+    tex = tmp_path / "table.tex"
+    sheet = tmp_path / "table.xlsx"
     said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(tex))
     assert said.split() == ["written:", str(tex)]
     assert r"\toprule" in tex.read_text()
@@ -254,7 +257,8 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
     out = write(tmp_path / "mixed", [*plain, *reduced])
-    said, page = called("report", out, "--format", "html"), Path(out) / "report.html"
+    said = called("report", out, "--format", "html")
+    page = Path(out) / "report.html"
     assert said.startswith(f"written: {page}")
     assert "freqbench-data" in page.read_text()
 
@@ -308,9 +312,12 @@ def test_tables_of_regions_speak_of_regions(store: Store) -> None:
 def test_outline_of_a_region_runs_around_inner_ones() -> None:
     """Lines between the labels of a shown map are the outlines of the regions."""
     codes = torch.zeros(12, 12, dtype=torch.uint8)
-    codes[1:11, 1:11], codes[3:9, 3:8], codes[5:7, 5:7] = 1, 3, 7
+    codes[1:11, 1:11] = 1
+    codes[3:9, 3:8] = 3
+    codes[5:7, 5:7] = 7
     codes[8:10, 3:10] |= 4
-    axis, regions = Figure().subplots(), Figure().subplots()
+    axis = Figure().subplots()
+    regions = Figure().subplots()
     cases._show(axis, np.zeros((12, 12)), 1.0, codes.numpy(), regions=[numbers_of(code) for code in range(8)])
     for region in (1, 2, 3):
         regions.contour(members(codes, region).numpy(), levels=[0.5])

@@ -77,13 +77,17 @@ def wandb_records(path: Path) -> list[Any]:
     """The records of a file of Weights & Biases: after 7 bytes LevelDB's log, parts of blocks behind heads of 7."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, at, parts, records = path.read_bytes(), 7, b"", []
+    content = path.read_bytes()
+    at = 7
+    parts = b""
+    records = []
     while at < len(content):
         left = 32768 - at % 32768
         if left < 7:
             at += left
             continue
-        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        length = int.from_bytes(content[at + 4 : at + 6], "little")
+        kind = content[at + 6]
         parts += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -123,13 +127,16 @@ def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) ->
         tracker.log("mlflow", out)
 
 
-@pytest.mark.parametrize(("name", "out", "spec", "line"), [
-    ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
-    ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
-    ("wandb", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
-    ("wandb", "out", None, r"expected the package wandb, got none: pip install '\.\[wandb\]'"),
-    ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "out", "spec", "line"),
+    [
+        ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+        ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
+        ("wandb", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+        ("wandb", "out", None, r"expected the package wandb, got none: pip install '\.\[wandb\]'"),
+        ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
+    ],
+)
 def test_unloggable_run_refused(name: str, out: str, spec: object, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)

@@ -66,10 +66,20 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     return StoredFile(name=str(number), size=int(mib * MIB), wins=wins)
 
 
-@pytest.mark.parametrize(("sizes", "merged"), [
-    ([1, 1, 1], [0, 1, 2]), ([64, 1, 1], [1, 2]), ([64, 64, 64, 1], []), ([20, 0.1, 0.1], [1, 2]),
-    ([20, 11, 10], [0, 1, 2]), ([7, 7, 0.1], [0, 1, 2]), ([31, 16, 8, 0.1], []), ([33, 33, 33], []), ([], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sizes", "merged"),
+    [
+        ([1, 1, 1], [0, 1, 2]),
+        ([64, 1, 1], [1, 2]),
+        ([64, 64, 64, 1], []),
+        ([20, 0.1, 0.1], [1, 2]),
+        ([20, 11, 10], [0, 1, 2]),
+        ([7, 7, 0.1], [0, 1, 2]),
+        ([31, 16, 8, 0.1], []),
+        ([33, 33, 33], []),
+        ([], []),
+    ],
+)
 def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
     assert [int(each.name) for each in choose([file(number, mib) for number, mib in enumerate(sizes)])] == merged
 
@@ -80,7 +90,8 @@ def test_large_file_is_rewritten_once_tenth_of_it_is_superseded(lost: int, merge
 
 
 def test_run_of_few_rows_leaves_large_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, large = Store(str(tmp_path)), "compacted-a-000001.parquet"
+    store = Store(str(tmp_path))
+    large = "compacted-a-000001.parquet"
     put(store, large, *(make_record(number, cell_id=f"cell{number}") for number in range(300)))
     size = storage.size(str(tmp_path / "records" / large))
     for number in range(3):
@@ -116,7 +127,8 @@ def test_dying_loses_nothing(filled: Callable[[str], Store], full_bytes: int, mo
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
     monkeypatch.setattr(compaction, "choose", list)
     store = filled("out")
-    before, states = seen(store), list[Any]()
+    before = seen(store)
+    states = list[Any]()
     for name in ("write_atomic", "remove"):
         real = getattr(storage, name)
 
@@ -136,10 +148,12 @@ def test_dying_loses_nothing(filled: Callable[[str], Store], full_bytes: int, mo
 )
 def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) -> None:
     """Two others rewrite the merged file that one has left a row to, the second after the first."""
-    store, own = Store(str(tmp_path)), f"{own}-000000.parquet"
+    store = Store(str(tmp_path))
+    own = f"{own}-000000.parquet"
     put(store, own, make_record())
     put(store, f"{other}-000001.parquet", make_record(), make_record(1, cell_id="other"))
-    before, real = seen(store), storage.remove
+    before = seen(store)
+    real = storage.remove
     with pytest.MonkeyPatch.context() as patch:
 
         def rewrite_twice(path: str) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from freqbench.core.files import storage
 from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, pack_planes, paths_of, read
 
-CELL, OTHER = "0" * 16, "f" * 16
+CELL = "0" * 16
+OTHER = "f" * 16
 
 
 PLANES = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 2, 3)
@@ -21,9 +22,13 @@ PLANES = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 2, 3)
 def content(**changes: object) -> dict[str, object]:
     """Handmade slice of 2 x 3 pixels."""
     return {
-        "captions": ["clean", "adversarial", "change", "label"], "below": [0], "size": (2, 3), "aspect": 1,
-        "full": 1, "planes": pack_planes(PLANES),
-    } | changes  # fmt: skip
+        "captions": ["clean", "adversarial", "change", "label"],
+        "below": [0],
+        "size": (2, 3),
+        "aspect": 1,
+        "full": 1,
+        "planes": pack_planes(PLANES),
+    } | changes
 
 
 def glimpse(drop: float, case: str = "a", cell: str = CELL) -> Glimpse:
@@ -65,7 +70,8 @@ def test_worse_case_replaces_the_former_alone(kind: str, tmp_path: Path) -> None
 
 
 def test_readers_take_the_worst_glimpse_of_two_runs_at_once(tmp_path: Path) -> None:
-    one, two = Glimpses(str(tmp_path)), Glimpses(str(tmp_path))
+    one = Glimpses(str(tmp_path))
+    two = Glimpses(str(tmp_path))
     for run, drop, case in ((one, 1.0, "a"), (two, 2.0, "b"), (one, 12.0, "c"), (two, 3.0, "d")):
         run.add(glimpse(drop, case))
         run.flush()
@@ -89,13 +95,25 @@ def encoded(image: Image.Image, kind: str) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-@pytest.mark.parametrize("changes", [
-    {"planes": pack_planes(PLANES[:3])}, {"planes": pack_planes(np.zeros((5, 2, 3), np.uint8))},
-    {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")}, {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
-    {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")}, {"planes": pack_planes(PLANES)[:-40]},
-    {"planes": "<script>"}, {"size": (1, 10**6)}, {"below": [2]}, {"captions": ["clean"]}, {"aspect": 1e9}, {"full": 0},
-    {"script": 1}, {"captions": ["c" * MAX_BYTES] * 4},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"planes": pack_planes(PLANES[:3])},
+        {"planes": pack_planes(np.zeros((5, 2, 3), np.uint8))},
+        {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")},
+        {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
+        {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")},
+        {"planes": pack_planes(PLANES)[:-40]},
+        {"planes": "<script>"},
+        {"size": (1, 10**6)},
+        {"below": [2]},
+        {"captions": ["clean"]},
+        {"aspect": 1e9},
+        {"full": 0},
+        {"script": 1},
+        {"captions": ["c" * MAX_BYTES] * 4},
+    ],
+)
 def test_a_file_that_is_no_glimpse_is_not_read(tmp_path: Path, changes: dict[str, object]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content(**changes)))
     assert read(str(tmp_path / "a.json"), {}) is None

@@ -48,10 +48,19 @@ def test_a_forced_run_holds_it_and_the_first_is_told(root: str) -> None:
     assert Lease(root, "b").renew() is None, "the first run took it along when it ended"
 
 
-@pytest.mark.parametrize(("first", "second", "is_told"), [
-    ("1/1", "2/8", True), ("2/8", "1/1", True), ("2/8", "3/8", False), ("2/8", "2/8", True), ("2/8", "2/4", True),
-    ("2/8", "1/4", False), ("1/2", "1/3", True), ("1/6", "2/4", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "second", "is_told"),
+    [
+        ("1/1", "2/8", True),
+        ("2/8", "1/1", True),
+        ("2/8", "3/8", False),
+        ("2/8", "2/8", True),
+        ("2/8", "2/4", True),
+        ("2/8", "1/4", False),
+        ("1/2", "1/3", True),
+        ("1/6", "2/4", False),
+    ],
+)
 def test_shards_are_told_of_those_that_share_cells(root: str, first: str, second: str, is_told: bool) -> None:
     Lease(root, "a", shard(first)).take()
     assert (Lease(root, "b", shard(second)).take() is not None) is is_told
@@ -99,7 +108,8 @@ def test_a_lease_is_released_by_its_holder_alone(root: str) -> None:
 def test_a_lease_is_renewed_while_held_and_gone_after(root: str) -> None:
     path = storage.join(root, "leases", "1-of-1.json")
     with Lease(root, "a", renew_seconds=0.01).held(False, print):
-        first, end = storage.read_bytes(path), time.monotonic() + 60
+        first = storage.read_bytes(path)
+        end = time.monotonic() + 60
         while storage.read_bytes(path) == first:
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -115,7 +125,9 @@ def test_a_torn_one_is_taken_over(tmp_path: Path, content: str) -> None:
 
 def test_two_at_the_same_moment_do_not_both_hold_it(tmp_path: Path) -> None:
     for number in range(20):
-        root, barrier, held = str(tmp_path / str(number)), threading.Barrier(2), []
+        root = str(tmp_path / str(number))
+        barrier = threading.Barrier(2)
+        held = []
 
         def take(run_id: str, root: str = root, barrier: threading.Barrier = barrier, held: list[str] = held) -> None:
             barrier.wait()

@@ -23,19 +23,27 @@ from freqbench.results import Store
 from freqbench.results.naming import IDENTIFIED_BY
 
 NAMES: dict[str, Any] = {
-    "models": {"id_unet": "new model"}, "classes": ["new 0", "new 1"], "case_ids": ["new case", "other"],
-    "patients": ["new patient", "other"], "clean": {"id_unet": "stated"},
-}  # fmt: skip
+    "models": {"id_unet": "new model"},
+    "classes": ["new 0", "new 1"],
+    "case_ids": ["new case", "other"],
+    "patients": ["new patient", "other"],
+    "clean": {"id_unet": "stated"},
+}
 INDEX: dict[str, Any] = {
     "cells": [{"cell_id": "cell0", "dataset": "new data", "targets": ["id_unet"], "params": "{}"}],
     "cases": {"new data": ["case0", "case1"]},
     "names": {"new data": NAMES},
 }
 SAID = {  # of `make_record` and its classes, then of the index
-    "dataset": ("phantom", "new data"), "case_id": ("case0", "new case"), "patient_id": ("patient0", "new patient"),
-    "source_model": ("unet", "new model"), "target_model": ("unet", "new model"), "class_name": ("class0", "new 0"),
-    "params": ('{"eps": 0.03137254901960784}', "{}"), "clean_number": (None, "stated"),
-}  # fmt: skip
+    "dataset": ("phantom", "new data"),
+    "case_id": ("case0", "new case"),
+    "patient_id": ("patient0", "new patient"),
+    "source_model": ("unet", "new model"),
+    "target_model": ("unet", "new model"),
+    "class_name": ("class0", "new 0"),
+    "params": ('{"eps": 0.03137254901960784}', "{}"),
+    "clean_number": (None, "stated"),
+}
 BOTH = {"models": JOB["models"]}
 
 
@@ -120,10 +128,12 @@ def test_models_that_swap_names_keep_their_numbers(tmp_path: Path) -> None:
 
 def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) -> None:
     """The file of the run has the facts under the old names: neither page nor figures may show what was not shared."""
-    names, shapes = ("open", "private"), (SHAPE, [16, 16, 16])
+    names = ("open", "private")
+    shapes = (SHAPE, [16, 16, 16])
 
     def of(names: Sequence[str]) -> dict[str, Any]:
-        pairs, phantom = zip(names, shapes, (True, False), strict=True), {"loader": "phantom", "cases": 1}
+        pairs = zip(names, shapes, (True, False), strict=True)
+        phantom = {"loader": "phantom", "cases": 1}
         return small(datasets=[{**phantom, "name": name, "shape": shape, "share": s} for name, shape, s in pairs])
 
     execute(of(names), tmp_path)

@@ -4,7 +4,8 @@ from typing import Any
 
 from freqbench.results.releases import MOST_KINDS, mixture
 
-OLD, NEW = "monai 1.5.1, torch 2.13.0", "monai 1.6.0, torch 2.13.0"
+OLD = "monai 1.5.1, torch 2.13.0"
+NEW = "monai 1.6.0, torch 2.13.0"
 
 
 def run(run_id: str = "r", commit: str | None = None, dirty: bool = False, **versions: str) -> dict[str, Any]:

@@ -121,8 +121,10 @@ def test_an_unreadable_file_is_named(folder: Path, content: bytes | None) -> Non
 
 def test_a_flipped_bit_is_refused_or_changes_no_row(folder: Path) -> None:
     """Bits of every region: pages of each column, which would decode to other numbers or texts, and the footer."""
-    path, store = folder / "records" / "a-000000.parquet", Store(str(folder))
-    content, rows = path.read_bytes(), repr([store.records().to_pylist(), store.class_records().to_pylist()])
+    path = folder / "records" / "a-000000.parquet"
+    store = Store(str(folder))
+    content = path.read_bytes()
+    rows = repr([store.records().to_pylist(), store.class_records().to_pylist()])
     refused: list[str] = []
     for place in range(4, len(content), len(content) // 150):
         path.write_bytes(content[:place] + bytes([content[place] ^ 128]) + content[place + 1 :])
@@ -143,7 +145,10 @@ EXAMPLE = Path(__file__).parent / "example"
 """A store whose values no later code computed (job: `run.json`)."""
 
 # Read once from the files with pyarrow alone: cell, case, Dice, HD95, largest change.
-PGD, FGSM, FIRST, SECOND = "eacae9376830b157", "d636b254b839aeea", "076d028b807c63c2", "ca9082f2e72b454a"
+PGD = "eacae9376830b157"
+FGSM = "d636b254b839aeea"
+FIRST = "076d028b807c63c2"
+SECOND = "ca9082f2e72b454a"
 VALUES = {
     (PGD, SECOND): (0.05617576044285998, 9.52104290683589, 0.01568630337715149),
     (FGSM, SECOND): (0.05499561479913533, 9.540941854228306, 0.03137257695198059),
@@ -201,7 +206,8 @@ def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: st
 @pytest.fixture
 def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
-    made, rows = Store(str(tmp_path)), [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made = Store(str(tmp_path))
+    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
     made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [[]] * 300)
     return made
 
@@ -288,12 +294,17 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert (writer.flush(), len(store.records())) == (1, 1)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"dcs": 0.5}, r"missing \[\], unknown \['dcs'\]"), ({"cell_id": None}, "'cell_id' must not be None"),
-    ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
-    ({"num_windows": True}, "'num_windows' must be int64"), ({"num_windows": 2**70}, "'num_windows' must be int64"),
-    ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dcs": 0.5}, r"missing \[\], unknown \['dcs'\]"),
+        ({"cell_id": None}, "'cell_id' must not be None"),
+        ({"num_windows": 1.5}, "'num_windows' must be int64, got a float"),
+        ({"num_windows": True}, "'num_windows' must be int64"),
+        ({"num_windows": 2**70}, "'num_windows' must be int64"),
+        ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone"),
+    ],
+)
 def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_table(RECORDS, [make_record() | change])

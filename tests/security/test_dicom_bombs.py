@@ -54,8 +54,10 @@ def _read(files: list[Path]) -> Any:
 
 
 def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None:
-    series, seg = _series(tmp_path), _seg(tmp_path)
-    wanted, masks = _read(series), [mask for _, mask in segmentation._masks(seg, WHERE)]
+    series = _series(tmp_path)
+    seg = _seg(tmp_path)
+    wanted = _read(series)
+    masks = [mask for _, mask in segmentation._masks(seg, WHERE)]
     for path in (*series, seg):
         deflated(path)
     np.testing.assert_array_equal(_read(series), wanted)
@@ -76,7 +78,8 @@ def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, b
 
 @pytest.mark.integration
 def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> None:
-    files, seg = _series(tmp_path), _seg(tmp_path)
+    files = _series(tmp_path)
+    seg = _seg(tmp_path)
     read = (
         "import resource, sys; from pathlib import Path; from freqbench.data import dicom, image_files\n"
         "import SimpleITK, pydicom, highdicom\n"
@@ -102,7 +105,8 @@ def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
         setattr(content, name, value)
     content.file_meta.TransferSyntaxUID = syntax
     content.PixelData = encapsulate([frame + bytes(len(frame) % 2)])
-    content["PixelData"].VR, content["PixelData"].is_undefined_length = "OB", True
+    content["PixelData"].VR = "OB"
+    content["PixelData"].is_undefined_length = True
     content.save_as(path)
 
 

@@ -81,9 +81,13 @@ def test_yaml_of_most_values_allowed_is_read_as_library_reads_it() -> None:
 NO_JSON = {
     "deep": ('{"a":' * 100_000 + "1" + "}" * 100_000, "more than 64 levels"),
     "deep enough": ('{"a":' * 65 + "1" + "}" * 65, "more than 64 levels"),
-    "deep list": ("[" * 65 + "]" * 65, "more than 64 levels"), "unfinished": ("[" * 100_000, "more than 64 levels"),
-    "nothing": ("", ""), "no text": ("\xff", ""), "digits": ("9" * 5000, ""), "no word": ('{"a": nul}', ""),
-}  # fmt: skip
+    "deep list": ("[" * 65 + "]" * 65, "more than 64 levels"),
+    "unfinished": ("[" * 100_000, "more than 64 levels"),
+    "nothing": ("", ""),
+    "no text": ("\xff", ""),
+    "digits": ("9" * 5000, ""),
+    "no word": ('{"a": nul}', ""),
+}
 
 
 @pytest.mark.parametrize(("text", "reason"), NO_JSON.values(), ids=NO_JSON)
@@ -103,12 +107,26 @@ def test_json_is_read_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 HOSTILE = {
-    "empty": "", "parent": "..", "up": "../../etc/cron", "absolute": "/etc/cron", "backslash": "a\\b",
-    "hidden": ".bashrc", "option": "-rf", "NUL": "a\0b", "line": "a\nb", "direction": "a\u202egnp",
-    "variable": "${HOME}", "markup": "[red]a", "formula": "=1+1", "last dot": "a.", "no text": "a\udcff",
-    "long": "a" * 129, "long in bytes": "\u00e4" * 65, "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
+    "empty": "",
+    "parent": "..",
+    "up": "../../etc/cron",
+    "absolute": "/etc/cron",
+    "backslash": "a\\b",
+    "hidden": ".bashrc",
+    "option": "-rf",
+    "NUL": "a\0b",
+    "line": "a\nb",
+    "direction": "a\u202egnp",
+    "variable": "${HOME}",
+    "markup": "[red]a",
+    "formula": "=1+1",
+    "last dot": "a.",
+    "no text": "a\udcff",
+    "long": "a" * 129,
+    "long in bytes": "\u00e4" * 65,
+    "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
     "not canonical": "\u212b",  # the sign of an angstrom, which some disks keep as the letter
-}  # fmt: skip
+}
 GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller_1"]
 
 
@@ -204,13 +222,18 @@ def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.Mon
         expanded(small(attacks=[{"name": "outside:Away", "eps": 0.1}], trust_code=True))
 
 
-@pytest.mark.parametrize(("path", "text"), [
-    ("reference://::file:///tmp/instructions.json", "a path or the URI of a known file system"),
-    ("/data/a::memory://b", "a path or the URI of a known file system"),
-    ("dask://a", "a path or the URI of a known file system"), ("s3://", "a URI s3://PLACE"),
-    ("s3:/out/converge.csv", "a URI s3://PLACE"), ("a\0b", "a path without control characters"),
-    ("s3://bucket/a\x1b]0;x\x07", "a path without control characters"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("reference://::file:///tmp/instructions.json", "a path or the URI of a known file system"),
+        ("/data/a::memory://b", "a path or the URI of a known file system"),
+        ("dask://a", "a path or the URI of a known file system"),
+        ("s3://", "a URI s3://PLACE"),
+        ("s3:/out/converge.csv", "a URI s3://PLACE"),
+        ("a\0b", "a path without control characters"),
+        ("s3://bucket/a\x1b]0;x\x07", "a path without control characters"),
+    ],
+)
 def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str, text: str) -> None:
     with pytest.raises(UserError, match=f"expected {text}") as caught:
         storage.exists(path)

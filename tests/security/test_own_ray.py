@@ -43,7 +43,8 @@ def test_own_ray_listens_on_loopback() -> None:
 
 
 def test_processes_of_a_killed_driver_are_ended_and_no_others() -> None:
-    wait, processes = [sys.executable, "-c", "input()"], []
+    wait = [sys.executable, "-c", "input()"]
+    processes = []
     try:
         for mark in ("one driver", "another"):
             processes.append(subprocess.Popen(wait, env={**os.environ, ray_cleanup.MARK: mark}, stdin=subprocess.PIPE))

@@ -65,7 +65,8 @@ def refused(path: Path, arch: str = "unet") -> str:
 )
 def test_a_checkpoint_runs_nothing_whatever_it_is_called(sprung: Path, tmp_path: Path, suffix: str, kind: str) -> None:
     trap = np.array([Trap(sprung)], dtype=object) if kind == "torch, in an array" else Trap(sprung)
-    path, content = tmp_path / f"m{suffix}", {"state_dict": {"w": torch.ones(1)}, "trap": trap}
+    path = tmp_path / f"m{suffix}"
+    content = {"state_dict": {"w": torch.ones(1)}, "trap": trap}
     with path.open("wb") as stream:
         if kind == "pickle":
             pickle.dump(content, stream)
@@ -184,7 +185,8 @@ def nifti_of(shape: tuple[int, ...], data: bytes) -> bytes:
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape(shape)
-    header["vox_offset"], header["magic"] = 352, b"n+1"
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
     header.set_sform(np.eye(4), 1)
     return bytes(header.binaryblock) + bytes(4) + data
 
@@ -197,7 +199,8 @@ def test_volume_that_promises_more_than_it_holds_takes_no_memory(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("voxels were read")
 
-    content, path = nifti_of(shape, bytes(100)), tmp_path / f"a{suffix}"
+    content = nifti_of(shape, bytes(100))
+    path = tmp_path / f"a{suffix}"
     path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
     monkeypatch.setattr(nibabel.arrayproxy.ArrayProxy, "__array__", never)
     with pytest.raises(DataError) as caught:
@@ -228,7 +231,8 @@ def _of(make: Callable[[int], pa.Array], column: str = "caution", step: int = 10
     """Writes a column of `make(rows)` in row groups of some rows each."""
 
     def write(path: Path, table: pa.Table) -> None:
-        values, at = make(len(table)), table.schema.get_field_index(column)
+        values = make(len(table))
+        at = table.schema.get_field_index(column)
         changed = table.set_column(at, pa.field(column, values.type), values)
         pq.write_table(changed, path, row_group_size=step, compression="zstd", **how)
 
@@ -240,7 +244,8 @@ def _copies(rows: int) -> pa.Array:
 
 
 def _classes(rows: int, count: int = 300, **columns: pa.Array) -> pa.Array:
-    own, offsets = schema.ROWS.field(CLASSES).type.value_type, pa.array(range(0, count * rows + 1, count), pa.int32())
+    own = schema.ROWS.field(CLASSES).type.value_type
+    offsets = pa.array(range(0, count * rows + 1, count), pa.int32())
     parts = [columns.get(each.name, pa.nulls(count * rows, each.type)) for each in own]
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(own)))
 
@@ -275,7 +280,8 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store, rows = Store(str(tmp_path)), [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
+    store = Store(str(tmp_path))
+    rows = [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
     store.writer("run0", interval_s=0).add(rows, list(map(make_classes, rows)))
     return store
 
@@ -286,7 +292,8 @@ def test_swelling_file_is_refused_unread(store: Store, what: str, monkeypatch: p
     (path,) = (Path(store.root) / "records").iterdir()
     write(path, pq.read_table(path))
     assert path.stat().st_size < 2**20
-    former, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    former = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
     pa.set_memory_pool(pool)
     try:
         with pytest.raises(UserError, match=complaint) as caught:

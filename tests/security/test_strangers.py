@@ -141,7 +141,8 @@ def test_compaction_leaves_files_of_others(filled: Store, tmp_path: Path) -> Non
 
 
 def test_a_glimpse_replaces_the_one_of_its_cell_alone(tmp_path: Path) -> None:
-    cell, case = DIGEST, "f" * 16
+    cell = DIGEST
+    case = "f" * 16
     endings = (".json", f"_{case}.json", f"_{case}_1.json", f"_{case}_nan.webp", f"_{case}_1.00.png")
     others = ("thesis.json", *(f"{cell}{ending}" for ending in endings))
     put(tmp_path / "glimpses", *others)
@@ -167,9 +168,11 @@ def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: byte
 
 
 WRITERS = {
-    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"), "figures": ("report", "--figures"),
-    "export": ("export", "--yes", "--to"), "dicom": ("export", "--format", "dicom", "--yes", "--to"),
-}  # fmt: skip
+    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"),
+    "figures": ("report", "--figures"),
+    "export": ("export", "--yes", "--to"),
+    "dicom": ("export", "--format", "dicom", "--yes", "--to"),
+}
 
 
 @pytest.mark.parametrize(
@@ -246,12 +249,15 @@ def rewrite(store: Path, **values: str | None) -> None:
 
 
 COMMANDS = {
-    "status": ["cluster", "status", "out"], "report": ["report", "out"], "files": ["audit", "out", "--files"],
+    "status": ["cluster", "status", "out"],
+    "report": ["report", "out"],
+    "files": ["audit", "out", "--files"],
     "score targets": ["score", "out", "--targets", "a"],
     "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
     "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
-    "export": ["export", "out", "--yes"], "plan": ["plan", "job.yaml", "--out", "out"],
-}  # fmt: skip
+    "export": ["export", "out", "--yes"],
+    "plan": ["plan", "job.yaml", "--out", "out"],
+}
 MATCH = {"metric": "l2_body", "value": 6}
 ROW = {"dataset": "phantom", "source": "a", "parameters": {"eps": 0.1}, "match": MATCH, "reached": None}
 FOREIGN = {
@@ -444,7 +450,8 @@ def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, l
     else:
         shutil.move(place, elsewhere)
     place.symlink_to(elsewhere)
-    before, is_followed = sorted(elsewhere.rglob("*")), linked in ("volumes", "export")
+    before = sorted(elsewhere.rglob("*"))
+    is_followed = linked in ("volumes", "export")
     expected = "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
     assert expected in refused(bench, "export", "out")
     assert sorted(elsewhere.rglob("*")) == before

@@ -71,19 +71,26 @@ def test_network_whose_code_changed_since_plan_is_not_loaded(editable: Path) -> 
 
 IMPORTS = "from typing import ClassVar\nfrom dataclasses import dataclass\nfrom freqbench.attacks import PGD, Attack\n"
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "no such module": ("toy.nets:Tiny", "",
-        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, put"),
+    "no such module": (
+        "toy.nets:Tiny",
+        "",
+        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, put",
+    ),
     "no such class": ("toy.net:Tinny", "", r"toy.net:Tinny: expected a subclass of .*\.Module, got no such name"),
     "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),
     "syntax": ("written:Net", "class Net(:\n", r"written:Net: expected a module that can be imported, got SyntaxError"),
     "ends": ("written:Net", "raise SystemExit(0)\n", r"expected a module that can be imported, got SystemExit: 0"),
-    "several outputs": ("written:Net",
+    "several outputs": (
+        "written:Net",
         "import toy.net\nclass Net(toy.net.Tiny):\n    def forward(self, x): return [super().forward(x)]\n",
-        r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list"),
-    "its constructor raises": ("written:Net",
+        r"written:Net: expected logits of shape \(1, 2, 16, 16, 16\), got a list",
+    ),
+    "its constructor raises": (
+        "written:Net",
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes): raise ImportError('no lib')\n",
-        r"Net refuses its args: no lib$"),
-}  # fmt: skip
+        r"Net refuses its args: no lib$",
+    ),
+}
 
 
 @pytest.mark.parametrize(("path", "text", "message"), MISTAKES.values(), ids=MISTAKES)
@@ -182,7 +189,8 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(net: torch.nn.Module, messag
 
 
 def test_a_checkpoint_may_bring_arguments_but_not_code(tmp_path: Path) -> None:
-    path, metadata = str(tmp_path / "a.safetensors"), {"arch": "toy.net:Tiny", "args": {"classes": 2}, "roi": ROI}
+    path = str(tmp_path / "a.safetensors")
+    metadata = {"arch": "toy.net:Tiny", "args": {"classes": 2}, "roi": ROI}
     save_checkpoint(path, trained().state_dict(), metadata, half=False)
     assert spec(checkpoint=path, args={}).args == {"classes": 2}
     with pytest.raises(UserError, match=r"trained as toy.net:Tiny, code of another package, .*arch: toy.net:Tiny"):
@@ -199,7 +207,8 @@ def test_each_is_refused_without_trust_in_one_line_that_says_why(foreign: str) -
     key = ENTRIES[foreign]
     with pytest.raises(UserError) as caught:
         expanded(small(**{key: OWN[key]}))
-    path, text = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"], str(caught.value)
+    path = OWN[key][0].get("loader") or OWN[key][0].get("arch") or OWN[key][0]["name"]
+    text = str(caught.value)
     assert text.startswith(f"job.yaml: {key}[0]")
     assert f"{path}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can" in text
     assert "\n" not in text
@@ -214,10 +223,14 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(("foreign", "reason"), [
-    ("dataset", "balls: needs --trust-code"), ("attack", "walk: needs --trust-code"),
-    ("model", "tiny: toy.net:Tiny: needs --trust-code"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("foreign", "reason"),
+    [
+        ("dataset", "balls: needs --trust-code"),
+        ("attack", "walk: needs --trust-code"),
+        ("model", "tiny: toy.net:Tiny: needs --trust-code"),
+    ],
+)
 def test_a_worker_that_is_not_told_to_trust_makes_failed_rows(foreign: str, reason: str) -> None:
     (unit, *_) = units(**{key: small()[key] for what, key in ENTRIES.items() if what != foreign} | BESIDE[foreign])
     outcome, masks = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1)).run(unit)

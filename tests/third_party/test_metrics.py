@@ -124,8 +124,11 @@ def test_rows_without_such_a_metric_have_none_of_its_text(small_store: Path) -> 
 
 
 def test_each_region_is_scored_alone() -> None:
-    pred, label = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
-    pred[0], pred[1] = 1, 3  # a region of 32 voxels, and one of 16 in it; 4 of both do not count
+    pred = torch.zeros(4, 4, 4, dtype=torch.uint8)
+    label = torch.zeros(4, 4, 4, dtype=torch.uint8)
+    # a region of 32 voxels, and one of 16 in it; 4 of both do not count
+    pred[0] = 1
+    pred[1] = 3
     label[1, 0] = IGNORED
     three = Classes(names=("none", "large", "small"), tolerances_mm=(1.0, 1.0))
     maps = LabelMaps(pred=pred, label=label, classes=replace(three, overlap=True), spacing=(1.0, 1.0, 1.0))
@@ -139,7 +142,9 @@ def test_each_region_is_scored_alone() -> None:
 
 def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path) -> None:
     (entry,) = CONTENT["models"]
-    roi, args, checkpoint = entry["roi"], entry["args"], entry["checkpoint"]
+    roi = entry["roi"]
+    args = entry["args"]
+    checkpoint = entry["checkpoint"]
     model = fb.load_model(checkpoint, arch="unet", args=args, roi=roi, num_classes=6)
     volume = fb.load_dataset("phantom", shape=[24, 20, 16], cases=1)[0]
     record = fb.evaluate(model, volume, fb.attack(model, volume, "fgsm", eps=8 / 255), metrics=("dsc", "share"))
@@ -152,8 +157,11 @@ def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path)
 
 @pytest.mark.integration
 def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp_path: Path) -> None:
-    out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
-    grid, quiet = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1], Console(file=io.StringIO())
+    out = tmp_path / "out"
+    to = tmp_path / "to"
+    data = folder(tmp_path / "data")
+    grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
+    quiet = Console(file=io.StringIO())
     run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
@@ -168,7 +176,8 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
-    grid, quiet = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1")), Console(file=io.StringIO())
+    grid = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1"))
+    quiet = Console(file=io.StringIO())
     run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
@@ -241,12 +250,16 @@ def test_a_metric_that_raises_fails_its_record_in_one_line(changed: Path, tmp_pa
     assert re.fullmatch(r"the metric share@own-metrics 1\.0 [0-9a-f]{8}: ValueError: two lines", row["error"])
 
 
-@pytest.mark.parametrize(("body", "message"), [
-    ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"), ("return 0.5", f"{NUMBERS} float64 of shape ()"),
-    ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
-    ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
-    ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"),
+        ("return 0.5", f"{NUMBERS} float64 of shape ()"),
+        ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
+        ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
+        ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
+    ],
+)
 def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: str, changed: Path) -> None:
     write_body(changed, body)
     volume = torch.zeros(2, 2, 2, dtype=torch.uint8)
@@ -254,15 +267,21 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
         added.added_scores("share@own-metrics 1.0", volume, volume, 6, (1, 1, 1))
 
 
-@pytest.mark.parametrize(("point", "text", "message"), [
-    ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
-    ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
-    ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
-    ("share = own_metrics:Share", SHARE.replace('"higher"', '"up"'),
-     "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'"),
-    ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
-    ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("point", "text", "message"),
+    [
+        ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
+        ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
+        ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
+        (
+            "share = own_metrics:Share",
+            SHARE.replace('"higher"', '"up"'),
+            "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'",
+        ),
+        ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
+        ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
+    ],
+)
 def test_wrong_class_refused(point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench) -> None:
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})
@@ -311,10 +330,15 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     assert {name: cell.means[name] for name in means.index} == pytest.approx(means.to_dict())
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"), (None, "added_metrics: no share in 1 rows"),
-    ('{"share": "much"}', "added_metrics: invalid in 1 rows"), ("[1]", "added_metrics: invalid in 1 rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"),
+        (None, "added_metrics: no share in 1 rows"),
+        ('{"share": "much"}', "added_metrics: invalid in 1 rows"),
+        ("[1]", "added_metrics: invalid in 1 rows"),
+    ],
+)
 def test_verify_finds_missing_and_non_numeric_values(text: str | None, message: str, store: Path) -> None:
     assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
     set_first(store, "records", added_metrics=text)

@@ -50,10 +50,12 @@ def written(folder: Path) -> str:
     save_file(TwoLayers().state_dict(), folder / "net.safetensors")
     model = {"name": "net", "arch": "two_layers", "checkpoint": str(folder / "net.safetensors"), "roi": [16, 16, 16]}
     content = {
-        "name": "by_name", "datasets": [{"name": "spheres", "cases": 1}],
-        "models": [{**model, "expected_dice": 0.01}], "attacks": [{"name": "two_steps", "eps": 0.1}],
+        "name": "by_name",
+        "datasets": [{"name": "spheres", "cases": 1}],
+        "models": [{**model, "expected_dice": 0.01}],
+        "attacks": [{"name": "two_steps", "eps": 0.1}],
         "metrics": ["dsc", "boundary"],
-    }  # fmt: skip
+    }
     (folder / "job.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "job.yaml")
 
@@ -72,10 +74,15 @@ def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) ->
     assert provenance(TwoSteps)["package"] == "freqbench-example 1.0"
 
 
-@pytest.mark.parametrize(("table", "name", "text"), [
-    ("attacks", "two_steps", "Two steps of FGSM"), ("datasets", "spheres", "voxels of a volume along each axis"),
-    ("models", "two_layers", "Two convolutions"), ("metrics", "boundary", "freqbench-example 1.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("table", "name", "text"),
+    [
+        ("attacks", "two_steps", "Two steps of FGSM"),
+        ("datasets", "spheres", "voxels of a volume along each axis"),
+        ("models", "two_layers", "Two convolutions"),
+        ("metrics", "boundary", "freqbench-example 1.0"),
+    ],
+)
 @pytest.mark.usefixtures("site")
 def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]
@@ -89,7 +96,9 @@ def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
 
     testing.check_metric(BoundaryDice())
     pred, label = (torch.zeros(16, 12, 10, dtype=torch.uint8) for _ in range(2))
-    label[3:13, 2:10, 2:9], pred[5:14, 2:11, 1:9], pred[0, 0, 0] = 1, 1, 2
+    label[3:13, 2:10, 2:9] = 1
+    pred[5:14, 2:11, 1:9] = 1
+    pred[0, 0, 0] = 2
     maps = [volume.numpy() == 1 for volume in (pred, label)]
     boxes = np.ones((7, 5, 5))  # three voxels of 1 mm, two of 1.5 and of 1.6
     first, second = (mask & ~binary_erosion(mask, boxes, border_value=1) for mask in maps)
@@ -111,7 +120,8 @@ def test_names_of_a_package_that_is_not_installed_are_unknown(bench: Bench) -> N
 
 @pytest.mark.integration
 def test_template_is_installed_and_its_metric_in_rows(tmp_path: Path, bench: Bench) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
+    source = tmp_path / "source"
+    target = tmp_path / "target"
     shutil.copytree(TEMPLATE, source)
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--target", str(target), str(source)], check=True)

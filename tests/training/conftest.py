@@ -14,20 +14,28 @@ PGD = {"name": "pgd", "eps": "4/255", "steps": 2}
 FGSM = {"name": "fgsm", "eps": "4/255"}
 AT = {"name": "at", "objective": "at", "attack": PGD}
 VAFT = {
-    "name": "vaft", "objective": "vaft", "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
+    "name": "vaft",
+    "objective": "vaft",
+    "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
     "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
-}  # fmt: skip
+}
 UNION = {"name": "union", "objective": "at", "union": {"mix": "random", "attacks": [VAFT["attack"], PGD]}}
 
 
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
     """A job of the network `net` and what starts from it, on four small phantoms; keywords replace its fields."""
     content = {
-        "name": "tiny", "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
+        "name": "tiny",
+        "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
         "splits": {"train": "train", "select": "validation", "test": "test"},
-        "models": [{"name": "net", **NET}, *more], "steps": 6, "batch_size": 2, "lr": 1e-2, "warmup_steps": 2,
-        "validate_every": 2, "loaders": 0,
-    }  # fmt: skip
+        "models": [{"name": "net", **NET}, *more],
+        "steps": 6,
+        "batch_size": 2,
+        "lr": 1e-2,
+        "warmup_steps": 2,
+        "validate_every": 2,
+        "loaders": 0,
+    }
     return validate(content | changes, TrainJob, where="tiny")
 
 

@@ -36,7 +36,8 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 @pytest.mark.parametrize("kind", ["voxels", "bias_field", "gain_offset", "dct_bands"])
 def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> None:
     """Voxels' changes are normal numbers of deviation sigma; the other kinds move each crop by different amounts."""
-    shape, numbers = (32, 32, 32), range(4)
+    shape = (32, 32, 32)
+    numbers = range(4)
     label = torch.zeros(1, *shape, dtype=torch.uint8)
     label[0, 16, 16, 16] = 1
     case = case_of(0.5 + 0.01 * torch.rand(1, *shape), label)
@@ -56,7 +57,8 @@ def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> N
 
 
 def test_loader_outlives_its_groups_sigterm() -> None:
-    sampler, others = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0), psutil.Process().children()
+    sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
+    others = psutil.Process().children()
     with load_batches(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
         seen = [next(batches)]
         processes = [process for process in psutil.Process().children() if process not in others]

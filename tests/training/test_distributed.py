@@ -101,13 +101,16 @@ Disturb = Callable[["subprocess.Popen[str]"], object]
 def disturbed(folder: Path, *disturbances: Disturb) -> tuple[int, list[str], float]:
     """Exit code, lines and seconds to the end of `train`, disturbed whenever a further row of its log is there."""
     net = str(folder / "out" / "net")
-    process, steps, before = started(folder), list[int](), 0.0
+    process = started(folder)
+    steps = list[int]()
+    before = 0.0
     try:
         for disturb in disturbances:
             logged = len(read_log(net))
             while len(read_log(net)) == logged and process.poll() is None:
                 time.sleep(0.02)
-            before, steps = time.monotonic(), [row.step for row in read_log(net)]
+            before = time.monotonic()
+            steps = [row.step for row in read_log(net)]
             if process.poll() is None:
                 disturb(process)
         said, _ = process.communicate()

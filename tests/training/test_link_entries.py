@@ -36,12 +36,19 @@ def described(*checkpoints: str, **changes: Any) -> JobSpec:
     return link.describe_job(config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml"))
 
 
-@pytest.mark.parametrize(("entry", "out"), [
-    ("adv.yaml", "runs/adv"), ("beside.yaml", "runs/adv"), ("file://{}/adv.yaml", "runs/adv"),
-    ("${HERE}/adv.yaml", "runs/adv"), (TRAINING, "runs/adv"),
-    ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
-    ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"), ({"job": TRAINING}, "runs/adv"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("entry", "out"),
+    [
+        ("adv.yaml", "runs/adv"),
+        ("beside.yaml", "runs/adv"),
+        ("file://{}/adv.yaml", "runs/adv"),
+        ("${HERE}/adv.yaml", "runs/adv"),
+        (TRAINING, "runs/adv"),
+        ({"job": "adv.yaml", "out": "s3://lab/nets"}, "s3://lab/nets"),
+        ({"job": TRAINING, "out": "${HERE}/nets"}, "${HERE}/nets"),
+        ({"job": TRAINING}, "runs/adv"),
+    ],
+)
 def test_every_way_to_name_training_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
@@ -80,16 +87,23 @@ def test_an_entry_of_replicates_is_a_model_each() -> None:
 TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
 
 
-@pytest.mark.parametrize(("model", "complaint"), [
-    ({"checkpoint": "train://net", "replicates": 3},
-     "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2"),
-    ({"checkpoint": "train://adv/other.2"}, "got other.2, as its replicates are 2: set replicates: 3 there"),
-    ({"checkpoint": f"train://net.{'9' * 5000}"}, "models[0].checkpoint: unknown network to train 'net.9"),
-    ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),
-    ({"checkpoint": "zoo://phantom/unet", "replicates": 2},
-     "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME"),
-    ({"checkpoint": "x.pt", "trained": TRAINED}, "models[0]: expected no trained beside checkpoint: x.pt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        (
+            {"checkpoint": "train://net", "replicates": 3},
+            "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2",
+        ),
+        ({"checkpoint": "train://adv/other.2"}, "got other.2, as its replicates are 2: set replicates: 3 there"),
+        ({"checkpoint": f"train://net.{'9' * 5000}"}, "models[0].checkpoint: unknown network to train 'net.9"),
+        ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),
+        (
+            {"checkpoint": "zoo://phantom/unet", "replicates": 2},
+            "models[0]: expected no replicates beside checkpoint: zoo://phantom/unet: they are for train://NAME",
+        ),
+        ({"checkpoint": "x.pt", "trained": TRAINED}, "models[0]: expected no trained beside checkpoint: x.pt"),
+    ],
+)
 def test_a_model_that_cannot_be_is_one_line(model: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         described(models=[{"name": "m", **model}], training=[training(replicates=2)])
@@ -106,32 +120,47 @@ def test_the_job_s_own_word_on_a_network_stays() -> None:
 ADV = "adv.yaml"
 
 
-@pytest.mark.parametrize(("checkpoint", "jobs", "complaint"), [
-    ("nett", [ADV], "models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other"),
-    ("advv/net", [ADV], "unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/other"),
-    ("/net", [ADV], "unknown network to train '/net'. Did you mean 'adv/net'?"),
-    ("net", [], "models[0].checkpoint: expected `training` in the job for train://net, got none: name the training "),
-    ("net", [ADV, "second.yaml"], "train://net, got 2: write train://adv/net or train://second/net"),
-    ("adv/net", [ADV, "twin.yaml"], "training[1].name: 'adv' is taken already"),
-    ("net", [ADV, {"job": "second.yaml", "out": "runs/adv/"}],
-     "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/"),
-    ("net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
-    ("net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
-    ("net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
-    ("net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
-    ("net", [{"job": ADV, "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
-    ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
-    ("net", [7], "training[0].job: Input should be a valid string or a mapping, got 7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("checkpoint", "jobs", "complaint"),
+    [
+        ("nett", [ADV], "models[0].checkpoint: unknown network to train 'nett'. Did you mean 'net'? Known: net, other"),
+        ("advv/net", [ADV], "unknown network to train 'advv/net'. Did you mean 'adv/net'? Known: adv/net, adv/other"),
+        ("/net", [ADV], "unknown network to train '/net'. Did you mean 'adv/net'?"),
+        (
+            "net",
+            [],
+            "models[0].checkpoint: expected `training` in the job for train://net, got none: name the training ",
+        ),
+        ("net", [ADV, "second.yaml"], "train://net, got 2: write train://adv/net or train://second/net"),
+        ("adv/net", [ADV, "twin.yaml"], "training[1].name: 'adv' is taken already"),
+        (
+            "net",
+            [ADV, {"job": "second.yaml", "out": "runs/adv/"}],
+            "training[1].out: expected another place than that of adv, which has a net too, got runs/adv/",
+        ),
+        ("net", ["gone.yaml"], "training[0]: expected a training job (YAML) at gone.yaml, found none"),
+        ("net", ["list.yaml"], "training[0]: list.yaml: expected keys and values at the top, got list"),
+        ("net", ["typo.yaml"], "training[0]: typo.yaml: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("net", [{"job": ADV, "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
+        ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
+        ("net", [7], "training[0].job: Input should be a valid string or a mapping, got 7"),
+    ],
+)
 def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         described(f"train://{checkpoint}", training=jobs)
 
 
-@pytest.mark.parametrize(("name", "networks"), [
-    ("research/hippocampus/table6", 8), ("research/hippocampus/strongest", 12), ("papers/vafa_table6_synapse", 16),
-    ("papers/vafa_table6_acdc", 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "networks"),
+    [
+        ("research/hippocampus/table6", 8),
+        ("research/hippocampus/strongest", 12),
+        ("papers/vafa_table6_synapse", 16),
+        ("papers/vafa_table6_acdc", 8),
+    ],
+)
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     job = link.describe_job(config.load(job_file(name), JobSpec))
     [training] = [entry.job for entry in job.training]

@@ -66,7 +66,8 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_equal_seeds_give_equal_weights(whole: tuple[State, Path], tmp_path: Path) -> None:
     torch.rand(7)
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    torch_before = torch.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()
     assert weights(run(tmp_path)) == weights(whole[0])
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
@@ -87,7 +88,8 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
 @pytest.mark.parametrize("kept", [0.5, 0.0])
 def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, kept: float) -> None:
     """The log's last validation stands for the steps; without a validation nothing tells them."""
-    logged, last = run(tmp_path).log[-1].step, tmp_path / "last.pt"
+    logged = run(tmp_path).log[-1].step
+    last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[: int(kept * last.stat().st_size)])
     damaged = f"{last}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
     anew = "the same command trains anew from step 0, and "
@@ -205,7 +207,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
     with pytest.raises(UserError, match=f"{message}say precision: fp32, {cure}"):
         run(tmp_path / "half", lr=1e30, warmup_steps=0, validate_every=6, precision="bf16")
     later = tmp_path / "later"
-    good, poisoned = run(later, max_minutes=1e-9), torch.load(later / "last.pt", weights_only=True)
+    good = run(later, max_minutes=1e-9)
+    poisoned = torch.load(later / "last.pt", weights_only=True)
     poisoned["net"][next(iter(poisoned["net"]))].fill_(math.nan)
     torch.save(poisoned, later / "last.pt")
     before = files(later)

@@ -25,7 +25,8 @@ class Watched(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.conv, self.norm = nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3)
+        self.conv = nn.Conv3d(1, 3, 3, padding=1)
+        self.norm = nn.BatchNorm3d(3)
         self.modes: list[bool] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,21 +50,24 @@ def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **pa
 
 
 def test_adversarial_training_counts_attacked_crops_alone() -> None:
-    net, (_, attacked, labels) = Watched(), crops()
+    net = Watched()
+    (_, attacked, labels) = crops()
     loss, terms = objective(net)(None, attacked, labels)
     assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
     assert torch.isnan(terms[[0, 2]]).all()
 
 
 def test_vaft_is_the_sum_of_both_losses() -> None:
-    net, (images, attacked, labels) = Watched(), crops()
+    net = Watched()
+    (images, attacked, labels) = crops()
     loss, terms = objective(net)(images, attacked, labels)
     wanted = [float(MONAI(net(x), labels)) for x in (images, attacked)]
     assert (terms[:2].tolist(), float(loss)) == (pytest.approx(wanted, abs=1e-6), pytest.approx(sum(wanted), abs=1e-6))
 
 
 def test_the_consistency_is_added_with_its_weight() -> None:
-    net, (images, attacked, labels) = Watched(), crops()
+    net = Watched()
+    (images, attacked, labels) = crops()
     bare, _ = objective(net)(images, attacked, labels)
     once, one = objective(net, weight=1)(images, attacked, labels)
     thrice, three = objective(net, weight=3)(images, attacked, labels)
@@ -73,7 +77,8 @@ def test_the_consistency_is_added_with_its_weight() -> None:
 
 
 def test_network_is_attacked_in_evaluation_mode() -> None:
-    net, (images, _, labels) = Watched().train(), crops()
+    net = Watched().train()
+    (images, _, labels) = crops()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     adversary(eps=8 / 255, steps=3).attack_crops(SegmentationModel(net, ROI).train(), images, labels, 0, [0, 1])
     assert net.modes == [False] * 3
@@ -83,7 +88,8 @@ def test_network_is_attacked_in_evaluation_mode() -> None:
 
 
 def test_attacked_crops_are_those_of_the_attack_itself() -> None:
-    net, (images, _, labels) = Watched().eval(), crops()
+    net = Watched().eval()
+    (images, _, labels) = crops()
     attack = make("pgd", eps=8 / 255, steps=2, random_start=False)
     volumes = Adversary(attack=attack, random_budget=None, seed=0).attack_crops(
         SegmentationModel(net, ROI), images, labels, 5, [8, 9]
@@ -92,8 +98,10 @@ def test_attacked_crops_are_those_of_the_attack_itself() -> None:
 
 
 def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
-    net, (images, _, labels) = Watched().eval(), crops()
-    attack, model = adversary("gn", std=8 / 255), SegmentationModel(net, ROI)
+    net = Watched().eval()
+    (images, _, labels) = crops()
+    attack = adversary("gn", std=8 / 255)
+    model = SegmentationModel(net, ROI)
     both = attack.attack_crops(model, images, labels, 4, [8, 9])
     alone = attack.attack_crops(model, images[1:], labels[1:], 4, [9])
     other = attack.attack_crops(model, images[1:], labels[1:], 4, [10])
@@ -112,7 +120,8 @@ def test_random_budget_is_drawn_anew_every_step_and_same_again() -> None:
 
 
 def test_attack_that_mixes_with_another_crop_takes_next_of_batch() -> None:
-    net, (images, _, labels) = Watched().eval(), crops()
+    net = Watched().eval()
+    (images, _, labels) = crops()
     volumes = adversary("faa", steps=1).attack_crops(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
     assert volumes.shape == images.shape
     assert not torch.equal(volumes, images)
@@ -125,8 +134,10 @@ def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
 
 
 def test_random_mix_attacks_by_adversary_drawn_for_first_crop() -> None:
-    net, (images, _, labels) = Watched().eval(), crops()
-    mixed, model = union("random"), SegmentationModel(net, ROI)
+    net = Watched().eval()
+    (images, _, labels) = crops()
+    mixed = union("random")
+    model = SegmentationModel(net, ROI)
     for number in range(8):
         attacked = mixed.attack_crops(model, images, labels, 0, [number, 99])
         assert torch.equal(attacked, mixed.draw_adversary(number).attack_crops(model, images, labels, 0, [number, 99]))
@@ -141,8 +152,10 @@ def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] 
 
 
 def test_worst_mix_takes_the_highest_loss_a_crop() -> None:
-    net, (images, _, labels) = Watched().eval(), crops(batch=3)
-    mixed, model = union("worst"), SegmentationModel(net, ROI).eval()
+    net = Watched().eval()
+    (images, _, labels) = crops(batch=3)
+    mixed = union("worst")
+    model = SegmentationModel(net, ROI).eval()
     by_each = [each.attack_crops(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
     by_each[1][1] = images[1]  # so that the weak attack is the worse one for this crop
     worst = _pick_highest_loss(model, by_each, labels)
@@ -154,7 +167,8 @@ def test_worst_mix_takes_the_highest_loss_a_crop() -> None:
 
 
 def test_average_learns_from_mean_of_losses_under_each_attack() -> None:
-    net, (images, attacked, labels) = Watched().eval(), crops()
+    net = Watched().eval()
+    (images, attacked, labels) = crops()
     _, terms = objective(net)(images, torch.cat([attacked, images]), labels)
     clean, adversarial = (float(MONAI(net(x), labels)) for x in (images, attacked))
     assert terms[:2].tolist() == pytest.approx([clean, (clean + adversarial) / 2], abs=1e-6)
@@ -165,7 +179,8 @@ def test_average_learns_from_mean_of_losses_under_each_attack() -> None:
 
 
 def test_trades_adds_the_divergence_from_clean_predictions() -> None:
-    net, (images, attacked, labels) = Watched().eval(), crops()
+    net = Watched().eval()
+    (images, attacked, labels) = crops()
     loss, terms = StepLoss(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
     of = [torch.distributions.Categorical(logits=net(x).movedim(1, -1)) for x in (images, attacked)]
     distance = float(torch.distributions.kl_divergence(*of).mean())

@@ -41,19 +41,34 @@ def test_identities_of_trainings_stay() -> None:
     assert identities(job_of(AT, validation=judged)) == {"net": "f11c4f03702504aa", "at": "c3d6ea66c1144cb2"}
 
 
-@pytest.mark.parametrize("change", [
-    {"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5},
-    {"accumulate": 2}, {"clip_norm": 1.0}, {"precision": "fp32"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"random_budget": [6, 20]},
+        {"frequency_consistency": {"form": "paper"}},
+        {"attack": PGD},
+        {"lr": 0.5},
+        {"accumulate": 2},
+        {"clip_norm": 1.0},
+        {"precision": "fp32"},
+    ],
+)
 def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
 
-@pytest.mark.parametrize("change", [
-    {"union": {**UNION["union"], "mix": "worst"}}, {"union": {**UNION["union"], "shares": [1, 2]}}, {"ema": 0.9},
-    {"noise": {"kind": "voxels", "sigma": 0.1}}, {"objective": "trades"}, {"objective": "trades", "beta": 2},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"union": {**UNION["union"], "mix": "worst"}},
+        {"union": {**UNION["union"], "shares": [1, 2]}},
+        {"ema": 0.9},
+        {"noise": {"kind": "voxels", "sigma": 0.1}},
+        {"objective": "trades"},
+        {"objective": "trades", "beta": 2},
+    ],
+)
 def test_a_setting_of_a_union_changes_its_identity(change: dict[str, Any]) -> None:
     trades = {"objective": "trades"} if "beta" in change else {}
     before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))
@@ -113,12 +128,18 @@ def test_replicates_share_their_method() -> None:
     assert planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))["at"].method != methods["at"]
 
 
-@pytest.mark.parametrize(("arm", "attack"), [
-    (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}), (VAFA, "own"),
-    ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
-], ids=["linf", "dct-quantization", "gaussian"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arm", "attack"),
+    [
+        (AT, {"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"}),
+        (VAFA, "own"),
+        ({**AT, "attack": {"name": "gn", "std": "4/255"}}, "own"),
+    ],
+    ids=["linf", "dct-quantization", "gaussian"],
+)
 def test_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
-    by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
+    by_default = planned(job_of(arm))
+    asked = planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
 
 
@@ -160,7 +181,8 @@ def test_a_model_overrides_the_jobs_schedule() -> None:
 def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:
     own = {"flip": 0, "rotate90": 0, "scale_intensity": 1}
     job = job_of({"name": "own", **NET, "augmentation": own}, augmentation={"shift_intensity": 0.7})
-    of_the_job, of_its_own = planned(job)["net"], planned(job)["own"]
+    of_the_job = planned(job)["net"]
+    of_its_own = planned(job)["own"]
     assert (of_the_job.augmentation.flip, of_the_job.augmentation.shift_intensity) == (0.2, 0.7)
     assert (of_its_own.augmentation.flip, of_its_own.augmentation.shift_intensity) == (0, 0.1)
     assert of_its_own.record["augmentation"] == of_its_own.augmentation.model_dump()
@@ -277,7 +299,8 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
     if "validation" in stored:
         assert [stored["validation"].pop("attack")] == record["validation"].pop("attack")
     for key in stored.keys() & record.keys():
-        asked, stated = record[key], stored[key]
+        asked = record[key]
+        stated = stored[key]
         assert stated.items() <= asked.items() if isinstance(stated, dict) else stated == asked, key
     assert 0.85 <= stored["dice_test"] <= 0.97
     assert (Path(models.__file__).parent / "zoo" / "phantom" / f"{name}.safetensors").stat().st_size <= 1.5e6
@@ -286,7 +309,8 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO_JOBS)
 def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
-    case, entry = dataset.load(dataset.refs()[0]), models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
+    case = dataset.load(dataset.refs()[0])
+    entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
     network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     assert np.nanmean(dice(models.predict(network, case.image), case.label, len(dataset.classes))[1:]) > 0.75
 

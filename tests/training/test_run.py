@@ -68,13 +68,15 @@ def test_adversarial_training_begins_at_the_clean_weights(tmp_path: Path, monkey
 
 def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None:
     job, out = trained
-    result, dataset = done(job, out)["net"], job_lists(job)["test"]
+    result = done(job, out)["net"]
+    dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     per_case = []
     for ref in dataset.refs():
         case = dataset.load(ref)
-        pred, label = models.predict(model, case.image).numpy(), case.label[0].numpy()
+        pred = models.predict(model, case.image).numpy()
+        label = case.label[0].numpy()
         classes = [number for number in range(1, len(dataset.classes)) if (label == number).any()]
         dice = [2 * ((pred == n) & (label == n)).sum() / ((pred == n).sum() + (label == n).sum()) for n in classes]
         per_case.append(np.mean(dice))
@@ -93,7 +95,8 @@ def test_weights_are_chosen_by_what_the_job_says(trained: Trained) -> None:
 
 def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> None:
     job, out = trained
-    metadata, lists = models.read_metadata(str(out / "vaft" / "best.safetensors")), job_lists(job)
+    metadata = models.read_metadata(str(out / "vaft" / "best.safetensors"))
+    lists = job_lists(job)
     assert (metadata["arch"], metadata["roi"], metadata["args"]) == ("unet", [16, 16, 16], NET["args"])
     assert metadata["class_names"] == list(lists["train"].class_names)
     assert metadata["preprocess"] == lists["train"].space.model_dump(mode="json")
@@ -127,7 +130,9 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 @pytest.mark.integration
 def test_training_killed_at_any_write_ends_as_one_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` leaves the files from just before one gets its name, half-written ones of a dead process among it."""
-    job, left, dead = job_of(steps=2, warmup_steps=0, threads=1), list[Path](), subprocess.Popen(["true"])
+    job = job_of(steps=2, warmup_steps=0, threads=1)
+    left = list[Path]()
+    dead = subprocess.Popen(["true"])
     dead.wait()
 
     def settle(temporary: Path, target: Path) -> None:
@@ -176,7 +181,8 @@ def test_signal_while_measuring_is_130_and_goes_on(
     kept: int,
 ) -> None:
     """The first signal ends after the validation of step 2, the second within it, so that step 1 is kept."""
-    measured, command = list[str](), ("run", str(uncut / "job.yaml"), "--out", str(tmp_path))
+    measured = list[str]()
+    command = ("run", str(uncut / "job.yaml"), "--out", str(tmp_path))
 
     def stopped(module: ModuleType, *arguments: Any) -> Any:
         attack = arguments[3] if len(arguments) > 3 else None
@@ -205,7 +211,8 @@ def test_curves_that_cannot_be_written_end_no_training(tmp_path: Path) -> None:
 
 
 def test_a_row_that_half_fits_on_the_disk_spoils_no_curve(tmp_path: Path) -> None:
-    draw, limits = run._curves(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    draw = run._curves(str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     draw(Row(2, *[0.5] * 8))
     [path] = (tmp_path / "tensorboard").iterdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
@@ -221,7 +228,8 @@ def test_a_row_that_half_fits_on_the_disk_spoils_no_curve(tmp_path: Path) -> Non
 def test_crops_cut_here_equal_those_of_processes(trained: Trained, tmp_path: Path) -> None:
     job, out = trained
     train(job.model_copy(update={"loaders": 0, "half": False}), str(tmp_path), progress=False, only=("net",))
-    half, whole = weights(out), weights(tmp_path)
+    half = weights(out)
+    whole = weights(tmp_path)
     assert {tensor.dtype for tensor in half.values()} == {torch.float16}
     assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
     assert same(half, {key: tensor.half() for key, tensor in whole.items()})
@@ -234,7 +242,8 @@ def test_finished_networks_are_skipped_also_in_a_moved_folder(
     monkeypatch.setattr(run, "fit", lambda *_: pytest.fail("trained"))
     moved = out.rename(tmp_path / "moved")
     try:
-        results, former = train(job, str(moved)), done(job, moved)
+        results = train(job, str(moved))
+        former = done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
@@ -249,7 +258,8 @@ def test_a_network_of_another_job_is_not_finished(trained: Trained, changes: dic
 
 
 def test_a_changed_or_broken_network_is_trained_again(tmp_path: Path) -> None:
-    path, job = tmp_path / "net" / "best.safetensors", job_of(steps=1, warmup_steps=0)
+    path = tmp_path / "net" / "best.safetensors"
+    job = job_of(steps=1, warmup_steps=0)
     train(job, str(tmp_path), progress=False)
     good = path.read_bytes()
     path.write_bytes(b"broken")
@@ -261,7 +271,8 @@ def test_a_changed_or_broken_network_is_trained_again(tmp_path: Path) -> None:
 
 def test_time_left_of_training_follows_pace_since_its_first_step() -> None:
     """A resumed training, heard of at step 40 after a minute of loading: 3 seconds a step, validations included."""
-    left, limited = StepsLeft(100, None), StepsLeft(100, 2.0)
+    left = StepsLeft(100, None)
+    limited = StepsLeft(100, 2.0)
     for each in (left, limited):
         assert each.time_left(40, 60.0) is None
     assert [left.time_left(50, 90.0), left.time_left(100, 240.0)] == [150.0, 0.0]
@@ -285,12 +296,15 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("strides", "shapes", "hint"), [
-    ([2], [(24, 20, 17), (23, 21, 18)], ". roi: [22, 20, 16] would fit all"),
-    ([2, 2, 2], [(24, 20, 17), (23, 40, 40)], ". roi: [16, 16, 16] would fit all"),
-    ([2, 2, 2], [(24, 20, 7)], ". The network takes no crop within [24, 20, 7]"),
-    ([2], [(24, 20, 17), (48, 48, 48)], ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("strides", "shapes", "hint"),
+    [
+        ([2], [(24, 20, 17), (23, 21, 18)], ". roi: [22, 20, 16] would fit all"),
+        ([2, 2, 2], [(24, 20, 17), (23, 40, 40)], ". roi: [16, 16, 16] would fit all"),
+        ([2, 2, 2], [(24, 20, 7)], ". The network takes no crop within [24, 20, 7]"),
+        ([2], [(24, 20, 17), (48, 48, 48)], ""),
+    ],
+)
 def test_unholdable_crop_is_reported(strides: list[int], shapes: list[tuple[int, ...]], hint: str) -> None:
     net = {**NET, "name": "net", "args": {"channels": [4, 8, 8, 8][: len(strides) + 1], "strides": strides}}
     [training] = prepare(job_of(models=[{**net, "roi": [48, 48, 48]}])).trainings
@@ -306,8 +320,11 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
     job = job_of(
         models=[{"name": "net", "arch": "unetr_pp", "args": small, "roi": [32, 32, 16]}],
-        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1}, steps=1, warmup_steps=0, batch_size=1,
-    )  # fmt: skip
+        dataset={"name": "phantom", "shape": [32, 32, 16], "cases": 1},
+        steps=1,
+        warmup_steps=0,
+        batch_size=1,
+    )
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
     spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), len(lists.classes))

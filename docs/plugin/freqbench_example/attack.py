@@ -19,7 +19,8 @@ class TwoSteps(GradientAttack, LinfAttack):
 
     def run(self, task: Task) -> Tensor:
         """Takes the two steps."""
-        project, x = linf_ball(task.clean, self.eps), task.clean
+        project = linf_ball(task.clean, self.eps)
+        x = task.clean
         for _ in range(self.steps):
             x = project(x + self.eps * task.gradient(x).sign())
         return x

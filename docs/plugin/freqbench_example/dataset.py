@@ -28,7 +28,8 @@ class Spheres(Dataset):
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns four spheres, the same in each split."""
-        names, shape = self.chosen([f"sphere_{number}" for number in range(4)]), (self.side,) * 3
+        names = self.chosen([f"sphere_{number}" for number in range(4)])
+        shape = (self.side,) * 3
         return tuple(CaseRef(case_id=name, patient_id=name, fingerprint=digest(name), shape=shape) for name in names)
 
     def native(self, ref: CaseRef) -> NativeCase:

@@ -31,9 +31,12 @@ class Ascent:
         term: Callable[[Tensor, Tensor], Tensor] = lambda logits, loss: loss,
         price: Distance | None = None,
     ) -> None:
-        self.task, self.term, self.price = task, term, price
+        self.task = task
+        self.term = term
+        self.price = price
         self.best = Best() if keep == "best" else None
-        self.volume, self.value = task.clean, task.clean.new_zeros(len(task.clean))
+        self.volume = task.clean
+        self.value = task.clean.new_zeros(len(task.clean))
         self.running = self.moving = torch.ones(len(task.clean), dtype=torch.bool, device=task.clean.device)
 
     def gradient(self, state: Tensor, render: Render) -> Tensor:
@@ -43,7 +46,8 @@ class Ascent:
         self.value = torch.where(self.running, value, self.value)
         if self.best is not None:
             self.best.offer(self.value, self.volume, state)
-        self.moving, self.running = self.running, self.running & ~reached
+        self.moving = self.running
+        self.running = self.running & ~reached
         return gradient
 
     def move(self, state: Tensor, moved: Tensor) -> Tensor:
@@ -59,7 +63,8 @@ class Ascent:
 
     def _objective(self, a: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Returns J, `[B]`, and beside it the volume, its value for comparisons and which samples reach their aim."""
-        objective, logits = self.task.objective, self.task.logits(a)
+        objective = self.task.objective
+        logits = self.task.logits(a)
         loss = objective.raised(logits)
         raised = self.term(logits, loss)
         # Computed after the network, so that its backward pass runs first: that of the network switches on TF32.

@@ -256,7 +256,8 @@ class Attack(ABC):
 
         This base checks that `organs` and `target`, if the attack has them, name classes of the model.
         """
-        organs, target = getattr(self, "organs", None), getattr(self, "target", None)
+        organs = getattr(self, "organs", None)
+        target = getattr(self, "target", None)
         for parameter, highest in (("organs", max(organs or (0,))), ("target", highest_class(target))):
             if highest >= num_classes:
                 self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")

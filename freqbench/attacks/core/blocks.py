@@ -70,7 +70,8 @@ class Blocks:
             return None
         least, largest = (float(bound) for bound in state.aminmax())
         if not (least >= low - 1e-6 and largest <= high + 1e-6):
-            expected, got = f"[{low:g}, {high:g}]", f"[{least:.6g}, {largest:.6g}]"
+            expected = f"[{low:g}, {high:g}]"
+            got = f"[{least:.6g}, {largest:.6g}]"
             raise UserError(f"{task.name}: expected a start in {expected}, got {got}")
         return state
 

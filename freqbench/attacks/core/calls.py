@@ -29,7 +29,8 @@ class Draws:
             generator = [generator] * batch
         if len(generator) != batch:
             raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
-        self._owner, self._generators = owner, list(generator)
+        self._owner = owner
+        self._generators = list(generator)
         self._before: list[Tensor] | None = None
         self.seeds = [g.initial_seed() for g in self._generators]
 
@@ -63,7 +64,8 @@ class Best:
     def offer(self, values: Tensor, *tensors: Tensor) -> None:
         """Takes the samples whose value beats the value kept so far; the first offer is taken whole."""
         if not self.kept:
-            self.values, self.kept = values, tensors
+            self.values = values
+            self.kept = tensors
             return
         better = self._is_above(values, self.values)
         self.values = torch.where(better, values, self.values)

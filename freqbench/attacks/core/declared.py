@@ -92,7 +92,8 @@ class _Names(dict[str, Any]):
         for line in node.body:
             match line:
                 case ast.FunctionDef(name=name) if name in READ and len(line.decorator_list) == 1:  # not abstract
-                    kinds[name], values[name] = ClassVar[Any], (ast.get_docstring(line) or "").split("`")[1]
+                    kinds[name] = ClassVar[Any]
+                    values[name] = (ast.get_docstring(line) or "").split("`")[1]
                     continue
                 case ast.AnnAssign(target=ast.Name(name), value=value):
                     text = ast.unparse(line.annotation)

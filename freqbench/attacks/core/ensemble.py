@@ -144,9 +144,11 @@ class Ensemble(LinfAttack):
         It repeats the draws of the first member, whatever ran before.
         """
         part = copy(task)
-        part.images, part.clean = task.images[samples], task.clean[samples]
+        part.images = task.images[samples]
+        part.clean = task.clean[samples]
         part.objective = task.objective.of_samples(samples)
-        part.passes, part.draws = Passes(), task.draws.set_back(samples)
+        part.passes = Passes()
+        part.draws = task.draws.set_back(samples)
         attack.prepare(part)
         part.given = Given(start=start)
         part.objective.truth = task.objective.labels[samples]

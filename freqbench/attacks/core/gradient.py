@@ -109,7 +109,8 @@ class GradientAttack(Attack):
             if self.compares and not self.keeps_best:
                 best = task.passes.best = Best(by_success=task.objective.judges_by_success)
                 task.look(_each(run())[0], render)
-                tensors, task.passes.best = best.kept, None
+                tensors = best.kept
+                task.passes.best = None
             else:
                 tensors = _each(run())
             if self.restarts == 1:

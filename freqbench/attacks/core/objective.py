@@ -54,7 +54,8 @@ class Objective:
         """Makes the objective of a call; voxels with the label IGNORED never count, and become background."""
         counts = counted(labels)
         labels = labels if counts is None else without_ignored(labels)
-        loss, scope = head.losses["dicece"], Scope(voxels=counts)
+        loss = head.losses["dicece"]
+        scope = Scope(voxels=counts)
         return cls(labels, head, sign, scope, raises=loss, compares=loss, windows=windows, counted=counts)
 
     def of_samples(self, samples: list[int]) -> "Objective":
@@ -80,8 +81,10 @@ class Objective:
         """Sets loss, organs and target rule; see `Task.aim`."""
         self.changes = loss in SEQUENCES
         loss = SEQUENCES.get(loss, loss)
-        self.raises, self.compares = self.head.losses[loss], self.head.losses[COMPARED_BY.get(loss, loss)]
-        self.organs, self.rule = organs, rule
+        self.raises = self.head.losses[loss]
+        self.compares = self.head.losses[COMPARED_BY.get(loss, loss)]
+        self.organs = organs
+        self.rule = rule
         if organs is not None:
             voxels, outputs = self.head.of_classes(self.labels, organs)
             voxels = voxels if self.counted is None else voxels & self.counted
@@ -92,7 +95,8 @@ class Objective:
         if self.rule is not None:
             self.scope = replace(self.scope, truth=self.labels)
             self.labels = target_map(self.rule, self.labels, logits, self.head.name)
-            self.sign, self.rule = -1.0, None
+            self.sign = -1.0
+            self.rule = None
 
     def in_place(self, labels: Tensor) -> Tensor:
         """Returns labels `[B, 1, H, W, D]`, moved like the anatomy in the last forward pass; here unmoved."""

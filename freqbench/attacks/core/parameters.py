@@ -14,9 +14,12 @@ REGIONS = ("all", "centre", "periphery")
 ENCODINGS = ("2d", "3d")
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
-SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
+SQUARE = "square"
+SEGPGD = "segpgd"
+SHRINKING = "-shrinking"
 NORMS = ("linf", "l2")
-STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "auto", "horizon")
+STEP_RULES = ("halving", "cosine")
+SEQUENCES = ("switch", "auto", "horizon")
 MEMBERS = (
     *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
     *(f"apgd-{sequence}" for sequence in SEQUENCES),

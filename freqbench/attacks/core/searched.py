@@ -97,7 +97,8 @@ class SearchedAttack(GradientAttack):
 
     def searched(self, task: Task) -> Space:
         """Returns the space that a call searches; with `ssim_min`, points shrink before they are rendered."""
-        space, ssim_min = self.space(task.clean), getattr(self, "ssim_min", None)
+        space = self.space(task.clean)
+        ssim_min = getattr(self, "ssim_min", None)
         if ssim_min is None:
             return space
         origin = torch.full_like(space.centre, space.origin)
@@ -110,7 +111,8 @@ class SearchedAttack(GradientAttack):
         Every second of several runs starts at the best corner, sample by sample, in place of a draw.
         """
         given = self.given(task, space)
-        is_drawn, best = self.random_start and given is None, task.passes.best
+        is_drawn = self.random_start and given is None
+        best = task.passes.best
         start = space.centre + space.radius * _draw(task, space) if is_drawn else space.centre
         for corner in self.corners(task.clean, space) if best else ():
             task.look(corner, space.render)

@@ -36,7 +36,8 @@ class Strongest(NamedTuple):
         return {name: attack.bounds[0] if name == "q_min" else getattr(attack, name) for name in self.names}  # type: ignore[attr-defined]
 
 
-_QUANTISATION, _SCALING = ("q_max", "q_min", "block"), ("rho", "block", "band")
+_QUANTISATION = ("q_max", "q_min", "block")
+_SCALING = ("rho", "block", "band")
 STRONGEST: dict[str, Strongest] = {
     "dct-quantization": Strongest(_QUANTISATION, "vafa_opt", {"renormalize": False}),
     "dct-quantization-stretched": Strongest(_QUANTISATION, "vafa_opt", {"renormalize": True}),

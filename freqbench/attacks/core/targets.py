@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 Rule = str | tuple[str | int, ...]
 
-LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "erase"
+LEAST_LIKELY = "least-likely"
+NEXT_CLASS = "next-class"
+SWAP = "swap"
+ERASE = "erase"
 
 
 def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "softmax") -> "Tensor":
@@ -36,7 +39,8 @@ def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "s
         source = torch.arange(num_classes, device=labels.device)
         if rule[0] == SWAP:
             for a, b in _pairs(rule[1:]):
-                source[a - 1], source[b - 1] = b - 1, a - 1
+                source[a - 1] = b - 1
+                source[b - 1] = a - 1
             within = within.index_select(1, source)
         else:
             within[:, [int(k) - 1 for k in rule[1:]]] = False

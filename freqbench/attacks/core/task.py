@@ -57,7 +57,9 @@ class Task:
         channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
-        self.name, self.model, self._check_classes = name, model, check_classes
+        self.name = name
+        self.model = model
+        self._check_classes = check_classes
         # Copied to the device once: a copy in every pass would make the host wait for it.
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
@@ -140,7 +142,8 @@ class Task:
         `look`.
         """
         with torch.no_grad():
-            logits, objective = self.logits(x), self.objective
+            logits = self.logits(x)
+            objective = self.objective
             has_truth = objective.truth is not None or objective.sign > 0
             return objective.success(logits) if has_truth else objective.compared(logits)
 

@@ -115,7 +115,8 @@ def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> 
     pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
     judged = []
     for number, gap in differences(on, pairs).items():
-        strong, weak = contrasts[number].strong, contrasts[number].weak
+        strong = contrasts[number].strong
+        weak = contrasts[number].weak
         verdict: Verdict = "holds" if not strict or (gap.difference < -POINTS and gap.high < 0) else "in doubt"
         if gap.difference > POINTS and (strict or not _is_total(on, strong)):
             verdict = "violated" if gap.low > 0 else "in doubt"

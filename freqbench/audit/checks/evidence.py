@@ -141,7 +141,8 @@ class Evidence:
 
     @cached_property
     def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
-        groups, columns = self.rows.groupby(["dataset", "target_model"]), ["clean", "clean_fg"]
+        groups = self.rows.groupby(["dataset", "target_model"])
+        columns = ["clean", "clean_fg"]
         return {tuple(map(str, place)): rows.groupby("case_id")[columns].first() for place, rows in groups}
 
     @cached_property

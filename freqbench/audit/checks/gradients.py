@@ -162,7 +162,8 @@ def restarts(on: Attacked) -> Finding:
         verdict = "violated" if any(is_sure for _, is_sure in swaps) else "in doubt"
         sentence = f"{'; '.join(dict.fromkeys(text for text, _ in swaps))} ({size}): one restart is not enough."
     elif not on.others and finding.verdict == "holds":
-        verdict, sentence = "noted", f"One model, so there is no order to change; {size}."
+        verdict = "noted"
+        sentence = f"One model, so there is no order to change; {size}."
     else:
         sentence = f"{finding.sentence}{' Its place among the models is the same;' if on.others else ''} {size}."
     return replace(finding, verdict=verdict, sentence=sentence)
@@ -188,7 +189,8 @@ def zero_gradients(on: Attacked) -> Finding:
     reasons = reasons[reasons.str.contains(OF_GRADIENTS, na=False)]
     if (cautious := on.rows.loc[reasons.index].assign(caution=reasons)).size:
         affected = cautious.groupby("label").size() / on.rows.groupby("label").size()
-        label, share = str(affected.idxmax()), float(affected.max())
+        label = str(affected.idxmax())
+        share = float(affected.max())
         reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]
         sentence = f"{100 * share:.1f} % of the rows of {label} say: {reason}."
         return Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())

@@ -100,7 +100,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
-    bounds, gain = interval_text(-nearest.found.high, -nearest.found.low), -nearest.found.difference
+    bounds = interval_text(-nearest.found.high, -nearest.found.low)
+    gain = -nearest.found.difference
     if contrasts.is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
         return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":

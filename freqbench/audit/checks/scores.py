@@ -54,7 +54,8 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
         absent = labels[labels["label_voxels"] == 0]
         of_case = zip(absent.case_id, absent.class_name, strict=True)
         absent = absent[[f"`{name}`" not in lost.get(case, "") for case, name in of_case]]
-        cases, parts = labels["case_id"].nunique(), list[str]()
+        cases = labels["case_id"].nunique()
+        parts = list[str]()
         verdict: Verdict = "violated" if lost else "noted" if len(absent) else "holds"
         if lost:
             case, reason = next(iter(lost.items()))
@@ -161,7 +162,8 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
     """Amount by which each volume's norm exceeds its budget. An L2 budget is a window's: that of a volume is at most
     its square root of the number of windows. If it is a root mean square, the PSNR has that of the volume; of windows
     that overlap it may be larger than each one's."""
-    rows, budget = on.rows[on.rows["label"] == setting.label], setting.budget or 0.0
+    rows = on.rows[on.rows["label"] == setting.label]
+    budget = setting.budget or 0.0
     if setting.threat_model == "linf":
         return (rows["linf"] - budget).dropna()
     if setting.budget_name in RMS_BUDGETS:
@@ -189,7 +191,8 @@ def certified(on: Attacked) -> Finding:
         return unchecked(f"needs the attack ball on a network with the defence smoothing of the same kind, {rest}")
     sign = np.where(rows["score"].isin(certificates.LOWER), -1.0, 1.0)
     beyond = (rows["certified"] - rows["attacked_high"]) * sign
-    crossed, open_ = int((beyond > 0).sum()), int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
+    crossed = int((beyond > 0).sum())
+    open_ = int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
     text = f"The attack leaves no less than is certified in {amount(len(rows), 'comparison')} of score, radius and case"
     if crossed:
         worst = rows.iloc[int(beyond.to_numpy().argmax())]
@@ -252,7 +255,8 @@ def _range(values: pd.Series, name: str) -> str:
 
 
 def _of_rows(verdict: Verdict, text: str, rows: pd.DataFrame) -> Finding:
-    cases, patients = rows["case_id"].nunique(), rows["patient_id"].nunique()
+    cases = rows["case_id"].nunique()
+    patients = rows["patient_id"].nunique()
     return Finding(verdict=verdict, sentence=f"{text}.", comparisons=len(rows), cases=cases, patients=patients)
 
 

@@ -164,13 +164,15 @@ def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
 
 def _finding(claim: Claim, beaten: Sequence[Beaten], comparisons: int) -> Finding:
     worst = beaten[0] if beaten else None
-    verdict, is_total = worst.verdict if worst else "holds", float(claim.left.min()) <= FAILURE
+    verdict = worst.verdict if worst else "holds"
+    is_total = float(claim.left.min()) <= FAILURE
     if verdict == "holds" and not is_total and (claim.lacking or not claim.forms):
         verdict = "not checked"
     not_run = f"Not run: {', '.join(claim.lacking)}: audit --run does." if claim.lacking else ""
     unknown = "" if claim.forms else "No stronger form is known here to compare with it."
     texts = [_told(claim, worst, comparisons), "" if is_total else not_run or unknown, _weaker(claim)]
-    sentence, gap = " ".join(filter(None, texts)), vars(worst.found) if worst else {}
+    sentence = " ".join(filter(None, texts))
+    gap = vars(worst.found) if worst else {}
     return Finding(subject=claim.subject, verdict=verdict, sentence=sentence, comparisons=len(beaten), **gap)
 
 

@@ -118,7 +118,8 @@ def is_offline() -> bool:
 @contextmanager
 def offline() -> Iterator[None]:
     """Forbids fetching what the package knows by its address within a block."""
-    before, os.environ[OFFLINE] = os.environ.get(OFFLINE, ""), "1"
+    before = os.environ.get(OFFLINE, "")
+    os.environ[OFFLINE] = "1"
     try:
         yield
     finally:
@@ -164,7 +165,8 @@ def _digest(path: Path, state: Stamp) -> str:
 
 
 def _is_whole(folder: Path, name: str, info: Mapping[str, Any]) -> bool:
-    recorded, path = node_cache.listed_hashes(folder).get(name), folder / name
+    recorded = node_cache.listed_hashes(folder).get(name)
+    path = folder / name
     if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
     return digest(path) == recorded
@@ -184,7 +186,8 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
 
 def _put(folder: Path, name: str, write: Callable[[Path], bool]) -> bool:
     """Puts a file into a folder, and its hash on record, if `write` returns True for a temporary file."""
-    target, record = folder / name, folder.with_suffix(".json")
+    target = folder / name
+    record = folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
     os.close(handle)

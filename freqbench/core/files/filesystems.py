@@ -100,7 +100,8 @@ def _options(protocol: str) -> dict[str, Any]:
 def _one_line_error(path: str, error: Exception) -> OSError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     is_theirs = any(cls.__module__.partition(".")[0] in _PACKAGES for cls in type(error).__mro__)
-    status, reason = _status(error), one_line(error, 160)
+    status = _status(error)
+    reason = one_line(error, 160)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return None  # this machine's disk
     if status == 412:  # answer to a create-only put

@@ -76,7 +76,8 @@ class Kept(Generic[V]):
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
-        path, early = self._path(key, needs), self._coming.pop(key, None)
+        path = self._path(key, needs)
+        early = self._coming.pop(key, None)
         value, fault = self._read(path, key, other) if path else (None, "")
         if fault:
             logger.warning("%s: expected a %s, got a damaged file, which is made anew: %s", path, self.name, fault)
@@ -140,11 +141,13 @@ class Kept(Generic[V]):
         if not self._root:
             with suppress(OSError):  # of a file that another user owns, or clears just now
                 os.utime(path)
-        header, tensors = content, dict[str, "Tensor"]()
+        header = content
+        tensors = dict[str, "Tensor"]()
         if not content.startswith(b"{"):
             from safetensors.torch import load
 
-            header, tensors = content[8 : 8 + int.from_bytes(content[:8], "little")], load(content)
+            header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+            tensors = load(content)
         return self.unpack(json.loads(json.loads(header)["__metadata__"]["kept"].split(" ", 2)[2]), tensors), ""
 
     def _save(self, path: str, key: str, value: V) -> None:

@@ -129,7 +129,8 @@ def shrink(name: str) -> None:
 
 def clear(name: str) -> int:
     """Removes the files that freqbench made in a part, and then empty folders; returns the freed bytes."""
-    root, freed = part(name), 0
+    root = part(name)
+    freed = 0
     for path in list(made_files(name)):
         with suppress(FileNotFoundError):  # likewise
             num_bytes = path.stat().st_size

@@ -12,7 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-MOST_FILES, MOST_BYTES = 2000, 4 * 10**9  # a folder of more is a home or a dataset, no program's
+# a folder of more is a home or a dataset, no program's
+MOST_FILES = 2000
+MOST_BYTES = 4 * 10**9
 DEPTH = 8  # folders below it; links may lead around in a circle
 LONGEST = 2**20  # bytes of a script's text
 
@@ -41,7 +43,9 @@ print(json.dumps([f"{name} {m.version(name)}" for name in sorted({*names})] if i
 def program_files(folder: Path, words: Iterable[str] | None = None) -> dict[str, Path] | None:
     """Returns the files of a program's folder by name; None if they are too many. Left out are hidden files, documents,
     pictures, logs, environments, freqbench's own, and, with `words`, folders that nothing names."""
-    files, size, named = dict[str, Path](), 0, {*_WORDS.findall(" ".join(words or ()))}
+    files = dict[str, Path]()
+    size = 0
+    named = {*_WORDS.findall(" ".join(words or ()))}
     below = [] if words is None else [path for path in _entries(folder, True) if path.is_dir()]
     there = [*islice(_walk(folder, DEPTH if words is None else 0), MOST_FILES + 1)]
     while there:
@@ -94,7 +98,8 @@ def _text_of(path: Path) -> str:
 
 def named_files(scripts: Iterable[Path], roots: Sequence[Path], imported_alone: bool = False) -> dict[str, Path]:
     """Returns the files below `roots` that the text of scripts names, as modules or by path, and what these name."""
-    files, waiting = dict[str, Path](), [*scripts]
+    files = dict[str, Path]()
+    waiting = [*scripts]
     while waiting:
         script = waiting.pop()
         for name in imports_of(script) if imported_alone else {*_NAMES.findall(_text_of(script))}:

@@ -46,7 +46,8 @@ def filled_in(text: str, owner: str) -> str:
     """Returns a path with `~` and `${VARIABLES}` filled in; refuses missing and secret ones in a line after `owner`."""
 
     def value(match: re.Match[str]) -> str:
-        variable, where = match[1] or match[2], f"{owner}: {text}: expected"
+        variable = match[1] or match[2]
+        where = f"{owner}: {text}: expected"
         if _SECRET.search(variable):  # errors and rows repeat it
             got = f"{variable}, which sounds secret"
             raise UserError(f"{where} a variable that may appear in messages, got {got}: rename it")
@@ -105,7 +106,8 @@ def write_atomic(path: str, data: bytes) -> None:
         with explain_errors(path, fs, writing=True):
             fs.pipe_file(inner, data)
         return
-    target, folder = Path(inner), Path(inner).parent
+    target = Path(inner)
+    folder = Path(inner).parent
     with suppress(OSError):  # one look: between two, another process may remove the file
         if not stat.S_ISREG(target.stat().st_mode):  # the rename below would put a file in place of a device or pipe
             raise UserError(f"{path}: expected a file or nothing there, got a folder, device or pipe: write elsewhere")

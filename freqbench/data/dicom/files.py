@@ -21,7 +21,9 @@ from freqbench.data.itk import silence_warnings
 
 SEG, LABELMAP, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66.4", "66.7", "481.3"))
 NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".jpg")  # what exports put beside slices
-DEFLATED, EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # syntaxes
+# syntaxes
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+EXPLICIT = b"1.2.840.10008.1.2.1\0\0\0"
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
 TAIL = 2**16  # bytes in which they end
 NO_DICOM = "expected a DICOM file, got a damaged one or another kind: fetch it again"
@@ -103,7 +105,9 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
         fields.buffer = None  # else what was inflated is kept too
         for _ in fields.iterall():  # which decodes each value, so that none is damaged later
             pass
-        size, start = path.stat().st_size, stream.tell() + (8 if syntax.is_implicit_VR else 12)  # behind their head
+        # behind their head
+        size = path.stat().st_size
+        start = stream.tell() + (8 if syntax.is_implicit_VR else 12)
         room = size * MOST_PACKED if syntax.is_deflated or syntax.is_encapsulated else size - start
         if syntax.is_encapsulated:
             stream.seek(max(start, size - TAIL))
@@ -201,12 +205,14 @@ def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, A
     with path.open("rb") as stream:
         read_preamble(stream, force=False)
         meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-        syntax, start = meta.get("TransferSyntaxUID"), stream.tell()
+        syntax = meta.get("TransferSyntaxUID")
+        start = stream.tell()
         stream.seek(0)
         if syntax != DEFLATED.decode():
             yield stream, syntax
             return
-        head, unpacker = stream.read(start).replace(DEFLATED, EXPLICIT), zlib.decompressobj(-zlib.MAX_WBITS)
+        head = stream.read(start).replace(DEFLATED, EXPLICIT)
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         content = unpacker.decompress(stream.read(), MOST_FIELDS + voxels)
     inflated = BytesIO(head + content)
     yield inflated, syntax
@@ -239,7 +245,8 @@ def quiet() -> Iterator[Any]:
     except ImportError:
         raise UserError(f"DICOM: expected the package pydicom: {installing('dicom')}") from None
     logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
+    before = logger.disabled
+    logger.disabled = True
     try:
         with warnings.catch_warnings(action="ignore"):
             yield pydicom

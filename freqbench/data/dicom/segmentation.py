@@ -59,7 +59,8 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
     wrong = (np.abs(turned).max(axis=2) + np.abs(sides[:, ::-1] / image.spacing[:2] - 1)) * last + np.abs(places[:, :2])
     slices = np.rint(places[:, 2])
     if (is_aside := (wrong.max(axis=1) > 0.5) | (slices < 0) | (slices >= image.shape[2])).any():
-        number, advice = int(is_aside.argmax()), "resample the segmentation onto its image"
+        number = int(is_aside.argmax())
+        advice = "resample the segmentation onto its image"
         got = f"got frame {number + 1} up to {wrong[number].max():.3g} pixels aside or outside: {advice}"
         raise DataError(f"{where}: expected each frame on a slice of its series, {got}")
     at = tuple(slices.astype(int).tolist())
@@ -127,7 +128,8 @@ def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.N
 def _content(stamps: Stamps, where: Path) -> _Content:
     """Returns segments and frames of a SEG; refuses other files by name, and probabilities."""
     file = read_file(stamps[0][0], where)
-    fields, kind = file.fields, file.kind
+    fields = file.fields
+    kind = file.kind
     if kind not in (files.SEG, files.LABELMAP):
         what = files.kind_name(kind) + ", contours whose voxels every reader fills otherwise" * (kind == files.RTSTRUCT)
         raise DataError(f"{where}: expected a DICOM SEG, got {what}: convert it to a SEG or NIfTI")

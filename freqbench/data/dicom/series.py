@@ -51,7 +51,9 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
 @lru_cache(maxsize=KEPT)
 def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
-    scanned, damaged, of_series = list[File](), 0, dict[str, list[File]]()
+    scanned = list[File]()
+    damaged = 0
+    of_series = dict[str, list[File]]()
     for path, *_ in stamps:
         if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
             continue
@@ -77,8 +79,10 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
 
 def _frames(file: File, where: Path) -> list[File]:
     """Returns the frames of an enhanced object as files of their own."""
-    fields, frames = {each.keyword: each.value for each in file.fields}, files.read_frames(file.fields, where)
-    size, plain = file.num_bytes // max(1, len(frames)), file.plain
+    fields = {each.keyword: each.value for each in file.fields}
+    frames = files.read_frames(file.fields, where)
+    size = file.num_bytes // max(1, len(frames))
+    plain = file.plain
     places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
     made = ((k, fields | frame | {"NumberOfFrames": 1}) for k, frame in enumerate(frames))
     return [replace(file, fields=own, frame=k, plain=places[k]) for k, own in made]
@@ -95,10 +99,12 @@ def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, l
     if len(of_series) == 1:
         return next(iter(of_series)), ""
     items = read_file(labels, where).fields.get("ReferencedSeriesSequence", []) if labels else []
-    named, why = {str(item.get("SeriesInstanceUID", "")) for item in items}, "the segmentation is of it"
+    named = {str(item.get("SeriesInstanceUID", "")) for item in items}
+    why = "the segmentation is of it"
     if not (named := named & of_series.keys()):
         longest = max(map(len, of_series.values()))
-        named, why = {name for name in of_series if len(of_series[name]) == longest}, "it has the most slices"
+        named = {name for name in of_series if len(of_series[name]) == longest}
+        why = "it has the most slices"
     if len(named) > 1:
         advice = "give `series` the SeriesInstanceUID of the one"
         raise DataError(f"{where}: expected one series that is longer than the others, got {counts}: {advice}")
@@ -124,7 +130,8 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
 def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     """Returns slices in the order of their positions along their normal, as one volume."""
     for file in slices:
-        fields, photometric = file.fields, str(file.fields.get("PhotometricInterpretation", ""))
+        fields = file.fields
+        photometric = str(file.fields.get("PhotometricInterpretation", ""))
         if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
             got = f"colour, {photometric or 'no grey scale'}"
             raise DataError(f"{where}: expected grey values, got {got}: leave it out")
@@ -184,7 +191,8 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
 def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], side: float, where: Path) -> float:
     """Returns the distance between slices in their order; refuses a stack that is no even one."""
     along = (positions - positions[0]) @ normal
-    gaps, gap = np.diff(along), float(along[-1] / (len(along) - 1))
+    gaps = np.diff(along)
+    gap = float(along[-1] / (len(along) - 1))
     if doubled := int((gaps <= 1e-3).sum()):
         got = f"got {doubled} more in one series (copies, phases, echoes): keep those of one volume"
         raise DataError(f"{where}: expected one slice at each position, {got}")

@@ -16,13 +16,18 @@ LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
 REGIONS = ("whole lesion", "lesion core", "enhancing lesion")
 CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0, 35.0, 50.0))
 """Hounsfield units by which each channel shows the rim, the core and the enhancing part of a lesion."""
-AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
+AIR = -1000.0
+FAT = -100.0
+MUSCLE = 58.0
+SKIN = 20.0
+LUNG = -820.0
 BLUR_MM = 2.6  # point spread of the imaging system, and deviation of an annotator's outline from the true surface
 OUTLINE_SD_MM = 0.7
 
 # The scan that the noise imitates: its standard deviation, and in cm its voxel and the thickness of its slices.
 NOISE_HU = (10.0, 16.0)
-SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
+SCAN_VOXEL_CM = (0.15, 0.15, 0.2)
+SCAN_SLICE_CM = 0.3
 
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, Labels]:
@@ -47,7 +52,8 @@ def lesions(rng: np.random.Generator, hu: Field, organs: Labels, spacing: Spacin
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
     for _ in range(rng.integers(1, 4)):
-        centre, radii = places[rng.integers(len(places))] * np.array(spacing), rng.uniform(20, 34, 3)
+        centre = places[rng.integers(len(places))] * np.array(spacing)
+        radii = rng.uniform(20, 34, 3)
         for part, share in ((1, 1.0), (2, rng.uniform(0.6, 0.75)), (3, rng.uniform(0.35, 0.45))):
             middle = centre + rng.uniform(-0.15, 0.15, 3) * radii * (part > 1)
             inside = np.square((grid - middle.astype(np.float32)) / np.float32(share * radii)).sum(axis=-1) < 1
@@ -80,7 +86,8 @@ class Canvas:
 
     def ellipsoid(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0) -> Field:
         """Returns the depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
-        cos, sin = np.cos(turn), np.sin(turn)
+        cos = np.cos(turn)
+        sin = np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
         squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
         squared += np.square((self.z - np.float32(centre[2])) * np.float32(1 / radii[2]))
@@ -142,14 +149,17 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     level = y
     x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))
-    z, angle = z - np.float32(rng.normal(0, 7)), rng.normal(0, 0.05)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    z = z - np.float32(rng.normal(0, 7))
+    angle = rng.normal(0, 0.05)
+    cos = np.float32(np.cos(angle))
+    sin = np.float32(np.sin(angle))
     x, y = cos * x + sin * y, cos * y - sin * x
     size = rng.uniform(0.9, 1.06)
     grid = [axis / np.float32(size * rng.uniform(0.96, 1.04)) for axis in (x, y, z)]
     warped = []
     for axis in grid:
-        turns, mm = rng.uniform(0, 2 * np.pi, 3), rng.uniform(110, 200, 3)
+        turns = rng.uniform(0, 2 * np.pi, 3)
+        mm = rng.uniform(110, 200, 3)
         waves = [np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, mm, turns, strict=True)]
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
     x, y, z = warped
@@ -165,9 +175,11 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
 def _body(canvas: Canvas) -> Field:
     """Paints skin, fat and the muscle wall with ribs; returns the depth inside the body cavity."""
     rng = canvas.rng
-    wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
+    wide = rng.uniform(132, 146)
+    deep = rng.uniform(94, 106)
     fat = rng.uniform(10, 22)
-    u, v = np.square(canvas.x * np.float32(1 / wide)), np.square(canvas.y * np.float32(1 / deep))
+    u = np.square(canvas.x * np.float32(1 / wide))
+    v = np.square(canvas.y * np.float32(1 / deep))
     surface = _scaled_depth(u + v - np.float32(0.3) * u * v, deep)  # a rounded rectangle (Fernandez-Guasti's squircle)
     wall = surface - np.float32(fat) * (1 + np.float32(0.35) * np.sin(canvas.y / 60))
     cavity = wall - np.float32(rng.uniform(11, 15))
@@ -215,7 +227,8 @@ def _soft_background(canvas: Canvas, cavity: Field) -> None:
 
 def _organs(canvas: Canvas, cavity: Field) -> None:
     """Paints the five labelled classes; later ones cover earlier ones."""
-    rng, texture = canvas.rng, canvas.texture
+    rng = canvas.rng
+    texture = canvas.texture
     lobe = canvas.organ((66, 8, 30), (60, 70, 66), 0.1)
     liver = np.minimum(np.maximum(lobe, canvas.organ((5, 42, 42), (62, 28, 32), -0.15)), cavity)
     liver = np.minimum(liver, canvas.y + 40 + np.float32(0.35) * canvas.x)
@@ -223,7 +236,8 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
     canvas.paint(np.minimum(liver - 8, 12 * (texture - 1.5)), rng.normal(150, 12))
     spleen = np.minimum(canvas.organ((-90, -28, 34), (25, 42, 42), -0.35), cavity)
     canvas.paint(spleen, rng.normal(114, 12) + 5 * texture, SPLEEN)
-    cortex, medulla = rng.normal(175, 18), rng.normal(125, 15)
+    cortex = rng.normal(175, 18)
+    medulla = rng.normal(125, 15)
     for side in (-1, 1):
         kidney = np.minimum(canvas.organ((side * 62, -40, -36 - 5 * side), (25, 23, 46), -0.5 * side), cavity)
         kidney = np.minimum(kidney, 4 - canvas.ellipsoid((side * 48, -33, -36 - 5 * side), (13, 9, 20)))

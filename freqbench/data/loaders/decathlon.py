@@ -49,7 +49,8 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
         listed = content.get("labels")
         pairs = listed.items() if isinstance(listed, dict) else ()
         named = {number: str(name) for text, name in pairs if (number := whole(str(text))) is not None}
-        tolerance, channels = nsd_tolerances.TASKS.get(str(content.get("name")).lower()), content.get("modality")
+        tolerance = nsd_tolerances.TASKS.get(str(content.get("name")).lower())
+        channels = content.get("modality")
         kinds = [str(channels.get(str(k))) for k in range(len(channels))] if isinstance(channels, dict) else []
         about: dict[str, Any] = {"tolerance_mm": tolerance, "channels": tuple(kinds)}
         if len(named) >= max(2, len(pairs)) and 0 in named:
@@ -104,7 +105,8 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
 
     def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         """Returns the case of an entry; raises UnlabelledError for one without label map, if these are asked for."""
-        images, label = _images_in(entry), None
+        images = _images_in(entry)
+        label = None
         if not images:
             raise DataError(f"{self.source}: expected {{image, label}} or an image's name, got {entry!r}")
         if self.reference == "label":
@@ -118,7 +120,8 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
 
     def _place_of(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
-        below, beside = join(self._root(), path), join(self.source.rpartition("/")[0], path)
+        below = join(self._root(), path)
+        beside = join(self.source.rpartition("/")[0], path)
         return beside if beside != below and not storage.exists(below) and storage.exists(beside) else below
 
 

@@ -21,7 +21,8 @@ from freqbench.data.patients import names_patient
 from freqbench.data.scans import Labels, ListedCase, Scan, Stated
 
 DEPTH = 5  # of folders of a case in which slices are looked for
-IMAGES, LABELS = "images", "labels"
+IMAGES = "images"
+LABELS = "labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,10 @@ class Slices(Scan):
         """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
         if not isinstance(label, dicom.segmentation.Segmentation):
             raise TypeError(f"{label.path}: expected the header of a segmentation")
-        names, values = self.segment_names(), {plain(name): value for value, name in reading.value_names.items()}
-        held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
+        names = self.segment_names()
+        values = {plain(name): value for value, name in reading.value_names.items()}
+        held = np.zeros(label.shape, np.uint8)
+        ignored = np.zeros(label.shape, bool)
         for number, mask in dicom.segmentation.masks(label):
             if (value := values[plain(names[number])]) not in reading.of_value:
                 got = f"got {names[number]!r}: name all in `labels`, or say the class of each by `label_map`"
@@ -146,7 +149,8 @@ class DicomFolders(ListedFolder):
         if not storage.is_local(root):
             raise MissingDataError(f"{root}: expected a folder of this machine, as DICOM is not fetched: copy it here")
         top = Path(storage.local_path(root))
-        scans, patients = dict[str, Slices](), dict[str, str]()
+        scans = dict[str, Slices]()
+        patients = dict[str, str]()
         for folder, labels in self._places(top):
             files = _dicom_files(folder, DEPTH)
             segmentations = [path for path in labels if path.is_file()] or dicom.files.label_files(files)

@@ -171,8 +171,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def classes(self) -> Classes:
         """The job's or the folder's classes or regions, of which larger ones are drawn first."""
         stated = self._readable_labels()
-        reading, tolerance = self._reading_by(stated), stated.tolerance_mm
-        organs, sizes = reading.names[1:], [*map(len, reading.regions)]
+        reading = self._reading_by(stated)
+        tolerance = stated.tolerance_mm
+        organs = reading.names[1:]
+        sizes = [*map(len, reading.regions)]
         return Classes(
             names=reading.names,
             overlap=bool(reading.regions),
@@ -206,7 +208,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """Returns loader, revision, preprocessing and classes; also the class of each label, if one has another."""
         own = {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
-        tolerances, usual = self.classes.tolerances_mm, organ_tolerances(self.class_names[1:])
+        tolerances = self.classes.tolerances_mm
+        usual = organ_tolerances(self.class_names[1:])
         own |= {} if tolerances == usual else {"tolerances_mm": tolerances}  # of a list's task
         return own | self.reading.recipe()
 
@@ -274,7 +277,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields one line per problem with a case in a space: what `native` refuses, unfilled headers, intensities."""
         try:
-            native, scan = self.native(ref), self._scan(ref.case_id)
+            native = self.native(ref)
+            scan = self._scan(ref.case_id)
             image, label = self._headers(scan)
         except DataError as error:
             yield str(error)

@@ -83,7 +83,8 @@ class Images(ListedFolder):
     def _label_maps(self) -> dict[str, None]:
         """Returns files that are label maps by their values, of those called so or as a scan and more, in order."""
         files = [file for file in self._all_files() if file != self._root()]
-        scans, likely = {*map(image_files.stem, files)}, list[str]()
+        scans = {*map(image_files.stem, files)}
+        likely = list[str]()
         ends: dict[str, list[str]] = {}
         for file in files:
             stem = image_files.stem(file)

@@ -119,7 +119,8 @@ class MSD(Decathlon):
 
     def _root_by_name(self) -> str:
         """Returns the first folder of the task that is there; raises MissingDataError for none."""
-        data, organ = os.environ.get("FREQBENCH_DATA"), organ_of(self.task)
+        data = os.environ.get("FREQBENCH_DATA")
+        organ = organ_of(self.task)
         for folder in (self.task, organ) if data else ():
             root = expand_variables(f"${{FREQBENCH_DATA}}/{folder}", self.name)
             if storage.exists(join(root, "imagesTr")):
@@ -181,7 +182,8 @@ def _sha256s(path: str) -> Mapping[str, str]:
 @lru_cache(maxsize=8)
 def _fetch_task(task: str, cache: Path) -> Path:
     """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
-    files, content = _sha256s(str(LISTS[task])), dict[str, bytes]()
+    files = _sha256s(str(LISTS[task]))
+    content = dict[str, bytes]()
 
     def get(name: str, target: Path) -> str:
         if not content:

@@ -69,7 +69,8 @@ class NnunetRaw(ListedFolder):
         """Returns the ids of the cases of `imagesTr` that have no label map."""
         if self._entries():
             return ()
-        first, labelled = f"_0000{self._ending()}", self._labelled_cases("Tr")
+        first = f"_0000{self._ending()}"
+        labelled = self._labelled_cases("Tr")
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
 
@@ -77,7 +78,8 @@ class NnunetRaw(ListedFolder):
         """Returns the files of the cases that are listed, else of those with a label map in their folder."""
         if side == "Tr" and (listed := self._entries()):
             return listed
-        ending, folder = self._ending(), join(self._root(), f"labels{side}")
+        ending = self._ending()
+        folder = join(self._root(), f"labels{side}")
         files = storage.list_files(folder, "")
         names = [name for name in files if name.endswith(ending)]
         others = sorted({other for other in image_files.SUFFIXES for name in files if name.endswith(other)})
@@ -88,13 +90,15 @@ class NnunetRaw(ListedFolder):
 
     def _usual(self, side: str, cases: Sequence[str]) -> _Cases:
         """Returns the files of cases as nnU-Net calls them."""
-        end, channels = self._ending(), range(len(self._channels()) if cases else 0)
+        end = self._ending()
+        channels = range(len(self._channels()) if cases else 0)
         return {id: ([f"images{side}/{id}_{k:04d}{end}" for k in channels], f"labels{side}/{id}{end}") for id in cases}
 
     def _entries(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
         listed = self._content().get("dataset")
-        cases, channels = dict[str, _Files](), len(self._channels()) if listed else 0
+        cases = dict[str, _Files]()
+        channels = len(self._channels()) if listed else 0
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
             if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):

@@ -19,7 +19,9 @@ from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
-SPLIT, PATIENT, RATER = "split", "patient", "rater"
+SPLIT = "split"
+PATIENT = "patient"
+RATER = "rater"
 ALL = "all"  # raters
 NO_NAMES = "the number of classes or their names, background first, as label maps do not state them"
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
@@ -88,7 +90,8 @@ class Pairs(ListedFolder):
         """The cases by their split, also those without a label map."""
         patterns = [*self.image, *([self.label] if self.label else [])]
         patterns.sort(key=lambda pattern: -sum(len(part[3] or "") for part in _PART.finditer(pattern)))  # most letters
-        root, fitted = self._root(), {pattern: _regex(pattern, self._is_rated) for pattern in patterns}
+        root = self._root()
+        fitted = {pattern: _regex(pattern, self._is_rated) for pattern in patterns}
         files: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
@@ -116,7 +119,8 @@ class Pairs(ListedFolder):
             is_alone = self.reference == "label" and images[0] and not masks
             if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
                 continue  # of another rater or structure, where the images' pattern fits it too
-            name, patient = "_".join(text for name, text in names.items() if name != SPLIT), names.get(PATIENT, "")
+            name = "_".join(text for name, text in names.items() if name != SPLIT)
+            patient = names.get(PATIENT, "")
             for rater in [rater for rater in raters if rater in masks] or [""]:
                 case_id = f"{name}_{rater}" if rater else name
                 mask = storage.join(root, masks[rater]) if rater in masks else None
@@ -181,7 +185,8 @@ def _names(pattern: str) -> list[str]:
 
 
 def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
-    text, named = "", set[str]()
+    text = ""
+    named = set[str]()
     for part in _PART.finditer(pattern):
         name, star, plain, _ = part.groups()
         if name:

@@ -95,7 +95,8 @@ class Phantom(Dataset):
             channels, label = anatomy.lesions(rng, hu, label, self.spacing)
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
-        image, classes = torch.from_numpy(channels), torch.from_numpy(label)[None]
+        image = torch.from_numpy(channels)
+        classes = torch.from_numpy(label)[None]
         return NativeCase(ref=ref, image=image, label=classes, affine=affine, spacing=self.spacing, source=ref.case_id)
 
     @property
@@ -136,6 +137,7 @@ class StandIn(Phantom, populate_by_name=True):
     def native(self, ref: CaseRef) -> NativeCase:
         """Returns the phantom's volume in every channel, and its labels or regions within the classes."""
         drawn = super().native(ref)
-        image, highest = drawn.image[:1].repeat(self.channels, 1, 1, 1), len(self.class_names) - 1
+        image = drawn.image[:1].repeat(self.channels, 1, 1, 1)
+        highest = len(self.class_names) - 1
         label = drawn.label & (1 << highest) - 1 if self.regions else drawn.label.clamp(max=highest)
         return replace(drawn, image=image, label=label)

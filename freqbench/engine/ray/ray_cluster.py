@@ -27,8 +27,11 @@ from freqbench.engine.retry import FULL
 
 STORE_BYTES = 512 << 20
 ROOM_BYTES = 8 << 20  # for its first files
-FOLLOW_S, HEADLESS_S = 5.0, 6.0
-REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
+FOLLOW_S = 5.0
+HEADLESS_S = 6.0
+# limits for a cluster's address to answer, and for the cluster to accept this driver
+REACH_S = 4.0
+JOIN_S = 14.0
 START_S = 180.0  # limit for a Ray of this process; its start may hang where its node process dies meanwhile
 # Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -146,7 +149,8 @@ def _wait_for(connected: Future[Any], seconds: float) -> None:
 def result_of(call: Callable[[], T]) -> T:
     """Returns the result of a long call of Ray, made in a thread: there Ray handles no signal; Ctrl-C ends the wait.
     Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises."""
-    result, head = _call_in_thread(call), HeadWatch()
+    result = _call_in_thread(call)
+    head = HeadWatch()
     while not result.done():
         wait([result], timeout=1)
         if head.answers() and not machines():

@@ -30,7 +30,9 @@ from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
-LONG_S, MOST_ASKED = 3.0, 20  # age of a unit whose worker is asked for its progress; most workers asked per tick
+# age of a unit whose worker is asked for its progress; most workers asked per tick
+LONG_S = 3.0
+MOST_ASKED = 20
 SCORINGS_A_WORKER = 2
 SHORT_S = 2.0  # after a unit this short, a worker receives one ahead
 
@@ -77,8 +79,12 @@ class _Driver:
     def __init__(
         self, schedule: Schedule, spec: WorkerSpec, fleet: Fleet, listener: Listener, case_timeout: float | None
     ) -> None:
-        self._schedule, self._spec, self._fleet, self._listener = schedule, spec, fleet, listener
-        self._meters, self._timeout = Meters(), case_timeout
+        self._schedule = schedule
+        self._spec = spec
+        self._fleet = fleet
+        self._listener = listener
+        self._meters = Meters()
+        self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
         self._scorings: dict[Ref, tuple[Attempt, Outcome, Ref]] = {}  # the last reference is that of the masks
         # Units whose worker died, and the reason, by the machine's sign of life: if it answers, the unit is at fault.
@@ -178,7 +184,9 @@ class _Driver:
         self._listener.begin(slot.assigned[0].attempt.unit)
 
     def _handle_end(self, slot: Slot, feed: bool) -> None:
-        task, killed, slot.killed = slot.assigned.popleft(), slot.killed, False
+        task = slot.assigned.popleft()
+        killed = slot.killed
+        slot.killed = False
         try:
             outcome: Outcome = ray.get(task.outcome)
         except RayTaskError as error:

@@ -23,8 +23,11 @@ from freqbench.engine.rows import Masks, Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 
-STARTS, CRASHES, START_S = 3, 10, 300.0
-WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
+STARTS = 3
+CRASHES = 10
+START_S = 300.0
+WAITING_S = 10.0
+WAITING_AGAIN_S = 60.0
 ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
@@ -90,7 +93,9 @@ class Fleet:
     """All workers of a run: starts and restarts them, more or fewer as machines join and leave. It knows no units."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
-        self._pool, self._listener, self._room = pool, listener, room
+        self._pool = pool
+        self._listener = listener
+        self._room = room
         self._machines = ray_cluster.machines()
         actor = ray.remote(concurrency_groups={ASIDE: 1})(RemoteWorker).options(
             num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=0, max_task_retries=0
@@ -98,7 +103,8 @@ class Fleet:
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
         self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
-        self._head, self._said_waiting = ray_cluster.HeadWatch(), time.monotonic()
+        self._head = ray_cluster.HeadWatch()
+        self._said_waiting = time.monotonic()
         self.slots: list[Slot] = []
         self._resize(pool.workers)
 
@@ -116,7 +122,8 @@ class Fleet:
 
     def handle_start(self, slot: Slot) -> None:
         """Handles a worker that is ready or failed to start; a failed one is restarted or given up."""
-        ready, slot.ready = slot.ready, None
+        ready = slot.ready
+        slot.ready = None
         try:
             slot.node, name = ray.get(ready)
         except RayError as error:
@@ -128,7 +135,8 @@ class Fleet:
             if slot.refusals <= STARTS and not (slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S):
                 self.restart(slot)
                 return
-            number, why = slot.clock.worker, ray_cluster.cause(error)
+            number = slot.clock.worker
+            why = ray_cluster.cause(error)
             self._listener.warn(f"worker {number} does not start, and the run goes on without it: {why}")
             self._remove(slot)
             self._given_up += 1
@@ -147,7 +155,8 @@ class Fleet:
         those without room. Raises EngineLost if the head is gone, or the only machine is and none can join."""
         if not self._head.answers():
             return
-        before, self._machines = self._machines, ray_cluster.machines()
+        before = self._machines
+        self._machines = ray_cluster.machines()
         now = time.monotonic()
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
@@ -164,7 +173,8 @@ class Fleet:
             return
         room = max(1, self._room(list(self._machines.values()))) - self._given_up
         self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
-        joined, gone = self._machines.keys() - before.keys(), before.keys() - self._machines.keys()
+        joined = self._machines.keys() - before.keys()
+        gone = before.keys() - self._machines.keys()
         for count, what in ((len(joined), "joined"), (len(gone), "gone")):
             if count:
                 self._listener.tell(

@@ -210,7 +210,8 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     )
     parts = {key.partition(".")[0] for key in wanted}
     for prefix, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]))):
-        weights, beside = dict[str, Tensor](), []
+        weights = dict[str, Tensor]()
+        beside = []
         for key, value in tensors.items():
             name = key.removeprefix(prefix)
             first = name.partition(".")[0]

@@ -94,15 +94,18 @@ class Watch:
         """Learns from the features `[F]` of clean volumes; raises UserError for fewer than FEWEST."""
         detector.require_enough(len(clean))
         x = torch.stack([*clean]).double()
-        mean, spread = x.mean(dim=0), x.std(dim=0)
+        mean = x.mean(dim=0)
+        spread = x.std(dim=0)
         spread = spread.where(spread > TINY, torch.inf)  # what never changes tells nothing
         x = (x - mean) / spread
         (n, p), covariance = x.shape, x.T @ x / len(x)
-        scale, square = covariance.trace() / p, covariance.square().mean()
+        scale = covariance.trace() / p
+        square = covariance.square().mean()
         share = (square + scale**2) / ((n + 1) * (square - scale**2 / p)).clamp(min=TINY)
         share = share.clamp(max=1)  # of oracle approximating shrinkage
         shrunk = (1 - share) * covariance + share * scale * torch.eye(p).to(x)
-        precision, kind = shrunk.inverse(), clean[0]
+        precision = shrunk.inverse()
+        kind = clean[0]
         usual = ((x @ precision) * x).sum(dim=1).sqrt().median()
         learned = {"mean": mean, "spread": spread, "precision": precision, "usual": usual}
         return cls(detector=detector, **{name: value.to(kind) for name, value in learned.items()})

@@ -127,7 +127,8 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
     from scipy.special import betainc
 
     voxels = torch.bincount(counts.flatten().long(), minlength=samples + 1).tolist()
-    left, fewest = counts.numel(), samples + 1
+    left = counts.numel()
+    fewest = samples + 1
     for count in range(samples, 0, -1):
         # The upper tail of a binomial is a regularised incomplete beta function.
         if voxels[count] and float(betainc(count, samples - count + 1, tau)) > alpha / left:
@@ -142,8 +143,11 @@ def largest(votes: Tensor) -> Tensor:
     first axis, several times as fast on a CPU, which reads there from afar. NumPy compares several numbers at once."""
     if not votes.is_cpu or votes.dtype == torch.bfloat16:
         return votes.argmax(dim=0).to(torch.uint8)
-    best, classes = votes.amax(dim=0).numpy(), votes.numpy()
-    labels, is_open = np.zeros(best.shape, np.uint8), np.ones(best.shape, np.bool_)  # open: no class yet is the largest
+    best = votes.amax(dim=0).numpy()
+    classes = votes.numpy()
+    # open: no class yet is the largest
+    labels = np.zeros(best.shape, np.uint8)
+    is_open = np.ones(best.shape, np.bool_)
     for of_class in classes[:-1]:
         is_open &= of_class < best
         labels += is_open

@@ -76,7 +76,8 @@ def seed_weights(seed: int) -> Iterator[None]:
 @contextmanager
 def limit_modules() -> Iterator[None]:
     """Refuses, while it is made, a network that exceeds the limit of modules."""
-    numbers, what = count(1), "modules of a network"
+    numbers = count(1)
+    what = "modules of a network"
     handle = register_module_module_registration_hook(lambda *_: limits.require(next(numbers), limits.MODULES, what))
     try:
         yield

@@ -88,7 +88,9 @@ def defaults(arch: str, names: Iterable[str]) -> dict[str, Any]:
 def _unet(weights: Weights) -> Inferred:
     """Follows MONAI's nested levels: `0` goes down, `1.submodule` is the next level, `2` comes up."""
     args: dict[str, Any] = {}
-    place, channels, strides = "model.", list[int](), list[int]()
+    place = "model."
+    channels = list[int]()
+    strides = list[int]()
     while f"{place}0.conv.weight" in weights or f"{place}0.conv.unit0.conv.weight" in weights:
         units = _count(weights, f"{place}0.conv.unit{{}}.conv.weight")
         weight = weights[f"{place}0.conv.unit0.conv.weight" if units else f"{place}0.conv.weight"]
@@ -97,7 +99,8 @@ def _unet(weights: Weights) -> Inferred:
         # A residual of kernel 1 stands beside a stride of 1; any other stride looks alike.
         is_kept = units and (residual is None or (residual.shape[2:].numel() == 1 and weight.shape[2:].numel() > 1))
         strides.append(1 if is_kept else 2)
-        args["num_res_units"], args["kernel_size"] = units, _side(weight)
+        args["num_res_units"] = units
+        args["kernel_size"] = _side(weight)
         place += "1.submodule."
     channels.append(len(weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]))
     up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
@@ -109,12 +112,14 @@ def _unet(weights: Weights) -> Inferred:
     if f"{first}conv.bias" not in weights:
         args["bias"] = False
     args |= {"channels": tuple(channels), "strides": tuple(strides), "up_kernel_size": _side(up)}
-    inputs, outputs = weights[f"{first}conv.weight"].shape[1], up.shape[1] if last is None else len(last)
+    inputs = weights[f"{first}conv.weight"].shape[1]
+    outputs = up.shape[1] if last is None else len(last)
     return Inferred(args=args, in_channels=inputs, out_channels=outputs, unclear=unclear)
 
 
 def _unetr(weights: Weights) -> Inferred:
-    first, mlp = weights["encoder1.layer.conv1.conv.weight"], weights["vit.blocks.0.mlp.linear1.weight"]
+    first = weights["encoder1.layer.conv1.conv.weight"]
+    mlp = weights["vit.blocks.0.mlp.linear1.weight"]
     args: dict[str, Any] = {"feature_size": len(first), "mlp_dim": mlp.shape[0], "hidden_size": mlp.shape[1]}
     args["proj_type"] = "conv" if "vit.patch_embedding.patch_embeddings.weight" in weights else "perceptron"
     args["qkv_bias"] = "vit.blocks.0.attn.qkv.bias" in weights
@@ -158,7 +163,8 @@ def _segresnet(weights: Weights) -> Inferred:
 
 
 def _unetr_pp(weights: Weights) -> Inferred:
-    stages, block = "unetr_pp_encoder.stages.{}.", "decoder5.decoder_block.0."
+    stages = "unetr_pp_encoder.stages.{}."
+    block = "decoder5.decoder_block.0."
     first = weights["unetr_pp_encoder.downsample_layers.0.0.conv.weight"]
     args: dict[str, Any] = {
         "stem": tuple(first.shape[2:]),

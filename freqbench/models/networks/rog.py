@@ -11,7 +11,8 @@ from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import lattice_stride
 from freqbench.models.networks.construction import sequence
 
-_LEVELS, _DEPTHS = 4, 9
+_LEVELS = 4
+_DEPTHS = 9
 _STEM = -1  # the level of the first stem
 
 

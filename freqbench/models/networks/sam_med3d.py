@@ -96,7 +96,8 @@ class SAMMed3D(nn.Module):
 
 def standardise(images: Tensor) -> Tensor:
     """Standardises `[B, C, h, w, d]` by mean and deviation (0 counts as 1) of the voxels above 0 of each channel."""
-    above, axes = images > 0, (2, 3, 4)
+    above = images > 0
+    axes = (2, 3, 4)
     count = above.sum(axes, keepdim=True)
     mean = images.where(above, 0).sum(axes, keepdim=True) / count.clamp(min=1)
     squares = (images - mean).square().where(above, 0).sum(axes, keepdim=True)
@@ -156,10 +157,12 @@ class _Attention(nn.Module):
         )
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.heads, self.side = heads, side
+        self.heads = heads
+        self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
-        size, channels = x.shape[1], x.shape[4]
+        size = x.shape[1]
+        channels = x.shape[4]
         filled = F.pad(x, [0, 0, *[0, self.side - size] * 3])
         # Padding tokens need queries only where these are added to other tokens' queries.
         q = F.linear(filled[:, :size, :size], self.qkv.weight[:channels], self.qkv.bias[:channels])

@@ -26,7 +26,10 @@ class Sliced(nn.Module):
 
     def __init__(self, net: nn.Module, axis: int, slices: int = 1, chunk: int | None = None) -> None:
         super().__init__()
-        self.net, self.axis, self.slices, self.chunk = net, axis, slices, chunk
+        self.net = net
+        self.axis = axis
+        self.slices = slices
+        self.chunk = chunk
         self.register_state_dict_post_hook(_leave_prefix_out)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
 

@@ -189,8 +189,10 @@ class _PairedAttention(nn.Module):
         shape = x.shape  # [B, N, C]
         split = self.qkvv(x).unflatten(2, (4, self.num_heads, -1)).permute(2, 0, 3, 4, 1)
         q, k, value_channel, value_spatial = split.unbind()  # [B, H, c, N] each
-        k_projected, v_projected = self.E(k), self.F(value_spatial)  # [B, H, c, P]
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        k_projected = self.E(k)  # [B, H, c, P]
+        v_projected = self.F(value_spatial)  # [B, H, c, P]
+        q = F.normalize(q, dim=-1)
+        k = F.normalize(k, dim=-1)
 
         weights = self.dropout((q @ k.transpose(2, 3) * self.temperature).softmax(dim=-1))  # [B, H, c, c]
         channel = (weights @ value_channel).permute(0, 3, 1, 2).reshape(shape)

@@ -15,9 +15,14 @@ from freqbench.models.sources import bundle, checkpoint, command, frozen, meshne
 from freqbench.models.sources.source import Facts, Source
 
 READERS: Mapping[str, Source] = {
-    "nnunet": nnunet.SOURCE, "bundle": bundle.SOURCE, "meshnet": meshnet.SOURCE, "onnx": onnx.SOURCE,
-    "torchscript": frozen.SOURCE, "torch_export": frozen.SOURCE, "command": command.SOURCE,
-}  # fmt: skip
+    "nnunet": nnunet.SOURCE,
+    "bundle": bundle.SOURCE,
+    "meshnet": meshnet.SOURCE,
+    "onnx": onnx.SOURCE,
+    "torchscript": frozen.SOURCE,
+    "torch_export": frozen.SOURCE,
+    "command": command.SOURCE,
+}
 
 
 def source_of(arch: str | None) -> Source:

@@ -30,7 +30,8 @@ _WEIGHTS = "models/model.pt"
 _UNREAD = ("docs/", "eval/")
 _NETWORKS = (".pt", ".pth", ".ts", ".onnx", ".ckpt", ".safetensors", ".trt", ".engine")
 _NETS = "monai.networks.nets"
-_BEFORE, _AFTER = "preprocessing", "postprocessing::transforms"
+_BEFORE = "preprocessing"
+_AFTER = "postprocessing::transforms"
 # Steps after the network that leave the class of a voxel as it is.
 _HARMLESS = {"Invert", "SaveImage", "CopyItems", "DeleteItems", "SelectItems", "CastToType", *NEUTRAL}
 # Inferers whose windows are known, and their arguments that change no number.
@@ -109,7 +110,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if outputs == "softmax" and sizes.out_channels < 2:
         rest = f"or a sigmoid after the network, got {sizes.out_channels}"
         raise UserError(f"{config.where}: network_def: expected out_channels of at least 2, {rest}")
-    inferer, named = _inferer(config), _names(config, "_meta_::network_data_format::outputs::pred", sizes.out_channels)
+    inferer = _inferer(config)
+    named = _names(config, "_meta_::network_data_format::outputs::pred", sizes.out_channels)
     if sizes.spatial_dims not in (None, dims := 3 if inferer.axis is None else 2):
         got = f"got {sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
         raise UserError(f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, {got}")
@@ -117,11 +119,13 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     channels = tuple(id.rpartition("::")[2] for id in inputs)
     if not len(inputs) == sizes.in_channels > 1:
         channels = _names(config, inputs[0], sizes.in_channels)
-    adapter, space = InputAdapter(), None
+    adapter = InputAdapter()
+    space = None
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
-        content, modules = dict(config.content), [*Path(path).rglob("*.py")] if is_trusted() else []
+        content = dict(config.content)
+        modules = [*Path(path).rglob("*.py")] if is_trusted() else []
         if modules:  # and what they may read
             files = [*modules, *_readable_files(path, modules)]
             content["_code_"] = source.fingerprint({file.relative_to(path).as_posix(): file for file in files})
@@ -165,7 +169,9 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
     steps = [id for id in enabled if is_on(config, id, "pred")]
     names = {id: name_of(config, id) for id in steps}
-    chosen, has_regions, notes = False, False, list[str]()
+    chosen = False
+    has_regions = False
+    notes = list[str]()
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
             if name not in _HARMLESS:
@@ -193,7 +199,8 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
 
 def _prediction_argument(config: Config, id: str, name: str) -> Any:
     """Returns an argument that may be a list, one for each key of the transform; None and False if it is not set."""
-    value, keys = config.value(f"{id}::{name}"), config.value(f"{id}::keys")
+    value = config.value(f"{id}::{name}")
+    keys = config.value(f"{id}::keys")
     if isinstance(value, list) and isinstance(keys, list) and len(value) == len(keys):
         value = value[keys.index("pred")]
     return value if value is not None and value is not False else None
@@ -246,7 +253,8 @@ def _weights_file(path: str) -> Path:
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     """Returns the hash of all files that the output depends on: of a trusted bundle, those that its code may read."""
-    modules, metadata = [*Path(path).rglob("*.py")], Path(path).glob("configs/metadata.json")
+    modules = [*Path(path).rglob("*.py")]
+    metadata = Path(path).glob("configs/metadata.json")
     scripts = [Path(_read_config(path).where), *modules]
     paths = [_weights_file(path), *scripts, *metadata, *(_readable_files(path, scripts) if is_trusted() else ())]
     return source.fingerprint({file.relative_to(path).as_posix(): file for file in paths})
@@ -283,7 +291,8 @@ def _sizes(config: Config) -> _Sizes:
 
 def _inferer(config: Config) -> _Inferer:
     """Returns the windows of a bundle's inferer, by its class and all of its arguments; without one, whole volumes."""
-    made, where = config.find("inferer"), f"{config.where}: inferer"
+    made = config.find("inferer")
+    where = f"{config.where}: inferer"
     if made is None:
         if _spatial_shape(config) is None:
             rest = "or metadata.json to give spatial_shape of the image as three numbers: found neither"
@@ -293,7 +302,8 @@ def _inferer(config: Config) -> _Inferer:
         given = {key: config.value(f"inferer::{key}") for key in made if key[:1] != "_"}
         name = str(config.find("inferer::_target_"))
     else:  # an expression's
-        given, name = {**vars(made)}, f"{type(made).__module__}.{type(made).__name__}"
+        given = {**vars(made)}
+        name = f"{type(made).__module__}.{type(made).__name__}"
     given = {key: getattr(each, "value", each) for key, each in given.items() if key not in _SILENT}
     package, _, last = name.rpartition(".")
     if last not in _WINDOWS or package.partition(".")[0] not in ("", "monai"):
@@ -303,7 +313,8 @@ def _inferer(config: Config) -> _Inferer:
         )
     if last == "SimpleInferer":
         return _Inferer(roi_size=(-1, -1, -1))
-    size, axis = given.get("roi_size"), given.pop("spatial_dim", 0) if last == "SliceInferer" else None
+    size = given.get("roi_size")
+    axis = given.pop("spatial_dim", 0) if last == "SliceInferer" else None
     if axis is not None:
         if not isinstance(size, list | tuple) or len(size) != 2 or axis not in range(3):
             got = f"got {size!r} and {axis!r}: state both"
@@ -328,6 +339,10 @@ def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
 
 
 SOURCE = Source(
-    facts=facts, network=network, weights=weights, sha256=_sha256, sign="configs",
+    facts=facts,
+    network=network,
+    weights=weights,
+    sha256=_sha256,
+    sign="configs",
     files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
-)  # fmt: skip
+)

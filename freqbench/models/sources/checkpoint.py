@@ -46,7 +46,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     seed = seed_of(path)
     own = metadata_of(path) if seed is None else None
     metadata = own or Metadata()
-    asked, trained_as = entry.reader, metadata.arch
+    asked = entry.reader
+    trained_as = metadata.arch
     if asked is None and trained_as is None:
         raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
     if asked and trained_as and asked != trained_as:
@@ -82,7 +83,8 @@ def metadata_of(path: str) -> Metadata | None:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
-    roi, extra = spec.network_roi, migrations.migration_of(spec.arch, spec.reading.get("migration")).extra
+    roi = spec.network_roi
+    extra = migrations.migration_of(spec.arch, spec.reading.get("migration")).extra
     return construction.build(spec.arch, spec.num_outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
 
 
@@ -142,7 +144,9 @@ def _agreed_args(
 
 def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its migration, counts and notes; refuses weights or a window that do not fit."""
-    net, notes, chosen = source.outline_of(draft), draft.notes, migrations.NONE
+    net = source.outline_of(draft)
+    notes = draft.notes
+    chosen = migrations.NONE
     if not draft.is_random:
         wanted = net.state_dict()
         placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.reading.get("prefix"))
@@ -160,7 +164,9 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit."""
-    found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
+    found = inferred_from(draft.checkpoint, draft.arch, draft.num_channels)
+    notes = list[str]()
+    before = draft.args
     if asked := open_args(draft.arch, entry.args, found):
         names = " and ".join(f"args.{name}" for name in asked)
         raise UserError(
@@ -200,11 +206,18 @@ def _one_spelling(value: Any) -> Any:
 
 def _silent(arch: str, args: Mapping[str, Any]) -> list[str]:
     """Returns the arguments that are at the table's defaults or do not change what the network computes."""
-    usual, tuning = MODELS[arch].args, MODELS[arch].tuning
+    usual = MODELS[arch].args
+    tuning = MODELS[arch].tuning
     return [name for name, value in args.items() if name in tuning or (name in usual and value == usual[name])]
 
 
 SOURCE = Source(
-    facts=facts, network=network, weights=weights, fit=fit, silent=_silent,
-    takes=("migration", "prefix"), is_known=True, is_checkpoint=True,
-)  # fmt: skip
+    facts=facts,
+    network=network,
+    weights=weights,
+    fit=fit,
+    silent=_silent,
+    takes=("migration", "prefix"),
+    is_known=True,
+    is_checkpoint=True,
+)

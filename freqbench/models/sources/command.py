@@ -47,7 +47,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     trust, CheckpointError for a program that does not exist."""
     require_trust(path)
     _, notes = _further_content(_words(path))
-    classes, form = entry.num_outputs(num_classes) or num_classes, entry.format
+    classes = entry.num_outputs(num_classes) or num_classes
+    form = entry.format
     return Facts(
         arch=COMMAND,
         args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT, **({"format": form} if form else {})},
@@ -85,7 +86,8 @@ def _split_word(word: str) -> tuple[str, str]:
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns folders, modules and releases that a command may read beside its words; notes on what counts in part."""
-    content, notes = dict[str, Any](), list[str]()
+    content = dict[str, Any]()
+    notes = list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
     scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]
     folders = dict.fromkeys(own := [file.parent for file in scripts])
@@ -95,7 +97,8 @@ def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, .
     options = [*takewhile(lambda word: word not in map(str, scripts), words)]
     packages = [module.partition(".")[0] for word, module in pairwise(options) if program and word == "-m"]
     if (interpreter := programs.shebang(Path(words[0]))) and programs.is_installed(Path(words[0])):
-        program, packages = interpreter, programs.imports_of(Path(words[0])) if "python" in interpreter else []
+        program = interpreter
+        packages = programs.imports_of(Path(words[0])) if "python" in interpreter else []
     if packages:
         require_trust(shlex.join(words))
     for package in packages:
@@ -123,7 +126,10 @@ class Command(nn.Module):
 
     def __init__(self, words: Sequence[str], num_classes: int, timeout: float, suffix: str = NIFTI[0]) -> None:
         super().__init__()
-        self.words, self.num_classes, self.timeout, self.suffix = tuple(words), num_classes, timeout, suffix
+        self.words = tuple(words)
+        self.num_classes = num_classes
+        self.timeout = timeout
+        self.suffix = suffix
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor, case: Case | None, adapter: InputAdapter) -> Tensor:
@@ -223,7 +229,8 @@ def _network_affine(adapter: InputAdapter, shape: Sequence[int]) -> npt.NDArray[
         grid = torch.stack(torch.meshgrid(*(torch.tensor([0.0, end]) for end in ends), indexing="ij"))
         return adapter.to_network_axes(grid[None].double())[0].numpy()  # [3, 2, 2, 2]
 
-    turn, unit = np.eye(4), places((1, 1, 1))
+    turn = np.eye(4)
+    unit = places((1, 1, 1))
     turn[:3, 3] = places([size - 1 for size in shape])[:, 0, 0, 0]
     first = unit[:, 0, 0, 0]
     turn[:3, :3] = np.stack([unit[:, 1, 0, 0] - first, unit[:, 0, 1, 0] - first, unit[:, 0, 0, 1] - first], axis=1)
@@ -260,7 +267,8 @@ def _write(path: Path, voxels: npt.NDArray[np.float32], affine: npt.NDArray[np.f
         return
     import SimpleITK
 
-    image, grid = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.T)), LPS @ affine
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.T))
+    grid = LPS @ affine
     sides = np.linalg.norm(grid[:3, :3], axis=0)
     image.SetSpacing(sides.tolist())
     image.SetDirection((grid[:3, :3] / sides).ravel().tolist())
@@ -280,7 +288,8 @@ def _open_label_map(path: Path) -> _OpenedFile:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    shape, size = tuple(map(int, reader.GetSize())), len(reader.GetSize())
+    shape = tuple(map(int, reader.GetSize()))
+    size = len(reader.GetSize())
     affine = np.eye(4)
     if size == 3:
         affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
@@ -290,6 +299,11 @@ def _open_label_map(path: Path) -> _OpenedFile:
 
 
 SOURCE = Source(
-    facts=facts, network=network, sha256=_sha256, silent=lambda arch, args: ("timeout",),
-    runs_code=True, is_known=True, has_path=False,
-)  # fmt: skip
+    facts=facts,
+    network=network,
+    sha256=_sha256,
+    silent=lambda arch, args: ("timeout",),
+    runs_code=True,
+    is_known=True,
+    has_path=False,
+)

@@ -38,7 +38,8 @@ class Frozen(nn.Module):
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
-        self.net, self.name = net, name
+        self.net = net
+        self.name = name
         # One by one: a ScriptModule has no `requires_grad_` of its own.
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -109,7 +110,8 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     try:
         if scripted:
             net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            facts, singly = dict[str, Any](), False
+            facts = dict[str, Any]()
+            singly = False
         else:
             net, facts, singly = _load_export(path)
     except UserError:
@@ -130,8 +132,10 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     with Path(path).open("rb") as stream:
         program = move_to_device_pass(torch.export.load(stream), "cpu")
     net: nn.Module = program.module()
-    nodes, signature = {node.name: node for node in program.graph.nodes}, program.graph_signature
-    inputs, outputs = signature.user_inputs, signature.user_outputs
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+    inputs = signature.user_inputs
+    outputs = signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")
     taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
@@ -147,7 +151,8 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
 
 def agreed_argument(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
     """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
-    ours, theirs = getattr(args, name), file.get(name)
+    ours = getattr(args, name)
+    theirs = file.get(name)
     if ours is not None and theirs is not None and ours != theirs:
         advice = advice_on_classes(theirs, ours) if name == "num_classes" else "leave it out"
         raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: {advice}")

@@ -101,7 +101,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     a file that is missing or of another format, UserError or CheckpointError for a layer that a chain does not have."""
     validate(dict(entry.args), source.NoArgs, path)
     chain = _read(path)
-    outputs, inputs = _convolutions(chain)[-1].filters, chain.num_channels
+    outputs = _convolutions(chain)[-1].filters
+    inputs = chain.num_channels
     return Facts(arch="meshnet", roi=chain.side, num_classes=outputs, num_channels=inputs, input=_CONFORMED)
 
 
@@ -111,7 +112,8 @@ def network(spec: ModelSpec) -> nn.Module:
     read = _read(path)
 
     def chain() -> nn.Module:
-        modules, channels = nn.Sequential(), read.num_channels
+        modules = nn.Sequential()
+        channels = read.num_channels
         for number, layer in enumerate(read.layers):
             if isinstance(layer, _Conv):
                 padding: Any = [d * (side // 2) for d, side in zip(layer.dilation_rate, layer.kernel_size, strict=True)]
@@ -166,7 +168,8 @@ def _read(path: str) -> _Chain:
         )
     sizes: Any = None
     chain: list[_Conv | _Activation] = []
-    before, seen = None, set[str]()
+    before = None
+    seen = set[str]()
     for layer in layers:
         kind, settings = (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (None, None)
         settings = settings if isinstance(settings, dict) else {}
@@ -230,7 +233,8 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
             yield entry.name, stored[entry.name].float()
         return
     counts = [math.prod(entry.shape) for entry in group.weights]
-    size, wanted = sum(path.stat().st_size for path in paths), 4 * sum(counts)
+    size = sum(path.stat().st_size for path in paths)
+    wanted = 4 * sum(counts)
     if size != wanted:
         rest = f"expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
         raise CheckpointError(f"{', '.join(map(str, paths))}: {rest}")
@@ -240,6 +244,11 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
 
 
 SOURCE = Source(
-    facts=facts, network=network, weights=weights, sha256=_sha256, sign=TOPOLOGY, is_known=True,
+    facts=facts,
+    network=network,
+    weights=weights,
+    sha256=_sha256,
+    sign=TOPOLOGY,
+    is_known=True,
     files=lambda args: (TOPOLOGY, "*.bin", "*.safetensors"),
-)  # fmt: skip
+)

@@ -121,9 +121,11 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     adapter = InputAdapter(axes=letters, **source.spanning(pipeline.stated_bounds))
     patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
     overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
-    folds, regions = len(folder.checkpoints), pipeline.regions
+    folds = len(folder.checkpoints)
+    regions = pipeline.regions
     # The axes, of the volume or of the file, over which predictions may be mirrored.
-    allowed, axes = folder.content.get("inference_allowed_mirroring_axes") or (), range(2 if pipeline.is_2d else 3)
+    allowed = folder.content.get("inference_allowed_mirroring_axes") or ()
+    axes = range(2 if pipeline.is_2d else 3)
     if not isinstance(allowed, tuple | list) or not all(axis in axes for axis in allowed):
         advice = f"inference_allowed_mirroring_axes: expected some of {', '.join(map(str, axes))}, got {allowed!r}"
         raise CheckpointError(f"{folder.checkpoints[0]}: {advice}")
@@ -171,7 +173,8 @@ class Folds(nn.Module):
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
     folder = _folder(spec.checkpoint, spec.args)
-    where, settings = f"{folder.path}: architecture of plans.json", folder.pipeline.settings
+    where = f"{folder.path}: architecture of plans.json"
+    settings = folder.pipeline.settings
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
@@ -202,7 +205,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights of the folds, on the CPU; deep-supervision heads included."""
-    loaded, path = dict[str, Tensor](), spec.checkpoint
+    loaded = dict[str, Tensor]()
+    path = spec.checkpoint
     for number, file in enumerate(_checkpoints(path, validate(dict(spec.args), NnunetArgs, path))):
         state = checkpoints.read_state_dict(str(file), keys=("network_weights",))
         loaded |= {f"nets.{number}.{key.removeprefix('_orig_mod.')}": value for key, value in state.items()}
@@ -266,7 +270,8 @@ def _content(file: Path) -> Mapping[str, Any]:
 def _trainers() -> Mapping[str, tuple[str, list[str], bool]]:
     """Returns nnunetv2's trainers by name: module, names of its bases, and if it builds its own network; unimported."""
     release()
-    spec, found = find_spec(_TRAINERS), {}
+    spec = find_spec(_TRAINERS)
+    found = {}
     for folder in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
             module = ".".join((_TRAINERS, *file.relative_to(folder).with_suffix("").parts))
@@ -280,7 +285,8 @@ def _trainers() -> Mapping[str, tuple[str, list[str], bool]]:
 
 def _builder(folder: _Folder) -> Any:
     """Returns the function of nnunetv2's that builds the network of a trainer, or of a trusted trainer elsewhere."""
-    name, known = folder.trainer, _trainers()
+    name = folder.trainer
+    known = _trainers()
     if name not in known:
         what = f"{folder.path}: trainer_name {name}, which is not nnunetv2's"
         plugins.require_trust(what)
@@ -297,7 +303,8 @@ def _builder(folder: _Folder) -> Any:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
-            name, kwargs = settings.network_arch_class_name, settings.network_arch_init_kwargs
+            name = settings.network_arch_class_name
+            kwargs = settings.network_arch_init_kwargs
             args = name, kwargs, settings.network_arch_init_kwargs_req_import, channels, outputs
             made: nn.Module = plans(*args, allow_init=False, deep_supervision=deep)
             return made

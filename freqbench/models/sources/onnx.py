@@ -27,7 +27,8 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, net: nn.Module | None, session: Any = None) -> None:
         super().__init__()
-        self.net, self.session = net, session
+        self.net = net
+        self.session = session
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor) -> Tensor:
@@ -53,7 +54,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
     Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = complete_args(entry, num_classes, num_channels)
-    stated, graph = validate(args, FrozenArgs, path), _graph(path)
+    stated = validate(args, FrozenArgs, path)
+    graph = _graph(path)
     roi = agreed_argument(path, "roi", stated, graph.facts)
     channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
     sha256 = _sha256(path, args)
@@ -61,7 +63,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if _sha256(path, args) != sha256:
         _compare.cache_clear()
         raise CheckpointError(f"{path}: expected a file that stays while it is read, got another content: run again")
-    count, arch = agreed_argument(path, "num_classes", stated, {"num_classes": classes}), str(entry.reader)
+    count = agreed_argument(path, "num_classes", stated, {"num_classes": classes})
+    arch = str(entry.reader)
     return Facts(arch=arch, args=args, roi=roi, num_classes=count, num_channels=channels, black_box=black_box)
 
 
@@ -136,7 +139,8 @@ def _external_entries(message: Any) -> Iterator[Any]:
 def _session(path: str) -> Any:
     _, runtime, _ = _packages(path)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

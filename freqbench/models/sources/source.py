@@ -90,7 +90,8 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
     """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
     if source.weights is None:
         return draft
-    net, notes = source.outline_of(draft), draft.notes
+    net = source.outline_of(draft)
+    notes = draft.notes
     if not draft.is_random:
         wanted = net.state_dict()
         weights, note = source.weights(draft, wanted)
@@ -159,7 +160,9 @@ class Source:
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     """Counts operations and bytes of one window of shapes through a network on meta; UserError if it refuses."""
-    arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    arch = spec.arch
+    roi = spec.network_roi
+    size = "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
@@ -185,7 +188,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # to skip it is to import it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned, formula = func(*args, **(kwargs or {})), flop_registry.get(func.overloadpacket)
+        returned = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             self.operations += int(formula(*args, **(kwargs or {}), out_val=returned))
         if not func.is_view:

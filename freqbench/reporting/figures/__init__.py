@@ -40,7 +40,8 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
     return drawings
 
 
-MODEL, DATASET = ("dataset", "source_model"), ("dataset",)
+MODEL = ("dataset", "source_model")
+DATASET = ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     **{of.__name__: _each(of, *MODEL) for of in (curves.tradeoff, curves.distance, curves.factors, curves.smallest)},
     **{of.__name__: _each(of, *DATASET) for of in (maps.transfer, maps.natural, maps.worst, maps.ejection)},

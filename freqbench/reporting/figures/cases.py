@@ -104,7 +104,8 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
     legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
-        index, ratio = busiest(weight, axis), aspect(saved.spacing, axis)
+        index = busiest(weight, axis)
+        ratio = aspect(saved.spacing, axis)
         for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
             _show(cell, plane(volume, axis, index), ratio, across=axis)
         change = factor * plane(saved.change, axis, index)
@@ -125,8 +126,11 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
     """Draws a glimpse's panels as the page does: volumes, change, label, predictions; `names` of models by id."""
     if (seen := glimpses.read(path, names)) is None:
         return None
-    sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
-    down, high = -(-len(sheet) // 3), 1.9 * seen.size[0] * seen.aspect / seen.size[1]
+    sheet = seen.unpack()
+    middle = glimpses.NO_CHANGE
+    steps = glimpses.STEPS
+    down = -(-len(sheet) // 3)
+    high = 1.9 * seen.size[0] * seen.aspect / seen.size[1]
     figure = new_figure(6.0, min(_HIGHEST, down * (high + 0.1) + 0.95))
     axes = figure.subplots(down, 3, squeeze=False)
     for axis in axes.flat[len(sheet) :]:

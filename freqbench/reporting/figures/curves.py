@@ -34,12 +34,14 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if (found := table[np.isfinite(table["size"])]).empty:
         yield "no attack found a smallest change"
         return
-    groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
+    groups = list(table.groupby("threat_model", sort=False))
+    end = 1.05 * found["size"].max()
     styles = _styles(material, table, "label")
     figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("size of the change (1/255)", "patients (%)"))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for label, series in panel.groupby("label", sort=False):
-            sizes, look = np.sort(series["size"]), styles[str(label)]
+            sizes = np.sort(series["size"])
+            look = styles[str(label)]
             sizes = np.insert(sizes[np.isfinite(sizes)], 0, 0.0)
             fallen = 100 * np.arange(len(sizes)) / len(series)
             axis.step([*sizes, end], [*fallen, fallen[-1]], where="post", color=look.color, linestyle=look.dash)
@@ -62,7 +64,8 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if not (columns := [name for name in DISTANCES if table[name].notna().any()]):
         yield "no distance was measured inside the body"
         return
-    styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
+    styles = _styles(material, table, "family")
+    kinds = _styles(material, table, "threat_model")
     # Names in full: a scope often stands in the middle of one.
     texts = [f"threat model {plain(kind)}" for kind in kinds]
     texts += [*(f"{number} {plain(name, 80)}" for number, name in enumerate(styles, 1)), "clean"]
@@ -111,7 +114,8 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
-            series, look = series.sort_values("budget", kind="stable"), styles[str(family)]
+            series = series.sort_values("budget", kind="stable")
+            look = styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
             style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
@@ -178,8 +182,11 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, labels, sharey=False)
     for axis, (place, panel) in zip(axes, groups, strict=True):
         for _, curve in panel.groupby(CURVE, sort=False):
-            look, dash = attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]]
-            passes, drops, enough = curve["passes"].to_numpy(), curve["drop"].to_numpy(), knee(curve["drop"].tolist())
+            look = attacks[curve["attack"].iloc[0]]
+            dash = dashes[curve["loss"].iloc[0]]
+            passes = curve["passes"].to_numpy()
+            drops = curve["drop"].to_numpy()
+            enough = knee(curve["drop"].tolist())
             marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
             if curve["restarts"].iloc[0] > 1:
                 axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)

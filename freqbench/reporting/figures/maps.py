@@ -65,7 +65,8 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
 
 def _heat(axis: Axes, matrix: pd.DataFrame, norm: Normalize) -> AxesImage:
     """Draws cells with their numbers and the names of rows and columns; a cell that was never run has a dash."""
-    values, (rows, columns) = matrix.to_numpy(float), ([plain(name, 16) for name in names] for names in matrix.axes)
+    values = matrix.to_numpy(float)
+    (rows, columns) = ([plain(name, 16) for name in names] for names in matrix.axes)
     palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -145,7 +146,8 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
                 size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]
                 axis.add_patch(Rectangle(corner, *size, color=GREY, alpha=0.18, linewidth=0))
             for (model, is_null), points_of in part.groupby(["target_model", "is_null"]):
-                look, after = styles[model], points_of["attacked"].fillna(low).clip(lower=low)
+                look = styles[model]
+                after = points_of["attacked"].fillna(low).clip(lower=low)
                 filling = "white" if is_null else look.color
                 axis.plot(points_of["clean"], after, color=look.color, marker=look.marker, mfc=filling, **LOOSE)
             for line in (axis.axvline, axis.axhline):

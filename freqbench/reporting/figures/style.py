@@ -101,7 +101,8 @@ def interval_words(table: pd.DataFrame) -> str:
 
 def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
     """Renders the figure as a vector PDF and as a PNG of 200 dots an inch; the same bytes whenever it is saved."""
-    pdf, png = io.BytesIO(), io.BytesIO()
+    pdf = io.BytesIO()
+    png = io.BytesIO()
     with use_style():
         figure.savefig(png, format="png", metadata={"Software": MAKER})
         figure.set_layout_engine("none")  # it is laid out by now: doing it again takes as long as drawing

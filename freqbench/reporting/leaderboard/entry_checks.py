@@ -163,7 +163,9 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
             return [Check("identities", "wrong", one_line(error))]
         if (results := list(_identities(entry, grid)))[-1].verdict == "wrong":
             return results
-        copy, content = Path(folder) / "store", here.model_dump(mode="json")  # of weights and data here, without audit
+        # of weights and data here, without audit
+        copy = Path(folder) / "store"
+        content = here.model_dump(mode="json")
         shutil.copytree(entry.folder / STORE, copy, ignore=shutil.ignore_patterns("audit"))
         for path in (copy / "runs").glob("*.json"):
             path.write_text(json.dumps({**json.loads(path.read_text()), "job": content}))
@@ -208,7 +210,8 @@ def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
                 text = f"case {case} of {name}: expected the digest {key}, got {got_key}: other data or preprocessing"
                 yield Check("identities", "wrong", text)
                 return
-    wanted, stored = index_keys(grid.index()), set(entry.store.rows(KEY))
+    wanted = index_keys(grid.index())
+    stored = set(entry.store.rows(KEY))
     if wanted != stored:
         counts = f"{len(wanted - stored)} of {len(wanted)} records that its job asks for have no row, and "
         yield Check("identities", "wrong", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
@@ -218,12 +221,15 @@ def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
 
 def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:
     """Computes again each worst case of a board, as it decides a rank, and a share of the rest; or `rows` of all."""
-    keys, rows_of = Store(out).covered(), entry.told.worst_cases
+    keys = Store(out).covered()
+    rows_of = entry.told.worst_cases
     worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
-    again, count = decisive, math.ceil(asked.share * (len(keys) - len(decisive)))
+    again = decisive
+    count = math.ceil(asked.share * (len(keys) - len(decisive)))
     if asked.rows is not None:
-        again, count = [], asked.rows
+        again = []
+        count = asked.rows
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     counts = reproduce.reproduce(out, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"

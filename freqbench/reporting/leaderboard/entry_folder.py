@@ -35,7 +35,9 @@ from freqbench.models.entry import ModelEntry
 from freqbench.results import Store, index_keys
 
 CARD = "card.yaml"
-LINE, PARAGRAPH = 200, 3000  # letters
+# letters
+LINE = 200
+PARAGRAPH = 3000
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
 _PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
 _MAIL = re.compile(r"[\w.+-]+@([\w-]+\.)+(?!(invalid|example|test|localhost)$)[\w-]+", re.ASCII)  # RFC 2606
@@ -52,10 +54,15 @@ checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://D
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
-SEAL, STORE = "entry.json", "store"
+SEAL = "entry.json"
+STORE = "store"
 VERSION = 2
-MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
-MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
+MOST_FILES = 2000
+MOST_BYTES = 2**27
+MOST_SEAL = 2**24
+MOST_ROWS = 1_000_000
+MOST_RECORDS = 100_000
+MOST_UNPACKED = 2**28
 _RUN = r"(run\.json|runs/[\w.-]+\.json|records/[\w.-]+\.parquet)"
 _OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
 _CASE = ["dataset", "bounds", "case_id", "case_key", "patient_id"]
@@ -186,7 +193,8 @@ def read_entry(folder: Path) -> BoardEntry:
     sealed = config.validate(object_of(files[SEAL].read_bytes(), str(files[SEAL])), Seal, str(files[SEAL]))
     digests = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
     for name in sorted(digests.keys() | sealed.files.keys()):
-        wanted, got = sealed.files.get(name, "none"), digests.get(name, "no file")
+        wanted = sealed.files.get(name, "none")
+        got = digests.get(name, "no file")
         if wanted != got:
             advice = "changed since the entry was made: make it again"
             raise UserError(f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: {advice}")
@@ -198,9 +206,11 @@ def files_of(folder: Path) -> dict[str, Path]:
     """Lists the files of an entry by their paths in it; UserError for a file that no entry has."""
     if not folder.is_dir() or folder.is_symlink():
         raise UserError(f"{folder}: expected an entry's folder, got a file, a link or nothing: unpack archives first")
-    files, total = dict[str, Path](), 0
+    files = dict[str, Path]()
+    total = 0
     for path in folder.rglob("*"):  # which follows no link
-        name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
             continue
         if not stat.S_ISREG(mode):
@@ -217,7 +227,9 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 def _require_small(folder: Path, files: Mapping[str, Path]) -> None:
     """Refuses Parquet files whose metadata state more rows or bytes, once read, than an entry or its jobs may have."""
-    rows, lines, size = Counter[str](), 0, 0
+    rows = Counter[str]()
+    lines = 0
+    size = 0
     try:
         for name, path in files.items():
             facts = pq.read_metadata(path) if name.endswith(".parquet") else None
@@ -243,7 +255,8 @@ def told_by(store: Store) -> Told:
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
     digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
-    worst, lacking = [pd.DataFrame(columns=_WORST)], list[str]()
+    worst = [pd.DataFrame(columns=_WORST)]
+    lacking = list[str]()
     for on in evidence.models:
         for claim in claims_of(on):
             if not claim.forms:
@@ -255,12 +268,14 @@ def told_by(store: Store) -> Told:
             least = least.assign(dataset=on.dataset, bounds=claim.subject, attack=least["label"], case_key=case_keys)
             worst.append(least[_WORST])
             if claim.lacking and claim.left.min() > FAILURE:
-                subject, forms = claim.subject, ", ".join(claim.lacking)
+                subject = claim.subject
+                forms = ", ".join(claim.lacking)
                 lacking.append(f"Not audited on {on.dataset}: {subject}: {forms} not run: freqbench audit OUT --run.")
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
-    findings, ranked = checks.audited(evidence), plain(pd.concat(worst[1:] or worst, ignore_index=True))
+    findings = checks.audited(evidence)
+    ranked = plain(pd.concat(worst[1:] or worst, ignore_index=True))
     verdicts = tuple(checks.verdicts(findings))
     return Told(cases=cases, worst_cases=ranked, findings=findings, verdicts=verdicts, lacking=tuple(lacking))
 

@@ -39,7 +39,8 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     keys = _keys(store, ids) & index_keys(job["index"])
     if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
         raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
-    audit, gradients = Store(root_of(out), named_by=store), probe_files.read(out, Gradients)
+    audit = Store(root_of(out), named_by=store)
+    gradients = probe_files.read(out, Gradients)
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
@@ -122,7 +123,8 @@ def _keys(store: Store, ids: Collection[str]) -> set[Key]:
 
 def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Copies rows of a store into a store of their own, without facts about the machine; returns its runs' content."""
-    copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
+    copy = Store(str(to))
+    mark = (*KEY, "finished_at", "run_id")
     if not copy.is_empty and set(copy.rows(mark)) != {row for row in store.rows(mark) if row[:3] in keys}:
         raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
     stored = store.found(keys)
@@ -133,7 +135,8 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
     for run_id, run_keys in runs.items():
         if copy.is_empty or run_id not in copy.run_ids():
             copy.writer(run_id, interval_s=0).add(*zip(*(stored[key] for key in run_keys), strict=True))
-        run, ids = store.run(run_id), {key[2] for key in run_keys}
+        run = store.run(run_id)
+        ids = {key[2] for key in run_keys}
         models = {
             name: {**facts, "checkpoint": PurePosixPath(str(facts.get("checkpoint"))).name}
             for name, facts in (run.get("models") or {}).items()

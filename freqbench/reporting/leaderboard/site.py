@@ -68,7 +68,8 @@ def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -
     data = add_tests(ranks, tests).rename(columns={"target_model": "entry"})
     made = []
     for (dataset, bounds, place), rows in data.groupby(["dataset", "threat_model", "budget"]):
-        over, of_board = boards[int(str(place))][0], rows.reset_index(drop=True)
+        over = boards[int(str(place))][0]
+        of_board = rows.reset_index(drop=True)
         made.append(Board(dataset=str(dataset), bounds=str(bounds), over=over, rows=of_board))
     return sorted(made, key=lambda board: (board.dataset, not board.over))
 

@@ -58,7 +58,8 @@ def page_data(
 ) -> Part:
     """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS. Facts of a store:
     `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of `facts.audit`, if asked for."""
-    everything, left_out = records, records[records["left_out"] != ""]
+    everything = records
+    left_out = records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
     rows = summary(records).rename(columns={"attack": "label"})
     clean = rows[rows["label"] == CLEAN].reset_index(drop=True)
@@ -69,7 +70,8 @@ def page_data(
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
     runs = [run for each in facts for run in each["runs"]]
-    regions, caption = regions_of(runs), caption_of(records, runs)
+    regions = regions_of(runs)
+    caption = caption_of(records, runs)
     reasons = left_out.groupby([*_KEYS, "left_out"], observed=True).size()
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
@@ -249,7 +251,8 @@ def _natural(records: pd.DataFrame) -> list[Part]:
 
 
 def _bounds(records: pd.DataFrame) -> list[Part]:
-    table, charts = certificates.means(certificates.brackets(records)), []
+    table = certificates.means(certificates.brackets(records))
+    charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
         points = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]

@@ -83,11 +83,13 @@ def title(facts: Facts) -> str:
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
     """Lists every run, with the progress of its store."""
-    is_ok, entries = records["status"] == "ok", list[Part]()
+    is_ok = records["status"] == "ok"
+    entries = list[Part]()
     for each in facts:
         planned = len(index_keys(each["job"]["index"]))
         is_of_store = records["run_id"].isin([run["run_id"] for run in each["runs"]])
-        done, failed = int((is_of_store & is_ok).sum()), int((is_of_store & ~is_ok).sum())
+        done = int((is_of_store & is_ok).sum())
+        failed = int((is_of_store & ~is_ok).sum())
         progress = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
         entries += [progress | _run(run) for run in each["runs"]]
     return entries
@@ -114,7 +116,8 @@ def _run(run: Mapping[str, Any]) -> Part:
         {"name": name, "cases": len(facts.get("cases") or {}), "recipe": facts.get("recipe")}
         for name, facts in (run.get("datasets") or {}).items()
     ]
-    seeds, copied = (run.get("job") or {}).get("seeds"), {name: run.get(name) for name in _COPIED}
+    seeds = (run.get("job") or {}).get("seeds")
+    copied = {name: run.get(name) for name in _COPIED}
     return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
 
 
@@ -142,7 +145,9 @@ def sentences(rows: pd.DataFrame) -> list[Part]:
 
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
     """States what the strongest attack of a threat model takes, what transfers, and what it takes unoptimised."""
-    source, label, drop = row["source_model"], str(row["label"]), row[DROP]
+    source = row["source_model"]
+    label = str(row["label"])
+    drop = row[DROP]
     n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
     text = (
         f"{row['threat_model']}: {label} takes {drop:.1f} points of foreground DSC from {source} "

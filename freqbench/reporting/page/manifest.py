@@ -56,7 +56,8 @@ def write_volumes(
             rounding = max(rounding, error)
             keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
             script = _beginning(keys[path]) + base64.b64encode(content) + b'")\n'
-            sizes[keys[path]], target = len(script), storage.join(folder, FOLDER, f"{keys[path]}.js")
+            sizes[keys[path]] = len(script)
+            target = storage.join(folder, FOLDER, f"{keys[path]}.js")
             if not storage.exists(target):
                 storage.write_atomic(target, script)
         return keys[path]
@@ -68,7 +69,8 @@ def write_volumes(
     wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
     wanted = wanted.astype({"class_name": str}).set_index("class_index")
     class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
-    cases, faults = [], []
+    cases = []
+    faults = []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
         store, _ = group["file"].iloc[0]
         try:
@@ -79,7 +81,8 @@ def write_volumes(
     about: Part = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND, "regions": regions}
     about |= {"cases": cases, "notes": [text for text in (left_out, note) if text]}
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
-        path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
+        path = storage.join(folder, FOLDER, name)
+        begin = _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
     return about | {"bytes": sum(sizes.values()), "rounding": rounding}
@@ -150,7 +153,8 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: 
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     path = storage.join(place, volumes.FACTS)
     stated = volumes.volume_facts(object_of(storage.read_bytes(path), path), path)
-    keys, of_targets = {name: key(place, name) for name in files}, volumes.predictions(files)
+    keys = {name: key(place, name) for name in files}
+    of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {

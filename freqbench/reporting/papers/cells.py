@@ -67,7 +67,9 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
     parts = [mean_intervals(own, ["cell"], "value", DICE if share else None) for share, own in values.groupby(of_share)]
     for row in pd.concat(parts).query("n > 0").to_dict("records"):
         result = results[row["cell"]]
-        result.mean, result.low, result.high = row["mean"], row["low"], row["high"]
+        result.mean = row["mean"]
+        result.low = row["low"]
+        result.high = row["high"]
         result.seed_spread = float(spreads[row["cell"]]) if result.seeds > 1 else math.nan
         result.undefined = int(result.values["value"].isna().sum())
         result.values = of_cell[row["cell"]].drop(columns="cell")

@@ -57,7 +57,8 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
     """Makes one row per cell, and the reasons for its verdict or its lack of one."""
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
-    rows, reasons = [], []
+    rows = []
+    reasons = []
     for cell, each in zip(recipe.cells, results, strict=True):
         (printed, note), labels, of = ("", ""), cell.labels, recipe.published
         if of is not None:
@@ -119,11 +120,13 @@ def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int
     """Arranges cells in the paper's rows and columns; a heading has one line per dimension."""
     places = _places(recipe)
     rows = list(dict.fromkeys(row for row, _ in places))
-    columns, texts = list(dict.fromkeys(column for _, column in places)), _texts(data)
+    columns = list(dict.fromkeys(column for _, column in places))
+    texts = _texts(data)
     table = pd.DataFrame("", index=range(len(rows)), columns=list(map("\n".join, columns)), dtype=object)
     marks = set()
     for (row, column), cell in places.items():
-        at, name = rows.index(row), "\n".join(column)
+        at = rows.index(row)
+        name = "\n".join(column)
         published = f"({texts['published'][cell]})" if texts["published"][cell] else ""
         table.loc[at, name] = " ".join(text for text in (texts["ours"][cell], published) if text)
         if cell in best:
@@ -154,14 +157,17 @@ def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tu
     attacked = data.assign(_threat=threats)[[not cell.is_clean for cell in recipe.cells]].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
-    parts, mixed = [], set[str]()
+    parts = []
+    mixed = set[str]()
     for _, group in attacked.groupby(by):
         if (direction := directions[str(group["metric"].iloc[0])]) is None or len(group) < 2:
             continue
         if group["_threat"].nunique() > 1:
             mixed |= set(group["_threat"])
             continue
-        ours, cells, sign = group["ours"].to_numpy(float), group.index.tolist(), 1 if direction == "lowest" else -1
+        ours = group["ours"].to_numpy(float)
+        cells = group.index.tolist()
+        sign = 1 if direction == "lowest" else -1
         best = cells.pop(int((sign * ours).argmin()))
         rivals[best] = cells
         for other in cells:
@@ -177,7 +183,8 @@ def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tu
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:
     """Writes the numbers as text with as many digits as the paper prints; empty where missing."""
-    names, digits = ("ours", "published", "difference", "low", "high", "seed_spread"), data["digits"].tolist()
+    names = ("ours", "published", "difference", "low", "high", "seed_spread")
+    digits = data["digits"].tolist()
     return pd.DataFrame({name: list(map(points, data[name], digits)) for name in names})
 
 

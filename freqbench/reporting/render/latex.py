@@ -42,12 +42,14 @@ def _escape(text: str) -> str:
 
 def _table(section: Section, note: str) -> str:
     """Writes a table with its note in one float, or over several pages with the note below it."""
-    columns, caption = columns_of(section), _escape(section.title)
+    columns = columns_of(section)
+    caption = _escape(section.title)
     if max((len(column.cells) for column in columns), default=0) > LONG_ROWS:
         return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}{note}}}"
     tabulars = []
     for part in parts(columns, MAX_CHARACTERS, _width):
-        tabular, is_narrow = _tabular(part).rstrip(), sum(map(_width, part)) <= WIDE_CHARACTERS
+        tabular = _tabular(part).rstrip()
+        is_narrow = sum(map(_width, part)) <= WIDE_CHARACTERS
         tabulars.append(tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}")
     body = "\n\n\\medskip\n".join(tabulars)
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}{note}\n\\end{{table}}"

@@ -171,7 +171,8 @@ def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
         listed[name] = ["" if np.isnan(value) else f"{value:.3g}" for value in listed[name]]
     table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
     data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
-    text, covered = HOW_CLINICAL, added_texts(frame)
+    text = HOW_CLINICAL
+    covered = added_texts(frame)
     text += f" Of other packages, in their own units: {', '.join(covered)}." if covered else ""
     table, data = (each.rename(columns=lambda name: name.removeprefix(ADDED)) for each in (table, data))
     return Section(title, table, text, data)
@@ -185,7 +186,8 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     if (joined := frame.head(0) if classes.empty else class_drops(frame, classes, columns)).empty:
         return [Section("Organs", text=NO_ATTACK if frame.empty else NO_CLASSES if classes.empty else NO_RECORD)]
     rows = groups.add_settings(groups.group_means(joined, [*OF_MODEL, "class_index"], "drop"), frame)
-    names, keys = _class_names(joined), ["dataset", "target_model", "class_index"]
+    names = _class_names(joined)
+    keys = ["dataset", "target_model", "class_index"]
     once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
     clean = once.groupby(keys)["clean"].agg(clean="mean", n="count").reset_index()
     sections: list[Section] = []

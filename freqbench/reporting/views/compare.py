@@ -72,7 +72,8 @@ def _origins(a: Runs, b: Runs) -> Section:
     things = dict.fromkeys([*described[0], *described[1]])
     rows = [(thing, *(_text(each.get(thing)) for each in described)) for thing in things]
     rows = [row for row in rows if row[1] != row[2]]
-    files_a, files_b = _fingerprints(a), _fingerprints(b)
+    files_a = _fingerprints(a)
+    files_b = _fingerprints(b)
     changed = sorted(case for case in files_a.keys() & files_b.keys() if files_a[case] != files_b[case])
     for dataset, group in groupby(changed, key=itemgetter(0)):
         cases = [*group]
@@ -173,7 +174,8 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _only(volumes: pd.DataFrame) -> Section:
     title = "In one of the two only"
-    in_a, in_b = volumes["in_a"], volumes["in_b"]
+    in_a = volumes["in_a"]
+    in_b = volumes["in_b"]
     groups = volumes.assign(both=in_a & in_b, only_a=in_a & ~in_b, only_b=in_b & ~in_a).groupby(GROUP, observed=True)
     rows = plain(groups[["both", "only_a", "only_b"]].sum().reset_index())
     if (rows := rows[(rows["only_a"] > 0) | (rows["only_b"] > 0)]).empty:

@@ -164,14 +164,16 @@ def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
     table[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
     table = table.assign(interval=groups.bounds(rows), **groups.side_columns(rows, "dsc"))
     for title, name in zip(("share", "Dice", "bound"), CERTIFIED, strict=True):
-        table[f"{title}\nclean"], table[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
+        table[f"{title}\nclean"] = 100 * rows[f"{name}_clean"]
+        table[f"{title}\nattacked"] = 100 * rows[name]
     data = rows.drop(columns="attack").assign(dataset=dataset)
     return Section(f"{dataset}: what is certified", table, HOW_CERTIFIED + groups.counts_text(rows), data)
 
 
 def require_certified(grid: Any) -> None:
     """Raises UserError for a grid of which some cell has no certificate or too few draws."""
-    balls, seeds = [], defaultdict[tuple[str, str], set[int]](set)
+    balls = []
+    seeds = defaultdict[tuple[str, str], set[int]](set)
     for cell in grid.cells:
         if getattr(cell.attack, "radius", None) == 0:
             seeds[cell.dataset.name, cell.source.model_id].add(cell.seed or 0)
@@ -180,7 +182,9 @@ def require_certified(grid: Any) -> None:
     scores = 3 + max(len(cell.dataset.classes) for cell in grid.cells) * (2 if "nsd" in grid.metrics else 1)
     statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in balls)
     for cell in grid.cells:
-        attack, defence, name = cell.attack, cell.source.defence, cell.source.name
+        attack = cell.attack
+        defence = cell.source.defence
+        name = cell.source.name
         if attack.name != "ball":
             why = "".join(f": {reason}" for begin, reason in NO_CERTIFICATE.items() if attack.name.startswith(begin))
             raise UserError(f"attacks: expected ball, the one attack with a certificate, got {attack.name}{why}")

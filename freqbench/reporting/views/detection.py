@@ -48,7 +48,8 @@ def detection(records: pd.DataFrame) -> list[Section]:
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
-    attacks, of_set = frame[~frame["is_null"]], ["target_model", "threat_model", "budget"]
+    attacks = frame[~frame["is_null"]]
+    of_set = ["target_model", "threat_model", "budget"]
     null = frame[frame["is_null"]].groupby([*of_set, "patient_id"])["suspicion"].mean()
     rows = attacks[KEYS].drop_duplicates()
     for who in WHO:

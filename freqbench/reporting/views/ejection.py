@@ -69,7 +69,8 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     rows = plain(joined_classes(records.assign(is_null=groups.is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
     frames = rows.sort_values("true", kind="stable").groupby(_BEAT, dropna=False)
-    systole, diastole = frames[_VOLUMES].first(), frames[_VOLUMES].last()
+    systole = frames[_VOLUMES].first()
+    diastole = frames[_VOLUMES].last()
     made = 100 * (1 - systole / diastole.where(diastole > 0))
     return made[frames["case_id"].nunique() > 1].dropna(subset="true").reset_index()
 

@@ -48,7 +48,9 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
 
 
 def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section:
-    boards, pairs, notes = [], [], []
+    boards = []
+    pairs = []
+    notes = []
     methods = methods_of(frame)
     replicated = len(set(methods.values())) < len(methods)
     for (threat_model, name, value), rows in frame.groupby(KEYS, observed=True):
@@ -68,7 +70,8 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
     names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
     counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
     table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
-    table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
+    table["behind"] = data["behind"]
+    table["behind interval"] = groups.bounds(data, "behind_low", "behind_high")
     others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
     if len(proven):
         budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
@@ -117,7 +120,8 @@ def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     if len(models) < 2:
         return pd.DataFrame()
     first, second = np.triu_indices(len(models), 1)
-    names, scores = np.array(models, dtype=object), wide[models].to_numpy(float)
+    names = np.array(models, dtype=object)
+    scores = wide[models].to_numpy(float)
     pairs = {name: np.repeat(names[at], len(wide)) for name, at in (("ahead", first), ("target_model", second))}
     behind = (scores[:, first] - scores[:, second]).ravel("F")
     frame = pd.DataFrame({**pairs, "behind": behind, "patient_id": np.tile(wide["patient_id"].to_numpy(), len(first))})

@@ -19,8 +19,13 @@ from freqbench.reporting.views import smallest
 from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
 COLUMNS = (*smallest.COLUMNS, "ssim_body", "error", "added_metrics")
-NULL, SIZE, OWN_FORMS = "null row", "SSIM body", ("vafa_opt", "sa2_opt")  # attacks that no paper has, in this form
-SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
+# attacks that no paper has, in this form
+NULL = "null row"
+SIZE = "SSIM body"
+OWN_FORMS = ("vafa_opt", "sa2_opt")
+SCORE = "dsc_foreground"
+ON_CLEAN = "dsc_foreground_clean"
+DROP = "dsc_foreground_drop"
 OWN = " °"
 SIZES = (
     "Attacks without a budget: how small a change suffices, in 1/255 and in the file's unit of intensity (HU for CT); "
@@ -128,6 +133,7 @@ def _failed_lines(failed: pd.DataFrame) -> Iterator[str]:
         pair = " to ".join(dict.fromkeys((row["source_model"], row["target_model"])))
         reason = one_line(row["first_reason"])
         yield f"{row['attack']} on {pair}, {row['dataset']}: {row['failed']} failed: {reason:.{REASON_CHARACTERS}}"
-    total, hidden = int(failed["failed"].sum()), len(failed) - MOST_FAILURES
+    total = int(failed["failed"].sum())
+    hidden = len(failed) - MOST_FAILURES
     more = f"; {hidden} more rows of attacks are in the report" if hidden > 0 else ""
     yield f"In all {total} records failed{more}."

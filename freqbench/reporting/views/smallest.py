@@ -52,7 +52,8 @@ def smallest(records: pd.DataFrame) -> list[Section]:
 
 def _line(group: pd.DataFrame) -> dict[str, object]:
     sizes, native = (group[name].sort_values().to_numpy() for name in ("size", "native"))
-    first, place = group.iloc[0], {share: -(-share * len(sizes) // 100) - 1 for share in SHARES}
+    first = group.iloc[0]
+    place = {share: -(-share * len(sizes) // 100) - 1 for share in SHARES}
     needed = {f"size\n{share} %\n1/255": sizes[at] for share, at in place.items()} | {NATIVE: native[place[50]]}
     return {
         "model": first["target_model"],

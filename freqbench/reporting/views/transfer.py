@@ -63,7 +63,8 @@ def transfer(records: pd.DataFrame) -> list[Section]:
     """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
     sections = []
     for dataset, group in groups.select_scored(records, list(DISTANCES)).groupby("dataset", observed=True):
-        carried, is_white = _carried_drops(group), groups.is_white_box(group)
+        carried = _carried_drops(group)
+        is_white = groups.is_white_box(group)
         if carried.empty:
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
             continue
@@ -87,17 +88,22 @@ def _carried_drops(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Computes `rate`, `low` and `high` in per cent, of each attack and of each of its pairs."""
-    keys, values = [*ATTACK, *PAIR], ["drop", "own"]
+    keys = [*ATTACK, *PAIR]
+    values = ["drop", "own"]
     pairs = plain(carried.groupby(keys, observed=True)[values].mean().reset_index())
     of_patients = carried.groupby([*keys, "patient_id"], observed=True)[values]
-    sums, counts = of_patients.sum().unstack(fill_value=0.0), of_patients.size().unstack(fill_value=0).to_numpy(float)
-    drops, owns = sums["drop"].to_numpy(), sums["own"].to_numpy()
+    sums = of_patients.sum().unstack(fill_value=0.0)
+    counts = of_patients.size().unstack(fill_value=0).to_numpy(float)
+    drops = sums["drop"].to_numpy()
+    owns = sums["own"].to_numpy()
     is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
-    of_attacks, of_pairs = [], np.empty((len(pairs), 3))
+    of_attacks = []
+    of_pairs = np.empty((len(pairs), 3))
     for (label, threat_model), group in pairs.groupby(ATTACK):
         rows = group.index.to_numpy()
         seen = counts[rows].any(axis=0)
-        count, both = counts[rows][:, seen], np.vstack([drops[rows], owns[rows]])[:, seen]
+        count = counts[rows][:, seen]
+        both = np.vstack([drops[rows], owns[rows]])[:, seen]
         patients = np.array([seen.sum(), *(count > 0).sum(axis=1)])
         bounds = statistic_intervals(both, np.vstack([count, count]), _shares(is_defined[rows]), patients)
         of_attacks.append((label, threat_model, *bounds[0], len(rows), int((~is_defined[rows]).sum())))
@@ -200,7 +206,8 @@ def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataF
     drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
     patients = volumes["patient_id"].first().to_numpy()
     pairs = matches[["a", "b"]].drop_duplicates(ignore_index=True)
-    first, second = drops[pairs["a"]], drops[pairs["b"]]
+    first = drops[pairs["a"]]
+    second = drops[pairs["b"]]
     both = ~np.isnan(first - second)
     match, column = np.nonzero(both)
     long = pd.DataFrame({"match": match, "patient_id": patients[column], "a": first[both], "b": second[both]})

@@ -22,7 +22,8 @@ from freqbench.core import limits, names
 from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
 from freqbench.core.files import downloads, filesystems, node_cache, storage
 
-OLD, NEW = b"old" * 1000, b"new" * 1000
+OLD = b"old" * 1000
+NEW = b"new" * 1000
 HASH = hashlib.sha256(OLD).hexdigest()
 
 
@@ -77,7 +78,8 @@ def test_failed_put_leaves_the_old_object(once: S3, s3_root: str, kind: str, sta
 
 
 def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
-    path, length = storage.join(s3_root, "a.bin"), 100_000
+    path = storage.join(s3_root, "a.bin")
+    length = 100_000
     storage.write_atomic(path, bytes(length))
 
     def write() -> None:
@@ -86,7 +88,8 @@ def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
             storage.write_atomic(path, bytes([number]) * length)
 
     with ThreadPoolExecutor(1) as pool:
-        writing, seen = pool.submit(write), []
+        writing = pool.submit(write)
+        seen = []
         while not writing.done():
             seen.append(storage.read_bytes(path))
         writing.result()
@@ -211,7 +214,9 @@ def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache
     ids=["changed", "cleared"],
 )
 def test_midway_change(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[str], object], content: bytes) -> None:
-    path, real, done = "memory://tests-object/a.bin", MemoryFileSystem.get_file, []
+    path = "memory://tests-object/a.bin"
+    real = MemoryFileSystem.get_file
+    done = []
     storage.write_atomic(path, OLD)
 
     def get_file(self: MemoryFileSystem, *arguments: object, **options: object) -> None:

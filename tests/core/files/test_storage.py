@@ -40,7 +40,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_a_written_object_is_listed_read_fetched_and_removed(root: str) -> None:
     """Listed in order, by the suffix, without hidden files."""
-    folder, path = storage.join(root, "x"), storage.join(root, "x", "a.bin")
+    folder = storage.join(root, "x")
+    path = storage.join(root, "x", "a.bin")
     assert storage.list_files(folder, ".bin") == []
     assert not storage.exists(path)
     for name in ("b.bin", "a.bin", "c.txt", ".hidden.bin"):
@@ -66,7 +67,8 @@ def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path, make: Call
 
 def test_a_file_that_vanishes_while_it_is_replaced_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process clears a cache between two looks at the file."""
-    target, look = tmp_path / "a", Path.stat
+    target = tmp_path / "a"
+    look = Path.stat
     target.write_bytes(b"before")
 
     def looked(path: Path, **how: bool) -> os.stat_result:
@@ -165,7 +167,8 @@ def test_a_file_replaced_with_the_same_size_and_time_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None], young_ns: int
 ) -> None:
     monkeypatch.setattr(downloads, "YOUNG_NS", young_ns)
-    path, seen = tmp_path / "a.bin", list[str]()
+    path = tmp_path / "a.bin"
+    seen = list[str]()
     for content in (b"abc", b"abd"):
         write(path, content)
         seen.append(storage.sha256(str(path)))
@@ -176,7 +179,8 @@ def test_a_file_replaced_with_the_same_size_and_time_is_seen(
 def test_a_young_file_is_hashed_anew_as_its_clock_may_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
-    facts, first = path.stat(), storage.sha256(str(path))
+    facts = path.stat()
+    first = storage.sha256(str(path))
     path.write_bytes(b"abd")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", lambda self, **_: facts)  # stands for a clock of 2 s
@@ -185,7 +189,8 @@ def test_a_young_file_is_hashed_anew_as_its_clock_may_not_tell(tmp_path: Path, m
 
 
 def test_an_answer_of_a_file_is_kept_by_content_alone(tmp_path: Path) -> None:
-    path, asked = tmp_path / "a.txt", list[str]()
+    path = tmp_path / "a.txt"
+    asked = list[str]()
 
     @storage.once_each_content
     def read(given: str) -> str:
@@ -222,7 +227,9 @@ def test_join_takes_a_trailing_slash() -> None:
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """Take from this thread what lets root read every file: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
-    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, sets) == 0
     effective = sets[0]
     sets[0] &= ~0b110
@@ -236,10 +243,16 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 @pytest.mark.parametrize("place", ["file", "folder"])
-@pytest.mark.parametrize(("name", "read"), [
-    ("weights.safetensors", read_metadata), ("weights.pt", read_state_dict),
-    ("scan.nii.gz", lambda path: read_header(Path(path))), ("run.json", storage.read_bytes), ("job.yaml", config.read),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("weights.safetensors", read_metadata),
+        ("weights.pt", read_state_dict),
+        ("scan.nii.gz", lambda path: read_header(Path(path))),
+        ("run.json", storage.read_bytes),
+        ("job.yaml", config.read),
+    ],
+)
 def test_unreadable_file_is_reported(tmp_path: Path, name: str, read: Callable[[str], object], place: str) -> None:
     path = tmp_path / "folder" / name
     path.parent.mkdir()

@@ -76,7 +76,8 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
     some = dataset(f"{there}/data", cases=["b"])
     volume = some.load(some.refs()[0])
     assert names(s3.requests()) == ["b.nii.gz", "b.nii.gz", "dataset.json"]
-    ours, theirs = dataset(here / "data"), dataset(f"{there}/data")
+    ours = dataset(here / "data")
+    theirs = dataset(f"{there}/data")
     assert (ours.whole_recipe(), ours.refs()) == (theirs.whole_recipe(), theirs.refs())
     assert [ours.case_key(ref) for ref in ours.refs()] == [theirs.case_key(ref) for ref in theirs.refs()]
     assert torch.equal(ours.load(ours.refs()[1]).image, volume.image)
@@ -88,7 +89,8 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
 def test_damaged_copies_are_fetched_again_replaced_refused(here: Path, there: str, cache: Path) -> None:
     theirs = dataset(f"{there}/data", cases=1)
     (ref,) = theirs.refs()
-    whole, copies = theirs.load(ref), list(cache.rglob("a.nii.gz"))
+    whole = theirs.load(ref)
+    copies = list(cache.rglob("a.nii.gz"))
     assert len(copies) == 2
     for copy in copies:
         copy.write_bytes(bytes(copy.stat().st_size))
@@ -119,7 +121,8 @@ def test_checkpoint_at_uri(s3: S3, s3_root: str, tmp_path: Path, cache: Path, na
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
     storage.write_atomic(uri, (tmp_path / name).read_bytes())
     s3.requests()
-    ours, theirs = resolved(tmp_path / name, **entry), resolved(uri, **entry)
+    ours = resolved(tmp_path / name, **entry)
+    theirs = resolved(uri, **entry)
     assert (theirs.model_id, theirs.checkpoint) == (ours.model_id, uri)
     x = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     with trusting():
@@ -155,7 +158,8 @@ def test_nnunet_folder_is_read_from_a_uri_sparingly(s3: S3, s3_root: str, tmp_pa
 
 @pytest.mark.integration
 def test_job_in_object_storage_gives_rows_and_volumes_of_disk(here: Path, there: str, tmp_path: Path) -> None:
-    out, far = tmp_path / "out", f"{there}/out"
+    out = tmp_path / "out"
+    far = f"{there}/out"
     assert tiny_job.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
     assert tiny_job.rows(far) == tiny_job.rows(out)

@@ -32,7 +32,8 @@ class Deep(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.deepest = nn.Conv3d(1, 3, 3, padding=1), nn.Conv3d(3, 5, 2, stride=2)
+        self.first = nn.Conv3d(1, 3, 3, padding=1)
+        self.deepest = nn.Conv3d(3, 5, 2, stride=2)
         self.last = nn.ConvTranspose3d(5, 2, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +87,8 @@ def test_suspicion_is_distance_under_sklearns_covariance(
     draws = torch.randn(9, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     clean = draws * torch.tensor([1, 5, 2, 0])
     x = (clean / clean.std(dim=0).clamp(min=1e-9))[:, :3]
-    watch, asked = Watch.learn(BandEnergy(), list(clean)), clean[0] + torch.tensor([1.0, -2.0, 0.5, 7.0])
+    watch = Watch.learn(BandEnergy(), list(clean))
+    asked = clean[0] + torch.tensor([1.0, -2.0, 0.5, 7.0])
     monkeypatch.setattr(BandEnergy, "features", lambda *_: asked)
     shrunk = np.zeros((4, 4))
     shrunk[:3, :3] = np.cov(x.T, bias=True)
@@ -111,7 +113,8 @@ def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
     root = 2**0.5
 
     def step(excess: float, back: bool = False) -> list[float]:
-        task.objective.excess, task.model.steps_back = torch.tensor(excess), back
+        task.objective.excess = torch.tensor(excess)
+        task.model.steps_back = back
         return unseen_step(task, g, a, torch.tensor(1.0)).flatten().tolist()
 
     assert step(-1.0) == pytest.approx([1.0, 1.0])
@@ -124,10 +127,13 @@ def test_step_beside_a_detector_keeps_and_lowers_suspicion() -> None:
 def test_volume_above_what_is_allowed_is_worth_less_than_any(excess: float) -> None:
     """Dice and loss both say so; the gradient is that of the loss, whatever the detector says."""
     labels = torch.tensor([0, 1]).reshape(1, 1, 1, 1, 2)
-    objective, logits = Objective.of(labels), torch.tensor([[2.0, -1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
+    objective = Objective.of(labels)
+    logits = torch.tensor([[2.0, -1.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
     plain = objective.success(logits), objective.compared(logits), objective.raised(logits)
     objective.excess = torch.tensor(excess)
-    by_dice, by_loss, raised = objective.success(logits), objective.compared(logits), objective.raised(logits)
+    by_dice = objective.success(logits)
+    by_loss = objective.compared(logits)
+    raised = objective.raised(logits)
     assert torch.equal(raised, plain[2])
     expected = (plain[0], plain[1]) if excess < 0 else (torch.tensor([-1.5e6]),) * 2
     assert (by_dice.item(), by_loss.item()) == pytest.approx([each.item() for each in expected])
@@ -159,7 +165,8 @@ def test_attack_that_knows_a_detector_stays_below_what_it_allows(name: str, tmp_
     for source in ("plain", "watched"):
         assert made[source, "plain"]["dsc"] == made[source, "watched"]["dsc"]
         assert scores[source, "plain"] == {}
-    knows, blind = scores["watched", "watched"], scores["plain", "watched"]
+    knows = scores["watched", "watched"]
+    blind = scores["plain", "watched"]
     assert knows["suspicion_clean"] == blind["suspicion_clean"]
     assert knows["suspicion"] <= knows["suspicion_clean"]
     assert knows["suspicion"] < blind["suspicion"]

@@ -30,11 +30,15 @@ def spec(**changes: Any) -> ModelSpec:
 @pytest.mark.integration
 def test_each_defence_and_attacker_makes_another_model() -> None:
     made = [
-        spec(), spec(defence=BITS), spec(defence=BITS, adaptive=False),
-        spec(defence={"name": "bit_depth", "bits": 4}), spec(defence={"name": "total_variation"}),
-        spec(defence={"name": "total_variation", "weight": 0.1}), spec(defence=SMOOTHING),
+        spec(),
+        spec(defence=BITS),
+        spec(defence=BITS, adaptive=False),
+        spec(defence={"name": "bit_depth", "bits": 4}),
+        spec(defence={"name": "total_variation"}),
+        spec(defence={"name": "total_variation", "weight": 0.1}),
+        spec(defence=SMOOTHING),
         spec(defence=SMOOTHING | {"eot": 2}),
-    ]  # fmt: skip
+    ]
     assert len({each.model_id for each in made}) == len(made)
     assert spec(defence={"name": "total_variation", "steps": 20}).model_id == made[4].model_id
 

@@ -53,7 +53,8 @@ def test_defence_sees_patients_voxels_without_padding_or_adapter() -> None:
     net = Recorder()
     model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
     x = images(1, 1, 6, 8, 5)
-    logits, blurred = model(x), F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
+    logits = model(x)
+    blurred = F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
     torch.testing.assert_close(net.shown[0], blurred.permute(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
     assert logits.shape == (1, 2, 6, 8, 5)
 
@@ -68,7 +69,8 @@ def test_predictions_see_the_defence_too_and_mirror_images_of_it() -> None:
 
 
 def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
-    net, settings = Recorder(), Inference(mirror="HW", attack_mirrors=True)
+    net = Recorder()
+    settings = Inference(mirror="HW", attack_mirrors=True)
     model = defended({**RANDOM[0], "eot": 3}, net, inference=settings)
     model(images(1, 1, *ROI), keys=[1])
     assert (model.draws, model.passes, len(net.shown)) == (3, 12, 12)
@@ -78,7 +80,8 @@ def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
-    model, x = defended({**content, "eot": 3}), images(2, 1, *ROI)
+    model = defended({**content, "eot": 3})
+    x = images(2, 1, *ROI)
     single = SegmentationModel(model.net, ROI, defence=defence_of({**content, "eot": 1}))
     shown: list[Tensor] = model.net.shown
     logits = model(x, keys=[1, 2])
@@ -92,11 +95,14 @@ def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[s
 
 def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
     """d log E[p(x + e)] / dx of a logistic p, by Gauss-Hermite quadrature."""
-    sigma, at = 0.3, 0.4
+    sigma = 0.3
+    at = 0.4
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    weights, p = weights / weights.sum(), expit(8 * (at + sigma * nodes - 0.5))
+    weights = weights / weights.sum()
+    p = expit(8 * (at + sigma * nodes - 0.5))
     expected = float((weights * 8 * p * (1 - p)).sum() / (weights * p).sum())
-    model, errors = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000}), []
+    model = defended({"name": "randomized_smoothing", "sigma": sigma, "eot": 1000})
+    errors = []
     for eot in (10, 1000):
         model.defence = defence_of({"name": "randomized_smoothing", "sigma": sigma, "eot": eot})
         x = torch.full((1, 1, 4, 4, 4), at, requires_grad=True)
@@ -110,7 +116,8 @@ def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
 def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, Any]) -> None:
     for adaptive in (True, False):
         net = Recorder()
-        model, x = defended({**content, "eot": 2}, net, adaptive), images(2, 1, *ROI)
+        model = defended({**content, "eot": 2}, net, adaptive)
+        x = images(2, 1, *ROI)
         PGD(eps=0.0, steps=3)(model, x, labels_of(x))
         assert len(net.shown) == (6 if adaptive else 3)
         assert len({bytes(each.numpy().tobytes()) for each in net.shown}) == (6 if adaptive else 1)
@@ -118,7 +125,8 @@ def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, An
 
 def test_attack_and_prediction_have_no_noise_in_common() -> None:
     net = Recorder()
-    model, x = defended(RANDOM[1], net), images(1, 1, *ROI)
+    model = defended(RANDOM[1], net)
+    x = images(1, 1, *ROI)
     PGD(eps=0.0, steps=4)(model, x, labels_of(x), generator=window_generator(0, "case", 0))
     attack = {each.numpy().tobytes() for each in net.shown}
     net.shown.clear()
@@ -130,7 +138,8 @@ def test_attack_and_prediction_have_no_noise_in_common() -> None:
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, Any]) -> None:
-    model, x = defended(content, Recorder(0.5)), images(1, 1, 12, 10, 8)
+    model = defended(content, Recorder(0.5))
+    x = images(1, 1, 12, 10, 8)
     first, again, other = (predict(model, x, batch, case) for batch, case in ((1, "a"), (3, "a"), (3, "b")))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -140,7 +149,8 @@ def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, An
 def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) -> None:
     """Else the gradient would be that of another function; finite differences of the stitched logits say so."""
     model = SlidingWindowModel(defended({**content, "eot": 2}).double(), window_batch=2)
-    x, direction = images(1, 1, 10, 8, 8).double().requires_grad_(), images(1, 1, 10, 8, 8).double() - 0.5
+    x = images(1, 1, 10, 8, 8).double().requires_grad_()
+    direction = images(1, 1, 10, 8, 8).double() - 0.5
 
     def value(shift: float) -> Tensor:
         return model(x + shift * direction, keys=[5])[:, 1].square().sum()
@@ -181,7 +191,8 @@ def attacked(name: str, defence: dict[str, Any], adaptive: bool) -> Tensor:
     """Volumes of the example of an attack, of two steps where it takes steps."""
     model = defended(defence, Net(), adaptive)
     few = {"steps": 2} if takes(name, "steps") and name not in ("sea", "autoattack") else {}
-    attack, x = example(name, **few), images(1, 1, *ROI)
+    attack = example(name, **few)
+    x = images(1, 1, *ROI)
     return attack(model, x, labels_of(x), generator=window_generator(0, "case", 0)).adversarial
 
 

@@ -56,7 +56,8 @@ def test_the_sets_of_several_seeds_are_one_large_set() -> None:
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_the_clamp_comes_after_the_draw(kind: str) -> None:
-    defence, volume = Smoothing(kind=kind, sigma=0.5), 3 * torch.rand(1, 1, 8, 8, 8) - 1
+    defence = Smoothing(kind=kind, sigma=0.5)
+    volume = 3 * torch.rand(1, 1, 8, 8, 8) - 1
     noise = torch.randn(CHANGES[kind].layout(volume.shape[1:]), generator=torch.Generator().manual_seed(3))
     assert torch.equal(defence.apply_draw(volume, seed=3), CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1))
     assert kind == "voxel_shift" or any(  # which makes no new values, so that either order is one
@@ -68,7 +69,8 @@ def test_the_clamp_comes_after_the_draw(kind: str) -> None:
 @pytest.mark.parametrize("shape", [(8, 8, 8), (12, 8, 8)])
 @pytest.mark.parametrize("kind", ["bias_field", "voxels"])
 def test_attacker_follows_mean_over_draws_of_whole_volume(kind: str, shape: tuple[int, ...]) -> None:
-    net, defence = SmallNet().eval(), Smoothing(kind=kind, sigma=0.3, eot=3)
+    net = SmallNet().eval()
+    defence = Smoothing(kind=kind, sigma=0.3, eot=3)
     bare = SlidingWindowModel(SegmentationModel(net, ROI), window_batch=2)
     model = SlidingWindowModel(SegmentationModel(net, ROI, defence=defence), window_batch=2)
     images = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
@@ -102,9 +104,12 @@ def test_predictions_differ_with_the_case_and_the_draws_only() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"sigma": 0}, "smoothing.*sigma: .*greater than 0"), ({"kind": "deformation"}, "kind: .*bias_field"),
-     ({"samples": 0}, "samples: ")],
-)  # fmt: skip
+    [
+        ({"sigma": 0}, "smoothing.*sigma: .*greater than 0"),
+        ({"kind": "deformation"}, "kind: .*bias_field"),
+        ({"samples": 0}, "samples: "),
+    ],
+)
 def test_a_wrong_entry_is_refused_in_a_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(Exception, match=message):
         defence_of({"name": "smoothing", "kind": "voxels", "sigma": 0.1, **changes})
@@ -155,7 +160,8 @@ class Linear:
     """A segmentation whose voxels all hang on w . x + b alone; smoothed, its class changes at w . x + b = 0."""
 
     def __init__(self, weights: Tensor, bias: float) -> None:
-        self.weights, self.bias = weights, bias
+        self.weights = weights
+        self.bias = bias
 
     def __call__(self, volume: Tensor) -> Tensor:
         above = (volume[0] * self.weights).sum() + self.bias > 0
@@ -171,8 +177,10 @@ class Linear:
 def test_no_change_within_radius_makes_certified_voxel_another(margin: float) -> None:
     """Margins in units of R: a certificate is given to none within R of the border, whatever the draws."""
     generator = torch.Generator().manual_seed(1)
-    weights, image = torch.randn(1, 3, 3, 3, generator=generator), torch.rand(1, 1, 3, 3, 3, generator=generator)
-    defence, norm = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001), float(weights.norm())
+    weights = torch.randn(1, 3, 3, 3, generator=generator)
+    image = torch.rand(1, 1, 3, 3, 3, generator=generator)
+    defence = RandomizedSmoothing(sigma=0.2, samples=400, alpha=0.001)
+    norm = float(weights.norm())
     segment = Linear(weights, margin * defence.radius * norm - float((image[0] * weights).sum()))
     vote = defence.vote(partial(map, segment), image, key=7)
     # The worst change of norm R is straight to the border.
@@ -199,7 +207,8 @@ def test_noise_is_gaussian_of_sigma_and_no_two_samples_have_same() -> None:
 
 
 def test_a_vote_repeats_to_the_bit_and_hangs_on_its_key() -> None:
-    defence, image = RandomizedSmoothing(sigma=0.2, samples=9), torch.rand(1, 1, 8, 8, 8)
+    defence = RandomizedSmoothing(sigma=0.2, samples=9)
+    image = torch.rand(1, 1, 8, 8, 8)
     first, again, other = (defence.vote(partial(map, threshold), image, key) for key in (3, 3, 4))
     assert torch.equal(first.labels, again.labels)
     assert not torch.equal(first.labels, other.labels)

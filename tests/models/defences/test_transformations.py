@@ -14,9 +14,13 @@ from freqbench.models.entry import defence_of
 SHAPE = (9, 8, 7)
 QUANTISING = [{"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}]
 EXAMPLES = [
-    *QUANTISING, {"name": "median_smoothing", "size": 3}, {"name": "gaussian_smoothing", "sigma": 0.8},
-    {"name": "total_variation"}, {"name": "random_resize_pad"}, {"name": "randomized_smoothing", "sigma": 0.1},
-]  # fmt: skip
+    *QUANTISING,
+    {"name": "median_smoothing", "size": 3},
+    {"name": "gaussian_smoothing", "sigma": 0.8},
+    {"name": "total_variation"},
+    {"name": "random_resize_pad"},
+    {"name": "randomized_smoothing", "sigma": 0.1},
+]
 
 
 def windows(batch: int = 2, channels: int = 2) -> Tensor:
@@ -44,7 +48,8 @@ def test_median_smoothing_is_scipys(size: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 5])
 def test_bit_depth_takes_the_nearest_of_its_levels(bits: int) -> None:
-    images, levels = windows(), np.linspace(0, 1, 2**bits)
+    images = windows()
+    levels = np.linspace(0, 1, 2**bits)
     nearest = levels[np.abs(images.numpy()[..., None] - levels).argmin(axis=-1)]
     np.testing.assert_allclose(filtered({"name": "bit_depth", "bits": bits}, images).numpy(), nearest, atol=1e-15)
 
@@ -80,7 +85,8 @@ def objective(u: np.ndarray, x: np.ndarray, weight: float) -> float:
 
 
 def test_total_variation_comes_to_the_minimum_that_skimage_finds() -> None:
-    images, weight = windows(1, 1), 0.05
+    images = windows(1, 1)
+    weight = 0.05
     x = images[0, 0].numpy()
     minimum = objective(denoise_tv_chambolle(x, weight=weight, eps=0, max_num_iter=3000), x, weight)
     values = [
@@ -110,7 +116,8 @@ def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, 
 
 @pytest.mark.parametrize("content", QUANTISING, ids=lambda content: content["name"])
 def test_adaptive_attacker_gets_the_identitys_gradient(content: dict[str, object]) -> None:
-    defence, images = defence_of(content), windows()
+    defence = defence_of(content)
+    images = windows()
     slope, weights = gradient(defence, images, adaptive=True)
     assert torch.equal(slope, weights)
     seen, _ = defence.defend(images, [0, 0], adaptive=True)
@@ -126,10 +133,13 @@ def test_a_naive_attacker_gets_no_gradient_through_a_rounding(content: dict[str,
 
 @pytest.mark.parametrize(
     "content",
-    [{"name": "gaussian_smoothing", "sigma": 0.8}, {"name": "median_smoothing", "size": 3},
-     {"name": "total_variation", "weight": 0.1, "steps": 7}],
+    [
+        {"name": "gaussian_smoothing", "sigma": 0.8},
+        {"name": "median_smoothing", "size": 3},
+        {"name": "total_variation", "weight": 0.1, "steps": 7},
+    ],
     ids=lambda content: content["name"],
-)  # fmt: skip
+)
 def test_gradients_through_smooth_ones_are_finite_differences(content: dict[str, object]) -> None:
     images = 0.25 + 0.5 * windows(1, 1)[:, :, :4, :4, :3]
     assert torch.autograd.gradcheck(defence_of(content).transform, images.requires_grad_())
@@ -154,7 +164,8 @@ def test_resized_window_stands_among_zeros() -> None:
 def test_ratios_and_places_of_resized_windows_fill_their_range() -> None:
     one = torch.ones(1, 1, 20, 20, 20)
     seen = torch.cat([RandomResizePad(smallest=0.5).defend(one, [seed], adaptive=True)[0] for seed in range(200)])
-    sides, first = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1), seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
+    sides = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1)
+    first = seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
     assert (sides.min(), sides.max(), sides.mean()) == (10, 20, pytest.approx(15, abs=0.7))
     gaps = 20 - sides
     assert (first <= gaps).all()

@@ -107,11 +107,15 @@ def test_factors_differ_in_one_parameter() -> None:
     rows += [setting(0.9, control="random"), *(row(budget=eps / 255, dsc=0.5) for eps in (2, 4))]
     table = figure_data.factors(shown_rows(records(*rows)))
     assert list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None)) == [
-        ("block", "8", False, pytest.approx(20)), ("block", "16", True, pytest.approx(10)),
-        ("keep", "false", False, pytest.approx(40)), ("keep", '"best"', False, pytest.approx(50)),
-        ("keep", "null", True, pytest.approx(10)), ("q_max", "10", False, pytest.approx(5)),
-        ("q_max", "20", True, pytest.approx(10)), ("q_max", "30", False, pytest.approx(30)),
-    ]  # fmt: skip
+        ("block", "8", False, pytest.approx(20)),
+        ("block", "16", True, pytest.approx(10)),
+        ("keep", "false", False, pytest.approx(40)),
+        ("keep", '"best"', False, pytest.approx(50)),
+        ("keep", "null", True, pytest.approx(10)),
+        ("q_max", "10", False, pytest.approx(5)),
+        ("q_max", "20", True, pytest.approx(10)),
+        ("q_max", "30", False, pytest.approx(30)),
+    ]
     assert set(table["attack"]) == {"vafa"}  # of pgd one parameter alone changes
 
 
@@ -137,7 +141,8 @@ CLEAN = {"dsc_foreground_clean": 0.9}
 
 
 def test_drop_is_the_foregrounds_with_students_interval() -> None:
-    left, sizes = (0.8, 0.6, 0.7), (4.0, 6.0, 8.0)
+    left = (0.8, 0.6, 0.7)
+    sizes = (4.0, 6.0, 8.0)
     rows = [
         row(case=case, dsc=0.1, dsc_clean=0.9, dsc_foreground=dsc, l2_body=size, **CLEAN)
         for case, (dsc, size) in enumerate(zip(left, sizes, strict=True))

@@ -198,10 +198,13 @@ def plausible() -> Material:
         for place, budget in enumerate(budgets[attack]):
             drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
             made = row(
-                attack, params.get(attack), **{"source": source, "target": target, "case": case, "budget": budget},
+                attack,
+                params.get(attack),
+                **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
-                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85}, l2_body=90 * drop,
-            )  # fmt: skip
+                **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85},
+                l2_body=90 * drop,
+            )
             rows.append(made)
     organs = {f"a long organ {index}": (0.7, 0.9) for index in range(9)}
     return Material(shown_rows(records(*rows)), classes(*((made, organs) for made in rows)), None)
@@ -226,7 +229,8 @@ def test_no_text_lies_on_another_or_outside(name: str, plausible: Material, monk
         assert box.x1 <= figure.bbox.x1 + 1, text
         assert box.y1 <= figure.bbox.y1 + 1, text
     for (first, a), (second, b) in combinations(boxes, 2):
-        width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        width = min(a.x1, b.x1) - max(a.x0, b.x0)
+        height = min(a.y1, b.y1) - max(a.y0, b.y0)
         overlap = width * height if min(width, height) > 0 else 0
         assert overlap < 0.1 * min(a.width * a.height, b.width * b.height), (first, second)
 
@@ -239,10 +243,12 @@ AFFINE = np.array([[0, -3, 0, 9], [0, 0, -4, 8], [2, 0, 0, 7], [0, 0, 0, 1]], fl
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One case of one cell below `tmp_path / "volumes"`: two channels, the second changed more, at one voxel."""
-    place, clean = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb", torch.zeros(2, *SHAPE)
+    place = tmp_path / "volumes" / "pgd-u-net-00aa" / "case-1-00bb"
+    clean = torch.zeros(2, *SHAPE)
     clean[1, 2, 0, 0] = 0.5  # most superior, most right, most anterior
     adversarial = clean.clone()
-    adversarial[0, 0, 0, 0], adversarial[1, 0, 3, 4] = 0.1, 0.75
+    adversarial[0, 0, 0, 0] = 0.1
+    adversarial[1, 0, 3, 4] = 0.75
     label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
     label[0, 2, 0, 0] = 2
     write(str(place / "clean.nii.gz"), clean, AFFINE)
@@ -315,7 +321,8 @@ def test_volumes_of_different_shapes_are_refused(folder: Path) -> None:
 
 
 def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    outside, link = tmp_path_factory.mktemp("outside"), folder.parent / "case-2-00dd"
+    outside = tmp_path_factory.mktemp("outside")
+    link = folder.parent / "case-2-00dd"
     link.symlink_to(outside)
     with pytest.raises(UserError, match="got a link that leads out of it"):
         read_volumes(str(folder.parents[1]), str(link))
@@ -394,22 +401,27 @@ def test_corrupted_volume_serves_models_without_their_own() -> None:
 
 def test_settings_not_shared_by_all_models_are_left_out() -> None:
     further = [
-        corrupted("a", 0, 50, "spikes"), corrupted("a", 1, 50, "spikes"), corrupted("a", 2, 50),
+        corrupted("a", 0, 50, "spikes"),
+        corrupted("a", 1, 50, "spikes"),
+        corrupted("a", 2, 50),
         attacked("a", 0, 70, "gn"),
         *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
-    ]  # fmt: skip
+    ]
     plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
     assert (more.rows, more.n) == (plain.rows, 2)
     pd.testing.assert_frame_equal(more.left, plain.left)
     pd.testing.assert_frame_equal(more.by_severity, plain.by_severity)
 
 
-@pytest.mark.parametrize(("rows", "reason"), [
-    ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
-    ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
-    ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
-    ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([corrupted("a", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("b", 0, 5)], "no model was both corrupted and attacked"),
+        ([corrupted("a", 0, 5), attacked("a", 1, 5)], "no case has the same corruptions and the same attacks"),
+        ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
+    ],
+)
 def test_rows_that_cannot_be_compared_have_a_reason(rows: list[Any], reason: str) -> None:
     (section,) = natural.natural(shown(*rows))
     assert section.text.startswith(reason.capitalize())
@@ -438,10 +450,17 @@ def test_tables_say_what_the_figure_shows() -> None:
     first = left.table.iloc[0].to_dict()
     assert first["model"] == "a"
     assert {name: first[name] for name in first if name not in ("model", *INTERVALS)} == pytest.approx(
-        {"dsc_foreground_clean": 90, "under corruptions\nforeground DSC": 86.25, "under attacks\nforeground DSC": 55,
-            "drop at severity\n1": 3, "drop at severity\n5": 4.5, "DSC\nclean": 95, "DSC\ncorruptions": 91.25,
-            "DSC\nattacks": 60}
-    )  # fmt: skip
+        {
+            "dsc_foreground_clean": 90,
+            "under corruptions\nforeground DSC": 86.25,
+            "under attacks\nforeground DSC": 55,
+            "drop at severity\n1": 3,
+            "drop at severity\n5": 4.5,
+            "DSC\nclean": 95,
+            "DSC\ncorruptions": 91.25,
+            "DSC\nattacks": 60,
+        }
+    )
     assert first["under corruptions\ninterval"] == ""  # of two patients
     assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
     assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])

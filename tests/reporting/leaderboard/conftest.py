@@ -21,11 +21,17 @@ from freqbench.reporting.leaderboard.make import make_entry
 __all__ = ["one_thread"]
 
 CARD: dict[str, Any] = {
-    "title": "Bright", "authors": "The freqbench developers",
-    "summary": "Class 1 where the mean of 27 voxels is bright.", "data": "None.",
-    "training": "None: its weights are 1/27.", "license": "Apache-2.0", "contact": "someone@example.org",
-    "checkpoint": "https://example.org/weights.pt", "paper": None, "bibtex": None,
-}  # fmt: skip
+    "title": "Bright",
+    "authors": "The freqbench developers",
+    "summary": "Class 1 where the mean of 27 voxels is bright.",
+    "data": "None.",
+    "training": "None: its weights are 1/27.",
+    "license": "Apache-2.0",
+    "contact": "someone@example.org",
+    "checkpoint": "https://example.org/weights.pt",
+    "paper": None,
+    "bibtex": None,
+}
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
@@ -56,7 +62,8 @@ def attacked(folder: Path, content: dict[str, Any]) -> str:
     out = str(folder / "out")
     with trusting():
         execute(content, out)
-        options, console = MissingOptions(engine="serial"), Console(file=io.StringIO())
+        options = MissingOptions(engine="serial")
+        console = Console(file=io.StringIO())
         assert compute_missing(expanded(content)[0], out, console, options) == 0
     return out
 

@@ -217,7 +217,8 @@ def test_other_data_are_refused(entered: Path) -> None:
 def test_missing_data_speak_against_no_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = job(entered)
     content["datasets"] = [{"name": "balls", "loader": "decathlon", "root": str(tmp_path / "none")}]
-    path, folder = write(tmp_path, content), str(entered / "entries" / "plain")
+    path = write(tmp_path, content)
+    folder = str(entered / "entries" / "plain")
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--job", path)
     code, said, _ = bench(capsys, "board", "verify", folder, *given)
     last = said.splitlines()[-1]

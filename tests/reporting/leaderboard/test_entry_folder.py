@@ -103,10 +103,12 @@ def test_a_file_that_does_not_belong_is_one_line(copy: Path, what: str) -> None:
 
 
 LIMITS = {
-    "MOST_FILES": (3, "at most 3 files"), "MOST_BYTES": (1000, "files and 0 MiB, got more"),
-    "MOST_RECORDS": (3, "records of its job, of at most 3, got"), "MOST_ROWS": (10, "once read, got more"),
+    "MOST_FILES": (3, "at most 3 files"),
+    "MOST_BYTES": (1000, "files and 0 MiB, got more"),
+    "MOST_RECORDS": (3, "records of its job, of at most 3, got"),
+    "MOST_ROWS": (10, "once read, got more"),
     "MOST_UNPACKED": (1000, "once read, got more"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -146,20 +148,24 @@ def test_the_template_has_every_key() -> None:
     assert [line.split(":")[0] for line in TEMPLATE.splitlines()[1:]] == list(CARD)
 
 
-@pytest.mark.parametrize(("changes", "complaint"), [
-    ({"checkpoint": "javascript:alert(1)"}, "checkpoint: expected an https address, zoo"),
-    ({"checkpoint": "file:///etc/passwd"}, "checkpoint: expected an https address, zoo"),
-    ({"checkpoint": "zoo://../../x"}, "checkpoint: expected an https address, zoo"),
-    ({"checkpoint": "train://../x"}, "checkpoint: expected an https address, zoo"),
-    ({"paper": "http://example.org"}, "paper: expected an https address"),
-    ({"paper": 'https://example.org/"onclick="x'}, "paper: expected an https address"),
-    ({"contact": "data:text/html,x"}, "contact: expected a mail address or an https address"),
-    ({"contact": "me@freqbench.invalid"}, "contact: expected a mail address or an https address that exists"),
-    ({"title": "a\x1b[31mb"}, "not readable as YAML|expected plain text"),
-    ({"title": "a\u202eb"}, "title: expected plain text"),
-    ({"summary": "a" * 3001}, "summary: expected at most 3000 letters, got 3001"),
-    ({"script": "x"}, "unknown key 'script'"), ({"license": ["MIT"]}, "license: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"checkpoint": "javascript:alert(1)"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "file:///etc/passwd"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "zoo://../../x"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "train://../x"}, "checkpoint: expected an https address, zoo"),
+        ({"paper": "http://example.org"}, "paper: expected an https address"),
+        ({"paper": 'https://example.org/"onclick="x'}, "paper: expected an https address"),
+        ({"contact": "data:text/html,x"}, "contact: expected a mail address or an https address"),
+        ({"contact": "me@freqbench.invalid"}, "contact: expected a mail address or an https address that exists"),
+        ({"title": "a\x1b[31mb"}, "not readable as YAML|expected plain text"),
+        ({"title": "a\u202eb"}, "title: expected plain text"),
+        ({"summary": "a" * 3001}, "summary: expected at most 3000 letters, got 3001"),
+        ({"script": "x"}, "unknown key 'script'"),
+        ({"license": ["MIT"]}, "license: "),
+    ],
+)
 def test_a_hostile_card_is_one_line(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
     write_card(tmp_path, **changes)
     with pytest.raises(UserError, match=complaint):

@@ -182,7 +182,8 @@ def test_page_marks_scores_that_longer_attacks_lower(site: Path) -> None:
 
 
 def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
-    index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
+    index = (site / "index.html").read_text()
+    page = (site / "entries" / "twin.html").read_text()
     mean = 100 * read_entry(entered / "entries" / "plain").told.worst_cases["dsc_foreground"].mean()
     assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
     assert "balls: linf eps=32/255" in index
@@ -204,7 +205,8 @@ def test_rank_in_doubt_says_why_in_a_sentence() -> None:
 
 
 def test_audits_word_has_its_count_and_leads_to_its_line(site: Path) -> None:
-    index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
+    index = (site / "index.html").read_text()
+    page = (site / "entries" / "twin.html").read_text()
     ((sentence, label),) = re.findall(r'<a href="entries/twin.html#audit" title="([^"]+)">([^<]+)</a>', index)
     assert re.fullmatch(r"(no sign|not checked|in doubt) \(\d+ of 12\)", label)
     assert f"balls: {label}.</b> {sentence}" in page
@@ -292,7 +294,8 @@ def test_a_site_of_nothing_and_over_another_page_is_refused(entered: Path, tmp_p
 
 
 def test_calls_write_card_then_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, folder = str(entered / "out"), tmp_path / "entries" / "plain"
+    out = str(entered / "out")
+    folder = tmp_path / "entries" / "plain"
     call = ("board", "entry", out, "plain", "--to", str(folder.parent))
     code, said, _ = bench(capsys, *call)
     assert (code, said) == (0, f"{folder}/card.yaml: fill it in, then run this command again\n")
@@ -349,11 +352,13 @@ def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path)
 def test_rows_of_two_runs_lie_in_one_file(entered: Path, tmp_path: Path) -> None:
     """A run that was interrupted and went on leaves two, and an entry that is twice as large."""
     out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
-    whole, pieces = Store(str(entered / "out")), Store(str(out))
+    whole = Store(str(entered / "out"))
+    pieces = Store(str(out))
     shutil.rmtree(out / "records")
     stored = list(whole.found({row[:3] for row in whole.rows(KEY)}).values())
     for number, run_id in enumerate(("first", "second")):
-        writer, half = pieces.writer(run_id), stored[number::2]
+        writer = pieces.writer(run_id)
+        half = stored[number::2]
         writer.add([{**record, "run_id": run_id} for record, _ in half], [classes for _, classes in half])
         writer.flush()
         pieces.write_run(run_id, whole.run(*whole.run_ids()))
@@ -379,7 +384,8 @@ def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
 @pytest.mark.integration
 def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path) -> None:
     """Others have the data elsewhere, and say where by --job."""
-    out, folder = Path(shutil.copytree(entered / "out", tmp_path / "out")), tmp_path / "plain"
+    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
+    folder = tmp_path / "plain"
     stored = Store(str(out)).job()
     stored["spec"]["datasets"][0].update(root="/home/me/data/balls", list="~/lists/mine.json", split="test")
     Store(str(out)).write_job(stored)
@@ -414,7 +420,8 @@ def test_an_entry_is_of_one_network_alone(entered: Path, tmp_path: Path) -> None
 
 def test_cases_that_the_job_once_had_are_in_no_entry(entered: Path, tmp_path: Path) -> None:
     """A patient whom a network fails to segment is dropped from the job; rows of its audit stay in the store."""
-    out, content = str(shutil.copytree(entered / "out", tmp_path / "out")), job(entered)
+    out = str(shutil.copytree(entered / "out", tmp_path / "out"))
+    content = job(entered)
     content["datasets"] = [{**content["datasets"][0], "cases": 1}]
     with trusting():
         execute(content, out)

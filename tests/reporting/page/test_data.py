@@ -90,7 +90,9 @@ def test_class_rows_stand_with_their_cases() -> None:
     """Walked by the counts, as the page does it, every case finds its own classes."""
     records, classes = grid(3, ["a", "b"], ["a", "b", "c"], 2, 4)
     made = data_of(records, classes)
-    cases, values, keys = made["cases"], made["case_classes"], ["source", "target", "attack"]
+    cases = made["cases"]
+    values = made["case_classes"]
+    keys = ["source", "target", "attack"]
     summary = made["summary"]
     wanted = classes.merge(current(records.assign(left_out="")), on=["cell_id", "case_key", "target_model_id"])
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
@@ -211,12 +213,14 @@ def test_model_keeps_most_only_among_those_that_met_same_attacks(missing: bool) 
 
 
 FOLDER = Path(freqbench.reporting.page.__file__).parent
-WEB, DIST = FOLDER / "web", FOLDER / "dist"
+WEB = FOLDER / "web"
+DIST = FOLDER / "dist"
 
 
 def test_the_bundle_was_made_of_these_sources() -> None:
     """Otherwise: `npm ci && npm run build` in freqbench/reporting/page/web."""
-    names, digest = [f"src/{name}" for name in sorted(path.name for path in (WEB / "src").iterdir())], hashlib.sha256()
+    names = [f"src/{name}" for name in sorted(path.name for path in (WEB / "src").iterdir())]
+    digest = hashlib.sha256()
     for name in [*names, "build.mjs", "package-lock.json"]:
         digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
     for name in ("page.js", "charts.js", "page.css"):
@@ -235,7 +239,8 @@ def test_the_lock_file_names_no_host() -> None:
 
 
 def test_page_loads_and_runs_nothing_from_elsewhere() -> None:
-    made, volumes = data_of(*grid(2, ["a"], ["a"], 2, 2)), {"base": "volumes/", "cases": []}
+    made = data_of(*grid(2, ["a"], ["a"], 2, 2))
+    volumes = {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)
     embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
     assert embedded
@@ -321,7 +326,8 @@ def test_volumes_keep_grid_values_and_labels(volumes_store: str, rows: Any, writ
     for case in manifest["cases"]:
         files = case["files"]
         for name in ("clean", "adversarial"):
-            shown, kept = content(folder, files[name]), image(volumes_store, case, rows[0], name)
+            shown = content(folder, files[name])
+            kept = image(volumes_store, case, rows[0], name)
             assert shown.get_data_dtype() == np.int16
             assert np.allclose(shown.affine, kept.affine)
             assert np.abs(shown.get_fdata() - kept.get_fdata()).max() <= 1.01 / 65534  # and float32 of the header
@@ -370,7 +376,8 @@ def test_rows_that_are_not_shown_have_no_volumes(volumes_store: str, rows: Any, 
 
 def test_seeds_are_named_and_equal_names_have_no_predictions(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
-    names, seeds = {"a": "a#123456", "b": "a#abcdef"}, {"fgsm": 0, "gn": 1}
+    names = {"a": "a#123456", "b": "a#abcdef"}
+    seeds = {"fgsm": 0, "gn": 1}
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map(seeds))
     records["target_model"] = records["target_model"].map(names)
     cases = write_volumes(records, rows[1], [volumes_store], str(tmp_path), {})["cases"]

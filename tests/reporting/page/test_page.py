@@ -206,7 +206,8 @@ def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
-    title, facts = page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()
+    title = page.locator("dialog h2").inner_text()
+    facts = page.locator("dialog .facts").inner_text()
     page.reload()
     page.wait_for_selector("dialog[open]")
     assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)
@@ -293,7 +294,8 @@ def test_twelve_points_have_names_or_numbers(visit: Callable[..., Any], tmp_path
 
 @pytest.mark.integration
 def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any]) -> None:
-    page, shade = visit(color_scheme="dark"), "getComputedStyle(document.documentElement).backgroundColor"
+    page = visit(color_scheme="dark")
+    shade = "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(shade) == "rgb(15, 18, 23)"
     page.click("button.theme")
     assert page.evaluate(shade) == "rgb(246, 247, 249)"
@@ -415,7 +417,8 @@ def of_datasets(folder: Path, *datasets: str, is_audited: bool = False) -> Path:
 
 @pytest.mark.integration
 def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable[..., Any], tmp_path: Path) -> None:
-    page, texts = visit(path=of_datasets(tmp_path, "scans (agreement)", is_audited=True)), []
+    page = visit(path=of_datasets(tmp_path, "scans (agreement)", is_audited=True))
+    texts = []
     place = page.url.partition("#")[0]
     for tab in (*TABS, "audit", "robustness", "organs&organs=dsc", "transfer&transfer=dsc", "table&level=cases"):
         page.goto(f"{place}#tab={tab}")
@@ -435,7 +438,8 @@ def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable
 
 @pytest.mark.integration
 def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], tmp_path: Path) -> None:
-    page, kinds = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)")), {"agreement", "DSC"}
+    page = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)"))
+    kinds = {"agreement", "DSC"}
     for table in page.locator("#panel-overview table").all():
         assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
     page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")

@@ -187,12 +187,18 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     first.scroll_into_view_if_needed()
     playwright.expect(first.locator("canvas").last).to_have_attribute("data-drawn", "yes")
     shade = 128 + round(float(overview.locator(".strip .hint").first.inner_text().split()[2]))
-    grey, white = np.full(3, shade), np.full(3, 255)
-    orange, purple = (230, 97, 1), (94, 60, 153)
+    grey = np.full(3, shade)
+    white = np.full(3, 255)
+    orange = (230, 97, 1)
+    purple = (94, 60, 153)
     expected: list[list[Any]] = [
-        [grey, grey, grey, grey], [grey, white, grey, white], [orange, purple, orange, purple],
-        [grey, grey, grey, grey], [grey, white, grey, white], [grey, grey, grey, grey],
-    ]  # fmt: skip
+        [grey, grey, grey, grey],
+        [grey, white, grey, white],
+        [orange, purple, orange, purple],
+        [grey, grey, grey, grey],
+        [grey, white, grey, white],
+        [grey, grey, grey, grey],
+    ]
     pixels = [canvas.evaluate(PIXELS) for canvas in first.locator("canvas").all()]
     assert np.abs(np.subtract(pixels, expected)).max() <= 1
     of_label, of_attacked = (colours(first.locator("canvas").nth(place)) for place in (3, 4))
@@ -218,9 +224,11 @@ def test_a_glimpse_of_regions_has_the_outline_of_each(chromium: Any, tmp_path: P
     records, classes = stored()
     own = records[(records["source_model"] == "unet") & (records["target_model"] == "unet")].iloc[:1]
     planes = glimpse_of(128).unpack().copy()
-    planes[3, :, :8], planes[3, :, 8:] = 1, 3
+    planes[3, :, :8] = 1
+    planes[3, :, 8:] = 3
     shown = glimpse_of(128).model_copy(update={"planes": pack_planes(planes), "regions": [[], [1], [2], [1, 2]]})
-    key, glimpses = own.iloc[0], Glimpses(str(tmp_path))
+    key = own.iloc[0]
+    glimpses = Glimpses(str(tmp_path))
     glimpses.add(Glimpse(cell_id=key["cell_id"], case_key=key["case_key"], drop=9.0, shown=shown))
     glimpses.flush()
     (tmp_path / "page.html").write_text(build_page(page_of(str(tmp_path), own, classes)))

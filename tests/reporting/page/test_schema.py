@@ -93,13 +93,18 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
     assert [*unknown_reads(name, SCRIPTS[name])] == []
 
 
-@pytest.mark.parametrize(("name", "read", "misspelt"), [
-    ("overview", "data.findings", "data.finding"), ("runfacts", "{ clean } = data", "{ cleaned } = data"),
-    ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
-    ("drill", 'text("transfer"', 'text("transferred"'),
-    ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
-    ("main", "data.audit?.findings", "data.audit?.found"), ("loaded", "chosen.files.label", "chosen.files.labels"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "read", "misspelt"),
+    [
+        ("overview", "data.findings", "data.finding"),
+        ("runfacts", "{ clean } = data", "{ cleaned } = data"),
+        ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
+        ("drill", 'text("transfer"', 'text("transferred"'),
+        ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
+        ("main", "data.audit?.findings", "data.audit?.found"),
+        ("loaded", "chosen.files.label", "chosen.files.labels"),
+    ],
+)
 def test_a_misspelt_read_is_seen(name: str, read: str, misspelt: str) -> None:
     assert read in SCRIPTS[name]
     assert [*unknown_reads(name, SCRIPTS[name].replace(read, misspelt))]

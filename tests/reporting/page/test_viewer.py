@@ -51,7 +51,8 @@ def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tup
 @pytest.fixture
 def opened(chromium: Any, written: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
     """A page whose viewer has loaded, of a manifest. At its end: no error was said, nothing asked of a network."""
-    pages, complaints = [], []
+    pages = []
+    complaints = []
 
     def watch(request: Any) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
@@ -103,7 +104,8 @@ def volume(made: tuple[Path, dict[str, Any]], key: str) -> Any:
 
 def values(page: Any) -> dict[str, str]:
     page.wait_for_timeout(300)
-    terms, told = page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts()
+    terms = page.locator("dt").all_inner_texts()
+    told = page.locator("dd").all_inner_texts()
     return dict(zip(terms, told, strict=True))
 
 
@@ -114,10 +116,13 @@ def hide_overlays(page: Any) -> None:
 
 @pytest.mark.integration
 def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
-    page, files = alone(opened()), written[1]["cases"][0]["files"]
+    page = alone(opened())
+    files = written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
         page.get_by_role("button", name=plane).click()
-        slider, before, first = page.get_by_role("slider", name=f"{plane} slice"), state(page)["at"], seen(page)
+        slider = page.get_by_role("slider", name=f"{plane} slice")
+        before = state(page)["at"]
+        first = seen(page)
         slider.fill("4")
         assert state(page)["at"][axis] == 4
         assert np.abs(seen(page) - first).max() > 0.1
@@ -141,7 +146,8 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
     changed = volume(written, of_a["adversarial"]) != volume(written, of_a["clean"])
     assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
     page.get_by_role("button", name="All three").click()
-    before, box = state(page)["at"], page.locator(PICTURE).bounding_box()
+    before = state(page)["at"]
+    box = page.locator(PICTURE).bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.7)
     numbers = page.locator("label:has-text('slice')").all_inner_texts()
     assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == state(page)["at"] != before
@@ -149,19 +155,24 @@ def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
 
 def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, written: Any) -> None:
     """Rays of the window against the file: the patient's right on the left, the front above, in true proportions."""
-    page, case = alone(opened()), written[1]["cases"][0]
+    page = alone(opened())
+    case = written[1]["cases"][0]
     assert page.locator("[role=alert]").is_hidden()
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
     page.get_by_role("slider", name="Axial slice").fill("7")
-    expected, shown = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T, seen(page).mean(axis=-1)
+    expected = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T
+    shown = seen(page).mean(axis=-1)
     rows, columns = np.nonzero(shown > 0.03)
-    top, bottom = rows[columns > shown.shape[1] // 2].min(), rows.max() + 1
+    top = rows[columns > shown.shape[1] // 2].min()
+    bottom = rows.max() + 1
     assert top < bottom
     height, width = expected.shape
     side = min(shown.shape[0] / height, shown.shape[1] / width)
-    top, left = (shown.shape[0] - side * height) / 2, (shown.shape[1] - side * width) / 2
-    down, across = top + side * (np.arange(height) + 0.3), left + side * (np.arange(width) + 0.3)
+    top = (shown.shape[0] - side * height) / 2
+    left = (shown.shape[1] - side * width) / 2
+    down = top + side * (np.arange(height) + 0.3)
+    across = left + side * (np.arange(width) + 0.3)
     assert np.median(np.abs(shown[np.ix_(down.astype(int), across.astype(int))] - expected.clip(0, 1))) < 0.01
     for axis, index in ((0, 10), (1, 9), (2, 8)):
         page.get_by_role("button", name=("Sagittal", "Coronal", "Axial")[axis]).click()
@@ -185,7 +196,8 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
 
 
 def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: Any) -> None:
-    page, case = opened(), written[1]["cases"][0]
+    page = opened()
+    case = written[1]["cases"][0]
     page.get_by_label("Solid outline", exact=True).select_option("none")
     page.get_by_role("slider", name="Axial slice").fill("9")
     assert page.locator(".fbv-shown").all_inner_texts() == ["clean", "adversarial"]
@@ -201,7 +213,8 @@ def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: 
         assert (drawn[where] == labels[where]).all()
     left, right = page.locator(PICTURE).all()
     for canvas in (left, right):
-        before, box = state(page)["at"], canvas.bounding_box()
+        before = state(page)["at"]
+        box = canvas.bounding_box()
         page.mouse.click(box["x"] + box["width"] * (0.3 if canvas is left else 0.6), box["y"] + box["height"] * 0.55)
         assert state(page)["at"] != before
         page.mouse.wheel(0, -100)
@@ -212,7 +225,8 @@ def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: 
 
 
 def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> None:
-    page, case = alone(opened()), written[1]["cases"][0]
+    page = alone(opened())
+    case = written[1]["cases"][0]
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
     page.get_by_role("slider", name="Axial slice").fill("7")
@@ -246,7 +260,8 @@ def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> N
 
 def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: str, written: Any) -> None:
     """A mean over one case is the number of this case; untrained networks keep much of the background."""
-    data, place = data_of([Store(volumes_store)])[1], written[0] / "whole.html"
+    data = data_of([Store(volumes_store)])[1]
+    place = written[0] / "whole.html"
     place.write_text(build_page(data, viewer_script(), written[1]))
     records = rows_of(volumes_store)[0]
     is_row = (records["attack"] == "fgsm") & (records["source_model"] == "a") & (records["target_model"] == "a")
@@ -294,7 +309,8 @@ def test_blinking_blend_and_wipe_show_clean_and_adversarial(opened: Open) -> Non
     page.get_by_label("From clean").fill("0.5")
     assert np.abs(seen(page) - (clean + adversarial) / 2).max() < 1.1 / 255  # each is rounded
     page.get_by_label("How").select_option("wipe")
-    wiped, middle = seen(page), clean.shape[1] // 2
+    wiped = seen(page)
+    middle = clean.shape[1] // 2
     assert np.array_equal(wiped[:, : middle - 2], clean[:, : middle - 2])
     assert np.array_equal(wiped[:, middle + 2 :], adversarial[:, middle + 2 :])
     page.get_by_label("Border").fill("0.8")  # of the width is clean
@@ -339,7 +355,8 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     page = alone(opened())
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
-    bare, solid = seen(page), page.get_by_label("Solid outline", exact=True)
+    bare = seen(page)
+    solid = page.get_by_label("Solid outline", exact=True)
     solid.select_option("label")
     full = seen(page)
     label = volume(written, written[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
@@ -360,9 +377,11 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     assert page.locator(".fbv-shown:visible").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
-    shown, files = seen(page), written[1]["cases"][0]["files"]
+    shown = seen(page)
+    files = written[1]["cases"][0]["files"]
     change = volume(written, files["adversarial"]) - volume(written, files["clean"])
-    slice_, redder = change[..., state(page)["at"][2]], (shown[..., 0] > shown[..., 2] + 0.3).any()
+    slice_ = change[..., state(page)["at"][2]]
+    redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
     assert (redder, bluer) == ((slice_ > 0.02).any(), (slice_ < -0.02).any())
     page.get_by_label("Magnified").select_option("1")
@@ -400,9 +419,12 @@ def test_picture_says_which_of_several_channels_it_shows(opened: Open, written: 
 def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -> None:
     """Region 2 lies in region 1 and ends with it on one side; label 3 is region 2 alone, which crosses its edge."""
     label = np.zeros((24, 20, 16), np.uint8)
-    label[2:18, 3:17], label[6:18, 3:15], label[18:21, 3:15] = 1, 2, 3
+    label[2:18, 3:17] = 1
+    label[6:18, 3:15] = 2
+    label[18:21, 3:15] = 3
     manifest = copy.deepcopy(written[1])
-    case, content = manifest["cases"][0], gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes())
+    case = manifest["cases"][0]
+    content = gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes())
     case["files"]["label"], manifest["regions"] = "own", {case["dataset"]: [[], [1], [1, 2], [2]]}
     (written[0] / "volumes/own.js").write_text(f'freqbenchVolume("own","{base64.b64encode(content).decode()}")')
     page = alone(opened(manifest))
@@ -422,7 +444,8 @@ def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -
 
 
 def test_names_from_data_are_text(opened: Open, written: Any) -> None:
-    manifest, evil = copy.deepcopy(written[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
+    manifest = copy.deepcopy(written[1])
+    evil = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
     for case in manifest["cases"]:
         case |= {"case": evil, "attack": evil, "source": evil, "class_names": [evil] * len(case["class_names"])}
         case["files"]["predictions"] = {evil: case["files"]["predictions"]["a"]}

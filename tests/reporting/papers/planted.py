@@ -28,8 +28,12 @@ FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
 MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
 ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
 UNITS = {
-    "eps": ("eps", 255), "sigma": ("std", 255), "q_max": ("q_max", 1), "patch": ("block", 1), "steps": ("steps", 1),
-}  # fmt: skip
+    "eps": ("eps", 255),
+    "sigma": ("std", 255),
+    "q_max": ("q_max", 1),
+    "patch": ("block", 1),
+    "steps": ("steps", 1),
+}
 
 JOB_OF = {**{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)}, "sa2_synapse": "sa2", "sa2_acdc": "sa2"}
 """Each recipe's job."""
@@ -75,17 +79,26 @@ def is_for(cell: Cell, row: Published) -> bool:
 def of_case(cell: Cell, case: int) -> dict[str, Any]:
     patient = case // 2 if cell.dataset.name == "acdc" else case
     return {
-        "case_key": f"key{case}", "target_model_id": cell.source.model_id, "case_id": f"case{case}",
-        "patient_id": f"patient{patient}", "target_model": cell.source.name, "status": "ok",
-        "metrics": "dsc,hd95,ssim,psnr,lpips", "run_id": "run0", "finished_at": START,
-    }  # fmt: skip
+        "case_key": f"key{case}",
+        "target_model_id": cell.source.model_id,
+        "case_id": f"case{case}",
+        "patient_id": f"patient{patient}",
+        "target_model": cell.source.name,
+        "status": "ok",
+        "metrics": "dsc,hd95,ssim,psnr,lpips",
+        "run_id": "run0",
+        "finished_at": START,
+    }
 
 
 @cache
 def _records(job: str) -> list[dict[str, Any]]:
-    lines, made, own = [], grid(job), [row for row in PAPERS if job_of(row) == job]
+    lines = []
+    made = grid(job)
+    own = [row for row in PAPERS if job_of(row) == job]
     for cell in made.cells:
-        cases, rows = len(made.cases[cell.dataset.name]), [row for row in own if is_for(cell, row)]
+        cases = len(made.cases[cell.dataset.name])
+        rows = [row for row in own if is_for(cell, row)]
         shared = dict.fromkeys(column.name for column in RECORDS) | cell_columns(cell)
         for i in range(cases):
             record = shared | of_case(cell, i)

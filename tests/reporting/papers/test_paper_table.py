@@ -96,7 +96,8 @@ def noisy(swing: float) -> planted.Change:
 def test_a_best_that_other_patients_may_undo_is_not_marked() -> None:
     """PGD is 0.1 points below the others, on 12 patients: clear where they differ by 0.09 to 0.11. At -0.042 to 0.242 p
     is 0.04 against either, alone: t of 11 degrees is 0.1 sqrt(11) / 0.142 = 2.34."""
-    recipe, marked = of_linf("vafa_table5"), []
+    recipe = of_linf("vafa_table5")
+    marked = []
     for swing in (0.01, 0.142):
         layout = paper_table(recipe, shown(*planted.records("vafa_table5", noisy(swing))))[0]
         marked.append({name for row, name in layout.marks if row < 4 and name.startswith("DSC\n4")})
@@ -163,13 +164,15 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
 
-    text, own = (recipes.FOLDER / "vafa_table5.yaml").read_text(), tmp_path / "mine.yaml"
+    text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
+    own = tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
     rows = planted.records("vafa_table5", change)
     store = stored(*rows)
     store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
     data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
-    unetr, other = data[data["model"] == "UNETR"], data[data["model"] == "UNETR++"]
+    unetr = data[data["model"] == "UNETR"]
+    other = data[data["model"] == "UNETR++"]
     assert {*unetr["verdict"]} == {"parity", "differs"}
     assert {*unetr.loc[unetr["verdict"] == "differs", "attack"]} == {"PGD"}
     assert {*other["verdict"]} == {"not comparable"}
@@ -178,7 +181,8 @@ def test_authors_checkpoint_makes_numbers_comparable(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_every_format_has_every_number() -> None:
-    store, wanted = stored(*planted.records("vafa_table1")), [row["value"] for row in PAPERS if row["table"] == "1"]
+    store = stored(*planted.records("vafa_table1"))
+    wanted = [row["value"] for row in PAPERS if row["table"] == "1"]
     for format in FORMATS:
         text = report([store], format=format, table="vafa_table1")
         assert [value for value in wanted if value.rstrip("0") not in text] == [], format
@@ -205,17 +209,26 @@ def test_every_reason_has_its_letter() -> None:
     assert bim.to_numpy().tolist() == [[letter, ""]] * 2
 
 
-@pytest.mark.parametrize(("ours", "printed", "metric", "spread", "verdict"), [
-    (63.25, "62.7", "dsc", math.nan, "parity"), (63.26, "62.7", "dsc", math.nan, "differs"),  # 0.05 + 0.5
-    (62.15, "62.7", "dsc", math.nan, "parity"), (62.14, "62.7", "dsc", math.nan, "differs"),
-    (63.175, "62.67", "dsc", math.nan, "parity"), (63.18, "62.67", "dsc", math.nan, "differs"),  # 0.005 + 0.5
-    (63.55, "62.7", "dsc", 0.3, "parity"), (63.56, "62.7", "dsc", 0.3, "differs"),
-    (12.4975, "7.897", "hd95", math.nan, "parity"), (12.498, "7.897", "hd95", math.nan, "differs"),  # 0.0005 + 4.6
-    (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
-    (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
-    (68.685, "68.68", "ssim", math.nan, "parity"), (68.69, "68.68", "ssim", math.nan, "differs"),  # no rerun is known
-    (68.79, "68.68", "ssim", 0.11, "parity"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "printed", "metric", "spread", "verdict"),
+    [
+        (63.25, "62.7", "dsc", math.nan, "parity"),
+        (63.26, "62.7", "dsc", math.nan, "differs"),  # 0.05 + 0.5
+        (62.15, "62.7", "dsc", math.nan, "parity"),
+        (62.14, "62.7", "dsc", math.nan, "differs"),
+        (63.175, "62.67", "dsc", math.nan, "parity"),
+        (63.18, "62.67", "dsc", math.nan, "differs"),  # 0.005 + 0.5
+        (63.55, "62.7", "dsc", 0.3, "parity"),
+        (63.56, "62.7", "dsc", 0.3, "differs"),
+        (12.4975, "7.897", "hd95", math.nan, "parity"),
+        (12.498, "7.897", "hd95", math.nan, "differs"),  # 0.0005 + 4.6
+        (96.205, "95.50", "lpips_similarity", math.nan, "parity"),
+        (96.21, "95.50", "lpips_similarity", math.nan, "differs"),
+        (68.685, "68.68", "ssim", math.nan, "parity"),
+        (68.69, "68.68", "ssim", math.nan, "differs"),  # no rerun is known
+        (68.79, "68.68", "ssim", 0.11, "parity"),
+    ],
+)
 def test_verdicts_at_their_boundaries(ours: float, printed: str, metric: str, spread: float, verdict: str) -> None:
     assert judge(ours, printed, metric, spread).verdict == verdict
 
@@ -232,8 +245,12 @@ NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
 
 FAILED = {
-    "status": "failed", "error": "out of\nmemory; twice", "dsc": None, "dsc_clean": None, "lpips_similarity": None,
-}  # fmt: skip
+    "status": "failed",
+    "error": "out of\nmemory; twice",
+    "dsc": None,
+    "dsc_clean": None,
+    "lpips_similarity": None,
+}
 
 
 def test_failed_cases_are_counted_with_the_first_reason() -> None:
@@ -255,7 +272,8 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
             return row
         return row | {"dataset": "few"} if row["case_id"] in ("case0", "case1", "case2") else None
 
-    frame, recipe = shown(*planted.records("vafa_table1", change)), recipes.load("vafa_table1")
+    frame = shown(*planted.records("vafa_table1", change))
+    recipe = recipes.load("vafa_table1")
     whole = recipe.datasets[0].model_copy(update={"parts": ("few",)})
     cell = one(cells(recipe.model_copy(update={"datasets": (whole,)}), frame), attack="PGD", metric="dsc")
     assert cell["ours"] == pytest.approx(62.67 + sum((i - 5.5) / 4 for i in range(3)) / 3)
@@ -263,12 +281,16 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
     assert one(cells(recipe, frame), attack="PGD", metric="dsc")["reason"] == "never run"
 
 
-@pytest.mark.parametrize(("values", "metric", "reason"), [
-    (None, "dsc", "never run"), (FAILED, "dsc", "12 failed: out of memory; twice"),
-    ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
-    ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
-    ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "metric", "reason"),
+    [
+        (None, "dsc", "never run"),
+        (FAILED, "dsc", "12 failed: out of memory; twice"),
+        ({"precision": "bf16"}, "dsc", "left out: not run in fp32"),
+        ({"lpips_similarity": None, "metrics": "dsc"}, "lpips_similarity", "lpips was not among the job's metrics"),
+        ({"lpips_similarity": None, "null_reasons": NO_WEIGHTS}, "lpips_similarity", "not computed: no weights"),
+    ],
+)
 def test_cell_without_number_is_no_zero_and_says_why(values: dict[str, Any] | None, metric: str, reason: str) -> None:
     data = cells_of("vafa_table1", lambda row: (values and row | values) if row["attack"] == "pgd" else row)
     cell = one(data, attack="PGD", metric=metric)
@@ -373,18 +395,21 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     assert [(cell.attack.title, cell.metric.name) for cell in recipe.cells] == [("Clean", "dsc"), ("PGD", "dsc")]
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
-    (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
-    (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
-    (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
-    (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
-    (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
-    (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
-    (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
-    (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
-    (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title: mine", "title: mine\ncompaer: attack"), "unknown key 'compaer'. Did you mean 'compare'"),
+        (("best: lowest", "bets: lowest"), r"metrics\[0\]: unknown key 'bets'. Did you mean 'best'"),
+        (("name: pgd", "name: pdg"), r"attacks\[1\].attack: unknown attack 'pdg'. Did you mean 'pgd'"),
+        (("eps: 8/255", "epps: 8/255"), r"attacks\[1\].attack: .*epps.*Did you mean 'eps'"),
+        (("eps: 8/255", "eps: 8"), r"attacks\[1\].attack: pgd: eps: .*8/255"),
+        (("name: dsc", "name: dcs"), r"metrics\[0\].name: unknown metric 'dcs'. Did you mean 'dsc'"),
+        (("columns: [metric]", "columns: [metrics]"), r"columns\[0\]"),
+        (("title: PGD", "title: Clean"), "a place of its own for each cell, got 2 for Clean, DSC"),
+        (("title: UNet}", "title: UNet, datasets: [phantm]}"), "unknown dataset 'phantm'. Did you mean 'phantom'"),
+        (("title: UNet}", "title: UNet, checkpoints: [abc]}"), r"models\[0\].checkpoints\[0\]"),
+    ],
+)
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         recipes.load(own(tmp_path, OWN.replace(*change)))
@@ -402,7 +427,8 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
     ],
 )
 def test_a_job_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:
-    recipe, spec = recipes.load(table), config.load(job_file(job), JobSpec)
+    recipe = recipes.load(table)
+    spec = config.load(job_file(job), JobSpec)
     made = {
         recipes.TableAttack(title="x", attack={"name": entry.name, **besides, **parameters}).setting
         for entry in spec.attacks

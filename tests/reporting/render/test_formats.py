@@ -81,7 +81,8 @@ def test_no_name_is_torn_apart_and_no_box_is_drawn(width: int) -> None:
 
 
 def test_a_terminal_s_own_width_is_taken_up_to_110(monkeypatch: pytest.MonkeyPatch) -> None:
-    section, widest = Section("title", text="word " * 100), []
+    section = Section("title", text="word " * 100)
+    widest = []
     for columns in ("70", "500"):
         monkeypatch.setenv("COLUMNS", columns)
         widest.append(max(map(len, terminal([section]).splitlines())))

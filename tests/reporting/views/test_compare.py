@@ -32,7 +32,8 @@ def pgd(scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
 
 
 def test_differing_versions_come_first() -> None:
-    frame, other = shown(*pgd({0: 0.5})), copy.deepcopy(FACTS)
+    frame = shown(*pgd({0: 0.5}))
+    other = copy.deepcopy(FACTS)
     other["versions"] |= {"torch": "2.7", "ray": "2.40"}
     other["code"]["dirty"] = True
     other["models"]["id_unet"]["sha256"] = "2" * 64
@@ -49,7 +50,8 @@ def test_differing_versions_come_first() -> None:
 
 
 def test_runs_without_records_or_files_tell_nothing() -> None:
-    frame, old = shown(*pgd({0: 0.5}, seed=None)), FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
+    frame = shown(*pgd({0: 0.5}, seed=None))
+    old = FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
     assert compare(frame, frame, [FACTS], [FACTS, old])[0].text.startswith("Nothing: the same")
     first, paired, only = compare(frame, frame, [FACTS], [])
     assert "No run file tells what made B" in first.text
@@ -72,7 +74,8 @@ def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ() -> None:
     b = pgd({case: 0.5 + gain for case, gain in enumerate(gains)})
     b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
     section = compare(shown(*a), shown(*b), [], [])[1]
-    by_attack, expected = lines(section), {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
+    by_attack = lines(section)
+    expected = {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
     p = {label: stats.ttest_1samp(values, 0).pvalue for label, values in expected.items()}
     assert {label: by_attack[label]["p"] for label in p} == pytest.approx(p)
     assert by_attack["gn std=8/255"]["p_holm"] == pytest.approx(2 * p["gn std=8/255"])  # the smaller of two
@@ -84,7 +87,8 @@ def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ() -> None:
 def test_attacks_that_the_stores_name_differently_still_pair() -> None:
     """Alone, 20 steps are `pgd eps=8/255`; beside 10 steps, they are `pgd eps=8/255 steps=20`."""
     twenty = pgd({0: 0.5}, params={"steps": 20})
-    a, b = shown(*twenty, *pgd({0: 0.6}, params={"steps": 10})), shown(*twenty)
+    a = shown(*twenty, *pgd({0: 0.6}, params={"steps": 10}))
+    b = shown(*twenty)
     _, paired, only = compare(a, b, [], [])
     assert (lines(paired)["pgd eps=8/255 steps=20"]["pairs"], list(lines(only))) == (1, ["pgd eps=8/255 steps=10"])
 

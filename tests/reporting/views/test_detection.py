@@ -10,9 +10,10 @@ from freqbench.reporting.views import VIEWS
 from freqbench.reporting.views.detection import applies, detection
 
 TOLD = {
-    "unet": None, "watched": {"name": "band_energy", "adaptive": True, "undefended": "id_unet"},
+    "unet": None,
+    "watched": {"name": "band_energy", "adaptive": True, "undefended": "id_unet"},
     "other": {"name": "band_energy", "adaptive": True, "undefended": "id_other"},
-}  # fmt: skip
+}
 CLEAN = (1.0, 2.0, 3.0, 4.0)
 
 
@@ -20,20 +21,25 @@ def on(source: str, target: str, suspicion: tuple[float, ...], dsc: float = 0.5,
     told = {f"{r}_defence": TOLD[n] and json.dumps(TOLD[n]) for r, n in (("source", source), ("target", target))}
     pairs = enumerate(zip(suspicion, CLEAN, strict=True))
     return [
-        row(**{"source": source, "target": target, "case": case, "dsc": dsc, "dsc_clean": 0.9, **told, **values},
-            added_metrics=json.dumps({"suspicion": of, "suspicion_clean": clean}) if TOLD[target] else None)
+        row(
+            **{"source": source, "target": target, "case": case, "dsc": dsc, "dsc_clean": 0.9, **told, **values},
+            added_metrics=json.dumps({"suspicion": of, "suspicion_clean": clean}) if TOLD[target] else None,
+        )
         for case, (of, clean) in pairs
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     null = {"attack": "random_noise", "threat_model": "linf", "budget_name": "linf", "budget": 8 / 255}
     return [
-        *on("unet", "unet", CLEAN, 0.2), *on("unet", "watched", (5.0, 6.0, 7.0, 8.0), 0.2),
-        *on("watched", "watched", CLEAN, 0.6), *on("other", "watched", (9.0,) * 4, 0.1),
-        *on("unet", "watched", (7.5,) * 4, **null), *on("unet", "watched", (0.0,) * 4, **null | {"budget": 0.5}),
-    ]  # fmt: skip
+        *on("unet", "unet", CLEAN, 0.2),
+        *on("unet", "watched", (5.0, 6.0, 7.0, 8.0), 0.2),
+        *on("watched", "watched", CLEAN, 0.6),
+        *on("other", "watched", (9.0,) * 4, 0.1),
+        *on("unet", "watched", (7.5,) * 4, **null),
+        *on("unet", "watched", (0.0,) * 4, **null | {"budget": 0.5}),
+    ]
 
 
 def test_row_has_an_attack_that_knows_beside_one_that_does_not(rows: list[dict[str, Any]]) -> None:

@@ -94,14 +94,20 @@ def test_attack_or_case_that_one_model_lacks_flatters_no_other(two_models: Any) 
 
 def test_threat_models_and_budgets_have_their_own_ranks() -> None:
     rows = [
-        *on("a", "pgd", (0.5,)), *on("b", "pgd", (0.4,)), *on("a", "pgd", (0.6,), budget=4 / 255),
-        *on("b", "pgd", (0.7,), budget=4 / 255), *on("b", "vafa", (0.1,)),
-    ]  # fmt: skip
+        *on("a", "pgd", (0.5,)),
+        *on("b", "pgd", (0.4,)),
+        *on("a", "pgd", (0.6,), budget=4 / 255),
+        *on("b", "pgd", (0.7,), budget=4 / 255),
+        *on("b", "vafa", (0.1,)),
+    ]
     lines, text = board(shown(*rows))
     assert [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines] == [
-        ("dct-quantization", "q_max=20", 1, "b"), ("linf", "eps=4/255", 1, "b"), ("linf", "eps=4/255", 2, "a"),
-        ("linf", "eps=8/255", 1, "a"), ("linf", "eps=8/255", 2, "b"),
-    ]  # fmt: skip
+        ("dct-quantization", "q_max=20", 1, "b"),
+        ("linf", "eps=4/255", 1, "b"),
+        ("linf", "eps=4/255", 2, "a"),
+        ("linf", "eps=8/255", 1, "a"),
+        ("linf", "eps=8/255", 2, "b"),
+    ]
     assert "dct-quantization, q_max=20: one model only" in text
 
 
@@ -118,7 +124,8 @@ def test_models_that_share_no_case_have_no_ranks() -> None:
 
 
 # Methods, of which networks are replicates
-PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
+PGD = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]])
+VAFT = np.array([[70.0], [20.0], [30.0]])
 
 
 @pytest.fixture
@@ -183,7 +190,8 @@ def test_the_certified_end_stands_beside_the_worst_case() -> None:
     draws = json.dumps({"dsc_foreground": [i / 1000 for i in range(1000)]})
     smoothed = {"draws": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
     ball = {"threat_model": "l2", "budget_name": "radius", "budget": 0.5, "dsc": 0.5, "dsc_clean": 0.5}
-    params, null = {"kind": "voxels", "control": "none"}, {"kind": "voxels", "control": "random"}
+    params = {"kind": "voxels", "control": "none"}
+    null = {"kind": "voxels", "control": "random"}
     rows = [row("pgd", params, source="a", target="a", case=case, **ball, **smoothed) for case in (0, 1)]
     rows += [
         row("pgd", null, source="a", target="a", case=case, **ball | {"budget": 0.0}, **smoothed) for case in (0, 1)

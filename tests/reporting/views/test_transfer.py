@@ -68,9 +68,13 @@ def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     ]
     table = transfer(shown(*rows))[0].table
     assert {name: None if pd.isna(rank) else rank for name, rank in table[["attack", "rank"]].to_numpy()} == {
-        "vafa q_max=20": 1, "vafa q_max=20 control=random": None, "pgd eps=4/255 steps=20": 1,
-        "pgd eps=8/255 steps=20": 1, "pgd eps=8/255 steps=10": 2, "dfb": None,
-    }  # fmt: skip
+        "vafa q_max=20": 1,
+        "vafa q_max=20 control=random": None,
+        "pgd eps=4/255 steps=20": 1,
+        "pgd eps=8/255 steps=20": 1,
+        "pgd eps=8/255 steps=10": 2,
+        "dfb": None,
+    }
 
 
 def test_threat_models_meet_where_distances_agree(two_patients: Any) -> None:
@@ -92,7 +96,8 @@ def test_a_distance_is_in_the_unit_of_the_table_beside_it(two_patients: Any, dis
     gn = volumes("gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
     pgd = volumes("pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
     ranking, _, matched = transfer(shown(*gn, *pgd))
-    of_attack, lines = ranking.table.set_index("attack")[distance], matched.data[matched.data["distance"] == distance]
+    of_attack = ranking.table.set_index("attack")[distance]
+    lines = matched.data[matched.data["distance"] == distance]
     assert len(lines) == 1
     for side in ("a", "b"):
         assert (lines[f"distance_{side}"] + lines[f"attack_{side}"].map(of_attack)).tolist() == pytest.approx([100])
@@ -111,7 +116,8 @@ def test_an_order_holds_by_the_corrected_test() -> None:
     ]
     section = transfer(shown(*rows))[2]
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
-    once, sure = t_test(4, 5, 7), t_test(11, 10, 11)
+    once = t_test(4, 5, 7)
+    sure = t_test(11, 10, 11)
     p_values = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
     assert (p_values["pg"], p_values["gr"]) == (pytest.approx((once, 2 * once)), pytest.approx((once, 2 * once)))
     assert p_values["pr"] == pytest.approx((sure, 3 * sure))

@@ -35,7 +35,8 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_view_needs_its_named_columns_alone(name: str) -> None:
-    view, pairs = VIEWS[name], [(s, t) for s in ("a", "b") for t in ("a", "b")]
+    view = VIEWS[name]
+    pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
     rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
     drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
@@ -55,7 +56,8 @@ def test_view_needs_its_named_columns_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
-    view, frame = VIEWS[name], shown(row("pgd", status="failed", error="no memory"))
+    view = VIEWS[name]
+    frame = shown(row("pgd", status="failed", error="no memory"))
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
     assert section.table is None
     assert section.text.endswith(".")
@@ -203,9 +205,12 @@ def test_the_drop_of_each_class_is_its_own() -> None:
 
 
 def test_unscored_records_classes_do_not_count() -> None:
-    good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
-    failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
-    kidney, worse = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}, {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
+    good = row("pgd", dsc=0.5, dsc_clean=0.9)
+    other = row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
+    failed = row("gn", status="failed", error="no")
+    unknown = row("pgd", case=9)
+    kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
+    worse = {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
     (section,) = organs(
         shown(good, other, failed), classes((good, kidney), *((each, worse) for each in (other, failed, unknown)))
     )
@@ -312,12 +317,16 @@ def test_matrix_is_of_attack_that_takes_most_from_other_models() -> None:
     other = {("pgd", ""): 0.8, ("vafa", "none"): 0.7, ("vafa", "uniform"): 0.2}
     rows = [
         row(
-            name, {"control": control} if control else {}, source=s, target=t,
-            dsc=(own if s == t else other)[name, control], dsc_clean=0.9,
+            name,
+            {"control": control} if control else {},
+            source=s,
+            target=t,
+            dsc=(own if s == t else other)[name, control],
+            dsc_clean=0.9,
         )
         for name, control in own
         for s, t in pairs
-    ]  # fmt: skip
+    ]
     _, matrix = overview(shown(*rows))
     assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
     scores = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}
@@ -364,7 +373,9 @@ def test_the_quick_start_ends_on_one_screen_of_eighty_columns() -> None:
     assert max(map(len, lines)) <= 80
 
 
-ED, ES = 100.0, 40.0  # of the label map: 60 %
+# of the label map: 60 %
+ED = 100.0
+ES = 40.0
 
 
 def beat(

@@ -13,9 +13,14 @@ from freqbench.metrics import Scores
 def answer(unit: Unit, run_id: str) -> Outcome:
     """The rows of a unit as a worker makes them, with made-up scores."""
     measured = {
-        "run_id": run_id, "finished_at": datetime.now(UTC), "attack_seconds": 0.001, "peak_memory_bytes": 2**30,
-        "device": "cpu", "threads": 1, "window_batch": 1,
-    }  # fmt: skip
+        "run_id": run_id,
+        "finished_at": datetime.now(UTC),
+        "attack_seconds": 0.001,
+        "peak_memory_bytes": 2**30,
+        "device": "cpu",
+        "threads": 1,
+        "window_batch": 1,
+    }
     passes = {"num_windows": unit.num_windows, "num_forwards": 0, "num_backwards": 0}
     record = {"dsc": 0.5, "dsc_clean": 0.75, "dsc_foreground": 0.4, "dsc_foreground_clean": 0.7}
     one_class = {"label_voxels": 900, "pred_voxels": 800, "dsc": 0.5, "pred_voxels_clean": 850, "dsc_clean": 0.75}
@@ -24,7 +29,11 @@ def answer(unit: Unit, run_id: str) -> Outcome:
         classes=tuple(one_class for _ in unit.cell.dataset.class_names),
     )
     return rows.scored_outcome(
-        unit, SimpleNamespace(native_ranges=((-175.0, 250.0),)), Scores(values={}),
-        [(scores,) for _ in unit.targets], [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],
-        ("dsc",), measured | passes,
-    )  # fmt: skip
+        unit,
+        SimpleNamespace(native_ranges=((-175.0, 250.0),)),
+        Scores(values={}),
+        [(scores,) for _ in unit.targets],
+        [{"voxel_success": 0.25, "score_seconds": 0.001} for _ in unit.targets],
+        ("dsc",),
+        measured | passes,
+    )

@@ -33,16 +33,25 @@ from torch.utils._pytree import tree_leaves
 from freqbench.attacks import ATTACKS, make
 from freqbench.ops import compiled
 
-BATCH, CLASSES, SIDE = 2, 14, 8
+BATCH = 2
+CLASSES = 14
+SIDE = 8
 CARD = torch.device("cuda", 0)
 FACTS: dict[str, Any] = {
-    "multi_processor_count": 132, "major": 9, "regs_per_multiprocessor": 65536,
-    "max_threads_per_multi_processor": 2048, "warp_size": 32,
-}  # fmt: skip
+    "multi_processor_count": 132,
+    "major": 9,
+    "regs_per_multiprocessor": 65536,
+    "max_threads_per_multi_processor": 2048,
+    "warp_size": 32,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "pgd": {"eps": 8 / 255}, "apgd": {"eps": 8 / 255}, "vafa": {"block": 8}, "sa2": {"block": 8, "rho": 0.4},
-    "vafa_opt": {"block": 8}, "sa2_opt": {"block": 8, "rho": 0.4},
-}  # fmt: skip
+    "pgd": {"eps": 8 / 255},
+    "apgd": {"eps": 8 / 255},
+    "vafa": {"block": 8},
+    "sa2": {"block": 8, "rho": 0.4},
+    "vafa_opt": {"block": 8},
+    "sa2_opt": {"block": 8, "rho": 0.4},
+}
 VIEWS = {
     *("view", "reshape", "_reshape_alias", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze"),
     *("squeeze", "detach", "alias", "_unsafe_view", "as_strided", "split", "unbind", "unfold", "diagonal"),
@@ -72,7 +81,8 @@ counts: list[Count] = []
 def written(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> tuple[int, int]:
     """Kernels that inductor writes of a graph for the card, and the bytes that they move."""
     with _disable_current_modes():
-        graph, mode = copy.deepcopy(graph), FakeTensorMode(allow_non_fake_inputs=True)
+        graph = copy.deepcopy(graph)
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         there = [
             torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=CARD)
@@ -146,7 +156,8 @@ def card() -> Iterator[None]:
 def main() -> None:
     torch.manual_seed(0)
     net = torch.nn.Conv3d(1, CLASSES, 1).eval()
-    images, labels = torch.rand(BATCH, 1, *[SIDE] * 3), torch.randint(0, CLASSES, (BATCH, 1, *[SIDE] * 3))
+    images = torch.rand(BATCH, 1, *[SIDE] * 3)
+    labels = torch.randint(0, CLASSES, (BATCH, 1, *[SIDE] * 3))
     volume = BATCH * CLASSES * SIDE**3 * 4
 
     def counted(run: Callable[[], object]) -> Count:
@@ -161,17 +172,21 @@ def main() -> None:
         logits = net(point)
         torch.autograd.grad(logits, point, torch.ones_like(logits))
 
-    passes, added = counted(bare), {}
+    passes = counted(bare)
+    added = {}
     for name, parameters in SETTINGS.items():
         attacks = [make(ATTACKS[name], steps=steps, **parameters) for steps in (2, 4)]
         for attack in attacks:
             attack(net, images, labels)  # a process makes matrices and windows once
         few, many = (counted(partial(attack, net, images, labels)) for attack in attacks)
-        step, volumes = (many.operations - few.operations) / 2, (many.bytes - few.bytes) / 2
+        step = (many.operations - few.operations) / 2
+        volumes = (many.bytes - few.bytes) / 2
         added[name] = {
-            "operations": step - passes.operations, "volumes": (volumes - passes.bytes) / volume,
-            "operations once": few.operations - 2 * step, "volumes once": (few.bytes - 2 * volumes) / volume,
-        }  # fmt: skip
+            "operations": step - passes.operations,
+            "volumes": (volumes - passes.bytes) / volume,
+            "operations once": few.operations - 2 * step,
+            "volumes once": (few.bytes - 2 * volumes) / volume,
+        }
     print(json.dumps(added))
 
 

@@ -70,7 +70,8 @@ def measured(request: pytest.FixtureRequest, all_measured: list[dict[str, Any]])
     """Rows to be added to; written when the test ends, beside those that a file has of the same machine."""
     yield all_measured
     if given := request.config.getoption("--json"):
-        path, today = Path(given), f"{datetime.now(UTC):%Y-%m-%d}"
+        path = Path(given)
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
         known = json.loads(path.read_text()) if path.exists() else {}
         written = updated(known, machine(), [{**row, "date": today} for row in all_measured])
         path.write_text(json.dumps(written, indent=1) + "\n")
@@ -90,10 +91,13 @@ def subject(row: dict[str, Any]) -> tuple[Any, ...]:
 def machine() -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     return {
-        "torch": torch.__version__, "threads": THREADS, "cpu": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None, "driver": driver() if on_gpu else None,
+        "torch": torch.__version__,
+        "threads": THREADS,
+        "cpu": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "driver": driver() if on_gpu else None,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-    }  # fmt: skip
+    }
 
 
 def driver() -> str:

@@ -7,17 +7,22 @@ from tiny_job import JOB, SHAPE, expanded, job
 from freqbench.job.cells import Unit
 
 STEPS = [1, 2, 3, 5, 8, 12, 18, 27]
-NUM_MODELS, NUM_CASES = 4, 12
+NUM_MODELS = 4
+NUM_CASES = 12
 
 
 def grid() -> list[Unit]:
     """Its 384 units; one pass is one step."""
-    model, args = JOB["models"][0], JOB["models"][0]["args"]
+    model = JOB["models"][0]
+    args = JOB["models"][0]["args"]
     models = [{**model, "name": f"m{i}", "args": args | {"channels": [4, 4 * i]}} for i in range(1, NUM_MODELS + 1)]
     content = job(
-        datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}], models=models,
-        attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}], targets="source", metrics=["dsc"],
-    )  # fmt: skip
+        datasets=[{"name": "phantom", "shape": SHAPE, "cases": NUM_CASES}],
+        models=models,
+        attacks=[{"name": "pgd", "eps": "8/255", "steps": STEPS}],
+        targets="source",
+        metrics=["dsc"],
+    )
     return list(expanded(content)[1].units())
 
 

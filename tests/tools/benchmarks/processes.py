@@ -24,12 +24,14 @@ class Measured:
         own = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "FREQBENCH_OFFLINE": "1"}
         self.mib = 0
         with tempfile.TemporaryFile("w+", dir=folder) as said:
-            started, core = time.perf_counter(), sum(os.times()[2:4])
+            started = time.perf_counter()
+            core = sum(os.times()[2:4])
             process = subprocess.Popen([sys.executable, *command], cwd=folder, env=os.environ | own, stdout=said)
             while process.poll() is None:
                 self.mib = max(self.mib, peak_mib(process.pid))
                 time.sleep(0.05)
-            self.seconds, self.core_seconds = time.perf_counter() - started, sum(os.times()[2:4]) - core
+            self.seconds = time.perf_counter() - started
+            self.core_seconds = sum(os.times()[2:4]) - core
             said.seek(0)
             self.said = said.read()
         assert process.returncode == 0, self.said

@@ -60,10 +60,15 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
     ("ssa", {**EPS, "num_spectra": SPECTRA}, (1.15 * SPECTRA, 1.20 * SPECTRA)),
 ]
 OTHERS: dict[str, dict[str, Any]] = {
-    "gn": {"std": 8 / 255}, "random_noise": {"linf": 8 / 255}, "sinogram": {"eps_p": 0.02, "keep": "last"},
-    "dfb": {"band": "low"}, "corruption": {"kind": "motion", "severity": 3}, "dfb_2d": {"band": "low"},
-    "ssa_2d": {**EPS, "num_spectra": SPECTRA}, "bases": {**EPS, "queries": 1},
-}  # fmt: skip
+    "gn": {"std": 8 / 255},
+    "random_noise": {"linf": 8 / 255},
+    "sinogram": {"eps_p": 0.02, "keep": "last"},
+    "dfb": {"band": "low"},
+    "corruption": {"kind": "motion", "severity": 3},
+    "dfb_2d": {"band": "low"},
+    "ssa_2d": {**EPS, "num_spectra": SPECTRA},
+    "bases": {**EPS, "queries": 1},
+}
 BOUNDED = {name for name, _, _ in BOUNDS}
 # Ensembles take the steps of their members.
 UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and not issubclass(attack, Ensemble)]
@@ -115,7 +120,8 @@ class Bench:
         if setting.compiled:
             net.compile(mode=setting.compiled)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        generator, batch = torch.Generator().manual_seed(0), 1 if fast else setting.batch
+        generator = torch.Generator().manual_seed(0)
+        batch = 1 if fast else setting.batch
         self.images = torch.rand(batch, 1, *roi, generator=generator).to(self.device)
         self.labels = torch.randint(0, 14, self.images.shape, generator=generator).to(self.device)
         self.upstream = torch.randn(batch, 14, *roi, generator=generator).to(self.device)
@@ -186,10 +192,18 @@ def row(at: Bench, attack: Attack, steps: int, rounds: int, bound: float | None)
     bare, own, ratio = at.compare(attack, steps, 1 if at.fast else rounds)
     block, spectra = (getattr(attack, field, None) for field in ("block", "num_spectra"))
     return {
-        "attack": attack.name, "block": block, "spectra": spectra, "model": at.name, "bare step, s": bare,
-        "attack step, s": own, "ratio": ratio, "bound": bound, "rounds": rounds,
-        "bare peak, GiB": at.peak(lambda: at.bare(steps)), "attack peak, GiB": at.peak(lambda: at.attack(attack)),
-    }  # fmt: skip
+        "attack": attack.name,
+        "block": block,
+        "spectra": spectra,
+        "model": at.name,
+        "bare step, s": bare,
+        "attack step, s": own,
+        "ratio": ratio,
+        "bound": bound,
+        "rounds": rounds,
+        "bare peak, GiB": at.peak(lambda: at.bare(steps)),
+        "attack peak, GiB": at.peak(lambda: at.attack(attack)),
+    }
 
 
 @pytest.mark.benchmark

@@ -22,7 +22,8 @@ from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.models import ModelSpec, load
 from freqbench.models.sources.meshnet import Dilated
 
-SIZE, STEPS = (144, 208, 160), 10
+SIZE = (144, 208, 160)
+STEPS = 10
 MOST_SCORING = 0.25
 SCAN: dict[str, Any] = {
     **{"name": "t1", "loader": "images", "root": "brainchop://t1_crop.nii.gz", "reference": "prediction"},
@@ -57,12 +58,19 @@ def test_a_unit_of_real_size(
     record = outcome.records[0]
     scoring = record["score_seconds"] + surfaces
     measured.append(
-        {"what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume", "attack": attack["name"],
-            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads", "bare step, s": bare,
-            "attack step, s": record["attack_seconds"] / steps, "ratio": record["attack_seconds"] / steps / bare,
-            f"attack of {steps} steps, s": record["attack_seconds"], "prediction and scoring, s": scoring,
-            "of these HD95, s": surfaces, "peak, GiB": record["peak_memory_bytes"] / 2**30}
-    )  # fmt: skip
+        {
+            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume",
+            "attack": attack["name"],
+            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads",
+            "bare step, s": bare,
+            "attack step, s": record["attack_seconds"] / steps,
+            "ratio": record["attack_seconds"] / steps / bare,
+            f"attack of {steps} steps, s": record["attack_seconds"],
+            "prediction and scoring, s": scoring,
+            "of these HD95, s": surfaces,
+            "peak, GiB": record["peak_memory_bytes"] / 2**30,
+        }
+    )
     assert fast or scoring <= MOST_SCORING * record["attack_seconds"]
 
 
@@ -90,7 +98,8 @@ def test_a_dilated_convolution(
     size = (32, 32, 32) if fast else SIZE
     torch.set_num_threads(threads)
     options: dict[str, Any] = {"padding": dilation, "dilation": dilation}
-    split, plain = Dilated(channels, channels, 3, **options), nn.Conv3d(channels, channels, 3, **options)
+    split = Dilated(channels, channels, 3, **options)
+    plain = nn.Conv3d(channels, channels, 3, **options)
     x = torch.rand(1, channels, *size).requires_grad_()
     both = [passes_of(conv.requires_grad_(False), x) for conv in (split, plain)]
     measured.append(

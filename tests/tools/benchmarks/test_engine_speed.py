@@ -36,9 +36,11 @@ from freqbench.job.cells import Unit
 from freqbench.job.schema import Resources
 from freqbench.results import Store
 
-MACHINES, WORKERS = 8, 16
+MACHINES = 8
+WORKERS = 16
 HALF_A_CARD = {"threads": 1, "gpus_per_worker": 0.5}
-STEP_S, LOAD_S = 0.3, 0.6
+STEP_S = 0.3
+LOAD_S = 0.6
 NUM_UNITS = 20000
 HOSTS = 2
 
@@ -82,7 +84,9 @@ class Host:
     """A process that stands for many workers: each sleeps for a unit's time, one unit after the other."""
 
     def __init__(self, spec: WorkerSpec, seconds: float, workers: int) -> None:
-        self._spec, self._seconds, self._workers = spec, seconds, workers
+        self._spec = spec
+        self._seconds = seconds
+        self._workers = workers
         self._ended: dict[int, float] = {}
         self._gaps: list[tuple[float, float]] = []
         self._at_work: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -123,7 +127,8 @@ class OneOfMany:
 
 class Bound:
     def __init__(self, method: Any, worker: int) -> None:
-        self._method, self._worker = method, worker
+        self._method = method
+        self._worker = worker
 
     def options(self, **options: Any) -> "Bound":
         return Bound(self._method.options(**options), self._worker)
@@ -154,7 +159,9 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
     resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
     quarters: list[tuple[float, float, int]] = []
-    process, real, began = psutil.Process(), runner.RunProgress.begin, 0
+    process = psutil.Process()
+    real = runner.RunProgress.begin
+    began = 0
 
     def begin(run: Any, unit: Unit) -> None:
         nonlocal began
@@ -208,10 +215,12 @@ def test_hundreds_of_workers_wait_for_no_driver(
         def kill(_: OneOfMany) -> None: ...
 
     (tmp_path / "s3").mkdir()
-    server, process = S3(tmp_path / "s3"), psutil.Process()
+    server = S3(tmp_path / "s3")
+    process = psutil.Process()
     server.start()
     marks: list[tuple[float, float, int]] = []
-    real, came = runner.Recorder.take, itertools.count(1)
+    real = runner.Recorder.take
+    came = itertools.count(1)
 
     def take(run: Any, outcome: Outcome) -> None:
         if next(came) in (workers, num_units):
@@ -229,7 +238,8 @@ def test_hundreds_of_workers_wait_for_no_driver(
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     attacks = [{"name": "gn", "std": [i / (4 * num_units) for i in range(1, num_units // 4 + 1)]}]
-    datasets, root = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}], f"s3://{BUCKET}/fleet"
+    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]
+    root = f"s3://{BUCKET}/fleet"
     try:
         with ray_session(2):
             summary = execute(small(attacks=attacks, metrics=["dsc"], datasets=datasets), root, engine="ray")
@@ -239,19 +249,23 @@ def test_hundreds_of_workers_wait_for_no_driver(
         server.kill()
         s3fs.S3FileSystem.clear_instance_cache()  # which knows this server alone
     (first, cpu, _), (last, end, memory) = marks
-    units, wanted = num_units - workers, workers / seconds
+    units = num_units - workers
+    wanted = workers / seconds
     print(f"\n{workers} workers, units of {seconds} s; 1-minute load {os.getloadavg()[0]:.1f}")
     print(f"{units / (last - first):.0f} units/s of {wanted:.0f} that the workers could do")
     print(f"driver: {1000 * (end - cpu) / units:.2f} ms of a core a unit, {memory} MiB")
     for what, lengths in zip(("gap between units", "of it without a unit"), zip(*gaps, strict=True), strict=True):
-        mean, middle = statistics.mean(lengths), statistics.median(lengths)
+        mean = statistics.mean(lengths)
+        middle = statistics.median(lengths)
         print(f"{what}: median {1000 * middle:.1f} ms, mean {1000 * mean:.1f} ms, {mean / seconds:.1%} (wanted: 2 %)")
     print(f"S3: {Counter(line.split()[0] for line in asked)} for {num_units} units")
 
 
 def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "RemoteWorker", SleepingWorker)
-    units, listener, spec = grid(), Timed(), WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
+    units = grid()
+    listener = Timed()
+    spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)
     with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):
         pool = share(Resources(**HALF_A_CARD), list(ray_cluster.machines().values()), len(units), 0)
         assert pool.workers == WORKERS
@@ -259,7 +273,8 @@ def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch:
     bound = lower_bound([STEP_S * steps_of(unit) for unit in units], WORKERS, LOAD_S)
     makespan = listener.ended - listener.began[0]
     clocks = {name: sum(row[f"{name}_seconds"] for row in listener.workers) for name in ("load", "device", "idle")}
-    loads, device = len(list(tmp_path.glob("load-*"))), clocks["device"] / sum(clocks.values())
+    loads = len(list(tmp_path.glob("load-*")))
+    device = clocks["device"] / sum(clocks.values())
     print(f"\nmakespan {makespan:.1f} s, bound {bound:.1f} s: {makespan / bound - 1:.1%} above (wanted: 3 %)")
     print(f"{loads} model loads by {WORKERS} workers; device share {device:.1%} (wanted: 95 %)")
     assert len(listener.outcomes) == len(units)
@@ -272,10 +287,13 @@ def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch:
 def test_ray_beside_the_serial_engine() -> None:
     """One worker, one thread: the same units by both, in turns; the first of each loads what it needs."""
     units = list(expanded(small(attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 212))}]))[1].units())
-    spec, before, ratios = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1), torch.get_num_threads(), []
+    spec = WorkerSpec(run_id="r", metrics=("dsc", "hd95"), threads=1)
+    before = torch.get_num_threads()
+    ratios = []
     with ray_session(2):
         for _ in range(3):
-            by_ray, by_serial = Timed(), Timed()
+            by_ray = Timed()
+            by_serial = Timed()
             ray_engine.run(Schedule(units), spec, Pool(workers=1, threads=1, gpus=0), by_ray)
             serial(units, spec, by_serial)
             seconds = [each.ended - each.began[1] for each in (by_ray, by_serial)]

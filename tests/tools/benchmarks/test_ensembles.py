@@ -49,9 +49,14 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
         if getattr(attack, "eps_schedule", None):
             label += " shrinking"
         measured.append(
-            {"network": network, "beside": name, "attack": label, "steps": steps,
-                "dsc_foreground": sum(scores) / len(scores)}
-        )  # fmt: skip
+            {
+                "network": network,
+                "beside": name,
+                "attack": label,
+                "steps": steps,
+                "dsc_foreground": sum(scores) / len(scores),
+            }
+        )
         return scores
 
     settings = (FAST if request.config.getoption("--fast") else SETTINGS)[name]

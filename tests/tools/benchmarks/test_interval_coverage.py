@@ -34,7 +34,8 @@ pytestmark = pytest.mark.benchmark
 
 def student(values: Array) -> tuple[Array, Array]:
     count = values.shape[1]
-    mean, error = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(count)
+    mean = values.mean(axis=1)
+    error = values.std(axis=1, ddof=1) / np.sqrt(count)
     reach = special.stdtrit(count - 1, 0.975) * error
     return mean - reach, mean + reach
 

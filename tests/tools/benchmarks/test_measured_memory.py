@@ -18,7 +18,8 @@ from freqbench.models import ModelEntry
 def test_measured_memory_bounds_all_steps_of_more_windows(name: str) -> None:
     """The papers' UNet under attacks that keep different things; cuDNN's workspaces are in none."""
     spec = models.resolve(ModelEntry(name="unet", arch="unet", checkpoint="random", roi=(32, 32, 32)), 14)
-    model, image = models.load(spec, torch.device("cpu")), volume((64, 32, 32))
+    model = models.load(spec, torch.device("cpu"))
+    image = volume((64, 32, 32))
     case = case_of(image, image > 0.5)
     few = {key: number for key, number in {"steps": 3, "queries": 3, "block": 8}.items() if takes(name, key)}
     attack = make(name, **EXAMPLES[name] | few)

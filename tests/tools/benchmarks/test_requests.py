@@ -41,7 +41,8 @@ def test_requests_grow_with_seconds(units_a_second: int, s3: S3, s3_root: str, m
     asked = s3.requests()
     lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
     puts = sum(request.startswith("PUT ") for request in asked)
-    commits, seconds = len(storage.list_files(storage.join(s3_root, "records"), ".parquet")), 1000 / units_a_second
+    commits = len(storage.list_files(storage.join(s3_root, "records"), ".parquet"))
+    seconds = 1000 / units_a_second
     assert len(Store(s3_root).covered()) == 1000
     assert commits <= seconds / 5 + 1
     assert puts <= 2 * commits + seconds / 20 + 5, "each and the run's file; begin, heartbeats and end"
@@ -49,7 +50,8 @@ def test_requests_grow_with_seconds(units_a_second: int, s3: S3, s3_root: str, m
     print(f"\n{units_a_second} units/s, 1,000 units: {commits} files, {puts} PUT, {lists} LIST")
     s3.requests()
     Store(s3_root).compact()
-    merging, left = s3.requests(), storage.list_files(storage.join(s3_root, "records"), ".parquet")
+    merging = s3.requests()
+    left = storage.list_files(storage.join(s3_root, "records"), ".parquet")
     print(f"compaction: {dict(Counter(request.split()[0] for request in merging))}, {len(left)} file left")
     assert len(left) == 1
     assert len(merging) <= 6 * commits + 24

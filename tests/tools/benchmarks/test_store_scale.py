@@ -35,14 +35,17 @@ from freqbench.results.writer import MAX_RECORDS, commit
 
 DATASETS = ("synapse", "acdc")
 MODELS = ("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp")
-SEEDS, CASES = 10, 40
+SEEDS = 10
+CASES = 40
 RECORDS_TOTAL = 1_000_000
 RUN_ID = "20260101-000000-abcdef"
 START_US = 1_767_225_600_000_000
 METRICS = "dsc,hd95,ssim,psnr,lpips"
 MOST_ABOVE_MIB = 1024
-REPORT_S, REPORT_MIB = 15, 2048
-WHOLE_S, WHOLE_MIB = 60, 4096
+REPORT_S = 15
+REPORT_MIB = 2048
+WHOLE_S = 60
+WHOLE_MIB = 4096
 TABLES = ("vafa_table5", "sa2_synapse", "transfer", "organs", "budget", "cost", "leaderboard")
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
@@ -58,17 +61,23 @@ def settings() -> list[dict[str, Any]]:
         "sa2": ("dct-scaling", "rho", lambda number: number / 10, {"steps": 10, "step_size": 0.1, "block": 16}),
     }
     return [
-        {"attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number),
+        {
+            "attack": attack,
+            "threat_model": threat,
+            "budget_name": name,
+            "budget": budget(number),
             "variant": "paper" if threat == "linf" else "released",
-            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True)}
+            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
+        }
         for number in range(1, 11)
         for attack, (threat, name, budget, params) in kinds.items()
-    ]  # fmt: skip
+    ]
 
 
 def cells() -> list[dict[str, Any]]:
     """Values that the records of a cell share, with the target."""
-    rows, axes = [], itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
+    rows = []
+    axes = itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
     for number, (dataset, source, target, setting, seed) in enumerate(axes):
         models = {"source_model": source, "source_model_id": f"{source:0>16}"[:16]}
         models |= {"target_model": target, "target_model_id": f"{target:0>16}"[:16]}
@@ -79,7 +88,9 @@ def cells() -> list[dict[str, Any]]:
 
 def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> pa.Table:
     """The rows of some cells, of which `first` come before."""
-    rng, count, cases = np.random.default_rng(first), len(some) * CASES, np.tile(np.arange(CASES), len(some)).tolist()
+    rng = np.random.default_rng(first)
+    count = len(some) * CASES
+    cases = np.tile(np.arange(CASES), len(some)).tolist()
     known: dict[str, Any] = {name: pa.array([cell[name] for cell in some for _ in range(CASES)]) for name in some[0]}
     known |= {
         "case_id": pa.array([f"case{case:04d}" for case in cases]),
@@ -101,7 +112,9 @@ def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> p
 
 # What the processes do. Each prints `seconds` of its own work, imports left out.
 def fill(root: str, classes: int = 6) -> float:
-    grid, seconds, per_file = cells(), 0.0, MAX_RECORDS // CASES
+    grid = cells()
+    seconds = 0.0
+    per_file = MAX_RECORDS // CASES
     for number, first in enumerate(range(0, len(grid), per_file)):
         made = rows(CASES * first, grid[first : first + per_file], RUN_ID, classes)
         started = time.perf_counter()
@@ -161,7 +174,8 @@ def test_a_million_records(
     (tmp_path / "s3").mkdir()
     server = S3(tmp_path / "s3") if where == "S3" else None
     root = f"s3://{BUCKET}/scale" if server else str(tmp_path / "out")
-    lines, seconds = [f"{'':<30} | seconds | rows/s  | core s, imports too | MiB above an idle process"], {}
+    lines = [f"{'':<30} | seconds | rows/s  | core s, imports too | MiB above an idle process"]
+    seconds = {}
     if server:
         server.start()
         for name, value in server.environment.items():
@@ -171,7 +185,8 @@ def test_a_million_records(
         for work in ("fill", "covered", "status", "compact", "covered", "status", "few_more"):
             measured = Measured(tmp_path, __file__, work, root)
             (spent,) = re.findall(r"seconds (\S+)", measured.said)
-            seconds[work], above = float(spent), measured.mib - base
+            seconds[work] = float(spent)
+            above = measured.mib - base
             rate = RECORDS_TOTAL / seconds[work]
             lines.append(f"{work:<30} | {seconds[work]:7.1f} | {rate:7.0f} | {measured.core_seconds:19.1f} | {above}")
             assert above < MOST_ABOVE_MIB, lines[-1]

@@ -36,7 +36,8 @@ def organs() -> np.ndarray[Any, Any]:
 
 def prediction(label: np.ndarray[Any, Any], wrong: float) -> np.ndarray[Any, Any]:
     """The label shifted by a voxel on each axis, then a share of all voxels set to any other class."""
-    pred, rng = np.roll(label, (1, -1, 1), (0, 1, 2)), np.random.default_rng(1)
+    pred = np.roll(label, (1, -1, 1), (0, 1, 2))
+    rng = np.random.default_rng(1)
     hit = rng.random(SHAPE) < wrong
     pred[hit] = (pred[hit] + rng.integers(1, NUM_CLASSES, hit.sum())) % NUM_CLASSES
     return pred
@@ -55,9 +56,11 @@ def seconds(call: Callable[[], object]) -> float:
 @pytest.mark.parametrize(("wrong", "limit"), [(0.0, 0.7), (0.05, 1.0)], ids=["like the clean one", "5 % wrong"])
 def test_hd95_of_thirteen_organs(wrong: float, limit: float, capsys: pytest.CaptureFixture[str]) -> None:
     label = organs()
-    pred, empty = prediction(label, wrong), np.ones(SHAPE, bool)
+    pred = prediction(label, wrong)
+    empty = np.ones(SHAPE, bool)
     empty[100, 100, 60] = False
-    bound, both = seconds(lambda: distance_transform_edt(empty)), surface._surfaces(pred, label, NUM_CLASSES)
+    bound = seconds(lambda: distance_transform_edt(empty))
+    both = surface._surfaces(pred, label, NUM_CLASSES)
     edges = seconds(lambda: surface._surfaces(pred, label, NUM_CLASSES))
     organ = edges + seconds(lambda: surface._both_conventions(both[1:], SPACING))
     background = seconds(lambda: surface._both_conventions(both[:1], SPACING))
@@ -74,7 +77,8 @@ def test_hd95_of_thirteen_organs(wrong: float, limit: float, capsys: pytest.Capt
 @pytest.mark.parametrize("wrong", [0.0, 0.05], ids=["like the clean one", "5 % wrong"])
 def test_no_metric_is_slower_than_hd95(wrong: float, capsys: pytest.CaptureFixture[str]) -> None:
     label = organs()
-    pred, confidence = prediction(label, wrong), torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    pred = prediction(label, wrong)
+    confidence = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
     classes = Classes(names=("",) * NUM_CLASSES, tolerances_mm=(3.0,) * 13)
     pair = {"pred": torch.from_numpy(pred), "label": torch.from_numpy(label)}
     maps = LabelMaps(**pair, classes=classes, spacing=triple(SPACING.tolist()))

@@ -26,7 +26,8 @@ from freqbench.training.plan import job_lists, prepare
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(0)]
 
-STEPS, CLASSES = 5, 14
+STEPS = 5
+CLASSES = 14
 ON_GPU = torch.cuda.is_available()
 BATCH, ROUNDS = (4, 15) if ON_GPU else (1, 3)
 ATTACK = {"name": "vafa", "q_max": 20, "steps": STEPS, "block": 32}
@@ -48,13 +49,16 @@ def trainer(folder: Path, roi: Shape, **recipe: Any) -> Trainer:
     adversary = {} if "union" in recipe else {"attack": ATTACK}
     usual = {"name": "net", "arch": "unet", "roi": roi, "start": "scratch", "objective": "vaft", **adversary}
     job = validate(
-        {"name": "speed",
-         "dataset": {"name": "phantom", "loader": "stand_in", "classes": [f"c{i}" for i in range(CLASSES)]},
-         "splits": {"train": "train", "select": "validation", "test": "test"}, "models": [{**usual, **recipe}],
-         "batch_size": BATCH},
+        {
+            "name": "speed",
+            "dataset": {"name": "phantom", "loader": "stand_in", "classes": [f"c{i}" for i in range(CLASSES)]},
+            "splits": {"train": "train", "select": "validation", "test": "test"},
+            "models": [{**usual, **recipe}],
+            "batch_size": BATCH,
+        },
         TrainJob,
         "speed",
-    )  # fmt: skip
+    )
     [training] = prepare(job, str(folder)).trainings
     return Trainer(training, str(folder), ALONE)
 
@@ -73,8 +77,10 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
-    bare, whole = trainer(tmp_path / "a", roi), trainer(tmp_path / "b", roi, frequency_consistency={"weight": 1})
-    net, on_device = bare.state.net, [volumes.to(ALONE.device) for volumes in (images, labels)]
+    bare = trainer(tmp_path / "a", roi)
+    whole = trainer(tmp_path / "b", roi, frequency_consistency={"weight": 1})
+    net = bare.state.net
+    on_device = [volumes.to(ALONE.device) for volumes in (images, labels)]
 
     def pass_to_input() -> None:
         x = on_device[0].clone().requires_grad_()
@@ -107,10 +113,14 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
     for action in (bound, consistency, lambda: whole.step(iter([(images, labels)]))):
         action()
     rounds = [
-        (seconds(bound), seconds(full_step), seconds(consistency),
-         seconds(lambda: whole.step(iter([(images, labels)]))))
+        (
+            seconds(bound),
+            seconds(full_step),
+            seconds(consistency),
+            seconds(lambda: whole.step(iter([(images, labels)]))),
+        )
         for _ in range(1 if fast else ROUNDS)
-    ]  # fmt: skip
+    ]
     to_bound = statistics.median(vaft / least for least, _, _, vaft in rounds)
     to_full = statistics.median(vaft / ((STEPS + 2) * full) for _, full, _, vaft in rounds)
     share = statistics.median(term / vaft for _, _, term, vaft in rounds)
@@ -148,15 +158,19 @@ def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) 
     from freqbench.job.training import Augmentation
 
     job = validate(
-        {"name": "speed", "dataset": {"name": "phantom", "shape": [224, 160, 140], "cases": 2},
-         "splits": {"train": "train", "select": "validation", "test": "test"},
-         "models": [{"name": "net", "arch": "unet"}]},
+        {
+            "name": "speed",
+            "dataset": {"name": "phantom", "shape": [224, 160, 140], "cases": 2},
+            "splits": {"train": "train", "select": "validation", "test": "test"},
+            "models": [{"name": "net", "arch": "unet"}],
+        },
         TrainJob,
         "speed",
-    )  # fmt: skip
+    )
     dataset = job_lists(job)["train"]
     sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], roi, Augmentation(), seed=0)
-    batches, waited = [range(4 * step, 4 * step + 4) for step in range(60)], 0.0
+    batches = [range(4 * step, 4 * step + 4) for step in range(60)]
+    waited = 0.0
     with load_batches(sampler, batches, loaders=1, pinned=ON_GPU) as crops:
         start = seconds(lambda: next(crops))
         began = time.perf_counter()

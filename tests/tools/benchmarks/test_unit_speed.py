@@ -28,7 +28,8 @@ UNET = {"name": "unet", "arch": "unet", "checkpoint": "random"}
 
 def busy(spans: Iterable[tuple[float, float]]) -> float:
     """Seconds in which at least one of some spans lasted."""
-    total, until = 0.0, float("-inf")
+    total = 0.0
+    until = float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))
         until = max(until, end)
@@ -56,12 +57,17 @@ def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.Fix
     events = [each.time_range for each in profiler.events() or () if each.device_type == kind]
     record = outcome.records[0]
     measured.append(
-        {"what": f"one unit, {'x'.join(map(str, shape))} voxels, pgd of 20 steps",
-         "model": f"{size}unet, batch {record['window_batch']}, {record['precision']}, {record['device']}",
-         "whole, s": whole, "attack, s": record["attack_seconds"],
-         "prediction and metrics, s": record["score_seconds"], "surfaces, s": whole - (scored - began),
-         "reading, s": made.load_seconds, "idle": 1 - busy((each.start, each.end) for each in events) / 1e6 / whole}
-    )  # fmt: skip
+        {
+            "what": f"one unit, {'x'.join(map(str, shape))} voxels, pgd of 20 steps",
+            "model": f"{size}unet, batch {record['window_batch']}, {record['precision']}, {record['device']}",
+            "whole, s": whole,
+            "attack, s": record["attack_seconds"],
+            "prediction and metrics, s": record["score_seconds"],
+            "surfaces, s": whole - (scored - began),
+            "reading, s": made.load_seconds,
+            "idle": 1 - busy((each.start, each.end) for each in events) / 1e6 / whole,
+        }
+    )
     assert fast or not ON_GPU or measured[-1]["idle"] <= MOST_IDLE
 
 

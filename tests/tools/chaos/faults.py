@@ -38,7 +38,8 @@ class Run:
     """A run of the job in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "out"
+        self.folder = folder
+        self.out = folder / "out"
         self.go_on()
 
     def go_on(self) -> None:
@@ -52,7 +53,8 @@ class Run:
     def measure(self, fault: Fault) -> tuple[float, str, int]:
         """Seconds from the fault to its first line or the end, the last line, and the exit code."""
         wait_until(lambda: re.search(r"^[1-9]\d* of", (self.folder / "log").read_text(), re.MULTILINE), FINISH_S)
-        said, began = len(self.lines()), time.monotonic()
+        said = len(self.lines())
+        began = time.monotonic()
         fault(self)
         wait_until(lambda: len(self.lines()) > said or self.driver.poll() is not None)
         seconds = time.monotonic() - began
@@ -110,11 +112,16 @@ def full_disk(run: Run) -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    "driver killed": sent(signal.SIGKILL), "worker killed": killed("ray::RemoteWorker"),
-    "raylet killed": killed("raylet"), "gcs_server killed": killed("gcs_server"), "SIGTERM": sent(signal.SIGTERM),
-    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT), "disk full for a minute": full_disk,
-    "records file cut": stopped_and(cut), "second driver": second_driver,
-}  # fmt: skip
+    "driver killed": sent(signal.SIGKILL),
+    "worker killed": killed("ray::RemoteWorker"),
+    "raylet killed": killed("raylet"),
+    "gcs_server killed": killed("gcs_server"),
+    "SIGTERM": sent(signal.SIGTERM),
+    "SIGINT twice": sent(signal.SIGINT, signal.SIGINT),
+    "disk full for a minute": full_disk,
+    "records file cut": stopped_and(cut),
+    "second driver": second_driver,
+}
 
 
 @contextmanager
@@ -132,12 +139,14 @@ def disk(folder: Path, is_small: bool) -> Iterator[None]:
 
 def main() -> int:
     os.environ[TEST] = secrets.token_hex(8)  # marks what is started here
-    table, is_sound = [], True
+    table = []
+    is_sound = True
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         whole = Path(place, "serial")
         execute(GRID, whole)
         for number, name in enumerate(sys.argv[1:] or FAULTS):
-            fault, folder = FAULTS[name], Path(place, str(number))
+            fault = FAULTS[name]
+            folder = Path(place, str(number))
             with disk(folder, is_small=fault is full_disk):
                 run = Run(folder)
                 seconds, line, code = run.measure(fault)

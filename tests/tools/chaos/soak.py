@@ -127,9 +127,14 @@ class Supervisor:
         if self.is_done:
             return
         command = [
-            sys.executable, str(ROOT / "bench.py"), "cluster", "submit", str(self.folder / "job.yaml"), "--out",
+            sys.executable,
+            str(ROOT / "bench.py"),
+            "cluster",
+            "submit",
+            str(self.folder / "job.yaml"),
+            "--out",
             OUT,
-        ]  # fmt: skip
+        ]
         with (self.folder / "jobs.log").open("ab") as log:
             self.follower = subprocess.Popen(
                 [*command, "--follow"], env=self.cluster.environment, stdout=log, stderr=subprocess.STDOUT
@@ -246,24 +251,30 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
         ended = time.time()
         execute(GRID, folder / "serial")
         return {
-            "killed": dict(chaos.kills), "seconds of kills": round(calm - started),
+            "killed": dict(chaos.kills),
+            "seconds of kills": round(calm - started),
             "seconds to the end after": round(ended - calm),
-            "submissions and their exit codes": chaos.supervisor.codes, "rows once there and lost": len(chaos.lost),
+            "submissions and their exit codes": chaos.supervisor.codes,
+            "rows once there and lost": len(chaos.lost),
             **compared(OUT, folder / "serial"),
-        }  # fmt: skip
+        }
 
 
 def compared(out: str | Path, whole: Path) -> dict[str, Any]:
     """Differences of a store from one that nobody disturbed."""
-    stored, expected, store = rows(out), rows(whole), Store(str(out))
+    stored = rows(out)
+    expected = rows(whole)
+    store = Store(str(out))
     return {
-        "runs": len(store.runs()), "records": len(stored), "records of the serial engine": len(expected),
+        "runs": len(store.runs()),
+        "records": len(stored),
+        "records of the serial engine": len(expected),
         "rows missing": len(expected.keys() - stored.keys()),
         "rows that nobody asked for": len(stored.keys() - expected.keys()),
         "rows twice": len(store.records(("cell_id",))) - len(stored),
         "rows that differ": sum(stored[key] != expected[key] for key in stored.keys() & expected.keys()),
         "class rows differ": class_rows(out) != class_rows(whole),
-    }  # fmt: skip
+    }
 
 
 def wait_until(happened: Callable[[], Any], seconds: float = NOTICE_S) -> bool:
@@ -277,11 +288,16 @@ def wait_until(happened: Callable[[], Any], seconds: float = NOTICE_S) -> bool:
 def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     """Kill the driver of one run so many times at random moments, let it end, and compare."""
     execute(SHORT, folder / "serial")
-    rng, out, lost, productive, slowest = random.Random(seed), folder / "out", set[Any](), 0, 0.0
+    rng = random.Random(seed)
+    out = folder / "out"
+    lost = set[Any]()
+    productive = 0
+    slowest = 0.0
     seen: set[Any] = set()
     started = time.monotonic()
     for number in range(kills):
-        driver, before = start(folder, SHORT, "--engine", "ray"), len(list(out.glob("records/*.parquet")))
+        driver = start(folder, SHORT, "--engine", "ray")
+        before = len(list(out.glob("records/*.parquet")))
         if number % 3:  # else it dies while it starts
             wait_until(lambda before=before: len(list(out.glob("records/*.parquet"))) > before)
         wait_until(lambda driver=driver: driver.poll() is not None, rng.uniform(*KILL_AFTER_S))
@@ -297,11 +313,16 @@ def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     killing = time.monotonic() - started
     code = start(folder, SHORT, "--engine", "ray").wait(FINISH_S)
     return {
-        "kills": kills, "of them after new rows were stored": productive, "seconds of kills": round(killing),
-        "most seconds until no process was left": round(slowest, 1), "submissions and their exit codes": [code],
-        "processes left": len(ray_processes()), "temporary files left": len(list(out.rglob(".freqbench-*"))),
-        "rows once there and lost": len(lost), **compared(out, folder / "serial"),
-    }  # fmt: skip
+        "kills": kills,
+        "of them after new rows were stored": productive,
+        "seconds of kills": round(killing),
+        "most seconds until no process was left": round(slowest, 1),
+        "submissions and their exit codes": [code],
+        "processes left": len(ray_processes()),
+        "temporary files left": len(list(out.rglob(".freqbench-*"))),
+        "rows once there and lost": len(lost),
+        **compared(out, folder / "serial"),
+    }
 
 
 def is_sound(report: dict[str, Any]) -> bool:

@@ -46,7 +46,8 @@ class Watcher(Collector):
 
     def __init__(self, action: Callable[[], Any], count: int = 0, word: str = "\n") -> None:
         super().__init__()
-        self._left, self._word = count, word
+        self._left = count
+        self._word = word
         self._action = action
 
     def begin(self, unit: Unit) -> None:
@@ -115,7 +116,8 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
 
 def metrics_of(port: int) -> dict[str, float]:
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-    lines, values = [line for line in text.splitlines() if line.startswith("ray_freqbench_")], {}
+    lines = [line for line in text.splitlines() if line.startswith("ray_freqbench_")]
+    values = {}
     for line in lines:
         name, value = line.rsplit(" ", 1)
         attack = name.split('attack="')[1].split('"')[0]
@@ -124,12 +126,14 @@ def metrics_of(port: int) -> dict[str, float]:
 
 
 def test_records_failures_and_device_seconds_stand_in_prometheus() -> None:
-    good, bad = {"name": "fgsm", "eps": [0.01, 0.02, 0.03]}, {"name": "faulty", "place": "no", "fault": "raise"}
+    good = {"name": "fgsm", "eps": [0.01, 0.02, 0.03]}
+    bad = {"name": "faulty", "place": "no", "fault": "raise"}
     units = units_of(small(attacks=[good, bad]))
     port = free_port()
     with machines(1, cpus=1, metrics_export_port=port) as cluster, existing(cluster.address):
         device = sum(row["device_seconds"] for row in run_by_ray(units, METRICS, workers=1).workers)
-        end, records = time.monotonic() + 60, 0.0
+        end = time.monotonic() + 60
+        records = 0.0
         while records < 4 and time.monotonic() < end:
             time.sleep(2)
             values = metrics_of(port)

@@ -43,7 +43,10 @@ def test_run_that_dies_at_any_write_goes_on(tmp_path: Path, monkeypatch: pytest.
     tiny = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
     content = small(attacks=[{"name": "gn", "std": [0.01, 0.02]}], metrics=["dsc"], datasets=tiny)
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
-    whole, said, left, productive = tmp_path / "whole", io.StringIO(), list[tuple[Path, int]](), 0
+    whole = tmp_path / "whole"
+    said = io.StringIO()
+    left = list[tuple[Path, int]]()
+    productive = 0
     whole.mkdir()
     with monkeypatch.context() as patch:
         for name in ("write_atomic", "create", "remove"):
@@ -98,7 +101,10 @@ def test_a_killed_process(
     forks: ForkServerContext, tmp_path: Path, whole: Path, seed: int, saved: str, kills: int
 ) -> None:
     """Up to 0.4 seconds after it has begun; of few kills the k-th not before it has reported 8 k records."""
-    rng, out, log, productive = random.Random(seed), tmp_path / "out", tmp_path / "log", 0
+    rng = random.Random(seed)
+    out = tmp_path / "out"
+    log = tmp_path / "log"
+    productive = 0
     content = {**CONTENT, "save_adversarial": saved}
     least = 8 if kills == 3 else 0
 
@@ -106,7 +112,8 @@ def test_a_killed_process(
         return reported(log.read_text()) if log.exists() else 0
 
     for number in range(kills):
-        before, runs = len(Store(str(out)).covered()), len(list(out.glob("runs/2*.json")))
+        before = len(Store(str(out)).covered())
+        runs = len(list(out.glob("runs/2*.json")))
         process = forks.Process(target=execute_aloud, args=(content, str(out), str(log)))
         process.start()
         end = time.monotonic() + 60
@@ -189,7 +196,8 @@ class Turns:
 
 def interleaved(store: Store, seed: int) -> None:
     """Three drivers that compact twice each, some of the files, at each other's pace; one may die."""
-    rng, before = random.Random(seed), seen(store)
+    rng = random.Random(seed)
+    before = seen(store)
 
     def twice() -> None:
         store.compact(above=0)
@@ -198,9 +206,11 @@ def interleaved(store: Store, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "FULL_BYTES", rng.choice([1, 64 * MIB]))
         patch.setattr(compaction, "choose", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
-        turns, present = Turns(patch, rng), None
+        turns = Turns(patch, rng)
+        present = None
         for _ in turns.play([twice] * 3, kill=0.01):
-            former, present = present, names(store)
+            former = present
+            present = names(store)
             if present != former:
                 assert seen(store) == before
     store.compact()

@@ -113,9 +113,12 @@ def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) 
         {"name": "vafa_opt", "q_max": 20, "steps": 6, "block": 8, "scope": "joint"},
     ]
     content = job(
-        datasets=[lesions], models=models, attacks=[attack | {"sources": "unet"} for attack in attacks],
-        metrics=["dsc", "hd95", "brats", "lesion"], resources={"workers": 2, "threads": 1},
-    )  # fmt: skip
+        datasets=[lesions],
+        models=models,
+        attacks=[attack | {"sources": "unet"} for attack in attacks],
+        metrics=["dsc", "hd95", "brats", "lesion"],
+        resources={"workers": 2, "threads": 1},
+    )
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: len(stamps(tmp_path)) > 2 and bool(ray_processes("ray::RemoteWorker")), 240)
     ray_processes("ray::RemoteWorker")[0].kill()
@@ -158,7 +161,8 @@ def test_broken_own_ray_frees_the_store(tmp_path: Path, name: str, complaint: st
 @pytest.mark.timeout(600)
 def test_black_box_targets_go_on_after_a_killed_driver(tmp_path: Path) -> None:
     """An ONNX file and a command, under volumes of a white box. The command is slow until the driver is killed."""
-    temporary, slow = tmp_path / "temporary", tmp_path / "slow"
+    temporary = tmp_path / "temporary"
+    slow = tmp_path / "slow"
     temporary.mkdir()
     slow.touch()
     script = f"import os, time; time.sleep(0.8 * os.path.exists({str(slow)!r}))\n{nifti_tool.script('int(value > 0)')}"

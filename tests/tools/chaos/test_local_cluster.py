@@ -18,7 +18,9 @@ from cluster.test_local import local
 
 pytestmark = pytest.mark.chaos
 
-NODES, GPUS, CPUS = 3, 2, 1
+NODES = 3
+GPUS = 2
+CPUS = 1
 
 SEEN = """
 import json, sys, ray
@@ -149,7 +151,8 @@ class TestCluster:
         assert local("status", "--folder", cluster).returncode == 1
 
     def test_down_leaves_nothing_though_the_head_died_already(self, cluster: Path) -> None:
-        mark, temp = mark_of(cluster), Path((cluster / "temp").read_text(encoding="utf-8").strip())
+        mark = mark_of(cluster)
+        temp = Path((cluster / "temp").read_text(encoding="utf-8").strip())
         assert local("kill", "1", "--folder", cluster).returncode == 0
         result = local("down", "--folder", cluster)
         assert result.returncode == 0, result.stderr

@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("cache")]
 
 
 def test_large_object_sent_in_parts_is_there_whole_or_not_at_all(s3: S3, s3_root: str) -> None:
-    path, large = storage.join(s3_root, "a.bin"), bytes(101 << 20)
+    path = storage.join(s3_root, "a.bin")
+    large = bytes(101 << 20)
     storage.write_atomic(path, OLD)
     s3.fault("cut", times=99)
     with pytest.raises(StorageUnavailable):

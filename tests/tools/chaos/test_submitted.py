@@ -20,7 +20,8 @@ def test_training_job_leaves_its_network_with_its_results(bench: Bench, tmp_path
     """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
     tiny_training.write(tmp_path, "adv.yaml", tiny_training.training())
     write(tmp_path, tiny_training.benchmark("train://net"))
-    text, place = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow"), tmp_path / "runs" / "adv"
+    text = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow")
+    place = tmp_path / "runs" / "adv"
     assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
     assert "\n1 record in " in text
     assert (place / "net" / "training.json").is_file()

@@ -58,7 +58,8 @@ class FaultyPhantom(Phantom):
         case = super().load(ref, space)
         if self.fault in ("score", "unreadable"):
             spacing = Spacing(case.spacing)
-            spacing.place, spacing.fault = self.place, self.fault
+            spacing.place = self.place
+            spacing.fault = self.fault
             object.__setattr__(case, "spacing", spacing)
         return case
 

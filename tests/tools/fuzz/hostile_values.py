@@ -27,18 +27,26 @@ MEMORY = 12 << 30
 
 EXAMPLES = os.environ.get("FREQBENCH_FUZZ_EXAMPLES")
 unhurried = settings(
-    max_examples=int(EXAMPLES or 4), derandomize=EXAMPLES is None, database=None, deadline=None,
+    max_examples=int(EXAMPLES or 4),
+    derandomize=EXAMPLES is None,
+    database=None,
+    deadline=None,
     suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+)
 
 NUMBERS = (0, -1, 1, 2, 7, 2**31, 2**63, -(2**64), 10**12, 10**400, 0.0, 1e-320, 1e308, float("nan"), float("inf"))
 TEXTS = ("", " ", "~", "~nosuchuser/x", "${HOME}", "${NOWHERE}", "../..", "/dev/null", "NaN", "1e999", "8/0", "٤/255")
 TEXTS += ("eps/4", "9" * 5000, "a\x00b", "\u202e", "pgd", "DSC", "random:1", "s3://", "file:///", "zoo://phantom/unet")
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.integers(), st.floats(),
+    st.none(),
+    st.booleans(),
+    st.sampled_from(NUMBERS),
+    st.sampled_from(TEXTS),
+    st.integers(),
+    st.floats(),
     st.text(max_size=8),
-)  # fmt: skip
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -86,7 +94,8 @@ def limits() -> Iterator[None]:
     def late(*_: Any) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
-    before, (soft, hard) = signal.signal(signal.SIGALRM, late), resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, late)
+    (soft, hard) = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, hard))
     signal.alarm(SECONDS)
     try:
@@ -99,7 +108,9 @@ def limits() -> Iterator[None]:
 
 def refused_or_done(*arguments: str) -> int:
     """Exit code of a command: 0, or 1 or 2 with a line that says why; anything else fails."""
-    out, err, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    out = io.StringIO()
+    err = io.StringIO()
+    terminate = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, limits(), redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["bench.py", *arguments])
         try:
@@ -120,7 +131,8 @@ def assert_rows_are_numbers(out: Path) -> None:
     """Rows that are ok have no NaN and no infinity, but where a label has no class, of which the run warned."""
     for path in out.glob("records/*.parquet"):
         table = pq.read_table(path)
-        is_ok, has_class = pc.equal(table["status"], "ok"), pc.is_finite(table["dsc_foreground_clean"])
+        is_ok = pc.equal(table["status"], "ok")
+        has_class = pc.is_finite(table["dsc_foreground_clean"])
         ok = table.filter(pc.and_(is_ok, pc.coalesce(has_class, True)))
         for name, column in zip(ok.column_names, ok.columns, strict=True):
             if pa.types.is_floating(column.type):

@@ -17,9 +17,15 @@ from tools.fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, 
 pytestmark = pytest.mark.integration
 
 FULL: dict[str, Any] = {
-    **JOB, "seeds": [0], "targets": "all", "precision": "fp32", "window_batch": 1, "case_timeout": None,
-    "save_adversarial": "none", "resources": {"threads": 1, "workers": 1, "gpus_per_worker": 0},
-}  # fmt: skip
+    **JOB,
+    "seeds": [0],
+    "targets": "all",
+    "precision": "fp32",
+    "window_batch": 1,
+    "case_timeout": None,
+    "save_adversarial": "none",
+    "resources": {"threads": 1, "workers": 1, "gpus_per_worker": 0},
+}
 """Every key of a job that there is."""
 DATASET = {"name": "phantom", "shape": SHAPE, "cases": 1, "split": "test", "intensity": {"window": [-175, 250]}}
 PACKAGED = {name: entry for name, entry in SETTINGS.items() if name != "walk"}
@@ -34,16 +40,20 @@ def attacks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 jobs = st.one_of(
-    spoilt(FULL), spoilt(small(datasets=[DATASET]), most=1), attacks().map(lambda entry: small(attacks=[entry])),
-    st.text(max_size=200), values,
-)  # fmt: skip
+    spoilt(FULL),
+    spoilt(small(datasets=[DATASET]), most=1),
+    attacks().map(lambda entry: small(attacks=[entry])),
+    st.text(max_size=200),
+    values,
+)
 
 
 @unhurried
 @given(content=jobs)
 def test_a_job_is_refused_in_a_line_or_gives_numbers(content: Any) -> None:
     folder = Path(tempfile.mkdtemp())
-    job, out = folder / "job.yaml", folder / "out"
+    job = folder / "job.yaml"
+    out = folder / "out"
     try:
         job.write_text(content if isinstance(content, str) else yaml.safe_dump(content, allow_unicode=True))
         if refused_or_done("plan", str(job), "--out", str(out)) == 0:

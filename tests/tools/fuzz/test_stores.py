@@ -15,13 +15,17 @@ from tools.fuzz.hostile_values import refused_or_done, spoilt, unhurried
 pytestmark = pytest.mark.integration
 
 COMMANDS = (
-    ("cluster", "status", "out"), ("report", "out", "--format", "md"), ("audit", "out", "--files"),
-    ("plan", "job.yaml", "--out", "out"), ("run", "job.yaml", "--out", "out", "--engine", "serial"),
-)  # fmt: skip
+    ("cluster", "status", "out"),
+    ("report", "out", "--format", "md"),
+    ("audit", "out", "--files"),
+    ("plan", "job.yaml", "--out", "out"),
+    ("run", "job.yaml", "--out", "out", "--engine", "serial"),
+)
 
 
 def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
-    content, kinds = path.read_bytes(), ["cut", "flip", "empty", "gone", "folder", "link", "bytes"]
+    content = path.read_bytes()
+    kinds = ["cut", "flip", "empty", "gone", "folder", "link", "bytes"]
     kind = draw(st.sampled_from(kinds + (["json", "json", "json"] if path.suffix == ".json" else [])))
     if kind == "json":
         path.write_text(json.dumps(draw(spoilt(json.loads(content)))))

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
-CPU, CARD = torch.device("cpu"), torch.device("meta")  # the one device without a card that torch has a name for
+# the one device without a card that torch has a name for
+CPU = torch.device("cpu")
+CARD = torch.device("meta")
 
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
@@ -73,7 +75,8 @@ class Card(TorchDispatchMode):
         ours = [each for each in tensors if isinstance(each, OnCard)]
         if not ours and kwargs.get("device") != CARD:
             return func(*args, **kwargs)
-        others, onto = [each for each in tensors if not isinstance(each, OnCard)], _target(func, args, kwargs)
+        others = [each for each in tensors if not isinstance(each, OnCard)]
+        onto = _target(func, args, kwargs)
         if waits(func, args, kwargs, onto) and Card.refuses_waits:
             raise WaitError(f"{func} makes the host wait")
         if onto is None and any(each.ndim for each in others) and func not in INDEXED:
@@ -120,7 +123,9 @@ class _Literals(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.new_tensor and isinstance(args[0], OnCard):
-            func, kwargs, args = torch.tensor, {"dtype": args[0].dtype, "device": CARD} | kwargs, args[1:]
+            func = torch.tensor
+            kwargs = {"dtype": args[0].dtype, "device": CARD} | kwargs
+            args = args[1:]
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnCard):
             lists = tree_map_only(
                 list,

@@ -16,7 +16,8 @@ from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.models import SegmentationModel, build
 from freqbench.ops.losses import LOSSES
 
-CPU, DEVICES = torch.device("cpu"), ("stand-in", "cuda")
+CPU = torch.device("cpu")
+DEVICES = ("stand-in", "cuda")
 TOLERANCE = {"meta": 0.0, "cuda": 1e-6}  # of a voxel in float64; the stand-in computes what the CPU does
 FEW = {"steps": 3, "queries": 5}
 SMALLER = {"sea": {"steps": 4, "losses": ("dice", "segpgd")}, "autoattack": {"members": ("apgd-ce", "square")}}
@@ -51,7 +52,9 @@ class Guarded(nn.Module):
 
     def __init__(self, net: nn.Module, passes: int) -> None:
         super().__init__()
-        self.net, self._passes, self._asked = net, passes, 0
+        self.net = net
+        self._passes = passes
+        self._asked = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         """A surrogate made like it asks nothing of the device."""
@@ -96,8 +99,10 @@ def test_attack_does_what_it_does_on_cpu_without_wait(name: str, options: dict[s
     """Computed in float64, where devices differ by less than what decides a sign. Between the members of an ensemble
     the host asks which samples are left; members are attacks of their own here. Who learns is handed case after case.
     """
-    attack, net = made(name, **options), SmallNet().double()
-    here, waits = attacked(attack, net, CPU, dtype=torch.float64), issubclass(ATTACKS[name], Ensemble | LearnedAttack)
+    attack = made(name, **options)
+    net = SmallNet().double()
+    here = attacked(attack, net, CPU, dtype=torch.float64)
+    waits = issubclass(ATTACKS[name], Ensemble | LearnedAttack)
     there = net.to(device) if waits else Guarded(net.to(device), attack.passes[0])
     result = attacked(attack, there, device, dtype=torch.float64)
     assert result.adversarial.device.type == device.type

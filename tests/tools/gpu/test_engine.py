@@ -23,9 +23,11 @@ from freqbench.testing import SmallNet
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 ATTACKS: list[dict[str, Any]] = [
-    {"name": "pgd", "eps": 0.1, "steps": 2}, {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
-    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8}, {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
-]  # fmt: skip
+    {"name": "pgd", "eps": 0.1, "steps": 2},
+    {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
+    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
+    {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
+]
 FIRST, *MORE = ATTACKS
 
 
@@ -54,7 +56,8 @@ def test_a_row_is_that_of_the_cpu_within_the_tolerances(attack: dict[str, Any], 
 @pytest.mark.gpu
 def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device) -> None:
     unit = unit_of(FIRST)
-    model, case = models.load(unit.cell.source, cuda), unit.cell.dataset.load(unit.ref)
+    model = models.load(unit.cell.source, cuda)
+    case = unit.cell.dataset.load(unit.ref)
     windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)
     assert windows > 1
     attacking.attack_case(unit.cell.attack, model, case, 0, windows)
@@ -75,7 +78,8 @@ def test_running_out_leaves_a_row_that_is_ok(
     assert outcome.records[0]["window_batch"] < (windows or memory.MOST_WINDOWS)
 
 
-ROI, SHAPE = (8, 8, 8), (12, 8, 8)
+ROI = (8, 8, 8)
+SHAPE = (12, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +96,12 @@ def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int
         sizes.append(len(inputs[0]))
 
     windows = len(sliding_windows(SHAPE, ROI))
-    net, image = SmallNet().eval(), torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    net = SmallNet().eval()
+    image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
-        model, wanted = SegmentationModel(net.to(where), ROI, defence=defence), Wanted(judge=shares)
+        model = SegmentationModel(net.to(where), ROI, defence=defence)
+        wanted = Wanted(judge=shares)
         made = prediction(model, image, 3 * windows + 1, wanted=wanted)
         return made.labels, made.draws
 

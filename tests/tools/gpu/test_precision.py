@@ -32,7 +32,8 @@ def images(device: torch.device) -> Tensor:
 def test_logits_are_near_those_in_float32(arch: str, setting: str, processor: torch.device) -> None:
     x = images(processor)
     with torch.no_grad():
-        exact, rounded = model(arch, processor)(x), model(arch, processor, setting)(x)
+        exact = model(arch, processor)(x)
+        rounded = model(arch, processor, setting)(x)
     assert rounded.dtype == torch.float32
     assert float((rounded - exact).std() / exact.std()) <= OFF[setting]
 
@@ -41,7 +42,8 @@ def test_logits_are_near_those_in_float32(arch: str, setting: str, processor: to
 @pytest.mark.parametrize("name", ["pgd", "vafa"])
 def test_an_attack_raises_the_loss_and_stays_in_its_bounds(name: str, setting: str, processor: torch.device) -> None:
     """A call refuses what left them; TF32 is off again for all that is not the network's."""
-    net, x = model("unet", processor, setting), images(processor)
+    net = model("unet", processor, setting)
+    x = images(processor)
     with torch.no_grad():
         labels = net(x).argmax(1, keepdim=True)
     attack = make("pgd", eps=8 / 255, steps=4) if name == "pgd" else make("vafa", steps=4, block=8)

@@ -26,22 +26,28 @@ def rows(root: Path) -> Iterator[dict[str, Any]]:
     """One for each configuration: shares of the file's voxels, and the greatest difference between the inputs."""
     for number, plan in enumerate(plans.PLANS):
         folder, raw = plans.written(plan, root / f"plan{number}")
-        theirs, ours = plans.by_nnunetv2(folder, raw, plan.folds), plans.by_freqbench(folder, raw)
+        theirs = plans.by_nnunetv2(folder, raw, plan.folds)
+        ours = plans.by_freqbench(folder, raw)
         exact, rounded, ties = plans.wanted(plan, theirs)
         yield {
-            "toolchain": f"nnunetv2 {version('nnunetv2')}", "configuration": plan.name,
-            **alike(ours.labels, exact, ties), "toolchain_alike_in_float16": float((exact == rounded).mean()),
+            "toolchain": f"nnunetv2 {version('nnunetv2')}",
+            "configuration": plan.name,
+            **alike(ours.labels, exact, ties),
+            "toolchain_alike_in_float16": float((exact == rounded).mean()),
             "input_differs_by": float(np.abs(ours.in_their_axes(ours.seen).numpy() - theirs.data).max()),
-        }  # fmt: skip
+        }
     for number, words in enumerate(bundles.PIPELINES):
         bundle, data = bundles.written(words, root / f"bundle{number}")
         with trusting(words.needs_trust):
-            of_monai, own = bundles.by_monai(words, data), bundles.by_freqbench(words, bundle, data)
+            of_monai = bundles.by_monai(words, data)
+            own = bundles.by_freqbench(words, bundle, data)
         yield {
-            "toolchain": f"monai {version('monai')}", "configuration": words.name,
-            **alike(own.labels, of_monai.labels, of_monai.ties), "toolchain_alike_in_float16": "",
+            "toolchain": f"monai {version('monai')}",
+            "configuration": words.name,
+            **alike(own.labels, of_monai.labels, of_monai.ties),
+            "toolchain_alike_in_float16": "",
             "input_differs_by": float((own.in_their_axes(own.seen) - of_monai.image).abs().max()),
-        }  # fmt: skip
+        }
 
 
 def alike(labels: plans.Array, wanted: plans.Array, ties: plans.Array) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from freqbench.data.loaders.msd import LISTS
 from freqbench.results import Store
 
 CONFIGURATION = "3d_small"
-FEATURES, BATCH = [16, 32, 64, 128], 2
+FEATURES = [16, 32, 64, 128]
+BATCH = 2
 REPORT = Path(__file__).parents[3] / "reports" / "nnunet"
 SPLITS = {"Tr": ("training", "validation"), "Ts": ("test",)}
 SETTINGS = ["loss", "control", "scope", "steps"]
@@ -49,9 +50,11 @@ def raw(data: Path, folder: Path) -> None:
             shutil.copy(data / "imagesTr" / f"{case}.nii.gz", folder / f"images{side}" / f"{case}_0000.nii.gz")
             shutil.copy(data / "labelsTr" / f"{case}.nii.gz", folder / f"labels{side}" / f"{case}.nii.gz")
     described = {
-        "channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
-        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]), "file_ending": ".nii.gz",
-    }  # fmt: skip
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
+        "numTraining": sum(len(cases(split)) for split in SPLITS["Tr"]),
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 

@@ -18,7 +18,8 @@ class Balls(Dataset):
         return {"loader": "balls", "side": self.side}
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        names, shape = self.chosen([f"ball_{number}" for number in range(4)]), (self.side,) * 3
+        names = self.chosen([f"ball_{number}" for number in range(4)])
+        shape = (self.side,) * 3
         return tuple(
             CaseRef(case_id=name, patient_id=self.patient_of(name), fingerprint=digest(name), shape=shape)
             for name in names
