@@ -13,6 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from freqbench.core import __version__ as __version__
+from freqbench.core import reading
+
+reading.watch()
 
 __all__ = [
     "Case",

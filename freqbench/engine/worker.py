@@ -97,7 +97,6 @@ class Worker:
         is_planner = spec.planner == code.run_token()
         self._checked: set[object] | None = None if is_planner else set()  # code that is as it was planned
         code.join_run(spec.planner)
-        code.watch_files()
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if spec.device == "auto" else spec.device)
         if self._device.type == "cuda" and spec.gpu_share < 1:

@@ -121,7 +121,7 @@ class MonaiPipeline(Pipeline):
     def described(self) -> Mapping[str, Any]:
         """The words in short, the identity of the code of others in them, and the keys that it joins."""
         if self.config is not None:
-            code = {"code": self.code.digest} if plugins.is_trusted() and self.code.functions else {}
+            code = {"code": self.code.digest} if plugins.is_trusted() and self.code.modules else {}
             return {"words": self._words, **code, **self._binding}
         if self.function is not None:
             return {"function": self.function, "code": digest([self.code.digest, self._called[1]]), **self._binding}

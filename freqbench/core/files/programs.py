@@ -1,22 +1,29 @@
 """Finds the files that a program of the user's may read: those of its folder, or those that its text names."""
 
+import ast
 import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from freqbench.core import reading
+from freqbench.core.files import downloads
+
+Find = Callable[[str, Path], Iterable[Path]]  # files by a name in the text of a script
 # a folder of more is a home or a dataset, no program's
 MOST_FILES = 2000
 MOST_BYTES = 4 * 10**9
 DEPTH = 8  # folders below it; links may lead around in a circle
 LONGEST = 2**20  # bytes of a script's text
+LONGEST_NAME = 1000  # letters of a text that may name a file
 
 # What tools, runs and readers leave or put beside a program: its output does not depend on it.
 _LEFT = ("__pycache__", "node_modules", "wandb", "mlruns", "LICENSE", "NOTICE", "nohup.out")
@@ -27,7 +34,7 @@ _JOB_KEYS = re.compile(r"^(datasets|models|attacks):", re.MULTILINE)
 _CODE = {f".{kind}" for kind in ("py", "sh", "bash", "pl", "R", "r", "jl", "js", "m", "rb")}
 _TEXTS = {*_CODE, *(f".{kind}" for kind in ("yaml", "yml", "json", "toml", "ini", "cfg", "txt")), ""}
 _WORDS = re.compile(r"[\w-]+")
-_NAMES = re.compile(r"[\w-][\w./-]*")
+_NAMES = re.compile(r"[\w./-]*\w")
 _IMPORTS = re.compile(r"^\s*(?:from|import)[ \t]+(\w[\w., \t]*)", re.MULTILINE)
 _ASK = """
 import importlib.metadata as m, importlib.util, json, os, sys, sysconfig
@@ -96,23 +103,109 @@ def _text_of(path: Path) -> str:
     return ""
 
 
-def named_files(scripts: Iterable[Path], roots: Sequence[Path], imported_alone: bool = False) -> dict[str, Path]:
-    """Returns the files below `roots` that the text of scripts names, as modules or by path, and what these name."""
-    files = dict[str, Path]()
-    waiting = [*scripts]
+def closure(starts: Iterable[Path], find: Find) -> dict[Path, str]:
+    """Returns digests of files by their paths: of `starts`, of the files that `find` knows for the names in the text of
+    these, and of what the code among them names. Of Python a digest holds the syntax without comments, docstrings and
+    annotations, as the module was imported if it was; of any other file the bytes."""
+    content = dict[Path, str]()
+    first = {*starts}
+    waiting = [*first]
     while waiting:
-        script = waiting.pop()
-        for name in imports_of(script) if imported_alone else {*_NAMES.findall(_text_of(script))}:
-            for root in roots:
-                package = root / name if (root / name / "__init__.py").is_file() else None
-                places = (root / name, root / f"{name}.py", root / f"{name.replace('.', '/')}.py")
-                found = (program_files(package) or {}).values() if package else filter(Path.is_file, places)
-                new = {path.relative_to(root).as_posix(): path for path in found if path.suffix[1:] not in _KINDS_LEFT}
-                waiting.extend(path for key, path in new.items() if key not in files and path.suffix in _CODE)
-                files = new | files
-                if new:
-                    break
+        path = waiting.pop()
+        if path in content:
+            continue
+        content[path], names = _does(path)
+        if path in first or is_script(path):
+            for name in names:
+                waiting.extend(each for each in find(name, path) if each not in content)
+    return content
+
+
+def named_files(scripts: Iterable[Path], roots: Sequence[Path], texts: Iterable[str] = ()) -> dict[str, Path]:
+    """Returns the files that the text of `scripts`, and `texts` such as that of `python -c`, name, as modules below
+    `roots` or by path, and what the code among these names, by path below a root where they have one."""
+
+    def find(name: str, script: Path) -> Iterable[Path]:
+        places = (script.parent, *roots)
+        file = file_named(name, places)
+        found = [file] if file else _module_files(name, places)
+        return [path for path in found if not is_installed(path)]
+
+    starts = [script.absolute() for script in scripts]
+    for text in texts:
+        for name in {*_NAMES.findall(text)}:
+            starts += find(name, Path.cwd() / "text")
+    files = dict[str, Path]()
+    for path in closure(starts, find):
+        root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+        files[path.relative_to(root).as_posix()] = path
     return files
+
+
+def file_named(text: str, folders: Iterable[Path]) -> Path | None:
+    """Returns the file that a text names, as a whole path, or as one seen from one of the `folders` or the current one;
+    None: it names none, or one that no output depends on."""
+    if len(text) > LONGEST_NAME or "\n" in text or not {".", "/"} & {*text}:
+        return None
+    with suppress(OSError, ValueError):
+        for folder in (*folders, Path.cwd()):
+            for path in (folder / text, folder / text.lstrip("/")):  # of an f-string, what follows a folder
+                if path.is_file() and counts(path.name) and not str(path).startswith(reading.MACHINE):
+                    return path.absolute()
+    return None
+
+
+def _module_files(name: str, roots: Iterable[Path]) -> list[Path]:
+    """Returns the files of a module, or of its whole package, below the first of the roots that has it."""
+    path, top = name.replace(".", "/"), name.partition(".")[0]
+    for root in roots:
+        if top and (root / top / "__init__.py").is_file():
+            return [*(program_files(root / top) or {}).values()]
+        for file in (root / f"{path}.py", root / f"{top}.py"):
+            if top and file.is_file():
+                return [file]
+    return []
+
+
+def _does(path: Path) -> tuple[str, frozenset[str]]:
+    """Returns the digest of what a file holds, and the names in its text."""
+    if path.suffix == ".py":
+        with suppress(SyntaxError, ValueError, OSError):
+            return _does_in_python(reading.sources.get(str(path)) or path.read_bytes())
+    names = _NAMES.findall(_text_of(path)) if path.suffix in _TEXTS else ()
+    return downloads.digest(path), frozenset(names)
+
+
+@lru_cache(maxsize=4096)
+def _does_in_python(text: bytes) -> tuple[str, frozenset[str]]:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        _drop_words(node)
+    return sha256(ast.dump(tree).encode()).hexdigest(), frozenset(_names_in(tree))
+
+
+def _drop_words(node: ast.AST) -> None:
+    """Takes the docstring and the annotations of one node of the syntax; a field of a class keeps its annotation."""
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    if (is_function or isinstance(node, ast.Module | ast.ClassDef)) and ast.get_docstring(
+        node, clean=False
+    ) is not None:
+        node.body = node.body[1:]
+    if is_function:
+        node.returns = None
+    if isinstance(node, ast.arg):
+        node.annotation = None
+
+
+def _names_in(tree: ast.AST) -> Iterator[str]:
+    """Yields the modules that code imports, and its short texts, which may name modules or files."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < LONGEST_NAME:
+            yield node.value
 
 
 def is_script(path: Path) -> bool:
@@ -131,7 +224,8 @@ def shebang(path: Path) -> str:
 def is_installed(path: Path) -> bool:
     """True for a program in a folder of installed ones: on PATH, or beside a Python."""
     folders = (Path(part).resolve() for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part)
-    return (path.parent / "python3").exists() or path.parent.resolve() in folders
+    is_beside = (path.parent / "python3").exists() or reading.is_of_others(str(path))
+    return is_beside or path.parent.resolve() in folders
 
 
 def imports_of(path: Path) -> list[str]:

@@ -217,7 +217,7 @@ def network(spec: ModelSpec) -> nn.Module:
 def _own_code(net: nn.Module) -> str | None:
     """Returns the identity of a network that has code of others beside MONAI's, which its files do not hold."""
     code = identify(net)
-    return code.digest if code.functions else None
+    return code.digest if code.modules else None
 
 
 def _build(config: Config) -> nn.Module:

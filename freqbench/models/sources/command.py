@@ -114,7 +114,9 @@ def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, .
             notes.append(f"{folder} holds more than a program: of it, only files count that the scripts there name")
         content |= {f"{number}/{name}": path for name, path in found.items() if path not in files}
     roots = [Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    content |= programs.named_files(scripts, [root for root in roots if root not in folders], imported_alone=True)
+    texts = [text for option, text in pairwise(words) if re.fullmatch(r"-\w*c", option)]  # of `bash -c`, `python -c`
+    named = programs.named_files(scripts, [root for root in roots if root not in folders], texts)
+    content |= {name: path for name, path in named.items() if path not in {*files, *content.values()}}
     hashed = {key: storage.sha256(str(value)) if isinstance(value, Path) else value for key, value in content.items()}
     return hashed, tuple(notes)
 
