@@ -134,7 +134,6 @@ def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, 
     ({"outputs": None, "classes": 1}, "classes: expected at least 2, background included, got 1: for one region, set"),
     ({"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
      "no randomized_smoothing around a network of regions"),
-    ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
 ])  # fmt: skip
 def test_settings_without_a_meaning_for_regions_are_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
