@@ -220,7 +220,7 @@ def test_the_job_of_the_readme_is_valid_and_has_ten_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["own-data", "machines", "object-storage", "command", "meshnet", "nnunet", "onnx", "prompts", "slices"]
+    "page", ["own-data", "machines", "object-storage", "command", "meshnet", "nnunet", "onnx", "slices"]
 )
 def test_a_block_of_a_page_is_part_of_a_valid_job(page: str) -> None:
     for block in blocks(f"docs/how-to/{page}.md"):

@@ -242,12 +242,8 @@ def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
 def _concerns_of_models(
     models: Mapping[str, ModelSpec], facts: Mapping[str, Facts], dataset: Dataset, refs: Sequence[CaseRef]
 ) -> Iterator[str]:
-    """Yields what a user should know of the models for a dataset; refuses prompts without labels to draw them from."""
+    """Yields what a user should know of the models for a dataset."""
     for name, model in models.items():
-        if model.is_prompted:
-            dataset.require_labels(name, "from which its points are drawn")
-            with_points = "sees points from the labels: compare its scores with those of networks that see as much"
-            yield f"{name}: {with_points}, and of no other"
         yield from model.notes
         if not model.members:
             yield from scoring_concerns(model, facts[name], dataset.name, dataset.class_names, refs, dataset.space)
@@ -282,11 +278,6 @@ def _cells(
                 raise UserError(f"{attack.name}: expected {ScoredOn.GRID.key}, {rest}")
             concerns += [line for target in targets for line in file_concerns(target)]
         if attack.moves_labels:
-            for model in (source, *targets):
-                if model.is_prompted:
-                    advice = "the organs move and its points would not; leave one of the two out"
-                    got = f"got {model.name} with them: {advice}"
-                    raise UserError(f"{attack.name}: expected networks without args.points, {got}")
             grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
             within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
             others = [each for each in targets if each not in within]

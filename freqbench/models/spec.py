@@ -204,11 +204,6 @@ class ModelSpec(Origin):
         return self.is_random or any(note.endswith(UNTRAINED) for note in self.notes)
 
     @property
-    def is_prompted(self) -> bool:
-        """True if the network is prompted with points from a case's label."""
-        return entry.is_prompted(self.arch, self.args)
-
-    @property
     def votes(self) -> bool:
         """True if a defence makes its prediction of many, and says how sure the vote is."""
         return self.defence is not None and self.defence.votes

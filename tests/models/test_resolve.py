@@ -105,6 +105,7 @@ def test_axes_that_job_leaves_out_stay_those_of_architecture() -> None:
         ({"input": {"mean": 0.5}}, "expected no input beside a pipeline of its own"),
         ({"input": {"axes": "HWD"}}, "expected no input beside a pipeline of its own"),
         ({"inference": {"padding": "volume"}}, "inference.padding: expected reflect, replicate or a number"),
+        ({"defence": {"name": "random_resize_pad"}}, "expected no random_resize_pad beside a pipeline of its own, as"),
     ],
 )
 @pytest.mark.parametrize("reader", [nnunet, bundle])

@@ -80,7 +80,7 @@ def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
-    entry_folder.require_labels(job, job.models[0], f"{entry.name}: its job")
+    entry_folder.require_labels(job, f"{entry.name}: its job")
     return job
 
 

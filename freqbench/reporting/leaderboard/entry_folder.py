@@ -31,7 +31,6 @@ from freqbench.core.documents import YAML_BYTES, mapping_of, object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import downloads
 from freqbench.job.schema import JobSpec
-from freqbench.models.entry import ModelEntry
 from freqbench.results import Store, index_keys
 
 CARD = "card.yaml"
@@ -280,10 +279,8 @@ def told_by(store: Store) -> Told:
     return Told(cases=cases, worst_cases=ranked, findings=findings, verdicts=verdicts, lacking=tuple(lacking))
 
 
-def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
-    """Refuses a job that scores agreement, in which a constant network would lead, and a network that sees labels."""
-    if model.is_prompted:
-        raise UserError(f"{where}: expected a network that sees nothing of a label, got args.points")
+def require_labels(job: JobSpec, where: str) -> None:
+    """Refuses a job that scores agreement, in which a constant network would lead."""
     for entry in job.datasets:
         if entry.own.get("reference") == "prediction":
             got = "got reference: prediction: run the job with label maps"

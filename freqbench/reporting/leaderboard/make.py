@@ -78,7 +78,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
-    entry_folder.require_labels(job, entries[0], f"{out}: {model}")
+    entry_folder.require_labels(job, f"{out}: {model}")
     if entries[0].ensemble or entries[0].command or str(entries[0].checkpoint).startswith("random"):
         got = "an ensemble, a command or random weights"
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got {got}")

@@ -108,11 +108,6 @@ def elsewhere(store: Path) -> None:
     alter_json(run_file(store), lambda run: run["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
 
 
-def prompted(store: Path) -> None:
-    seen = {"arch": "vista3d", "args": {"points": 1}}
-    alter_json(run_file(store), lambda run: run["job"]["models"][0].update(seen))
-
-
 def trusting(store: Path) -> None:
     alter_json(store / "run.json", lambda content: content["job"]["spec"].update(trust_code=True))
 
@@ -126,7 +121,6 @@ CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "weights elsewhere": (elsewhere, ELSEWHERE),
     "and for its audit": (lambda store: elsewhere(store / "audit"), ELSEWHERE),
     "trust": (trusting, "job: plain: its job: trust_code: expected false, got true: make the entry again"),
-    "prompts": (prompted, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 from command_line import bench
 from reporting.handmade import t_interval
 from reporting.leaderboard.conftest import CARD, job, write_card
-from tiny_job import execute, small
+from tiny_job import execute
 
 from freqbench.audit.checks import gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding
@@ -313,14 +313,6 @@ def test_a_changed_card_is_sealed_again(entered: Path, tmp_path: Path) -> None:
     write_card(folder, title="Brighter")
     assert make_entry(str(entered / "out"), "plain", folder)
     assert read_entry(folder).card.title == "Brighter"
-
-
-def test_a_network_that_sees_points_from_the_labels_is_refused(tmp_path: Path) -> None:
-    """Such a network is told where each organ is, and would be ranked beside networks that find out."""
-    model = {"name": "p", "arch": "vista3d", "checkpoint": "a.pt", "args": {"points": 1}}
-    Store(str(tmp_path / "out")).write_job({"spec": small(models=[model]), "index": {"cells": [], "cases": {}}})
-    with pytest.raises(UserError, match=r"p: expected a network that sees nothing of a label, got args\.points$"):
-        make_entry(str(tmp_path / "out"), "p", tmp_path / "p")
 
 
 def test_entry_has_rows_of_its_network_and_worst_of_its_attacks(entered: Path) -> None:
