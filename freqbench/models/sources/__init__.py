@@ -11,13 +11,16 @@ from freqbench.core.code import provenance
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.networks.construction import refusing, seed_weights
-from freqbench.models.sources import bundle, checkpoint, command, frozen, meshnet, nnunet, onnx
+from freqbench.models.sources import bundle, checkpoint, command, meshnet, nnunet, onnx
 from freqbench.models.sources.source import Facts, Source
 
 READERS: Mapping[str, Source] = {
-    "nnunet": nnunet.SOURCE, "bundle": bundle.SOURCE, "meshnet": meshnet.SOURCE, "onnx": onnx.SOURCE,
-    "torchscript": frozen.SOURCE, "torch_export": frozen.SOURCE, "command": command.SOURCE,
-}  # fmt: skip
+    "nnunet": nnunet.SOURCE,
+    "bundle": bundle.SOURCE,
+    "meshnet": meshnet.SOURCE,
+    "onnx": onnx.SOURCE,
+    "command": command.SOURCE,
+}
 
 
 def source_of(arch: str | None) -> Source:
