@@ -156,7 +156,7 @@ def load_model(
         num_channels: channels of the volumes; None: from the file, else 1.
         device: `cpu`, `cuda`, `cuda:1`; None: the network's device; for a file, a GPU if there is one.
         precision: `fp32`, `tf32` or `bf16`.
-        trust_code: allow commands, code of other packages and frozen models (`torchscript`, `torch_export`) to run.
+        trust_code: allow commands and code of other packages to run.
         settings: other keys of a model's entry in a job file (`freqbench.models.ModelEntry`): `name`, `arch`, `args`,
             `roi` (voxels of a window, default 96x96x96 or as trained), `input` (intensities and axes that the network
             expects), `preprocess` (the space of its training), `inference` (its sliding window), `defence`, `adaptive`,

@@ -327,7 +327,7 @@ class ModelEntry(Strict):
     """A model in a job file: one of `checkpoint`, `bundle`, `command` and `ensemble`.
 
     Attributes:
-        arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `torchscript`, `torch_export`, `command`) or
+        arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `command`) or
             `package.module:Class`; None: the one in the metadata of freqbench's own checkpoint.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `hf://ORG/REPO/FILE@REVISION` of the Hugging Face Hub,
             `brainchop://NAME`, `train://NAME` for a network of the job's `training`, or `random` for untrained weights

@@ -328,7 +328,7 @@ def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
-    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it."""
+    The entry's own `classes` and `class_map` come first. An ONNX file and a command are not run for it."""
     if entry.class_map is not None or entry.classes is not None:
         return entry.classes if entry.class_map is None else max(entry.class_map) + 1
     if source_of(entry.reader).weights is None:
@@ -471,15 +471,12 @@ def _examine_spec(spec: ModelSpec) -> ModelSpec:
     if source_of(spec.arch).is_known and "track_running_stats" not in str(spec.args):
         return spec
 
-    # A frozen file may make its tensors on the device where it was saved.
-    device = "cuda" if source_of(spec.arch).weights is None and torch.cuda.is_available() else "cpu"
-
     def examine_model() -> Examination:
-        model = load(spec, torch.device(device))
-        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
+        model = load(spec, torch.device("cpu"))
+        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi))
         return examine(model.net, inputs, spec.num_outputs, spec.head)
 
-    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id, device=device))
+    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id))
 
 
 def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:

@@ -1,6 +1,5 @@
 """Arguments that the keys and shapes of a checkpoint show, and what a network is found to be when it runs."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.models import MODELS, ModelEntry, examination, load, resolve
+from freqbench.models import MODELS, ModelEntry, examination, resolve
 from freqbench.models.examination import Examination, LogitsOfProbabilities, examine, windows
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import build, skeleton
@@ -344,28 +343,7 @@ def test_python_says_that_probabilities_were_mended() -> None:
     assert ece[0] == pytest.approx(ece[1], abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.usefixtures("own_cache")
-def test_frozen_file_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.jit.save(torch.jit.trace(Softmax().eval(), torch.rand(1, 1, *ROI)), tmp_path / "net.pt")
-    entry = ModelEntry(name="soft", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
-    with trusting(True):
-        spec = resolve(entry, 3)
-        monkeypatch.setattr("freqbench.models.resolving.examine", None)  # not called again
-        assert resolve(entry, 3) == spec
-        model = load(spec, torch.device("cpu"))
-    assert spec.yields == "probabilities"
-    assert spec.notes == (f"soft: {examination.MENDED['probabilities']}",)
-    assert spec.model_id != replace(spec, yields="logits").model_id
-    images = windows(1, ROI)
-    with torch.no_grad():
-        assert torch.allclose(model(images).softmax(1), Softmax()(images), atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_frozen_file_that_draws_is_refused_by_its_entry_s_name(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(Drops().eval(), torch.rand(1, 1, *ROI), check_trace=False), tmp_path / "net.pt")
-    entry = ModelEntry(name="mine", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
+def test_a_network_that_draws_is_refused_by_its_entry_s_name() -> None:
+    entry = ModelEntry(name="mine", arch=f"{__name__}:Drops", checkpoint="random", roi=ROI)
     with trusting(True), pytest.raises(UserError, match=r"^mine: expected equal logits of one window in two passes"):
         resolve(entry, 3)

@@ -13,9 +13,6 @@ from models import nnunet_folder, test_bundle
 from models.test_bundle import INFERENCE
 from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
-from models.test_frozen import ROI as FROZEN_ROI
-from models.test_frozen import drawn as frozen_net
-from models.test_frozen import script
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -56,19 +53,6 @@ def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
     x = volume(*BUNDLE_ROI)
     with torch.no_grad():  # its configuration scales to [-1, 1]
         torch.testing.assert_close(load(resolved, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_frozen_file_is_a_model_under_trust_alone(tmp_path: Path) -> None:
-    entry = {"arch": "torchscript", "checkpoint": script(frozen_net(), tmp_path / "net.pt2"), "roi": FROZEN_ROI}
-    resolved = spec(trusted=True, **entry)
-    with torch.no_grad():
-        expected = frozen_net()(volume(*FROZEN_ROI))
-        with trusting():
-            torch.testing.assert_close(load(resolved, CPU)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
-    for run in (lambda: spec(**entry), lambda: load(resolved, CPU)):
-        with pytest.raises(UserError, match=r"needs --trust-code"):
-            run()
 
 
 @pytest.mark.parametrize("reader", [nnunet, bundle])

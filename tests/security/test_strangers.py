@@ -265,7 +265,7 @@ FOREIGN = {
     "model": lambda spec: spec | {"models": [{**spec["models"][0], "arch": "booby:Trap"}]},
     "attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap"}]},
     "matched attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap", "match": MATCH, "matched": [ROW]}]},
-    "torchscript": lambda spec: spec | {"models": [{"name": "a", "arch": "torchscript", "checkpoint": "m.pt"}]},
+    "command": lambda spec: spec | {"models": [{"name": "a", "command": ["touch", "sprung", "{image}", "{labels}"]}]},
 }
 
 
@@ -279,7 +279,6 @@ def test_a_class_that_a_store_trusts_is_not_imported(
     (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(spoilt.parent)
     monkeypatch.delitem(sys.modules, "booby", raising=False)
-    (spoilt.parent / "m.pt").write_bytes(b"")
 
     def trusting(content: dict[str, Any]) -> dict[str, Any]:
         content["job"]["spec"] = FOREIGN[foreign](content["job"]["spec"]) | {"trust_code": True}
@@ -293,7 +292,7 @@ def test_a_class_that_a_store_trusts_is_not_imported(
     else:
         assert "needs --trust-code" in refused(bench, *COMMANDS[name])
     assert not (spoilt.parent / "sprung").exists()
-    if not own and foreign != "torchscript":  # the trap works, where the user trusts it
+    if not own and foreign != "command":  # the trap works, where the user trusts it
         bench(*COMMANDS[name], "--trust-code")
         assert (spoilt.parent / "sprung").exists()
 

@@ -134,7 +134,7 @@ class Recomputation:
     share: float  # of its rows that are no worst case, in (0, 1]
     cases: int | None  # of its audit, the first of each dataset; None: as many as the entry's own audit has
     engine: run.Engine  # of its audit
-    trust_code: bool  # third-party code and frozen networks may run
+    trust_code: bool  # third-party code may run
     job: JobSpec | None = None  # its datasets name the places of data here; None: the entry's job does
     rows: int | None = None  # a spot check of so many random rows, without the audit; None: all of the above
     seed: int | None = None  # of the draw of rows; None: another each time
