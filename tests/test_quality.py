@@ -27,9 +27,8 @@ STEPS = {
     "import freqbench.results.status": "torch pandas",
     LISTS: "torch",
     "import torch, freqbench.attacks, freqbench.data, freqbench.metrics, freqbench.models": UNUSED,
-    "import freqbench.audit.reference": UNUSED.removesuffix(" scipy"),
     "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
-    "import freqbench.training.link, freqbench.engine.run": "monai",
+    "import freqbench.training.link, freqbench.engine.run, freqbench.audit.reproduce": "monai medpy",
 }
 """Steps of one process, and the packages that none of them may take along."""
 

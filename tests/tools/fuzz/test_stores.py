@@ -15,7 +15,7 @@ from tools.fuzz.hostile_values import refused_or_done, spoilt, unhurried
 pytestmark = pytest.mark.integration
 
 COMMANDS = (
-    ("cluster", "status", "out"), ("report", "out", "--format", "md"), ("audit", "out", "--files"),
+    ("cluster", "status", "out"), ("report", "out", "--format", "md"), ("audit", "out", "--rows", "1"),
     ("plan", "job.yaml", "--out", "out"), ("run", "job.yaml", "--out", "out", "--engine", "serial"),
 )  # fmt: skip
 
