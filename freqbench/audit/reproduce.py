@@ -122,22 +122,18 @@ class Reproducer:
         grid = self._grid(row, run)
         here = json.loads(json.dumps(provenance.collect(grid)))  # tuples as lists, as the run's file has them
         if (unit := _unit(grid, key)) is None:
-            others = differing(*_inputs(run, here, row)).values()
-            circumstances = differing(facts(run, row), facts(here, {**row, RELEASES.name: None}))
-            told = {"reason": "; ".join(others) or OTHER_SETTING, "facts": tuple(circumstances.values())}
-            return replace(made, verdict="different", **told)
+            reason = "; ".join(differing(*_inputs(run, here, row)).values()) or OTHER_SETTING
+            others = differing(facts(run, row), facts(here, {**row, RELEASES.name: None}))
+            return replace(made, verdict="different", reason=reason, facts=tuple(others.values()))
         computed, found_classes, maps = self._compute(unit, row, run)
         comparison = compare(row, classes, computed, found_classes)
-        circumstances = differing(facts(run, row), facts(here, computed))
-        is_elsewhere = not circumstances.keys() <= SETTLED
+        others = differing(facts(run, row), facts(here, computed))
+        is_elsewhere = not others.keys() <= SETTLED
         by_medpy = beside(row, classes, maps, is_elsewhere) if maps else ()
-        verdict: Verdict = "close" if comparison.differences else "equal"
-        is_within = all(is_elsewhere and each.is_tolerated for each in comparison.differences)
-        if not is_within or not all(each.is_tolerated for each in by_medpy):
-            verdict = "different"
+        verdict = _verdict(comparison.differences, by_medpy, is_elsewhere)
         reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
-        told = {"by_medpy": by_medpy, "facts": tuple(circumstances.values()), "reason": reason}
-        return replace(made, verdict=verdict, comparison=comparison, **told)
+        made = replace(made, verdict=verdict, reason=reason, facts=tuple(others.values()))
+        return replace(made, comparison=comparison, by_medpy=by_medpy)
 
     def _compute(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row], LabelMaps | None]:
         """Computes a record, its classes and its label maps (None if it failed) under the row's circumstances."""
@@ -188,6 +184,14 @@ def _lost_reason(row: Row, run: Mapping[str, Any]) -> str:
     return ""
 
 
+def _verdict(differences: Sequence[Difference], by_medpy: Sequence[Difference], is_elsewhere: bool) -> Verdict:
+    if not all(each.is_tolerated for each in by_medpy):
+        return "different"
+    if not differences:
+        return "equal"
+    return "close" if is_elsewhere and all(each.is_tolerated for each in differences) else "different"
+
+
 def _unit(grid: Grid, key: Key) -> Unit | None:
     """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model."""
     cell_id, case_key, target_id = key
@@ -221,18 +225,20 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     then["params"], params = (object_of(row["params"], "params") for row in (stored, found))
     now["params"] = {name: value for name, value in params.items() if name in then["params"]}
     then["rows of classes"], now["rows of classes"] = indices, present
-    differences, skipped = list[Difference](), dict[str, str]()
+    compared, differences, skipped = 0, list[Difference](), dict[str, str]()
     for name, value in then.items():
-        again = now.get(name)
+        again, column = now.get(name), name.rpartition(": ")[2]
         if name not in now:
-            skipped[name] = "its package is here in another version"
+            skipped[column] = "its package is here in another version"
         elif value is None and again is not None and name in was | LATER:
-            skipped[name] = f"was not computed then: {(was | LATER)[name]}"
+            skipped[column] = f"was not computed then: {(was | LATER)[name]}"
         elif again is None and value is not None and name in is_now:
-            skipped[name] = f"cannot be computed here: {is_now[name]}"
-        elif value != again and not (value != value and again != again):
-            differences.append(Difference(column=name, stored=value, found=again, tolerance=_tolerance(name)))
-    return RowComparison(compared=len(then) - len(skipped), differences=tuple(differences), skipped=skipped)
+            skipped[column] = f"cannot be computed here: {is_now[name]}"
+        else:
+            compared += 1
+            if value != again and not (value != value and again != again):
+                differences.append(Difference(column=name, stored=value, found=again, tolerance=_tolerance(name)))
+    return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
 
 
 def _values(row: Row, classes: Sequence[Row]) -> dict[str, Any]:

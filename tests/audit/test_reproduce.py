@@ -4,6 +4,7 @@ import io
 import re
 from collections import ChainMap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def first_id(store: Path, **where: str) -> str:
     return row_id(*(row[name] for name in KEY))
 
 
-def row_classes(store: Path, key: dict[str, str]) -> list[dict[str, object]]:
+def row_classes(store: Path, key: dict[str, str]) -> list[dict[str, Any]]:
     rows = Store(str(store)).class_records().to_pylist()
     return [row for row in rows if all(row[name] == value for name, value in key.items())]
 
@@ -162,8 +163,8 @@ def test_medpy_s_scores_of_regions_are_those_of_the_rows() -> None:
     pred = np.where(draw.random(label.shape) < 0.2, draw.integers(0, 8, label.shape), label).astype(np.uint8)
     label[5:9] = IGNORED
     classes = Classes(names=("none", "a", "b", "c"), overlap=True, tolerances_mm=(1.0,) * 3)
-    shown = {"classes": classes, "spacing": (0.7, 1.9, 3.3)}
-    maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), **shown)
+    spacing = (0.7, 1.9, 3.3)
+    maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), classes=classes, spacing=spacing)
     parts = [each.classes for each in score_prediction(maps, ("dsc", "hd95"))]
     rows = [dict(ChainMap(*map(dict, of_class))) for of_class in zip(*parts, strict=True)]
     for name, values in medpy_scores(maps).items():
