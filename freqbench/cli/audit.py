@@ -24,7 +24,7 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 app = typer.Typer()
@@ -36,7 +36,6 @@ class AuditOptions:
 
     run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
     plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
-    files: Annotated[bool, option("Is the store whole: files, columns, rows, ids?", "--files")] = False
     rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
     converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
     certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
@@ -46,8 +45,6 @@ class AuditOptions:
     eps: Annotated[str | None, more("With --run: radius.", show_default="the job's most usual")] = None
     engine: common.Engine = "auto"
     address: common.Address = None
-    volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
-    reference: Annotated[int | None, more("With --files: score N rows by other libraries.", min=1, metavar="N")] = None
     seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
 
@@ -56,31 +53,20 @@ class AuditOptions:
 def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> None:
     """Check whether a store's numbers can be believed.
 
-    Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
-    something is wrong or differs. --converge and --certify write their curves and tables into OUT too, as files.
+    Shows a verdict for each model, what matters most, and what to do. --rows answers by the exit code, 1 if a row
+    differs. --converge and --certify write their curves and tables into OUT too, as files.
     """
     given = {
         **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
-        **{"--address": options.address, "--volumes": options.volumes, "--reference": options.reference},
-        **{"--seed": options.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
+        **{"--address": options.address, "--seed": options.seed},
+        **{"--job": stored.job, "--set": stored.set_, "--to": text.to},
         **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
     }
     common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
     if options.converge or options.certify:
         (_show_convergence if options.converge else _show_bounds)(out, stored.grid(out))
         return
-    if options.files:
-        from freqbench.audit import verify
-        from freqbench.results import Store
-
-        console = common.console()
-        store = Store(out)
-        is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
-        if options.reference:
-            from freqbench.audit import reference as libraries
-
-            is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
-    elif options.rows:
+    if options.rows:
         is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
         is_sound = _judge(out, options, stored, text)

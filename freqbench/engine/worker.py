@@ -72,6 +72,7 @@ class WorkerSpec:
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
+    keeps_maps: bool = False  # return label maps that no metric is computed on apart from the device
     reuse: bool = False  # read adversarial volumes from `volumes` instead of attacking
     fresh: bool = False  # read nothing that earlier runs stored on its node
     trust_code: bool = False
@@ -208,7 +209,7 @@ class Worker:
         records = tuple(record for each in (outcome, *lost) for record in each.records)
         classes = (*outcome.class_records, *([] for _ in lost))
         outcome = replace(outcome, records=records, class_records=classes, glimpse=glimpse)
-        return outcome, masks if scoring.shapes_of(metrics) else None
+        return outcome, masks if self.spec.keeps_maps or scoring.shapes_of(metrics) else None
 
     def _predict_clean(self, unit: Unit, prefetch: Unit | None) -> Outcome:
         """Predicts the clean volume of a unit by each target, and keeps the predictions for attacks."""

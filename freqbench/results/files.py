@@ -149,7 +149,7 @@ class Files:
         return content
 
     def remedy(self, name: str) -> str:
-        """Returns what to do about a JSON file of a run, which `audit --files` needs, that is damaged or lost."""
+        """Returns what to do about a JSON file of a run, which checks of a store need, that is damaged or lost."""
         if name == "run.json":
             return "restore it, or move it away and run the job again"
         is_merged = any(each.startswith(MERGED_PREFIX) for each in self.names())
