@@ -24,7 +24,7 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--reference"},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 app = typer.Typer()
@@ -36,7 +36,7 @@ class AuditOptions:
 
     run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
     plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
-    files: Annotated[bool, option("Is the store whole: files, columns, rows, ids?", "--files")] = False
+    files: Annotated[bool, option("Is the store whole: files, double rows, missing records?", "--files")] = False
     rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
     converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
     certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
@@ -46,7 +46,6 @@ class AuditOptions:
     eps: Annotated[str | None, more("With --run: radius.", show_default="the job's most usual")] = None
     engine: common.Engine = "auto"
     address: common.Address = None
-    volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
     reference: Annotated[int | None, more("With --files: score N rows by other libraries.", min=1, metavar="N")] = None
     seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
@@ -61,7 +60,7 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
     """
     given = {
         **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
-        **{"--address": options.address, "--volumes": options.volumes, "--reference": options.reference},
+        **{"--address": options.address, "--reference": options.reference},
         **{"--seed": options.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
         **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
     }
@@ -74,7 +73,7 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
         from freqbench.results import Store
 
         console, store = common.console(), Store(out)
-        is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
+        is_sound = verify.show_checks(verify.verify(store), out, console)
         if options.reference:
             from freqbench.audit import reference as libraries
 

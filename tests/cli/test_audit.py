@@ -129,7 +129,7 @@ def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed
 
 def test_files_exits_with_0_for_a_sound_store_and_1_for_another(small_copy: Path, bench: Bench) -> None:
     assert bench("audit", str(small_copy), "--files")[0] == 0
-    set_first(small_copy, "records", dsc=0.5)
+    (small_copy / "records" / "torn-000000.parquet").write_bytes(b"PAR1")
     code, out, _ = bench("audit", str(small_copy), "--files")
     assert code == 1
     assert "wrong" in out

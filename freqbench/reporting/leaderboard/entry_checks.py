@@ -16,7 +16,7 @@ from rich.console import Console
 from freqbench.audit import computing, reproduce, verify
 from freqbench.audit.checks import CHECKS
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.store_checks import Check
+from freqbench.audit.verify import Check
 from freqbench.core import config
 from freqbench.core.errors import MissingDataError, UserError, one_line
 from freqbench.core.files import downloads, storage
