@@ -60,8 +60,8 @@ class Survey:
 
 def verify(store: Store) -> list[Check]:
     """Runs every check of a store in which no run goes on. `files`: each can be read, its pages fit their checksums,
-    its columns are those of the schema; `doubles`: ok rows of one key agree; `holes`: the job's records are there. Raises a
-    UserError if there is no store, another release wrote it, or it changes meanwhile."""
+    its columns are those of the schema; `doubles`: ok rows of one key agree; `holes`: the job's records are there.
+    Raises a UserError if there is no store, another release wrote it, or it changes meanwhile."""
     job, survey = store.job(), _survey(store.root)
     runs = list(_runs(store, survey.errors))
     doubles = {key: count for key, count in survey.ok.items() if count > 1}
