@@ -338,7 +338,7 @@ def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}
     for entry in board_pages.stored_entries(board_pages.ACDC_ENTRIES).values():
-        assert (entry.card.checkpoint, reasons(examine(entry))) == (f"train://acdc/board_train/{entry.name}", [])
+        assert (entry.card.checkpoint, reasons(examine(entry.told))) == (f"train://acdc/board_train/{entry.name}", [])
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

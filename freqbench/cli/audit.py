@@ -24,7 +24,7 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS},
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": ""},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 app = typer.Typer()
@@ -36,6 +36,7 @@ class AuditOptions:
 
     run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
     plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
+    files: Annotated[bool, option("Is the store whole: files, double rows, missing records?", "--files")] = False
     rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
     converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
     certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
@@ -53,8 +54,8 @@ class AuditOptions:
 def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> None:
     """Check whether a store's numbers can be believed.
 
-    Shows a verdict for each model, what matters most, and what to do. --rows answers by the exit code, 1 if a row
-    differs. --converge and --certify write their curves and tables into OUT too, as files.
+    Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
+    something is wrong. --converge and --certify write their curves and tables into OUT too, as files.
     """
     given = {
         **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
@@ -66,7 +67,12 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
     if options.converge or options.certify:
         (_show_convergence if options.converge else _show_bounds)(out, stored.grid(out))
         return
-    if options.rows:
+    if options.files:
+        from freqbench.audit import verify
+        from freqbench.results import Store
+
+        is_sound = verify.show_checks(verify.verify(Store(out)), out, common.console())
+    elif options.rows:
         is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
         is_sound = _judge(out, options, stored, text)

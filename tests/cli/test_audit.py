@@ -149,6 +149,14 @@ def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed
     assert text in refused(bench, "audit", str(small_store), *typed)
 
 
+def test_files_exits_with_0_for_a_sound_store_and_1_for_another(small_copy: Path, bench: Bench) -> None:
+    assert bench("audit", str(small_copy), "--files")[0] == 0
+    (small_copy / "records" / "torn-000000.parquet").write_bytes(b"PAR1")
+    code, out, _ = bench("audit", str(small_copy), "--files")
+    assert code == 1
+    assert "wrong" in out
+
+
 def test_a_dice_that_is_not_medpy_s_exits_with_1(small_copy: Path, bench: Bench) -> None:
     assert "dsc by MedPy" in bench("audit", str(small_copy), "--rows", "1")[1]
     set_first(small_copy, "records", dsc=0.5)
