@@ -230,7 +230,7 @@ def test_report_is_a_screen_that_names_page_and_other_tables(out: str) -> None:
 
 
 def test_pictures_are_files_or_have_a_reason(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("transfer", "case")})
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("distance", "case")})
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
     assert ": no volumes are saved" in said

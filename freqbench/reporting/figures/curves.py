@@ -1,120 +1,42 @@
-"""Draws points and lines: one series per attack, told apart by colour, marker and dash."""
+"""Draws points and lines: one series per attack or network, told apart by colour, marker and dash."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from freqbench.analysis import certificates
+from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
+from freqbench.reporting.colors import DASHES, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommend
-from freqbench.reporting.figure_data import DISTANCES, Material
+from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, count_text, legend, line_handle, plain
+from freqbench.reporting.views.ejection import REDUCED, fractions, furthest
 
-MOST_LISTED = 30  # attacks per figure; further ones go into the next
 KNEE = 6.5  # size of its marker
-Styles = Mapping[str, SeriesStyle]
+L2 = "L2 of the change inside the body (intensity)"
 
 
-def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
-    """Yields the items of each figure, at most `most` of them."""
-    yield from (items[start : start + most] for start in range(0, len(items), most))
-
-
-def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the share of patients that fall against the size of the change, one panel per norm that is made small."""
-    table = figure_data.smallest_sizes(rows)
-    if (found := table[np.isfinite(table["size"])]).empty:
-        yield "no attack found a smallest change"
-        return
-    groups, end = list(table.groupby("threat_model", sort=False)), 1.05 * found["size"].max()
-    styles = _styles(material, table, "label")
-    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("size of the change (1/255)", "patients (%)"))
-    for axis, (threat, panel) in zip(axes, groups, strict=True):
-        for label, series in panel.groupby("label", sort=False):
-            sizes, look = np.sort(series["size"]), styles[str(label)]
-            sizes = np.insert(sizes[np.isfinite(sizes)], 0, 0.0)
-            fallen = 100 * np.arange(len(sizes)) / len(series)
-            axis.step([*sizes, end], [*fallen, fallen[-1]], where="post", color=look.color, linestyle=look.dash)
-        patients = count_text(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
-        axis.set_title(f"{plain(threat)}, {patients}", loc="left")
-        axis.set_ylim(-2, 102)
-        axis.grid(axis="y", **GRID)
-    figure.suptitle(plain(f"{dataset}: patients that lose half of their Dice on {model}", 60))
-    legend(figure, [*map(line_handle, styles.values())], [*map(plain, styles)])
-    yield figure
-
-
-def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
-    return {name: series_style(place) for name, place in material.places[column].items() if name in set(table[column])}
-
-
-def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws DSC against SSIM, LPIPS and L2, a panel each: a marker a threat model, a line an attack's budgets."""
-    table = figure_data.means(rows, ("dsc_foreground", *DISTANCES))
-    if not (columns := [name for name in DISTANCES if table[name].notna().any()]):
-        yield "no distance was measured inside the body"
-        return
-    styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
-    # Names in full: a scope often stands in the middle of one.
-    texts = [f"threat model {plain(kind)}" for kind in kinds]
-    texts += [*(f"{number} {plain(name, 80)}" for number, name in enumerate(styles, 1)), "clean"]
-    figure = style.new_figure(style.PAGE, 2.5 + 0.14 * len(texts) / style.legend_columns(texts, style.PAGE))
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    clean = rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean()  # each case counted once
-    for axis, column in zip(axes, columns, strict=True):
-        axis.axhline(float(clean), color=GREY, linestyle="dotted")
-        for number, (family, look) in enumerate(styles.items(), 1):
-            series = table[table["family"] == family].sort_values("budget", kind="stable")
-            for threat, part in series.groupby("threat_model", sort=False):
-                _draw_numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)].marker)
-        axis.set_xlabel(DISTANCES[column])
-        axis.grid(axis="x", **GRID)
-        if column == "ssim_body":
-            axis.invert_xaxis()
-    axes[0].set_ylabel(SCORE)
-    title = plain(f"{dataset}: attacks on {model}", 60)
-    figure.suptitle(f"{title}, {count_text(table['n'].tolist())}; grid lines: equal distance; more change to the right")
-    shape: dict[str, Any] = {"color": "black", "linestyle": "none", "mfc": "w"}
-    handles = [Line2D([], [], marker=look.marker, **shape) for look in kinds.values()]
-    handles += [Line2D([], [], color=look.color) for look in styles.values()]
-    handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
-    legend(figure, handles, texts)
-    yield figure
-
-
-def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
-    """Draws the points of one attack, joined, each with the attack's number in the legend."""
-    axis.plot(x, y, color=series.color, linestyle=series.dash, linewidth=0.7, zorder=2)
-    height = 3 + number / 100  # what covers a marker covers its number too
-    shape: dict[str, Any] = {"marker": marker, "markersize": 8, "mfc": "white", "mec": series.color, "mew": 0.9}
-    axis.plot(x, y, linestyle="none", zorder=height, **shape)
-    for left, top in zip(x, y, strict=True):
-        if np.isfinite(left) and np.isfinite(top):
-            axis.annotate(str(number), (left, top), ha="center", va="center", fontsize=4.5, zorder=height)
-
-
-def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Figure | str:
     """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow."""
     if (table := figure_data.drops_by_distance(rows)).empty:
-        yield "no attack has both an L2 inside the body and a foreground DSC"
-        return
+        return "no attack has both an L2 inside the body and a foreground DSC"
     groups = list(table.groupby("threat_model", sort=False))
-    styles = _styles(material, table, "family")
-    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
+    shown = set(table["family"])
+    styles = {name: series_style(place) for name, place in material.families.items() if name in shown}
+    figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (L2, DROP))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):
             series, look = series.sort_values("budget", kind="stable"), styles[str(family)]
             filling = "white" if series["is_null"].any() else look.color
-            thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
-            style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
+            shape: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash, "mfc": filling}
+            thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2}
+            axis.errorbar(series["l2_body"], series["drop"], yerr=style.reach(series), **shape, **thin)
         axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         style.drop_axis(axis, table["drop"], grid="both")
@@ -122,30 +44,39 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     nulls = set(table.loc[table["is_null"], "family"])
     fills = {family: "white" if family in nulls else look.color for family, look in styles.items()}
     legend(figure, [line_handle(look, mfc=fills[family]) for family, look in styles.items()], [*map(plain, styles)])
-    yield figure
+    return figure
 
 
-def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws drop against one parameter of an attack at a time, a panel each; a ring marks the shared setting."""
-    if (table := figure_data.factors(rows)).empty:
-        yield "no attack was run with two of its parameters changed one at a time"
-        return
-    groups = list(table.groupby(["attack", "factor"], sort=False))
-    looks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
-    figure, axes = style.panels(len(groups), 4, (0.5, 1.5), len(looks) + 1, ("", DROP))
-    for axis, ((attack, factor), panel) in zip(axes, groups, strict=True):
-        places = np.arange(len(panel))
-        style.error_bars(axis, places, panel["mean"], looks[attack], yerr=style.reach(panel), linestyle="none")
-        axis.plot(places[panel["is_common"]], panel["mean"][panel["is_common"]], color="black", **RING)
-        axis.set_xticks(places, [plain(value.strip('"'), 12) for value in panel["value"]])
-        axis.set_xlim(-0.5, len(panel) - 0.5)
-        axis.set_title(plain(f"{attack}: {factor}", 30), loc="left")
-        style.drop_axis(axis, table["mean"])
-    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
-    figure.suptitle(f"{title}, {count_text(table['n'].astype(int).tolist())}: {style.interval_words(table)}")
-    handles = [*map(line_handle, looks.values()), Line2D([], [], color="black", **RING)]
-    legend(figure, handles, [*map(plain, looks), "the setting that the others differ from"])
-    yield figure
+def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Figure | str:
+    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient;
+    null rows hollow. Dashed: REDUCED; grey: class turned. What has no EF, or one below 0, stands at the lower end."""
+    if (table := furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")).empty:
+        return "no patient has a left ventricle in two cases"
+    styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}
+    low, high = min(0.0, table["clean"].min()) - 3, max(100.0, table[["clean", "attacked"]].max().max()) + 3
+    sets = [part for _, part in table.groupby(["threat_model", "budget_name", "budget"])]
+    figure, axes = style.panels(len(sets), 4, (0.5, 1.7), len(styles), ("EF without attack (%)", "EF after it (%)"))
+    for axis, part in zip(axes, sets, strict=True):
+        for corner in ((low, REDUCED), (REDUCED, low)):
+            size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]
+            axis.add_patch(Rectangle(corner, *size, color=GREY, alpha=0.18, linewidth=0))
+        for (model, is_null), points_of in part.groupby(["target_model", "is_null"]):
+            look, after = styles[model], points_of["attacked"].fillna(low).clip(lower=low)
+            loose: dict[str, Any] = {"linestyle": "none", "zorder": 3, "mfc": "white" if is_null else look.color}
+            axis.plot(points_of["clean"], after, color=look.color, marker=look.marker, **loose)
+        for line in (axis.axvline, axis.axhline):
+            line(REDUCED, color=GREY, linestyle="dashed", linewidth=0.6)
+        axis.set(xlim=(low, high), ylim=(low, high))
+        axis.set_title(plain(_set_title(part), 34))
+    number = table["patient_id"].nunique()
+    figure.suptitle(f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: turned; hollow: null")
+    legend(figure, [*map(line_handle, styles.values())], [*map(plain, styles)])
+    return figure
+
+
+def _set_title(rows: pd.DataFrame) -> str:
+    threat, name, budget = rows[["threat_model", "budget_name", "budget"]].iloc[0]
+    return f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}"
 
 
 @style.use_style()

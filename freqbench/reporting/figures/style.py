@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -82,15 +81,9 @@ def drop_axis(axis: Axes, drops: pd.Series | None = None, grid: Literal["x", "y"
         axis.set_ylim(min(-5.0, 1.1 * drops.min()), min(100.0, 1.1 * max(drops.max(), 10.0) + 5))
 
 
-def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
-    """Draws a series with bars of the lengths `xerr` and `yerr`, as `reach` returns them."""
-    appearance: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
-    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | appearance | options))
-
-
-def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
-    """Length of each interval below and above its mean, [2, rows]; 0 where there is none."""
-    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+def reach(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Length of each interval below and above its `drop`, [2, rows]; 0 where there is none."""
+    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table["drop"].to_numpy(float))
     return np.where(np.isnan(lengths), 0.0, lengths)
 
 
@@ -112,15 +105,6 @@ def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
 def plain(text: object, longest: int = LONGEST) -> str:
     """Makes a text from data fit for a figure: one line, never a formula, its middle left out if it is long."""
     return elide(" ".join(printable(str(text)).split()), longest).replace("$", r"\$")
-
-
-def heading(text: object, width: int) -> str:
-    r"""Breaks a text from data into a heading above a small picture: in full, in lines of about `width` letters.
-
-    >>> heading("vafa q_max=20 block=8 control=random", 14)
-    'vafa q_max=20\nblock=8\ncontrol=random'
-    """
-    return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
 
 
 def count_text(numbers: Sequence[int]) -> str:
