@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from freqbench.core.terminal import elide, printable
@@ -25,7 +24,6 @@ DROP = "DSC fg drop (points)"
 MAKER = "freqbench"  # the maker in a file's metadata
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
-RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
@@ -53,7 +51,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
+    count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str]
 ) -> tuple[Figure, list[Axes]]:
     """Makes a figure of `count` panels, at most `most` beside each other, and returns it with their axes. `inches`: the
     height of all but panels and legend, and of one row of panels. The legend's `entries` stand in three columns, or in
@@ -62,7 +60,7 @@ def panels(
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
-    axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.flat[count:]:
         axis.axis("off")
     visible = list(axes.flat[:count])
@@ -71,14 +69,6 @@ def panels(
     for axis in visible[::across]:
         axis.set_ylabel(labels[1])
     return figure, visible
-
-
-def drop_axis(axis: Axes, drops: pd.Series | None = None, grid: Literal["x", "y", "both"] = "y") -> None:
-    """Draws grid and zero line of an axis of drops; with `drops` it ends at these, however wide their intervals are."""
-    axis.grid(axis=grid, **GRID)
-    axis.axhline(0, color=GREY, linewidth=0.6)
-    if drops is not None:
-        axis.set_ylim(min(-5.0, 1.1 * drops.min()), min(100.0, 1.1 * max(drops.max(), 10.0) + 5))
 
 
 def reach(table: pd.DataFrame) -> NDArray[np.float64]:
@@ -127,11 +117,3 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
     """Makes the legend handle of a series' style."""
     return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash, **options)
-
-
-def log_axis(axis: Axes, values: pd.Series) -> None:
-    """Makes an axis of values above 0 logarithmic with plain numbers."""
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 100 * values.min() else (1,)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.xaxis.set_major_formatter("{x:g}")

@@ -11,10 +11,8 @@ from matplotlib.lines import Line2D
 from reporting.handmade import records, row, t_interval
 
 from freqbench.reporting import figure_data
-from freqbench.reporting.convergence import SETTING
 from freqbench.reporting.figure_data import shown_rows
-from freqbench.reporting.figures.curves import KNEE, convergence_figure, distance
-from freqbench.reporting.figures.style import log_axis
+from freqbench.reporting.figures.curves import distance
 
 
 def test_rows_are_in_the_units_shown() -> None:
@@ -125,42 +123,3 @@ def test_null_rows_are_hollow_in_the_panel_and_in_the_legend(monkeypatch: pytest
 def test_wide_interval_of_two_patients_does_not_squeeze_points(monkeypatch: pytest.MonkeyPatch) -> None:
     (axis,) = panels(distances(monkeypatch, ("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))).values()
     assert axis.get_ylim() == (-5, 49)
-
-
-@pytest.mark.parametrize(("highest", "has_twos"), [(90.0, True), (1000.0, False)])
-def test_logarithmic_axis_has_ticks_at_powers_of_ten(highest: float, has_twos: bool) -> None:
-    axis = Figure().subplots()
-    log_axis(axis, pd.Series([1.0, highest]))
-    assert (2.0 in axis.xaxis.get_major_locator().tick_values(1.0, highest)) == has_twos
-
-
-def settings(*rows: Sequence[object]) -> pd.DataFrame:
-    """Model, attack, loss, restarts, steps, passes and drop."""
-    table = pd.DataFrame(rows, columns=["model", "attack", "loss", "restarts", "steps", "passes", "drop"]).assign(
-        dataset="phantom", threat_model="linf", budget="eps=8/255", cases=3
-    )
-    return table.reindex(columns=SETTING)
-
-
-def test_knee_is_large_and_the_recommendation_ringed() -> None:
-    figure = convergence_figure(
-        settings(
-            ("unet", "apgd", "dice", 1, 10, 21.0, 30.0),
-            ("unet", "apgd", "dice", 1, 20, 41.0, 40.0),
-            ("unet", "apgd", "dice", 1, 40, 81.0, 40.1),
-            ("unet", "apgd", "dice", 3, 10, 63.0, 35.0),
-        )
-    )
-    (axis,) = panels(figure).values()
-    lines = drawn(axis)
-    (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > KNEE]
-    assert (ring.get_markerfacecolor(), lines[(63.0, 35.0),].get_markerfacecolor()) == ("none", "white")
-    large = [line for line in axis.lines if line.get_markersize() == KNEE]
-    assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
-
-
-def test_each_model_has_a_panel_and_a_rising_curve_no_knee() -> None:
-    rising = [("unet", "pgd", "ce", 1, 10, 20.0, 30.0), ("unet", "pgd", "ce", 1, 20, 40.0, 33.0)]
-    by_title = panels(convergence_figure(settings(*rising, ("unetr", "pgd", "ce", 1, 10, 20.0, 9.0))))
-    assert [title.split("\n")[0] for title in by_title] == ["phantom: unet", "phantom: unetr"]
-    assert not [line for axis in by_title.values() for line in axis.lines if line.get_markersize() == KNEE]

@@ -136,7 +136,8 @@ def test_two_names_that_look_alike_are_two_files(tmp_path: Path) -> None:
     assert len([path for path in written.paths if "/distance-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
-def test_no_text_lies_on_another_or_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def plausible() -> Material:
     """Twelve attacks of five threat models on six cases, as a whole report may have them."""
     rng = np.random.default_rng(0)
     budgets = {"pgd": (2 / 255, 4 / 255, 8 / 255), "gn": (4 / 255, 8 / 255), "vafa": (10.0, 20.0, 30.0), "dfb": (None,)}
@@ -149,8 +150,11 @@ def test_no_text_lies_on_another_or_outside(monkeypatch: pytest.MonkeyPatch) -> 
             values = {"case": case, "budget": budget, "dsc": 0.9 - drop, "dsc_clean": 0.9, "l2_body": 90 * drop}
             model = "swinunetr-adversarially-trained"
             rows.append(row(attack, params.get(attack), source=model, target=model, **values))
-    material = Material(shown_rows(records(*rows)), classes(), None)
-    of, figure = next(iter(FIGURES["distance"](material)))
+    return Material(shown_rows(records(*rows)), classes(), None)
+
+
+def test_no_text_lies_on_another_or_outside(plausible: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, figure = next(iter(FIGURES["distance"](plausible)))
     assert isinstance(figure, Figure), of
     assert figure.get_size_inches()[0] <= PAGE
     drawn: dict[int, Text] = {}
