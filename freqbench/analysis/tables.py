@@ -1,6 +1,6 @@
 """Makes tables of results, and selects the rows of a worst case. Scores are means over cases and seeds, without
 undefined values. Rows are ordered by threat model, attack and budget, never by score, as threat models are not
-comparable by DSC alone. Rows of a reduced precision are kept where the check passes (`freqbench.analysis.precision`)."""
+comparable by DSC alone. Rows of a reduced precision are kept where `freqbench.analysis.precision` passes them."""
 
 from collections.abc import Sequence
 
