@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -196,11 +196,10 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
 
 def _show_convergence(out: str, grid: "Grid") -> None:
     """Prints what more passes, losses and restarts add to each attack that has steps or queries, and advice. OUT then
-    has converge.csv (the curves), converge.yaml (recommended attacks of a job), converge.pdf and converge.png."""
+    has converge.csv (the curves) and converge.yaml (recommended attacks of a job)."""
     from freqbench.analysis.frames import found_records
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
-    from freqbench.reporting.figures.curves import convergence_figure
     from freqbench.results import Store
 
     store = Store(out)
@@ -216,18 +215,16 @@ def _show_convergence(out: str, grid: "Grid") -> None:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
     common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
     advice = convergence.job_text(convergence.recommend(table), entries).encode()
-    figure = convergence_figure(table)
-    _put_beside(out, "converge", figure, csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
+    _put_beside(out, "converge", csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
 
 
 def _show_bounds(out: str, grid: "Grid") -> None:
-    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv, .pdf and .png."""
+    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv."""
     import pandas as pd
 
     from freqbench.analysis import certificates
     from freqbench.reporting import render
     from freqbench.reporting.contents import contents
-    from freqbench.reporting.figures.curves import bounds_figure
     from freqbench.reporting.views import defences
     from freqbench.results import Store
 
@@ -235,19 +232,16 @@ def _show_bounds(out: str, grid: "Grid") -> None:
     sections = defences.bounds(contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False).records)
     common.put(render.terminal(sections), None)
     if tables := [section.data for section in sections if section.data is not None]:
-        table = pd.concat(tables)
-        _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
+        _put_beside(out, "bounds", csv=render.csv(pd.concat(tables)).encode())
 
 
-def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
-    """Writes a figure and files by their suffix beside a store's records; refuses to replace files of others."""
+def _put_beside(out: str, name: str, **files: bytes) -> None:
+    """Writes files by their suffix beside a store's records; refuses to replace files of others."""
     from freqbench.core.files import storage
-    from freqbench.reporting.figures.style import MAKER, pdf_and_png
 
-    files |= dict(zip(("pdf", "png"), pdf_and_png(figure), strict=True))
     paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
-        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0])
+        storage.require_own(path, files[suffix].partition(b"\n")[0])
     for suffix, path in paths.items():
         storage.write_atomic(path, files[suffix])
         common.say(f"written: {path}")
