@@ -64,7 +64,8 @@ def resolved(text: str) -> str:
 
 
 def load(name: str) -> LabelMetric:
-    """Returns the metric of an installed package by its `name`, imported; UserError if it is not as a LabelMetric should be."""
+    """Returns the metric of an installed package by its `name`, imported; UserError if it is not as a LabelMetric
+    should be."""
     cls = load_class(installed_names("metrics")[name], LabelMetric)
     for key, expected in (("title", "a text"), ("unit", "a text"), ("direction", "'higher' or 'lower'")):
         got = getattr(cls, key, None)

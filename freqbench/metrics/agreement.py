@@ -50,8 +50,8 @@ def agreement(ours: Labels, theirs: Labels, ties: Mask | None = None) -> tuple[i
 
 
 def share(ours: Labels, theirs: Labels) -> float:
-    """Returns the share of alike voxels in the union of both foregrounds; 1 where both are empty. `ours` and `theirs` are
-    those of `agreement`."""
+    """Returns the share of alike voxels in the union of both foregrounds; 1 where both are empty. `ours` and `theirs`
+    are those of `agreement`."""
     alike, union = agreement(ours, theirs)
     return alike / union if union else 1.0
 

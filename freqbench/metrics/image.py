@@ -30,18 +30,18 @@ def body_mask(clean: Volume) -> Mask:
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Returns structural similarity of `clean` and `adversarial` as in the papers' code, -1 to 1: skimage on intensities
-    x 255, by axial slice. It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border
-    of a slice out of its mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image
-    quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004. Several channels are
-    averaged. Raises UserError for a slice smaller than the window."""
+    """Returns structural similarity of `clean` and `adversarial` as in the papers' code, -1 to 1: skimage on
+    intensities x 255, by axial slice. It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the
+    3-voxel border of a slice out of its mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P.
+    Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004.
+    Several channels are averaged. Raises UserError for a slice smaller than the window."""
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
     """Returns the peak signal-to-noise ratio of `adversarial` to `clean` in dB, `10 log10(255^2 / MSE)`, by skimage;
-    infinity for equal volumes. The MSE is over all voxels of all channels: a mean over channels would be infinite if one
-    were unchanged."""
+    infinity for equal volumes. The MSE is over all voxels of all channels: a mean over channels would be infinite if
+    one were unchanged."""
     return _psnr(_pair(clean, adversarial))
 
 

@@ -26,9 +26,9 @@ LEAST_MM3 = 50.0  # voxels of BraTS, whose sides are 1 mm
 def brats_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both.
 
-    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else they
-    are `dice` and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class
-    0 alone. `pred`, `label`, `num_classes` (K), `spacing` (mm) and errors are those of `hd95`."""
+    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else
+    they are `dice` and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for
+    class 0 alone. `pred`, `label`, `num_classes` (K), `spacing` (mm) and errors are those of `hd95`."""
     counts = confusion(pred, label, num_classes)
     in_label = counts.sum(dim=1).cpu().numpy() > 0
     in_pred = counts.sum(dim=0).cpu().numpy() > 0

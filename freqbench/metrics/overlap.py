@@ -51,7 +51,8 @@ def dice_from_confusion(counts: Tensor) -> Values:
 def dice(pred: Volume, label: Volume, num_classes: int, has_regions: bool = False) -> Values:
     """Returns the Dice of each class: `dice_from_confusion(confusion(pred, label, num_classes))`.
 
-    `pred`, `label` and `num_classes` are those of `confusion`. With `has_regions` the maps hold codes of regions (`freqbench.ops.regions`), each of which is held against all else.
+    `pred`, `label` and `num_classes` are those of `confusion`. With `has_regions` the maps hold codes of regions
+    (`freqbench.ops.regions`), each of which is held against all else.
 
     Example:
         >>> import numpy as np
@@ -76,8 +77,8 @@ def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]
 
 
 def volume_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """Returns `volume_errors` of two label maps; `pred`, `label` and `num_classes` are those of `confusion`, `spacing` is
-    a voxel's sides in millimetres."""
+    """Returns `volume_errors` of two label maps; `pred`, `label` and `num_classes` are those of `confusion`, `spacing`
+    is a voxel's sides in millimetres."""
     return volume_errors(confusion(pred, label, num_classes), spacing)
 
 

@@ -150,8 +150,8 @@ def nsd(
 def nsd_scores(
     pred: Volume, label: Volume, num_classes: int, tolerances: Sequence[float], spacing: Sequence[float]
 ) -> dict[str, Values]:
-    """Returns `nsd` of `pred`, `label`, `num_classes` and `spacing` (mm), and the `tolerances` in mm that it used, one for
-    each foreground class."""
+    """Returns `nsd` of `pred`, `label`, `num_classes` and `spacing` (mm), and the `tolerances` in mm that it used, one
+    for each foreground class."""
     shares = nsd(pred, label, num_classes, tolerances, spacing)
     return {"nsd": shares, "nsd_tolerance_mm": np.array([np.nan, *tolerances])}
 
@@ -160,8 +160,8 @@ def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sides = None) -
     """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
 
     This is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older
-    versions that is the mean of the two means. `pred`, `label`, `num_classes`, `spacing`, errors and result are those of
-    `hd95`, but NaN for class 0."""
+    versions that is the mean of the two means. `pred`, `label`, `num_classes`, `spacing`, errors and result are those
+    of `hd95`, but NaN for class 0."""
     sides = lengths(spacing)
     means = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):

@@ -70,8 +70,9 @@ def require_classes(volume: Tensor, num_classes: int) -> None:
 
 
 def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Returns two label maps, `pred` and `label`, as uint8 `[H, W, D]`; refuses shapes or values that do not fit in 0 to
-    `num_classes - 1`, and over 256 classes. Voxels that do not count (`freqbench.ops.voxels`) are background in both."""
+    """Returns two label maps, `pred` and `label`, as uint8 `[H, W, D]`; refuses shapes or values that do not fit in 0
+    to `num_classes - 1`, and over 256 classes. Voxels that do not count (`freqbench.ops.voxels`) are background in
+    both."""
     if not 1 <= num_classes <= 256:
         raise UserError(f"expected 1 to 256 classes, got {num_classes}")
     maps = as_tensor(pred), as_tensor(label)
