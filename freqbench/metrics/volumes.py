@@ -98,7 +98,7 @@ def borders(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def lengths(spacing: Sequence[float] | None) -> npt.NDArray[np.float64]:
-    """Returns a voxel's sides as an array `[3]`, ones for a `spacing` of None; refuses all but three positive numbers."""
+    """Returns a voxel's sides as an array `[3]`, ones for a `spacing` of None; refuses all but positive numbers."""
     sides = np.ones(3) if spacing is None else np.asarray(spacing, dtype=np.float64)
     if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
         raise UserError(f"expected a spacing of three positive numbers, got {spacing}")
