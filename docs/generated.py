@@ -49,8 +49,6 @@ from typer.cli import get_docs_for_click
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.audit import card
-from freqbench.audit.card import Measurement
 from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue, show_hidden
 from freqbench.core.names import packaged_jobs
@@ -66,7 +64,6 @@ from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.training import TrainJob
 
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
-CARDS = (card.REFERENCE, *sorted((ROOT / "reports" / "speed" / "cards").glob("*.json")))
 GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 ALIKE = ROOT / "reports" / "pipelines" / "alike.csv"
@@ -123,7 +120,6 @@ def write(folder: Path) -> None:
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
-        "cards": card.table_of(Measurement.model_validate_json(path.read_text("utf-8")) for path in CARDS),
         "coverage": coverage_table(),
         "alike-nnunetv2": alike_table("nnunetv2"),
         "alike-monai": alike_table("monai"),

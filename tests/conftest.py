@@ -32,8 +32,8 @@ afterwards, as loaders of training do."""
 
 WORKSHOP = (
     *("tools/", "security/", "third_party/", "cluster/"),
-    *("models/test_vista3d", "models/test_sam_med3d", "models/test_rog"),
-    *("models/test_meshnet", "models/test_brainchop", "remote/test_cluster", "test_contributing"),
+    *("models/test_rog", "models/test_meshnet", "models/test_brainchop"),
+    *("remote/test_cluster", "test_contributing"),
 )
 """Tests of the workshop, of real clusters, and of what docs/not-supported.md calls optional, for `.ci/workshop`."""
 

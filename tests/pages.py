@@ -50,7 +50,6 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/bundles.md": r"configs/\w+\.json|models/model\.pt",
     "docs/how-to/nnunet.md": r"(plans|dataset)\.json|fold_0/checkpoint_final\.pth",
-    "docs/how-to/prompts.md": r"models/model\.pt|sam_med3d_turbo\.pth",
     "docs/how-to/paper-tables.md": r"--\w[\w.-]*|val_size|Tasks/TASK/dataset\.json|dataset_prueba\.json",
     "docs/how-to/results.md": r"clean/CASE\.nii\.gz|adv_CASE\.nii\.gz",
     "docs/install.md": r"--extra-index-url",

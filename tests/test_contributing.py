@@ -101,7 +101,7 @@ except SystemExit as end:
     print(end.code, "torch" in sys.modules)
 for words in (
     "run added.yaml --no-page --engine serial",
-    "audit runs/added --files",
+    "audit runs/added --rows 2",
     "audit runs/added --all",
     "report runs/added --table clinical --format csv",
     "report runs/added --table two_step_table1 --format md",

@@ -27,7 +27,7 @@ from freqbench.job import costs
 from freqbench.job.cells import Cell
 from freqbench.job.costs import PACES
 from freqbench.models import ModelEntry, facts_of, loading, resolve
-from freqbench.models.examination import EXAMINATIONS, Examination
+from freqbench.models.examination import EXAMINATIONS
 from freqbench.models.resolving import _examine_spec
 from freqbench.models.sources import checkpoint
 from freqbench.models.sources.checkpoint import COSTS, FITS
@@ -81,10 +81,9 @@ def paces(at: Place, on_gpu: bool = False, **keys: Any) -> None:
     spent.remember()
 
 
-def examinations(at: Place, device: str = "cpu", **entry: Any) -> None:
-    """A GPU is asked for by the key alone, as there may be none."""
+def examinations(at: Place, **entry: Any) -> None:
     spec = resolve(ModelEntry(**{**MODEL, "args": {**ARGS, **NORM}, **entry}), 3)
-    _examine_spec(spec) if device == "cpu" else EXAMINATIONS.get(Examination, model=spec.model_id, device=device)
+    _examine_spec(spec)
 
 
 def fits(
@@ -147,7 +146,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}},
     ),
     PACES: (paces, {"model": OTHER, "on_gpu": {"on_gpu": True}}),
-    EXAMINATIONS: (examinations, {"model": {"checkpoint": "random:1"}, "device": {"device": "cuda"}}),
+    EXAMINATIONS: (examinations, {"model": {"checkpoint": "random:1"}}),
     FITS: (
         fits,
         {

@@ -27,9 +27,8 @@ STEPS = {
     "import freqbench.results.status": "torch pandas",
     LISTS: "torch",
     "import torch, freqbench.attacks, freqbench.data, freqbench.metrics, freqbench.models": UNUSED,
-    "import freqbench.audit.reference": UNUSED.removesuffix(" scipy"),
     "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
-    "import freqbench.training.link, freqbench.engine.run": "monai",
+    "import freqbench.training.link, freqbench.engine.run, freqbench.audit.reproduce": "monai medpy",
 }
 """Steps of one process, and the packages that none of them may take along."""
 
@@ -51,7 +50,7 @@ def test_version_is_latest_of_changelog_and_one_to_cite() -> None:
 
 @pytest.mark.repository
 def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
-    """Two are imported by others: einops by networks of MONAI, tabulate by `to_markdown` of pandas."""
+    """Others import einops (networks of MONAI) and tabulate (pandas); of lpips a file of weights is read."""
     listed = re.search(r"^dependencies = \[.*?\n(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
     lines = re.findall(r'^    "([\w-]+)(\S*)",(  # \w.*)?$', listed[1] if listed else "", re.MULTILINE)
     assert len(lines) > 20
@@ -61,7 +60,7 @@ def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "freqbench").rglob("*.py"))
     names = {name: modules.get(name, name.replace("-", "_")) for name, *_ in lines}
     assert {name for name, module in names.items() if not re.search(rf"^ *(import|from) {module}\b", code, re.M)} == {
-        *("einops", "tabulate")
+        *("einops", "lpips", "tabulate")
     }
 
 

@@ -220,7 +220,7 @@ def test_the_job_of_the_readme_is_valid_and_has_ten_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["own-data", "machines", "object-storage", "command", "meshnet", "nnunet", "onnx", "prompts", "slices"]
+    "page", ["own-data", "machines", "object-storage", "command", "meshnet", "nnunet", "onnx", "slices"]
 )
 def test_a_block_of_a_page_is_part_of_a_valid_job(page: str) -> None:
     for block in blocks(f"docs/how-to/{page}.md"):
@@ -338,7 +338,7 @@ def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}
     for entry in board_pages.stored_entries(board_pages.ACDC_ENTRIES).values():
-        assert (entry.card.checkpoint, reasons(examine(entry))) == (f"train://acdc/board_train/{entry.name}", [])
+        assert (entry.card.checkpoint, reasons(examine(entry.told))) == (f"train://acdc/board_train/{entry.name}", [])
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

@@ -100,13 +100,6 @@ def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequen
     return classes.assign(**coded).dropna(subset=keys).merge(placed, on=keys)
 
 
-def class_drops(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Selects the foreground of `joined_classes`, with Dice x100: `clean` and `drop`, clean minus attacked."""
-    joined = joined_classes(records, classes[classes["class_index"] > 0], columns)
-    clean, attacked = (100 * joined[name].astype(float) for name in ("dsc_clean", "dsc"))
-    return joined.assign(clean=clean, drop=clean - attacked)
-
-
 def select_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
     """Selects the rows with one of these keys."""
     wanted = frozenset(job_keys)  # a look-up per row is faster than an index of as many keys

@@ -1,17 +1,15 @@
-"""Makes tables of results, and the worst case over attacks. Scores are means over cases and seeds, without undefined
-values. Rows are ordered by threat model, attack and budget, never by score, as threat models are not comparable by DSC
-alone. Rows of a reduced precision are kept where the check passes (`freqbench.analysis.precision`)."""
+"""Makes tables of results, and selects the rows of a worst case. Scores are means over cases and seeds, without
+undefined values. Rows are ordered by threat model, attack and budget, never by score, as threat models are not
+comparable by DSC alone. Rows of a reduced precision are kept where `freqbench.analysis.precision` passes them."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
 from freqbench.analysis.frames import added_scores, plain
-from freqbench.analysis.groups import budget_texts, is_minimal, select_scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.scores import SCORES, shown_scores
-from freqbench.attacks.core.norms import RMS_BUDGETS
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -29,13 +27,6 @@ ATTACK_TABLE = [
 ]
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")  # after ATTACK_TABLE, if the anatomy moved
 ADDED = "@"  # precedes the name of another package's metric as a column, which is then no other column's
-RMS = " rms"  # follows a budget of the worst case in `l2` that is a root mean square
-_THREAT = [*PAIR, "threat_model", "budget"]
-WORST_CASE = [
-    *_THREAT,
-    *("num_attacks", "num_cases", "dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "dsc_drop"),
-    *("strongest", "strongest_dsc"),
-]
 
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -101,38 +92,13 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(failed=("status", "size"), first_reason=("error", "first"))
 
 
-def worst_case(records: pd.DataFrame) -> pd.DataFrame:
-    """Finds per case the strongest of several attacks of one threat model and budget, seeds on their own, by foreground
-    DSC, then means over cases: columns WORST_CASE. Only cases for which every attack has a score count; attacks without
-    a budget, for a smallest change, or alone in their threat model, have no row. `budget` is text, such as `8/255`;
-    Dice and drops x100; `strongest` is the attack that leaves least on average, `strongest_dsc`."""
-    frame = select_scored(current(records))
-    frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
-    frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
-    frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
-    is_rms = (frame["threat_model"] == "l2") & frame["budget_name"].isin(RMS_BUDGETS)  # else the plain norm
-    frame["budget"] = frame["budget"].where(~is_rms, frame["budget"] + RMS)
-    frame = complete_cases(frame, _THREAT)
-    frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
-    groups = case_minima(frame, _THREAT).groupby(_THREAT, observed=True)
-    means = groups[["dsc_foreground", "dsc", "dsc_foreground_drop", "dsc_drop", "hd95_penalised_mm"]].mean()
-    single = frame.groupby([*_THREAT, "label"], as_index=False, observed=True).agg(score=("_score", "mean"))
-    strongest = single.sort_values("score", kind="stable").groupby(_THREAT, as_index=False, observed=True)
-    best = strongest.agg(num_attacks=("label", "size"), strongest=("label", "first"), strongest_dsc=("score", "first"))
-    return plain(means.assign(num_cases=groups.size()).reset_index().merge(best, on=_THREAT))[WORST_CASE]
-
-
-def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Selects the cases for which every attack (`label`) of their group has a score; all rows have a score."""
-    num_attacks = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
-    return frame[num_attacks == frame.groupby(list(by), observed=True)["label"].transform("nunique")]
-
-
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
     """Selects the attacks (`label`) and cases that all models (`target_model`) have scores for; all rows have one."""
     models = frame["target_model"].nunique()
     attacked = frame.groupby("label", observed=True)["target_model"].transform("nunique")
-    complete = complete_cases(frame[attacked == models], ["target_model"])
+    shared = frame[attacked == models]
+    attacks = shared.groupby(["target_model", "case_id"], observed=True)["label"].transform("nunique")
+    complete = shared[attacks == shared.groupby("target_model", observed=True)["label"].transform("nunique")]
     return complete[complete.groupby("case_id", observed=True)["target_model"].transform("nunique") == models]
 
 

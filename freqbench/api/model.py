@@ -95,15 +95,13 @@ class Model:
                 f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
                 f"{len(dataset.classes)} of {dataset.name}: give those that the model was trained on"
             )
-        if spec.is_prompted:
-            dataset.require_labels(spec.name, "from which its points are drawn")
         is_exclusive = case.label is not None and not dataset.classes.overlap
         if is_exclusive and (highest := case.highest_label) >= spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.is_prompted)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
         sides = self.channel_names, channel_names(dataset)
         if bound := match_channels(spec.name, spec.checkpoint, *sides, spec.space):
             raise UserError(
@@ -158,7 +156,7 @@ def load_model(
         num_channels: channels of the volumes; None: from the file, else 1.
         device: `cpu`, `cuda`, `cuda:1`; None: the network's device; for a file, a GPU if there is one.
         precision: `fp32`, `tf32` or `bf16`.
-        trust_code: allow commands, code of other packages and frozen models (`torchscript`, `torch_export`) to run.
+        trust_code: allow commands and code of other packages to run.
         settings: other keys of a model's entry in a job file (`freqbench.models.ModelEntry`): `name`, `arch`, `args`,
             `roi` (voxels of a window, default 96x96x96 or as trained), `input` (intensities and axes that the network
             expects), `preprocess` (the space of its training), `inference` (its sliding window), `defence`, `adaptive`,

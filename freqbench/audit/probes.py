@@ -93,12 +93,11 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
-    """Measures the windows of a case with most foreground, or with most prompted voxels if the model takes prompts."""
+    """Measures the windows of a case with most foreground."""
     case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
-    foreground = [int((prompted[:, h, w, d] > 0).sum()) for h, w, d in windows]
+    foreground = [int((case.label[:, h, w, d] > 0).sum()) for h, w, d in windows]
     for number in sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]:
         h, w, d = windows[number]
         error = None

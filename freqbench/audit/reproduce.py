@@ -1,4 +1,4 @@
-"""Recomputes records of a store with a worker's code, compares, and prints differences and their possible causes."""
+"""Recomputes rows of a store with a worker's code, compares each number, and says what differs between then and now."""
 
 import json
 import tempfile
@@ -7,46 +7,90 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.comparison import Cause, Row, RowComparison, causes, changed_inputs, compare
+from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.measures import ADDED_METRIC, MEANS, Tolerance
 from freqbench.core.plugins import is_trusted
-from freqbench.core.types import CaseRef
-from freqbench.engine import saved_volumes, scoring
+from freqbench.core.types import IGNORED, CaseRef
+from freqbench.engine import provenance, saved_volumes, scoring
 from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
-from freqbench.metrics import METRICS
+from freqbench.metrics import METRICS, class_mean
 from freqbench.metrics.added import resolved
-from freqbench.results import Key, Store
+from freqbench.ops.classes import LabelMaps
+from freqbench.results import CLASS_RECORDS, RECORDS, Key, Store
+from freqbench.results import Column as StoredColumn
+from freqbench.results.releases import code_text, parse_releases
+from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.store import LEAST_DIGITS, find_row, row_id, sample_rows
+from freqbench.results.tolerances import EXACT, ROUNDING, TOLERANCES
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
+Row = Mapping[str, Any]
 Verdict = Literal["equal", "close", "different", "not recomputed"]
 MOST_DIFFERENCES = 30
 WORDS: Mapping[Verdict, str] = {
     **{"equal": "equal to the bit", "close": "equal within the tolerances, not to the bit"},
     **{"different": "DIFFERENT", "not recomputed": "not recomputed"},
 }
-NONE_DIFFERS = "no known difference in device, versions, code, threads, window batch, processor, data, checkpoint"
+TEXTS = ("params", "metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
+LATER = {"resampling_error": "an earlier release left it out of rows that are scored on the file"}
+SETTLED = {"code", "freqbench", "ray", "pyarrow"}  # results must not change with these unless an identity does
+OTHER_SETTING = "the attack's revision or parameters, seed or precision differ"
+ALL_THE_SAME = "differs: nothing that is recorded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Number of a row beside the same number from elsewhere."""
+
+    column: str  # `class K: COLUMN` for a column of class records
+    stored: Any
+    found: Any
+    tolerance: Tolerance  # for another device or other versions
+
+    @property
+    def gap(self) -> float | None:
+        """Found minus stored value; None if they are not numbers."""
+        numbers = [isinstance(value, int | float) for value in (self.stored, self.found)]
+        return float(self.found) - float(self.stored) if all(numbers) else None
+
+    @property
+    def is_tolerated(self) -> bool:
+        """True if the difference is within the tolerance."""
+        return self.gap is not None and self.tolerance.allows(float(self.stored), float(self.found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowComparison:
+    """Result of comparing two versions of a record."""
+
+    compared: int  # values
+    differences: tuple[Difference, ...]  # values that are not equal to the bit
+    skipped: Mapping[str, str]  # columns that one side lacks, and the reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """Result of recomputing a record; `close`: within the tolerances, and a known cause excuses the difference."""
+    """Result of recomputing a record; `close`: within the tolerances, made in other circumstances."""
 
     row_id: str
     label: str  # description for people
     verdict: Verdict
     comparison: RowComparison | None = None  # None if there was nothing to compare
-    causes: tuple[Cause, ...] = ()
+    by_medpy: tuple[Difference, ...] = ()  # MedPy's scores of the recomputed label maps beside the row's
+    facts: tuple[str, ...] = ()  # recorded facts that differ, with their values then and now
     reason: str = ""  # why it was not recomputed, or what has changed
 
 
@@ -77,22 +121,23 @@ class Reproducer:
         if reason := _lost_reason(row, run):
             return replace(made, reason=reason)
         grid = self._grid(row, run)
+        here = json.loads(json.dumps(provenance.collect(grid)))  # tuples as lists, as the run's file has them
         if (unit := _unit(grid, key)) is None:
-            why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
-            return replace(made, verdict="different", reason="; ".join(why))
-        computed, found_classes = self._compute(unit, row, run)
+            reason = "; ".join(differing(*_inputs(run, here, row)).values()) or OTHER_SETTING
+            others = differing(facts(run, row), facts(here, {**row, RELEASES.name: None}))
+            return replace(made, verdict="different", reason=reason, facts=tuple(others.values()))
+        computed, found_classes, maps = self._compute(unit, row, run)
         comparison = compare(row, classes, computed, found_classes)
-        differing = tuple(causes(run, row, computed))
+        others = differing(facts(run, row), facts(here, computed))
+        is_elsewhere = not others.keys() <= SETTLED
+        by_medpy = beside(row, classes, maps, is_elsewhere) if maps else ()
+        verdict = _verdict(comparison.differences, by_medpy, is_elsewhere)
         reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
-        verdict: Verdict = "equal"
-        if comparison.differences:
-            is_excused = any(cause.excuses for cause in differing)
-            is_close = is_excused and all(each.is_tolerated for each in comparison.differences)
-            verdict = "close" if is_close else "different"
-        return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
+        made = replace(made, verdict=verdict, reason=reason, facts=tuple(others.values()))
+        return replace(made, comparison=comparison, by_medpy=by_medpy)
 
-    def _compute(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
-        """Computes a record and its classes as a worker makes them under the row's circumstances."""
+    def _compute(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row], LabelMaps | None]:
+        """Computes a record, its classes and its label maps (None if it failed) under the row's circumstances."""
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
         then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])  # why it was not computed
@@ -104,6 +149,7 @@ class Reproducer:
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
             trust_code=is_trusted(),
+            keeps_maps=True,
         )
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
             if run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name:
@@ -111,8 +157,8 @@ class Reproducer:
             if self._worker is None or self._worker.spec != spec:
                 self._worker = Worker(spec)
             made, masks = self._worker.run(unit)
-            outcome = add_surfaces(unit, made, masks)
-        return outcome.records[0], outcome.class_records[0]
+            outcome = add_surfaces(unit, made, masks) if scoring.shapes_of(metrics) else made
+        return outcome.records[0], outcome.class_records[0], masks.pairs[0] if masks and masks.pairs else None
 
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
         """Expands the job of a row to its grid, with the imported cells and the row's target."""
@@ -139,6 +185,14 @@ def _lost_reason(row: Row, run: Mapping[str, Any]) -> str:
     return ""
 
 
+def _verdict(differences: Sequence[Difference], by_medpy: Sequence[Difference], is_elsewhere: bool) -> Verdict:
+    if not all(each.is_tolerated for each in by_medpy):
+        return "different"
+    if not differences:
+        return "equal"
+    return "close" if is_elsewhere and all(each.is_tolerated for each in differences) else "different"
+
+
 def _unit(grid: Grid, key: Key) -> Unit | None:
     """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model."""
     cell_id, case_key, target_id = key
@@ -162,6 +216,129 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
     return storage.join(folder, VOLUMES)
 
 
+def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
+    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN). One that
+    could not be computed then or now is skipped with the reason. Only stored `params` count."""
+    was, is_now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
+    indices, present = (sorted(row["class_index"] for row in rows) for rows in (stored_classes, found_classes))
+    shared = [row for row in stored_classes if row["class_index"] in present]
+    then, now = _values(stored, shared), _values(found, found_classes)
+    then["params"], params = (object_of(row["params"], "params") for row in (stored, found))
+    now["params"] = {name: value for name, value in params.items() if name in then["params"]}
+    then["rows of classes"], now["rows of classes"] = indices, present
+    compared, differences, skipped = 0, list[Difference](), dict[str, str]()
+    for name, value in then.items():
+        again, column = now.get(name), name.rpartition(": ")[2]
+        if name not in now:
+            skipped[column] = "its package is here in another version"
+        elif value is None and again is not None and name in was | LATER:
+            skipped[column] = f"was not computed then: {(was | LATER)[name]}"
+        elif again is None and value is not None and name in is_now:
+            skipped[column] = f"cannot be computed here: {is_now[name]}"
+        else:
+            compared += 1
+            if value != again and not (value != value and again != again):
+                differences.append(Difference(column=name, stored=value, found=again, tolerance=_tolerance(name)))
+    return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
+
+
+def _values(row: Row, classes: Sequence[Row]) -> dict[str, Any]:
+    """Returns the identities and results of a record by column, and those of its classes by `class K: COLUMN`."""
+    own, of_class = ([column.name for column in table if _is_compared(column)] for table in (RECORDS, CLASS_RECORDS))
+    values = {name: row[name] for name in own} | added_values(row[ADDED.name])
+    for each in classes:
+        one = {name: each[name] for name in of_class} | added_values(each[ADDED.name])
+        values |= {f"class {each['class_index']}: {name}": value for name, value in one.items()}
+    return values
+
+
+def _is_compared(column: StoredColumn) -> bool:
+    return column.mark != "measured" and column.name not in TEXTS
+
+
+def _tolerance(name: str) -> Tolerance:
+    """Returns the tolerance of a column named as in `_values`."""
+    of_class, _, column = name.rpartition(": ")
+    known = {each.name for each in (*RECORDS, *CLASS_RECORDS)} | {"rows of classes"}
+    agrees = TOLERANCES["class_records" if of_class else "records"]
+    return agrees.get(column, EXACT if column in known else ADDED_METRIC)
+
+
+def facts(run: Row, row: Row) -> dict[str, Any]:
+    """Returns what is recorded of the process that made a row, by name; of releases, the row's own come first."""
+    said = {name: row[name] for name in ("device", "threads", "window_batch")}
+    said |= {"processor": run.get("processor"), "code": code_text(run.get("code"))}
+    return said | (run.get("versions") or {}) | parse_releases(row.get(RELEASES.name))
+
+
+def differing(then: Row, now: Row) -> dict[str, str]:
+    """Returns a line for each fact that differs, or that only one side has, by its name."""
+    shown = {name: [then.get(name), now.get(name)] for name in {**then, **now}}
+    return {name: f"{name}: {_fact(one)} then, {_fact(two)} now" for name, (one, two) in shown.items() if one != two}
+
+
+def _fact(value: Any) -> str:
+    return f"{'none' if value is None else value!s:.40}"
+
+
+def _inputs(run: Row, here: Row, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a run's file and the same facts `here` say of a row's networks and data, by what it is."""
+    surrogates = object_of(row["params"], "params").get("surrogates", ())
+    ids = {row[f"{role}_model"]: row[f"{role}_model_id"] for role in ("source", "target")}
+    ids |= {each["name"]: model for model, each in (run.get("models") or {}).items() if each["name"] in surrogates}
+    ids_here = {each["name"]: model for model, each in here["models"].items() if each["name"] in ids}
+    return _inputs_of(run, row, ids), _inputs_of(here, row, ids_here)
+
+
+def _inputs_of(run: Row, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
+    name, case, models = row["dataset"], row["case_id"], run.get("models") or {}
+    data = (run.get("datasets") or {}).get(name) or {}
+    said = {f"recipe of {name}: {key}": value for key, value in (data.get("recipe") or {}).items()}
+    said |= {f"files of case {case} of {name}": (data.get("cases") or {}).get(case)}
+    said |= {f"checkpoint of {model}": (models.get(key) or {}).get("sha256") for model, key in ids.items()}
+    return said | {f"model {model}": key for model, key in ids.items()}
+
+
+def beside(row: Row, classes: Sequence[Row], maps: LabelMaps, is_elsewhere: bool) -> tuple[Difference, ...]:
+    """Holds a row's Dice and HD95, means and classes, against MedPy's: within rounding, or the columns' tolerances if
+    the row was made elsewhere, where label maps may be others. Leaves out what the row does not have."""
+    of_class = medpy_scores(maps)
+    found = {f"class {k}: {name}": value for name, each in of_class.items() for k, value in enumerate(each)}
+    found |= {mean: class_mean(of_class[of][first:]) for mean, (of, first) in MEANS.items() if of in of_class}
+    stored = _values(row, classes)
+    wanted = [name for name in found if stored.get(name) is not None]
+    limits = {name: _tolerance(name) if is_elsewhere else ROUNDING for name in wanted}
+    return tuple(
+        Difference(column=f"{name} by MedPy", stored=stored[name], found=float(found[name]), tolerance=limits[name])
+        for name in wanted
+    )
+
+
+def medpy_scores(maps: LabelMaps) -> dict[str, npt.NDArray[np.float64]]:
+    """Returns MedPy's `dsc` and `hd95_medpy_mm` of each class of two label maps, by the columns' conventions.
+
+    - Dice is NaN for a class that the label lacks, the distance for one that either map lacks (MedPy raises an error).
+    - Voxels that do not count are left out of Dice; for surfaces they are background in both maps.
+    - A region is held against all else; class 0 are the voxels in none, and voxels that do not count are outside each.
+    - For surfaces a class is cut to the box that holds it in both maps: beyond it there is background.
+    """
+    from medpy.metric import binary
+    from scipy.ndimage import find_objects
+
+    pairs, number = maps.each(), len(maps.classes)
+    dice, distances = np.full((2, number), np.nan)
+    for k in range(number):
+        pair, value = (pairs[k], 1) if maps.classes.overlap else (maps, k)
+        counts = pair.label.numpy() != IGNORED
+        pred, label = (np.where(counts, each.numpy(), 0) == value for each in (pair.pred, pair.label))
+        if label[counts].any():
+            dice[k] = binary.dc(pred[counts], label[counts])
+        if pred.any() and label.any():
+            (box,) = find_objects((pred | label).view(np.uint8))
+            distances[k] = binary.hd95(pred[box], label[box], voxelspacing=maps.spacing)
+    return {"dsc": dice, "hd95_medpy_mm": distances}
+
+
 def reproduce(
     out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
@@ -181,30 +358,35 @@ def reproduce(
 
 
 def _say(made: Reproduction, console: Console) -> None:
-    values = f" ({made.comparison.compared} values)" if made.comparison else ""
+    compared = made.comparison or RowComparison(compared=0, differences=(), skipped={})
+    values = f" ({compared.compared} values)" if made.comparison else ""
     lines = [f"row {made.row_id}: {WORDS[made.verdict]}: {made.label}{values}"]
     lines += [f"  {made.reason}"] if made.reason else []
-    left_out: dict[str, list[str]] = {}
-    for name, reason in made.comparison.skipped.items() if made.comparison else ():
-        left_out.setdefault(reason, []).append(name)
-    lines += [f"  left out: {', '.join(names)}: {reason}" for reason, names in left_out.items()]
+    for reason in dict.fromkeys(compared.skipped.values()):
+        names = [name for name, why in compared.skipped.items() if why == reason]
+        lines.append(f"  left out: {', '.join(names)}: {reason}")
+    means = [each for each in made.by_medpy if not each.column.startswith("class ")]
+    shown = [f"{each.column} {each.found:.6g} beside {each.stored:.6g}" for each in means]
+    lines += [f"  {', '.join(shown)}"] if shown else []
     console.print("\n".join(lines), soft_wrap=True)
-    if made.comparison is None:
-        return
-    if differences := made.comparison.differences:
-        columns = ("stored", "recomputed", "difference", "tolerance")
-        table = Table("column", *(Column(name, justify="right", overflow="fold") for name in columns))
-        for each in differences[:MOST_DIFFERENCES]:
-            by = "" if each.gap is None else f"{each.gap:+.3g}"
-            mark = "" if each.is_tolerated else " (beyond)"
-            table.add_row(each.column, _value(each.stored), _value(each.found), by, f"{each.tolerance}{mark}")
-        if len(differences) > MOST_DIFFERENCES:
-            table.caption = f"and {len(differences) - MOST_DIFFERENCES} more"
-        console.print(table)
-    is_other = bool(differences or made.reason)
-    told = [f"differs: {cause.text}" for cause in made.causes if is_other or cause.is_release]
-    for text in told or [NONE_DIFFERS] * is_other:
-        console.print(f"  {text}", soft_wrap=True)
+    differences = [*compared.differences, *(each for each in made.by_medpy if not each.is_tolerated)]
+    if differences:
+        console.print(_table(differences))
+    told = f"differs: {'; '.join(made.facts)}" if made.facts else ALL_THE_SAME
+    if made.facts or differences:
+        console.print(f"  {told}", soft_wrap=True)
+
+
+def _table(differences: Sequence[Difference]) -> Table:
+    columns = ("stored", "recomputed", "difference", "tolerance")
+    table = Table("column", *(Column(name, justify="right", overflow="fold") for name in columns))
+    for each in differences[:MOST_DIFFERENCES]:
+        by = "" if each.gap is None else f"{each.gap:+.3g}"
+        mark = "" if each.is_tolerated else " (beyond)"
+        table.add_row(each.column, _value(each.stored), _value(each.found), by, f"{each.tolerance}{mark}")
+    if len(differences) > MOST_DIFFERENCES:
+        table.caption = f"and {len(differences) - MOST_DIFFERENCES} more"
+    return table
 
 
 def _value(value: Any) -> str:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 SHOWN = "--all --format --to --job"
 CELLS = "--cases --eps --short --engine --address --job --set"
 TAKES = {  # options that go with each way of an audit
-    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": "--volumes --reference"},
+    **{"": SHOWN, "--run": f"{SHOWN} {CELLS}", "--plan": CELLS, "--files": ""},
     **{"--rows": "--seed --job", "--converge": "--job --set", "--certify": "--job --set"},
 }
 app = typer.Typer()
@@ -36,7 +36,7 @@ class AuditOptions:
 
     run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
     plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
-    files: Annotated[bool, option("Is the store whole: files, columns, rows, ids?", "--files")] = False
+    files: Annotated[bool, option("Is the store whole: files, double rows, missing records?", "--files")] = False
     rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
     converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
     certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
@@ -46,8 +46,6 @@ class AuditOptions:
     eps: Annotated[str | None, more("With --run: radius.", show_default="the job's most usual")] = None
     engine: common.Engine = "auto"
     address: common.Address = None
-    volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
-    reference: Annotated[int | None, more("With --files: score N rows by other libraries.", min=1, metavar="N")] = None
     seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
 
@@ -57,12 +55,12 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
     """Check whether a store's numbers can be believed.
 
     Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
-    something is wrong or differs. --converge and --certify write their curves and tables into OUT too, as files.
+    something is wrong. --converge and --certify write their curves and tables into OUT too, as files.
     """
     given = {
         **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
-        **{"--address": options.address, "--volumes": options.volumes, "--reference": options.reference},
-        **{"--seed": options.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
+        **{"--address": options.address, "--seed": options.seed},
+        **{"--job": stored.job, "--set": stored.set_, "--to": text.to},
         **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
     }
     common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
@@ -73,13 +71,7 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
         from freqbench.audit import verify
         from freqbench.results import Store
 
-        console = common.console()
-        store = Store(out)
-        is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
-        if options.reference:
-            from freqbench.audit import reference as libraries
-
-            is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
+        is_sound = verify.show_checks(verify.verify(Store(out)), out, common.console())
     elif options.rows:
         is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
@@ -204,11 +196,10 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
 
 def _show_convergence(out: str, grid: "Grid") -> None:
     """Prints what more passes, losses and restarts add to each attack that has steps or queries, and advice. OUT then
-    has converge.csv (the curves), converge.yaml (recommended attacks of a job), converge.pdf and converge.png."""
+    has converge.csv (the curves) and converge.yaml (recommended attacks of a job)."""
     from freqbench.analysis.frames import found_records
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
-    from freqbench.reporting.figures.curves import convergence_figure
     from freqbench.results import Store
 
     store = Store(out)
@@ -224,18 +215,16 @@ def _show_convergence(out: str, grid: "Grid") -> None:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
     common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
     advice = convergence.job_text(convergence.recommend(table), entries).encode()
-    figure = convergence_figure(table)
-    _put_beside(out, "converge", figure, csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
+    _put_beside(out, "converge", csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
 
 
 def _show_bounds(out: str, grid: "Grid") -> None:
-    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv, .pdf and .png."""
+    """Prints what is proven of networks smoothed as `ball` attacks them; writes OUT/bounds.csv."""
     import pandas as pd
 
     from freqbench.analysis import certificates
     from freqbench.reporting import render
     from freqbench.reporting.contents import contents
-    from freqbench.reporting.figures.curves import bounds_figure
     from freqbench.reporting.views import defences
     from freqbench.results import Store
 
@@ -243,19 +232,16 @@ def _show_bounds(out: str, grid: "Grid") -> None:
     sections = defences.bounds(contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False).records)
     common.put(render.terminal(sections), None)
     if tables := [section.data for section in sections if section.data is not None]:
-        table = pd.concat(tables)
-        _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
+        _put_beside(out, "bounds", csv=render.csv(pd.concat(tables)).encode())
 
 
-def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
-    """Writes a figure and files by their suffix beside a store's records; refuses to replace files of others."""
+def _put_beside(out: str, name: str, **files: bytes) -> None:
+    """Writes files by their suffix beside a store's records; refuses to replace files of others."""
     from freqbench.core.files import storage
-    from freqbench.reporting.figures.style import MAKER, pdf_and_png
 
-    files |= dict(zip(("pdf", "png"), pdf_and_png(figure), strict=True))
     paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
-        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0])
+        storage.require_own(path, files[suffix].partition(b"\n")[0])
     for suffix, path in paths.items():
         storage.write_atomic(path, files[suffix])
         common.say(f"written: {path}")

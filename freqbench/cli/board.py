@@ -51,7 +51,7 @@ def verify(
     stored: common.StoredOptions,
     checkpoint: Annotated[str | None, option("Its weights.", show_default="the card's address")] = None,
 ) -> None:
-    """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
+    """Verify an entry: its audit; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import show_checks
     from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
@@ -61,7 +61,7 @@ def verify(
     if again.rows is not None and (again.cases is not None or again.share != SHARE):
         raise UserError("--rows: expected neither --share nor --cases beside it: a spot check has no audit or share")
     read = read_entry(Path(entry))
-    results = examine(read, stored.trust_code)
+    results = examine(read.told)
     if not reasons(results):
         place: dict[str, Any] = {"checkpoint": checkpoint, "job": stored.spec("") if stored.job else None}
         asked = Recomputation(**place, trust_code=stored.trust_code, **asdict(again))
@@ -79,7 +79,6 @@ def verify(
 def build(
     entries: Annotated[str, argument("Folder of entries.", "DIR")],
     to: Annotated[str, more("Folder of the site.")] = "site",
-    trust_code: Annotated[bool, more("Rank networks of other code too; none runs.", "--trust-code")] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from rich.progress import track
@@ -88,5 +87,5 @@ def build(
 
     console = common.console()
     over = partial(track, console=console, transient=True, disable=not console.is_terminal)
-    if not build_site(Path(entries), Path(to), common.say, trust_code, over):
+    if not build_site(Path(entries), Path(to), common.say, over):
         raise typer.Exit(common.EXIT_FAILED)

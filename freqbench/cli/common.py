@@ -64,7 +64,7 @@ JobFile = Annotated[str, argument("Job file, or a packaged job.", "JOB", callbac
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[str, argument("Result store, a folder or URI.", "OUT", autocompletion=stores)]
 Overrides = Annotated[list[str] | None, option("Override the job file: a.b=c, attacks.0.eps=4/255.", "--set")]
-Trust = Annotated[bool, more("Let code of other packages and of frozen models run: read it first.", "--trust-code")]
+Trust = Annotated[bool, more("Let code of other packages and commands run: read it first.", "--trust-code")]
 Address = Annotated[str | None, more("Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
 Yes = Annotated[bool, more("Do not ask, even if the data must not be passed on.", "--yes")]
 Json = Annotated[bool, more("Print only JSON; everything else goes to stderr.", "--json")]

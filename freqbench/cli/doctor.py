@@ -1,13 +1,11 @@
 """Shows what works on this machine, and what it keeps: the command `doctor`."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from freqbench.cli import common
 from freqbench.cli.common import more, option
-from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
@@ -22,17 +20,11 @@ def doctor(
         Literal["show", "clear"] | None,
         more("Volumes kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none)."),
     ] = None,
-    card: Annotated[
-        str | None, more("Measure steps of attacks and rows on this machine, in two minutes.", metavar="FILE.json")
-    ] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Check this machine, a dataset's folder or a checkpoint."""
     if cache:
         (_show_cache if cache == "show" else _clear_cache)()
-        return
-    if card:
-        _measure(card)
         return
     from freqbench.audit import diagnosis
     from freqbench.core.plugins import trusting
@@ -46,21 +38,6 @@ def doctor(
             is_sound &= not isinstance(finding, diagnosis.Wrong)
     if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)
-
-
-def _measure(path: str) -> None:
-    """Writes what this machine takes for attacks, and shows its line of the table of docs/how-to/gpu.md."""
-    from freqbench.audit import card
-    from freqbench.core.files import storage
-
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"--card: expected a file in a folder that exists, got {path}: make the folder first")
-    measured = card.measure(common.say)
-    storage.write_atomic(path, f"{measured.model_dump_json(indent=1)}\n".encode())
-    common.say(card.table_of([measured]))
-    for attack, columns in measured.differences(card.reference()).items():
-        common.say(f"{attack}: beyond the tolerance: {', '.join(columns)}")
-    common.say(f"written: {path}; send it in, and this machine has a line in docs/how-to/gpu.md")
 
 
 def _show_cache() -> None:

@@ -45,7 +45,7 @@ def report(
     text: common.TextOptions,
     table: Annotated[
         str | None,
-        option("One table: transfer, organs, ..., of a paper, a recipe (YAML); or all.", autocompletion=_tables),
+        option("One table: transfer, clinical, ..., of a paper, a recipe (YAML); or all.", autocompletion=_tables),
     ] = None,
     volumes: Annotated[bool, more("html: a folder with the saved volumes.", "--volumes")] = False,
     yes: common.Yes = False,

@@ -45,7 +45,6 @@ class Number:
     of_class: str = ""  # meaning there
     in_class: Agreeing = ()  # as `agrees`; none: three times as wide, as a class moves more than the mean
     undefined: tuple[str, int] | None = None  # column of classes whose undefined values it counts, and the first class
-    within: tuple[float, float] | None = None  # possible values with both ends; None: those of its unit, none infinite
 
     @property
     def is_count(self) -> bool:
@@ -169,19 +168,19 @@ NUMBERS: tuple[Number, ...] = (
     Number("calibration", "ece_foreground", "fraction", "lower", _ECE_MEAN, _DICE, ("ece", 1)),
     Number("calibration", "wrong_confidence", "fraction", "lower", _WRONG, (T(0.05), T(0.02)), of_class=_WRONG_CLASS),
     undefined_count("calibration", "ece"),
-    Number("ssim", "ssim", "fraction", "higher", _SSIM, _SIMILAR, within=(-1.0, 1.0)),
-    Number("ssim", "ssim_body", "fraction", "higher", "the same inside the body", _SIMILAR, within=(-1.0, 1.0)),
-    Number("psnr", "psnr", "dB", "higher", _PSNR, (T(0.35),), within=(-math.inf, math.inf)),
+    Number("ssim", "ssim", "fraction", "higher", _SSIM, _SIMILAR),
+    Number("ssim", "ssim_body", "fraction", "higher", "the same inside the body", _SIMILAR),
+    Number("psnr", "psnr", "dB", "higher", _PSNR, (T(0.35),)),
     Number("lpips", "lpips_similarity", "1 - distance", "higher", _ALIKE, _SIMILAR),
     Number("lpips", "lpips_distance", "distance", "lower", _APART, _SIMILAR),
     Number("lpips", "lpips_body", "distance", "lower", "LPIPS distance inside the body, mean over channels", _SIMILAR),
-    Number("linf", "linf", _GREY, "lower", "largest change of a voxel in any channel", _LARGEST, within=(0.0, 1.0)),
+    Number("linf", "linf", _GREY, "lower", "largest change of a voxel in any channel", _LARGEST),
     Number("l2", "l2", _GREY, "lower", "Euclidean norm of the change, whole volume, all channels", _NORM),
     Number("l2", "l2_body", _GREY, "lower", "Euclidean norm of the change inside the body", _NORM),
     Number("energy", "energy_low", _GREY, "lower", _LOW, _BAND),
     Number("energy", "energy_middle", _GREY, "lower", "the same in the middle band, nearly all coefficients", _BAND),
     Number("energy", "energy_high", _GREY, "lower", "the same in the high band", _BAND),
-    Number("seam", "seam_energy", "ratio", "lower", _SEAM, _NORM, within=(0.0, math.inf)),
+    Number("seam", "seam_energy", "ratio", "lower", _SEAM, _NORM),
     Number("voxel_success", "voxel_success", "fraction", "lower", _CHANGED, _DICE[:1]),
 )
 METRICS: Mapping[str, Metric] = {

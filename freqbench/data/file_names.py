@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -51,7 +52,8 @@ _RATER_OF_STEM = re.compile(rf"(?:(?:^|[._-])(?:{_SHORT}|{_WHO}))?[._-]*\{{rater
 def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
     """Returns the files of each case, in the order of their channels; None if each file is a case.
 
-    Channels are numbered as nnU-Net does, `_0000`, `_0001`, ..., from 0 without a gap, as many for every case.
+    Channels are numbered as nnU-Net does, `_0000`, `_0001`, ..., from 0 without a gap, as many for every case; `stems`
+    are names of files without their ending.
 
     >>> channels_by_case(["a_0001", "b_0000", "a_0000", "b_0001"])
     {'a': ['a_0000', 'a_0001'], 'b': ['b_0000', 'b_0001']}
@@ -59,25 +61,28 @@ def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
     """
     cases = _number_channels(stems)
     wanted = [*range(len(next(iter(cases.values()), ())))]
-    if not cases or any(sorted(numbers) != wanted for numbers in cases.values()):
+    if not cases or any([*numbers] != wanted for numbers in cases.values()):
         return None
-    return {case: [numbers[number] for number in wanted] for case, numbers in cases.items()}
+    return {case: [*numbers.values()] for case, numbers in cases.items()}
 
 
 def lacking_channels(stems: Sequence[str]) -> tuple[str, ...]:
-    """Returns names of channels that some cases lack though the numbers of the others look like channels."""
+    """Returns names of channels that some cases lack though the numbers of the others look like channels; `stems` are
+    names of files without their ending."""
     cases = _number_channels(stems)
     if len(cases) < 2 or sum(0 in numbers for numbers in cases.values()) * 2 <= len(cases):
         return ()
     last = max(map(max, cases.values()))
-    lacking = [f"{case}_{i:04d}" for case, numbers in cases.items() for i in range(last + 1) if i not in numbers]
+    lacking = []
+    for case, numbers in cases.items():
+        lacking += [f"{case}_{number:04d}" for number in range(last + 1) if number not in numbers]
     return tuple(lacking) if len(lacking) < len(stems) else ()
 
 
 def _number_channels(stems: Sequence[str]) -> dict[str, dict[int, str]]:
-    """Returns the names of each case by their channel's number; empty if a name has none."""
+    """Returns the names of each case by their channel's number, both in order; empty if a name has none."""
     cases: dict[str, dict[int, str]] = {}
-    for stem in stems:
+    for stem in sorted(stems):
         if not (match := _CHANNEL.fullmatch(stem)):
             return {}
         cases.setdefault(match["case"], {})[int(match["number"])] = stem
@@ -85,14 +90,15 @@ def _number_channels(stems: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def is_called_mask(path: str) -> bool:
-    """True if the name of a file is that of a label map: `a_seg`, `mask_a`, `segmentation`, `a_seg1`, `a_rater2`."""
+    """True if a file's name in `path` is that of a label map: `a_seg`, `mask_a`, `segmentation`, `a_seg1`."""
     stem = image_files.stem(path)
     return any((_MASK.fullmatch(stem), _RATED.search(stem)))
 
 
 @partial(storage.once_each_content, content_of=lambda path: digest(image_files.sha256s(path)))
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order: few, whole, from 0 on, mostly equal neighbours; empty if none."""
+    """Returns the values of the label map at `path`, in order: few, whole, from 0 on, mostly equal neighbours; empty if
+    the file is none."""
     try:
         volume = image_files.read_integers(image_files.read_header(image_files.fetch(path)))
     except DataError:
@@ -138,8 +144,10 @@ def _rater_groups(paths: Sequence[str]) -> dict[str, dict[str, str]]:
         stem = image_files.stem(file)
         parts = [*folders, stem]
         marks = {index: mark for index in range(len(parts)) if (mark := _mark_of_rater(parts, index))}
-        alike = (frozenset(i for i, mark in marks.items() if mark["rater"] == who["rater"]) for who in marks.values())
-        for places in {*map(frozenset, zip(marks)), *alike}:
+        of_rater: dict[str, list[int]] = {}
+        for index, mark in marks.items():
+            of_rater.setdefault(mark["rater"], []).append(index)
+        for places in {*map(frozenset, zip(marks)), *map(frozenset, of_rater.values())}:  # one, or all of one rater
             named = [*parts]
             for index in places:
                 start, end = marks[index].span("rater")
@@ -159,40 +167,63 @@ def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
 
 def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) -> Iterator[Pairing]:
     """Yields pairings by names, in which the files of several raters count as one label map."""
-    rated = {path for group in of_raters.values() for path in group}
-    marks = (
-        (path, _MASK.fullmatch(image_files.stem(path)), path.split("/")[:-1]) for path in paths if path not in rated
-    )
-    called = [*of_raters, *(path for path, mark, folders in marks if mark or any(map(_MASK_FOLDER.fullmatch, folders)))]
+    rated = set(chain.from_iterable(of_raters.values()))
+    called = [*of_raters, *(path for path in paths if path not in rated and _is_mask(path))]
     levels = _varying(called)
+    images = sorted({*paths} - {*called} - rated)
     masks: dict[str, dict[Texts, str]] = {}
     for path in called:
         for case in dict.fromkeys(_cases_of_mask(path, levels)):
             masks.setdefault(_pattern(path, case), {})[case] = path
-    images = sorted({*paths} - {*called} - rated)
-    # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
-    for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
+    for label, of_case in sorted(masks.items(), key=_order):
         top, _, below = label.partition("/")
         in_folder = below and not (_is_of_masks(top) or _BRACES.search(top) or "*" in top)
         if of_raters and (in_folder or RATER not in label):
             continue
         if in_folder:
             return  # of a data set in a folder, which is the one to give
-        beside: dict[str, set[Texts]] = {}
-        for path in images:
-            if held := _case_in(path, of_case, levels):
-                beside.setdefault(_pattern(path, held), set()).add(held)
-        often = [pattern for pattern, cases in beside.items() if 2 * len(cases) >= len(of_case)]
-        if of_most := [pattern for pattern in often if _is_beside(pattern, label)]:
-            image = _channels(_merge_suffixes(of_most))
-            raters = {rater for path in of_case.values() for rater in of_raters.get(path, {}).values()}
-            if not image and len(raters.intersection(re.findall("[0-9]+|[A-Za-z]+", " ".join(of_most)))) > 1:
-                continue  # numbers of images, each with its label map
-            rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
-            (shown,) = _merge_suffixes([label])
-            unused = {*_merge_suffixes([*beside, *rest])} - {*image, shown}
-            files = tuple(file for path in of_case.values() for file in of_raters.get(path, [path]))
-            yield Pairing(image=image, label=shown, masks=files, unused=tuple(sorted(unused)))
+        beside = _beside(images, of_case, levels)
+        of_most = _of_most(beside, label, len(of_case))
+        if not of_most:
+            continue
+        image = _channels(_merge_suffixes(of_most))
+        groups = [of_raters.get(path, {path: ""}) for path in of_case.values()]  # files and raters of each label map
+        raters = set(chain.from_iterable(group.values() for group in groups))
+        words = re.findall("[0-9]+|[A-Za-z]+", " ".join(of_most))
+        if not image and len(raters.intersection(words)) > 1:
+            continue  # numbers of images, each with its label map
+        rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
+        (shown,) = _merge_suffixes([label])
+        unused = {*_merge_suffixes([*beside, *rest])} - {*image, shown}
+        files = tuple(chain.from_iterable(groups))
+        yield Pairing(image=image, label=shown, masks=files, unused=tuple(sorted(unused)))
+
+
+def _is_mask(path: str) -> bool:
+    """True if a file, or a folder above it, has the name of label maps."""
+    *folders, file = path.split("/")
+    return any((_MASK.fullmatch(image_files.stem(file)), *map(_MASK_FOLDER.fullmatch, folders)))
+
+
+def _order(masks: tuple[str, Mapping[Texts, str]]) -> tuple[int, bool]:
+    """Returns the key by which label maps are tried: the pattern of the most files first, and one of a mask, which may
+    be the brain's or body's, last."""
+    pattern, of_case = masks
+    return -len(of_case), "mask" in pattern.lower()
+
+
+def _beside(images: Sequence[str], of_case: Mapping[Texts, str], levels: Sequence[int]) -> dict[str, set[Texts]]:
+    """Returns the cases of each pattern of images that have a label map."""
+    beside: dict[str, set[Texts]] = {}
+    for path in images:
+        if case := _case_in(path, of_case, levels):
+            beside.setdefault(_pattern(path, case), set()).add(case)
+    return beside
+
+
+def _of_most(beside: Mapping[str, set[Texts]], label: str, num_cases: int) -> list[str]:
+    """Returns the patterns of images that lie beside the label maps of half of the cases or more."""
+    return [image for image, cases in beside.items() if 2 * len(cases) >= num_cases and _is_beside(image, label)]
 
 
 def _varying(masks: Sequence[str]) -> tuple[int, ...]:
@@ -227,8 +258,8 @@ def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Te
     *folders, file = path.split("/")
     varying = tuple(folders[level] for level in levels if level < len(folders))
     runs = [*_runs(image_files.stem(file))]
-    alone = [(run,) for run in (*(run for part in folders for run in _runs(part)), *runs)]
-    texts: list[Texts] = [*alone, varying, *((*varying, run) for run in runs)]
+    texts: list[Texts] = [*zip(chain.from_iterable(map(_runs, folders))), *zip(runs), varying]
+    texts += [(*varying, run) for run in runs]
     return max((case for case in texts if case in cases), key=lambda case: len("".join(case)), default=None)
 
 

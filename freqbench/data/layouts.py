@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def _some(folder: Path, paths: Sequence[str]) -> list[str]:
 
 def _found_classes(paths: Sequence[str]) -> dict[str, Any]:
     """Returns `labels`, their number in these label maps, and a `label_map` if they are not 0, 1, ..., as BraTS' 4."""
-    values = sorted({0, *(value for path in paths for value in classes_in(path))})
+    found = {0}
+    for path in paths:
+        found.update(classes_in(path))
+    values = sorted(found)
     moved = {value: k for k, value in enumerate(values) if value != k}
     return {"labels": max(2, len(values)), **({"label_map": moved} if moved else {})}
 
@@ -95,8 +99,12 @@ def _list_of(folder: Path) -> str | None:
 
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    lists = [value for value in content.values() if isinstance(value, list)]
-    return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
+    """Returns the entries of all lists that name images."""
+    entries = []
+    for lines in content.values():
+        if isinstance(lines, list):
+            entries += [line for line in lines if isinstance(line, dict) and "image" in line]
+    return entries
 
 
 def _list_keys(folder: Path) -> dict[str, Any]:
@@ -109,10 +117,16 @@ def _list_keys(folder: Path) -> dict[str, Any]:
         keys["fold"] = 0
     if lines and "labels" not in content:
         dataset = Decathlon.model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
-        surveys = [dataset.survey(split) for split, of_split in dataset.splits().items() if of_split]
-        maps = [scan.map for survey in surveys for scan in survey.scans if isinstance(scan, ImageFiles) and scan.map]
-        keys |= _found_classes(_some(folder, [path for path in maps if storage.exists(path)]))
+        maps = []
+        for survey in _surveys(dataset):
+            maps += [scan.map for scan in survey.scans if isinstance(scan, ImageFiles) and scan.map]
+        keys |= _found_classes(_some(folder, list(filter(storage.exists, maps))))
     return keys
+
+
+def _surveys(dataset: ListedFolder, with_labels: bool = False) -> list[Survey]:
+    """Returns a survey of each split that has cases."""
+    return [dataset.survey(split, with_labels) for split, cases in dataset.splits().items() if cases]
 
 
 def _structures(case: Path) -> list[str]:
@@ -147,94 +161,138 @@ def _has_dicom_labels(folder: Path) -> bool:
     return any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
 
 
-KINDS: tuple[LayoutKind, ...] = (
-    LayoutKind(
-        "TotalSegmentator",
-        "s0000/ct.nii.gz and s0000/segmentations",
-        ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
-        "totalsegmentator",
-        keys=_classes,
+def _is_task(folder: Path) -> bool:
+    """True if a folder has the name of a task of the Decathlon."""
+    return folder.name in TASKS
+
+
+def _is_listed(folder: Path) -> bool:
+    """True if a folder has a list of cases, or the folders of one without label maps of several raters."""
+    if _list_of(folder) or (folder / "dataset.json").exists():
+        return True
+    if not (folder / "imagesTr").exists():
+        return False
+    pairing = _find_pairing(folder)
+    return pairing is None or RATER not in pairing.label
+
+
+def _is_paired(folder: Path) -> bool:
+    """True if names pair a folder's images and label maps."""
+    return _find_pairing(folder) is not None
+
+
+def _is_scans(place: Path) -> bool:
+    """True if a place is an image, or a folder with one."""
+    return place.name.endswith(image_files.SUFFIXES) if place.is_file() else any(_images_of(place, "[!.]*"))
+
+
+def _is_dicom(folder: Path) -> bool:
+    """True if a folder has a DICOM file at some depth."""
+    return any(dicom.files.is_dicom(folder / name) for name in _names_below(folder))
+
+
+TOTALSEGMENTATOR = LayoutKind(
+    "TotalSegmentator",
+    "s0000/ct.nii.gz and s0000/segmentations",
+    ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
+    "totalsegmentator",
+    keys=_classes,
+)
+NNUNET_RAW = LayoutKind(
+    "raw folder of nnU-Net",
+    "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
+    _is_nnunet,
+    "nnunet_raw",
+    keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
+)
+BTCV = LayoutKind(
+    "BTCV as downloaded",
+    "RawData/Training/img/img0001.nii.gz",
+    (
+        "RawData/Training/img/img*.nii.gz",
+        "Training/img/img*.nii.gz",
+        "img/img*.nii.gz",
+        "RawData/Training/img/avg*.nii*",
+        "Training/img/avg*.nii*",
+        "img/avg*.nii*",
+        "averaged-*/avg*.nii*",
+        "averaged-*/DET*_avg*.nii*",
     ),
-    LayoutKind(
-        "raw folder of nnU-Net",
-        "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
-        _is_nnunet,
-        "nnunet_raw",
-        keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
-    ),
-    LayoutKind(
-        "BTCV as downloaded",
-        "RawData/Training/img/img0001.nii.gz",
-        (
-            *(f"{place}img/img*.nii.gz" for place in ("RawData/Training/", "Training/", "")),
-            *(f"{place}avg*.nii*" for place in ("RawData/Training/img/", "Training/img/", "img/", "averaged-*/")),
-            "averaged-*/DET*_avg*.nii*",
-        ),
-        "synapse",
-    ),
-    LayoutKind(
-        "ACDC as downloaded",
-        "training/patient001/patient001_frame01.nii.gz",
-        ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
-        "acdc",
-    ),
-    LayoutKind(
-        "AMOS",
-        "imagesTr/amos_0001.nii.gz",
-        ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
-        "amos",
-        all_cases={"modality": "all"},
-    ),
-    LayoutKind(
-        "Synapse (BTCV) in the Decathlon layout",
-        "imagesTr/img0001.nii.gz",
-        ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
-        "synapse",
-    ),
-    LayoutKind(
-        "ACDC in the Decathlon layout",
-        "imagesTr/patient001_frame01.nii.gz",
-        ("imagesTr/patient[0-9]*_frame*.nii.gz",),
-        "acdc",
-    ),
-    LayoutKind(
-        "task of the Medical Segmentation Decathlon",
-        "a folder called Task09_Spleen or so",
-        lambda folder: folder.name in TASKS,
-        "msd",
-        keys=lambda folder: {"task": folder.name},
-    ),
-    LayoutKind(
-        "folder in the layout of the Decathlon",
-        "dataset.json, another JSON list of cases, or imagesTr",
-        lambda folder: (  # also without its list, unless there are label maps of several raters
-            bool(_list_of(folder) or (folder / "dataset.json").exists())
-            or ((folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label))
-        ),
-        "decathlon",
-        keys=_list_keys,
-    ),
-    LayoutKind(
-        "images and label maps that names pair",
-        "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
-        lambda folder: _find_pairing(folder) is not None,
-        "pairs",
-        keys=_patterns,
-    ),
-    LayoutKind(
-        "scans without label maps",
-        "scan.nii.gz",
-        lambda place: place.name.endswith(image_files.SUFFIXES) if place.is_file() else any(_images_of(place, "[!.]*")),
-        "images",
-        keys=lambda _: {"reference": "prediction"},
-    ),
-    LayoutKind(
-        "DICOM series",
-        "images/case with the slices of a series, and labels/case.dcm, a SEG",
-        lambda folder: any(dicom.files.is_dicom(folder / name) for name in _names_below(folder)),
-        "dicom",
-        keys=lambda folder: {} if _has_dicom_labels(folder) else {"reference": "prediction"},
-    ),
+    "synapse",
+)
+ACDC = LayoutKind(
+    "ACDC as downloaded",
+    "training/patient001/patient001_frame01.nii.gz",
+    ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
+    "acdc",
+)
+AMOS = LayoutKind(
+    "AMOS",
+    "imagesTr/amos_0001.nii.gz",
+    ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
+    "amos",
+    all_cases={"modality": "all"},
+)
+BTCV_AS_DECATHLON = LayoutKind(
+    "Synapse (BTCV) in the Decathlon layout",
+    "imagesTr/img0001.nii.gz",
+    ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
+    "synapse",
+)
+ACDC_AS_DECATHLON = LayoutKind(
+    "ACDC in the Decathlon layout",
+    "imagesTr/patient001_frame01.nii.gz",
+    ("imagesTr/patient[0-9]*_frame*.nii.gz",),
+    "acdc",
+)
+DECATHLON_TASK = LayoutKind(
+    "task of the Medical Segmentation Decathlon",
+    "a folder called Task09_Spleen or so",
+    _is_task,
+    "msd",
+    keys=lambda folder: {"task": folder.name},
+)
+DECATHLON = LayoutKind(
+    "folder in the layout of the Decathlon",
+    "dataset.json, another JSON list of cases, or imagesTr",
+    _is_listed,
+    "decathlon",
+    keys=_list_keys,
+)
+PAIRS = LayoutKind(
+    "images and label maps that names pair",
+    "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
+    _is_paired,
+    "pairs",
+    keys=_patterns,
+)
+SCANS = LayoutKind(
+    "scans without label maps",
+    "scan.nii.gz",
+    _is_scans,
+    "images",
+    keys=lambda _: {"reference": "prediction"},
+)
+DICOM = LayoutKind(
+    "DICOM series",
+    "images/case with the slices of a series, and labels/case.dcm, a SEG",
+    _is_dicom,
+    "dicom",
+    keys=lambda folder: {} if _has_dicom_labels(folder) else {"reference": "prediction"},
+)
+KINDS = (  # in the order in which they are looked for
+    TOTALSEGMENTATOR,
+    NNUNET_RAW,
+    BTCV,
+    ACDC,
+    AMOS,
+    BTCV_AS_DECATHLON,
+    ACDC_AS_DECATHLON,
+    DECATHLON_TASK,
+    DECATHLON,
+    PAIRS,
+    SCANS,
+    DICOM,
 )
 AGREEMENT_NOTE = (
     "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
@@ -276,65 +334,109 @@ class Layout:
 
 
 def recognise(root: str, with_labels: bool = False) -> Layout:
-    """Recognises a local folder's loader and reads all headers, and label maps `with_labels`; refuses other folders."""
-    path = expand_variables(root, "--data")
-    if not storage.is_local(path):
-        raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
-    folder = Path(storage.local_path(path))
-    if not (folder.is_dir() or folder.is_file()):
-        raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
-    folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
+    """Recognises a local folder's loader and reads all headers; refuses other folders.
+
+    Args:
+        root: the folder, or an image file; `~` and environment variables are filled in.
+        with_labels: true if label maps are read too, which takes long.
+    """
+    folder = _folder_at(root)
     _require_volumes(folder)
-    if (kind := _kind_of(folder)) is None and folder.is_file():
-        raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
+    kind = _kind_of(folder)
     if kind is None:
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
-        below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
-        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
-        if below:
-            hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
-        there = few(names, 3) or "nothing"
-        raise UserError(f"{folder}: expected the folder of a dataset, got one with {there}: {hint}")
-    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
+        raise UserError(f"{folder}: expected {_unknown(folder)}")
+    loader = DATASETS[kind.loader]
+    name = kind.loader if issubclass(loader, PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
-    dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
+    dataset = config.validate({**entry, **kind.all_cases}, loader, where=str(folder))
     if not isinstance(dataset, ListedFolder):
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
     surveys = []
     problems = []
     notes = [AGREEMENT_NOTE] if dataset.reference == "prediction" else []
     try:
-        surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]
+        surveys = _surveys(dataset, with_labels)
         if dataset.reference == "label":  # else its classes are the model's
             notes += dataset.notes  # refuses a list without class names
     except DataError as error:
         problems.append(str(error))
     for survey in surveys:
         notes += survey.notes
-        if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
-            problems.append(f"{survey.split}: {len(files)} files are missing: {_named(files)}")
-        if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:  # without any label map it is a test set
-            images = f"{len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
-            problems.append(f"{survey.split}: {images}")
-        problems += survey.faults
+        problems += _survey_problems(survey, folder)
     problems += _kind_problems(dataset, folder)
-    if kind.loader not in ("images", "nnunet_raw", "pairs", "dicom"):
-        for survey in surveys:
-            if len(survey.unlabelled) == survey.num_cases:
-                notes.append(f"{survey.split}: no label maps, so its cases need `reference: prediction`")
-        listed = {Path(path) for survey in surveys for scan in survey.scans for path in scan.files()}
-        flat = {path.parent for path in listed if path.parent.name.startswith("im")}
-        beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
-        if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
-            notes.append(f"the list does not name: {_named(further)}")
+    if kind.loader not in ("images", "nnunet_raw", "pairs", "dicom"):  # which take all that they find
+        notes += _left_out(surveys, folder)
     notes += _guesses(kind, entry, folder)
     if not problems:
-        notes += dataset.remarks([patient for survey in surveys for patient in survey.patients])
-    complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
-    entry |= {"loader": kind.loader, "split": complete[0] if complete else dataset.split}
-    lines = {"problems": tuple(problems), "notes": tuple(notes)}
-    return Layout(title=kind.title, loader=kind.loader, entry=entry, surveys=tuple(surveys), **lines)
+        patients = chain.from_iterable(survey.patients for survey in surveys)
+        notes += dataset.remarks([*patients])
+    complete = [survey.split for survey in surveys if survey.complete]
+    proposed = next((split for split in PREFERRED if split in complete), dataset.split)
+    return Layout(
+        title=kind.title,
+        loader=kind.loader,
+        entry={**entry, "loader": kind.loader, "split": proposed},
+        surveys=tuple(surveys),
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _folder_at(root: str) -> Path:
+    """Returns the local folder or file that `--data` names; raises UserError for another place."""
+    path = expand_variables(root, "--data")
+    if not storage.is_local(path):
+        raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
+    folder = Path(storage.local_path(path))
+    if not (folder.is_dir() or folder.is_file()):
+        raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
+    return folder.resolve()  # a link to itself, which is no folder, does not resolve
+
+
+def _unknown(folder: Path) -> str:
+    """Returns the words on a folder or file without a layout: what was expected, what is there, and what to give."""
+    if folder.is_file():
+        return "a folder or an image file, got another file: convert it"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    folders = [name for name in names if (folder / name).is_dir()]
+    below = []
+    for name in folders[:LOOKED_INTO]:
+        if kind := _kind_of(folder / name):
+            below.append(f"{name} ({kind.title})")
+    if below:
+        hint = "give one of its folders: " + ", ".join(below)
+    else:
+        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
+    there = few(names, 3) or "nothing"
+    return f"the folder of a dataset, got one with {there}: {hint}"
+
+
+def _survey_problems(survey: Survey, folder: Path) -> Iterator[str]:
+    """Yields a line per missing or damaged thing of a split."""
+    split = survey.split
+    unlabelled = survey.unlabelled
+    if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
+        yield f"{split}: {len(files)} files are missing: {_named(files)}"
+    if unlabelled and len(unlabelled) < survey.num_cases:  # without any label map it is a test set
+        yield f"{split}: {len(unlabelled)} images have no label map: {_named(unlabelled)}"
+    yield from survey.faults
+
+
+def _left_out(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
+    """Yields lines on splits without label maps, and on images beside those that the list names."""
+    listed = set[Path]()
+    for survey in surveys:
+        if len(survey.unlabelled) == survey.num_cases:
+            yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
+        for scan in survey.scans:
+            listed.update(map(Path, scan.files()))
+    present = set[Path]()
+    for parent in {path.parent for path in listed}:
+        if parent.name.startswith("im"):
+            present.update(_images_of(parent, "[!.]*"))
+    further = [str(path.relative_to(folder)) for path in sorted(present - listed) if not is_averaged(path.name)]
+    if further:
+        yield f"the list does not name: {_named(further)}"
 
 
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -68,6 +68,19 @@ class Needs:
 NOTHING = Needs()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A case as its attack sees it: volumes on the device, and the windows, each with its generator."""
+
+    case: Case
+    by: str  # name of the attacked model
+    image: Tensor  # float32 [C, H, W, D] in [0, 1]
+    label: Tensor  # uint8 [1, H, W, D]
+    windows: Sequence[Window]
+    generators: Sequence[torch.Generator]
+    learned: Tensor | None  # as in Needs
+
+
 def attack_case(
     attack: Attack,
     model: SegmentationModel,
@@ -77,71 +90,115 @@ def attack_case(
     needs: Needs = NOTHING,
     kept: int = 0,
 ) -> AttackedVolume:
-    """Attacks a volume by the attack's `scope`: `window` by window; the `volume` as one, or all its windows at once,
-    each with a state of its own (`joint`), through the model's sliding window. Every window starts from the clean
-    volume and has its own generator (from seed, case and number), so `window_batch` changes rounding alone, unless the
-    attack couples a batch's samples; where windows overlap, the later one overwrites. Models that tell windows apart
-    (`has_place`) get them one by one. The model is on the device to compute on, as are surrogates; the other case of
-    `needs` is stretched to the volume; `seed` is None if the attack draws nothing. Passes count `model` alone."""
+    """Attacks a volume by the attack's `scope`.
+
+    `window`: window by window; `volume`: as one, through the model's sliding window; `joint`: all windows at once, each
+    with its own state, through the sliding window over the volume that they make. Every window starts from the clean
+    volume and has its own generator (from the seed, the case's content and the window's number), so the result does not
+    depend on `window_batch` beyond rounding, unless the attack couples the samples of a batch. Where windows overlap,
+    the later one overwrites. Models that tell windows apart (`has_place`) get them one by one. Voxels that the own
+    pipeline of the network fills stay as they are.
+
+    Args:
+        attack: the attack, with its parameters in millimetres or voxels as the job states them.
+        model: the attacked network, on the device to compute on. Passes count it alone.
+        case: the case, on the grid that the network sees.
+        seed: seed of all draws; None if the attack draws nothing.
+        window_batch: windows that are attacked, or predicted, at once.
+        needs: further needs of the attack; its other case is stretched to the volume's shape, and its surrogates are on
+            the device of `model`.
+        kept: windows whose graphs a step on a whole volume keeps; it runs the others forward twice.
+    """
     attack = attack.on_grid(case.spacing)
-    model, *surrogates = (network.for_case(case) for network in (model, *needs.surrogates))
-    learned = needs.learned
-    if not attack.couples_batch and any(network.has_place for network in (model, *surrogates)):
+    networks = [network.for_case(case) for network in (model, *needs.surrogates)]
+    model = networks[0]
+    if not attack.couples_batch and any(network.has_place for network in networks):
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    is_joint = attack.scope == "joint"
     device = next(model.parameters()).device
+    generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
     image = case.image.to(device)
     label = case.label.to(device)
-    if is_joint or (attack.attacks_volume and (len(windows) > 1 or model.watch)):
-        sliding, *others = (
-            JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
-            for each in (model, *surrogates)
-        )
-        whole = image[None]
-        sliding.allow(image)
-        result = attack(
-            sliding,
-            _cut(image, windows) if is_joint else whole,
-            label[None],
-            generator=generators if is_joint else generators[0],
-            learned=learned,
-            surrogates=others,
-        )
-        made = assemble(result.adversarial, windows) if is_joint else result.adversarial
-        moved = result.labels[0] if attack.moves_labels else None
-        return _finish(
-            case,
-            AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
-            attack.measured(whole, result.state),
-            num_windows=len(sliding.windows(whole)),
-            num_forwards=sliding.num_forwards,
-            num_backwards=sliding.num_backwards,
-            caution=caution_of(model.name, [result.gradients], learned),
-        )
+    shown = _Shown(
+        case=case,
+        by=model.name,
+        image=image,
+        label=label,
+        windows=windows,
+        generators=generators,
+        learned=needs.learned,
+    )
+    if attack.scope == "joint":
+        joint = [JointModel(network, windows, window_batch, kept) for network in networks]
+        return _attack_prediction(attack, joint, shown, _cut(image, windows), generators)
+    if attack.attacks_volume and (len(windows) > 1 or model.watch):
+        sliding = [SlidingWindowModel(network, window_batch, kept) for network in networks]
+        return _attack_prediction(attack, sliding, shown, image[None], generators[0])
+    return _attack_each_window(attack, networks, shown, window_batch, needs.reference)
+
+
+def _attack_prediction(
+    attack: Attack,
+    networks: Sequence[SlidingWindowModel],
+    shown: _Shown,
+    images: Tensor,
+    generator: torch.Generator | Sequence[torch.Generator],
+) -> AttackedVolume:
+    """Attacks a volume through its prediction: all its windows in `images` `[W, C, h, w, d]` at once, or it as one."""
+    model, *surrogates = networks
+    whole = shown.image[None]
+    label = shown.label[None]
+    model.allow(shown.image)
+    result = attack(model, images, label, generator=generator, learned=shown.learned, surrogates=surrogates)
+    adversarial = assemble(result.adversarial, shown.windows) if isinstance(model, JointModel) else result.adversarial
+    moved = result.labels[0] if attack.moves_labels else None
+    made = AttackedVolume(adversarial=adversarial[0], losses=(result.losses.cpu(),), label=moved)
+    return _finish(
+        shown.case,
+        made,
+        attack.measured(whole, result.state),
+        num_windows=len(model.windows(whole)),
+        num_forwards=model.num_forwards,
+        num_backwards=model.num_backwards,
+        caution=caution_of(shown.by, [result.gradients], shown.learned),
+    )
+
+
+def _attack_each_window(
+    attack: Attack,
+    networks: Sequence[SegmentationModel],
+    shown: _Shown,
+    window_batch: int,
+    reference: Case | None,
+) -> AttackedVolume:
+    """Attacks windows on their own, `window_batch` at once."""
+    model, *surrogates = networks
+    image = shown.image
     other = None
-    if needs.reference is not None:
-        images = needs.reference.image[None].to(device)
-        shape = image.shape[1:]
-        other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
+    if reference is not None:
+        images = reference.image[None].to(image.device)
+        other = F.interpolate(images, size=image.shape[1:], mode="trilinear", align_corners=True)[0]
     adversarial = image.clone()
-    moved = label.clone()
+    moved = shown.label.clone()
     forwards = 0
     backwards = 0
     measured = dict[str, float]()
     losses = list[Tensor]()
     gradients = list[Tensor]()
-    for first in range(0, len(windows), window_batch):
-        batch = windows[first : first + window_batch]
+    for first in range(0, len(shown.windows), window_batch):
+        of_batch = slice(first, first + window_batch)
+        batch = shown.windows[of_batch]
+        clean = _cut(image, batch)
+        labels = _cut(shown.label, batch)
+        others = [network.cut(batch) for network in surrogates]
         result = attack(
             model.cut(batch),
-            _cut(image, batch),
-            _cut(label, batch),
-            generator=generators[first : first + window_batch],
+            clean,
+            labels,
+            generator=shown.generators[of_batch],
             reference=None if other is None else _cut(other, batch),
-            learned=learned,
-            surrogates=[network.cut(batch) for network in surrogates],
+            learned=shown.learned,
+            surrogates=others,
         )
         for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d] = window
@@ -150,16 +207,17 @@ def attack_case(
         backwards += sum(result.backwards)
         losses.append(result.losses.cpu())
         gradients.append(result.gradients)
-        for name, value in attack.measured(_cut(image, batch), result.state).items():
+        for name, value in attack.measured(clean, result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
+    made = AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=moved if attack.moves_labels else None)
     return _finish(
-        case,
-        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=moved if attack.moves_labels else None),
+        shown.case,
+        made,
         measured,
-        num_windows=len(windows),
+        num_windows=len(shown.windows),
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
-        caution=caution_of(model.name, gradients, learned),
+        caution=caution_of(shown.by, gradients, shown.learned),
     )
 
 
@@ -175,9 +233,10 @@ def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **f
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
-    """Explains why an attack may have done nothing. None: its `gradients` (`AttackResult.gradients` of each call) were
-    useful, or it takes none and uses `learned`. A zero gradient is reported, and not refused: masked networks have it.
-    Raises UserError if no gradient had a finite entry other than 0, and some had NaN or infinities."""
+    """Explains why an attack on the model `name` may have done nothing. None: its `gradients` (`AttackResult.gradients`
+    of each call) were useful, or it takes none and uses `learned`. A zero gradient is reported, and not refused: masked
+    networks have it. Raises UserError if no gradient had a finite entry other than 0, and some had NaN or infinities.
+    """
     useful, finite = torch.cat([flags.cpu() for flags in gradients]).unbind(1)
     if not len(useful):
         return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None
@@ -198,7 +257,8 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 
 
 def native_budget(attack: Attack, case: Case) -> float | None:
-    """Returns the budget in the data's own unit (HU for CT), if it bounds the intensities of all channels equally."""
+    """Returns the budget of an attack in the data's own unit (HU for CT), by the `native_ranges` of a case. None unless
+    it bounds the intensities of all channels equally."""
     is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
     if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None

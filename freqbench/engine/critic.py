@@ -122,7 +122,9 @@ class Critic:
         dice = facts["dsc_foreground_clean"]
         if pair not in self.unjudged or (dice is None and not facts.get("error")):
             return None
-        (dataset, target), known, case_key = self.unjudged[pair], self._clean[pair], facts["case_key"]
+        dataset, target = self.unjudged[pair]
+        known = self._clean[pair]
+        case_key = facts["case_key"]
         files = self._own[pair].files if pair in self._own else {}
         is_told = facts.get("case_id") not in files or "held" in facts or dice is None  # rows say nothing of `held`
         if case_key in self._wanted[pair] and is_told:
@@ -145,28 +147,16 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against."""
     where = f"{target.name} on {dataset.name}"
     expected = target.expected_dice
-    lines = list[str]()
-    misfit = None
-    proof = ""
-    is_of_own = False
-    held = [each["held"] for each in known if each.get("held")]
-    if own:
-        failed = (each for each in known if each["case_id"] in own and each.get("error"))
-        lost = [f"{each['case_id']} ({each['error']})" for each in failed]
-        proof = verdict(where, held) if held else ""
-        if lost or not all(each.is_proven for each in held):
-            misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
-            proof = ""
-            is_of_own = True
-        lines += [proof] if proof else []
+    proof, misfit = _judged_by_own(where, known, own) if own else ("", None)
+    is_of_own = misfit is not None
+    lines = [proof] if proof else []
     made = [each for each in known if each["dsc_foreground_clean"] is not None]
-    clean = {(each["patient_id"], each["case_key"]): each["dsc_foreground_clean"] for each in made}
-    clean = {case: dice for case, dice in clean.items() if not math.isnan(dice)}
+    clean: dict[tuple[str, str], float] = {}
+    for each in made:
+        if not math.isnan(dice := each["dsc_foreground_clean"]):
+            clean[each["patient_id"], each["case_key"]] = dice
     is_scored = bool(clean) and dataset.reference == "label" and not (own and expected is None)
-    never = set[int]()
-    if is_scored and all("pred_classes" in each for each in made):
-        never = never.union(*(each["label_classes"] for each in made))
-        never = never.difference(*(each["pred_classes"] for each in made))
+    never = _never_predicted(made) if is_scored else set()
     if is_scored:
         line = f"{where}: {fit.figure(expected, clean)}"
         if never:
@@ -179,14 +169,38 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
             misfit = misfit or f"{where}: {short}"
     if not lines and misfit is None:
         return None
-    facts: dict[str, Any] = {"dataset": dataset.name, "target_model_id": target.model_id, "cases": len(made)}
-    facts |= {"dice": fit.mean_error(clean)[0] if is_scored else None, "proof": proof or None}
+    facts = {
+        "dataset": dataset.name,
+        "target_model_id": target.model_id,
+        "cases": len(made),
+        "dice": fit.mean_error(clean)[0] if is_scored else None,
+        "proof": proof or None,
+        "verdict": "misfit" if misfit else "fits",
+    }
     return Judgement(
         target=target,
         line="; ".join(lines),
         has_gap=bool(never),
         misfit=misfit,
-        facts={**facts, "verdict": "misfit" if misfit else "fits"},
+        facts=facts,
         proof=proof,
         is_of_own=is_of_own,
     )
+
+
+def _judged_by_own(where: str, known: Sequence[Record], own: Collection[str]) -> tuple[str, str | None]:
+    """Returns a line if a network's `own` predictions prove it, else none, and why they show that it does not fit."""
+    held = [each["held"] for each in known if each.get("held")]
+    line = verdict(where, held) if held else ""
+    for each in known:
+        if each["case_id"] in own and each.get("error"):
+            return "", f"{where}: expected its own prediction of {each['case_id']} ({each['error']}): none was made"
+    return (line, None) if all(each.is_proven for each in held) else ("", line)
+
+
+def _never_predicted(made: Sequence[Record]) -> set[int]:
+    """Returns the classes of labels that no prediction has; empty if the facts of some do not tell the classes."""
+    if not all("pred_classes" in each for each in made):
+        return set()
+    in_labels = set[int]().union(*(each["label_classes"] for each in made))
+    return in_labels.difference(*(each["pred_classes"] for each in made))

@@ -26,7 +26,8 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.plan import Plan
-from freqbench.models import GRAPH_BYTES, step_bytes
+from freqbench.job.schema import Resources
+from freqbench.models import GRAPH_BYTES, ModelSpec, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
 SHORT_S = 90.0  # of one worker: Ray takes 20 s to start its own, which two of them do not win back
@@ -36,8 +37,17 @@ HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is rep
 def run_plan(
     plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, seconds: float = math.inf
 ) -> None:
-    """Carries out a plan with the requested engine, or the one that pays off, after telling it to the listener: `auto`
-    starts no Ray at `address` for less than SHORT_S `seconds` of one worker, unless the job states its workers."""
+    """Carries out a plan with the requested engine, or the one that pays off, after telling it to the listener.
+
+    Args:
+        plan: the units, clean ones first.
+        engine: `ray`, `serial`, or `auto`, which starts no Ray for less than SHORT_S `seconds` of one worker, unless
+            the job states its workers.
+        address: place of a Ray cluster; None: that of RAY_ADDRESS, else a Ray that this process starts.
+        spec: settings of the workers.
+        listener: is told of the engine and of each unit.
+        seconds: estimated seconds of all units on one worker.
+    """
     units = (*plan.clean, *plan.units)
     resources = plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
@@ -49,12 +59,7 @@ def run_plan(
     is_auto = engine == "auto" and not address
     is_serial = engine == "serial" or not has_ray or (is_auto and resources.workers == "auto" and seconds < SHORT_S)
     if not is_serial:
-        models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-        listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
-        with pause_gc():  # imports networks
-            model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
-        if any(unit.cell.attack.follows_prediction for unit in units):
-            model_bytes += GRAPH_BYTES
+        model_bytes = _bytes_of_models(units, spec, listener)
         one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=available_memory())
         pool = share(resources, [one], len(plan.units), model_bytes)
         is_serial = is_auto and pool.workers == 1
@@ -62,7 +67,33 @@ def run_plan(
         spec = replace(spec, threads=available_threads() if resources.threads == "auto" else resources.threads)
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
         serial(units, spec, listener)
-        return
+    else:
+        _on_ray(plan, resources, address, spec, listener, pool, model_bytes)
+
+
+def _bytes_of_models(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> int:
+    """Returns the bytes that a step of the largest network takes, with the graphs of an attack on a prediction."""
+    models: dict[str, ModelSpec] = {}
+    for unit in units:
+        models |= {model.model_id: model for model in (*unit.cell.models, *unit.targets)}
+    listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
+    with pause_gc():  # imports networks
+        model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
+    if any(unit.cell.attack.follows_prediction for unit in units):
+        model_bytes += GRAPH_BYTES
+    return model_bytes
+
+
+def _on_ray(
+    plan: Plan,
+    resources: Resources,
+    address: str | None,
+    spec: WorkerSpec,
+    listener: Listener,
+    pool: Pool,
+    model_bytes: int,
+) -> None:
+    """Carries out a plan on the Ray cluster at `address`, which gets a pool of its own, or on one started here."""
     from freqbench.engine.ray import ray_cluster
 
     def use(pool: Pool) -> None:
@@ -72,7 +103,7 @@ def run_plan(
     if not address:
         use(pool)
     listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
-    schedule = Schedule(units)
+    schedule = Schedule((*plan.clean, *plan.units))
     cpus = pool.workers * pool.threads + 1
     with ray_cluster.existing(address) if address else ray_cluster.own(cpus):
         from freqbench.engine.ray import ray_engine  # only after Ray has its environment
@@ -92,7 +123,8 @@ def run_plan(
 
 
 def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> AbstractContextManager[None]:
-    """Tells of a unit inside that no network has made a pass for HANGS_S seconds, and again after twice as many."""
+    """Returns a context that gives `tell` a line on its unit if no network of `worker` has made a pass for HANGS_S
+    seconds, and again after twice as many."""
     worker.passed = began = time.monotonic()
 
     def watch(ended: Event) -> None:
@@ -114,7 +146,7 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
-    """Carries out units in the schedule's order; the listener gets each and its outcome."""
+    """Carries out units in the schedule's order by one worker of `spec`; the listener gets each and its outcome."""
     listener.wait("waiting for the first network and case to load")
     worker = Worker(spec)
     schedule = Schedule(units)

@@ -5,7 +5,7 @@ that they depend on, and are the `matched` of the entry in the returned job."""
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_threads, pause_gc
 from freqbench.core.measures import METRIC_OF
+from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
@@ -42,16 +43,21 @@ STRIDE = 4.0  # factor from budget to budget until one exceeds the value
 NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
+SMALL = 2**-10
+LARGE = 2**-4
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("eps", "std", "linf"), INTENSITY),
-    "share": (2**-10, 1.0),
-    "rho": (2**-10, 0.999),
-    "q_max": (2**-4, 2.0**14),
-    "severity": (2**-4, 5.0),
-    **dict.fromkeys(("eps_k", "eps_p"), INTENSITY),
-    "log_amplitude": (2**-10, 3.0),
+    "eps": INTENSITY,
+    "std": INTENSITY,
+    "linf": INTENSITY,
+    "share": (SMALL, 1.0),
+    "rho": (SMALL, 0.999),
+    "q_max": (LARGE, 2.0**14),
+    "severity": (LARGE, 5.0),
+    "eps_k": INTENSITY,
+    "eps_p": INTENSITY,
+    "log_amplitude": (SMALL, 3.0),
     "deviation": INTENSITY,
-    "max_mm": (2**-4, 64.0),
+    "max_mm": (LARGE, 64.0),
 }
 
 
@@ -71,16 +77,14 @@ class FoundBudget(Strict):
     @property
     def text(self) -> str:
         """Summary of the record in one line."""
-        cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
-        return (
-            f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
-            f"{self.match.metric} {self.reached:.4g}, asked {self.match.value:g} (mean of {cases}, "
-            f"{self.tried} budgets tried)"
-        )
+        cases = amount(len(self.cases), "case")
+        place = f"{self.attack} on {self.source}, {self.dataset}"
+        found = f"{self.budget_name}={self.budget:g} has {self.match.metric} {self.reached:.4g}"
+        return f"{place}: {found}, asked {self.match.value:g} (mean of {cases}, {self.tried} budgets tried)"
 
 
 def read_budgets(out: str) -> dict[str, FoundBudget]:
-    """Reads the budgets of a store, by key."""
+    """Reads the budgets of the store at `out`, a folder or URI, by key."""
     path = storage.join(out, FILE)
     if not storage.exists(path):
         return {}
@@ -95,7 +99,8 @@ def read_budgets(out: str) -> dict[str, FoundBudget]:
 def matched_grid(
     job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, limit_cases: int | None = None
 ) -> Grid:
-    """Expands a job whose budgets are all known by then, as `match_budgets` says; raises UserError as both."""
+    """Expands a job whose budgets are all known by then; `out`, `say` and `compute` as in `match_budgets`,
+    `limit_cases` as in `expand`; raises UserError as both."""
     with expanding(job) as expansion:
         job = _match_budgets(job, expansion, out, say, compute)
         with pause_gc():  # imports networks
@@ -104,7 +109,8 @@ def matched_grid(
 
 def match_budgets(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
     """Returns a job whose budgets are all known, from `match.json` in the store `out`, or found; without `compute` the
-    largest. Raises UserError for a mistake in an entry, a value that no budget reaches, or a bad `match.json`."""
+    largest. `say` gets a line on each that is found. Raises UserError for a mistake in an entry, a value that no budget
+    reaches, or a bad `match.json`."""
     with expanding(job) as expansion:
         return _match_budgets(job, expansion, out, say, compute)
 
@@ -115,7 +121,23 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
     grid = expansion.grid(_set_budgets(job, largest))
-    # Of the first seed, which comes first.
+    asked = _asked(job, grid, largest, places)
+    records = read_budgets(out)
+    missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
+    if missing and not compute:
+        say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
+    elif missing:
+        records |= _find(job, missing, out, say)
+    rows: dict[int, tuple[Budget, ...]] = {}
+    for each in asked:
+        rows[each.number] = (*rows.get(each.number, ()), each.row(records.get(each.key)))
+    return _set_budgets(job, rows)
+
+
+def _asked(
+    job: JobSpec, grid: Grid, largest: Mapping[int, tuple[Budget, ...]], places: Sequence[str]
+) -> list["_Asked"]:
+    """Returns what is to be found: for each entry's largest budgets, their cell of the first seed and its cases."""
     cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = list[_Asked]()
@@ -125,37 +147,38 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
             cell = cells[budget.dataset, budget.source, attack]
             refs = grid.cases[budget.dataset][: budget.match.cases]
             asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
-    records = read_budgets(out)
-    missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
-    if missing and not compute:
-        say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
-    elif missing:
-        from freqbench.engine.worker import Worker, WorkerSpec  # imported here, because it loads all metrics
+    return asked
 
-        if any(wanted.budget.match.metric == "lpips_body" for wanted in missing.values()):
-            prepare_lpips()
-        threads = job.resources.threads
-        batch = job.window_batch
-        spec = WorkerSpec(
-            run_id="",
-            metrics=(),
-            threads=available_threads() if threads == "auto" else threads,
-            window_batch=None if batch == "auto" else batch,
-            trust_code=job.trust_code,
-        )
-        worker = Worker(spec)
-        for key, wanted in missing.items():
-            records[key] = wanted.find(worker)
-            stored = read_budgets(out) | {key: records[key]}
-            content = {name: record.model_dump(mode="json") for name, record in stored.items()}
-            storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())
-            say(records[key].text)
-        del worker
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
-    numbers = dict.fromkeys(wanted.number for wanted in asked)
-    rows = {i: tuple(each.row(records.get(each.key)) for each in asked if each.number == i) for i in numbers}
-    return _set_budgets(job, rows)
+
+def _find(
+    job: JobSpec, missing: Mapping[str, "_Asked"], out: str, say: Callable[[str], None]
+) -> dict[str, FoundBudget]:
+    """Finds budgets by attacks in this process; each is stored, beside what others stored by then, and told."""
+    from freqbench.engine.worker import Worker, WorkerSpec  # imported here, because it loads all metrics
+
+    if any(wanted.budget.match.metric == "lpips_body" for wanted in missing.values()):
+        prepare_lpips()
+    threads = job.resources.threads
+    batch = job.window_batch
+    spec = WorkerSpec(
+        run_id="",
+        metrics=(),
+        threads=available_threads() if threads == "auto" else threads,
+        window_batch=None if batch == "auto" else batch,
+        trust_code=job.trust_code,
+    )
+    worker = Worker(spec)
+    found: dict[str, FoundBudget] = {}
+    for key, wanted in missing.items():
+        found[key] = wanted.find(worker)
+        stored = read_budgets(out) | {key: found[key]}
+        content = {name: record.model_dump(mode="json") for name, record in stored.items()}
+        storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())
+        say(found[key].text)
+    del worker
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
+    return found
 
 
 def _set_budgets(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
@@ -184,7 +207,7 @@ class _Asked:
         return digest([METHOD, self.cell.cell_id, case_keys, self.budget.match.metric, self.budget.match.value])
 
     def find(self, worker: "Worker") -> FoundBudget:
-        """Attacks with different budgets until the distance is met."""
+        """Attacks by a `worker` with different budgets until the distance is met."""
         cell = self.cell
         match = self.budget.match
         name = self.budget_name
@@ -196,11 +219,9 @@ class _Asked:
         nearest = search(lambda budget: self._distance(worker, budget), value, low, high)
         reached = 1 - nearest.distance if turned else nearest.distance
         if abs(log_ratio(nearest.distance, value)) > MISS:
-            raise UserError(
-                f"{self.place}.value: expected a {match.metric} that {name} from {low:g} to {high:g} leads to on "
-                f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "
-                f"{name}={nearest.budget:g}"
-            )
+            way = f"{name} from {low:g} to {high:g} leads to on {cell.source.name}, {cell.dataset.name}"
+            got = f"got {match.value:g}: the nearest is {reached:.4g}, at {name}={nearest.budget:g}"
+            raise UserError(f"{self.place}.value: expected a {match.metric} that {way}, {got}")
         return FoundBudget(
             dataset=cell.dataset.name,
             source=cell.source.name,
@@ -265,7 +286,8 @@ class Nearest:
 
 
 def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Nearest:
-    """Returns the smallest budget that reaches a distance, by bisection; if none does, the one that comes nearest.
+    """Returns the smallest budget from `low` to `high` that reaches a distance, by bisection; if none does, the
+    nearest. `distance` is that of a budget, `value` the wanted one.
 
     Budgets grow by STRIDE from the smallest on until one exceeds the value, as not every distance grows all the way:
     that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be

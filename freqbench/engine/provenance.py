@@ -5,6 +5,7 @@ import os
 import platform
 import secrets
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 import torch
 
 from freqbench.core.machine import available_cores, versions
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
 from freqbench.job.grid import Grid
+from freqbench.models import ModelSpec
 
 CPUINFO = Path("/proc/cpuinfo")
 SENT_CODE = "FREQBENCH_CODE"  # variable of a job on a cluster: `git_state` of the machine that sent its code
@@ -30,8 +34,14 @@ def now() -> str:
 
 
 def collect(grid: Grid) -> dict[str, Any]:
-    """Collects versions, code, devices, and the fingerprints of models and data."""
-    models = {model.model_id: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
+    """Collects versions, code, devices, and the fingerprints of the models and data of a `grid`."""
+    models: dict[str, ModelSpec] = {}
+    datasets: dict[str, Dataset] = {}
+    for cell in grid.cells:
+        models |= {model.model_id: model for model in (*cell.models, *cell.targets)}
+        datasets[cell.dataset.name] = cell.dataset
+    of_models = {model_id: _facts_of_model(model) for model_id, model in models.items()}
+    of_datasets = {name: _facts_of_data(dataset, grid.cases[name]) for name, dataset in datasets.items()}
     return {
         "started_at": now(),
         "versions": versions(),
@@ -40,25 +50,27 @@ def collect(grid: Grid) -> dict[str, Any]:
         "pid": os.getpid(),
         "devices": devices(),
         "processor": processor(),
-        "models": {
-            model_id: {
-                "name": model.name,
-                "checkpoint": model.checkpoint,
-                "sha256": model.checkpoint_sha256,
-                "migration": model.reading.get("migration"),
-                "training": model.training,
-            }
-            for model_id, model in models.items()
-        },
-        "datasets": {
-            name: {
-                "recipe": dataset.whole_recipe(),
-                "redistributable": dataset.may_be_shared,
-                "regions": dataset.classes.of_labels,
-                "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
-            }
-            for name, dataset in {cell.dataset.name: cell.dataset for cell in grid.cells}.items()
-        },
+        "models": of_models,
+        "datasets": of_datasets,
+    }
+
+
+def _facts_of_model(model: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "checkpoint": model.checkpoint,
+        "sha256": model.checkpoint_sha256,
+        "migration": model.reading.get("migration"),
+        "training": model.training,
+    }
+
+
+def _facts_of_data(dataset: Dataset, refs: Sequence[CaseRef]) -> dict[str, Any]:
+    return {
+        "recipe": dataset.whole_recipe(),
+        "redistributable": dataset.may_be_shared,
+        "regions": dataset.classes.of_labels,
+        "cases": {ref.case_id: ref.fingerprint for ref in refs},
     }
 
 
@@ -75,7 +87,10 @@ def processor() -> str:
     if not CPUINFO.exists():
         return kind
     first = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    facts: dict[str, str] = {}
+    for line in first.splitlines():
+        key, _, value = line.partition(":")
+        facts[key.strip()] = value.strip()
     return " ".join([kind, *(facts[key] for key in ("vendor_id", "cpu family", "model") if key in facts)])
 
 

@@ -26,7 +26,9 @@ from freqbench.results.schema import CAUTIONS, COMMIT, UNTOLD
 
 Row = dict[str, Any]
 
-_RECORD, _CLASS_RECORD = (frozenset(column.name for column in table) for table in (RECORDS, CLASS_RECORDS))
+# Rows without a value, their columns in order.
+_RECORD: Mapping[str, None] = dict.fromkeys(column.name for column in RECORDS)
+_CLASS_RECORD: Mapping[str, None] = dict.fromkeys(column.name for column in CLASS_RECORDS)
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,8 @@ class Outcome:
 
 
 def failure(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
-    """Returns rows that tell why there are no scores; of a clean unit, facts that do."""
+    """Returns rows that tell by an `error` why a unit has no scores, beside the columns `measured` by then; of a clean
+    unit, facts that do."""
     if unit.is_clean:
         facts = tuple(clean_facts(unit, target, dsc_foreground_clean=None, error=error) for target in unit.targets)
         return Outcome(records=(), class_records=(), clean=facts)
@@ -95,8 +98,18 @@ def scored_outcome(
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
-    """Returns the rows of a unit that succeeded: `volume` has the distances for every target; `predictions` and `own`
-    the scores and further columns of each. Without a `case`, `own` has the budget in the data's unit."""
+    """Returns the rows of a unit that succeeded.
+
+    Args:
+        unit: the unit, with the targets that were scored.
+        case: the case as the source sees it; without one, `own` has the budget in the data's unit.
+        volume: distances of the adversarial volume, for the rows of all targets.
+        predictions: the scores of each target.
+        own: further columns of each target.
+        metrics: the metrics that the rows cover.
+        measured: columns of this execution, such as its time and its device, for the rows of all targets.
+    """
+    cell = unit.cell
     values = {column: None if column in volume.reasons else value for column, value in volume.values.items()}
     shared = {
         **values,
@@ -104,7 +117,7 @@ def scored_outcome(
         "status": "ok",
         "metrics": ",".join(metrics),
         "null_reasons": json.dumps(dict(volume.reasons), sort_keys=True) if volume.reasons else None,
-        "eps_native": native_budget(unit.cell.attack, case) if case else None,
+        "eps_native": native_budget(cell.attack, case) if case else None,
     }
     added = [type(load(name_of(text))) for text in metrics if "@" in text]
     records = []
@@ -112,18 +125,16 @@ def scored_outcome(
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
         # Why the row stands for this run alone, if no identity covers all that it depends on.
-        codes = *unit.cell.codes, *target.codes, *map(identify, added)
-        lacking = [key.why for key in (unit.cell.cell_id, target.model_id) if isinstance(key, OfProcess)]
+        codes = *cell.codes, *target.codes, *map(identify, added)
+        lacking = [key.why for key in (cell.cell_id, target.model_id) if isinstance(key, OfProcess)]
         lacking += [f"its code reads {code.opened}, which no identity covers" for code in codes if code.opened]
         untold = f"{UNTOLD}: {lacking[0]}" if lacking else None
         cautions = shared.get("caution"), columns.get("caution"), target.caution, untold
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
-        classes = [
-            {column.name: None for column in CLASS_RECORDS}
-            | {name: record[name] for name in COMMIT}
-            | {"class_index": k, "class_name": class_name}
-            for k, class_name in enumerate(unit.cell.dataset.class_names)
-        ]
+        empty = {**_CLASS_RECORD, **{name: record[name] for name in COMMIT}}
+        classes: list[Row] = []
+        for k, class_name in enumerate(cell.dataset.class_names):
+            classes.append({**empty, "class_index": k, "class_name": class_name})
         for part in parts:
             record |= part.record
             classes = [row | {**values} for row, values in zip(classes, part.classes, strict=True)]
@@ -132,11 +143,12 @@ def scored_outcome(
     return Outcome(records=tuple(records), class_records=tuple(class_records))
 
 
-def _fold_added(row: Row, columns: frozenset[str]) -> Row:
+def _fold_added(row: Row, columns: Mapping[str, None]) -> Row:
     """Returns a row with its values that have no column, of other packages' metrics, in the text `added_metrics`."""
-    if row.keys() <= columns:
+    added = row.keys() - columns
+    if not added:
         return row
-    values = {name: None if math.isnan(row[name]) else row[name] for name in row.keys() - columns}
+    values = {name: None if math.isnan(row[name]) else row[name] for name in added}
     values |= json.loads(row["added_metrics"] or "{}")
     own = {name: value for name, value in row.items() if name in columns}
     return own | {"added_metrics": json.dumps(values, sort_keys=True)}
@@ -156,37 +168,44 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     }
     if unit.cell.scored_on == ScoredOn.FILE and isinstance(target.space, Pipeline):
         identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
-    return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
+    return {**_RECORD, **cell_columns(unit.cell), **identity}
 
 
 def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
-    """Returns the releases here of what moves the numbers of a cell."""
-    models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
-    kinds = {net.space.kind for net in models if isinstance(net.space, Pipeline)}
-    return releases(frozenset({*metrics, getattr(cell.dataset, "loader", ""), *kinds, *(net.arch for net in models)}))
+    """Returns the releases here of what moves the numbers of a cell that is scored by `metrics`."""
+    named = {*metrics, getattr(cell.dataset, "loader", "")}
+    for model in (*cell.models, *cell.targets):
+        for net in (model, *model.members):
+            named.add(net.arch)
+            if isinstance(net.space, Pipeline):
+                named.add(net.space.kind)
+    return releases(frozenset(named))
 
 
 def cell_columns(cell: Cell) -> Row:
     """Returns the columns that all records of a cell share."""
     attack = cell.attack
+    source = cell.source
+    dataset = cell.dataset
+    budget = float(getattr(attack, attack.budget_name)) if attack.budget_name else None
     return {
         "cell_id": cell.cell_id,
-        "source_model_id": cell.source.model_id,
-        "dataset": cell.dataset.name,
-        "reference": cell.dataset.reference,
+        "source_model_id": source.model_id,
+        "dataset": dataset.name,
+        "reference": dataset.reference,
         "scored_on": cell.scored_on.value,
-        "source_model": cell.source.name,
-        "source_defence": cell.source.defence_text,
+        "source_model": source.name,
+        "source_defence": source.defence_text,
         "attack": attack.name,
         "variant": attack.variant,
         "params": cell.params,
         "budget_name": attack.budget_name,
-        "budget": float(getattr(attack, attack.budget_name)) if attack.budget_name else None,
+        "budget": budget,
         "threat_model": attack.threat_model,
         "seed": cell.seed,
         "precision": cell.precision,
         "compile": cell.compile,
-        "num_classes": len(cell.dataset.classes),
+        "num_classes": len(dataset.classes),
     }
 
 
@@ -199,12 +218,12 @@ class Masks:
 
 
 def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Scores every prediction in `scoring.shapes_of` of the requested metrics."""
+    """Scores every prediction of `masks` in `scoring.shapes_of` of the requested metrics."""
     return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 
 def add_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
-    """Adds the scores of the masks to an outcome; an error there becomes failed rows."""
+    """Adds the scores of the masks to the outcome of a `unit`; an error there becomes failed rows."""
     if masks is None:
         return outcome
     try:

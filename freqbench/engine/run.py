@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,9 +76,16 @@ USUAL = RunOptions()
 
 @steady()
 def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
-    """Runs the remaining units of a grid into the result store at `out`, a folder or URI. Raises MisfitError, before
-    any attack, if clean predictions show that a network does not fit the data; UserError if the store cannot be read or
-    refuses rows, another run works on the same cells, no worker starts, or FREQBENCH_CACHE_GB is no number."""
+    """Runs the remaining units of a grid. Raises MisfitError, before any attack, if clean predictions show that a
+    network does not fit the data; UserError if the store cannot be read or refuses rows, another run works on the same
+    cells, no worker starts, or FREQBENCH_CACHE_GB is no number.
+
+    Args:
+        grid: the whole grid of the job, which becomes the job of the store.
+        out: the result store, a folder or URI.
+        console: where progress and warnings are shown.
+        options: engine, part of the grid, and what may be read of earlier runs.
+    """
     cache.require_usable()
     store = Store(out)
     root = volumes_root(grid, out)
@@ -114,12 +121,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
         for line in run.critic.of_files():
             run.warn(line)
         if options.fresh:
-            ids = {cell.cell_id for cell in part.cells}
-            for folder in (storage.join(store.root, name) for name in (LEARNED, GLIMPSES)):
-                names.require_inside(store.root, folder)
-                for name in storage.list_files(folder, ""):
-                    if name[:16] in ids:
-                        storage.remove(storage.join(folder, name))
+            _forget(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
             spec = replace(spec, fresh=options.fresh)
             engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, run.seconds)
@@ -129,6 +131,16 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
     return run.summary
 
 
+def _forget(root: str, cell_ids: Collection[str]) -> None:
+    """Removes the learned tensors and glimpses of cells from a store, each file named after its cell."""
+    for kind in (LEARNED, GLIMPSES):
+        folder = storage.join(root, kind)
+        names.require_inside(root, folder)
+        for name in storage.list_files(folder, ""):
+            if name[:16] in cell_ids:
+                storage.remove(storage.join(folder, name))
+
+
 def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     """Returns a job for the store, with the words on clean numbers that are known by now."""
     return {"spec": grid.job.model_dump(mode="json"), "index": replace(grid, clean={**grid.clean, **clean}).index()}
@@ -136,8 +148,9 @@ def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]
 
 @steady()
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
-    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack. `added` replaces the
-    additions in the store's job. Raises UserError as `execute`, and if the store has no volume of this grid."""
+    """Scores the saved adversarial volumes of the store `out` on the grid's targets, without an attack; progress is
+    shown on `console`. `added` replaces the additions in the store's job. Raises UserError as `execute`, and if the
+    store has no volume of this grid."""
     cache.require_usable()
     store = Store(out)
     root = storage.join(out, VOLUMES)
@@ -202,7 +215,9 @@ class Recorder:
 
     @contextmanager
     def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
-        """Context in which an engine makes the plan's rows, all stored at its end; yields the spec of its workers."""
+        """Context in which an engine makes the plan's rows, all stored at its end; yields the spec of its workers,
+        which save adversarial volumes in `volumes`, a folder or URI, or with `reuse` read them there instead of
+        attacking."""
         job = self._plan.grid.job
         unavailable = scoring.unavailable(self._plan.metrics)
         for reason in unavailable.values():
@@ -287,7 +302,7 @@ class Recorder:
         )
 
     def use(self, engine: Mapping[str, Any]) -> None:
-        """See Listener."""
+        """Notes the `engine`; see Listener."""
         self._facts["engine"] = engine
         self._progress.use(engine)
 
@@ -307,7 +322,8 @@ class Recorder:
             self._require_fit(facts)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
-        """Commits rows that have waited long enough, and renews the run's file now and then."""
+        """Commits rows that have waited long enough, and renews the run's file, with the facts of `workers`, now and
+        then."""
         self._facts["workers"] = workers
         self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
@@ -316,11 +332,11 @@ class Recorder:
                 self._patience.attempt(self._look)
 
     def tell(self, text: str) -> None:
-        """See Listener."""
+        """Shows the user a line of `text`."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Shows a warning and keeps it in the run's file."""
+        """Shows the `text` of a warning, and keeps it in the run's file."""
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
@@ -362,15 +378,20 @@ class Recorder:
     def _mixture(self) -> str | None:
         """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
         todo = self._todo
-        wanted = index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
-        rows = self._store.rows((*KEY, RELEASES.name, "run_id"))
-        counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
+        others = index_keys((self._store.job() if self._store.has_job else EMPTY)["index"]) - todo
+        counts = Counter[Origin]()
+        for *key, made_by, run_id in self._store.rows((*KEY, RELEASES.name, "run_id")):
+            if tuple(key) in others:
+                counts[made_by, run_id] += 1
         counts[releases(frozenset({*TOOLCHAINS, *self._plan.metrics})), self.run_id] += len(todo)
         return mixture(counts, [*self._store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
 
     @property
     def _todo(self) -> set[Key]:
-        return {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+        keys: set[Key] = set()
+        for unit in self._plan.units:
+            keys |= {unit.cell.key(unit.ref, target) for target in unit.targets}
+        return keys
 
     def _look(self) -> None:
         """Counts the records that are no longer in the store, whose files no merge explains, and warns of more of them.
@@ -379,10 +400,16 @@ class Recorder:
             return
         todo = self._todo
         others = index_keys(self._plan.grid.index()) - todo
-        rows = self._store.rows((*KEY, "run_id"))
-        found = [row[3] >= self.run_id or row[:3] in others for row in rows if row[:3] in others or row[:3] in todo]
-        kept = min(found.count(False), self._progress.num_failed)
-        lost = self._plan.num_done + self._progress.num_new - sum(found) - kept
+        num_stored = 0
+        num_earlier = 0
+        for cell_id, case_key, model_id, run_id in self._store.rows((*KEY, "run_id")):
+            key = cell_id, case_key, model_id
+            if key in others or (key in todo and run_id >= self.run_id):
+                num_stored += 1
+            elif key in todo:
+                num_earlier += 1
+        kept = min(num_earlier, self._progress.num_failed)
+        lost = self._plan.num_done + self._progress.num_new - num_stored - kept
         if lost > self._lost:
             self._lost = lost
             self.warn(self._loss)
@@ -444,9 +471,9 @@ class Additions(Strict):
         scored = dict(self.scored)
         named = dict(self.named)
         for cell in grid.cells:
-            model_ids = [target.model_id for target in cell.targets]
-            scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))
-            named |= {target.model_id: target.name for target in cell.targets}
+            targets = {target.model_id: target.name for target in cell.targets}
+            scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *targets]))
+            named |= targets
         return self.model_copy(update={"scored": scored, "named": named})
 
     def add_imported(self, cell: ImportedCell) -> "Additions":
@@ -462,27 +489,29 @@ class Additions(Strict):
 
     def add_proven(self, grid: Grid, clean: Mapping[tuple[str, str], str]) -> "Additions":
         """Returns a copy with the networks of a grid whose words in `clean` tell of a proof."""
-        found = (pair for pair in grid.witnesses if clean.get(pair, "").startswith(PROOF))
-        keys = ((*_proof_key(grid, pair), clean[pair]) for pair in found)
-        proofs = [
-            Proof(model_id=net, recipe=recipe, content=content, words=text) for net, recipe, content, text in keys
-        ]
+        proofs: list[Proof] = []
+        for pair in grid.witnesses:
+            words = clean.get(pair, "")
+            if words.startswith(PROOF):
+                model_id, recipe, content = _proof_key(grid, pair)
+                proofs.append(Proof(model_id=model_id, recipe=recipe, content=content, words=words))
         others = [each for each in self.proven if each not in proofs]
         return self.model_copy(update={"proven": [*others, *proofs]})
 
     def extend(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a job's content with the additions, also in its index, which reports read."""
-        imported = {cell.cell_id: cell for cell in self.imported}
-        grid_cells = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
+        index = content["index"]
+        imported = {cell.cell_id for cell in self.imported}
+        grid_cells = [cell for cell in index["cells"] if cell["cell_id"] not in imported]
         imported_cells = [cell.model_dump(exclude={"source", "label", "content"}) for cell in self.imported]
-        cells = [
-            {**cell, "targets": list(dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])]))}
-            for cell in (*grid_cells, *imported_cells)
-        ]
-        names = content["index"].get("names", {}).items()
+        cells = []
+        for cell in (*grid_cells, *imported_cells):
+            targets = dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])])
+            cells.append({**cell, "targets": [*targets]})
+        names = index.get("names", {}).items()
         named = {dataset: {**of, "models": self.named | of["models"]} for dataset, of in names}
         added = self.model_dump(exclude={key for key in ("imported", "proven") if not getattr(self, key)})
-        return {**content, "index": {**content["index"], "cells": cells, "names": named}, **added}
+        return {**content, "index": {**index, "cells": cells, "names": named}, **added}
 
     def write(self, store: Store, job: JobSpec) -> None:
         """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""

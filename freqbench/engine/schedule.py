@@ -32,14 +32,16 @@ class Schedule:
         for unit in units:
             source, case = _place(unit)
             waiting.setdefault(source, {}).setdefault(case, []).append((_work(unit), unit))
+        self._waiting: dict[str, dict[tuple[str, str], deque[tuple[int, Unit]]]] = {}
+        self._work: dict[str, int] = {}
+        self._longest: dict[str, int] = {}
         # Sorted, so that every engine, and a run that goes on, takes units in one order.
-        self._waiting: dict[str, dict[tuple[str, str], deque[tuple[int, Unit]]]] = {
-            source: {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
-            for source, cases in sorted(waiting.items())
-        }
-        works = {source: [work for case in cases.values() for work, _ in case] for source, cases in waiting.items()}
-        self._work = {source: sum(each) for source, each in works.items()}
-        self._longest = {source: max(each) for source, each in works.items()}
+        for source, cases in sorted(waiting.items()):
+            queues = {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
+            works = [work for queue in queues.values() for work, _ in queue]
+            self._waiting[source] = queues
+            self._work[source] = sum(works)
+            self._longest[source] = max(works)
         self._has_begun = False
 
     def __len__(self) -> int:
@@ -76,13 +78,14 @@ class Schedule:
         return unit
 
     def next_unit(self, worker: Hashable) -> Unit | None:
-        """Returns the unit that `take` would give now, without taking it."""
+        """Returns the unit that `take` would give a `worker` now, without taking it."""
         place = self._choose(worker)
         return self._waiting[place[0]][place[1]][-1 if self._is_first else 0][1] if place else None
 
     def put_back(self, unit: Unit) -> None:
         """Puts back a unit that was taken and not done, behind the others of its case."""
-        (source, case), work = _place(unit), _work(unit)
+        source, case = _place(unit)
+        work = _work(unit)
         self._waiting.setdefault(source, {}).setdefault(case, deque()).append((work, unit))
         self._work[source] += work
         self._left += 1

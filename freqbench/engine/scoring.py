@@ -42,7 +42,8 @@ def unavailable(metrics: Sequence[str]) -> dict[str, str]:
 def prepare(
     metrics: Sequence[str], device: torch.device, unavailable: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Loads the packages and networks that `score_volume` needs, which take seconds, by scoring a few voxels."""
+    """Loads the packages and networks that `score_volume` needs on the `device` for `metrics`, but those `unavailable`,
+    by scoring a few voxels, as that takes seconds."""
     few = torch.zeros(1, 8, 8, 8)
     body = measures.body_mask(few)
     measures.image_scores(few, few, body)
@@ -59,7 +60,15 @@ def score_volume(
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
-    Seams are sought on the tiling by the source's windows; metrics that are `unavailable` here have the reason."""
+
+    Args:
+        case: the clean volume `[C, H, W, D]` in [0, 1].
+        adversarial: the attacked volume of the same shape.
+        metrics: the wanted metrics.
+        source: the attacked network, on the tiling by whose windows seams are sought.
+        device: where large sums and the network of LPIPS are computed.
+        unavailable: the reason by metric that cannot be computed here; its values are NaN with that reason.
+    """
     body = measures.body_mask(case.image)
     clean = case.image.to(device)
     attacked = adversarial.to(device)
@@ -73,10 +82,12 @@ def score_volume(
     elif "lpips" in metrics:
         parts.append(measures.lpips_scores(clean, attacked, body))
     wanted = {column for column, metric in METRIC_OF.items() if metric in (*metrics, *ALWAYS)}
-    return Scores(
-        values={column: value for part in parts for column, value in part.values.items() if column in wanted},
-        reasons={column: reason for part in parts for column, reason in part.reasons.items() if column in wanted},
-    )
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for part in parts:
+        values |= {column: value for column, value in part.values.items() if column in wanted}
+        reasons |= {column: reason for column, reason in part.reasons.items() if column in wanted}
+    return Scores(values=values, reasons=reasons)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +99,15 @@ class PredictionScores:
 
 
 def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Dataset) -> LabelMaps:
-    """Pairs a prediction `[H, W, D]` for a case of a dataset with its label, on the grid of both."""
+    """Pairs `pred` `[H, W, D]`, predicted for a case of a dataset, with its label, on the grid of both."""
     return LabelMaps(pred=pred, label=case.label[0], classes=dataset.classes, spacing=case.spacing)
 
 
 def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
-    """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
+    """Scores the prediction of `maps` in the requested `metrics`; `calibration` needs the `confidence` of a
+    VolumePrediction."""
     scores = []
     if "dsc" in metrics:
         scores.append(_score_each(lambda each: score_overlap(each.pred, each.label, len(each.classes)), maps))
@@ -112,12 +124,13 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
     if not maps.classes.overlap:
         return regions[0]
     rows = [dict(region.classes[1]) for region in regions]
-    rows[0] = {name: value if name in _OF_BACKGROUND else math.nan for name, value in rows[0].items()}
+    for name in rows[0].keys() - _OF_BACKGROUND:
+        rows[0][name] = math.nan
     record = dict[str, float | int | str]()
     for name in regions[0].record:
         column, first = MEANS.get(name) or UNDEFINED.get(name) or ("", 1)
-        of_regions = zip(rows, regions, strict=True)
-        values = np.array([row[column] if column else region.record[name] for row, region in of_regions][first:], float)
+        holders: Sequence[Mapping[str, Any]] = rows if column else [region.record for region in regions]
+        values = np.array([holder[column or name] for holder in holders[first:]], float)
         if name in UNDEFINED:
             record[name] = measures.undefined_classes(values)
         else:
@@ -140,7 +153,8 @@ class CleanScores:
 def score_clean(
     prediction: VolumePrediction, case: Case, dataset: Dataset, metrics: Sequence[str], file: FileLabel | None = None
 ) -> CleanScores:
-    """Scores a clean volume's prediction, the same for every attack on it; on the grid of `file` if there is one."""
+    """Scores a clean volume's prediction in `metrics`, the same for every attack on it; against the label of the `case`
+    of the dataset, or on the grid of `file` if there is one."""
     scored = prediction.scored
     truth = file or case
     maps = label_maps(scored.labels, truth, dataset)
@@ -151,7 +165,8 @@ def score_clean(
 
 
 def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
-    """Returns what a clean prediction says of a network's fit: its foreground Dice, and the classes of both maps."""
+    """Returns what a clean prediction of a `dataset` says of a network's fit: its foreground Dice, and the classes of
+    both maps."""
     maps = label_maps(clean.judged, clean.truth, dataset)
     (overlap,) = score_prediction(maps, ["dsc"])
     return {
@@ -179,25 +194,34 @@ def score_target(
     metrics: Sequence[str],
     resampling_error: float | None,
 ) -> TargetScores:
-    """Scores a prediction of an attacked volume against the label of its case, or file if `clean` is scored there."""
+    """Scores a prediction of an attacked volume against the label of its case, or file if `clean` is scored there.
+
+    Args:
+        prediction: the target's prediction of the volume.
+        clean: the target's scores on the clean volume.
+        case: the clean case as the target sees it.
+        attacked: the volume with its label, which some attacks move.
+        dataset: the dataset of the case.
+        metrics: the wanted metrics.
+        resampling_error: the largest error of bringing the volume to the target's grid, in [0, 1]; None: it is there.
+    """
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
     maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)
-    return TargetScores(
-        maps=maps,
-        scores=(*clean.scores, *score_prediction(maps, metrics, scored.confidence)),
-        facts={
-            "voxel_success": measures.voxel_success(clean.judged, maps.pred, maps.label),
-            "resampling_error": resampling_error,
-            "caution": CAUTIONS.join((*case.off_scale, *(() if in_file else case.lost))) or None,
-            **score_certificate(prediction, maps.label, len(maps.classes)),
-            **clean.certified,
-        },
-    )
+    cautions = case.off_scale if in_file else (*case.off_scale, *case.lost)
+    facts = {
+        "voxel_success": measures.voxel_success(clean.judged, maps.pred, maps.label),
+        "resampling_error": resampling_error,
+        "caution": CAUTIONS.join(cautions) or None,
+        **score_certificate(prediction, maps.label, len(maps.classes)),
+        **clean.certified,
+    }
+    scores = (*clean.scores, *score_prediction(maps, metrics, scored.confidence))
+    return TargetScores(maps=maps, scores=scores, facts=facts)
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
-    """Computes Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
+    """Computes Dice and voxel counts of `num_classes` classes in the map `pred` `[H, W, D]` against the true one."""
     counts = measures.confusion(pred, label, num_classes)
     voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
     columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}
@@ -210,13 +234,15 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     """Scores label maps in `shapes_of(metrics)`, at least one."""
 
     def shapes(maps: LabelMaps) -> PredictionScores:
-        given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
+        num_classes = len(maps.classes)
+        given = {**vars(maps), "num_classes": num_classes, "tolerances": maps.classes.tolerances_mm}
         columns = dict[str, Vector]()
         others = dict[str, float]()
         for metric in shapes_of(metrics):
             columns |= measures.class_values(metric, **given)
         if "hd95_mm" in columns:
-            in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
+            voxels = np.bincount(maps.label.numpy().ravel(), minlength=num_classes)
+            in_label = voxels[:num_classes] > 0
             shape = maps.label.shape
             millimetres = columns["hd95_mm"]
             others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
@@ -226,7 +252,7 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 
 def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:
-    """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
+    """Scores the calibration of the confidence `[H, W, D]` in the predicted label map of `maps`."""
     scores = measures.calibration(confidence, maps.pred, maps.label, len(maps.classes), maps.classes.overlap)
     columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
     return _scores(["calibration"], columns, ece=scores.ece, wrong_confidence=scores.wrong_confidence)
@@ -234,20 +260,24 @@ def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:
 
 def _scores(metrics: Sequence[str], columns: Mapping[str, Vector], **others: float) -> PredictionScores:
     """Makes the scores of metrics from their class columns, and from the `others` that do not follow from these."""
-    numbers = [each for metric in metrics for each in measures.metric_of(metric).numbers]
-    record = {each.name: measures.class_mean(columns[each.mean[0]][each.mean[1] :]) for each in numbers if each.mean}
-    for each in numbers:
-        if each.undefined:
-            record[each.name] = measures.undefined_classes(columns[each.undefined[0]][each.undefined[1] :])
-    listed = {name: values.tolist() for name, values in columns.items()}
-    classes = tuple(dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True))
+    record: dict[str, float | int | str] = {}
+    for metric in metrics:
+        for number in measures.metric_of(metric).numbers:
+            if number.mean:
+                column, first = number.mean
+                record[number.name] = measures.class_mean(columns[column][first:])
+            if number.undefined:
+                column, first = number.undefined
+                record[number.name] = measures.undefined_classes(columns[column][first:])
+    listed = [values.tolist() for values in columns.values()]
+    classes = tuple(dict(zip(columns, row, strict=True)) for row in zip(*listed, strict=True))
     return PredictionScores(record=record | others, classes=classes)
 
 
 _COLUMNS = {column.name for column in (*RECORDS, *CLASS_RECORDS)}
-_OF_BACKGROUND = {"label_voxels", "pred_voxels"}.union(
-    each.name for metric in METRICS.values() if metric.has_background for each in metric.numbers
-)
+_OF_BACKGROUND = {"label_voxels", "pred_voxels"} | {
+    each.name for each in NUMBERS if METRICS[each.metric].has_background
+}
 _COUNTS = {each.name for each in NUMBERS if each.is_count}
 SHAPES = frozenset(name for name, metric in METRICS.items() if metric.function)
 """Metrics that need only the label maps, and are slow enough to compute apart from the device."""
@@ -268,26 +298,42 @@ def score_draw(
     tolerances: Sequence[float] | None = None,
     has_regions: bool = False,
 ) -> dict[str, float]:
-    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K (a region
-    if `has_regions`) in the label; with `tolerances`, in mm for each foreground class, `nsd` and `nsd_K` too."""
+    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K in the
+    label, and with tolerances `nsd` and `nsd_K`.
+
+    Args:
+        label: the true label map `[H, W, D]`.
+        pred: the drawn one.
+        spacing: sides of a voxel in mm.
+        tolerances: mm for each foreground class; None: without `nsd`.
+        has_regions: the numbers of both maps are codes of regions, and K is a region.
+    """
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
     last = last if tolerances is None else len(tolerances)
     classes = Classes(names=("",) * (1 + last), overlap=has_regions, tolerances_mm=tuple(tolerances or ()))
     maps = LabelMaps(pred=pred.cpu(), label=label, classes=classes, spacing=spacing)
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
-    scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}
+    found: dict[str, float | int | str] = {}
     for part in parts:
-        scores |= {f"{key}_{k}": row[key] for k, row in enumerate(part.classes) for key in ("dsc", "nsd") if key in row}
+        found |= part.record
+    scores = {name: float(found[name]) for name in _OF_A_DRAW if name in found}
+    for part in parts:
+        for k, row in enumerate(part.classes):
+            for key in row.keys() & {"dsc", "nsd"}:
+                scores[f"{key}_{k}"] = row[key]
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
 def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:
-    """Returns the columns of a prediction against the label map `[H, W, D]` that its defence fills, if any."""
+    """Returns the columns that the defence of a prediction fills against the label map `[H, W, D]` of `num_classes`
+    classes, if any."""
     if prediction.suspicion is not None:
         return {"suspicion": prediction.suspicion}
     if prediction.draws is not None:
-        rounded = {name: [round(value, 6) for value in values] for name, values in prediction.draws.items()}
+        rounded: dict[str, list[float]] = {}
+        for name, values in prediction.draws.items():
+            rounded[name] = [round(value, 6) for value in values]
         return {"draws": json.dumps(rounded)}
     if prediction.certified is None:
         return {}
@@ -297,8 +343,15 @@ def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: 
 
 def clean_columns(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
-    names = {*scores.record, *(name for row in scores.classes for name in row)}  # of other packages' metrics too
-    clean = {name: f"{name}_clean" for name in names if f"{name}_clean" in _COLUMNS or name not in _COLUMNS}
-    rows: list[Mapping[str, Any]] = [scores.record, *scores.classes]
-    record, *classes = ({clean[name]: row[name] for name in row if name in clean} for row in rows)
+    record, *classes = map(_clean_row, (scores.record, *scores.classes))
     return PredictionScores(record=record, classes=tuple(classes))
+
+
+def _clean_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a row by their `_clean` columns, if tables have these or do not know the metric at all."""
+    clean: dict[str, Any] = {}
+    for name, value in row.items():
+        column = f"{name}_clean"
+        if column in _COLUMNS or name not in _COLUMNS:  # of other packages' metrics
+            clean[column] = value
+    return clean

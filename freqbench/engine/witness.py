@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +50,16 @@ class Held:
 
 
 def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -> list[tuple[Labels, Ties]]:
-    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None: its
+    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None. Its
     numbers are those of the dataset's files, or of the network's outputs, if a class map by names or another count
-    tells them; several channels are one an output. Raises DataError for another grid, or numbers that are neither."""
+    tells them; several channels are one an output. Raises DataError for another grid, or numbers that are neither.
+
+    Args:
+        path: the file that the network's own code wrote.
+        native: the case as its files hold it, on the same grid.
+        dataset: the dataset of the case.
+        spec: the network.
+    """
     numbers = read(path, native)
     if numbers.ndim == 4:  # probabilities, a channel an output of the network
         if len(numbers) != spec.num_outputs:
@@ -59,24 +67,9 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
                 f"{path}: expected a channel for each of the {spec.num_outputs} outputs of {spec.name}, got "
                 f"{len(numbers)}: give label maps, or all probabilities"
             )
-        groups = spec.class_map or tuple((k,) for k in range(len(numbers)))
-        if spec.head == "sigmoid":
-            kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
-            ties = np.any(np.abs(numbers[kept] - 0.5) < TIE / 2, axis=0)
-            return [(codes_of(torch.from_numpy(numbers[kept] > 0.5)).numpy(), np.asarray(ties))]
-        of_class = np.stack([numbers[[*outputs]].sum(axis=0) for outputs in groups])
-        top = np.sort(of_class, axis=0)[-2:]
-        return [(of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE))]
+        return [_likeliest(numbers, spec)]
     values = np.unique(numbers).tolist()
-    tables = []
-    if isinstance(dataset, ListedFolder) and dataset.reference == "label":
-        tables.append(dict(dataset.reading.of_value))
-    else:
-        plain = {k: k for k in range(len(dataset.classes))}
-        tables.append(dict(dataset.classes.stated) if dataset.classes.overlap else plain)
-    is_by_name = any("by their names" in line for line in spec.found)
-    if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(dataset.classes)):
-        tables.append({output: k for k, outputs in enumerate(spec.class_map) for output in outputs})
+    tables = _tables(dataset, spec)
     fitting = [table for table in tables if {*values} <= {0, *table}]
     if not fitting:
         known = sorted({*values} - {0, *(tables[0] if tables else ())})
@@ -84,17 +77,50 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
             f"{path}: expected a label map of the classes of {dataset.name}, got the number {known[0]}: give "
             "the network's own label maps, with the numbers of the data set's files"
         )
-    made = [np.zeros(numbers.shape, np.uint8) for _ in fitting]
-    for table, labels in zip(fitting, made, strict=True):
+    meant = list[tuple[Labels, Ties]]()
+    for table in fitting:
+        labels = np.zeros(numbers.shape, np.uint8)
         for value in values:
             labels[numbers == value] = table.get(value, 0)
-    return [(labels, None) for labels in made]
+        meant.append((labels, None))
+    return meant
+
+
+def _likeliest(numbers: npt.NDArray[Any], spec: ModelSpec) -> tuple[Labels, Ties]:
+    """Returns the label map of a network's probabilities `[outputs, H, W, D]`, and the voxels that are nearly ties."""
+    groups = spec.class_map or tuple((k,) for k in range(len(numbers)))
+    if spec.head == "sigmoid":
+        kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
+        ties = np.any(np.abs(numbers[kept] - 0.5) < TIE / 2, axis=0)
+        return codes_of(torch.from_numpy(numbers[kept] > 0.5)).numpy(), np.asarray(ties)
+    of_class = np.stack([numbers[[*outputs]].sum(axis=0) for outputs in groups])
+    second, first = np.sort(of_class, axis=0)[-2:]
+    return of_class.argmax(axis=0).astype(np.uint8), np.asarray(first - second < TIE)
+
+
+def _tables(dataset: Dataset, spec: ModelSpec) -> list[dict[int, int]]:
+    """Returns the label of each number in a file, by the dataset's files and perhaps by the network's outputs."""
+    tables = list[dict[int, int]]()
+    if isinstance(dataset, ListedFolder) and dataset.reference == "label":
+        tables.append(dict(dataset.reading.of_value))
+    elif dataset.classes.overlap:
+        tables.append(dict(dataset.classes.stated))
+    else:
+        tables.append({k: k for k in range(len(dataset.classes))})
+    is_by_name = any("by their names" in line for line in spec.found)
+    if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(dataset.classes)):
+        of_output = dict[int, int]()
+        for k, outputs in enumerate(spec.class_map):
+            of_output |= dict.fromkeys(outputs, k)
+        tables.append(of_output)
+    return tables
 
 
 def predictions(
     model: SegmentationModel, spec: ModelSpec, dataset: Dataset, native: NativeCase
 ) -> Iterator[tuple[str, Labels]]:
-    """Yields the clean prediction of a case on its file's grid, by each way in which authors bring it there."""
+    """Yields the clean prediction of a case, `native` as its files hold it, on the grid of its file, by each way in
+    which authors bring it there. `model` is the network of `spec`, whose space, or else that of `dataset`, it sees."""
     space = spec.space or dataset.space
     case = prepare(native, space, classes=dataset.classes)
     case = replace(case, label=torch.zeros_like(case.label)) if dataset.reference == "prediction" else case
@@ -110,22 +136,25 @@ def predictions(
 
 
 def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:
-    """Predicts a case clean and compares it with the prediction in a file; see `readings` and `predictions`."""
+    """Predicts the case `ref` of a dataset clean by the `model` of `spec`, and compares it with the prediction in the
+    file `path`, by the reading and the way that are most alike; see `readings` and `predictions`."""
     native = dataset.native(ref)
     meant = readings(path, native, dataset, spec)
-    ways = [*predictions(model, spec, dataset, native)]
-    alike, union, way, ours, theirs = max(
-        ((*agreement(ours, theirs, ties), way, ours, theirs) for way, ours in ways for theirs, ties in meant),
-        key=lambda found: found[0] / max(1, found[1]),
-    )
+    found = []
+    for way, ours in predictions(model, spec, dataset, native):
+        for theirs, ties in meant:
+            alike, union = agreement(ours, theirs, ties)
+            found.append((alike / max(1, union), alike, union, way, ours, theirs))
+    _, alike, union, way, ours, theirs = max(found, key=lambda each: each[0])
     held = Held(case_id=ref.case_id, alike=alike, union=union, way=way)
     return held if held.is_proven else replace(held, way=INTERPOLATED, pattern=pattern(ours, theirs, dataset.classes))
 
 
 def verdict(name: str, held: Sequence[Held]) -> str:
-    """Returns a line on a model's clean predictions of all cases with one of its own."""
+    """Returns a line on the clean predictions of all cases by the model `name`, with each `held` against its own."""
+    alike = sum(each.alike for each in held)
     union = sum(each.union for each in held)
-    figure = f"{percent(sum(each.alike for each in held) / max(1, union))} of the foreground's voxels alike"
+    figure = f"{percent(alike / max(1, union))} of the foreground's voxels alike"
     cases = amount(len(held), "case")
     wrong = [each for each in held if not each.is_proven]
     if not wrong:

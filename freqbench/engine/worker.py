@@ -72,6 +72,7 @@ class WorkerSpec:
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
+    keeps_maps: bool = False  # return label maps that no metric is computed on apart from the device
     reuse: bool = False  # read adversarial volumes from `volumes` instead of attacking
     fresh: bool = False  # read nothing that earlier runs stored on its node
     trust_code: bool = False
@@ -85,6 +86,11 @@ class _OnTarget(NamedTuple):
     scores: TargetScores
     label_maps: tuple[Tensor, Tensor]
     seconds: float
+
+
+def _id_here(spec: ModelSpec) -> str:
+    """Returns the id of a network by the code that is here now."""
+    return replace(spec).model_id
 
 
 class Worker:
@@ -156,12 +162,12 @@ class Worker:
         return replace(outcome, **times, forms={**compiled.FORMS}), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
-        """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
+        """Measures the distance of a cell's volume of the case `ref` by `metrics`, as `scoring.score_volume` does.
+        Errors are raised."""
         with trusting(self.spec.trust_code):
             case = self._shown_case(cell, ref, cell.source)
             attacked, _ = self.attack(cell, case)
-            about = cell.source, self._device, self.spec.unavailable
-            return scoring.score_volume(case, attacked.adversarial, metrics, *about)
+            return self._score_volume(cell, case, attacked, metrics)
 
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell = unit.cell
@@ -178,9 +184,32 @@ class Worker:
             self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
-        about = cell.source, self._device, self.spec.unavailable
-        volume = scoring.score_volume(case, attacked.adversarial, metrics, *about)
+        volume = self._score_volume(cell, case, attacked, metrics)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
+        scored, lost = self._score_targets(unit, case, attacked)
+        unit = replace(unit, targets=tuple(each.target for each in scored))
+        scores = [each.scores.scores for each in scored]
+        own = [{**each.scores.facts, "score_seconds": each.seconds + volume_seconds} for each in scored]
+        measured = self._measures(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump()
+        outcome = rows.scored_outcome(unit, case, volume, scores, own, metrics, measured)
+        label_maps = [each.label_maps for each in scored]
+        glimpse = glimpser.look(self._worst, unit, case, attacked.adversarial, label_maps, outcome.records)
+        records = list(outcome.records)
+        for failure in lost:
+            records += failure.records
+        classes = (*outcome.class_records, *([] for _ in lost))
+        outcome = replace(outcome, records=tuple(records), class_records=classes, glimpse=glimpse)
+        if not (self.spec.keeps_maps or scoring.shapes_of(metrics)):
+            return outcome, None
+        return outcome, Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
+
+    def _score_volume(self, cell: Cell, case: Case, attacked: AttackedVolume, metrics: Sequence[str]) -> Scores:
+        about = cell.source, self._device, self.spec.unavailable
+        return scoring.score_volume(case, attacked.adversarial, metrics, *about)
+
+    def _score_targets(self, unit: Unit, case: Case, attacked: AttackedVolume) -> tuple[list[_OnTarget], list[Outcome]]:
+        """Scores the volume of a unit on each target; a model that fails costs no other model its score."""
+        cell = unit.cell
         spaces = Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored = list[_OnTarget]()
         lost = list[Outcome]()
@@ -189,25 +218,9 @@ class Worker:
                 scored.append(self._score(unit, target, case, attacked, spaces))
             except (OSError, KeyboardInterrupt):  # The unit waits for storage
                 raise
-            except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
+            except BaseException as failure:  # noqa: BLE001 (code of others may raise anything)
                 lost.append(rows.failure(replace(unit, targets=(target,)), reason_of(failure), self._measures(cell)))
-        unit = replace(unit, targets=tuple(each.target for each in scored))
-        outcome = rows.scored_outcome(
-            unit,
-            case,
-            volume,
-            [each.scores.scores for each in scored],
-            [{**each.scores.facts, "score_seconds": each.seconds + volume_seconds} for each in scored],
-            metrics,
-            self._measures(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
-        )
-        label_maps = [each.label_maps for each in scored]
-        glimpse = glimpser.look(self._worst, unit, case, attacked.adversarial, label_maps, outcome.records)
-        masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
-        records = tuple(record for each in (outcome, *lost) for record in each.records)
-        classes = (*outcome.class_records, *([] for _ in lost))
-        outcome = replace(outcome, records=records, class_records=classes, glimpse=glimpse)
-        return outcome, masks if scoring.shapes_of(metrics) else None
+        return scored, lost
 
     def _predict_clean(self, unit: Unit, prefetch: Unit | None) -> Outcome:
         """Predicts the clean volume of a unit by each target, and keeps the predictions for attacks."""
@@ -232,23 +245,28 @@ class Worker:
     def _require_planned(self, unit: Unit) -> None:
         """Refuses code of others that is not trusted, or not what the unit was planned with, before it runs."""
         cell = unit.cell
-        data = type(unit.cell.dataset)
-        for what in (cell.attack, cell.dataset):
+        attack = cell.attack
+        dataset = cell.dataset
+        for what in (attack, dataset):
             if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(what.name)
-        if self._checked is None:
+        self._require_same(type(attack), attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)
+        if is_foreign(type(dataset)):
+            self._require_same(type(dataset), dataset.name, cell.recipe, dataset.whole_recipe)
+        for text in self.spec.metrics:
+            if "@" in text:
+                self._require_same(text, text, text, partial(added.resolved, text))
+        for model in (*cell.models, *unit.targets):
+            for spec in (model, *model.members):
+                self._require_same(spec.model_id, spec.name, spec.model_id, partial(_id_here, spec))
+
+    def _require_same(self, key: object, name: str, planned: Any, here: Callable[[], Any]) -> None:
+        """Refuses code whose identity `here` is not the `planned` one, unless the code of this key was seen before."""
+        if self._checked is None or key in self._checked:
             return
-        found: list[tuple[object, str, Any, Callable[[], Any]]] = [
-            (type(cell.attack), cell.attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)
-        ]
-        found += [(data, cell.dataset.name, cell.recipe, cell.dataset.whole_recipe)] if is_foreign(data) else []
-        found += [(text, text, text, partial(added.resolved, text)) for text in self.spec.metrics if "@" in text]
-        for spec in (each for model in (*cell.models, *unit.targets) for each in (model, *model.members)):
-            found.append((spec.model_id, spec.name, spec.model_id, partial(lambda spec: replace(spec).model_id, spec)))
-        for key, name, planned, here in found:
-            if key not in self._checked and here() != planned:
-                raise UserError(f"{name}: its code is not what was planned with: plan anew")
-            self._checked.add(key)
+        if here() != planned:
+            raise UserError(f"{name}: its code is not what was planned with: plan anew")
+        self._checked.add(key)
 
     def _score(self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
@@ -345,7 +363,8 @@ class Worker:
         return self._case(dataset, dataset.other(ref, cell.seed or 0, split), cell.source.space)
 
     def learned_tensor(self, cell: Cell, case: Case) -> Tensor:
-        """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
+        """Returns the tensor learned from other cases, with the channels of `case`, made once per cell, wherever its
+        file is kept."""
 
         def make() -> Tensor:
             model = self._model(cell.source, cell)
@@ -405,13 +424,17 @@ class Worker:
         return self._clean.get(make, **asked)
 
     def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:
-        on_gpu = self._device.type == "cuda"
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+            device = torch.cuda.get_device_name(self._device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            device = "cpu"
         return {
             "run_id": self.spec.run_id,
             "finished_at": datetime.now(UTC),
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else rss,
-            "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
+            "peak_memory_bytes": peak,
+            "device": device,
             "threads": self.spec.threads,
             "window_batch": cell.window_batch or self.window_batch,
             "releases": rows.releases_of(cell, self.spec.metrics),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 import torch
@@ -16,7 +16,7 @@ from freqbench.core.files.kept import Kept
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
-from freqbench.models import forward_flops, num_windows, step_bytes
+from freqbench.models import ModelSpec, forward_flops, num_windows, step_bytes
 from freqbench.results import Store
 
 GPU_FLOPS = 10e12
@@ -31,6 +31,7 @@ ROUGH = "rough: counted operations, at this machine's speed now"
 Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
 Scoring = dict[str, float]  # seconds a record by target model
+Predicted = set[tuple[CaseRef, str]]  # clean predictions that are paid for: a case and a target
 # Seconds a pass by attack, and a record by metrics.
 PACES = Kept[Scoring](name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json")
 
@@ -63,44 +64,71 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     a usual GPU: right to a factor of about three."""
     a_pass, a_record = measured_paces(store, metrics) if store else ({}, {})
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
-    models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
+    models: dict[str, ModelSpec] = {}
+    for unit in units:
+        models |= {model.model_id: model for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        for name, seconds in PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available()).items():
-            if name == _record(metrics):
-                a_record[model_id] = seconds * slower
-            elif not name.startswith(RECORD):
-                a_pass[model_id, name or None] = seconds * slower
+        _add_earlier_runs(model_id, _record(metrics), slower, a_pass, a_record)
     operations = {name: forward_flops(model) + OPERATIONS_A_BYTE * step_bytes(model) for name, model in models.items()}
-    known = [(operations[name], seconds) for (name, any_), seconds in a_pass.items() if not any_ and name in operations]
-    rate = sum(number for number, _ in known) / sum(seconds for _, seconds in known) if known else rate
+    rate = _rate_reached(a_pass, operations) or rate
     is_rough = False
     learning = set[str]()
-    predicted = set[tuple[CaseRef, str]]()
+    predicted = Predicted()
     attack = dict[Place, float]()
     scoring = dict[Place, float]()
     for unit in units:
-        source = unit.cell.source.model_id
-        passes = unit.passes_on(unit.cell.source)
-        if unit.cell.cell_id not in learning:
-            learning.add(unit.cell.cell_id)
-            passes += unit.cell.learning_passes
-        seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= passes > 0 and seconds_a_pass is None
+        cell = unit.cell
+        source = cell.source.model_id
+        passes = unit.passes_on(cell.source)
+        if cell.cell_id not in learning:
+            learning.add(cell.cell_id)
+            passes += cell.learning_passes
+        seconds_a_pass = a_pass.get((source, cell.attack.name)) or a_pass.get((source, None))
         if seconds_a_pass:
             attack[place(unit)] = passes * seconds_a_pass
         else:
-            beside = sum(unit.passes_on(model) * operations[model.model_id] for model in unit.cell.surrogates)
+            beside = sum(unit.passes_on(model) * operations[model.model_id] for model in cell.surrogates)
             attack[place(unit)] = (passes * operations[source] + beside) / rate
-        scoring[place(unit)] = 0.0
-        for target in unit.targets:
-            is_clean_new = (unit.ref, target.model_id) not in predicted
-            predicted.add((unit.ref, target.model_id))
-            is_rough |= target.model_id not in a_record
-            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-            windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
-            predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
-            scoring[place(unit)] += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
+        scoring[place(unit)] = _scoring_seconds(unit, a_record, operations, rate, predicted)
+        is_rough |= passes > 0 and seconds_a_pass is None
+        is_rough |= any(target.model_id not in a_record for target in unit.targets)
     return Costs(attack=attack, scoring=scoring, basis=(ROUGH if is_rough else BASIS) if units else None)
+
+
+def _add_earlier_runs(model_id: str, record: str, slower: float, a_pass: Paces, a_record: Scoring) -> None:
+    """Adds the seconds of a model's passes and records in earlier runs here, times the factor that slows it now."""
+    kept = PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available())
+    for name, seconds in kept.items():
+        if name == record:
+            a_record[model_id] = seconds * slower
+        elif not name.startswith(RECORD):
+            a_pass[model_id, name or None] = seconds * slower
+
+
+def _rate_reached(a_pass: Paces, operations: Mapping[str, float]) -> float | None:
+    """Returns the operations per second of models whose seconds a pass, by any attack, are known; None without one."""
+    number: float = 0
+    spent: float = 0
+    for (model_id, attack), seconds in a_pass.items():
+        if not attack and model_id in operations:
+            number += operations[model_id]
+            spent += seconds
+    return number / spent if spent else None
+
+
+def _scoring_seconds(
+    unit: Unit, a_record: Scoring, operations: Mapping[str, float], rate: float, predicted: Predicted
+) -> float:
+    """Returns the seconds to predict and score a unit by all targets, and notes its clean predictions."""
+    total = 0.0
+    for target in unit.targets:
+        is_clean_new = (unit.ref, target.model_id) not in predicted
+        predicted.add((unit.ref, target.model_id))
+        shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+        windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
+        predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
+        total += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
+    return total
 
 
 @cache
@@ -139,7 +167,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
 
     a_pass = Paces()
     a_record = Scoring()
-    by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
+    by_surrogates = _by_surrogates()
     for row in latest_last("source_model_id", "attack"):
         if row["passes_sum"] and row["attack_seconds_sum"]:
             seconds = row["attack_seconds_sum"] / row["passes_sum"]
@@ -152,36 +180,62 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
     return a_pass, a_record
 
 
+def _by_surrogates() -> set[str]:
+    """Returns the names of attacks whose seconds include networks beside the source."""
+    return {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
+
+
+class _Pace(NamedTuple):
+    """The place of a pace: a model, its device, and an attack or, after RECORD, metrics."""
+
+    model_id: str
+    on_gpu: bool
+    name: str
+
+
+@dataclass
+class _Sum:
+    """Seconds, and the passes or records that they were spent on."""
+
+    seconds: float = 0.0
+    number: int = 0
+
+
 class Spent:
     """Adds up the seconds of a run, without other load, and keeps them per pass and record in the node's cache."""
 
     def __init__(self) -> None:
-        # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.
-        self._spent = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
+        self._spent = defaultdict[_Pace, _Sum](_Sum)
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
-        """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
+        """Adds a row of RECORDS, made by a worker that others slowed down by the factor `slower`; a `record` that
+        failed has no seconds."""
         if record["status"] != "ok":
             return
+        on_gpu = record.get("device") not in (None, "cpu")
         passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
-        device = record.get("device")
-        attacked = record["source_model_id"], record["attack"], passes
-        scored = record["target_model_id"], _record((record["metrics"] or "").split(",")), 1
-        for kind, (model_id, name, number) in {"attack": attacked, "score": scored}.items():
+        attacked = _Pace(record["source_model_id"], on_gpu, record["attack"])
+        scored = _Pace(record["target_model_id"], on_gpu, _record((record["metrics"] or "").split(",")))
+        for kind, pace, number in (("attack", attacked, passes), ("score", scored, 1)):
             if (seconds := record.get(f"{kind}_seconds")) and number:
-                spent = self._spent[model_id, device not in (None, "cpu"), name]
-                spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + number
+                self._spent[pace].seconds += seconds / slower
+                self._spent[pace].number += number
 
     def remember(self) -> None:
         """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
-        by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for model_id, on_gpu in {whose[:2] for whose in self._spent}:
-            own = {whose[2]: spent for whose, spent in self._spent.items() if whose[:2] == (model_id, on_gpu)}
-            paces = {name: seconds / number for name, (seconds, number) in own.items()}
-            if alone := [spent for name, spent in own.items() if name not in by_surrogates and RECORD not in name]:
-                paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
+        by_surrogates = _by_surrogates()
+        paces = defaultdict[tuple[str, bool], dict[str, float]](dict)
+        alone = defaultdict[tuple[str, bool], _Sum](_Sum)  # of any attack that follows no surrogates
+        for (model_id, on_gpu, name), spent in self._spent.items():
+            paces[model_id, on_gpu][name] = spent.seconds / spent.number
+            if name not in by_surrogates and RECORD not in name:
+                alone[model_id, on_gpu].seconds += spent.seconds
+                alone[model_id, on_gpu].number += spent.number
+        for place, spent in alone.items():
+            paces[place][""] = spent.seconds / spent.number
+        for (model_id, on_gpu), found in paces.items():
             asked: dict[str, Any] = {"model": model_id, "on_gpu": on_gpu}
-            PACES.put(PACES.get(dict, lambda: False, **asked) | paces, **asked)
+            PACES.put(PACES.get(dict, lambda: False, **asked) | found, **asked)
 
 
 def _record(metrics: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from pathlib import PurePath
 from typing import Any
 
@@ -32,7 +32,9 @@ from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
-_Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its sources, and the cases it learns from
+_Attacking = tuple[Attack, Sequence[str]]  # an attack and the names of its sources
+_Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # likewise, and the cases it learns from
+_OnDataset = tuple[str, str]  # a dataset's name, and a model's id or name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,14 @@ class Grid:
     metrics: tuple[str, ...]  # metrics that every record has to cover
     warnings: tuple[str, ...] = ()  # warnings for the user before the run
     notes: tuple[str, ...] = ()  # lines on what the datasets' files show, and how networks are given them
-    witnesses: Mapping[tuple[str, str], Witness] = field(default_factory=dict)  # by dataset's name and model's id
-    clean: Mapping[tuple[str, str], str] = field(default_factory=dict)  # words on what a clean number rests, likewise
+    witnesses: Mapping[_OnDataset, Witness] = field(default_factory=dict)  # by dataset's name and model's id
+    clean: Mapping[_OnDataset, str] = field(default_factory=dict)  # words on what a clean number rests, likewise
 
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
         for cell in self.cells:
-            yield from (Unit(cell=cell, ref=ref, targets=cell.targets) for ref in self.cases[cell.dataset.name])
+            for ref in self.cases[cell.dataset.name]:
+                yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
     def shard(self, shard: Shard) -> "Grid":
         """Returns the grid with the cells of one shard."""
@@ -61,7 +64,7 @@ class Grid:
     def case_keys(self) -> Mapping[str, tuple[str, ...]]:
         """Keys of every case, in the order of `cases`; computed once, as every cell asks for them."""
         by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
-        return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
+        return {name: tuple(map(by_name[name].case_key, refs)) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
         """Returns record keys (for `results.index_keys`) and names by identity (for `results.naming`), for JSON."""
@@ -69,8 +72,9 @@ class Grid:
         cells = []
         for cell in self.cells:
             of = cell.dataset.name
-            refs = self.cases[cell.dataset.name]
-            cells.append({"cell_id": cell.cell_id, "dataset": of, "targets": [each.model_id for each in cell.targets]})
+            refs = self.cases[of]
+            targets = [target.model_id for target in cell.targets]
+            cells.append({"cell_id": cell.cell_id, "dataset": of, "targets": targets})
             if cell.surrogates:
                 cells[-1]["params"] = cell.params
             if of not in names:
@@ -84,7 +88,8 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
-    """Expands a job: checks datasets and models, multiplies lists into cells; raises UserError after file and place."""
+    """Expands a job: checks datasets and models, multiplies lists into cells; raises UserError after file and place.
+    `limit_cases` is the number of first cases of each dataset that are attacked; None: all."""
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
 
@@ -103,89 +108,137 @@ class Expansion:
         self._job = job
 
     def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
-        """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
+        """Returns the grid of the job with the attacks of `job`; `limit_cases` and UserError as for `expand`."""
         with sweep.prefix_errors(job.where):
             return self._grid(job, limit_cases)
 
     def _grid(self, job: JobSpec, limit_cases: int | None) -> Grid:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
-        concerns = [str(warning.message) for warning in caught]
-        sizes = (len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset)
-        limits.require(sum(sizes), limits.CELLS, "cells")
-        cases: dict[str, tuple[CaseRef, ...]] = {}
-        sourced: list[list[_Sourced]] = []
-        for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
-            with sweep.prefix_errors(f"datasets[{i}]"):
-                cases[dataset.name] = sweep.require_own_files(refs[:limit_cases])
-                if not cases[dataset.name]:
-                    raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
-                concerns += dataset.remarks([ref.patient_id for ref in refs])
-                if any(attack.needs_reference for attack, _ in attacks[i]):
-                    dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-                sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-        notes = []
-        if job.save_only and job.save_adversarial == "none":
-            idle = f"saves no volumes of {', '.join(job.save_only)}: that needs save_adversarial: nifti"
-            notes.append(f"save_only: {idle}")
-        if job.training and not any(entry.is_to_train or entry.trained for entry in job.models):
-            notes.append("training: trains nothing: that needs a model with a checkpoint train://NAME")
-        for dataset in self._datasets:
-            notes += [*(dataset.notes if isinstance(dataset, ListedFolder) else ()), *fit.space_notes(dataset)]
-        table: list[Cell] = []
-        assumed: dict[tuple[str, str], Sequence[fit.Assumption]] = {}
+        attacks, concerns = self._attacks(job)
+        cases, sourced = self._cases(attacks, limit_cases, concerns)
+        notes = [*_idle_settings(job), *self._notes_on_datasets()]
         witnesses = self._witnesses(cases)
+        assumed: dict[_OnDataset, Sequence[fit.Assumption]] = {}
+        table: list[Cell] = []
         for i, (dataset, models) in enumerate(zip(self._datasets, self._models, strict=True)):
-            for model in models.values():
-                own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
-                notes += [*model.found, *axes_notes(model, own, dataset.name, cases[dataset.name])]
-                if isinstance(model.space, Pipeline):
-                    notes.append(f"{model.name}: {model.space.rule}")
-            for _, entry in _members_first(job.models, dataset):
-                if not entry.ensemble:
-                    found = fit.assumptions(entry, self._facts[i][entry.name], dataset, self._job.datasets[i].own)
-                    notes += fit.note_of(f"{entry.name} on {dataset.name}", found)
-                    assumed[dataset.name, entry.name] = found
-                    with sweep.prefix_errors(f"datasets[{i}]"):
-                        fit.require_possible(found, dataset)
-                if entry.expected_dice is not None and dataset.reference == "prediction":
-                    unjudged = f"expected_dice is not judged on {dataset.name}, which has no label maps"
-                    notes.append(f"{entry.name}: {unjudged}")
-            concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
+            refs = cases[dataset.name]
+            notes += self._notes_on_spaces(i, refs)
+            assumed |= self._assumptions(i)
+            notes += self._notes_on_models(dataset, assumed)
+            concerns += _concerns_of_models(models, self._facts[i], dataset, refs)
             table += _cells(job, dataset, models, sourced[i], concerns)
-        for (dataset_name, model_id), witness in witnesses.items():
-            name = next(each.name for models in self._models for each in models.values() if each.model_id == model_id)
-            held = f"is held against its own predictions of {amount(len(witness.refs), 'case')} before the first attack"
-            notes.append(f"{name} on {dataset_name}: {held}")
+        notes += self._notes_on_witnesses(witnesses)
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
             notes.append(f"seeds: no attack draws: the {len(job.seeds)} seeds give the same cells")
-        cells: dict[tuple[str, str], Cell] = {}
-        for cell in table:
-            cells.setdefault((cell.dataset.name, cell.cell_id), cell)
+        cells = _each_once(table)
         if twice := len(table) - len(cells):
             concerns.append(f"{twice} cells are the same as one before: each is computed once")
-        num_records = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
+        num_records = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells)
         limits.require(num_records, limits.RECORDS, "records")
         return Grid(
             job=job,
-            cells=tuple(cells.values()),
+            cells=cells,
             cases=cases,
             metrics=job.metrics,
             warnings=tuple(dict.fromkeys(concerns)),
             notes=tuple(dict.fromkeys(notes)),
             witnesses=witnesses,
-            clean={
-                (dataset.name, model.model_id): fit.words_on_clean(model, dataset.name, assumed)
-                for dataset, models in zip(self._datasets, self._models, strict=True)
-                for model in models.values()
-                if not model.is_random
-            },
+            clean=self._words_on_clean(assumed),
         )
 
-    def _witnesses(self, cases: Mapping[str, Sequence[CaseRef]]) -> dict[tuple[str, str], Witness]:
+    def _attacks(self, job: JobSpec) -> tuple[list[list[_Attacking]], list[str]]:
+        """Returns the attacks on each dataset with the names of their sources, and what they warn of, within limits."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
+        num_cells = 0
+        for attack, only in chain.from_iterable(attacks):
+            num_cells += len(only) * len(_seeds(job, attack))
+        limits.require(num_cells, limits.CELLS, "cells")
+        return attacks, [str(warning.message) for warning in caught]
+
+    def _cases(
+        self, attacks: Sequence[Sequence[_Attacking]], limit_cases: int | None, concerns: list[str]
+    ) -> tuple[dict[str, tuple[CaseRef, ...]], list[list[_Sourced]]]:
+        """Returns the cases of each dataset and its attacks with what they learn from; adds remarks to `concerns`."""
+        cases: dict[str, tuple[CaseRef, ...]] = {}
+        sourced: list[list[_Sourced]] = []
+        for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
+            with sweep.prefix_errors(f"datasets[{i}]"):
+                first = sweep.require_own_files(refs[:limit_cases])
+                if not first:
+                    raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
+                cases[dataset.name] = first
+                concerns += dataset.remarks([ref.patient_id for ref in refs])
+                if any(attack.needs_reference for attack, _ in attacks[i]):
+                    dataset.other(first[0], seed=0)  # refuses a split of one case
+                sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
+        return cases, sourced
+
+    def _notes_on_datasets(self) -> Iterator[str]:
+        """Yields lines on what the files of the datasets show, and on what another package's class does to them."""
+        for dataset in self._datasets:
+            if isinstance(dataset, ListedFolder):
+                yield from dataset.notes
+            yield from fit.space_notes(dataset)
+
+    def _notes_on_spaces(self, number: int, refs: Sequence[CaseRef]) -> Iterator[str]:
+        """Yields lines on how the models of dataset `number` are given its cases `refs`."""
+        name = self._datasets[number].name
+        for model in self._models[number].values():
+            own = self._facts[number][(model.members or (model,))[0].name]  # of an ensemble those of its first member
+            yield from model.found
+            yield from axes_notes(model, own, name, refs)
+            if isinstance(model.space, Pipeline):
+                yield f"{model.name}: {model.space.rule}"
+
+    def _assumptions(self, number: int) -> dict[_OnDataset, Sequence[fit.Assumption]]:
+        """Returns what is assumed of each network on dataset `number`; refuses what the dataset contradicts."""
+        dataset = self._datasets[number]
+        stated = self._job.datasets[number].own
+        assumed: dict[_OnDataset, Sequence[fit.Assumption]] = {}
+        for _, entry in _members_first(self._job.models, dataset):
+            if not entry.ensemble:
+                found = fit.assumptions(entry, self._facts[number][entry.name], dataset, stated)
+                assumed[dataset.name, entry.name] = found
+                with sweep.prefix_errors(f"datasets[{number}]"):
+                    fit.require_possible(found, dataset)
+        return assumed
+
+    def _notes_on_models(
+        self, dataset: Dataset, assumed: Mapping[_OnDataset, Sequence[fit.Assumption]]
+    ) -> Iterator[str]:
+        """Yields lines on what is assumed of the models for a dataset, and which of their Dice is not judged on it."""
+        for _, entry in _members_first(self._job.models, dataset):
+            yield from fit.note_of(f"{entry.name} on {dataset.name}", assumed.get((dataset.name, entry.name), ()))
+            if entry.expected_dice is not None and dataset.reference == "prediction":
+                unjudged = f"expected_dice is not judged on {dataset.name}, which has no label maps"
+                yield f"{entry.name}: {unjudged}"
+
+    def _notes_on_witnesses(self, witnesses: Mapping[_OnDataset, Witness]) -> Iterator[str]:
+        """Yields a line per network that is held against predictions of its own code."""
+        names = {(dataset.name, model.model_id): model.name for dataset, model in self._pairs()}
+        for (dataset_name, model_id), witness in witnesses.items():
+            name = names[dataset_name, model_id]
+            held = f"is held against its own predictions of {amount(len(witness.refs), 'case')} before the first attack"
+            yield f"{name} on {dataset_name}: {held}"
+
+    def _words_on_clean(self, assumed: Mapping[_OnDataset, Sequence[fit.Assumption]]) -> dict[_OnDataset, str]:
+        """Returns what the clean number of each model with weights rests on, by dataset's name and model's id."""
+        words: dict[_OnDataset, str] = {}
+        for dataset, model in self._pairs():
+            if not model.is_random:
+                words[dataset.name, model.model_id] = fit.words_on_clean(model, dataset.name, assumed)
+        return words
+
+    def _pairs(self) -> Iterator[tuple[Dataset, ModelSpec]]:
+        """Yields each dataset with each of its models."""
+        for dataset, models in zip(self._datasets, self._models, strict=True):
+            for model in models.values():
+                yield dataset, model
+
+    def _witnesses(self, cases: Mapping[str, Sequence[CaseRef]]) -> dict[_OnDataset, Witness]:
         """Returns the predictions of networks' own code by dataset and model; refuses those of no case of any."""
-        found: dict[tuple[str, str], Witness] = {}
+        found: dict[_OnDataset, Witness] = {}
         missing: dict[int, NoPredictionsError] = {}
         for dataset, models in zip(self._datasets, self._models, strict=True):
             for i, entry in _members_first(self._job.models, dataset):
@@ -199,7 +252,7 @@ class Expansion:
         ids = {model_id for _, model_id in found}
         for i, refusal in missing.items():
             name = self._job.models[i].name
-            if not ids & {models[name].model_id for models in self._models if name in models}:
+            if ids.isdisjoint(models[name].model_id for models in self._models if name in models):
                 raise UserError(f"models[{i}]: {refusal}")
         return found
 
@@ -242,12 +295,8 @@ def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
 def _concerns_of_models(
     models: Mapping[str, ModelSpec], facts: Mapping[str, Facts], dataset: Dataset, refs: Sequence[CaseRef]
 ) -> Iterator[str]:
-    """Yields what a user should know of the models for a dataset; refuses prompts without labels to draw them from."""
+    """Yields what a user should know of the models for a dataset."""
     for name, model in models.items():
-        if model.is_prompted:
-            dataset.require_labels(name, "from which its points are drawn")
-            with_points = "sees points from the labels: compare its scores with those of networks that see as much"
-            yield f"{name}: {with_points}, and of no other"
         yield from model.notes
         if not model.members:
             yield from scoring_concerns(model, facts[name], dataset.name, dataset.class_names, refs, dataset.space)
@@ -255,6 +304,23 @@ def _concerns_of_models(
         if model.black_box:
             advice = "attacks without gradients alone run on it, and volumes made on other models are scored on it"
             yield f"{model.name}: a black box, as {model.black_box}: {advice}"
+
+
+def _idle_settings(job: JobSpec) -> Iterator[str]:
+    """Yields lines on keys of a job that change nothing, as another one is not set."""
+    if job.save_only and job.save_adversarial == "none":
+        idle = f"saves no volumes of {', '.join(job.save_only)}: that needs save_adversarial: nifti"
+        yield f"save_only: {idle}"
+    if job.training and not any(entry.is_to_train or entry.trained for entry in job.models):
+        yield "training: trains nothing: that needs a model with a checkpoint train://NAME"
+
+
+def _each_once(table: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Returns the first of cells that are the same on a dataset."""
+    cells: dict[tuple[str, str], Cell] = {}
+    for cell in table:
+        cells.setdefault((cell.dataset.name, cell.cell_id), cell)
+    return tuple(cells.values())
 
 
 def _cells(
@@ -266,39 +332,25 @@ def _cells(
         if source.name not in only:
             continue
         if source.black_box and attack.needs_gradient:
-            if all(model.black_box for name, model in models.items() if name in only):
-                advice = f"take {WITHOUT_GRADIENT} or a null row, or another source"
-                got = f"got {source.name}, a black box, as {source.black_box}: {advice}"
-                raise UserError(f"{attack.name}: expected a source that gradients go through, {got}")
-            left = "a black box: volumes of its other sources are scored on it"
-            concerns.append(f"{attack.name}: not made on {source.name}, {left}")
+            concerns.append(_left_out(attack, source, [model for name, model in models.items() if name in only]))
             continue
-        named = {"source": [source.name], "all": [*models]}.get(str(job.targets), job.targets)
-        targets = tuple(models[name] for name in dict.fromkeys(named) if name in models)
+        targets = _targets_of(job, source, models)
         scored_on = job.score_on or default_grid(attack, targets)
         if job.score_on == ScoredOn.FILE:
-            if attack.moves_labels:
-                rest = "as its labels move on the grid that is attacked, got file: score it there, in a job of its own"
-                raise UserError(f"{attack.name}: expected {ScoredOn.GRID.key}, {rest}")
-            concerns += [line for target in targets for line in file_concerns(target)]
+            _require_labels_at_rest(attack)
+            for target in targets:
+                concerns += file_concerns(target)
         if attack.moves_labels:
-            for model in (source, *targets):
-                if model.is_prompted:
-                    advice = "the organs move and its points would not; leave one of the two out"
-                    got = f"got {model.name} with them: {advice}"
-                    raise UserError(f"{attack.name}: expected networks without args.points, {got}")
-            grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
-            within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
-            others = [each for each in targets if each not in within]
-            reason = "as labels move on the grid of"
-            concerns += [f"{attack.name}: not scored on {target.name}, {reason} {source.name}" for target in others]
+            within = tuple(target for target in targets if _grid_of(target, dataset) == _grid_of(source, dataset))
+            reason = f"as labels move on the grid of {source.name}"
+            concerns += [
+                f"{attack.name}: not scored on {each.name}, {reason}" for each in targets if each not in within
+            ]
             targets = within
-        knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
-        if knows_detector and (attack.scope == "window" or getattr(attack, "step_rule", "") != "cosine"):
-            rest = "which alone know a detector: set scope: joint and step_rule: cosine, or adaptive: false"
-            raise UserError(f"{attack.name} on {source.name}: expected an attack on the volume in cosine steps, {rest}")
+        _require_detector_known(attack, source)
         if source.name in getattr(attack, "surrogates", ()):
             concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+        surrogates = surrogates_of(attack, source, models)
         for seed in _seeds(job, attack):
             cell = Cell(
                 dataset=dataset,
@@ -310,13 +362,54 @@ def _cells(
                 targets=targets,
                 window_batch=coupled if attack.couples_batch else None,
                 learns_from=learns_from,
-                surrogates=surrogates_of(attack, source, models),
+                surrogates=surrogates,
                 scored_on=scored_on,
-                saves=not job.save_only or bool({attack.name, plugins.path_of(type(attack))} & {*job.save_only}),
+                saves=_is_saved(job, attack),
             )
             if cut := cell.block_cut:
                 concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
             yield cell
+
+
+def _targets_of(job: JobSpec, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
+    """Returns the models of a dataset that score the volumes of a source, in the order of the job's `targets`."""
+    named = {"source": [source.name], "all": [*models]}.get(str(job.targets), job.targets)
+    return tuple(models[name] for name in dict.fromkeys(named) if name in models)
+
+
+def _is_saved(job: JobSpec, attack: Attack) -> bool:
+    """Says if a job that saves volumes saves those of an attack."""
+    return not job.save_only or not {attack.name, plugins.path_of(type(attack))}.isdisjoint(job.save_only)
+
+
+def _left_out(attack: Attack, source: ModelSpec, sources: Sequence[ModelSpec]) -> str:
+    """Words that an attack is not made on a black box; refuses it if no other of its `sources` has gradients."""
+    if all(model.black_box for model in sources):
+        advice = f"take {WITHOUT_GRADIENT} or a null row, or another source"
+        got = f"got {source.name}, a black box, as {source.black_box}: {advice}"
+        raise UserError(f"{attack.name}: expected a source that gradients go through, {got}")
+    left = "a black box: volumes of its other sources are scored on it"
+    return f"{attack.name}: not made on {source.name}, {left}"
+
+
+def _require_labels_at_rest(attack: Attack) -> None:
+    """Refuses to score an attack that moves labels on the grid of the file."""
+    if attack.moves_labels:
+        rest = "as its labels move on the grid that is attacked, got file: score it there, in a job of its own"
+        raise UserError(f"{attack.name}: expected {ScoredOn.GRID.key}, {rest}")
+
+
+def _grid_of(model: ModelSpec, dataset: Dataset) -> Mapping[str, Any]:
+    """Returns the identity of the space that a model sees cases in, on whose grid labels move."""
+    return (model.space or dataset.space).identity()
+
+
+def _require_detector_known(attack: Attack, source: ModelSpec) -> None:
+    """Refuses an attack by gradients on an adaptive detector that its steps do not take into account."""
+    knows_detector = isinstance(source.defence, Detector) and source.adaptive and any(attack.passes)
+    if knows_detector and (attack.scope == "window" or getattr(attack, "step_rule", "") != "cosine"):
+        rest = "which alone know a detector: set scope: joint and step_rule: cosine, or adaptive: false"
+        raise UserError(f"{attack.name} on {source.name}: expected an attack on the volume in cosine steps, {rest}")
 
 
 def _dataset_of(job: JobSpec, number: int) -> Dataset:
@@ -335,7 +428,7 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
     return dataset
 
 
-def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:
+def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[_Attacking]:
     """Yields the attacks on one dataset, each with the source models that it is for."""
     with sweep.prefix_errors(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
@@ -379,8 +472,11 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
         return ()
     place = f"{attack.name}.surrogates"
     require_known("model", attack.surrogates, models, place)
-    named = [models[name] for name in attack.surrogates]
-    surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
+    surrogates: list[ModelSpec] = []
+    for name in attack.surrogates:
+        model = models[name]
+        if source.model_id not in {net.model_id for net in (model, *model.members)}:
+            surrogates.append(model)
     if not surrogates:
         there = f"got {', '.join(attack.surrogates) or 'none'}: name some, or say in sources which models to attack"
         raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
@@ -403,7 +499,8 @@ def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tupl
 
 
 def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """Returns the cases that an attack or a detector learns from; refuses cases and patients that are scored too."""
+    """Returns the cases of `dataset` that a `learner`, an attack or a detector, learns from; none for others. Refuses
+    cases and patients that are `scored` too."""
     if isinstance(learner, LearnedAttack):
         name = learner.name
         key = "learn_split"
@@ -416,7 +513,9 @@ def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef])
         cases = learner.clean_cases
     else:
         return ()
-    taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
+    taken: set[str] = set()
+    for ref in scored:
+        taken |= {ref.fingerprint, ref.patient_id}
     if not (refs := dataset.model_copy(update={"cases": cases}).refs(split)):
         hint = f"set {key}{', or from Python call `learn` of the attack' if key == 'learn_split' else ''}"
         raise UserError(f"{name}: expected a dataset whose split {split!r} has cases to learn from, got none: {hint}")
@@ -428,8 +527,8 @@ def learning_cases(dataset: Dataset, learner: object, scored: Sequence[CaseRef])
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """Returns the grid of the job that made volumes with its cells scored on other targets: models of the job, or
-    checkpoints, also `NAME=CHECKPOINT`, that state their own architecture. Raises UserError for any other name."""
+    """Returns the grid of the job that made volumes with its cells scored on other targets. `names` are those of models
+    of the job, or checkpoints, also `NAME=CHECKPOINT`, that state their architecture; UserError for any other."""
     by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []
@@ -454,6 +553,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
 
 
 def default_grid(attack: Attack, targets: Sequence[ModelSpec]) -> ScoredOn:
-    """Returns `file` if the pipelines of all targets lead back to the file, and nothing ties scores to another grid."""
+    """Returns the grid to score on where the job states none: `file` if the pipelines of all `targets` lead back to the
+    file, and the `attack` does not tie scores to another grid by moving labels there."""
     leads_back = all(isinstance(target.space, Pipeline) and not target.votes for target in targets)
     return ScoredOn.FILE if leads_back and not attack.moves_labels else ScoredOn.GRID

@@ -30,8 +30,6 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {  # arguments that make each smal
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
     "rog": {"strides": [[1, 1, 1], [1, 1, 1], [2, 2, 2]], "channels": 4},
-    "vista3d": {"feature_size": 8, "blocks_down": [1, 1]},
-    "sam_med3d": {"embed_dim": 12, "depth": 4, "num_heads": 2, "prompt_embed_dim": 48},
     "slices": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
 }
 EFFORT = ("steps", "queries", "num_spectra", "learn_cases")

@@ -95,8 +95,7 @@ class JobSpec(Strict):
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`; rows that lack their volume are
             computed anew with it.
         save_only: names of the attacks whose volumes `save_adversarial` saves; default: all.
-        trust_code: allow code of other packages and of frozen models to run, as `--trust-code` does. Never read from a
-            store.
+        trust_code: allow code of other packages and commands to run, as `--trust-code` does. Never read from a store.
     """
 
     name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]

@@ -55,7 +55,8 @@ def metric_of(text: str) -> Metric:
 
 
 def class_values(text: str, **given: Any) -> Mapping[str, Values]:
-    """Returns a metric's columns of class records, one value per class, of what its function takes of `given`."""
+    """Returns a metric's columns of class records, one value per class: `text` is its name, or its text in rows, and
+    `given` holds arguments, of which its function takes those that it knows."""
     own = METRICS[text].function if text in METRICS else ""
     function = resolve_name(f"{__name__}.{own}") if own else partial(added_scores, text)
     values = function(**{name: given[name] for name in signature(function).parameters if name in given})

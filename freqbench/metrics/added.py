@@ -64,7 +64,8 @@ def resolved(text: str) -> str:
 
 
 def load(name: str) -> LabelMetric:
-    """Returns a metric of an installed package, imported; UserError if it is not as a LabelMetric should be."""
+    """Returns the metric of an installed package by its `name`, imported; UserError if it is not as a LabelMetric
+    should be."""
     cls = load_class(installed_names("metrics")[name], LabelMetric)
     for key, expected in (("title", "a text"), ("unit", "a text"), ("direction", "'higher' or 'lower'")):
         got = getattr(cls, key, None)
@@ -78,8 +79,17 @@ def load(name: str) -> LabelMetric:
 def added_scores(
     text: str, pred: Volume, label: Volume, num_classes: int, spacing: tuple[float, float, float]
 ) -> Values:
-    """Returns the values of a metric of an installed package, by the text or name of it: float64 `[K]`. Raises a
-    UserError that names the metric if it raises, or gives anything but K numbers that are finite or NaN."""
+    """Returns the values of a metric of an installed package: float64 `[K]`.
+
+    Raises a UserError that names the metric if it raises, or gives anything but K numbers that are finite or NaN.
+
+    Args:
+        text: the metric's name, or the text by which rows name it.
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+        spacing: sides of a voxel in millimetres along H, W, D.
+    """
     metric = load(name_of(text))
     classes, truth = map(torch.tensor, class_maps(pred, label, num_classes))  # copies, as others read them after it
     try:
@@ -92,7 +102,8 @@ def added_scores(
 
 
 def checked(given: object, num_classes: int) -> Values:
-    """Returns what a LabelMetric gives as float64 `[K]`; UserError for all but K numbers that are finite or NaN."""
+    """Returns what a LabelMetric has `given` as float64 `[K]`; UserError for all but K = `num_classes` numbers that are
+    finite or NaN."""
     values = np.array(given)
     fits = values.shape == (num_classes,) and values.dtype.kind in "fiu"
     if not fits or np.isinf(values).any():

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations, product
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -31,47 +33,77 @@ class Pattern:
         return f"{self.what}: look at {self.causes}"
 
 
+Change = tuple[Pattern, Callable[[Labels], Labels]]  # of a whole map, with the pattern that it tells
+
+
 def agreement(ours: Labels, theirs: Labels, ties: Mask | None = None) -> tuple[int, int]:
-    """Returns the number of alike voxels in the union of both foregrounds, and the union's size. Maps `[...]` hold
-    classes or codes of regions; voxels at `ties`, where either class may win, count as alike."""
+    """Returns the number of alike voxels in the union of both foregrounds, and the union's size.
+
+    Args:
+        ours: a label map `[...]`, of classes or of codes of regions; 0 is background.
+        theirs: the other map, in its shape.
+        ties: voxels where either class may win, bool in their shape; they count as alike. None: none.
+    """
     union = (ours > 0) | (theirs > 0)
     alike = ours == theirs
     return int(np.count_nonzero((alike if ties is None else alike | ties) & union)), int(np.count_nonzero(union))
 
 
 def share(ours: Labels, theirs: Labels) -> float:
-    """Returns the share of alike voxels in the union of both foregrounds; 1 where both are empty."""
+    """Returns the share of alike voxels in the union of both foregrounds; 1 where both are empty. `ours` and `theirs`
+    are those of `agreement`."""
     alike, union = agreement(ours, theirs)
     return alike / union if union else 1.0
 
 
 def pattern(ours: Labels, theirs: Labels, classes: Classes) -> Pattern:
-    """Returns the pattern in which the map `ours` differs from `theirs`, both `[H, W, D]`. A change of the whole map
-    (classes exchanged, an axis mirrored, a shift) is the pattern if it explains EXPLAINS of the unlike voxels; a place
-    (one class, the borders) if MOST of them lie there."""
+    """Returns the pattern in which one label map differs from another.
+
+    A change of the whole map (classes exchanged, an axis mirrored, a shift) is the pattern if it explains EXPLAINS of
+    the unlike voxels; a place (one class, the borders) if MOST of them lie there.
+
+    Args:
+        ours: the map that is explained, `[H, W, D]`.
+        theirs: the map that it should be, `[H, W, D]`.
+        classes: of both maps.
+    """
     if not ours.any():
         return Pattern(what="it predicts nothing", causes="intensity, channels, input.axes, args")
     if not theirs.any():
         return Pattern(what="the given prediction is empty", causes="the files of predictions")
+    found = _change_of_all(ours, theirs, classes) or _one_place(ours, theirs, classes)
+    return found or Pattern(
+        what="it differs everywhere", causes="intensity, order of channels, axes, args and migration, roi"
+    )
+
+
+def _change_of_all(ours: Labels, theirs: Labels, classes: Classes) -> Pattern | None:
+    """Returns the change of the whole map that explains most, if it explains EXPLAINS of the unlike voxels."""
     before = share(ours, theirs)
-    wrong = ours != theirs
     changes = [(share(change(ours), theirs), found) for found, change in _changes(ours, theirs, classes)]
-    after, found = max(changes, key=lambda pair: pair[0], default=(before, None))
-    if found is not None and after - before >= EXPLAINS * (1 - before):
-        return found
-    masks = [(name, _mask(ours, k, classes) != _mask(theirs, k, classes)) for k, name in _foreground(classes)]
-    counts = [(int(np.count_nonzero(mask)), name) for name, mask in masks]
-    if len(counts) > 1 and max(counts)[0] >= MOST * sum(count for count, _ in counts):
-        return Pattern(what=f"it differs in {max(counts)[1]} alone", causes="class_map, classes of the data set")
+    after, found = max(changes, key=itemgetter(0), default=(before, None))
+    return found if after - before >= EXPLAINS * (1 - before) else None
+
+
+def _one_place(ours: Labels, theirs: Labels, classes: Classes) -> Pattern | None:
+    """Returns the class, or else the borders, where MOST of the unlike voxels lie."""
+    counts = []
+    for k, name in _foreground(classes):
+        unlike = _mask(ours, k, classes) != _mask(theirs, k, classes)
+        counts.append((int(np.count_nonzero(unlike)), name))
+    most, where = max(counts, default=(0, ""))
+    if len(counts) > 1 and most >= MOST * sum(count for count, _ in counts):
+        return Pattern(what=f"it differs in {where} alone", causes="class_map, classes of the data set")
+    wrong = ours != theirs
     if np.count_nonzero(wrong & borders(theirs)) >= MOST * np.count_nonzero(wrong):
         causes = "spacing and the way back from it, roi, overlap and weighting of windows"
         return Pattern(what="it differs at the borders of classes", causes=causes)
-    return Pattern(what="it differs everywhere", causes="intensity, order of channels, axes, args and migration, roi")
+    return None
 
 
 def exchange(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, int]:
     """Returns for each class of `ours` the one of `theirs` that has its voxels, of the best pairing of all. Classes of
-    which either map has no voxel keep their number, if it is free."""
+    which either map has no voxel keep their number, if it is free. Both maps have these `classes`."""
     from scipy.optimize import linear_sum_assignment
 
     numbers = [k for k, _ in _foreground(classes)]
@@ -83,7 +115,13 @@ def exchange(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, int]:
 
 
 def renumber(labels: Labels, pairs: dict[int, int], classes: Classes) -> Labels:
-    """Returns a map with the classes, or the regions of each code, under other numbers."""
+    """Returns a map with its classes, or the regions of each code, under other numbers.
+
+    Args:
+        labels: the map, in any shape.
+        pairs: the new number of each foreground class, by its number in `labels`.
+        classes: of the map, which tell whether it holds codes of regions.
+    """
     made = np.zeros_like(labels)
     for k, other in pairs.items():
         if classes.overlap:
@@ -93,27 +131,45 @@ def renumber(labels: Labels, pairs: dict[int, int], classes: Classes) -> Labels:
     return made
 
 
-def _changes(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[tuple[Pattern, Callable[[Labels], Labels]]]:
-    """Yields changes of a whole map, each with the pattern that it tells."""
+def _changes(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Change]:
+    """Yields changes of a whole map: classes exchanged, axes turned, a shift."""
+    yield from _exchanged(ours, theirs, classes)
+    yield from _turned(theirs)
+    yield from _shifted(ours, theirs)
+
+
+def _exchanged(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Change]:
     pairs = exchange(ours, theirs, classes)
     if moved := [classes.names[k] for k, other in pairs.items() if k != other]:
         what = f"the classes {', '.join(moved)} are exchanged"
         causes = "class_map, and the order of the data set's labels"
-        yield Pattern(what=what, causes=causes), lambda labels: renumber(labels, pairs, classes)
-    axes_causes = "input.axes, Orientation of transforms, and the affines of the predictions' files"
-    for order, turned in product(permutations(range(3)), product((False, True), repeat=3)):
-        flips = tuple(axis for axis in range(3) if turned[axis])
-        if (order == (0, 1, 2) and not flips) or [theirs.shape[axis] for axis in order] != [*theirs.shape]:
+        yield Pattern(what=what, causes=causes), partial(renumber, pairs=pairs, classes=classes)
+
+
+def _turned(theirs: Labels) -> Iterator[Change]:
+    """Yields each order and direction of a map's axes, beside its own, that gives it the shape of `theirs`."""
+    causes = "input.axes, Orientation of transforms, and the affines of the predictions' files"
+    for order, against in product(permutations(range(3)), product((False, True), repeat=3)):
+        flips = tuple(axis for axis in range(3) if against[axis])
+        is_exchanged = order != (0, 1, 2)
+        if not (is_exchanged or flips) or [theirs.shape[axis] for axis in order] != [*theirs.shape]:
             continue
-        names = "".join("IJK"[axis] for axis in flips)
-        what = f"it is mirrored along {names} of the file" if flips else "it has other axes"
-        what += f", and its axes are {''.join('IJK'[axis] for axis in order)}" if order != (0, 1, 2) and flips else ""
+        what = f"it is mirrored along {_letters(flips)} of the file" if flips else "it has other axes"
+        what += f", and its axes are {_letters(order)}" if is_exchanged and flips else ""
+        yield Pattern(what=what, causes=causes), partial(_turn, order=order, flips=flips)
 
-        def turn(labels: Labels, order: Sequence[int] = order, flips: tuple[int, ...] = flips) -> Labels:
-            return np.flip(labels.transpose(order), flips)
 
-        yield Pattern(what=what, causes=axes_causes), turn
-    if any(by := _shift(ours, theirs)):
+def _letters(axes: Sequence[int]) -> str:
+    return "".join("IJK"[axis] for axis in axes)
+
+
+def _turn(labels: Labels, order: Sequence[int], flips: tuple[int, ...]) -> Labels:
+    return np.flip(labels.transpose(order), flips)
+
+
+def _shifted(ours: Labels, theirs: Labels) -> Iterator[Change]:
+    by = _shift(ours, theirs)
+    if any(by):
         what = f"it is shifted by {', '.join(map(str, by))} voxels of the file"
         causes = "the origin in the files' headers, crop, padding and spacing"
         yield Pattern(what=what, causes=causes), lambda labels: np.roll(labels, [-n for n in by], (0, 1, 2))

@@ -16,7 +16,13 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`. M pairs of
     components match: their intersection is more than half of their union, so none has two partners (the recognition
     quality of panoptic segmentation). Float64 `[K]`: 0 if no component is found; NaN if the label does not have the
-    class, and for class 0. Raises UserError for shapes that differ, a value that is not a class, over 256 classes."""
+    class, and for class 0. Raises UserError for shapes that differ, a value that is not a class, over 256 classes.
+
+    Args:
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+    """
     from skimage.measure import label as components
 
     maps = class_maps(pred, label, num_classes)
@@ -38,7 +44,8 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
 def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Values]:
     """Returns the differences between the Betti numbers of prediction and label: a column per number, `[K]` per class.
     `betti0_error` counts surplus or missing components, `betti1_error` tunnels and `betti2_error` cavities. NaN if the
-    label does not have the class, and for class 0. Raises as `component_f1`."""
+    label does not have the class, and for class 0. `pred`, `label`, `num_classes` and errors are those of
+    `component_f1`."""
     from scipy.ndimage import find_objects
 
     maps = class_maps(pred, label, num_classes)

@@ -38,10 +38,17 @@ def calibration(
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
 
-    Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. With `has_regions` the maps
-    hold codes of regions (`freqbench.ops.regions`): a voxel is right if all its regions are, and counts for each region
-    that it is predicted in. Raises UserError for different shapes, a confidence outside [0, 1], a value that is no
-    class, or over 256 classes."""
+    Both are 0 to 1. Raises UserError for different shapes, a confidence outside [0, 1], a value that is no class, or
+    over 256 classes.
+
+    Args:
+        confidence: the probability of the predicted class, `[H, W, D]` in [0, 1].
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+        has_regions: the maps hold codes of regions (`freqbench.ops.regions`): a voxel is right if all its regions are,
+            and counts for each region that it is predicted in.
+    """
     codes = 1 << num_classes - 1 if has_regions else num_classes
     sure = as_tensor(confidence).double().cpu()
     predicted, labelled = (torch.from_numpy(classes).short() for classes in class_maps(pred, label, codes))
@@ -53,14 +60,20 @@ def calibration(
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
 
-    if has_regions:
-        overall = _score(sure, is_right)
-        insides = [members(predicted, k) for k in range(num_classes)]
-        by_class = np.array([_score(sure[inside], is_right[inside]) for inside in insides]).T
-        return Calibration(
-            ece=overall[0], ece_by_class=by_class[0], wrong_confidence=overall[1], wrong_confidence_by_class=by_class[1]
-        )
+    score = _by_region if has_regions else _by_class
+    return score(sure, predicted, is_right, num_classes)
 
+
+def _by_region(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
+    insides = [members(predicted, k) for k in range(num_classes)]
+    ece, wrong = _score(sure, is_right)
+    ece_by_class, wrong_by_class = np.array([_score(sure[inside], is_right[inside]) for inside in insides]).T
+    return Calibration(
+        ece=ece, ece_by_class=ece_by_class, wrong_confidence=wrong, wrong_confidence_by_class=wrong_by_class
+    )
+
+
+def _by_class(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
 
@@ -70,11 +83,15 @@ def calibration(
     voxels = sums(predicted, None, num_classes)[:, 0]
     wrong_voxels = sums(wrong, None, num_classes)[:, 0]
     wrong_sums = sums(wrong, sure[~is_right], num_classes)[:, 0]
+    ece = gaps.sum(0).abs().sum() / voxels.sum()
+    ece_by_class = gaps.abs().sum(1) / voxels
+    confidence = wrong_sums.sum() / wrong_voxels.sum()
+    confidence_by_class = wrong_sums / wrong_voxels
     return Calibration(
-        ece=float(gaps.sum(0).abs().sum() / voxels.sum()),
-        ece_by_class=(gaps.abs().sum(1) / voxels).numpy(),
-        wrong_confidence=float(wrong_sums.sum() / wrong_voxels.sum()),
-        wrong_confidence_by_class=(wrong_sums / wrong_voxels).numpy(),
+        ece=float(ece),
+        ece_by_class=ece_by_class.numpy(),
+        wrong_confidence=float(confidence),
+        wrong_confidence_by_class=confidence_by_class.numpy(),
     )
 
 

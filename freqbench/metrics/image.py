@@ -22,39 +22,44 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def body_mask(clean: Volume) -> Mask:
-    """Returns the patient without the surrounding air, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
-    The mask is the largest connected component, with its holes filled (`freqbench.ops.voxels`), of the voxels above 0
-    in any channel, as tissue may be black in one of them. All False if no voxel is above 0."""
+    """Returns the patient without the surrounding air, bool `[H, W, D]`: the voxels of the volume `clean` above the
+    window's floor, cleaned up. The mask is the largest connected component, with its holes filled
+    (`freqbench.ops.voxels`), of the voxels above 0 in any channel, as tissue may be black in one of them. All False if
+    no voxel is above 0."""
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice. It
-    has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
-    mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
-    from error visibility to structural similarity", IEEE TIP 13(4), 2004. Several channels are averaged. Raises
-    UserError for a slice smaller than the window."""
+    """Returns structural similarity of `clean` and `adversarial` as in the papers' code, -1 to 1: skimage on
+    intensities x 255, by axial slice. It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the
+    3-voxel border of a slice out of its mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P.
+    Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004.
+    Several channels are averaged. Raises UserError for a slice smaller than the window."""
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
-    """Returns the peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, by skimage; infinity for equal volumes.
-    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged."""
+    """Returns the peak signal-to-noise ratio of `adversarial` to `clean` in dB, `10 log10(255^2 / MSE)`, by skimage;
+    infinity for equal volumes. The MSE is over all voxels of all channels: a mean over channels would be infinite if
+    one were unchanged."""
     return _psnr(_pair(clean, adversarial))
 
 
 def linf(clean: Volume, adversarial: Volume) -> float:
-    """Returns the largest absolute difference of a voxel on the [0, 1] scale, in any channel."""
+    """Returns the largest absolute difference of a voxel of `clean` and `adversarial`, on the [0, 1] scale, in any
+    channel."""
     return float(np.abs(_difference(_pair(clean, adversarial))).max())
 
 
 def l2(clean: Volume, adversarial: Volume) -> float:
-    """Returns the Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale."""
+    """Returns the Euclidean norm of the difference of `clean` and `adversarial` over all voxels of all channels, on the
+    [0, 1] scale."""
     return _norm(_difference(_pair(clean, adversarial)))
 
 
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Returns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
+    """Returns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` of `clean` and `adversarial` in one pass; `body` is
+    `body_mask(clean)`, made here if None.
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
     mirroring), averaged over channels; `l2_body` is the norm of the difference in the body. A column is NaN with a
     reason if slices are smaller than SSIM's window or there is no body."""
@@ -79,7 +84,8 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
 
 def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
-    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks. Every block
+    """Returns the mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks of the change from
+    `clean` to `adversarial`. Every block
     has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20 of 512
     coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that blocks do
     not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels are

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.metrics.overlap import class_mean, confusion, dice_from_confusion
-from freqbench.metrics.surface import hd95, hd95_of_masks
+from freqbench.metrics.surface import Mask, hd95, hd95_of_masks
 from freqbench.metrics.volumes import Volume, class_maps, lengths
 
 Values = npt.NDArray[np.float64]
@@ -24,12 +24,14 @@ LEAST_MM3 = 50.0  # voxels of BraTS, whose sides are 1 mm
 
 
 def brats_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both. Both lack the
-    class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else they are `dice`
-    and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
-    Raises as `hd95`."""
+    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both.
+
+    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else
+    they are `dice` and `hd95` (MONAI's convention, mm). Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for
+    class 0 alone. `pred`, `label`, `num_classes` (K), `spacing` (mm) and errors are those of `hd95`."""
     counts = confusion(pred, label, num_classes)
-    in_label, in_pred = (counts.sum(dim=axis).cpu().numpy() > 0 for axis in (1, 0))
+    in_label = counts.sum(dim=1).cpu().numpy() > 0
+    in_pred = counts.sum(dim=0).cpu().numpy() > 0
     empty = [~in_label & ~in_pred, in_label != in_pred]
     columns = {
         "dsc_brats": np.select(empty, [1.0, 0.0], dice_from_confusion(counts)),
@@ -53,7 +55,9 @@ def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequen
 
     Without a lesion in L and a false component they are 1 and 0. BraTS has other dilations and limits for metastases
     and meningiomas; here they are those of gliomas. Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L,
-    nothing matched) and `lesions_false` (F), float64 `[K]`: NaN for class 0 alone. Raises as `hd95`."""
+    nothing matched) and `lesions_false` (F), float64 `[K]`: NaN for class 0 alone. `pred`, `label`, `num_classes` (K),
+    `spacing` (mm) and errors are those of `hd95`.
+    """
     from scipy.ndimage import find_objects
     from skimage.measure import label as components
 
@@ -97,13 +101,19 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     missed = 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
-        box = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
-        matching = np.isin(parts.numbers[box], matched)
-        lesion = (label[box] == k) & (lesions[box] == number)
-        dice.append(2.0 * np.count_nonzero(matching & lesion) / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
+        around = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
+        matching = np.isin(parts.numbers[around], matched)
+        lesion = (label[around] == k) & (lesions[around] == number)
+        dice.append(_dice(matching, lesion))
         distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size
-    return [*((class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)), missed, false]
+    if not dice:
+        return [1.0, 0.0, missed, false]
+    return [class_mean(np.array(dice)), class_mean(np.array(distances)), missed, false]
+
+
+def _dice(first: Mask, second: Mask) -> float:
+    return 2.0 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
 def _distinct(first: Numbers, second: Numbers) -> Numbers:
@@ -120,4 +130,8 @@ def _move(box: Box, zone: Box) -> Box:
 
 def _union(boxes: Sequence[Box]) -> Box:
     """Returns the smallest box around some."""
-    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
+    return tuple(map(_hull, zip(*boxes, strict=True)))
+
+
+def _hull(sides: Sequence[slice]) -> slice:
+    return slice(min(side.start for side in sides), max(side.stop for side in sides))

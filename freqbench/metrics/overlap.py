@@ -16,12 +16,21 @@ Values = npt.NDArray[np.float64]
 
 
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
-    """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions. Voxels that
-    do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes or classes differ."""
-    rows, columns = as_tensor(label), as_tensor(pred)
+    """Counts the voxels of two label maps by class: int64 `[K, K]`, rows are labels, columns predictions.
+
+    Voxels that do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes or classes differ.
+
+    Args:
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+    """
+    rows = as_tensor(label)
+    columns = as_tensor(pred)
     require_same_shape(columns.shape, rows.shape)
     if (counts := counted(rows, num_classes)) is not None:
-        rows, columns = rows[counts], columns[counts.to(columns.device)]
+        rows = rows[counts]
+        columns = columns[counts.to(columns.device)]
     require_classes(rows, num_classes)
     require_classes(columns, num_classes)
     kind = torch.uint8 if num_classes**2 <= 256 else torch.int32
@@ -30,8 +39,9 @@ def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
 
 
 def dice_from_confusion(counts: Tensor) -> Values:
-    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from `confusion`: float64 `[K]`, background first;
-    NaN for a class that the label lacks (MONAI's `ignore_empty=True`), 0 for one that only the label has."""
+    """Returns the Dice of each class, `2 |P and L| / (|P| + |L|)`, from the `counts` of `confusion`: float64 `[K]`,
+    background first; NaN for a class that the label lacks (MONAI's `ignore_empty=True`), 0 for one that only the label
+    has."""
     table = counts.cpu().numpy().astype(np.float64)
     in_label = table.sum(axis=1)
     in_pred = table.sum(axis=0)
@@ -41,7 +51,8 @@ def dice_from_confusion(counts: Tensor) -> Values:
 def dice(pred: Volume, label: Volume, num_classes: int, has_regions: bool = False) -> Values:
     """Returns the Dice of each class: `dice_from_confusion(confusion(pred, label, num_classes))`.
 
-    With `has_regions` the maps hold codes of regions (`freqbench.ops.regions`), each of which is held against all else.
+    `pred`, `label` and `num_classes` are those of `confusion`. With `has_regions` the maps hold codes of regions
+    (`freqbench.ops.regions`), each of which is held against all else.
 
     Example:
         >>> import numpy as np
@@ -66,24 +77,27 @@ def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]
 
 
 def volume_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """Returns `volume_errors` of two label maps."""
+    """Returns `volume_errors` of two label maps; `pred`, `label` and `num_classes` are those of `confusion`, `spacing`
+    is a voxel's sides in millimetres."""
     return volume_errors(confusion(pred, label, num_classes), spacing)
 
 
 def missed_classes(counts: Tensor) -> int:
-    """Counts the foreground classes that the label has and the prediction lacks."""
+    """Counts, from the `counts` of `confusion`, the foreground classes that the label has and the prediction lacks."""
     return int(((counts.sum(1) > 0) & (counts.sum(0) == 0))[1:].sum())
 
 
 def hallucinated_classes(counts: Tensor) -> int:
-    """Counts the foreground classes that the prediction has and the label lacks."""
+    """Counts, from the `counts` of `confusion`, the foreground classes that the prediction has and the label lacks."""
     return int(((counts.sum(1) == 0) & (counts.sum(0) > 0))[1:].sum())
 
 
 def voxel_success(pred_clean: Volume, pred: Volume, label: Volume | None = None) -> float:
-    """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ. Voxels
-    that do not count in `label` (`freqbench.ops.voxels`) are left out."""
-    before, after = as_tensor(pred_clean), as_tensor(pred)
+    """Returns the share of voxels whose predicted class the attack changed, from `pred_clean` to `pred`, `[H, W, D]`.
+    Voxels that do not count in `label` (`freqbench.ops.voxels`) are left out; None: all count. Raises UserError if
+    shapes differ."""
+    before = as_tensor(pred_clean)
+    after = as_tensor(pred)
     require_same_shape(before.shape, after.shape)
     differs = before.to(after.device) != after
     counts = None if label is None else counted(as_tensor(label))
@@ -91,18 +105,19 @@ def voxel_success(pred_clean: Volume, pred: Volume, label: Volume | None = None)
 
 
 def class_mean(values: Values) -> float:
-    """Returns the mean over all classes with background (the published convention); NaN is left out unless all are."""
+    """Returns the mean of `values` `[K]` over all classes with background (the published convention); NaN is left out
+    unless all are."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
 
 def foreground_mean(values: Values) -> float:
-    """Returns the mean over the classes other than background, without NaN; NaN if all are NaN."""
+    """Returns the mean of `values` `[K]` over the classes other than background, without NaN; NaN if all are NaN."""
     return class_mean(values[1:])
 
 
 def undefined_classes(values: Values) -> int:
-    """Counts the classes that are NaN and so drop out of a mean (background included)."""
+    """Counts the classes whose `values` are NaN and so drop out of a mean (background included)."""
     return int(np.isnan(values).sum())
 
 
@@ -119,8 +134,14 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     that abstain outside L_k may be predicted as k. `certified_dice_bound` is the mean of b_k, a lower bound of the Dice
     of class k under any change within the certified radius: predicting k on A outside L_k is the worst case.
 
-    All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1; both
-    Dice are NaN if the label has no foreground."""
+    Values are 0 to 1; both Dice are NaN if the label has no foreground.
+
+    Args:
+        pred: the certificate's classes `[H, W, D]`, read where `certified` is True.
+        certified: the voxels that do not abstain, bool `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included.
+    """
     certified = certified.to(pred.device)
     kept = counted(label, num_classes + 1)
     if kept is not None:
@@ -132,10 +153,13 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     in_pred = counts.sum(axis=0)[:-1]
     right = counts.diagonal()[:-1]
     beyond = counts[:, -1].sum() - counts[:-1, -1]  # voxels that abstain outside the class
+    both = in_pred + in_label
+    dices = _ratio(2 * right, both, in_label)
+    bounds = _ratio(2 * right, both + beyond, in_label)
     return {
         "certified_share": float(certified.double().mean()),
-        "certified_dice": foreground_mean(_ratio(2 * right, in_pred + in_label, in_label)),
-        "certified_dice_bound": foreground_mean(_ratio(2 * right, in_pred + in_label + beyond, in_label)),
+        "certified_dice": foreground_mean(dices),
+        "certified_dice_bound": foreground_mean(bounds),
     }
 
 

@@ -30,18 +30,19 @@ def lpips(clean: Volume, adversarial: Volume) -> float:
     """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes. For each slice,
     scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers, normalised over
     channels; their squared differences, with the learned weight of each channel; mean over places, sum over layers.
-    Several channels are averaged. The papers' similarity is 1 - distance. Volumes are `[H, W, D]`, D across axial
-    slices, or `[C, H, W, D]`, in [0, 1], on the device of `clean`. Slices smaller than 32 voxels, which AlexNet cannot
-    take, are padded with their edge values on the high side. Raises LpipsUnavailable if the weights are not here and
-    cannot be fetched; UserError if shapes differ."""
+    Several channels are averaged. The papers' similarity is 1 - distance. `clean` and `adversarial` are `[H, W, D]`, D
+    across axial slices, or `[C, H, W, D]`, in [0, 1]; the device is that of `clean`. Slices smaller than 32 voxels,
+    which AlexNet cannot take, are padded with their edge values on the high side. Raises LpipsUnavailable if the
+    weights are not here and cannot be fetched; UserError if shapes differ."""
     return _distances(clean, adversarial, None)[0]
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`. `lpips_body` is a
-    distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size (as with
-    `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all slices.
-    Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`."""
+    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` of `clean` and `adversarial` in one pass; raises as
+    `lpips`. `lpips_body` is a distance: each layer's map of weighted squared differences, resized bilinearly to the
+    slice's size (as with `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels
+    of all slices. Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`,
+    made here if None."""
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
     distance, within = _distances(clean, adversarial, inside)
     values = {"lpips_similarity": 1 - distance, "lpips_distance": distance, "lpips_body": within}

@@ -41,9 +41,18 @@ def hd95(
     mask minus its erosion by the six-neighbour cross; voxels outside the volume count as background, so a mask's voxels
     at the border of the volume are surface.
 
-    Maps are `[H, W, D]`, of K = `num_classes` <= 256, background included; `spacing` is the sides of a voxel in
-    millimetres, None: distances in voxels. Float64 `[K]`, NaN if either mask is empty. Raises UserError for different
-    shapes, a value that is no class, a spacing that is not three positive numbers, an unknown convention.
+    Args:
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included; at most 256.
+        spacing: sides of a voxel in millimetres along H, W, D; None: distances in voxels.
+        convention: the percentile to use.
+
+    Returns:
+        Float64 `[K]`, NaN if either mask is empty.
+
+    Raises:
+        UserError: shapes differ, a value is no class, a spacing is not three positive numbers, unknown convention.
 
     Example:
         >>> import numpy as np
@@ -57,15 +66,23 @@ def hd95(
 
 
 def hd95_of_masks(pred: Mask, label: Mask, spacing: Sequence[float]) -> float:
-    """Returns `hd95` of class 1 alone (MONAI's convention), where background counts as no class; raises as it."""
+    """Returns `hd95` of class 1 alone (MONAI's convention), where background counts as no class; raises as it.
+
+    Args:
+        pred: predicted voxels, bool `[H, W, D]`.
+        label: true voxels, bool `[H, W, D]`.
+        spacing: sides of a voxel in millimetres along H, W, D.
+    """
     (_, surfaces) = _surfaces(pred.view(np.uint8), label.view(np.uint8), 2)
     return float(_both_conventions([surfaces], lengths(spacing))[0][0])
 
 
 def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
-    Arguments, vectors and errors are those of `hd95`. On a grid of equal sides, millimetres are voxels times the side;
-    otherwise the distances are searched once in each unit, as the nearest voxel may differ."""
+
+    `pred`, `label`, `num_classes`, `spacing` (mm), vectors and errors are those of `hd95`. On a grid of equal sides,
+    millimetres are voxels times the side; otherwise the distances are searched once in each unit, as the nearest voxel
+    may differ."""
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
     voxels, medpy_voxels = _both_conventions(surfaces, np.ones(3))
@@ -76,9 +93,16 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
 
 
 def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Returns the foreground mean of the distances `[K]` in millimetres over the classes that the label has
-    (`in_label`, `[K]`), with the volume's diagonal for a missed class; NaN if it has none. Hallucinated classes have
-    their own column. `shape` and `spacing` (millimetres) are of the axes H, W, D."""
+    """Returns the foreground mean of HD95 over the classes that the label has; the diagonal counts for a missed one.
+
+    NaN if the label has no class. Hallucinated classes have their own column.
+
+    Args:
+        hd95_mm: distances by class in millimetres, `[K]`.
+        in_label: the classes that the label has, bool `[K]`.
+        shape: voxels along H, W, D.
+        spacing: sides of a voxel in millimetres along H, W, D.
+    """
     diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
     return foreground_mean(np.where(in_label, np.where(np.isnan(hd95_mm), diagonal, hd95_mm), np.nan))
 
@@ -93,10 +117,21 @@ def nsd(
     .. math:: \frac{|\{v \in S_P : d(v, S_L) \le \tau\}| + |\{v \in S_L : d(v, S_P) \le \tau\}|}{|S_P| + |S_L|}
 
     This is MONAI's `compute_surface_dice`, except for a class that only the prediction has, which is 0 there and NaN
-    here. Voxels count equally; DeepMind's `surface-distance` weights them by the area of their surface. `tolerance` is
-    in the unit of `spacing`, at least 0: one for all classes, or one for each foreground class `[K - 1]`. Float64
-    `[K]`: 0 if the prediction misses the class; NaN if the label does not have it, and for class 0. Raises UserError as
-    `hd95`, or for a wrong number of tolerances, or one below 0."""
+    here. Voxels count equally; DeepMind's `surface-distance` weights them by the area of their surface.
+
+    Args:
+        pred: predicted classes `[H, W, D]`.
+        label: true classes `[H, W, D]`.
+        num_classes: K, background included; at most 256.
+        tolerance: at least 0, in the unit of `spacing`: one for all classes, or one a foreground class, `[K - 1]`.
+        spacing: sides of a voxel in millimetres along H, W, D; None: distances in voxels.
+
+    Returns:
+        Float64 `[K]`: 0 if the prediction misses the class; NaN if the label does not have it, and for class 0.
+
+    Raises:
+        UserError: as `hd95`, or for a wrong number of tolerances, or one below 0.
+    """
     sides = lengths(spacing)
     limits = np.asarray(tolerance, dtype=np.float64)
     if limits.shape not in ((), (num_classes - 1,)) or not (limits >= 0).all():
@@ -115,15 +150,18 @@ def nsd(
 def nsd_scores(
     pred: Volume, label: Volume, num_classes: int, tolerances: Sequence[float], spacing: Sequence[float]
 ) -> dict[str, Values]:
-    """Returns `nsd` and the `tolerances` that it used, one for each foreground class."""
+    """Returns `nsd` of `pred`, `label`, `num_classes` and `spacing` (mm), and the `tolerances` in mm that it used, one
+    for each foreground class."""
     shares = nsd(pred, label, num_classes, tolerances, spacing)
     return {"nsd": shares, "nsd_tolerance_mm": np.array([np.nan, *tolerances])}
 
 
 def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sides = None) -> Values:
-    """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces. This
-    is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older versions
-    that is the mean of the two means. Arguments, errors and result are those of `hd95`, but NaN for class 0."""
+    """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
+
+    This is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older
+    versions that is the mean of the two means. `pred`, `label`, `num_classes`, `spacing`, errors and result are those
+    of `hd95`, but NaN for class 0."""
     sides = lengths(spacing)
     means = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):

@@ -36,7 +36,7 @@ def channels_of(volume: Volume) -> Tensor:
 
 
 def pair_of(first: Volume, second: Volume) -> tuple[Tensor, Tensor]:
-    """Returns `channels_of` both volumes; raises UserError if their shapes differ."""
+    """Returns `channels_of` two volumes, `first` and `second`; raises UserError if their shapes differ."""
     pair = channels_of(first), channels_of(second)
     require_same_shape(pair[0].shape, pair[1].shape)
     return pair
@@ -51,26 +51,28 @@ def _one_volume(volume: Volume, axes: int, wanted: str) -> Tensor:
 
 
 def require_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:
-    """Refuses a pair of volumes with different shapes."""
+    """Refuses a pair of volumes with different shapes, `first` and `second`."""
     if tuple(first) != tuple(second):
         raise UserError(f"expected two volumes of one shape, got {tuple(first)} and {tuple(second)}: use the same grid")
 
 
 def require_classes(volume: Tensor, num_classes: int) -> None:
-    """Refuses a label map with a value outside 0 to `num_classes - 1`, or with floating-point labels."""
+    """Refuses a label map, `volume`, with a value outside 0 to `num_classes - 1`, or with floating-point labels."""
     if volume.is_floating_point() or volume.is_complex():
         raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
     if not volume.numel():  # no voxel counts
         return
-    low, high = int(volume.min()), int(volume.max())
+    low = int(volume.min())
+    high = int(volume.max())
     if low < 0 or high >= num_classes:
         expected = f"classes 0 to {num_classes - 1}"
         raise UserError(f"expected {expected}, got {low} to {high}: map the labels, or name all classes")
 
 
 def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Returns two label maps as uint8 `[H, W, D]`; refuses shapes or values that do not fit, and K over 256. Voxels
-    that do not count (`freqbench.ops.voxels`) are background in both."""
+    """Returns two label maps, `pred` and `label`, as uint8 `[H, W, D]`; refuses shapes or values that do not fit in 0
+    to `num_classes - 1`, and over 256 classes. Voxels that do not count (`freqbench.ops.voxels`) are background in
+    both."""
     if not 1 <= num_classes <= 256:
         raise UserError(f"expected 1 to 256 classes, got {num_classes}")
     maps = as_tensor(pred), as_tensor(label)
@@ -84,7 +86,7 @@ def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArr
 
 
 def borders(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Returns the voxels with a neighbour of another label."""
+    """Returns the voxels of a map, `labels`, with a neighbour along an axis of another label: bool, in its shape."""
     near = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
         along = np.moveaxis(labels, axis, 0)
@@ -96,7 +98,7 @@ def borders(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def lengths(spacing: Sequence[float] | None) -> npt.NDArray[np.float64]:
-    """Returns a voxel's sides as an array `[3]`, ones for None; refuses all but three positive numbers."""
+    """Returns a voxel's sides as an array `[3]`, ones for a `spacing` of None; refuses all but positive numbers."""
     sides = np.ones(3) if spacing is None else np.asarray(spacing, dtype=np.float64)
     if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
         raise UserError(f"expected a spacing of three positive numbers, got {spacing}")

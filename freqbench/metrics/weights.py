@@ -68,8 +68,11 @@ def trunk() -> Weights:
     if file == _own_file() and (own := _read_own_file(file)):
         return own
     state = torch.load(file, map_location="cpu", weights_only=True)
-    names = [f"features.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
-    return {name: state[name].clone() for name in names}
+    kept = {}
+    for layer in LAYERS:
+        for name in (f"features.{layer}.weight", f"features.{layer}.bias"):
+            kept[name] = state[name].clone()
+    return kept
 
 
 def _hub_file() -> Path:

@@ -273,11 +273,6 @@ def _label_map(classes: Sequence[int], num_classes: int) -> str:
     return "{" + ", ".join(f"{k}: {new}" for k, new in pairs.items()) + "}"
 
 
-def is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
-    """True if a network with these arguments is prompted with points from a case's label."""
-    return arch == "sam_med3d" or (arch == "vista3d" and bool(args.get("points")))
-
-
 class Trained(Strict):
     """Result of a `train://` checkpoint; `freqbench.training.link` adds it, and a store's job keeps it.
 
@@ -332,7 +327,7 @@ class ModelEntry(Strict):
     """A model in a job file: one of `checkpoint`, `bundle`, `command` and `ensemble`.
 
     Attributes:
-        arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `torchscript`, `torch_export`, `command`) or
+        arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `command`) or
             `package.module:Class`; None: the one in the metadata of freqbench's own checkpoint.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `hf://ORG/REPO/FILE@REVISION` of the Hugging Face Hub,
             `brainchop://NAME`, `train://NAME` for a network of the job's `training`, or `random` for untrained weights
@@ -429,11 +424,6 @@ class ModelEntry(Strict):
     def is_to_train(self) -> bool:
         """True if the job trains its weights."""
         return str(self.checkpoint).startswith(TRAIN)
-
-    @property
-    def is_prompted(self) -> bool:
-        """True if the network is prompted with points from a case's label."""
-        return is_prompted(self.arch, self.args)
 
     def num_outputs(self, num_classes: int | None, outputs: Outputs = "softmax") -> int | None:
         """Returns the number of the network's outputs for a dataset; None if its files have to say it."""

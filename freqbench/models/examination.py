@@ -183,4 +183,4 @@ def outcomes(name: str, kind: type[K], *depends: str) -> Kept[K]:
     )
 
 
-EXAMINATIONS = outcomes("network's examination", Examination, "model", "device")
+EXAMINATIONS = outcomes("network's examination", Examination, "model")

@@ -59,8 +59,6 @@ def facts_of(
         own = {"space": (pipeline := transforms_of(entry)), "input": adapter_of(pipeline), "knows_axes": True}
     named = facts.metadata.class_names or facts.class_names
     by_name = match_names(entry.name, path, named, class_names) if named and entry.class_map is None else {}
-    if by_name and entry.is_prompted:
-        require_order(entry.name, path, named, class_names, is_prompted=True)
     if by_name:
         own["found"] = (f"classes are paired by their names, as class_map: {shown_map(by_name)} would",)
     names: dict[str, Any] = {"class_names": tuple(named), "class_map": by_name or None}
@@ -156,16 +154,13 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
             f"{name}: expected no {defence.name} around a network of regions, as it votes for one class a voxel: take "
             "smoothing, which certifies scores"
         )
-    if is_of_regions and (draft.is_prompted or draft.takes_volumes):
+    if is_of_regions and draft.takes_volumes:
         raise UserError(f"{name}: expected outputs: softmax for {draft.arch}, got sigmoid: it knows no regions")
-    moved = "args.points" if draft.is_prompted else isinstance(draft.space, Pipeline) and "a pipeline of its own"
-    if isinstance(defence, RandomResizePad) and moved:
+    if isinstance(defence, RandomResizePad) and isinstance(draft.space, Pipeline):
         raise UserError(
-            f"{name}: expected no {defence.name} beside {moved}, as it moves the window from under what belongs to its "
-            "place: take another defence, or a network without"
+            f"{name}: expected no {defence.name} beside a pipeline of its own, as it moves the window from under "
+            "what belongs to its place: take another defence, or a network without"
         )
-    if draft.class_map and draft.is_prompted:
-        raise UserError(f"{name}: expected no class_map beside args.points, which are of the dataset's classes")
     if isinstance(draft.space, Pipeline):
         _require_no_other_input(name, entry.input, draft.inference)
     if isinstance(draft.space, MonaiPipeline):
@@ -210,18 +205,13 @@ def transforms_of(entry: ModelEntry) -> MonaiPipeline:
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
     """Resolves the mean of other models' probabilities to a spec. Raises UserError if members differ in window, space,
-    or, unless the job gives one, sliding window, or if one comes twice, takes prompts or has a random defence."""
+    or, unless the job gives one, sliding window, or if one comes twice or has a random defence."""
     first = members[0]
     for i, member in enumerate(members):
         if member.defence and member.defence.is_random:
             raise UserError(
                 f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
                 f"{member.defence.name}: put the defence around the ensemble"
-            )
-        if member.is_prompted:
-            raise UserError(
-                f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: take "
-                "networks without points"
             )
         if member.takes_volumes:
             raise UserError(f"{entry.name}: ensemble: expected networks, got {member.name}, a command: leave it out")
@@ -338,7 +328,7 @@ def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
-    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it."""
+    The entry's own `classes` and `class_map` come first. An ONNX file and a command are not run for it."""
     if entry.class_map is not None or entry.classes is not None:
         return entry.classes if entry.class_map is None else max(entry.class_map) + 1
     if source_of(entry.reader).weights is None:
@@ -384,13 +374,12 @@ def shown_map(class_map: Mapping[int, Sequence[int]]) -> str:
     return str({number: [*merged] for number, merged in class_map.items()})
 
 
-def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str], is_prompted: bool) -> None:
+def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:
     """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
     if by_name := match_names(name, path, trained, class_names):
-        advice = "the dataset's labels in that order" if is_prompted else f"class_map={shown_map(by_name)}"
         raise UserError(
             f"{name}: expected the classes {', '.join(class_names)}, got a network of the same in another order, "
-            f"{', '.join(trained)}, by {path}: give {advice}"
+            f"{', '.join(trained)}, by {path}: give class_map={shown_map(by_name)}"
         )
 
 
@@ -479,20 +468,15 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
     """Returns the spec with the findings on its network, examined once per node; refuses a network at fault."""
     # The construction of freqbench's own networks shows that they return logits of each window by itself.
-    if spec.is_prompted or (source_of(spec.arch).is_known and "track_running_stats" not in str(spec.args)):
+    if source_of(spec.arch).is_known and "track_running_stats" not in str(spec.args):
         return spec
 
-    # A frozen file may make its tensors on the device where it was saved.
-    device = "cuda" if source_of(spec.arch).weights is None and torch.cuda.is_available() else "cpu"
-
     def examine_model() -> Examination:
-        model = load(spec, torch.device(device))
-        if model.takes_prompts:
-            return Examination()
-        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
+        model = load(spec, torch.device("cpu"))
+        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi))
         return examine(model.net, inputs, spec.num_outputs, spec.head)
 
-    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id, device=device))
+    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id))
 
 
 def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:

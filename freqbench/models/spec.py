@@ -20,9 +20,9 @@ from freqbench.pipelines import AnySpace, Pipeline
 
 UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
 
-# A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
-FROZEN_FLOPS = 10**12
-FROZEN_BYTES = 2 << 30
+# An ONNX file cannot be counted without computing: it counts as a UNet of the papers' size.
+UNCOUNTED_FLOPS = 10**12
+UNCOUNTED_BYTES = 2 << 30
 GRAPH_BYTES = 4 << 30
 """Memory for the graphs that an attack on a volume's prediction keeps, so that the backward pass repeats no forward
 pass; a GPU with more free memory gives more."""
@@ -79,7 +79,7 @@ class ModelSpec(Origin):
     training: str | None = None  # identity of the training, if the job trains the weights
     method: str | None = None  # the same without the seed
     weights_sha256: str | None = None  # hex, of weights alone: replaces that of the file, which has the training's time
-    flops: int | None = field(default=None, compare=False)  # of a pass over one window; None of a frozen file
+    flops: int | None = field(default=None, compare=False)  # of a pass over one window; None of an ONNX file
     step_bytes: int | None = field(default=None, compare=False)  # of its tensors and of the weights
 
     @cached_property
@@ -204,11 +204,6 @@ class ModelSpec(Origin):
         return self.is_random or any(note.endswith(UNTRAINED) for note in self.notes)
 
     @property
-    def is_prompted(self) -> bool:
-        """True if the network is prompted with points from a case's label."""
-        return entry.is_prompted(self.arch, self.args)
-
-    @property
     def votes(self) -> bool:
         """True if a defence makes its prediction of many, and says how sure the vote is."""
         return self.defence is not None and self.defence.votes
@@ -218,14 +213,14 @@ def forward_flops(spec: ModelSpec) -> int:
     """Returns the floating-point operations of a forward pass over one window; a multiply-add counts as two."""
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    return FROZEN_FLOPS if spec.flops is None else spec.flops
+    return UNCOUNTED_FLOPS if spec.flops is None else spec.flops
 
 
 def step_bytes(spec: ModelSpec) -> int:
     """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
-    return FROZEN_BYTES if spec.step_bytes is None else spec.step_bytes
+    return UNCOUNTED_BYTES if spec.step_bytes is None else spec.step_bytes
 
 
 def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:

@@ -19,7 +19,6 @@ from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
 from freqbench.models.one_volume import fast_convolutions
-from freqbench.models.prompts import PointPrompts
 from freqbench.ops.heads import Head, head_of
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -42,10 +41,9 @@ class SegmentationModel(nn.Module):
     themselves. With `adaptive=False`, and for defences that draw nothing, `forward` is one pass f(T(x)), with one draw
     for every window and step. `scores` predicts: with one draw per window, different from an attacker's.
 
-    `for_case` returns the model for a case: with the axes of its file (`InputAdapter.is_of_file`), the prompts of its
-    label (`prompt_policy`, `freqbench.models.prompts`), and what the network's own pipeline made beside the volume
-    (`Case.prepared`); `cut` cuts these for some windows. Prompts are padded, mirrored and reordered like the images; no
-    defence touches them. Where voxels are fixed, no gradient passes.
+    `for_case` returns the model for a case: with the axes of its file (`InputAdapter.is_of_file`), and what the
+    network's own pipeline made beside the volume (`Case.prepared`); `cut` cuts this for some windows. Where voxels are
+    fixed, no gradient passes.
 
     Args:
         net: the bare network.
@@ -94,8 +92,6 @@ class SegmentationModel(nn.Module):
         self._of_file = roi, adapter, inference
         self._prepared: _BesideWindows | None = None
         self._case: Case | None = None
-        self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
-        self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
         _allow_tf32(False)
         torch.backends.cudnn.deterministic = True  # else UNETR's and SwinUNETR's gradients change from run to run
         self._compiled = compile
@@ -143,17 +139,12 @@ class SegmentationModel(nn.Module):
         model.defence = model.watch = None
         return model
 
-    @property
-    def takes_prompts(self) -> bool:
-        """True if the network takes prompts: callers then use the model of `for_case`."""
-        return self._policy is not None
-
     def for_case(self, case: Case) -> "SegmentationModel":
-        """Returns the model, sharing weights and hooks, with a case's prompts, file axes and what a pipeline made
-        beside it; itself if it takes none. A command, which `takes_volumes`, gets the case for its grid and unit."""
+        """Returns the model, sharing weights and hooks, with a case's file axes and what a pipeline made beside it;
+        itself if it takes neither. A command, which `takes_volumes`, gets the case for its grid and unit."""
         model = self._turned_to(case.ref.axes, case.prepared, triple(case.image.shape[1:]))
         if not self.takes_volumes:
-            return model._add_prompts(self._policy.draw_points(case)[None]) if self._policy else model
+            return model
         model = copy(model)
         model._case = case
         return model
@@ -206,7 +197,7 @@ class SegmentationModel(nn.Module):
     @property
     def has_place(self) -> bool:
         """True if `cut` tells windows of a volume apart, so that an attack takes them one by one."""
-        return self.takes_prompts or any(part._prepared and part._prepared.has_place for part in self.parts)
+        return any(part._prepared and part._prepared.has_place for part in self.parts)
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
         """Returns the model of `for_case` with what lies beside a batch of windows of its volume, in their order."""
@@ -216,14 +207,7 @@ class SegmentationModel(nn.Module):
             model = copy(self)
             model._prepared = self._prepared.cut(windows)
             return model
-        if self.prompts is None:
-            return self
-        return self._add_prompts(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
-
-    def _add_prompts(self, prompts: Tensor) -> "SegmentationModel":
-        model = copy(self)
-        model.prompts = prompts.to(next(self.parameters()).device)
-        return model
+        return self
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI. `keys` seed
@@ -259,7 +243,7 @@ class SegmentationModel(nn.Module):
             mean = mean * share
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
-                mean.add_(self.averaged_form(self._run(padded.flip(axes), axes)).flip(axes), alpha=share)
+                mean.add_(self.averaged_form(self._run(padded.flip(axes))).flip(axes), alpha=share)
         return mean
 
     def averaged_form(self, logits: Tensor) -> Tensor:
@@ -337,22 +321,17 @@ class SegmentationModel(nn.Module):
             )
         return F.pad(images, widths, mode=padding)
 
-    def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
-        """Returns logits of windows of `_input`; `mirrored` are the axes over which the windows are mirrored."""
+    def _run(self, images: Tensor) -> Tensor:
+        """Returns logits of windows of `_input`."""
         if self.takes_volumes:
             return self._merge(self.net(images, self._case, self.adapter))
-        inputs = [images]
-        if self.takes_prompts:
-            if self.prompts is None:
-                raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-            inputs.append(self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1).flip(tuple(mirrored)))
         half = self.precision == "bf16"
         allowed = self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             fast = nullcontext() if self._compiled else fast_convolutions(images)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half), fast:
-                logits = self._merge(self.adapter.from_network(self.net(*map(self.adapter.to_network_axes, inputs))))
+                logits = self._merge(self.adapter.from_network(self.net(self.adapter.to_network_axes(images))))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:

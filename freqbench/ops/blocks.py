@@ -25,7 +25,9 @@ def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
     missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
     if not any(missing):
         return x
-    widths = [width for gap in reversed(missing) for width in (0, gap)]
+    widths: list[int] = []  # below and above, of the last axis first
+    for gap in reversed(missing):
+        widths += 0, gap
     return F.pad(x, widths, mode="reflect")
 
 

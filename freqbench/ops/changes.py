@@ -21,10 +21,16 @@ Apply = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Change:
     """A kind of change T with parameters c, without clamps, which lose what they cut. T of c, then of c', is T of c +
-    c'; of `gain_offset` T of (k + k', b + b' / exp(k)). Of `voxel_shift` the first c has to be whole."""
+    c'; of `gain_offset` T of (k + k', b + b' / exp(k)). Of `voxel_shift` the first c has to be whole.
 
-    layout: Callable[[Sequence[int]], tuple[int, ...]]  # of a volume's parameters, from its shape `C, H, W, D`
-    on: Callable[[Tensor], Apply]  # T of volumes, whose own part is computed once, by parameters `[B, *layout]`
+    Attributes:
+        layout: the shape of a volume's parameters, from the volume's, `C, H, W, D`.
+        on: makes of volumes `[B, C, H, W, D]` the function from parameters `[B, *layout]` to changed volumes; what
+            depends on the volumes alone is computed once.
+    """
+
+    layout: Callable[[Sequence[int]], tuple[int, ...]]
+    on: Callable[[Tensor], Apply]
 
     def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
         """Applies T once."""
@@ -118,8 +124,12 @@ def rolled(volumes: Tensor) -> Apply:
 
 def dividing_block(shape: Sequence[int]) -> Block:
     """Returns the longest sides up to BLOCK that divide those of a volume: padding would not be the same twice."""
-    h, w, d = (next(side for side in range(BLOCK, 0, -1) if size % side == 0) for size in shape)
+    h, w, d = map(_dividing_side, shape)
     return h, w, d
+
+
+def _dividing_side(size: int) -> int:
+    return next(side for side in range(BLOCK, 0, -1) if size % side == 0)
 
 
 def radial_bands(block: Block) -> Tensor:
@@ -142,11 +152,23 @@ def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor
     return drawn
 
 
+def _of_spline(shape: Sequence[int]) -> tuple[int, ...]:
+    return shape[0], CUBIC, CUBIC, CUBIC
+
+
+def _of_bands(shape: Sequence[int]) -> tuple[int, ...]:
+    return shape[0], BANDS
+
+
+def _of_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    return (len(shape) - 1,)
+
+
 CHANGES: Mapping[str, Change] = {
-    "voxels": Change(layout=tuple, on=added),
-    "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), on=biased),
-    "gain_offset": Change(layout=gain_and_offset, on=scaled),
-    "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), on=reweighted),
-    "fourier_shift": Change(layout=lambda _: (3,), on=shifted),
-    "voxel_shift": Change(layout=lambda _: (3,), on=rolled),
+    "voxels": Change(tuple, added),
+    "bias_field": Change(_of_spline, biased),
+    "gain_offset": Change(gain_and_offset, scaled),
+    "dct_bands": Change(_of_bands, reweighted),
+    "fourier_shift": Change(_of_axes, shifted),
+    "voxel_shift": Change(_of_axes, rolled),
 }

@@ -13,14 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """Classes of a dataset, background first: they exclude each other, or are regions that may overlap."""
+    """Classes of a dataset: they exclude each other, or are regions that may overlap.
+
+    Attributes:
+        names: of all classes, background first.
+        overlap: True for regions: label maps hold codes (`freqbench.ops.regions`), networks have an output a region.
+        tolerances_mm: tolerated distance of each foreground class's surface, in millimetres, for the metric `nsd`.
+        ignored: labels in the files whose voxels do not count; they are IGNORED in label maps.
+        stated: the code of each label in files that hold regions in one map.
+        drawn: numbers of the regions as they are drawn over each other; empty: in their order.
+    """
 
     names: tuple[str, ...]
-    overlap: bool = False  # regions: label maps hold codes (`freqbench.ops.regions`), networks an output a region
-    tolerances_mm: tuple[float, ...] = ()  # tolerated distance of each foreground class's surface for `nsd`
-    ignored: tuple[int, ...] = ()  # labels in the files whose voxels do not count; they are IGNORED in label maps
-    stated: Mapping[int, int] = field(default_factory=dict)  # code of each label in files that hold regions in one map
-    drawn: tuple[int, ...] = ()  # numbers of the regions as they are drawn over each other; empty: in their order
+    overlap: bool = False
+    tolerances_mm: tuple[float, ...] = ()
+    ignored: tuple[int, ...] = ()
+    stated: Mapping[int, int] = field(default_factory=dict)
+    drawn: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,7 +60,7 @@ class Classes:
     def present(self, label: "Tensor") -> frozenset[int]:
         """Returns the numbers of the classes beside the background that a label map has."""
         codes = {code for code, count in enumerate(label.flatten().bincount().tolist()) if count} - {0, IGNORED}
-        return frozenset(k for code in codes for k in (numbers_of(code) if self.overlap else [code]))
+        return frozenset[int]().union(*map(numbers_of, codes)) if self.overlap else frozenset(codes)
 
     def single(self, number: int) -> "Classes":
         """Returns one region, or voxels in none (0), as class 1 of two."""

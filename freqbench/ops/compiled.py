@@ -180,12 +180,16 @@ def _draw_volumes(draw: Callable[..., Tensor]) -> dict[str, list[Arguments]]:
     variance = 0.01 * draw(SHAPE)
     variance[..., 0] = 0
     moments = torch.cat([mean_y, mean_y.square() + variance, mean_x * mean_y + variance / 2], dim=1)
+    stretched = [(x, *line) for line in lines]
+    stretched_back = [(draw(SHAPE) - 0.5, x, *line) for line in lines]
+    tables = (*between, halves, (x / 100).floor(), 0.5, 4.0)
+    sizes = (x - 4) / 8
     return {
-        "stretched": [(x, *line) for line in lines],
-        "stretched_back": [(draw(SHAPE) - 0.5, x, *line) for line in lines],
+        "stretched": stretched,
+        "stretched_back": stretched_back,
         "nearest_error": [between],
-        "table_of": [(*between, halves, (x / 100).floor(), 0.5, 4.0)],
-        "reachable": [((x - 4) / 8, 0.5, 4.0)],
+        "table_of": [tables],
+        "reachable": [(sizes, 0.5, 4.0)],
         "hard_error": [(halves, steps)],
         "ssim_maps": [(moments, mean_x, variance)],
     }

@@ -77,7 +77,7 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
-    counts = torch.ones_like(p[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(p)
+    counts = _counting(p, scope)
     p = p.flatten(2)
     overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, num_classes)
     count = _per_class(counts, index, num_classes)
@@ -204,10 +204,15 @@ def _per_class(values: Tensor, index: Tensor, num_classes: int, dtype: torch.dty
     return torch.where(of_class, values[:, None], 0).sum(dim=2).to(dtype)
 
 
+def _counting(like: Tensor, scope: Scope) -> Tensor:
+    """Returns 1 for each voxel that counts, else 0, `[B, N]`, for values `[B, K, ...]` of N voxels in their dtype."""
+    return torch.ones_like(like[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(like)
+
+
 def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns weights of voxels, `[B, 1, H, W, D]`: a sum with them is the mean over classes of each class's mean."""
     index = labels.flatten(1).long()
-    counts = torch.ones_like(logits[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(logits)
+    counts = _counting(logits, scope)
     size = _per_class(counts, index, logits.shape[1], logits.dtype)
     present = (size > 0).sum(dim=1, keepdim=True).clamp(min=1).to(logits)
     return (((1 / present) / size.clamp(min=1)).gather(1, index) * counts).reshape(labels.shape)
@@ -235,9 +240,13 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     Its gradient vanishes for voxels that are far wrong, without a mask.
     """
-    log_p = -voxel_cross_entropy(logits, labels)
+    return voxel_mean(js_of(-voxel_cross_entropy(logits, labels)), scope)
+
+
+def js_of(log_p: Tensor) -> Tensor:
+    """Returns the divergence of `js` of each voxel, in the shape of `log_p`, the logarithm of the label's p."""
     p = log_p.exp()
-    return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+    return math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2
 
 
 def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -291,12 +300,12 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
         counts[:, 0] = False
     else:
         counts &= torch.isin(torch.arange(counts.shape[1], device=counts.device), scope.classes)
-    dice = 2 * hits / both.clamp(min=1)
     both = both.clamp(min=1)
+    dice = 2 * hits / both
     none = ~counts.any(dim=1, keepdim=True)
     own = torch.where(none, 1 / labelled.sum(dim=1, keepdim=True).clamp(min=1), counts * (2 - dice) / both)
-    parts = own.to(m).gather(1, index.flatten(1)), (counts * dice / both).to(m).gather(1, other.flatten(1))
-    mine, others = (part.reshape(index.shape) for part in parts)
+    mine = own.to(m).gather(1, true).reshape(index.shape)
+    others = (counts * dice / both).to(m).gather(1, other.flatten(1)).reshape(index.shape)
     if scope.voxels is None:
         return m, mine, others
     return m, mine * scope.voxels, others * scope.voxels
@@ -365,7 +374,7 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     """
     p = torch.softmax(logits, dim=1).flatten(2)
     index = labels.flatten(1).long()
-    counts = torch.ones_like(p[:, 0]) if scope.voxels is None else scope.voxels.flatten(1).to(p)
+    counts = _counting(p, scope)
     overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, p.shape[1])
     size = _per_class(counts, index, p.shape[1])
     soft = (p if scope.voxels is None else p * counts[:, None]).sum(dim=2)

@@ -149,7 +149,8 @@ def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Int
     is_negative = spectrum < 0
 
     def steps(n: Tensor) -> Interval:
-        low, high = (over / (n + 0.5)).clamp_(q_min, q_max), under / (n - 0.5)
+        low = (over / (n + 0.5)).clamp_(q_min, q_max)
+        high = under / (n - 0.5)
         return low, torch.where(n > 0, high, q_max).clamp_(max=q_max)
 
     def errors(n: Tensor, low: Tensor, high: Tensor) -> Interval:

@@ -7,14 +7,13 @@ over regions replaces the mean over classes. `dlr` and `dlr-targeted` compare a 
 which a region has none: they have no such form.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope
+from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope, js_of
 from freqbench.ops.losses import voxel_mean as mean_over_voxels
 from freqbench.ops.regions import inside
 
@@ -71,7 +70,8 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     scores = 2 * overlap / (sums + size + SMOOTH_DENOMINATOR)
     weights = (size > 0).double()
     if scope.classes is not None:
-        scores, weights = (each.index_select(1, scope.classes) for each in (scores, weights))
+        scores = scores.index_select(1, scope.classes)
+        weights = weights.index_select(1, scope.classes)
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
 
 
@@ -106,18 +106,21 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     pred = logits > 0
     within = inside(labels, logits.shape[1])
     voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
-    size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
-    counts = size > 0
-    both = (size + found).clamp(min=1)
+    N = _number(within, voxels)  # [B, K], as all but `share` and `none` below
+    P = _number(pred, voxels)
+    both = (N + P).clamp(min=1)
+    D = 2 * _number(within & pred, voxels) / both
+    counts = N > 0
     if scope.classes is not None:
         counts &= torch.isin(torch.arange(logits.shape[1], device=logits.device), scope.classes)
     none = ~counts.any(dim=1, keepdim=True)
-    dice = 2 * hits / both
-    share = 1 / voxels.flatten(1).sum(dim=1, keepdim=True).clamp(min=1).double()
-    own, other = (torch.where(none, share, counts * part / both) for part in (2 - dice, dice))
-    of_region = (*own.shape, *[1] * (logits.dim() - 2))
-    mine, others = (part.to(logits).reshape(of_region) * voxels for part in (own, other))
-    return -_signed(logits, labels), mine * within, others * ~within
+    share = 1 / voxels.flatten(1).sum(dim=1, keepdim=True).clamp(min=1).double()  # the cost of each voxel, if none
+
+    def by_voxel(part: Tensor) -> Tensor:
+        cost = torch.where(none, share, counts * part / both)
+        return cost.to(logits).reshape(*cost.shape, *[1] * (logits.dim() - 2)) * voxels
+
+    return -_signed(logits, labels), by_voxel(2 - D) * within, by_voxel(D) * ~within
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -136,9 +139,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr)
     """
-    log_p = -voxel_cross_entropy(logits, labels)
-    p = log_p.exp()
-    return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+    return voxel_mean(js_of(-voxel_cross_entropy(logits, labels)), scope)
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
@@ -174,18 +175,24 @@ def mean_dice(
     """Returns the mean Dice of the predicted regions (logit above 0) of each sample, float64 `[B]` in [0, 1], without a
     gradient. Arguments are those of `losses.mean_dice`, with regions from 1 in `classes`; labels without any region
     give the share of right pairs of region and voxel."""
-    pred = (logits > 0).flatten(2)
-    true = inside(labels, logits.shape[1]).flatten(2)
-    counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels.flatten(2)
-    size = (true & counts).sum(dim=2).double()
-    scores = 2 * (pred & true & counts).sum(dim=2) / (size + (pred & counts).sum(dim=2)).clamp(min=1)
+    pred = logits > 0
+    true = inside(labels, logits.shape[1])
+    counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels
+    size = _number(true, counts)
+    scores = 2 * _number(pred & true, counts) / (size + _number(pred, counts)).clamp(min=1)
     weights = torch.zeros_like(size)
     for k in range(1, size.shape[1] + 1) if classes is None else classes:
         weights[:, k - 1] = 1
     weights *= size > 0
     mean = (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    share = ((pred == true) & counts).sum(dim=(1, 2)) / (counts.sum(dim=(1, 2)) * size.shape[1]).clamp(min=1)
+    right = ((pred == true) & counts).flatten(1).sum(dim=1)
+    share = right / (counts.flatten(1).sum(dim=1) * size.shape[1]).clamp(min=1)
     return mean if classes is not None else torch.where(weights.any(dim=1), mean, share.double())
+
+
+def _number(flags: Tensor, voxels: Tensor) -> Tensor:
+    """Returns the number of voxels, of those that count, with each region's flag, float64 `[B, K]`."""
+    return (flags & voxels).flatten(2).sum(dim=2).double()
 
 
 def _signed(logits: Tensor, labels: Tensor) -> Tensor:

@@ -105,11 +105,17 @@ def area_matrix(size: int, rows: int) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class Zoom:
     """A volume resized inside its window, and the map of the window back to the volume. Resizing is linear, axis by
-    axis. The rest of the window is 0; parts that do not fit into it are cut off."""
+    axis. The rest of the window is 0; parts that do not fit into it are cut off.
 
-    there: tuple[Tensor, ...]  # one matrix `[n, n]` per axis
-    back: tuple[Tensor, ...]  # one per axis for the way back, to the visible voxels; the others get 0
-    seen: tuple[Tensor, ...]  # bool `[n]` per axis: the voxels that the window shows
+    Attributes:
+        there: a matrix `[n, n]` for each axis.
+        back: a matrix `[n, n]` for each axis for the way back, to the visible voxels; the others get 0.
+        seen: the voxels that the window shows, bool `[n]` for each axis.
+    """
+
+    there: tuple[Tensor, ...]
+    back: tuple[Tensor, ...]
+    seen: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":
@@ -121,11 +127,10 @@ class Zoom:
             return None
         axes = [_zoom_axis(*axis) for axis in zip(sizes, sides, place, strict=True)]
         there, back, seen = zip(*axes, strict=True)
-        return cls(
-            there=tuple(matrix.to(like) for matrix in there),
-            back=tuple(matrix.to(like) for matrix in back),
-            seen=tuple(vector.to(like.device) for vector in seen),
-        )
+        there = tuple(matrix.to(like) for matrix in there)
+        back = tuple(matrix.to(like) for matrix in back)
+        seen = tuple(vector.to(like.device) for vector in seen)
+        return cls(there=there, back=back, seen=seen)
 
     @property
     def in_sight(self) -> Tensor:

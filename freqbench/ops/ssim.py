@@ -111,11 +111,12 @@ def within_ssim(
 
     def bounded(x: Tensor) -> Tensor:
         with torch.no_grad():
-            low, high = x.new_zeros(len(x)), x.new_ones(len(x))
-            share = high
+            low = x.new_zeros(len(x))
+            share = high = x.new_ones(len(x))
             for _ in range(HALVINGS + 1):
                 holds = similarity(render(inside(x, share))) >= ssim_min
-                low, high = torch.where(holds, share, low), torch.where(holds, high, share)
+                low = torch.where(holds, share, low)
+                high = torch.where(holds, high, share)
                 share = (low + high) / 2
             point = inside(x, low)
         if not x.requires_grad:
@@ -133,13 +134,18 @@ def within_ssim(
 
     with torch.no_grad():
         mildest = float(similarity(render(project(origin))).min())
+    _require_mild(name, ssim_min, mildest)
+    return bounded
+
+
+def _require_mild(name: str, ssim_min: float, mildest: float) -> None:
+    """Raises UserError in an attack's name unless the mildest point has the SSIM that is asked for."""
     if mildest < ssim_min - 1e-6:
         most = math.floor(1e4 * mildest) / 1e4
         raise UserError(
             f"{name}: ssim_min: expected at most {most:.4f}, which the mildest volume of the threat model has in this "
             f"window, got {ssim_min:g}: lower it"
         )
-    return bounded
 
 
 @cache

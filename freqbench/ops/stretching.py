@@ -27,7 +27,8 @@ class _Stretch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float | None, offset: float) -> Tensor:
-        low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        low = x.amin(dim=(2, 3), keepdim=True)
+        high = x.amax(dim=(2, 3), keepdim=True)
         ctx.save_for_backward(x, low, high)
         ctx.line = scale, offset
         return stretched(x, low, high, scale, offset)

@@ -73,9 +73,7 @@ class _Product(torch.autograd.Function):
 @lru_cache(maxsize=2)
 def _beam(height: int, width: int, angles: int, dtype: torch.dtype, device: torch.device) -> ParallelBeam:
     bins = 2 * math.ceil(math.hypot(height, width) / 2) + 1
-    theta = torch.arange(angles, dtype=torch.float64) * (math.pi / angles)
-    h, w = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))
-    place = (h[:, None, None] * theta.sin() + w[:, None] * theta.cos()).flatten(0, 1) + bins // 2  # [H W, angles]
+    place = _middles(height, width, angles) + bins // 2
     below = place.floor().long()
     part = place - below
     row = below + bins * torch.arange(angles)
@@ -93,3 +91,10 @@ def _beam(height: int, width: int, angles: int, dtype: torch.dtype, device: torc
         gather = made(ends, rows, parts, (height * width, angles * bins))
     spread, gather = (matrix.to(device=device, dtype=dtype) for matrix in (spread, gather))
     return ParallelBeam(angles=angles, shape=(height, width), spread=spread, gather=gather)
+
+
+def _middles(height: int, width: int, angles: int) -> Tensor:
+    """Returns the s of each voxel's middle at each angle, in voxels, float64 `[H W, angles]`."""
+    theta = torch.arange(angles, dtype=torch.float64) * (math.pi / angles)
+    h, w = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))
+    return (h[:, None, None] * theta.sin() + w[:, None] * theta.cos()).flatten(0, 1)

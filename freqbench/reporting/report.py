@@ -9,7 +9,7 @@ import pandas as pd
 from freqbench.analysis.frames import caption_of, classes_frame, found_records
 from freqbench.analysis.groups import is_minimal, steps_text
 from freqbench.analysis.precision import exclude
-from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table, worst_case
+from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.terminal import amount
@@ -132,9 +132,6 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
             sections.append(Section(f"{dataset}: foreground DSC {place}", transfer_table(rows)))
             sections.append(Section(f"{dataset}: DSC {place}", transfer_table(rows, "dsc")))
-        if len(worst := worst_case(of_dataset)):
-            title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"
-            sections.append(Section(title, worst.drop(columns=PAIR[:1])))
     if len(failed := failures(records)):
         sections.append(Section("Failed", failed))
     return sections

@@ -149,7 +149,7 @@ class Files:
         return content
 
     def remedy(self, name: str) -> str:
-        """Returns what to do about a JSON file of a run, which `audit --files` needs, that is damaged or lost."""
+        """Returns what to do about a JSON file of a run, which checks of a store need, that is damaged or lost."""
         if name == "run.json":
             return "restore it, or move it away and run the job again"
         is_merged = any(each.startswith(MERGED_PREFIX) for each in self.names())
@@ -242,5 +242,5 @@ def _check_version(path: str, version: object) -> None:
     number = re.match(r"\d{1,9}", str(version))
     what = "written by a newer freqbench: update this one; nothing was changed"
     if number and int(number[0]) < SCHEMA_VERSION:
-        what = "written by an older freqbench: python -m freqbench.results.convert OUT converts it"
+        what = "written by an older freqbench: run the job again, into a new folder"
     raise VersionError(f"{path}: expected results of schema version {SCHEMA_VERSION}, got {version!s:.40}, {what}")

@@ -41,9 +41,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""
 ROUNDING = Tolerance(absolute=1e-4)
-"""Bounds the difference from another library on the same saved label maps and volumes: nothing is predicted anew."""
-RANK = Tolerance(absolute=0.05)
-"""The same for MONAI's HD95: in float32, the rank of a percentile among a million distances is off by hundredths."""
+"""Bounds the difference from MedPy's score of the same label maps."""
 COMPILED: Mapping[str, Tolerance] = {"float32": Tolerance(relative=1e-5), "bfloat16": Tolerance(relative=0.03)}
 """Bounds the difference of a compiled function of `ops` from the plain one, by dtype, in its largest number: some last
 bits. A coefficient that is rounded to another multiple, or a slope of another voxel, is far outside."""

@@ -57,10 +57,6 @@ class Words:
         self.texts: list[str | None] = [*coded.dictionary.to_pylist(), None]
         self.codes: NDArray[np.int32] = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
 
-    def mask(self, holds: Sequence[bool]) -> NDArray[np.bool_]:
-        """Returns a mask of rows from `holds`, which has one value per text."""
-        return np.asarray(np.array(holds, np.bool_)[self.codes])
-
 
 def _shared_values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):

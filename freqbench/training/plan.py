@@ -168,9 +168,7 @@ def _training(
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
-    if training.resolve("random").is_prompted:
-        advice = "leave args.points out, or take another arch"
-        raise UserError(f"{model.name}: expected a network without points, as training shows it none: {advice}")
+    training.resolve("random")  # refuses a network that cannot be made, before anything is written
     return training
 
 

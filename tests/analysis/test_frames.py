@@ -8,7 +8,7 @@ import pytest
 from reporting.handmade import row, stored
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, plain, records_frame, select_job
-from freqbench.analysis.tables import failures, summary, worst_case
+from freqbench.analysis.tables import failures, summary
 from freqbench.api.evaluation import load_results
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
@@ -36,7 +36,7 @@ def stored_rows(tmp_path: Path) -> Store:
 def test_tables_of_coded_frames_are_those_of_plain_ones(stored_rows: Store) -> None:
     coded = records_frame([stored_rows])
     texts = stored_rows.records().to_pandas()
-    for build in (summary, worst_case, failures):
+    for build in (summary, failures):
         pd.testing.assert_frame_equal(build(coded), build(texts), check_dtype=False)
 
 

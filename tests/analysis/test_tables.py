@@ -5,10 +5,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.handmade import records, row, stored
+from reporting.handmade import records, row
 
-from freqbench.analysis.tables import WORST_CASE, attack_table, current, failures, summary, transfer_table, worst_case
-from freqbench.reporting.report import report
+from freqbench.analysis.tables import attack_table, current, failures, summary, transfer_table
 
 PGD = "pgd eps=8/255"
 MOVED = ["displacement_mean_mm", "displacement_max_mm", "jacobian_min"]
@@ -32,14 +31,6 @@ def test_scores_are_means_in_points_foreground_first() -> None:
     assert shown[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
     assert transfer_table(summary(frame))["unet"].tolist() == pytest.approx([80, 15])
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
-
-
-def test_worst_case_never_joins_root_mean_square_and_plain_norm() -> None:
-    """Two attacks of each; both kinds of budget are 0.5 in the threat model `l2`."""
-    rms, plain = ({"threat_model": "l2", "budget_name": name, "budget": 0.5} for name in ("eps", "radius"))
-    names = [("pgd", rms, 0.3), ("segpgd", rms, 0.4), ("ball", plain, 0.1), ("vafa", plain, 0.2)]
-    table = worst_case(records(*(row(name, dsc=dsc, dsc_clean=0.9, **budget) for name, budget, dsc in names)))
-    assert dict(zip(table["budget"], table["dsc_foreground"], strict=True)) == pytest.approx({"0.5": 10, "0.5 rms": 30})
 
 
 def test_displacements_are_shown_where_attack_moved_anatomy() -> None:
@@ -148,51 +139,3 @@ def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> No
     keys = [["unet", "clean"], ["unet", PGD], ["unetr", "clean"], ["unetr", PGD]]
     assert table[["source_model", "attack"]].to_numpy().tolist() == keys
     assert table["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
-
-
-LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
-
-
-@pytest.fixture
-def two_attacks() -> list[dict[str, Any]]:
-    """Each is the stronger one on one of two cases."""
-    scores = {("pgd", 0): 0.2, ("pgd", 1): 0.6, ("gn", 0): 0.5, ("gn", 1): 0.4}
-    return [row(name, case=case, dsc=dsc, dsc_clean=0.9, **LINF) for (name, case), dsc in scores.items()]
-
-
-def test_the_strongest_attack_of_every_case_counts(two_attacks: list[dict[str, Any]]) -> None:
-    (row,) = worst_case(records(*two_attacks)).to_dict("records")
-    assert list(row) == WORST_CASE
-    assert [row[name] for name in ("budget", "num_attacks", "num_cases", "strongest")] == ["8/255", 2, 2, PGD]
-    assert [row[name] for name in ("dsc", "dsc_drop", "strongest_dsc")] == pytest.approx([30, 60, 40])
-
-
-@pytest.mark.parametrize(
-    ("further", "worst"),
-    [
-        ([("gn", {"case": 1, "dsc": 0.1, "seed": 1, **LINF})], 15),  # seeds are attacks of their own
-        ([("pgd", {"case": 2, "dsc": 0.0}), ("gn", {"case": 2, "status": "failed", **LINF})], 30),  # a case of one only
-        (
-            [("pgd", {"case": case, "dsc": 0.0, "precision": "bf16"}) for case in (0, 1)],
-            30,
-        ),  # fails the precision check
-        ([("vafa", {"dsc": 0.0}), ("dfb", {"dsc": 0.0}), ("pgd", {"target": "unetr", "dsc": 0.0})], 30),  # other bounds
-        ([("gn", {"dsc": 0.0, **LINF, "budget": 16 / 255})], 30),
-        ([("faa", {"case": case, "dsc": 0.0, **LINF}) for case in (0, 1)], 0),
-    ],
-)
-def test_only_comparable_attacks_enter(two_attacks: list[dict[str, Any]], further: list[Any], worst: float) -> None:
-    table = worst_case(records(*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)))
-    assert (table["dsc"].tolist(), table["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
-
-
-def test_the_strongest_attack_is_chosen_by_foreground_dsc(two_attacks: list[dict[str, Any]]) -> None:
-    frame = records(*(each | {"dsc_foreground": 1 - each["dsc"], "dsc_foreground_clean": 1.0} for each in two_attacks))
-    (row,) = worst_case(frame).to_dict("records")
-    assert (row["dsc_foreground"], row["strongest"]) == (pytest.approx(45), "gn eps=8/255")
-    assert (row["dsc_foreground_drop"], row["dsc"]) == pytest.approx((55, 55))  # of the same volumes
-
-
-def test_report_has_section_where_there_is_something_to_choose(two_attacks: list[dict[str, Any]]) -> None:
-    assert "phantom: worst case over attacks" in report([stored(*two_attacks)], format="markdown")
-    assert "worst case" not in report([stored(two_attacks[0])], format="markdown")

@@ -112,7 +112,7 @@ def test_run_computes_what_is_missing_and_shows_it(
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
         (
             ("--run", "--plan"),
-            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
+            "audit: expected one of --run, --plan, --rows, --converge, --certify, got --run and --plan",
         ),
         (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
@@ -141,7 +141,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
         (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
         (("--rows", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
-        (("--rows", "1", "--files"), "audit: expected one of --run, --plan, --files, "),
+        (("--rows", "1", "--plan"), "audit: expected one of --run, --plan, --rows, "),
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
@@ -151,7 +151,14 @@ def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed
 
 def test_files_exits_with_0_for_a_sound_store_and_1_for_another(small_copy: Path, bench: Bench) -> None:
     assert bench("audit", str(small_copy), "--files")[0] == 0
-    set_first(small_copy, "records", dsc=0.5)
+    (small_copy / "records" / "torn-000000.parquet").write_bytes(b"PAR1")
     code, out, _ = bench("audit", str(small_copy), "--files")
     assert code == 1
     assert "wrong" in out
+
+
+def test_a_dice_that_is_not_medpy_s_exits_with_1(small_copy: Path, bench: Bench) -> None:
+    assert "dsc by MedPy" in bench("audit", str(small_copy), "--rows", "1")[1]
+    set_first(small_copy, "records", dsc=0.5)
+    code, out, _ = bench("audit", str(small_copy), "--rows", "1")
+    assert (code, "(beyond)" in out) == (1, True)

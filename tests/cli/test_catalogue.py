@@ -55,7 +55,7 @@ def test_the_line_of_a_dataset_has_all_that_its_class_requires(name: str) -> Non
     assert DATASETS[name](**entry).name == name
 
 
-@pytest.mark.parametrize("name", ["unet", "slices", "nnunet", "bundle", "torchscript", "meshnet", "onnx", "command"])
+@pytest.mark.parametrize("name", ["unet", "slices", "nnunet", "bundle", "meshnet", "onnx", "command"])
 def test_the_line_of_a_model_is_let_through(name: str) -> None:
     config.validate(job(**line_of("models", name), targets=["mine"]), JobSpec, where="job.yaml")
 

@@ -192,10 +192,6 @@ def test_code_of_others_that_ends_the_process_is_named(
         (["run", "job.yaml", "--out="], "--out: expected a value"),
         (["cluster", "status", "  "], "status: expected a value"),
         (["run", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
-        (
-            ["doctor", "--card", "nowhere/mine.json"],
-            "--card: expected a file in a folder that exists, got nowhere/mine",
-        ),
         (["run", "job.yaml", "--dry-data", "phantom", "--address", "auto"], "--address: --engine serial"),
         (["plan", "job.yaml", "--out", "C:\\runs\\mine"], "C:\\runs\\mine/records: expected a path of this system"),
         (["plan", "job.yaml", "--out", "~nosuchuser/x"], "~nosuchuser/x/records: expected the home of a user"),

@@ -228,10 +228,6 @@ def test_doctor_knows_no_clean_dice(scans: Path, tmp_path: Path, bench: Bench) -
         ({"datasets": [{"name": "d", "loader": "images", "root": "SCANS", **AGREE}]}, "d: expected `labels`, the num"),
         ({"metrics": ["dsc", "calibration"]}, "the metric calibration: expected a dataset with labels"),
         ({"attacks": [{"name": "deformation", "max_mm": 4}]}, "deformation: expected a dataset with labels, "),
-        (
-            {"models": [{"name": "sam", "arch": "sam_med3d", "checkpoint": "random", "args": {"points": 1}}]},
-            "sam: expected a dataset with labels, from which its points are drawn",
-        ),
         ({"datasets": [{"name": "d", "loader": "images", "root": "NONE", **AGREE, "labels": 3}]}, "found none: check"),
     ],
 )

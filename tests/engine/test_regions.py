@@ -12,7 +12,7 @@ from tiny_job import JOB, ROI, class_rows, execute, expanded, job, rows
 from freqbench import models
 from freqbench.audit import probe_files, probes
 from freqbench.audit.diagnosis import diagnose
-from freqbench.audit.reference import compare
+from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
 from freqbench.engine import attacking, saved_volumes
@@ -20,6 +20,7 @@ from freqbench.engine.attacking import AttackedVolume
 from freqbench.metrics import dice
 from freqbench.results import Store
 from freqbench.results.glimpses import Slice, paths_of, read
+from freqbench.results.store import sample_rows
 
 pytestmark = pytest.mark.integration
 
@@ -78,13 +79,14 @@ def test_glimpses_have_numbers_of_saved_maps_and_dice_of_row(out: Path) -> None:
         assert any(np.array_equal(shown.unpack()[3:], [each[index] for each in stacks]) for index in range(16))
 
 
-def test_rows_of_regions_agree_with_other_libraries(out: Path) -> None:
+def test_rows_of_regions_have_medpy_s_scores(out: Path) -> None:
     predictions = [nibabel.load(path).get_fdata() for path in out.glob("volumes/*/*/prediction_*.nii.gz")]
     assert max(map(np.max, predictions)) > len(REGIONS)  # of untrained networks, whose regions cross
-    comparison = compare(Store(str(out)), 99)
-    assert (comparison.rows, comparison.left_out) == (12, {})
-    assert comparison.agreements["class_records", "hd95_mm", "monai"].rows == 12 * (1 + len(REGIONS))
-    assert not any(each.beyond for each in comparison.agreements.values())
+    store = Store(str(out))
+    reports = list(Reproducer(store, None).each(sample_rows(store, 99, 0)))
+    assert [each.verdict for each in reports] == ["equal"] * 12
+    columns = [each.column for report in reports for each in report.by_medpy]
+    assert sum(column.endswith(": hd95_medpy_mm by MedPy") for column in columns) == 12 * (1 + len(REGIONS))
 
 
 def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import freqbench as fb
 from freqbench.analysis.frames import found_records
 from freqbench.audit.checks import audited, gathered
+from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, FileLabel
@@ -105,6 +106,27 @@ def test_labels_of_the_grid_go_back_to_the_files_voxels(data: dict[str, Any], tm
     row = row_of(tmp_path)
     assert row["dsc_clean"] == pytest.approx(float(scores["prediction_clean"]), abs=1e-6)
     assert row["dsc"] == pytest.approx(float(scores["prediction_adversarial"]), abs=1e-6)
+
+
+def test_maps_that_were_scored_are_saved_on_the_files_grid(data: dict[str, Any], tmp_path: Path) -> None:
+    """Label and clean prediction, then those of the attacked volume; labels voxel by voxel, with their sides."""
+    execute(job_of({**data, "spacing": [2.5, 2.5, 2.5]}, score_on="file", save_adversarial="nifti"), tmp_path)
+    (path,) = tmp_path.glob("volumes/*/*/scored-*.nii.gz")
+    saved, row = nibabel.load(path), row_of(tmp_path)
+    label, clean, again, attacked = np.moveaxis(saved.get_fdata().astype(np.uint8), -1, 0)
+    assert np.array_equal(saved.affine, AFFINE)
+    assert np.array_equal(label, anatomy()[1])
+    assert np.array_equal(again, label)
+    assert row["dsc_clean"] == pytest.approx(float(np.nanmean(dice(clean, label, 4))), abs=1e-6)
+    assert row["dsc"] == pytest.approx(float(np.nanmean(dice(attacked, label, 4))), abs=1e-6)
+
+
+def test_rows_on_the_grid_of_the_file_have_medpy_s_scores(both: tuple[Path, str]) -> None:
+    store = Store(str(both[0] / "file"))
+    (report,) = Reproducer(store, None).each([*store.covered()])
+    assert report.verdict == "equal"
+    assert len(report.by_medpy) == 3 + 2 * 4
+    assert any(each.column.startswith("class") and each.found > 0 for each in report.by_medpy)
 
 
 def test_classes_are_those_of_the_untouched_label_map(data: dict[str, Any], tmp_path: Path) -> None:

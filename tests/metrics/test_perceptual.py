@@ -1,9 +1,9 @@
 """LPIPS against the stored golden values, the package's own spatial pass and what it must do by definition."""
 
-import copy
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from freqbench.audit.reference import perceptual_network
+from freqbench.core.torchvision_import import import_torchvision
 from freqbench.metrics import LpipsUnavailable, lpips, lpips_scores, perceptual, weights
 
 pytestmark = pytest.mark.usefixtures("real_weights")
@@ -24,6 +24,19 @@ def real_weights() -> weights.Weights:
         return weights.trunk()
     except LpipsUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def packages_network() -> Any:
+    """The network of the package lpips, its random trunk replaced by the real one."""
+    import_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes
+        from lpips import LPIPS
+
+        network, trunk = LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False), weights.trunk()
+    network.net.load_state_dict({key: trunk[f"features.{key.partition('.')[2]}"] for key in network.net.state_dict()})
+    return network.eval()
 
 
 @pytest.fixture
@@ -45,11 +58,11 @@ def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
     assert lpips(clean, adversarial) == pytest.approx(expected.mean(), abs=2e-7)
 
 
-def test_each_layers_map_is_the_packages(volumes: Any) -> None:
+def test_each_layers_map_is_the_packages(volumes: Any, packages_network: Any) -> None:
     images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
     maps = perceptual._difference_maps(perceptual.alexnet("cpu"), *images)
     with torch.no_grad():
-        _, expected = perceptual_network()(*images, retPerLayer=True)
+        _, expected = packages_network(*images, retPerLayer=True)
     assert [layer.mean(dim=(2, 3)).tolist() for layer in maps] == [
         pytest.approx(layer[..., 0, 0].numpy(), abs=1e-6) for layer in expected
     ]
@@ -62,16 +75,15 @@ def test_score_takes_neither_package_nor_torchvision_along() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
-    network = copy.copy(perceptual_network())
-    network.spatial = True
+def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any, packages_network: Any) -> None:
+    packages_network.spatial = True
     body = np.zeros((40, 36, 3), bool)
     body[10:30, 5:20, 1:] = True
     images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
     with torch.no_grad():
-        spatial = network(*images)[:, 0].movedim(0, -1).numpy()
-        network.spatial = False
-        whole = network(*images).mean()
+        spatial = packages_network(*images)[:, 0].movedim(0, -1).numpy()
+        packages_network.spatial = False
+        whole = packages_network(*images).mean()
     scores = lpips_scores(*volumes, body=body).values
     assert scores["lpips_body"] == pytest.approx(spatial[body].mean(), rel=1e-5)
     assert scores["lpips_distance"] == pytest.approx(float(whole), rel=1e-5)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
@@ -40,14 +39,6 @@ def unresolved(arch: str, path: str, **changes: Any) -> ModelSpec:
     """Spec of files that nobody has looked at."""
     sizes: dict[str, Any] = {"args": {}, "roi": (8, 8, 8), "num_classes": 3, "checkpoint_sha256": "0"}
     return ModelSpec(name="m", arch=arch, checkpoint=path, **{**sizes, **changes})
-
-
-def prompts(*points: tuple[int, int, int, int], roi: tuple[int, int, int] = (16, 16, 16)) -> Tensor:
-    """Prompts of one window, from each point's class and voxel."""
-    clicks = torch.zeros(1, 1, *roi, dtype=torch.uint8)
-    for index, h, w, d in points:
-        clicks[0, 0, h, w, d] = index
-    return clicks
 
 
 @pytest.fixture

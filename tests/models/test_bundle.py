@@ -310,7 +310,7 @@ REFUSED: list[tuple[str, Change]] = [
     (r"network_def does not fit its class: .*depth", told(depth=3)),
     (r"would download weights", told(pretrained=True)),
     (
-        r"a VISTA3D, which is asked for classes: give models/model.pt as the checkpoint of arch vista3d",
+        r"network_def is the expression .*vista3d132.*: needs --trust-code",
         lambda c, m: c.update(network_def="$monai.networks.nets.vista3d132(in_channels=@input_channels)"),
     ),
     (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),

@@ -23,7 +23,7 @@ from freqbench.models.checkpoints.files import Placed, read_placed
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI
-from .conftest import network, weights_of
+from .conftest import weights_of
 
 CPU = torch.device("cpu")
 
@@ -344,30 +344,18 @@ def _nnunet(folder: Path, net: nn.Module) -> Any:
     return weights_of("nnunet", str(folder))
 
 
-def _script(folder: Path, net: nn.Module) -> Any:
-    torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, 4, 4, 4), check_trace=False), folder / "m.pt")
-    return network("torchscript", str(folder / "m.pt"))
-
-
-def _export(folder: Path, net: nn.Module) -> Any:
-    torch.export.save(torch.export.export(net, (torch.rand(1, 1, 4, 4, 4),)), folder / "m.pt2")
-    return network("torch_export", str(folder / "m.pt2"))
-
-
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
     "safetensors": _safetensors,
     "wrapped": _wrapped,
     "bundle": _bundle,
     "nnunet": _nnunet,
-    "script": _script,
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
+@pytest.mark.parametrize("way", WAYS)
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
     """The first two read a job's file, a zoo's and the start of a training."""
-    read = WAYS.get(way, _export)
+    read = WAYS[way]
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
         (tmp_path / "sound").mkdir()

@@ -173,6 +173,11 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
     assert ends(int((tmp_path / "pid").read_text()))
 
 
+def test_a_command_knows_no_regions(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected outputs: softmax for command, got sigmoid: it knows no regions$"):
+        model(tmp_path, outputs="sigmoid")
+
+
 def ends(process: int) -> bool:
     for _ in range(100):
         try:

@@ -1,6 +1,5 @@
 """Arguments that the keys and shapes of a checkpoint show, and what a network is found to be when it runs."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.models import MODELS, ModelEntry, examination, load, resolve
+from freqbench.models import MODELS, ModelEntry, examination, resolve
 from freqbench.models.examination import Examination, LogitsOfProbabilities, examine, windows
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import build, skeleton
@@ -46,8 +45,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"proj_sizes": (8, 8, 16, 8), "decoder_proj_size": 24, "stem": (1, 2, 4), "conv_blocks": 2},
     ),
     "rog": ("rog", {"channels": 16}),
-    "vista3d": ("vista3d", {"feature_size": 16, "blocks_down": (1, 1, 2)}),
-    "sam_med3d": ("sam_med3d", {"embed_dim": 96, "depth": 4, "num_heads": 4, "prompt_embed_dim": 96}),
     "slices": ("slices", {"slices": 5, "network": "unet", "channels": (4, 8), "strides": (2,), "num_res_units": 1}),
 }
 
@@ -58,7 +55,7 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 
 @pytest.mark.parametrize(("arch", "args"), NETWORKS.values(), ids=NETWORKS)
 def test_weights_show_the_arguments_that_shape_them(arch: str, args: dict[str, Any]) -> None:
-    roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "sam_med3d", "swin_unetr") else SIZE
+    roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
     prefix, arch_shown, bare = find_arch({f"net.{key}": value for key, value in net.state_dict().items()})
     assert (prefix, arch_shown) == ("net.", arch)
@@ -346,28 +343,7 @@ def test_python_says_that_probabilities_were_mended() -> None:
     assert ece[0] == pytest.approx(ece[1], abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.usefixtures("own_cache")
-def test_frozen_file_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.jit.save(torch.jit.trace(Softmax().eval(), torch.rand(1, 1, *ROI)), tmp_path / "net.pt")
-    entry = ModelEntry(name="soft", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
-    with trusting(True):
-        spec = resolve(entry, 3)
-        monkeypatch.setattr("freqbench.models.resolving.examine", None)  # not called again
-        assert resolve(entry, 3) == spec
-        model = load(spec, torch.device("cpu"))
-    assert spec.yields == "probabilities"
-    assert spec.notes == (f"soft: {examination.MENDED['probabilities']}",)
-    assert spec.model_id != replace(spec, yields="logits").model_id
-    images = windows(1, ROI)
-    with torch.no_grad():
-        assert torch.allclose(model(images).softmax(1), Softmax()(images), atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_a_frozen_file_that_draws_is_refused_by_its_entry_s_name(tmp_path: Path) -> None:
-    torch.jit.save(torch.jit.trace(Drops().eval(), torch.rand(1, 1, *ROI), check_trace=False), tmp_path / "net.pt")
-    entry = ModelEntry(name="mine", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
+def test_a_network_that_draws_is_refused_by_its_entry_s_name() -> None:
+    entry = ModelEntry(name="mine", arch=f"{__name__}:Drops", checkpoint="random", roi=ROI)
     with trusting(True), pytest.raises(UserError, match=r"^mine: expected equal logits of one window in two passes"):
         resolve(entry, 3)

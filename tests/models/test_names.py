@@ -222,10 +222,6 @@ def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
         ({"classes": 5, "class_map": {1: [0, 1, 2], 2: [3, 4]}}, "m: class_map: expected each class of the dataset, g"),
         ({"classes": 5, "class_map": {**MAP, 3: [2]}}, "m: class_map: expected classes of the dataset, 0 to 2, got 3"),
         ({"classes": 5, "class_map": {**MAP, 0: [0]}}, "m: class_map: expected each class of the network, got none fo"),
-        (
-            {"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
-            "m: expected no class_map beside args.points, which are of the dataset's classes",
-        ),
     ],
 )
 def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: str) -> None:

@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from models import onnx_file
 from models.conftest import refused
 from models.onnx_file import BLACK, onnx, onnxruntime
+from models.test_inferring import Softmax
 
-from freqbench.models import ModelEntry, load, resolve
+from freqbench.models import ModelEntry, examination, load, resolve
+from freqbench.models.examination import windows
 from freqbench.models.sources import onnx as reader
 
 ROI = (6, 7, 8)
@@ -141,3 +144,24 @@ def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(builtins, "__import__", refusing)
     refused(entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.usefixtures("own_cache")
+def test_a_program_exported_as_onnx_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command that a refused TorchScript file is told, with gradients."""
+    window = windows(1, ROI)[:1]
+    torch.jit.save(torch.jit.trace(Softmax().eval(), window), tmp_path / "net.pt")
+    program = torch.jit.load(tmp_path / "net.pt")
+    torch.onnx.export(program, (window,), tmp_path / "net.onnx", dynamo=False, opset_version=17)
+    asked = entry(str(tmp_path / "net.onnx"))
+    spec = resolve(asked, 3)
+    monkeypatch.setattr("freqbench.models.resolving.examine", None)  # not called again
+    assert resolve(asked, 3) == spec
+    model = load(spec, CPU)
+    assert (spec.yields, spec.black_box) == ("probabilities", None)
+    assert spec.notes == (f"m: {examination.MENDED['probabilities']}",)
+    assert spec.model_id != replace(spec, yields="logits").model_id
+    images = windows(1, ROI)
+    with torch.no_grad():
+        assert torch.allclose(model(images).softmax(1), Softmax()(images), atol=1e-6)

@@ -169,7 +169,6 @@ def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, 
             {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
             "no randomized_smoothing around a network of regions",
         ),
-        ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
     ],
 )
 def test_settings_without_a_meaning_for_regions_are_refused(changes: dict[str, Any], line: str) -> None:

@@ -13,9 +13,6 @@ from models import nnunet_folder, test_bundle
 from models.test_bundle import INFERENCE
 from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
-from models.test_frozen import ROI as FROZEN_ROI
-from models.test_frozen import drawn as frozen_net
-from models.test_frozen import script
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -58,19 +55,6 @@ def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
         torch.testing.assert_close(load(resolved, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_frozen_file_is_a_model_under_trust_alone(tmp_path: Path) -> None:
-    entry = {"arch": "torchscript", "checkpoint": script(frozen_net(), tmp_path / "net.pt2"), "roi": FROZEN_ROI}
-    resolved = spec(trusted=True, **entry)
-    with torch.no_grad():
-        expected = frozen_net()(volume(*FROZEN_ROI))
-        with trusting():
-            torch.testing.assert_close(load(resolved, CPU)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
-    for run in (lambda: spec(**entry), lambda: load(resolved, CPU)):
-        with pytest.raises(UserError, match=r"needs --trust-code"):
-            run()
-
-
 @pytest.mark.parametrize("reader", [nnunet, bundle])
 def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path: Path) -> None:
     path = reader(tmp_path / "f")
@@ -105,6 +89,7 @@ def test_axes_that_job_leaves_out_stay_those_of_architecture() -> None:
         ({"input": {"mean": 0.5}}, "expected no input beside a pipeline of its own"),
         ({"input": {"axes": "HWD"}}, "expected no input beside a pipeline of its own"),
         ({"inference": {"padding": "volume"}}, "inference.padding: expected reflect, replicate or a number"),
+        ({"defence": {"name": "random_resize_pad"}}, "expected no random_resize_pad beside a pipeline of its own, as"),
     ],
 )
 @pytest.mark.parametrize("reader", [nnunet, bundle])

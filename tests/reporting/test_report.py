@@ -202,21 +202,22 @@ def called(*arguments: str) -> str:
 
 
 def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(called("report", out, f"{out}/", "--table", "budget", "--format", "csv"))))
-    scores = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
-    assert scores == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
-    assert [row["cases"] for row in rows] == ["3", "3", "3"]
+    rows = list(
+        csv.DictReader(io.StringIO(called("report", out, f"{out}/", "--table", "leaderboard", "--format", "csv")))
+    )
+    assert {row["budget"]: float(row["dsc"]) for row in rows} == pytest.approx({"eps=4/255": 69.0, "eps=8/255": 49.0})
+    assert [row["cases"] for row in rows] == ["3", "3"]
     assert called("report", out, "--table", "vafa_table1", "--format", "md").startswith("## ")
 
 
 def test_table_may_go_to_file_and_spreadsheet_holds_rows_of_csv(out: str, tmp_path: Path) -> None:
     tex = tmp_path / "table.tex"
     sheet = tmp_path / "table.xlsx"
-    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(tex))
+    said = called("report", out, "--table", "transfer", "--format", "latex", "--to", str(tex))
     assert said.split() == ["written:", str(tex)]
     assert r"\toprule" in tex.read_text()
-    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(sheet))
-    expected = pd.read_csv(io.StringIO(called("report", out, "--table", "budget", "--format", "csv")))
+    called("report", out, "--table", "leaderboard", "--format", "xlsx", "--to", str(sheet))
+    expected = pd.read_csv(io.StringIO(called("report", out, "--table", "leaderboard", "--format", "csv")))
     pd.testing.assert_frame_equal(pd.read_excel(sheet), expected, check_dtype=False)
     with pytest.raises(UserError, match="--format xlsx: expected --to, got none"):
         called("report", out, "--format", "xlsx")
@@ -233,7 +234,7 @@ def test_report_is_a_screen_that_names_page_and_other_tables(out: str) -> None:
 
 
 def test_pictures_are_files_or_have_a_reason(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("transfer", "case")})
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("distance", "case")})
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
     assert ": no volumes are saved" in said
@@ -241,10 +242,10 @@ def test_pictures_are_files_or_have_a_reason(out: str, tmp_path: Path, monkeypat
 
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
     for arguments, text in (
-        (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),
+        (("report", out, "--figures", str(tmp_path), "--table", "transfer"), "--figures: expected no other option"),
         (("report", out, "--to", str(tmp_path)), "--to: expected a file, got"),
         (("report", out, "--volumes"), "expected --format html without --table"),
-        (("report", out, "--format", "html", "--table", "budget"), "expected no --table, as html is the page"),
+        (("report", out, "--format", "html", "--table", "transfer"), "expected no --table, as html is the page"),
         (("compare", out, out, "--format", "html"), "unknown format 'html'"),
         (("compare", out, str(tmp_path / "none")), "expected a result store, found no such file"),
     ):
@@ -279,7 +280,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         datasets=[{"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}],
         models=[{**JOB["models"][0], "outputs": "sigmoid"}],
         attacks=[{"name": "fgsm", "eps": "8/255"}],
-        metrics=["dsc"],
+        metrics=["dsc", "nsd"],
         save_adversarial="nifti",
     )
     execute(content, out)
@@ -304,8 +305,8 @@ def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:
 
 
 def test_tables_of_regions_speak_of_regions(store: Store) -> None:
-    text = report([store], table="organs")
-    assert "drop of each region of a" in text
+    text = report([store], table="clinical")
+    assert "Means over foreground regions" in text
     assert not re.search(r"organ|class(?!_)", text)
 
 

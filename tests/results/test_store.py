@@ -181,7 +181,7 @@ def test_a_stored_job_with_a_former_key_is_read_without_it() -> None:
 
 
 NEWER = "a newer freqbench: update this one; nothing was changed"
-OLDER = "an older freqbench: python -m freqbench.results.convert OUT converts it"
+OLDER = "an older freqbench: run the job again, into a new folder"
 
 
 @pytest.mark.parametrize(("version", "what"), [(3, NEWER), ("2.1", NEWER), ("2026-b", NEWER), (1, OLDER)])

@@ -50,7 +50,7 @@ def sprung(tmp_path: Path) -> Iterator[Path]:
     assert not place.exists()
 
 
-def refused(path: Path, arch: str = "unet") -> str:
+def refused(path: Path, arch: str | None = "unet") -> str:
     with pytest.raises(CheckpointError) as caught:
         resolve(ModelEntry(name="m", arch=arch, checkpoint=str(path), roi=(32, 32, 16)), 3)
     return line_of(caught)
@@ -77,12 +77,47 @@ def test_a_checkpoint_runs_nothing_whatever_it_is_called(sprung: Path, tmp_path:
     assert refused(path)
 
 
-@pytest.mark.parametrize("arch", ["torchscript", "torch_export"])
-def test_a_program_is_not_opened_without_trust(tmp_path: Path, arch: str) -> None:
-    torch.jit.script(nn.Conv3d(1, 3, 1)).save(str(tmp_path / "m.pt"))
-    with pytest.raises(UserError, match="needs --trust-code"):
-        resolve(ModelEntry(name="m", arch=arch, checkpoint=str(tmp_path / "m.pt"), roi=(8, 8, 8)), 3)
-    assert "TorchScript file, which is a program" in refused(tmp_path / "m.pt")
+def _script(path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), path)
+
+
+def _export(path: Path) -> None:
+    torch.export.save(torch.export.export(nn.Conv3d(1, 3, 1), (torch.rand(1, 1, 4, 4, 4),)), path)
+
+
+def _former_export(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+
+
+SCRIPT, EXPORT = "torch.jit.load(FILE)", "torch.jit.trace(torch.export.load(FILE).module(), window)"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("arch", ["unet", None])
+@pytest.mark.parametrize(
+    ("save", "kind", "opened"),
+    [
+        (_script, "a TorchScript file", SCRIPT),
+        (_export, "an archive of torch.export", EXPORT),
+        (_former_export, "an archive of torch.export", EXPORT),
+    ],
+)
+def test_a_program_is_never_opened(
+    tmp_path: Path,
+    save: Callable[[Path], None],
+    kind: str,
+    opened: str,
+    arch: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its line has the way out: an ONNX file, which holds no code."""
+    path = tmp_path / "m.pt2"
+    save(path)
+    monkeypatch.setattr(torch, "load", None)
+    way = f'torch.onnx.export({opened}, (window,), "net.onnx", dynamo=False, opset_version=17), and give arch: onnx'
+    with trusting():
+        assert refused(path, arch) == f"{path}: expected weights, got {kind}, which is a program: export it by {way}"
 
 
 def test_an_nnunet_folder_runs_nothing(sprung: Path, tmp_path: Path) -> None:

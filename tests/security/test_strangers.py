@@ -29,6 +29,7 @@ from security.traps import line_of
 from tiny_job import execute, expanded, small, write
 
 from freqbench.audit import probe_files
+from freqbench.audit.verify import show_checks, verify
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.core.terminal import PlainConsole, printable
@@ -251,7 +252,7 @@ def rewrite(store: Path, **values: str | None) -> None:
 COMMANDS = {
     "status": ["cluster", "status", "out"],
     "report": ["report", "out"],
-    "files": ["audit", "out", "--files"],
+    "rows": ["audit", "out", "--rows", "1"],
     "score targets": ["score", "out", "--targets", "a"],
     "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
     "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
@@ -265,7 +266,7 @@ FOREIGN = {
     "model": lambda spec: spec | {"models": [{**spec["models"][0], "arch": "booby:Trap"}]},
     "attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap"}]},
     "matched attack": lambda spec: spec | {"attacks": [{"name": "booby:Trap", "match": MATCH, "matched": [ROW]}]},
-    "torchscript": lambda spec: spec | {"models": [{"name": "a", "arch": "torchscript", "checkpoint": "m.pt"}]},
+    "command": lambda spec: spec | {"models": [{"name": "a", "command": ["touch", "sprung", "{image}", "{labels}"]}]},
 }
 
 
@@ -276,26 +277,37 @@ FOREIGN = {
 def test_a_class_that_a_store_trusts_is_not_imported(
     spoilt: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
+    plant(spoilt, foreign, monkeypatch)
+    own = name in ("status", "report", "plan")  # these take nothing from the store's job but keys
+    if own:
+        assert bench(*COMMANDS[name])[0] == 0
+    else:
+        assert "needs --trust-code" in refused(bench, *COMMANDS[name])
+    assert not (spoilt.parent / "sprung").exists()
+    if not own and foreign != "command":  # the trap works, where the user trusts it
+        bench(*COMMANDS[name], "--trust-code")
+        assert (spoilt.parent / "sprung").exists()
+
+
+def test_checks_of_files_import_no_class_that_a_store_trusts(spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(spoilt, "dataset", monkeypatch)
+    assert "wrong" not in {check.verdict for check in verify(Store("out"))}
+    assert not (spoilt.parent / "sprung").exists()
+
+
+def plant(spoilt: Path, foreign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a store trust a class that leaves a file `sprung` as it is imported."""
     (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(spoilt.parent)
     monkeypatch.delitem(sys.modules, "booby", raising=False)
-    (spoilt.parent / "m.pt").write_bytes(b"")
 
     def trusting(content: dict[str, Any]) -> dict[str, Any]:
         content["job"]["spec"] = FOREIGN[foreign](content["job"]["spec"]) | {"trust_code": True}
         return content
 
     change(spoilt / "run.json", trusting)
-    change(next((spoilt / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
-    own = name in ("status", "report", "files", "plan")  # these take nothing from the store's job but keys
-    if own:
-        assert bench(*COMMANDS[name])[0] == 0
-    else:
-        assert "needs --trust-code" in refused(bench, *COMMANDS[name])
-    assert not (spoilt.parent / "sprung").exists()
-    if not own and foreign != "torchscript":  # the trap works, where the user trusts it
-        bench(*COMMANDS[name], "--trust-code")
-        assert (spoilt.parent / "sprung").exists()
+    job = json.loads((spoilt / "run.json").read_text())["job"]["spec"]
+    change(next((spoilt / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": job})
 
 
 def test_a_match_file_holds_numbers_alone(spoilt: Path, bench: Bench) -> None:
@@ -333,7 +345,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-IN_TURN = ("status", "report", "files", "export")
+IN_TURN = ("status", "report", "rows", "export")
 
 
 @pytest.mark.parametrize(
@@ -345,7 +357,7 @@ IN_TURN = ("status", "report", "files", "export")
 )
 def test_job_of_store_that_is_something_else_is_one_line(spoilt: Path, name: str, broken: str, bench: Bench) -> None:
     change(spoilt / "run.json", BROKEN[broken])
-    if broken.startswith("additions") and name in ("status", "report"):
+    if broken.startswith("additions") and name in ("status", "report", "files"):
         assert bench(*COMMANDS[name])[0] == 0  # they do not look there
     else:
         assert refused(bench, *COMMANDS[name]).startswith("error: ")
@@ -384,15 +396,25 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
     assert ("<img" not in out and "\\|cell" in out) or "md" not in words
 
 
-@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv", "audit out --files"])
+@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv"])
 def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
     rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
     code, out, err = bench(*words.split())
     assert (code, err, printable(out)) == (0, "", out)
     rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
     code, out, err = bench(*words.split())
-    assert (code, err.count("\n")) == ((1, 0) if "--files" in words else (2, 1)), err
+    assert (code, err.count("\n")) == (2, 1), err
     assert printable(out + err) == out + err
+
+
+def test_checks_of_files_tell_names_of_metrics_in_plain_words(spoilt: Path) -> None:
+    for name, verdict in (("own", "ok"), (ESCAPES, "wrong")):
+        rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics=json.dumps({name: 0.5}))
+        said = io.StringIO()
+        checks = verify(Store("out"))
+        assert {check.name: check.verdict for check in checks}["values"] == verdict
+        show_checks(checks, "out", PlainConsole(file=said))
+        assert printable(said.getvalue()) == said.getvalue()
 
 
 def test_an_error_s_text_is_one_plain_line(spoilt: Path, bench: Bench) -> None:

@@ -15,7 +15,6 @@ from freqbench.core.config import load
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.job import schema
-from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.metrics import dice
 from freqbench.models import ModelEntry, packaged, read_metadata, resolve
 from freqbench.training import TrainJob, train
@@ -195,7 +194,6 @@ def test_a_job_that_selects_on_its_test_list_records_that() -> None:
 
 
 NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "
-POINTS = {"arch": "vista3d", "args": {"points": 1, "blocks_down": [1, 1], "feature_size": 8}, "roi": [16, 16, 16]}
 
 
 def _union(**changes: Any) -> dict[str, Any]:
@@ -243,10 +241,6 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$"),
     ({"attack": {"name": "universal", "eps": 0.1}}, {}, r"attack: expected one that learns from no other cases, got u"),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
-    *(
-        (network, {}, "^at: expected a network without points, as training shows it none: leave args.points out, or ")
-        for network in (POINTS, POINTS | {"arch": "sam_med3d", "args": SMALL_ARGS["sam_med3d"]})
-    ),
     (UNION, {}, "expected no attack beside union, got both"),
     (UNION | {"attack": None, "random_budget": [1, 2]}, {}, "expected no random_budget beside union, got both"),
     (UNION | {"attack": None, "objective": "clean"}, {}, "expected no union for objective: clean"),

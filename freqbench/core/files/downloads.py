@@ -115,17 +115,6 @@ def is_offline() -> bool:
     return os.environ.get(OFFLINE, "") not in ("", "0")
 
 
-@contextmanager
-def offline() -> Iterator[None]:
-    """Forbids fetching what the package knows by its address within a block."""
-    before = os.environ.get(OFFLINE, "")
-    os.environ[OFFLINE] = "1"
-    try:
-        yield
-    finally:
-        os.environ[OFFLINE] = before
-
-
 def stamp(path: Path) -> Stamp:
     """Returns a value that no other content of a path has had: its place, size, times, and a young file's SHA-256."""
     facts = path.stat()

@@ -43,8 +43,17 @@ class Series(Header):
 
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
-    """Returns the header of one series: `uid`, else the SEG's image, else the longest; frames of an enhanced object are
-    slices. Raises DataError for slices that are no evenly spaced stack, damage, colour, and frames of another kind."""
+    """Returns the header of one series; frames of an enhanced object are slices.
+
+    Args:
+        paths: the files of a folder.
+        where: begins errors.
+        uid: SeriesInstanceUID of the series; None: that of which the segmentation is, else the longest.
+        segmentation: the SEG of the case.
+
+    Raises:
+        DataError: slices are no evenly spaced stack, damaged, in colour, or frames of another kind.
+    """
     segmentations = files.stamp_files([segmentation] if segmentation else [], where)
     return _series(files.stamp_files(paths, where), where, uid, segmentations)
 
@@ -113,7 +122,7 @@ def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, l
 
 
 def read_voxels(series: Series) -> npt.NDArray[np.float32]:
-    """Returns all voxels `[H, W, D, 1]`, of each slice by its slope and intercept."""
+    """Returns all voxels of a series `[H, W, D, 1]`, of each slice by its slope and intercept."""
     voxels = np.empty(series.shape[::-1], np.float32)  # [z, y, x]
     decode = lru_cache(maxsize=1)(partial(files.read_pixels, where=series.path))  # once for all frames of a file
     slices = zip(voxels, series.files, series.frames, series.plain, series.scales, strict=True)
@@ -130,66 +139,107 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
 def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     """Returns slices in the order of their positions along their normal, as one volume."""
     for file in slices:
-        fields = file.fields
-        photometric = str(file.fields.get("PhotometricInterpretation", ""))
-        if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-            got = f"colour, {photometric or 'no grey scale'}"
-            raise DataError(f"{where}: expected grey values, got {got}: leave it out")
-        if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
-            there = f"got {frames} frames in one, which is no enhanced CT or MR: split it into slices"
-            raise DataError(f"{where}: expected one slice a file, {there}")
-        if file.num_bytes > file.room:
-            raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
-        if lacking := [name for name in files.PLANE if not fields.get(name)]:
-            raise DataError(
-                f"{where}: expected slices with their place, got one without {lacking[0]} "
-                f"({files.kind_name(file.kind)}): give a series of a CT, MR or PET volume"
-            )
-    sizes = {tuple(files.read_whole(file.fields, name, where) for name in ("Columns", "Rows")) for file in slices}
+        _check_slice(file, where)
+    sizes = {_size(file.fields, where) for file in slices}
     planes = np.array([files.read_plane(file.fields, where) for file in slices])
-    if len(slices) < 2:
-        raise DataError(f"{where}: expected a volume of two slices or more, got one: leave the case out")
-    (row_side, column_side), axes, positions = planes[0, :2], planes[0, 2:8], planes[:, 8:]
-    apart = np.ptp(planes, axis=0)
-    if len(sizes) > 1 or apart[:2].max() > 1e-3 * planes[:, :2].min() or apart[2:8].max() > SAME_DIRECTION:
-        raise DataError(f"{where}: expected slices of one size, spacing and direction, got several: keep one volume")
-    row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
-    if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
-        raise DataError(f"{where}: expected two directions of length 1 at a right angle, got {axes.tolist()}")
+    _check_planes(planes, len(sizes), where)
+    row, column = _directions(planes[0, 2:8], where)
     normal = np.cross(row, column)
+    positions = planes[:, 8:]
     order = np.argsort(positions @ normal, kind="stable")
+    positions = positions[order]
     stack = [slices[index] for index in order]
-    gap = _gap(positions[order], normal, float(planes[:, :2].min()), where)
+    gap = _gap(positions, normal, float(planes[:, :2].min()), where)
+    between_rows, between_columns = planes[0, :2]
     affine = np.eye(4)
-    affine[:3, :3] = LPS_TO_RAS @ np.stack([row * column_side, column * row_side, normal * gap], axis=1)
-    affine[:3, 3] = LPS_TO_RAS @ positions[order[0]]
+    affine[:3, :3] = LPS_TO_RAS @ np.stack([row * between_columns, column * between_rows, normal * gap], axis=1)
+    affine[:3, 3] = LPS_TO_RAS @ positions[0]
     check_invertible(where, affine)
     spacing = spacing_of(affine)
     check_sides(where, np.array(spacing), f"{spell(spacing)} and millimetres", "PixelSpacing")
     scales = tuple(_scale(file.fields, where) for file in stack)
-    bits = max(int(file.fields.get("BitsAllocated", 16)) for file in slices)
-    sign = "" if any(file.fields.get("PixelRepresentation") for file in slices) else "u"
-    frame, *further = {str(file.fields.get("FrameOfReferenceUID", "")) for file in slices}
-    if further:
-        raise DataError(f"{where}: expected one frame of reference, got {1 + len(further)}: keep the slices of one")
+    frame_of_reference = _frame_of_reference(slices, where)
+    shape = checked_shape(where, (*sizes.pop(), len(slices)), multichannel=False)
+    stored = _kind_of_voxels(slices, scales)
+    paths, frames, plain = zip(*((file.path, file.frame, file.plain) for file in stack), strict=True)
     return Series(
         path=where,
-        shape=triple(checked_shape(where, (*sizes.pop(), len(slices)), multichannel=False)),
+        shape=triple(shape),
         affine=affine + 0.0,
         spacing=spacing,
-        stored=f"{sign}int{bits}" if set(scales) == {(1.0, 0.0)} else "float32",
+        stored=stored,
         guess=reason,
-        plain=tuple(file.plain for file in stack),
-        files=tuple(file.path for file in stack),
-        frames=tuple(file.frame for file in stack),
+        plain=plain,
+        files=paths,
+        frames=frames,
         scales=scales,
-        frame_of_reference=frame,
+        frame_of_reference=frame_of_reference,
         is_ct=slices[0].kind in CT,
     )
 
 
+def _check_slice(file: File, where: Path) -> None:
+    """Refuses a file that is no whole slice of grey values with its place."""
+    fields = file.fields
+    photometric = str(fields.get("PhotometricInterpretation", ""))
+    if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        got = f"colour, {photometric or 'no grey scale'}"
+        raise DataError(f"{where}: expected grey values, got {got}: leave it out")
+    if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
+        there = f"got {frames} frames in one, which is no enhanced CT or MR: split it into slices"
+        raise DataError(f"{where}: expected one slice a file, {there}")
+    if file.num_bytes > file.room:
+        raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
+    if lacking := [name for name in files.PLANE if not fields.get(name)]:
+        raise DataError(
+            f"{where}: expected slices with their place, got one without {lacking[0]} "
+            f"({files.kind_name(file.kind)}): give a series of a CT, MR or PET volume"
+        )
+
+
+def _size(fields: Any, where: Path) -> tuple[int, int]:
+    """Returns a slice's columns and rows."""
+    return files.read_whole(fields, "Columns", where), files.read_whole(fields, "Rows", where)
+
+
+def _check_planes(planes: npt.NDArray[np.float64], num_sizes: int, where: Path) -> None:
+    """Refuses less than two slices, and slices of several sizes, spacings or directions; see `files.read_plane`."""
+    if len(planes) < 2:
+        raise DataError(f"{where}: expected a volume of two slices or more, got one: leave the case out")
+    apart = np.ptp(planes, axis=0)
+    is_scaled = apart[:2].max() > 1e-3 * planes[:, :2].min()
+    is_turned = apart[2:8].max() > SAME_DIRECTION
+    if num_sizes > 1 or is_scaled or is_turned:
+        raise DataError(f"{where}: expected slices of one size, spacing and direction, got several: keep one volume")
+
+
+def _directions(axes: npt.NDArray[np.float64], where: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Returns the directions of rows and columns, of length 1; refuses those that are at no right angle."""
+    row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
+    if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
+        raise DataError(f"{where}: expected two directions of length 1 at a right angle, got {axes.tolist()}")
+    return row, column
+
+
+def _kind_of_voxels(slices: Sequence[File], scales: Sequence[tuple[float, float]]) -> str:
+    """Returns the type that holds all voxels: as they are stored, or float32 if a slice has a scale."""
+    if {*scales} != {(1.0, 0.0)}:
+        return "float32"
+    bits = max(int(file.fields.get("BitsAllocated", 16)) for file in slices)
+    sign = "" if any(file.fields.get("PixelRepresentation") for file in slices) else "u"
+    return f"{sign}int{bits}"
+
+
+def _frame_of_reference(slices: Sequence[File], where: Path) -> str:
+    """Returns the frame of reference that all slices share."""
+    frame, *further = {str(file.fields.get("FrameOfReferenceUID", "")) for file in slices}
+    if further:
+        raise DataError(f"{where}: expected one frame of reference, got {1 + len(further)}: keep the slices of one")
+    return frame
+
+
 def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], side: float, where: Path) -> float:
-    """Returns the distance between slices in their order; refuses a stack that is no even one."""
+    """Returns the distance between slices in their order, in mm; refuses a stack that is no even one."""
     along = (positions - positions[0]) @ normal
     gaps = np.diff(along)
     gap = float(along[-1] / (len(along) - 1))
@@ -197,13 +247,7 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
         got = f"got {doubled} more in one series (copies, phases, echoes): keep those of one volume"
         raise DataError(f"{where}: expected one slice at each position, {got}")
     if np.abs(along - gap * np.arange(len(along))).max() > EVEN * gap:
-        middle = float(np.median(gaps))
-        whole = np.rint(gaps / middle)
-        if (whole >= 1).all() and np.abs(gaps / middle - whole).max() <= EVEN:
-            index = int(whole.argmax())
-            lack = f"{int(whole.sum()) - len(gaps)} missing, the first behind slice {index + 1} of {len(along)}"
-            raise DataError(f"{where}: expected a slice every {middle:g} mm, got {lack}: fetch the series again")
-        raise DataError(f"{where}: expected evenly spaced slices, got {gaps.min():g} to {gaps.max():g} mm: resample it")
+        raise DataError(f"{where}: expected {_unevenness(gaps)}")
     aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     if aside.max() > side / 2:
         angle = np.degrees(np.arctan2(aside[-1], along[-1]))
@@ -212,14 +256,29 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
     return gap
 
 
+def _unevenness(gaps: npt.NDArray[np.float64]) -> str:
+    """Returns the words on uneven distances in mm: slices that are missing, or another reason."""
+    middle = float(np.median(gaps))
+    steps = gaps / middle
+    whole = np.rint(steps)
+    if (whole >= 1).all() and np.abs(steps - whole).max() <= EVEN:
+        missing = int(whole.sum()) - len(gaps)
+        first = int(whole.argmax()) + 1
+        lack = f"{missing} missing, the first behind slice {first} of {len(gaps) + 1}"
+        return f"a slice every {middle:g} mm, got {lack}: fetch the series again"
+    return f"evenly spaced slices, got {gaps.min():g} to {gaps.max():g} mm: resample it"
+
+
 def _scale(fields: Any, where: Path) -> tuple[float, float]:
     """Returns slope and intercept of a slice."""
     if fields.get("ModalityLUTSequence"):
         raise DataError(f"{where}: expected a slope and an intercept, got a table of values: convert the series")
-    slope, intercept = (
-        default if fields.get(name) is None else float(files.read_numbers(fields, name, 1, where)[0])
-        for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-    )
+    slope = _number(fields, "RescaleSlope", 1.0, where)
+    intercept = _number(fields, "RescaleIntercept", 0.0, where)
     if slope == 0:
         raise DataError(f"{where}: expected a RescaleSlope other than 0, got 0: fix the series")
     return slope, intercept
+
+
+def _number(fields: Any, name: str, default: float, where: Path) -> float:
+    return default if fields.get(name) is None else float(files.read_numbers(fields, name, 1, where)[0])

@@ -1,7 +1,7 @@
 """Reads folders of images and label maps that a pattern of their names pairs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from typing import Annotated, ClassVar
@@ -60,7 +60,7 @@ class Pairs(ListedFolder):
     def _patterns_fit(self) -> "Pairs":
         if self.reference == "label" and self.label is None:
             raise ValueError("expected `label`, the pattern of the label maps: give it, or set reference: prediction")
-        patterns = [*self.image, *([self.label] if self.label else [])]
+        patterns = self._patterns
         if len(set(patterns)) < len(patterns):
             raise ValueError(f"expected different patterns, got {patterns}: change one")
         if self.rater is not None and (self.reference == "prediction" or not self._is_rated):
@@ -79,24 +79,48 @@ class Pairs(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
-        what = "a label map", str(self.label)
-        return {
-            split: [ListedCase(scan.case_id, partial(self._need_label, scan, *what)) for scan in scans]
-            for split, scans in self._scans.items()
-        }
+        listed: dict[str, list[ListedCase]] = {}
+        for split, scans in self._scans.items():
+            for scan in scans:
+                read = partial(self._need_label, scan, "a label map", str(self.label))
+                listed.setdefault(split, []).append(ListedCase(scan.case_id, read))
+        return listed
+
+    @property
+    def _patterns(self) -> list[str]:
+        return [*self.image, *([self.label] if self.label else [])]
 
     @cached_property
     def _scans(self) -> Mapping[str, Sequence[ImageFiles]]:
         """The cases by their split, also those without a label map."""
-        patterns = [*self.image, *([self.label] if self.label else [])]
-        patterns.sort(key=lambda pattern: -sum(len(part[3] or "") for part in _PART.finditer(pattern)))  # most letters
+        files = self._files()
+        keys = set(chain.from_iterable(files.values()))
+        raters = self._chosen_raters(sorted({rater for _, rater in keys if rater}))
+        splits = dict[str, list[ImageFiles]]()
+        for texts, found in sorted(files.items()):
+            names = dict(zip(self._all_names, texts, strict=True))
+            for scan in self._scans_of(names, found, raters):
+                splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
+        if not any((pattern, "") in keys for pattern in self.image):
+            shown = " or ".join(self.image)
+            raise MissingDataError(f"{self._root()}: expected images {shown}, found none: check `root` and `image`")
+        scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
+        if raters := sorted({scan.rater for scan in scans if scan.rater}):
+            count = len({scan.channels for scan in scans})
+            self.guesses[f"raters {few(raters)}: {len(scans)} label maps of {amount(count, 'scan')}"] = {}
+        return splits
+
+    def _files(self) -> Mapping[tuple[str, ...], Mapping[tuple[str, str], str]]:
+        """Returns the paths that fit by the texts of their names, each by its pattern and rater."""
         root = self._root()
+        patterns = sorted(self._patterns, key=_num_letters, reverse=True)
         fitted = {pattern: _regex(pattern, self._is_rated) for pattern in patterns}
         files: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
+            if not path.endswith(image_files.SUFFIXES):
+                continue
             for pattern, regex in fitted.items():
-                is_image = path.endswith(image_files.SUFFIXES)
-                if is_image and (match := match_in_time(regex.fullmatch, path, f"{root}: {pattern:.160}")):
+                if match := match_in_time(regex.fullmatch, path, f"{root}: {pattern:.160}"):
                     found = files.setdefault(tuple(match[name] for name in self._all_names), {})
                     key = pattern, match[RATER] if self._is_rated and pattern == self.label else ""
                     if key in found:
@@ -105,38 +129,32 @@ class Pairs(ListedFolder):
                         raise DataError(f"{root}: expected one file for {pattern}, {got}")
                     found[key] = path
                     break
-        splits: dict[str, list[ImageFiles]] = {}
-        raters = self._chosen_raters(sorted({rater for found in files.values() for _, rater in found if rater}))
-        for texts, found in sorted(files.items()):
-            names = dict(zip(self._all_names, texts, strict=True))
-            images = [found.get((pattern, "")) for pattern in self.image]
-            if self.reference == "prediction" and not any(images):
-                continue
-            fill = partial(lambda names, part: names[part[1]] if part[1] else part[0], names)
-            paths = (path or _PART.sub(fill, pattern) for path, pattern in zip(images, self.image, strict=True))
-            channels = tuple(storage.join(root, path) for path in paths)
-            masks = {rater: path for (pattern, rater), path in found.items() if pattern == self.label}
-            is_alone = self.reference == "label" and images[0] and not masks
-            if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
-                continue  # of another rater or structure, where the images' pattern fits it too
-            name = "_".join(text for name, text in names.items() if name != SPLIT)
-            patient = names.get(PATIENT, "")
-            for rater in [rater for rater in raters if rater in masks] or [""]:
-                case_id = f"{name}_{rater}" if rater else name
-                mask = storage.join(root, masks[rater]) if rater in masks else None
-                scan = ImageFiles(case_id=case_id, patient=patient, rater=rater, channels=channels, map=mask)
-                splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
-        if not any((pattern, "") in found for found in files.values() for pattern in self.image):
-            shown = " or ".join(self.image)
-            raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
-        scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
-        if raters := sorted({scan.rater for scan in scans if scan.rater}):
-            count = len({scan.channels for scan in scans})
-            self.guesses[f"raters {few(raters)}: {len(scans)} label maps of {amount(count, 'scan')}"] = {}
-        return splits
+        return files
+
+    def _scans_of(
+        self, names: Mapping[str, str], found: Mapping[tuple[str, str], str], raters: Sequence[str]
+    ) -> Iterator[ImageFiles]:
+        """Yields the case whose texts are `names`, or one per rater whose label map it has."""
+        root = self._root()
+        images = [found.get((pattern, "")) for pattern in self.image]
+        if self.reference == "prediction" and not any(images):
+            return
+        paths = (path or _filled(pattern, names) for path, pattern in zip(images, self.image, strict=True))
+        channels = tuple(storage.join(root, path) for path in paths)
+        masks = {rater: storage.join(root, path) for (pattern, rater), path in found.items() if pattern == self.label}
+        is_alone = self.reference == "label" and images[0] and not masks
+        if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
+            return  # of another rater or structure, where the images' pattern fits it too
+        name = "_".join(text for name, text in names.items() if name != SPLIT)
+        patient = names.get(PATIENT, "")
+        for rater in [rater for rater in raters if rater in masks] or [""]:
+            case_id = f"{name}_{rater}" if rater else name
+            mask = masks.get(rater)
+            yield ImageFiles(case_id=case_id, patient=patient, rater=rater, channels=channels, map=mask)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Returns another case as `Dataset.other` does, with `rater: all` of another patient: images would be equal."""
+        """Returns another case than `ref`, drawn by `seed` from `split` as `Dataset.other` does; with `rater: all` of
+        another patient, as images would be equal."""
         split = split or self.whole_split()
         if self.rater == ALL:
             split = [ref, *(other for other in split if other.patient_id != ref.patient_id)]
@@ -184,7 +202,18 @@ def _names(pattern: str) -> list[str]:
     return [part[1] for part in parts if part[1]]
 
 
+def _num_letters(pattern: str) -> int:
+    """Returns the letters of a pattern outside names in braces and `*`."""
+    return sum(len(part[3] or "") for part in _PART.finditer(pattern))
+
+
+def _filled(pattern: str, names: Mapping[str, str]) -> str:
+    """Returns a pattern with the texts of its names."""
+    return _PART.sub(lambda part: names[part[1]] if part[1] else part[0], pattern)
+
+
 def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
+    """Returns the expression that a path below `root` fits, with a group for each name."""
     text = ""
     named = set[str]()
     for part in _PART.finditer(pattern):

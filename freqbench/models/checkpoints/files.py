@@ -46,6 +46,13 @@ _OTHERS = {
     b"{": "JSON: give arch: meshnet if it is the model.json of TensorFlow.js",
     b"\x08": "what may be an ONNX file: give arch: onnx",
 }
+_EXPORTED = "an archive of torch.export", "torch.jit.trace(torch.export.load(FILE).module(), window)"
+# Ends of names of parts that programs of torch alone have, with what the file is and how torch opens it.
+_PROGRAMS = {
+    "/constants.pkl": ("a TorchScript file", "torch.jit.load(FILE)"),
+    "archive_format": _EXPORTED,
+    "serialized_exported_program.json": _EXPORTED,
+}
 _REPEATED = 2**20  # bytes that a tensor may have by repeating its values (stride 0), as constant buffers do
 
 
@@ -301,22 +308,38 @@ _SAFE: list[Any] = [
 ]
 
 
+def require_weights(path: str, file: Path | io.BytesIO) -> None:
+    """Refuses a program that torch saved, and says how to export it; reads the names of its parts alone."""
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise CheckpointError(_unreadable(path, error)) from None
+    for end, (kind, opened) in _PROGRAMS.items():
+        if any(name.endswith(end) for name in names):
+            export = f'torch.onnx.export({opened}, (window,), "net.onnx", dynamo=False, opset_version=17)'
+            got = f"got {kind}, which is a program: export it by {export}, and give arch: onnx"
+            raise CheckpointError(f"{path}: expected weights, {got}")
+
+
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     """Returns the weights and plain values of a file of `torch.save`; `path` is for messages. Raises CheckpointError
     for any other file, one that is truncated or unpacks to more than its size, or a pickle that asks for more."""
     try:
+        require_weights(path, file)
         if is_zip := zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
             names = [entry.filename for entry in entries]
-            is_program = any(name.endswith("/constants.pkl") for name in names)  # whose code is compressed
-            if not is_program and not any(name.endswith("data.pkl") for name in names):
+            if not any(name.endswith("data.pkl") for name in names):
                 raise CheckpointError(
                     f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
                     f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
                 )
             size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
-            if not is_program and sum(entry.file_size for entry in entries) > size:
+            if sum(entry.file_size for entry in entries) > size:
                 got = "got one that unpacks to more than its size: save it again"
                 raise CheckpointError(f"{path}: expected an archive as torch.save writes it, {got}")
         elif isinstance(file, Path):
@@ -337,9 +360,6 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 (damaged bytes can make a pickle raise anything)
-        if "TorchScript" in str(error):
-            got = "got a TorchScript file, which is a program: give arch: torchscript"
-            raise CheckpointError(f"{path}: expected weights, {got}") from None
         raise CheckpointError(_unreadable(path, error)) from None
 
 

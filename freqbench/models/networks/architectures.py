@@ -108,16 +108,6 @@ MODELS: Mapping[str, Architecture] = {
         target="freqbench.models.networks.rog:ROG", args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
         multiple=lambda args: lattice_stride(args["strides"]), roi=(192, 192, 48),
     ),
-    "vista3d": Architecture(
-        title="VISTA3D, prompted by classes or points (optional)", citation="He et al., CVPR 2025, arXiv:2406.05285",
-        target="freqbench.models.networks.vista3d:VISTA3D", roi=(128, 128, 128),
-        multiple=lambda args: _repeat_axes(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
-    ),
-    "sam_med3d": Architecture(
-        title="SAM-Med3D, prompted by points (optional)", citation="Wang et al., 2023, arXiv:2310.15161",
-        target="freqbench.models.networks.sam_med3d:SAMMed3D", filled_in=_WINDOW,
-        multiple=lambda args: (16, 16, 16), roi=(128, 128, 128),
-    ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",
         citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",

@@ -185,21 +185,6 @@ def _rog(weights: Weights) -> Inferred:
     return _read_channels({"channels": len(cell)}, weights["stem.0.0.pointwise.weight"], weights["final.1.weight"])
 
 
-def _vista3d(weights: Weights) -> Inferred:
-    first = weights["image_encoder.encoder.conv_init.weight"]
-    depths = _depths(weights, "image_encoder.encoder.layers.{}.blocks.{}.conv1.weight")
-    return _read_channels({"feature_size": len(first), "blocks_down": depths}, first, None)
-
-
-def _sam_med3d(weights: Weights) -> Inferred:
-    first = weights["image_encoder.patch_embed.proj.weight"]
-    args: dict[str, Any] = {"embed_dim": len(first)}
-    args["depth"] = _count(weights, "image_encoder.blocks.{}.attn.qkv.weight")
-    args["num_heads"] = len(first) // weights["image_encoder.blocks.0.attn.rel_pos_d"].shape[1]
-    args["prompt_embed_dim"] = weights["prompt_encoder.no_mask_embed.weight"].shape[1]
-    return Inferred(args=args)
-
-
 NETWORKS: Mapping[str, tuple[str, Callable[[Weights], Inferred] | None]] = {
     "unet": ("model.1.submodule.", _unet),
     "unetr": ("vit.blocks.", _unetr),
@@ -207,8 +192,6 @@ NETWORKS: Mapping[str, tuple[str, Callable[[Weights], Inferred] | None]] = {
     "segresnet": ("convInit.", _segresnet),
     "unetr_pp": ("unetr_pp_encoder.", _unetr_pp),
     "rog": ("backbone.0.cells.", _rog),
-    "vista3d": ("point_head.", _vista3d),
-    "sam_med3d": ("mask_decoder.", _sam_med3d),
     "nnunet": ("decoder.seg_layers.", None),
 }
 """Beginning of a key of each network of any size, and the function that reads its arguments off its weights: of

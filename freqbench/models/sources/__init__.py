@@ -11,7 +11,7 @@ from freqbench.core.code import provenance
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.networks.construction import refusing, seed_weights
-from freqbench.models.sources import bundle, checkpoint, command, frozen, meshnet, nnunet, onnx
+from freqbench.models.sources import bundle, checkpoint, command, meshnet, nnunet, onnx
 from freqbench.models.sources.source import Facts, Source
 
 READERS: Mapping[str, Source] = {
@@ -19,8 +19,6 @@ READERS: Mapping[str, Source] = {
     "bundle": bundle.SOURCE,
     "meshnet": meshnet.SOURCE,
     "onnx": onnx.SOURCE,
-    "torchscript": frozen.SOURCE,
-    "torch_export": frozen.SOURCE,
     "command": command.SOURCE,
 }
 

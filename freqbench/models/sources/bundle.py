@@ -271,9 +271,6 @@ def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
 
 def _sizes(config: Config) -> _Sizes:
     """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
-    if "vista3d" in str(config.content.get("network_def")).lower():
-        advice = f"give {_WEIGHTS} as the checkpoint of arch vista3d"
-        raise UserError(f"{config.where}: a VISTA3D, which is asked for classes: {advice}")
     definition = config.find("network_def")
     if not isinstance(definition, Mapping) or "_target_" not in definition:
         raise UserError(f"{config.where}: expected network_def with a _target_, got {type(definition).__name__}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import NonNegativeInt
@@ -49,6 +50,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     asked = entry.reader
     trained_as = metadata.arch
     if asked is None and trained_as is None:
+        checkpoints.require_weights(path, Path(path))
         raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
     if asked and trained_as and asked != trained_as:
         raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")

@@ -5,21 +5,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from freqbench.core.config import validate
+from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.core.torchvision_import import import_torchvision
 from freqbench.models import ModelEntry, ModelSpec
+from freqbench.models.entry import DEFAULT_INPUT, advice_on_classes
 from freqbench.models.examination import mend
-from freqbench.models.sources.frozen import FrozenArgs, agreed_argument, complete_args
 from freqbench.models.sources.source import Facts, Source, fingerprint
 
 TOLERANCE = 1e-5  # largest difference of the two networks' outputs, as a share of the largest output if that is above 1
+
+
+class OnnxArgs(Strict):
+    """Arguments of an ONNX file in a job; None: the file states them."""
+
+    num_classes: Annotated[int, Field(ge=2)] | None = None  # of its output, background included
+    num_channels: PositiveInt | None = None  # of its input; None: the file's, else 1
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # of a window, in the network's axis order
 
 
 class OnnxNetwork(nn.Module):
@@ -53,17 +62,17 @@ class _Graph(NamedTuple):
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
     Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
-    args = complete_args(entry, num_classes, num_channels)
-    stated = validate(args, FrozenArgs, path)
+    args = _args(entry, num_classes, num_channels)
+    stated = validate(args, OnnxArgs, path)
     graph = _graph(path)
-    roi = agreed_argument(path, "roi", stated, graph.facts)
-    channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
+    roi = _agreed(path, "roi", stated, graph.facts)
+    channels = _agreed(path, "num_channels", stated, graph.facts, default=1)
     sha256 = _sha256(path, args)
     classes, black_box = _compare(path, sha256, (1, channels, *roi))
     if _sha256(path, args) != sha256:
         _compare.cache_clear()
         raise CheckpointError(f"{path}: expected a file that stays while it is read, got another content: run again")
-    count = agreed_argument(path, "num_classes", stated, {"num_classes": classes})
+    count = _agreed(path, "num_classes", stated, {"num_classes": classes})
     arch = str(entry.reader)
     return Facts(arch=arch, args=args, roi=roi, num_classes=count, num_channels=channels, black_box=black_box)
 
@@ -73,6 +82,25 @@ def network(spec: ModelSpec) -> nn.Module:
     path = spec.checkpoint
     net = OnnxNetwork(_convert(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
     return mend(net, "logits", _graph(path).singly)
+
+
+def _args(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
+    """Returns an entry's arguments with the job's counts and ROI, as the file may not state inputs and outputs."""
+    roi = {"roi": (entry.input or DEFAULT_INPUT).network_order(entry.roi)} if entry.roi else {}
+    return {"num_classes": entry.num_outputs(num_classes), "num_channels": num_channels, **roi, **entry.args}
+
+
+def _agreed(path: str, name: str, args: OnnxArgs, file: Mapping[str, Any], default: Any = None) -> Any:
+    """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
+    ours = getattr(args, name)
+    theirs = file.get(name)
+    if ours is not None and theirs is not None and ours != theirs:
+        advice = advice_on_classes(theirs, ours) if name == "num_classes" else "leave it out"
+        raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: {advice}")
+    value = theirs if ours is None else ours
+    if value is None and default is None:
+        raise UserError(f"{path}: {name}: required, as the file does not say it")
+    return default if value is None else value
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ class Metadata(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(Origin):
-    """Facts of a network that its files state; of a frozen one or a command, the job's where these do not. None: not
+    """Facts of a network that its files state; of an ONNX file or a command, the job's where these do not. None: not
     stated. `class_map` is that of an entry, by the dataset's names or transforms of the label; empty: in order."""
 
     roi: Shape | None = None  # voxels of its window, in its own axis order
@@ -139,7 +139,7 @@ class Source:
             raise CheckpointError(str(error)) from None
 
     def network_of(self, spec: ModelSpec) -> nn.Module:
-        """Builds the bare network on the CPU without loading its weights (a frozen file brings them)."""
+        """Builds the bare network on the CPU without loading its weights (an ONNX file brings them)."""
         if self.runs_code and not plugins.is_installed(spec.arch):
             plugins.require_trust(f"{spec.name}: {spec.arch}")
         return self.network(spec)

@@ -15,37 +15,34 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import cases, curves, maps
+from freqbench.reporting.figures import cases, curves
 from freqbench.reporting.figures.style import MAKER, pdf_and_png, use_style
 
 __all__ = ["FIGURES", "Written", "write_figures"]
-Drawing = tuple[tuple[str, ...], Figure | str]  # group, numbered from its second figure on; figure, or why none
+Drawing = tuple[tuple[str, ...], Figure | str]  # group; figure, or why none
 
 
-def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Material], Iterator[Drawing]]:
-    """Draws the figures of each group of rows; groups of a source model hold white-box rows only."""
+def _each(draw: Callable[..., Figure | str], *by: str) -> Callable[[Material], Iterator[Drawing]]:
+    """Draws the figure of each group of rows; groups of a source model hold white-box rows only."""
 
     def drawings(material: Material) -> Iterator[Drawing]:
         rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
         for group, part in rows.groupby(list(by), observed=True):
             of = tuple(map(str, group))
             with use_style():
-                figures = list(draw(material, part, *of))
-            for text in (each for figure in figures if isinstance(figure, Figure) for each in figure.findobj(Text)):
+                figure = draw(material, part, *of)
+            for text in figure.findobj(Text) if isinstance(figure, Figure) else ():
                 if text.get_text() != (words := reword_dsc(text.get_text(), of[0])):
                     text.set_text(words)
-            for number, figure in enumerate(figures, 1):
-                yield (of if number == 1 else (*of, str(number))), figure
+            yield of, figure
 
     return drawings
 
 
-MODEL = ("dataset", "source_model")
-DATASET = ("dataset",)
 FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
-    **{of.__name__: _each(of, *MODEL) for of in (curves.tradeoff, curves.distance, curves.factors, curves.smallest)},
-    **{of.__name__: _each(of, *DATASET) for of in (maps.transfer, maps.natural, maps.worst, maps.ejection)},
-    "case": _each(cases.full, *MODEL),
+    "distance": _each(curves.distance, "dataset", "source_model"),
+    "ejection": _each(curves.ejection, "dataset"),
+    "case": _each(cases.full, "dataset", "source_model"),
 }
 _LONGEST = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,+=@()-]+")

@@ -1,7 +1,7 @@
 """Draws single cases from saved volumes, their axes turned to right, anterior and superior, or from a glimpse."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,12 +65,11 @@ class CaseVolumes:
         return f"voxels of {' x '.join(f'{step:.3g}' for step in self.spacing)} mm, {planes.window_words(self.window)}"
 
 
-def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the case of the largest drop by `draw_case`, or yields a reason."""
+def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Figure | str:
+    """Draws the case of the largest drop by `draw_case`, or returns a reason."""
     saved = join_files(rows, material.folders).sort_values(["drop", "seed"], ascending=[False, True], kind="stable")
     if saved.empty:
-        yield "no volumes are saved: run the job with save_adversarial: nifti"
-        return
+        return "no volumes are saved: run the job with save_adversarial: nifti"
     row = saved.iloc[0]
     target = model.partition("#")[0]  # tables add digits of its id to a name that several models have
     classes = material.classes[material.classes["cell_id"] == row["cell_id"]].drop_duplicates("class_index")
@@ -79,9 +78,9 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         if target not in volumes_of.predictions:
             raise UserError("its volumes have no predictions on the source's grid beside them")
         names = dict(zip(classes["class_index"], classes["class_name"].astype(str), strict=True))
-        yield draw_case(volumes_of, target, f"{dataset}: {row['label']} on {model}, case {row['case_id']}", names)
+        return draw_case(volumes_of, target, f"{dataset}: {row['label']} on {model}, case {row['case_id']}", names)
     except (UserError, OSError) as error:
-        yield str(error)
+        return str(error)
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:

@@ -3,8 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from textwrap import wrap
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from freqbench.core.terminal import elide, printable
@@ -26,7 +24,6 @@ DROP = "DSC fg drop (points)"
 MAKER = "freqbench"  # the maker in a file's metadata
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
-RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
     **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
@@ -54,7 +51,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
+    count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str]
 ) -> tuple[Figure, list[Axes]]:
     """Makes a figure of `count` panels, at most `most` beside each other, and returns it with their axes. `inches`: the
     height of all but panels and legend, and of one row of panels. The legend's `entries` stand in three columns, or in
@@ -63,7 +60,7 @@ def panels(
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
     figure = new_figure(width, inches[0] + inches[1] * down + 0.14 * entries / columns)
-    axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for axis in axes.flat[count:]:
         axis.axis("off")
     visible = list(axes.flat[:count])
@@ -74,23 +71,9 @@ def panels(
     return figure, visible
 
 
-def drop_axis(axis: Axes, drops: pd.Series | None = None, grid: Literal["x", "y", "both"] = "y") -> None:
-    """Draws grid and zero line of an axis of drops; with `drops` it ends at these, however wide their intervals are."""
-    axis.grid(axis=grid, **GRID)
-    axis.axhline(0, color=GREY, linewidth=0.6)
-    if drops is not None:
-        axis.set_ylim(min(-5.0, 1.1 * drops.min()), min(100.0, 1.1 * max(drops.max(), 10.0) + 5))
-
-
-def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
-    """Draws a series with bars of the lengths `xerr` and `yerr`, as `reach` returns them."""
-    appearance: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
-    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | appearance | options))
-
-
-def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
-    """Length of each interval below and above its mean, [2, rows]; 0 where there is none."""
-    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+def reach(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Length of each interval below and above its `drop`, [2, rows]; 0 where there is none."""
+    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table["drop"].to_numpy(float))
     return np.where(np.isnan(lengths), 0.0, lengths)
 
 
@@ -115,15 +98,6 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return elide(" ".join(printable(str(text)).split()), longest).replace("$", r"\$")
 
 
-def heading(text: object, width: int) -> str:
-    r"""Breaks a text from data into a heading above a small picture: in full, in lines of about `width` letters.
-
-    >>> heading("vafa q_max=20 block=8 control=random", 14)
-    'vafa q_max=20\nblock=8\ncontrol=random'
-    """
-    return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
-
-
 def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
@@ -144,11 +118,3 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
     """Makes the legend handle of a series' style."""
     return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash, **options)
-
-
-def log_axis(axis: Axes, values: pd.Series) -> None:
-    """Makes an axis of values above 0 logarithmic with plain numbers."""
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 100 * values.min() else (1,)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.xaxis.set_major_formatter("{x:g}")

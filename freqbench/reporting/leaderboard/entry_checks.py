@@ -1,6 +1,5 @@
-"""Verifies entries: first that their files agree with each other, then by computing them again."""
+"""Verifies entries: their audits, and their rows by computing them again."""
 
-import json
 import math
 import secrets
 import shutil
@@ -9,92 +8,34 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from freqbench.audit import computing, reproduce, verify
+from freqbench.audit import computing, reproduce
 from freqbench.audit.checks import CHECKS
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.store_checks import Check
+from freqbench.audit.verify import Check
 from freqbench.core import config
 from freqbench.core.errors import MissingDataError, UserError, one_line
-from freqbench.core.files import downloads, storage
-from freqbench.core.plugins import names_class, trusting
+from freqbench.core.plugins import trusting
 from freqbench.engine import run
-from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
-from freqbench.models.checkpoints.files import locate
-from freqbench.models.sources import source_of
 from freqbench.reporting.leaderboard import entry_folder
 from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, Told
-from freqbench.results import KEY, Store, index_keys
+from freqbench.results import KEY, Store
 from freqbench.results.tolerances import TOLERANCES
 
 PROBED = "zero_gradients"  # check that can always be made once `audit --run` has finished
 ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and claims that an entry may not violate
 
 
-def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
-    """Checks that an entry's files agree; computes nothing again; ends with the first that is wrong. `job`: one
-    network, no code but with `trust_code`; `audit --files`, for its audit too; `rows`: each ok and on the network
-    itself; `worst cases`: some; `audit`: no masked gradients, no weak settings."""
-    if (results := [_job(entry, trust_code)])[0].verdict == "ok":
-        of_store, *of_audit = map(verify.verify, _stores(entry))
-        results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
-    for more in (_rows, _worst_cases, lambda entry: check_audit(entry.told)):
-        if reasons(results):
-            break
-        results.append(more(entry))
-    return results
+def examine(told: Told) -> list[Check]:
+    """Checks that rows of an entry can be ranked: there are worst cases, and its audit lets them stand."""
+    return [_worst_cases(told), check_audit(told)]
 
 
-def _stores(entry: BoardEntry) -> list[Store]:
-    return [entry.store] if (audit := Store(root_of(entry.store.root))).is_empty else [entry.store, audit]
-
-
-def _job(entry: BoardEntry, trust_code: bool) -> Check:
-    """Checks that the entry's jobs name one network, and its weights as entries do, so that reading fetches nothing."""
-    stores = _stores(entry)
-    specs = [store.job().get("spec") for store in stores]
-    specs += [each.get("job") for store in stores for each in store.runs()]
-    for spec in specs:
-        try:
-            job = _spec(entry, spec)
-            place = entry_folder.place_of(job.model_dump(mode="json"))
-        except UserError as error:
-            return Check("job", "wrong", one_line(error))
-        classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
-        reader = job.models[0].reader
-        foreign = [str(reader)] if source_of(reader).runs_code else [name for name in classes if names_class(name)]
-        if foreign and not trust_code:
-            advice = "needs --trust-code, as it is code of another package: read it first"
-            return Check("job", "wrong", f"{foreign[0]}: {advice}")
-        if not place.startswith("zoo://") and "/" in place:
-            return Check("job", "wrong", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
-    return Check("job", "ok", f"of {entry.seal.model} alone")
-
-
-def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
-    if (job := config.validate(spec, JobSpec, f"{entry.name}: its job")).trust_code:
-        raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
-    if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
-        raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
-    entry_folder.require_labels(job, job.models[0], f"{entry.name}: its job")
-    return job
-
-
-def _rows(entry: BoardEntry) -> Check:
-    rows = [row for store in _stores(entry) for row in store.rows((*KEY, "status", "source_model", "target_model"))]
-    failed = sum(row[3] != "ok" for row in rows)
-    others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
-    if failed or others:
-        return Check("rows", "wrong", f"{failed} rows failed, {others} are of other networks than {entry.seal.model}")
-    return Check("rows", "ok", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
-
-
-def _worst_cases(entry: BoardEntry) -> Check:
-    if (worst := entry.told.worst_cases).empty:
+def _worst_cases(told: Told) -> Check:
+    if (worst := told.worst_cases).empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
     return Check("worst cases", "ok", f"{len(worst)} in {worst['bounds'].nunique()} threat models")
@@ -134,94 +75,44 @@ class Recomputation:
     share: float  # of its rows that are no worst case, in (0, 1]
     cases: int | None  # of its audit, the first of each dataset; None: as many as the entry's own audit has
     engine: run.Engine  # of its audit
-    trust_code: bool  # third-party code and frozen networks may run
+    trust_code: bool  # third-party code may run
     job: JobSpec | None = None  # its datasets name the places of data here; None: the entry's job does
     rows: int | None = None  # a spot check of so many random rows, without the audit; None: all of the above
     seed: int | None = None  # of the draw of rows; None: another each time
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
-    """Computes an entry again on a copy of its store; ends with the first that is wrong, or lacks data here.
-    `checkpoint`: the sealed weights; `identities`: cases have the entry's digests, the job the cells of its rows;
-    `reproduce`: worst cases and a random share of the rest are the same; `audit`: cells that it adds show neither
-    masked gradients nor stronger attacks, and leave what the entry's own states."""
-    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
-        place = asked.checkpoint or entry.card.checkpoint
+    """Computes an entry again; ends with the first check that is wrong, or lacks data here. `reproduce`: worst cases
+    and a random share of the rest are the same; `audit`: cells that it adds to a copy of the rows show neither masked
+    gradients nor stronger attacks, and leave what the entry's own states."""
+    with trusting(asked.trust_code):
         try:
-            if place.startswith("train://"):
-                job_name, _, name = place.removeprefix("train://").rpartition("/")
-                raise UserError(f"{place}: freqbench run {job_name} trains {name}: give its file by --checkpoint")
-            local = storage.fetch(locate(place)) if not Path(place).is_dir() else Path(place)
-            if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
-                text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
-                return [Check("checkpoint", "wrong", text)]
-            here = _here(entry, str(local), asked.job, asked.trust_code)
-            grid = expand(here.copy_named(f"{entry.name}: its job"))
+            here = _here(entry, asked)
+            results = [_again(entry, here, asked, console)]
         except MissingDataError as error:
-            return [Check("identities", "not checked", one_line(error))]
+            return [Check("reproduce", "not checked", one_line(error))]
         except (UserError, OSError) as error:
-            return [Check("identities", "wrong", one_line(error))]
-        if (results := list(_identities(entry, grid)))[-1].verdict == "wrong":
-            return results
-        # of weights and data here, without audit
-        copy = Path(folder) / "store"
-        content = here.model_dump(mode="json")
-        shutil.copytree(entry.folder / STORE, copy, ignore=shutil.ignore_patterns("audit"))
-        for path in (copy / "runs").glob("*.json"):
-            path.write_text(json.dumps({**json.loads(path.read_text()), "job": content}))
-        out = str(copy)
-        Store(out).write_job({**entry.store.job(), "spec": content})
-        results.append(_again(entry, out, here, asked, console))
-        if asked.rows is None and results[-1].verdict == "ok":
-            theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
-            wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
-            if (failed := computing.compute_missing(here, out, console, wanted)) is None:
-                raise KeyboardInterrupt
-            result = check_audit(entry_folder.told_by(Store(out)))
-            if failed:
-                result = Check("audit", "wrong", f"{failed} records of the audit failed")
-            elif result.verdict != "wrong" and (others := list(_contradictions(entry, Store(root_of(out))))):
-                result = Check("audit", "wrong", "; ".join(others[:3]))
-            results.append(result)
+            return [Check("reproduce", "wrong", one_line(error))]
+        if asked.rows is None and results[0].verdict == "ok":
+            results.append(_audit_again(entry, here, asked, console))
         return results
 
 
-def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    spec = _spec(entry, entry.store.job().get("spec")).model_dump(mode="json")
-    content = entry_folder.locate_weights(spec, checkpoint)
-    made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
-    if job is None:
-        return made
-    here = {each.name: each for each in job.datasets}
+def _here(entry: BoardEntry, asked: Recomputation) -> JobSpec:
+    """Returns the job of an entry with its weights and data at their places here."""
+    place = asked.checkpoint or entry.card.checkpoint
+    if place.startswith("train://"):
+        job_name, _, name = place.removeprefix("train://").rpartition("/")
+        raise UserError(f"{place}: freqbench run {job_name} trains {name}: give its file by --checkpoint")
+    content = entry_folder.locate_weights(entry.store.job()["spec"], place)
+    made = config.validate({**content, "trust_code": asked.trust_code}, JobSpec, f"{entry.name}: its job")
+    here = {each.name: each for each in asked.job.datasets} if asked.job else {}
     return made.model_copy(update={"datasets": [here.get(each.name, each) for each in made.datasets]})
 
 
-def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
-    """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
-    if (got := {cell.source.checkpoint_sha256 for cell in grid.cells}) != {entry.seal.checkpoint}:
-        yield Check("checkpoint", "wrong", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
-        return
-    yield Check("checkpoint", "ok", f"sha256 {entry.seal.checkpoint}")
-    for name, refs in grid.cases.items():
-        here = {ref.case_id: key for ref, key in zip(refs, grid.case_keys[name], strict=True)}
-        for case, key in entry.told.cases.get(name, {}).items():
-            if here.get(case) != key:
-                got_key = here.get(case, "no such case")
-                text = f"case {case} of {name}: expected the digest {key}, got {got_key}: other data or preprocessing"
-                yield Check("identities", "wrong", text)
-                return
-    wanted = index_keys(grid.index())
-    stored = set(entry.store.rows(KEY))
-    if wanted != stored:
-        counts = f"{len(wanted - stored)} of {len(wanted)} records that its job asks for have no row, and "
-        yield Check("identities", "wrong", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
-        return
-    yield Check("identities", "ok", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
-
-
-def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:
+def _again(entry: BoardEntry, job: JobSpec, asked: Recomputation, console: Console) -> Check:
     """Computes again each worst case of a board, as it decides a rank, and a share of the rest; or `rows` of all."""
-    keys = Store(out).covered()
+    keys = entry.store.covered()
     rows_of = entry.told.worst_cases
     worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
@@ -231,16 +122,34 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
         again = []
         count = asked.rows
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
-    counts = reproduce.reproduce(out, str(count), seed, job, console, again)
+    counts = reproduce.reproduce(entry.store.root, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     return Check("reproduce", "ok" if not counts["different"] and not counts["not recomputed"] else "wrong", text)
 
 
-def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:
-    """Names the rows of an entry's audit that computing does not give again: worst cases rest on them too."""
+def _audit_again(entry: BoardEntry, job: JobSpec, asked: Recomputation, console: Console) -> Check:
+    """Computes the audit of an entry again, beside a copy of its rows."""
+    own = Store(root_of(entry.store.root))
+    of_dataset = Counter(name for name, _ in set(own.rows(("dataset", "case_key"))))
+    wanted = computing.MissingOptions(cases=asked.cases or max(of_dataset.values()), engine=asked.engine)
+    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
+        out = str(Path(folder) / STORE)
+        shutil.copytree(entry.store.root, out, ignore=shutil.ignore_patterns("audit"))
+        if (failed := computing.compute_missing(job, out, console, wanted)) is None:
+            raise KeyboardInterrupt
+        if failed:
+            return Check("audit", "wrong", f"{failed} records of the audit failed")
+        result = check_audit(entry_folder.told_by(Store(out)))
+        if result.verdict != "wrong" and (others := list(_contradictions(own, Store(root_of(out))))):
+            return Check("audit", "wrong", "; ".join(others[:3]))
+        return result
+
+
+def _contradictions(own: Store, made: Store) -> Iterator[str]:
+    """Names the rows of an entry's own audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
-    again = {row[:3]: row[5] for row in audit.rows(columns)}
-    for *key, case, attack, stored in Store(root_of(entry.store.root)).rows(columns):
+    again = {row[:3]: row[5] for row in made.rows(columns)}
+    for *key, case, attack, stored in own.rows(columns):
         computed = again.get(tuple(key), stored)
         if not TOLERANCES["records"]["dsc_foreground"].allows(stored, computed):
             yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {computed:.4f}"

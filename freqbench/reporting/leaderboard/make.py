@@ -12,11 +12,11 @@ from freqbench.audit import probe_files
 from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of
 from freqbench.core import config, names
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.files import downloads, storage
+from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_folder
-from freqbench.reporting.leaderboard.entry_folder import CARD, SEAL, STORE
+from freqbench.reporting.leaderboard.entry_folder import CARD, FACTS, STORE, Card, EntryFacts
 from freqbench.results import KEY, Key, Store, index_keys
 
 OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
@@ -49,7 +49,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
         content = entry_folder.TEMPLATE.format(title=title, checkpoint=checkpoint)
         storage.write_atomic(str(folder / CARD), content.encode())
         return False
-    entry_folder.read_card(folder / CARD)
+    config.load(str(folder / CARD), Card)
     runs = _copy(store, folder / STORE, keys, spec)
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
@@ -60,15 +60,9 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     windows = tuple(each for each in gradients.windows if each.model == model)
     probes = Gradients(**{**dict(gradients), "windows": windows}).model_dump_json(indent=1)
     storage.write_atomic(str(folder / STORE / "audit" / GRADIENTS), probes.encode())
-    seal(folder, model, sha256.pop())
+    facts = EntryFacts(checkpoint=sha256.pop(), versions=versions())
+    storage.write_atomic(str(folder / FACTS), facts.model_dump_json(indent=1).encode())
     return True
-
-
-def seal(folder: Path, model: str, checkpoint: str) -> None:
-    """Writes SEAL over the files of an entry; `checkpoint` is the SHA-256 of its weights, hex."""
-    files = {name: downloads.digest(path) for name, path in entry_folder.files_of(folder).items() if name != SEAL}
-    made = entry_folder.Seal(model=model, checkpoint=checkpoint, files=files, versions=versions())
-    storage.write_atomic(str(folder / SEAL), made.model_dump_json(indent=1).encode())
 
 
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
@@ -78,7 +72,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
-    entry_folder.require_labels(job, entries[0], f"{out}: {model}")
+    _require_labels(job, f"{out}: {model}")
     if entries[0].ensemble or entries[0].command or str(entries[0].checkpoint).startswith("random"):
         got = "an ensemble, a command or random weights"
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got {got}")
@@ -108,6 +102,14 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     if (place := entry_folder.place_of(content)).startswith("zoo://"):
         return content
     return entry_folder.locate_weights(content, PurePosixPath(place.rstrip("/")).name)
+
+
+def _require_labels(job: JobSpec, where: str) -> None:
+    """Refuses a job that scores agreement, in which a constant network would lead."""
+    for entry in job.datasets:
+        if entry.own.get("reference") == "prediction":
+            got = "got reference: prediction: run the job with label maps"
+            raise UserError(f"{where}: {entry.name}: expected scores against labels, as boards rank by them, {got}")
 
 
 def _names(chosen: str | Collection[str] | None, name: str) -> bool:

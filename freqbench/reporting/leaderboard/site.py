@@ -1,5 +1,5 @@
 """Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing, in which
-texts of entries are escaped, links are https, and a policy lets no script run but the site's own."""
+texts of entries are escaped, and a policy lets no script run but the site's own."""
 
 import io
 from collections import defaultdict
@@ -18,12 +18,12 @@ from markupsafe import Markup
 from freqbench.analysis import groups
 from freqbench.audit.checks import CHECKS
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import downloads, storage
+from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import legend_columns, new_figure, plain, use_style
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, is_address, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, read_entry
 from freqbench.reporting.render import csv
 from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, rank_rows
 
@@ -124,9 +124,7 @@ def _longer(path: Path) -> pd.DataFrame | None:
         raise UserError(f"{path}: expected a table with {', '.join(OF_LONGER)}, {got}") from None
 
 
-def build_site(
-    entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False, over: Watched = lambda each, _: each
-) -> bool:
+def build_site(entries: Path, to: Path, say: Callable[[str], None], over: Watched = lambda each, _: each) -> bool:
     """Builds a site in `to` of the entries (folders) in which `examine` finds nothing wrong; True if none was refused.
     `say` gets a line for each refused, the path, and a note; `over` iterates, as `rich.progress.track` does with the
     words for it. Raises UserError for no entry, all refused, or an index.html of another maker."""
@@ -137,8 +135,7 @@ def build_site(
     for folder in over(places, "entries"):
         try:
             entry = read_entry(folder)
-            with downloads.offline():  # files are held against each other: each check asks for data that may be absent
-                wrong = reasons(examine(entry, trust_code))
+            wrong = reasons(examine(entry.told))
         except UserError as error:
             wrong = [one_line(error)]
         if wrong:
@@ -157,7 +154,7 @@ def build_site(
 
 def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"points": groups.points, "is_address": is_address}
+    environment.filters["points"] = groups.points
     by_name = {entry.name: entry for entry in entries}
     panels: list[dict[str, Any]] = []
     for board in boards:
@@ -170,7 +167,6 @@ def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> 
         storage.write_atomic(str(to / name), page.encode())
 
     put("index.html", "index.html", "", boards=panels, entries=by_name)
-    put("submit.html", "submit.html", "")
     for name, entry in by_name.items():
         ranks = [(each, row) for each in panels for row in each["rows"] if row["entry"] == name]
         put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks)

@@ -10,7 +10,7 @@ from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.reporting.views import (
-    attacks,
+    clinical,
     defences,
     detection,
     ejection,
@@ -42,10 +42,7 @@ def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
 VIEWS: Mapping[str, View] = {
     "overview": View(build=overview.overview, columns=overview.COLUMNS),
     "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
-    "organs": View(build=attacks.organs, needs_classes=True),
-    "budget": View(build=attacks.budget),
-    "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
-    "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL, *attacks.ADDED_COLUMNS)),
+    "clinical": View(build=clinical.clinical, columns=clinical.COLUMNS),
     "ejection": View(build=ejection.ejection, needs_classes=True),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),

@@ -1,7 +1,7 @@
-"""Shows how far an attack on one model carries to models it never saw, and compares attacks of equal distance. The
-transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) of foreground DSC over the same volumes made on
-s; undefined where the white-box drop is below MIN_DROP points. An attack's rate is the mean over its ordered pairs s !=
-t whose rate is defined; its interval is over patients, each with all pairs' volumes."""
+"""Shows how far an attack on one model carries to models it never saw. The transfer rate from s to t is 100 x
+(mean drop of t) / (mean drop of s) of foreground DSC over the same volumes made on s; undefined where the white-box
+drop is below MIN_DROP points. An attack's rate is the mean over its ordered pairs s != t whose rate is defined; its
+interval is over patients, each with all pairs' volumes."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, points
-from freqbench.analysis.statistics import SIGNIFICANCE, Array, Statistic, statistic_intervals, t_tests
+from freqbench.analysis.statistics import Array, Statistic, statistic_intervals
 from freqbench.reporting.render import Section
 
 MIN_DROP = 1.0
@@ -20,9 +20,7 @@ UNBOUNDED = "none"
 OF_MODELS = {  # new names of models that are called like a column of a table
     name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on", "drop", "null row", "SSIM body")
 }
-DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS x100 body", "l2_body": "L2 body"}
-TOLERANCE = 0.1
-MOST_MATCHES = 100
+DISTANCES = ["ssim_body", "lpips_body", "l2_body"]
 
 HOW_MATRIX = (
     "Each cell is the mean drop of the target's foreground DSC in points (clean minus attacked) under volumes made on "
@@ -37,14 +35,6 @@ HOW_RATES = (
     "are not tested. Null rows (`control=...`) and attacks without a bound have no rank. Pairs with a white-box drop "
     f"below {MIN_DROP:g} point have no rate and are counted as undefined. "
 )
-HOW_MATCHED = (
-    "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within "
-    "10 % of the larger: 1 - SSIM or the LPIPS distance (both x100) or L2. Drops are points of foreground "
-    "DSC of models that the volumes were not made on, over the same cases, sources and targets; the stronger attack "
-    "stands first. Its order holds where Student's t over patients, Holm-corrected over all pairs of attacks of this "
-    "table, has p below 0.05, else it is open; the interval is t of the row alone, not corrected. An attack that "
-    "optimises SSIM looks good at equal SSIM: believe an order that two distances agree on."
-)
 ONE_MODEL = (
     "Every volume was scored by the model that it was made on only, so nothing is known about transfer: give "
     "the job several models and `targets: all`."
@@ -53,24 +43,18 @@ NO_WHITE_BOX = (
     "No transferred volume was also scored by the model that it was made on, so no drop can be set against a "
     "white-box drop: run the sources as targets too."
 )
-NO_MATCH = (
-    "No two different attacks have a mean distance inside the body that agrees within 10 % and share cases, so "
-    "attacks cannot be compared across threat models here."
-)
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
+    """Shows each dataset's transfer rates by attack, and source x target matrices."""
     sections = []
-    for dataset, group in groups.select_scored(records, list(DISTANCES)).groupby("dataset", observed=True):
-        carried = _carried_drops(group)
-        is_white = groups.is_white_box(group)
-        if carried.empty:
-            sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
+    for dataset, group in groups.select_scored(records, DISTANCES).groupby("dataset", observed=True):
+        if (carried := _carried_drops(group)).empty:
+            is_alone = groups.is_white_box(group).all()
+            sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_alone else NO_WHITE_BOX))
             continue
         rates, pairs = _rates(carried)
         sections += [_ranking(str(dataset), group, rates), _matrix(str(dataset), group, pairs)]
-        sections.append(_match_section(str(dataset), group[~is_white]))
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
@@ -143,7 +127,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
     drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
-    table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
+    table = table.assign(dsc_drop=rows["drop"]).join(rows[DISTANCES])
     data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
     return Section(f"{dataset}: transfer rate of each attack", table, HOW_RATES + groups.counts_text(rows), data)
 
@@ -168,76 +152,3 @@ def _cell(source: str, target: str, drop: float, rate: float) -> str:
     if np.isnan(drop) or np.isnan(rate):
         return points(drop) + ("*" if source == target else "")
     return f"{points(drop)} ({points(rate, 0)} %)"
-
-
-def _match_section(dataset: str, frame: pd.DataFrame) -> Section:
-    """Pairs attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
-    title = f"{dataset}: transferred drop of attacks matched by distance"
-    of_attack = frame.groupby(ATTACK, observed=True)
-    means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
-    means["ssim_body"], means["lpips_body"] = 100 * (1 - means["ssim_body"]), 100 * means["lpips_body"]
-    means = means.assign(number=np.arange(len(means)))
-    attacks = groups.add_settings(means, frame).sort_values("number")["attack"].to_numpy()
-    pairs = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
-    matches = pd.concat([each for each, _ in pairs], ignore_index=True)
-    left_out = sum(count for _, count in pairs)
-    data = _compare_matches(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
-    if data.empty:
-        return Section(title, text=NO_MATCH)
-    more = f" The {left_out} pairs that agree less well are left out." if left_out else ""
-    return Section(title, _matches_table(data), HOW_MATCHED + more, data.assign(dataset=dataset))
-
-
-def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.DataFrame, int]:
-    """Numbers of settings that agree in a distance, the best agreement first, and the number of left-out pairs."""
-    a, b = np.triu_indices(len(distances), 1)
-    larger = np.maximum(distances[a], distances[b])
-    gap = np.abs(distances[a] - distances[b]) / np.where(larger > 0, larger, np.nan)
-    agree = (gap <= TOLERANCE) & (attacks[a] != attacks[b])
-    order = np.argsort(gap[agree], kind="stable")
-    pairs = pd.DataFrame({"distance": name, "a": a[agree][order], "b": b[agree][order]})
-    pairs = pairs.assign(distance_a=distances[pairs["a"]], distance_b=distances[pairs["b"]])
-    return pairs.head(MOST_MATCHES), max(len(pairs) - MOST_MATCHES, 0)
-
-
-def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """Adds both drops, their difference and its test over patients; one for attacks that agree in two distances."""
-    volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
-    drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
-    patients = volumes["patient_id"].first().to_numpy()
-    pairs = matches[["a", "b"]].drop_duplicates(ignore_index=True)
-    first = drops[pairs["a"]]
-    second = drops[pairs["b"]]
-    both = ~np.isnan(first - second)
-    match, column = np.nonzero(both)
-    long = pd.DataFrame({"match": match, "patient_id": patients[column], "a": first[both], "b": second[both]})
-    long["difference"] = long["a"] - long["b"]
-    rows = t_tests(long, ["match"], "difference").set_index("match").rename(columns={"mean": "difference"})
-    rows[["drop_a", "drop_b"]] = long.groupby("match")[["a", "b"]].mean()
-    compared = matches.merge(pairs.join(rows, how="inner"), on=["a", "b"])
-    for side in ("a", "b"):
-        compared[[f"attack_{side}", f"threat_model_{side}"]] = means.iloc[compared[side]][ATTACK].to_numpy()
-    compared = compared.rename(columns={"clusters": "patients"})
-    other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
-    turned = compared.rename(columns=other | {b: a for a, b in other.items()})
-    turned = turned.assign(**{name: -turned[name] for name in ("difference", "low", "high")})
-    compared = compared.where(compared["difference"] >= 0, turned[compared.columns])  # the stronger one is a
-    sides = [f"{name}_{side}" for side in ("a", "b") for name in ("attack", "threat_model", "distance", "drop")]
-    return compared[["distance", *sides, "difference", "low", "high", "p", "p_holm", "n", "patients"]]
-
-
-def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
-    distances, drops = (data[[f"{name}_a", f"{name}_b"]].to_numpy(float) for name in ("distance", "drop"))
-    columns = {
-        "at equal": data["distance"].map(DISTANCES),
-        "attack": data["attack_a"] + " (" + data["threat_model_a"] + ")",
-        "against": data["attack_b"] + " (" + data["threat_model_b"] + ")",
-        "distances": [" / ".join(points(value, 2) for value in pair) for pair in distances],
-        "drops": [" / ".join(map(points, pair)) for pair in drops],
-        "difference": data["difference"],
-        "interval": groups.bounds(data),
-        "order": np.where(data["p_holm"] < SIGNIFICANCE, "holds", "open"),
-        "pairs": data["n"],
-        "patients": data["patients"],
-    }
-    return pd.DataFrame(columns)

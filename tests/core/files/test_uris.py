@@ -8,7 +8,6 @@ import tiny_job
 import torch
 from data.conftest import Folder
 from s3_server import S3
-from torch import nn
 
 from freqbench import models
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
@@ -112,13 +111,16 @@ def test_data_not_there_is_told_apart_from_data_refused(s3: S3, there: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "entry"), [("unet.safetensors", {}), ("net.ts", {"arch": "torchscript", "roi": (16, 16, 16)})]
+    ("name", "entry"), [("unet.safetensors", {}), ("net.onnx", {"arch": "onnx", "roi": (16, 16, 16)})]
 )
 def test_checkpoint_at_uri(s3: S3, s3_root: str, tmp_path: Path, cache: Path, name: str, entry: dict[str, Any]) -> None:
     """A copy that was damaged on the node is fetched again."""
     uri = f"{s3_root}/{name}"
     tiny_job.save_weights(tmp_path / "unet.safetensors", num_classes=3)
-    torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
+    if entry:
+        from models import onnx_file
+
+        onnx_file.write(tmp_path / name)
     storage.write_atomic(uri, (tmp_path / name).read_bytes())
     s3.requests()
     ours = resolved(tmp_path / name, **entry)

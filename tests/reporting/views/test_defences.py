@@ -10,7 +10,6 @@ from reporting.handmade import data_lines, row, shown, t_interval
 
 from freqbench.analysis import certificates
 from freqbench.reporting import render
-from freqbench.reporting.figures.curves import bounds_figure
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.defences import certified_sections, defences, shown_columns
 
@@ -114,11 +113,6 @@ ROW = {"dataset": "d", "target_model": "m", "threat_model": "l2", "kind": "voxel
 ROW |= {"score": "dsc_foreground", "clean": 0.9, "attacked": 0.8, "draws": 100}
 
 
-@pytest.fixture(scope="module")
-def stored() -> pd.DataFrame:
-    return pd.read_csv(REPORT / "bounds.csv")
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_report_shows_its_files(path: Path) -> None:
     table = render.markdown([Section("", shown_columns(certificates.means(pd.read_csv(path))))])
@@ -132,13 +126,6 @@ def test_no_bound_of_the_report_lies_above_its_attack(path: Path) -> None:
     higher = stored[~stored["score"].isin(certificates.LOWER)]
     assert (higher["certified"] <= higher["attacked_high"]).all()
     assert (higher["certified"] <= higher["clean"]).all()
-
-
-def test_figure_has_panel_for_each_kind_and_shades_between_ends(stored: pd.DataFrame) -> None:
-    table = certificates.means(stored)
-    axes = [axis for axis in bounds_figure(table).axes if axis.lines]
-    assert len(axes) == len(table.groupby(certificates.PLACE))
-    assert all(len(axis.lines) == 3 and len(axis.collections) == 1 for axis in axes)
 
 
 def test_a_mean_lacks_its_bound_where_one_case_does() -> None:

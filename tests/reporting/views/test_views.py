@@ -16,7 +16,7 @@ from freqbench.reporting.figures import FIGURES
 from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
-from freqbench.reporting.views.attacks import budget, clinical, cost, organs
+from freqbench.reporting.views.clinical import clinical
 from freqbench.reporting.views.ejection import ejection, fractions, furthest
 from freqbench.reporting.views.overview import overview
 from freqbench.reporting.views.smallest import NATIVE, smallest
@@ -92,87 +92,6 @@ def test_sizes_stand_in_unit_that_budgets_of_same_cases_tell() -> None:
     assert steps_text(shown(*rows[:2])) == ""
 
 
-def test_curve_starts_clean_and_has_one_name_without_budget() -> None:
-    rows = [
-        row("pgd", case=case, budget=eps / 255, params={"steps": steps}, dsc_clean=0.9, dsc=0.9 - eps * steps / 1000)
-        for case in (0, 1)
-        for eps in (8, 4, 12)
-        for steps in (10, 20)
-    ]
-    (section,) = budget(shown(*rows))
-    lines = section.table[["attack", "value", "cases", "patients", "dsc_foreground"]].to_numpy().tolist()
-    expected = [
-        ["clean", "", 2, 2, 90],
-        *(["pgd steps=10", f"{eps}/255", 2, 2, 90 - eps] for eps in (4, 8, 12)),
-        *(["pgd steps=20", f"{eps}/255", 2, 2, 90 - 2 * eps] for eps in (4, 8, 12)),
-    ]
-    assert [line[:4] for line in lines] == [line[:4] for line in expected]
-    assert [line[4] for line in lines] == pytest.approx([line[4] for line in expected])
-
-
-def test_clean_case_counts_once_however_often_it_was_attacked() -> None:
-    rows = [row("pgd", case=0, dsc=0.5, dsc_clean=0.9), row("gn", case=0, dsc=0.5, dsc_clean=0.9)]
-    rows += [row("pgd", case=1, dsc=0.5, dsc_clean=0.6), row("pgd", case=2, status="failed", error="no memory")]
-    rows.append(row("pgd", case=3, precision="bf16", dsc=0.1, dsc_clean=0.1))  # left out
-    (section,) = budget(shown(*rows))
-    assert section.table["dsc_foreground"].iloc[0] == pytest.approx(75)
-    assert section.table["interval"].iloc[0] == ""  # of two patients
-
-
-def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
-    scores = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.2, (1, 1): 0.6}
-    rows = [row("pgd", case=case, seed=seed, dsc=dsc, dsc_clean=0.9) for (case, seed), dsc in scores.items()]
-    (section,) = budget(shown(*rows))
-    clean, pgd = section.table[["SD cases", "SD seeds", "cases", "seeds"]].to_numpy(float).tolist()
-    assert pgd == pytest.approx([10 * np.sqrt(2), 15 * np.sqrt(2), 2, 2])  # means 20 and 40; 15 and 45
-    assert clean == pytest.approx([0, np.nan, 2, 1], nan_ok=True)
-
-
-def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
-    (section,) = budget(shown(row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)))
-    assert section.table["attack"].tolist() == ["clean", "pgd"]
-    assert "Without a budget, so not here: dfb." in section.text
-
-
-SPENT = {"num_forwards": 30, "num_backwards": 20, "peak_memory_bytes": 3 * 2**29, "device": "gpu", "window_batch": 4}
-
-
-def test_means_a_volume_and_the_drop_per_pass() -> None:
-    rows = [row("pgd", case=n, dsc=0.6 - n / 10, dsc_clean=0.8, attack_seconds=2.0 + n, **SPENT) for n in (0, 1)]
-    (section,) = cost(shown(*rows))
-    (line,) = section.table.to_dict("records")
-    assert (line["seconds"], line["forwards"], line["backwards"], line["GiB"]) == (2.5, 30, 20, 1.5)
-    assert line["dsc_foreground_drop"] == pytest.approx(25)
-    assert line["interval"] == ""  # of two patients
-    assert line["drop per 100 passes"] == "50"
-
-
-def test_a_volume_not_measured_or_made_without_a_pass_is_empty() -> None:
-    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8)))
-    assert section.table[["seconds", "GiB"]].isna().all(axis=None)
-    assert "do not hold them: seconds, forwards, backwards, memory." in section.text
-    spent = SPENT | {"num_forwards": 0, "num_backwards": 0}
-    (section,) = cost(shown(row("gn", dsc=0.6, dsc_clean=0.8, attack_seconds=2.0, **spent)))
-    assert section.table["drop per 100 passes"].tolist() == [""]
-
-
-def test_devices_are_apart_and_volumes_count_once() -> None:
-    scores = {"dsc": 0.6, "dsc_clean": 0.8}
-    rows = [row("pgd", target=target, attack_seconds=2.0, **scores, **SPENT) for target in ("unet", "unetr")]
-    rows.append(row("pgd", case=1, attack_seconds=90.0, **scores, **(SPENT | {"device": "cpu"})))
-    (section,) = cost(shown(*rows))
-    cells_of = section.table[["model", "device", "seconds", "cases"]].to_numpy().tolist()
-    assert cells_of == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
-
-
-def test_foreground_leads_and_papers_drop_stands_beside_it() -> None:
-    foreground = {"dsc_foreground": 0.3, "dsc_foreground_clean": 0.8}
-    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8, hd95_penalised=7.0, **foreground, **SPENT)))
-    (line,) = section.table.to_dict("records")
-    assert (line["dsc_foreground_drop"], line["dsc_drop"], line["hd95_penalised"]) == pytest.approx((50, 20, 7))
-    assert line["drop per 100 passes"] == "100"
-
-
 def test_clean_row_counts_each_case_once() -> None:
     cases = [{"case": number, "nsd_clean": 0.9, "assd_mm_clean": 1.0 + number} for number in (0, 1)]
     rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
@@ -183,52 +102,6 @@ def test_clean_row_counts_each_case_once() -> None:
     assert by_model["clean"] == [2, pytest.approx(90), "1.50"]
     assert by_model["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
     assert by_model["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
-
-
-def test_the_drop_of_each_class_is_its_own() -> None:
-    rows = [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in (0, 1)]
-    scores = [
-        {"background": (0.9, 1.0), "liver": (0.5, 0.9), "spleen": (0.2, 0.8)},
-        {"background": (0.9, 1.0), "liver": (0.7, 0.9), "spleen": (nan, nan)},
-    ]
-    (section,) = organs(shown(*rows), classes(*zip(rows, scores, strict=True)))
-    assert list(section.table) == ["attack", "threat_model", "liver", "spleen", "hit hardest"]
-    assert section.table.to_numpy().tolist() == [
-        ["(DSC clean)", "", "90.0", "80.0", ""],
-        ["(n clean)", "", "2", "1", ""],
-        ["pgd eps=8/255", "linf", "30.0", "60.0", "spleen"],
-    ]
-    by_class = section.data.set_index("class_name")
-    of_liver = by_class.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
-    assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)], nan_ok=True)
-    assert by_class.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
-
-
-def test_unscored_records_classes_do_not_count() -> None:
-    good = row("pgd", dsc=0.5, dsc_clean=0.9)
-    other = row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
-    failed = row("gn", status="failed", error="no")
-    unknown = row("pgd", case=9)
-    kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
-    worse = {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
-    (section,) = organs(
-        shown(good, other, failed), classes((good, kidney), *((each, worse) for each in (other, failed, unknown)))
-    )
-    assert section.data["drop"].tolist() == pytest.approx([10])
-
-
-def test_classes_called_as_a_column_or_alike_stay_apart() -> None:
-    good = row("pgd", dsc=0.5, dsc_clean=0.9)
-    held = classes((good, {"background": (1, 1), "attack": (0.1, 0.2), "vein": (0.1, 0.3)}))
-    (section,) = organs(shown(good), pd.concat([held, held[held["class_index"] == 2].assign(class_index=3)]))
-    assert list(section.table) == ["attack", "threat_model", "attack #1", "vein #2", "vein #3", "hit hardest"]
-
-
-def test_a_store_without_class_records_has_a_sentence_instead() -> None:
-    for held in (classes(), pd.DataFrame()):
-        (section,) = organs(shown(row("pgd", dsc=0.5, dsc_clean=0.9)), held)
-        assert section.table is None
-        assert "no class records" in section.text
 
 
 MODELS = ("unet", "unetr")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 COMMANDS = (
     ("cluster", "status", "out"),
     ("report", "out", "--format", "md"),
-    ("audit", "out", "--files"),
+    ("audit", "out", "--rows", "1"),
     ("plan", "job.yaml", "--out", "out"),
     ("run", "job.yaml", "--out", "out", "--engine", "serial"),
 )

@@ -10,7 +10,7 @@ from tiny_job import ARGS, small
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.audit.comparison import compare
+from freqbench.audit.reproduce import compare
 from freqbench.engine import attacking, memory
 from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
