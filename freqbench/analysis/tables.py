@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from freqbench.analysis.frames import added_scores, plain
+from freqbench.analysis.frames import added_scores, categorical, found_records, plain
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.scores import SCORES, shown_scores
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import dataset_name
+from freqbench.results import RECORDS, Store, index_keys
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
@@ -43,6 +46,40 @@ def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     )
     frame = frame.sort_values("finished_at", kind="stable")
     return frame.drop_duplicates([*PAIR, "case_id", "label", "seed"], keep="last")
+
+
+def job_records(store: Store, columns: Sequence[str] | None = None, former: bool = False) -> pd.DataFrame:
+    """Reads the rows that a report shows of a store, in order of time: those of its job of now.
+
+    Args:
+        store: the store of a run.
+        columns: names of RECORDS and of other packages' metrics (NAME, NAME_clean), in the order of the result's
+            columns; None: all.
+        former: return rows of former jobs, code and data too, and a column `former`, True for them.
+
+    Returns:
+        A row per key; texts are categories, datasets have their name in the job.
+
+    Raises:
+        UserError: a store that cannot be read or has no row, or no column of a name.
+    """
+    known = [column.name for column in RECORDS]
+    read = None if columns is None else [*columns, "dsc", "added_metrics"]
+    stored, of_job = found_records([store], index_keys(store.job()["index"]), read, may_be_empty=former)
+    shown = current(of_job, stored).index
+    rows = stored.assign(former=~stored.index.isin(shown)) if former else stored.loc[shown]
+    rows = rows.join(added_scores(rows))
+    for name in columns or ():
+        if name not in rows:
+            raise UserError(f"{store.root}: {unknown('column', name, {*known, *rows})}")
+    if columns is not None:
+        rows = rows[[*columns, *(["former"] if former else [])]]
+    if "dataset" in rows:
+        plain_names = rows["dataset"].astype(object).map(dataset_name)  # as `reference` and `scored_on` tell it
+        rows = rows.assign(dataset=plain_names.astype("category"))
+    texts = [name for name in rows if isinstance(rows[name].dtype, pd.CategoricalDtype)]
+    used = {name: rows[name].cat.remove_unused_categories() for name in texts}
+    return categorical(rows.assign(**used)).copy()
 
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import ScoredOn, dataset_name
+from freqbench.core.types import ScoredOn
 from freqbench.data import Dataset
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
@@ -328,22 +328,24 @@ def certify(
     return Certificate(kind=kind, sigma=defence.sigma, scores=prediction.draws or {})
 
 
-def load_results(out: AnyPath) -> "pd.DataFrame":
+def load_results(out: AnyPath, *, columns: Sequence[str] | None = None, former: bool = False) -> "pd.DataFrame":
     """Reads the records of a run's store as a pandas DataFrame, one row per cell, case and target model.
 
-    Of duplicate rows it keeps the valid one: ok before failed, then the latest. `freqbench.results.schema.RECORDS`
-    gives the unit and meaning of each column; metrics of other packages have columns NAME and NAME_clean.
+    These are the rows that `freqbench report` shows: those of the job of now, made by the code and data of now. Of
+    rows with the same key it keeps the valid one: ok before failed, then the latest. `freqbench.results.schema.RECORDS`
+    gives the unit and meaning of each column; metrics of other packages have columns NAME and NAME_clean. Texts come as
+    categories.
 
     Args:
         out: folder or URI (`s3://`, `gs://`, ...) that `freqbench run` wrote.
+        columns: names of the columns that are read, in this order; None: all.
+        former: return the rows of former jobs, code and data too, and a column `former` that is True for them.
 
     Raises:
-        UserError: no results there, or files that cannot be read.
+        UserError: no results there, files that cannot be read, or no column of a name.
     """
-    from freqbench.analysis.frames import added_scores, found_records, plain
+    from freqbench.analysis.tables import job_records
     from freqbench.results import Store
 
     root = storage.filled_in(names.path_of(out, "load_results"), "load_results")
-    records = plain(found_records([Store(root)], None)[0])
-    records = records.join(added_scores(records))
-    return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it
+    return job_records(Store(root), columns, former)

@@ -192,6 +192,9 @@ def _open_page(out: str) -> None:
         place = folder
     if not storage.exists(place):
         raise UserError(f"{place}: expected a page, found none: freqbench report {out} --format html writes it")
+    if storage.is_local(out) and _write_time(place) < _write_time(storage.join(out, "run.json")):
+        way = f"freqbench report {shlex.quote(out)} --format html"
+        common.say(f"{place} is older than the last run's records: {way} makes it anew")
     file = storage.fetch(place).resolve()
     named = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")  # elsewhere a text browser would be taken, which runs no scripts
     has_display = sys.platform in ("darwin", "win32") or any(map(os.environ.get, named))

@@ -63,15 +63,19 @@ class _Content:
     unknown: tuple[str, ...]  # types of what the modules hold and nothing tells apart
 
 
-def identify(x: object) -> Code:
-    """Returns the identity of an object `x`: a class, a function, or what holds such; within `steady` made once."""
+def identify(x: object, texts: tuple[str, ...] = ()) -> Code:
+    """Returns the identity of an object `x`: a class, a function, or what holds such; within `steady` made once. What
+    `texts` of a configuration name, such as `$toy.level(image)`, counts as what the object's own code names."""
     made = _steady.get()
-    if made is not None and id(x) in made:
-        return made[id(x)][1]
+    key = id(x), texts
+    if made is not None and key in made:
+        return made[key][1]
     torch = sys.modules.get("torch")
     is_network = torch is not None and isinstance(x, torch.nn.Module)  # its weights have a digest of their own
     state = _State(with_weights=not is_network)
     found = state.digest_of(x)
+    for text in texts:
+        state.note_names(text)
     content = _content_of(frozenset(state.modules), frozenset(state.files))
     unknown = [*state.unknown, *content.unknown]
     found = _hash([found, content.digest] if content.digest else [found])[:16]
@@ -79,7 +83,7 @@ def identify(x: object) -> Code:
         found = OfProcess(f"{found}-{_run}", f"nothing tells {unknown[0]} apart from another")
     code = Code(found, content.modules, content.files | state.places)
     if made is not None:
-        made[id(x)] = x, code
+        made[key] = x, code
     return code
 
 
@@ -131,8 +135,9 @@ def release(module: str) -> str:
     return " ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
 
 
+@functools.cache
 def _releases_used(module: str) -> list[str]:
-    """Returns the releases of what an installed package requires, or imports in its files, and so on, sorted."""
+    """Returns the releases of an installed package, of what it requires or imports in its files, and so on, sorted."""
     found = dict[str, str]()
     waiting = [module]
     while waiting:
@@ -147,6 +152,11 @@ def _releases_used(module: str) -> list[str]:
             if path.suffix == ".py":
                 waiting += programs.imports_of(path)
     return sorted({*found.values()} - {""})
+
+
+def _releases_of(name: str) -> list[str]:
+    """Returns the releases that the name of a package in an import stands for; none for an own one."""
+    return _releases_used(name) if is_installed(name) else []
 
 
 @functools.cache
@@ -182,6 +192,8 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
     values = [value for top in sorted(tops) for value in _values_of(top)]
     parts = sorted(_hash([path.name, each]) for path, each in does.items())
     parts += [_hash([name, text]) for name, text, _ in values]
+    imported = {name for path in does if path.suffix == ".py" for name in programs.imports_of(path)}
+    parts += sorted({release for name in imported for release in _releases_of(name)})
     unknown = tuple(kind for _, _, kind in values if kind)
     whole = _hash([_RELEASE, *parts]) if parts else ""
     content = _Content(whole, frozenset(tops), frozenset(map(str, does)), unknown)
@@ -301,6 +313,14 @@ class _State:
         self._known[id(x)] = x, found
         return found
 
+    def note_names(self, text: str) -> None:
+        """Notes the own modules and the files that a text names."""
+        for name in programs.names_of(text):
+            if _is_own(top := name.partition(".")[0]):
+                self.modules.add(top)
+            elif name.startswith("/") and (file := programs.file_named(name, ())):
+                self.files.add(file)
+
     def _note_file(self, x: object) -> None:
         """Notes the file that a text of own code names."""
         if isinstance(x, str | PurePath) and self.modules and (file := programs.file_named(str(x), ())):
@@ -355,7 +375,8 @@ class _State:
         yield from ("function", *self._named(f))
         if is_installed(f.__module__ or "") and "<" not in f.__qualname__:
             return
-        self.places.add(f.__code__.co_filename)
+        if not reading.is_of_others(f.__code__.co_filename):
+            self.places.add(f.__code__.co_filename)
         has_source = _has_source(f.__module__)
         if not has_source or "<" in f.__qualname__:  # in a file, the file's content says what it does
             yield from _code(f.__code__)

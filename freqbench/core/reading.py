@@ -13,6 +13,7 @@ from typing import Any
 _OTHERS = (f"{Path(os.__file__).parent}/", f"{Path(__file__).parents[1]}/")  # of Python and of freqbench
 _SITES = {"site-packages", "dist-packages"}
 _IMPORTS = "importlib._bootstrap_external"
+_IMPORTERS = (_IMPORTS, "importlib._bootstrap", "zipimport")
 _KINDS = (".py", ".pyc", ".so")
 MACHINE = ("/proc/", "/sys/", "/dev/")
 
@@ -51,8 +52,13 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
     caller: types.FrameType | None = sys._getframe(1)
     if caller and caller.f_globals.get("__name__") == _IMPORTS:
         _note_source(path)
-    elif (args[2] or 0) & os.O_ACCMODE != os.O_WRONLY and not path.endswith(_KINDS) and not path.startswith(MACHINE):
+    elif (args[2] or 0) & os.O_ACCMODE != os.O_WRONLY and not path.endswith(_KINDS) and not _is_machines(path):
         _note_opened(path, caller)
+
+
+def _is_machines(path: str) -> bool:
+    """True for a file of the system or of installed code, which counts by its release."""
+    return path.startswith(MACHINE) or is_of_others(path)
 
 
 def _note_source(path: str) -> None:
@@ -67,7 +73,7 @@ def _note_source(path: str) -> None:
 def _note_opened(path: str, frame: types.FrameType | None) -> None:
     """Notes a file under the own code that opens it, itself or by a library; not a dataset's, whose task that is."""
     while frame and is_installed(name := str(frame.f_globals.get("__name__"))):
-        if name.startswith("freqbench."):
+        if name.startswith("freqbench.") or name in _IMPORTERS:
             return
         frame = frame.f_back
     if frame is None:

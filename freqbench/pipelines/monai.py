@@ -75,6 +75,22 @@ class Config:
             return {key: self.value(f"{id}::{key}") for key in node}
         return [self.value(f"{id}::{i}") for i in range(len(node))] if isinstance(node, list) else node
 
+    @cached_property
+    def code_texts(self) -> tuple[str, ...]:
+        """Its expressions and the paths of its classes, which run code."""
+        found = set[str]()
+        waiting: list[Any] = [self.content]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, Mapping):
+                found.add(str(value.get("_target_", "")))
+                waiting += value.values()
+            elif isinstance(value, list | tuple):
+                waiting += value
+            elif isinstance(value, str) and value.startswith("$"):
+                found.add(value)
+        return tuple(sorted(found))
+
     def items(self, id: str) -> list[str]:
         """Returns the ids of the items of the list under an id; an empty list if there is no list."""
         node = self.find(id)
@@ -121,7 +137,8 @@ class MonaiPipeline(Pipeline):
     def described(self) -> Mapping[str, Any]:
         """The words in short, the identity of the code of others in them, and the keys that it joins."""
         if self.config is not None:
-            code = {"code": self.code.digest} if plugins.is_trusted() and self.code.modules else {}
+            runs_code = plugins.is_trusted() and (self.code.modules or self.code.files)
+            code = {"code": self.code.digest} if runs_code else {}
             return {"words": self._words, **code, **self._binding}
         if self.function is not None:
             return {"function": self.function, "code": digest([self.code.digest, self._called[1]]), **self._binding}
@@ -139,7 +156,8 @@ class MonaiPipeline(Pipeline):
     def code(self) -> Code:
         """Identity of the steps that make the network's input, or lead back from its output, as they are now."""
         own = (step for step in self.steps if {*getattr(step, "keys", ())} != {self.keys.label})
-        return identify((*own, self._own_steps))
+        texts = Config(where=self.where, content=self.config).code_texts if self.config else ()
+        return identify((*own, self._own_steps), texts)
 
     @cached_property
     def _words(self) -> str:

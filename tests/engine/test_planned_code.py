@@ -97,7 +97,8 @@ def test_unplanned_data_are_refused(name: str, replaced: dict[str, Any], helper:
 def test_rows_of_code_reading_elsewhere_are_computed_anew(helper: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "rate.txt").write_text("1.0")
     (tmp_path / "helper.py").write_text(
-        f"from pathlib import Path\ndef factor(): return float((Path({str(tmp_path)!r}) / ('rate' + '.txt')).read_text())\n"
+        f"from pathlib import Path\nFOLDER = Path({str(tmp_path)!r})\n"
+        "def factor(): return float((FOLDER / ('rate' + '.txt')).read_text())\n"
     )
     importlib.reload(helper)
     (row,) = rows(tmp_path / "out")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fsspec
@@ -20,7 +21,7 @@ import fsspec
 from freqbench.core import limits
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.files import node_cache
-from freqbench.core.files.filesystems import explain_errors, version_of
+from freqbench.core.files.filesystems import explain_errors, mark_of, version_of
 
 CONNECT_SECONDS = 5
 OFFLINE = "FREQBENCH_OFFLINE"
@@ -48,6 +49,8 @@ def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: boo
             info = fs.info(inner)
         if info.get("type") != "file":
             raise no_file(uri)
+        if not mark_of(info):  # of a web server that names neither version nor date
+            info = {**info, "sha256": _remote_hash(uri, fs, info)}
         _looked_up[uri] = time.monotonic(), info
     return {require_below(uri, PurePosixPath(inner).name): info}
 
@@ -161,6 +164,16 @@ def _is_whole(folder: Path, name: str, info: Mapping[str, Any]) -> bool:
     return digest(path) == recorded
 
 
+def _remote_hash(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 (hex) of a remote file, of which a copy is made for this alone."""
+    files = node_cache.part("files")
+    files.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=files) as folder, explain_errors(uri, fs):
+        copy = Path(folder) / "content"
+        fs.get_file(info["name"], str(copy), callback=_Bounded(uri, info.get("size")))
+        return _hash(copy)
+
+
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:
     """Fetches one file; returns True if the copy is complete and of the version that was looked up."""
 
@@ -168,6 +181,8 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
         with explain_errors(uri, fs):
             fs.get_file(info["name"], str(temporary), callback=_Bounded(uri, info.get("size")))
             now = fs.info(info["name"])
+        if "sha256" in info:
+            return digest(temporary) == info["sha256"]
         return version_of(now) == version_of(info) and info.get("size") in (None, temporary.stat().st_size)
 
     return _put(folder, name, write)

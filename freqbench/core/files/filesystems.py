@@ -56,6 +56,10 @@ def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, str(inner)
 
 
+_HASHES = ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "Digest", "sha256")
+_DATES = ("LastModified", "Last-Modified", "last_modified", "mtime", "updated", "created")
+
+
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
     """True if its files are on this machine."""
     return isinstance(fs, LocalFileSystem)
@@ -82,10 +86,14 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
         raise mended from error
 
 
+def mark_of(info: Mapping[str, Any]) -> str:
+    """Returns what tells an object's content apart: ETag, generation or hash, else its date; empty if nothing does."""
+    return next((str(info[name]) for name in (*_HASHES, *_DATES) if info.get(name)), "")
+
+
 def version_of(info: Mapping[str, Any]) -> str:
-    """Version string of an object: ETag or generation, else modification time, and size."""
-    marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
-    return f"{next((str(info[name]) for name in marks if info.get(name)), '')}:{info.get('size')}"
+    """Version string of an object: its mark, and its size, which alone is no version."""
+    return f"{mark_of(info)}:{info.get('size')}"
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -133,13 +133,18 @@ def named_files(scripts: Iterable[Path], roots: Sequence[Path], texts: Iterable[
 
     starts = [script.absolute() for script in scripts]
     for text in texts:
-        for name in {*_NAMES.findall(text)}:
+        for name in names_of(text):
             starts += find(name, Path.cwd() / "text")
     files = dict[str, Path]()
     for path in closure(starts, find):
         root = next((root for root in roots if path.is_relative_to(root)), path.parent)
         files[path.relative_to(root).as_posix()] = path
     return files
+
+
+def names_of(text: str) -> set[str]:
+    """Returns what may be names of modules or files in a text."""
+    return {*_NAMES.findall(text)}
 
 
 def file_named(text: str, folders: Iterable[Path]) -> Path | None:

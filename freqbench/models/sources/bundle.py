@@ -134,7 +134,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         adapter = adapter_of(space)
     return Facts(
         arch="bundle",
-        code=_own_code(_build(config)) if is_trusted() else None,
+        code=_own_code(_build(config), config) if is_trusted() else None,
         roi=inferer.roi(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
@@ -209,15 +209,15 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
     net = _build(config := _read_config(spec.checkpoint))
-    if _own_code(net) != spec.code:
+    if _own_code(net, config) != spec.code:
         raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
     return net if (axis := _inferer(config).axis) is None else Sliced(net, axis)
 
 
-def _own_code(net: nn.Module) -> str | None:
+def _own_code(net: nn.Module, config: Config) -> str | None:
     """Returns the identity of a network that has code of others beside MONAI's, which its files do not hold."""
-    code = identify(net)
-    return code.digest if code.modules else None
+    code = identify(net, config.code_texts)
+    return code.digest if code.modules or code.files else None
 
 
 def _build(config: Config) -> nn.Module:

@@ -272,6 +272,35 @@ def test_a_file_without_an_end_is_left_where_it_gets_too_large(cache: Path, monk
     assert not list(cache.rglob("weights.pt"))
 
 
+class _Unmarked(BaseHTTPRequestHandler):
+    """A web server that names neither a version nor a date of its only file."""
+
+    content = b"first"
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def test_a_file_without_version_and_date_is_known_by_its_content(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Unmarked) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        path = f"http://127.0.0.1:{server.server_port}/weights.pt"
+        for content in (b"first", b"other"):  # of one size
+            monkeypatch.setattr(_Unmarked, "content", content)
+            assert storage.fetch(path).read_bytes() == content
+            assert storage.sha256(path) == hashlib.sha256(content).hexdigest()
+        server.shutdown()
+
+
 def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: str) -> None:
     paths = [storage.join(s3_root, f"{number}.bin") for number in range(4)]
     for path in paths[:-1]:
