@@ -14,7 +14,7 @@ import re
 import secrets
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -95,7 +95,9 @@ def provenance(cls: type) -> dict[str, str]:
     path = plugins.path_of(cls)
     does = identify(cls).digest
     if is_installed(cls.__module__):
-        does = digest([does, downloads.digest(Path(inspect.getfile(cls))), *_releases_used(cls.__module__)])
+        package = cls.__module__.partition(".")[0]
+        releases = (*_releases(package), *_releases_imported(_files_of(package)))
+        does = digest([does, downloads.digest(Path(inspect.getfile(cls))), *releases])
     facts = {"class": path, "code": does}
     for table in plugins.TABLES:
         for name in (name for name, place in plugins.installed_names(table).items() if place == path):
@@ -127,44 +129,64 @@ def join_run(token: str) -> None:
 @functools.cache
 def release(module: str) -> str:
     """Returns name and version of the distribution of an installed `module`, without a build's, such as `+cpu`."""
-    package = module.partition(".")[0]
-    names: Iterable[str] = () if package in sys.stdlib_module_names else (package,)
-    with suppress(metadata.PackageNotFoundError):
-        return " ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
-    names = sorted({*metadata.packages_distributions().get(package, ())})
-    return " ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
+    return " ".join(map(_stated, _distributions_of(module)))
 
 
 @functools.cache
-def _releases_used(module: str) -> list[str]:
-    """Returns the releases of an installed package, of what it requires or imports in its files, and so on, sorted."""
+def _releases(module: str) -> tuple[str, ...]:
+    """Returns the releases of the distribution of an installed `module`, and of what that requires, and so on; of what
+    freqbench requires itself the release alone."""
     found = dict[str, str]()
-    waiting = [module]
+    waiting = [*_distributions_of(module)]
     while waiting:
-        package = waiting.pop().partition(".")[0]
-        if package in found or package == "freqbench" or package in sys.stdlib_module_names:
+        name = waiting.pop()
+        if name in found:
             continue
-        found[package] = release(package)
-        if not is_installed(package) or found[package].partition(" ")[0] in _requirements("freqbench"):
-            continue
-        waiting += _requirements(package)
-        for path in _files_of(package):
-            if path.suffix == ".py":
-                waiting += programs.imports_of(path)
-    return sorted({*found.values()} - {""})
+        found[name] = _stated(name)
+        if name not in _required_by("freqbench"):
+            waiting += _required_by(name)
+    return tuple(sorted({*found.values()} - {""}))
 
 
-def _releases_of(name: str) -> list[str]:
-    """Returns the releases that the name of a package in an import stands for; none for an own one."""
-    return _releases_used(name) if is_installed(name) else []
+def _releases_imported(files: Iterable[str | Path]) -> list[str]:
+    """Returns the releases of what Python files import, and of what that requires, sorted."""
+    scripts = [path for path in map(Path, files) if path.suffix == ".py"]
+    packages = {name for path in scripts for name in programs.imports_of(path)}
+    return sorted({each for name in packages if is_installed(name) for each in _releases(name)})
 
 
 @functools.cache
-def _requirements(package: str) -> frozenset[str]:
-    """Returns the names of the distributions that an installed package says it requires, extras included."""
-    names = metadata.packages_distributions().get(package, ())
-    stated = [each for name in names for each in metadata.requires(name) or ()]
-    return frozenset(match[0] for each in stated if (match := re.match(r"[\w.-]+", each)))
+def _distributions_of(module: str) -> tuple[str, ...]:
+    """Returns the distributions of an installed module; none of Python and of freqbench, whose results say theirs."""
+    package = module.partition(".")[0]
+    if package == "freqbench" or package in sys.stdlib_module_names:
+        return ()
+    with suppress(metadata.PackageNotFoundError):
+        return (metadata.metadata(package)["Name"].lower(),)
+    return tuple(sorted({name.lower() for name in _providers().get(package, ())}))
+
+
+@functools.cache
+def _providers() -> Mapping[str, list[str]]:
+    """Returns the distributions of each installed package."""
+    return metadata.packages_distributions()
+
+
+def _stated(name: str) -> str:
+    """Returns name and version of a distribution; empty if it is not installed."""
+    with suppress(metadata.PackageNotFoundError):
+        return f"{name} {metadata.version(name).partition('+')[0]}"
+    return ""
+
+
+@functools.cache
+def _required_by(name: str) -> frozenset[str]:
+    """Returns the names of the distributions that an installed one requires, without its extras'."""
+    stated = list[str]()
+    with suppress(metadata.PackageNotFoundError):
+        stated = metadata.requires(name) or []
+    names = (re.match(r"[\w.-]+", each) for each in stated if "extra ==" not in each)
+    return frozenset(name[0].lower() for name in names if name)
 
 
 def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
@@ -192,8 +214,7 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
     values = [value for top in sorted(tops) for value in _values_of(top)]
     parts = sorted(_hash([path.name, each]) for path, each in does.items())
     parts += [_hash([name, text]) for name, text, _ in values]
-    imported = {name for path in does if path.suffix == ".py" for name in programs.imports_of(path)}
-    parts += sorted({release for name in imported for release in _releases_of(name)})
+    parts += _releases_imported(does)
     unknown = tuple(kind for _, _, kind in values if kind)
     whole = _hash([_RELEASE, *parts]) if parts else ""
     content = _Content(whole, frozenset(tops), frozenset(map(str, does)), unknown)

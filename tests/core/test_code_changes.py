@@ -95,11 +95,11 @@ def release(project: Project) -> Pair:
     text = "import monai\nclass Mine: pass\n"
     before = project.identity(mine_py=text)
     code.release.cache_clear()
-    code._releases_used.cache_clear()
+    code._releases.cache_clear()
     project.monkeypatch.setattr(code.metadata, "version", lambda name: "9.9")
     after = project.identity(mine_py=text)
     code.release.cache_clear()
-    code._releases_used.cache_clear()
+    code._releases.cache_clear()
     return before, after
 
 
