@@ -112,7 +112,7 @@ def test_run_computes_what_is_missing_and_shows_it(
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
         (
             ("--run", "--plan"),
-            "audit: expected one of --run, --plan, --rows, --converge, --certify, got --run and --plan",
+            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
         ),
         (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
@@ -141,7 +141,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
         (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
         (("--rows", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
-        (("--rows", "1", "--plan"), "audit: expected one of --run, --plan, --rows, "),
+        (("--rows", "1", "--plan"), "audit: expected one of --run, --plan, --files, --rows, "),
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
