@@ -66,15 +66,12 @@ class _Place(NamedTuple):
 
 
 def local(uri: str) -> Path:
-    """Returns a file or folder in the node's cache, fetched if missing. Raises UserError for a URI of none of SCHEMES,
-    CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
+    """Returns the file or folder of `uri` in the node's cache, fetched if missing. Raises UserError for one of none of
+    SCHEMES, CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
     place = _parse(uri)
     snapshot, _ = _ask_hub(uri, place)
     within = f"{place.path}/" if place.path else ""
-    wanted = [place.path] if place.path in snapshot.files else []
-    if not wanted:
-        below = (name for name in snapshot.files if name.startswith(within))
-        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in READ)]
+    wanted = [name for name in snapshot.files if name == place.path or (name.startswith(within) and _is_read(name))]
     if not wanted:
         raise CheckpointError(f"{uri}: {unknown('file or folder of a network', place.path, snapshot.files)}")
     hashes = {downloads.require_below(uri, name): snapshot.files[name].sha256 for name in wanted}
@@ -82,8 +79,14 @@ def local(uri: str) -> Path:
     return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
 
 
+def _is_read(name: str) -> bool:
+    """True if a folder's reader may ask for a file."""
+    return any(fnmatch(name, pattern) for pattern in READ)
+
+
 def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a URI of SCHEMES with a commit for its revision, and a note, else the path; raises as `local` does."""
+    """Returns a `uri` of SCHEMES with a commit for its revision, and a note, else the path that it is; raises as
+    `local` does."""
     if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
     snapshot, is_old = _ask_hub(uri, place)

@@ -44,7 +44,7 @@ def _repeat_axes(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def require_positive(name: str, numbers: Sequence[int], length: int) -> None:
-    """Raises ValueError unless there are `length` numbers from 1."""
+    """Raises ValueError unless there are `length` numbers from 1; `name` is the argument's, for messages."""
     if len(numbers) != length or min(numbers) < 1:
         raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
 
@@ -120,7 +120,7 @@ PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" i
 
 
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones. Sequences
+    """Returns all arguments of `arch` that are not the class's own defaults: the table's, overlaid by `args`. Sequences
     become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown, that
     freqbench fills in, or that equal a number without being one of its kind (true for 1, 1.0 for 1)."""
     if arch not in MODELS:

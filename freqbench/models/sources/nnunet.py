@@ -31,6 +31,7 @@ from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
 from freqbench.core.files import programs
+from freqbench.core.types import Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
 from freqbench.models.networks.slices import SLICES, Sliced
@@ -113,16 +114,27 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`: nnU-Net's own pipeline, and its default inference,
-    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap. Raises CheckpointError
-    for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or a cascade."""
+    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap.
+
+    `entry`, `path`, `num_classes` and `num_channels` are those of `Source.facts`; neither number is asked for. Raises
+    CheckpointError for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or
+    a cascade."""
     folder = _folder(path, entry.args, entry.bounds)
     pipeline = folder.pipeline
     letters = source.axes_of(pipeline)
     adapter = InputAdapter(axes=letters, **source.spanning(pipeline.stated_bounds))
-    patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
-    overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
+    patch = pipeline.patch
+    inference: dict[str, Any] = {**NNUNET}
+    if pipeline.is_2d:
+        patch = (SLICES, *patch[1:])
+        inference["overlap"] = adapter.volume_order((0.0, 0.5, 0.5))
     folds = len(folder.checkpoints)
-    regions = pipeline.regions
+    notes = (f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else ()
+    outputs: Outputs = "softmax"
+    metadata = Metadata()
+    if regions := pipeline.regions:
+        outputs = "sigmoid"
+        metadata = Metadata(class_names=("background", *regions))
     # The axes, of the volume or of the file, over which predictions may be mirrored.
     allowed = folder.content.get("inference_allowed_mirroring_axes") or ()
     axes = range(2 if pipeline.is_2d else 3)
@@ -130,26 +142,28 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         advice = f"inference_allowed_mirroring_axes: expected some of {', '.join(map(str, axes))}, got {allowed!r}"
         raise CheckpointError(f"{folder.checkpoints[0]}: {advice}")
     plain = letters.replace("-", "")[pipeline.is_2d :]
-    mirror = "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
+    mirrored = [plain[axis] for axis in set(allowed)]
+    inference["mirror"] = "".join(sorted(mirrored, key=(AXES + FILE_AXES).index))
     return Facts(
         arch="nnunet",
         args=entry.args,
         roi=patch,
         num_classes=folder.num_outputs,
         num_channels=pipeline.num_channels,
-        outputs="sigmoid" if regions else "softmax",
+        outputs=outputs,
         input=adapter,
         space=pipeline,
-        inference=NNUNET | {"overlap": overlap, "mirror": mirror},
-        notes=(f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else (),
-        metadata=Metadata(class_names=("background", *regions) if regions else None),
+        inference=inference,
+        notes=notes,
+        metadata=metadata,
         class_names=pipeline.class_names,
         channel_names=pipeline.channel_names,
     )
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns patterns of the files that are read: those of the requested folds, else of every fold."""
+    """Returns patterns of the files that are read: those of the folds that `args` of a job ask for, else of every
+    fold."""
     stated = validate(dict(args), NnunetArgs, "nnunet")
     folds = stated.fold if isinstance(stated.fold, tuple) else ["*" if stated.fold is None else stated.fold]
     return "plans.json", "dataset.json", *(f"fold_{fold}/{stated.checkpoint}" for fold in folds)
@@ -163,7 +177,7 @@ class Folds(nn.Module):
         self.nets = nn.ModuleList(nets)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the mean logits."""
+        """Returns the mean logits `[B, K, ...]` of images `[B, C, ...]`."""
         if len(self.nets) == 1:
             only: Tensor = self.nets[0](images)
             return only
@@ -171,7 +185,8 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
+    """Builds the networks of the plans of a spec, fresh, on the CPU or meta device; each head returns full
+    resolution."""
     folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings
@@ -204,7 +219,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
-    """Returns the weights of the folds, on the CPU; deep-supervision heads included."""
+    """Returns the weights of a spec's folds, on the CPU; deep-supervision heads included. `wanted`, names and shapes of
+    the network, is not asked for."""
     loaded = dict[str, Tensor]()
     path = spec.checkpoint
     for number, file in enumerate(_checkpoints(path, validate(dict(spec.args), NnunetArgs, path))):
@@ -303,6 +319,8 @@ def _builder(folder: _Folder) -> Any:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
+            """Builds a network by the `settings` of its configuration, `manager` aside, with input `channels` and
+            `outputs`; `deep`: with deep supervision."""
             name = settings.network_arch_class_name
             kwargs = settings.network_arch_init_kwargs
             args = name, kwargs, settings.network_arch_init_kwargs_req_import, channels, outputs
