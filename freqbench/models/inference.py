@@ -39,7 +39,7 @@ Restore = Callable[[Tensor, Outputs, bool, bool], tuple[Tensor, Tensor | None]]
 
 
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
-    """Returns the windows of `roi` voxels that tile a volume of this `shape` for an attack: side by side, in raster order.
+    """Returns the windows of `roi` voxels that tile a volume of a `shape` for an attack: side by side, in raster order.
 
     The last window on an axis is shifted back inside, and its result overwrites the overlap. On an axis shorter than
     the ROI, the window is the whole axis.
@@ -90,7 +90,7 @@ def sliding_windows(
 
 
 def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
-    """Returns the number of windows that the model of `spec` runs in one prediction of the case `ref` with this shape."""
+    """Returns the number of windows that the model of `spec` runs in one prediction of the case `ref` of this shape."""
     first = spec.members[0] if spec.members else spec
     inference = spec.inference.turn_to_file(ref.axes) if first.input.is_of_file else spec.inference
     return len(sliding_windows(shape, spec.roi_of(ref, shape), inference.overlap, inference.windows == "even"))
@@ -497,11 +497,12 @@ class SlidingWindowModel(nn.Module):
             yield windows[first : first + self.window_batch]
 
     def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
-        """Returns the logits or probabilities to average where windows overlap, of their `crops` in the order of `_cut`;
-        `keys` seed the draws of a random defence, one per volume."""
+        """Returns the logits or probabilities to average where windows overlap, of their `crops`, in the order of
+        `_cut`; `keys` seed the draws of a random defence, one per volume."""
         seeds = None
         if keys is not None:
-            seeds = [draw_seed(key, h.start, w.start, d.start) for h, w, d in windows for key in keys]
+            pairs = product(windows, keys)
+            seeds = [draw_seed(key, h.start, w.start, d.start) for (h, w, d), key in pairs]
         return self.model.averaged_form(self.model.cut(windows)(crops, seeds))
 
 
@@ -524,8 +525,8 @@ class JointModel(SlidingWindowModel):
         return torch.isin(numbers, assemble(numbers, self.tiles), assume_unique=True)
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the stitched logits `[1, K, H, W, D]` of the joined windows, `images` `[W, C, h, w, d]`; `keys` has one
-        key, that of the volume."""
+        """Returns the stitched logits `[1, K, H, W, D]` of the joined windows, `images` `[W, C, h, w, d]`; `keys` has
+        one key, that of the volume."""
         return super().forward(assemble(images, self.tiles), keys)
 
 
@@ -537,13 +538,21 @@ def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
         starts = sorted({window[axis].start for window in windows})
         sides.append([after - start for start, after in pairwise(starts)] + [length])
     part = iter(parts[:, None])
-    rows = ([torch.cat([next(part)[:, :, :h, :w, :d] for d in sides[2]], 4) for w in sides[1]] for h in sides[0])
-    return torch.cat([torch.cat(row, 3) for row in rows], 2)
+    slabs = []
+    for h in sides[0]:
+        rows = []
+        for w in sides[1]:
+            row = [next(part)[:, :, :h, :w, :d] for d in sides[2]]
+            rows.append(torch.cat(row, 4))
+        slabs.append(torch.cat(rows, 3))
+    return torch.cat(slabs, 2)
 
 
 class _Stitched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
+        """Returns the stitched scores of images `[B, C, H, W, D]` by the model `sliding`, its draws seeded by `keys`;
+        `ctx` keeps what the backward pass needs."""
         total = images.new_zeros(0)
         sums = torch.zeros_like(images[:1, :1])
         graphs: deque[tuple[Tensor, Tensor]] = deque()
@@ -571,6 +580,7 @@ class _Stitched(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Returns the gradient of the images for that of the scores, `upstream`; `ctx` is the forward pass's."""
         images, sums = ctx.saved_tensors
         upstream = upstream / sums
         gradient = torch.zeros_like(images)

@@ -41,14 +41,15 @@ class OnnxNetwork(nn.Module):
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
+        """Returns logits `[B, K, h, w, d]` of images, windows `[B, C, h, w, d]`; those of ONNX Runtime are computed on
+        the CPU."""
         if self.net is not None:
             return self.net(images)
         (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: images.detach().float().cpu().numpy()})
         return torch.from_numpy(scores).to(images)
 
     def train(self, mode: bool = True) -> "OnnxNetwork":
-        """Sets the flag only: the file fixed its behaviour."""
+        """Sets the flag to `mode` only: the file fixed its behaviour."""
         self.training = mode
         return self
 
@@ -61,7 +62,8 @@ class _Graph(NamedTuple):
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
-    Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
+    `entry`, `path`, `num_classes` and `num_channels` are those of `Source.facts`. Raises UserError for a missing
+    package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = _args(entry, num_classes, num_channels)
     stated = validate(args, OnnxArgs, path)
     graph = _graph(path)
@@ -78,7 +80,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU."""
+    """Returns the network of the file of `spec` with its weights, on the CPU."""
     path = spec.checkpoint
     net = OnnxNetwork(_convert(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
     return mend(net, "logits", _graph(path).singly)
