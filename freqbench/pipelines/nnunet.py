@@ -235,12 +235,12 @@ class NnunetPipeline(Pipeline):
         return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
 
     def codes_of(self, codes: str) -> str:
-        """Returns the directions of the network's axes for `codes` of a file: the reader's, reversed, then transposed."""
+        """Returns directions of the network's axes for a file's, `codes`: the reader's, reversed, then transposed."""
         return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns nnU-Net's shape of a volume without zeros around it, along RAS axes, as are the shape and spacing (mm)
-        given; the file's own axes lie towards `codes`."""
+        """Returns nnU-Net's shape of a volume without zeros around it, along RAS axes, as the shape and spacing (mm)
+        given are; the file's own axes lie towards `codes`."""
         if self.settings.configuration["resampling_fn_data"] == "no_resampling_hack":
             return shape
         compute = _module("nnunetv2.preprocessing.resampling.default_resampling").compute_new_shape
