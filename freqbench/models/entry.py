@@ -260,10 +260,13 @@ DEFAULT_INPUT = InputAdapter()
 def seed_of(checkpoint: str) -> int | None:
     """Returns the seed of untrained weights, requested by `random` or `random:SEED`; None for any other checkpoint."""
     match = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
-    if match and len(match[1] or "") > SEED_DIGITS:
-        got = f"random:{match[1][:20]}..."
+    if match is None:
+        return None
+    digits = match[1] or "0"
+    if len(digits) > SEED_DIGITS:
+        got = f"random:{digits[:20]}..."
         raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
-    return int(match[1] or 0) if match else None
+    return int(digits)
 
 
 def advice_on_classes(outputs: int, num_classes: int, head: Outputs = "softmax") -> str:
@@ -485,9 +488,10 @@ class ModelEntry(Strict):
 
         Raises UserError if it leaves a class of the dataset open, or names one that is none.
         """
+        class_map = self.class_map
         has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
-        if self.class_map is None:
+        if class_map is None:
             wanted = num_classes - first
             if self.classes not in (None, wanted):
                 parts = "regions" if has_regions else "dataset"
@@ -497,8 +501,8 @@ class ModelEntry(Strict):
                 )
             return None
         where = f"{self.name}: class_map"
-        seen = _named_outputs(where, self.class_map, num_classes, outputs, first)
-        missing = [number for number in range(1, num_classes) if number not in self.class_map]
+        seen = _named_outputs(where, class_map, num_classes, outputs, first)
+        missing = [number for number in range(1, num_classes) if number not in class_map]
         if missing:
             part = "class"
             advice = "give its classes; if the network has none for it, take it out of the dataset: label_map: "
@@ -512,11 +516,11 @@ class ModelEntry(Strict):
         rest = set(range(first, outputs + first)) - seen
         if has_regions:
             left_out = tuple(theirs - 1 for theirs in sorted(rest))
-            return left_out, *((self.class_map[number][0] - 1,) for number in range(1, num_classes))
-        groups: Mapping[int, Collection[int]] = {0: rest, **self.class_map}
+            return left_out, *((class_map[number][0] - 1,) for number in range(1, num_classes))
+        groups: Mapping[int, Collection[int]] = {0: rest, **class_map}
         if not groups[0]:
             raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
-        if 0 in self.class_map and rest:
+        if 0 in class_map and rest:
             raise UserError(
                 f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
             )

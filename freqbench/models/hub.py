@@ -117,8 +117,9 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
     try:
         with _lend_client(uri) as api:
             info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=SECONDS)
-            listed = {each.rfilename: (each.size, each.lfs) for each in info.siblings}
-            files = {name: _ListedFile(size=size, sha256=lfs and lfs.sha256) for name, (size, lfs) in listed.items()}
+            files = {}
+            for each in info.siblings:
+                files[each.rfilename] = _ListedFile(size=each.size, sha256=each.lfs and each.lfs.sha256)
             known = _Snapshot(commit=info.sha, files=files)
     except MissingDataError:
         if known is None:

@@ -106,11 +106,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap. The weights `[h, w, d]`,
     set by `model.inference.weighting`, are positive and at most 1; a window shorter than the ROI has the weights of its
     place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike."""
-    if model.inference.weighting == "constant":
-        return scores.new_ones(1).expand(scores.shape[2:])
+    inference = model.inference
+    size = scores.shape[2:]
+    if inference.weighting == "constant":
+        return scores.new_ones(1).expand(size)
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
-    if model.inference.weighting == "nnunet":
-        overlap = model.inference.overlap
+    if inference.weighting == "nnunet":
+        overlap = inference.overlap
         apart = [of_axis == 0 for of_axis in overlap] if isinstance(overlap, tuple) else [False] * 3
         sides = triple(1 if alone else side for alone, side in zip(apart, model.roi, strict=True))
         of_network = torch.from_numpy(_nnunet_weights(model.order.network_order(sides))).to(**kind)
@@ -118,8 +120,8 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     else:
         from monai.data.utils import compute_importance_map
 
-        weights = compute_importance_map(model.roi, mode="gaussian", sigma_scale=model.inference.sigma, **kind)
-    return weights[model.window_place(scores.shape[2:])]
+        weights = compute_importance_map(model.roi, mode="gaussian", sigma_scale=inference.sigma, **kind)
+    return weights[model.window_place(size)]
 
 
 @lru_cache(maxsize=16)
@@ -169,7 +171,8 @@ def prediction(
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
-    if model.smoothing is None:
+    smoothing = model.smoothing
+    if smoothing is None:
         made = _stitch(model, [volume], window_batch, case, wanted)[0]
         if model.watch is None:
             return made
@@ -190,9 +193,9 @@ def prediction(
             yield from (each.labels for each in _stitch(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
-    if isinstance(model.smoothing, Smoothing):
-        return model.smoothing.vote(segment, volume, key, wanted.judge, wanted.seed)
-    return model.smoothing.vote(segment, volume, key)
+    if isinstance(smoothing, Smoothing):
+        return smoothing.vote(segment, volume, key, wanted.judge, wanted.seed)
+    return smoothing.vote(segment, volume, key)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
@@ -278,20 +281,21 @@ class _Slab:
                 "leave out or merge some of its outputs"
             )
         rows, w, d = window
+        start = rows.start
         plane = self.label.shape[1:]
         if not len(self._scores):
             self._scores = scores.new_empty(*scores.shape[:2], *plane)
             self._weights = weights.new_empty(1, len(weights), *plane)
-        self.settle(rows.start)
-        fresh = max(self._reached, rows.start)
-        for places, of_window in self._places(rows.start, fresh):
+        self.settle(start)
+        fresh = max(self._reached, start)
+        for places, of_window in self._places(start, fresh):
             self._scores[:, places, w, d] += scores[:, of_window]
             self._weights[:, places, w, d] += weights[None, of_window]
         for places, of_window in self._places(fresh, rows.stop):
             if scores.shape[2:] != plane:
                 self._scores[:, places] = self._weights[:, places] = 0
-            self._scores[:, places, w, d] = scores[:, fresh - rows.start :][:, of_window]
-            self._weights[:, places, w, d] = weights[fresh - rows.start :][of_window]
+            self._scores[:, places, w, d] = scores[:, fresh - start :][:, of_window]
+            self._weights[:, places, w, d] = weights[fresh - start :][of_window]
         self._reached = rows.stop
 
     def settle(self, row: int) -> None:
@@ -371,11 +375,8 @@ class _Restored:
         merged = any(part.class_map is not None for part in model.parts)
         own = model.order.to_network_axes(logits[None])[0].contiguous()
         labels, probabilities = self._restore(own, model.head.name, merged, self._with_confidence)
-        if probabilities is None:
-            return VolumePrediction(labels=labels, confidence=None)
-        likely = probabilities if model.head.has_background else torch.maximum(probabilities, 1 - probabilities)
-        sure = likely.amax(dim=0) if model.head.has_background else likely.amin(dim=0)
-        return VolumePrediction(labels=labels, confidence=sure.clamp(max=1))
+        sure = None if probabilities is None else _sureness(model, probabilities).clamp(max=1)
+        return VolumePrediction(labels=labels, confidence=sure)
 
 
 def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
@@ -388,8 +389,14 @@ def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
 def _confidence(model: SegmentationModel, means: Tensor) -> Tensor:
     """Returns the probability of the largest class, or of the least sure region's side, of mean scores `[K, ...]`."""
     probabilities = means if model.averages_probabilities else model.head.probabilities(means[None])[0]
+    sure = _sureness(model, probabilities)
+    return sure.clamp(max=1) if model.head.has_background else sure  # classes' may round above it
+
+
+def _sureness(model: SegmentationModel, probabilities: Tensor) -> Tensor:
+    """Returns the same of probabilities `[K, ...]`."""
     if model.head.has_background:
-        return probabilities.amax(dim=0).clamp(max=1)  # may round above it
+        return probabilities.amax(dim=0)
     return torch.maximum(probabilities, 1 - probabilities).amin(dim=0)
 
 
@@ -582,19 +589,22 @@ class _Stitched(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         """Returns the gradient of the images for that of the scores, `upstream`; `ctx` is the forward pass's."""
         images, sums = ctx.saved_tensors
+        sliding = ctx.sliding
+        model = sliding.model
         upstream = upstream / sums
         gradient = torch.zeros_like(images)
-        for windows in ctx.sliding.batches(images):
+        for windows in sliding.batches(images):
+            passes = len(windows) * model.passes
             if ctx.graphs:
                 crops, scores = ctx.graphs.popleft()
             else:
                 crops = _cut(images, windows).requires_grad_()
                 with torch.enable_grad():
-                    scores = ctx.sliding.scores(crops, ctx.keys, windows)
-                ctx.sliding.num_forwards += len(windows) * ctx.sliding.model.passes
-            weights = window_weights(ctx.sliding.model, scores)
+                    scores = sliding.scores(crops, ctx.keys, windows)
+                sliding.num_forwards += passes
+            weights = window_weights(model, scores)
             (part,) = torch.autograd.grad(scores, crops, _cut(upstream, windows) * weights)
-            ctx.sliding.num_backwards += len(windows) * ctx.sliding.model.passes
+            sliding.num_backwards += passes
             _add(gradient, part, windows)
         return gradient, None, None
 

@@ -301,16 +301,18 @@ class SegmentationModel(nn.Module):
 
     def _input(self, images: Tensor) -> Tensor:
         """Returns windows of the ROI in the network's unit, with the volume's axes."""
+        padding = self.inference.padding
         if self.takes_volumes:
             return images.view_as(images)
         if self._prepared is not None:
-            return self._pad(self._prepared.input(images), self.inference.padding)
-        if self.inference.padding == "volume":
+            return self._pad(self._prepared.input(images), padding)
+        if padding == "volume":
             return self.adapter.scale_images(self._pad(images, 0.0))
-        return self._pad(self.adapter.scale_images(images), self.inference.padding)
+        return self._pad(self.adapter.scale_images(images), padding)
 
     def _pad(self, images: Tensor, padding: float | str) -> Tensor:
-        axes = [] if self._leaves_padding else [*zip(self.window_place(images.shape[2:]), self.roi, strict=True)]
+        size = images.shape[2:]
+        axes = [] if self._leaves_padding else [*zip(self.window_place(size), self.roi, strict=True)]
         # The last axis first, its low side before its high.
         widths = list[int]()
         for place, full in reversed(axes):
@@ -324,7 +326,7 @@ class SegmentationModel(nn.Module):
         if padding == "reflect" and any(max(low, high) >= side for side, low, high in sides):
             raise UserError(
                 f"{self.name}: inference.padding: expected reflect to be shorter than the volume, got "
-                f"{tuple(images.shape[2:])} for a window of {self.roi}: take replicate, a number or a smaller roi"
+                f"{tuple(size)} for a window of {self.roi}: take replicate, a number or a smaller roi"
             )
         return F.pad(images, widths, mode=padding)
 

@@ -321,13 +321,14 @@ class NnunetPipeline(Pipeline):
         """Returns what lies outside of the crop's box of a file, `native`, which `facts` of its `PreparedInput` hold;
         of a network that is normalised within a mask, outside of it."""
         image = native.image
-        codes = self.codes_of(facts["codes"])
+        file = facts["codes"]
+        codes = self.codes_of(file)
         if any(self.settings.use_mask_for_norm):
             within: Mask = _module("nnunetv2.preprocessing.cropping.cropping").create_nonzero_mask(image.numpy())
             return ~within
-        outside = torch.ones(1, *orient(image[:1], facts["codes"], codes).shape[1:], dtype=torch.bool)
+        outside = torch.ones(1, *orient(image[:1], file, codes).shape[1:], dtype=torch.bool)
         outside[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))] = False
-        return orient(outside, codes, facts["codes"])[0].numpy()
+        return orient(outside, codes, file)[0].numpy()
 
     def clips(self, channel: int) -> bool | None:
         """False but for a channel of CT, whose normalisation clips at ends that `bounds` may lie within."""
@@ -420,7 +421,7 @@ class NnunetPipeline(Pipeline):
                 codes.append(code_of(k for k, each in enumerate(held, 1) if label in each))
             classes = torch.tensor(codes)[classes.long()]
         file = facts["codes"]
-        reader = self._reader_codes(facts["codes"])
+        reader = self._reader_codes(file)
         back = orient(classes[None].to(torch.uint8), reader, file)[0].contiguous()
         return back, orient(probabilities, reader, file) if with_probabilities else None
 

@@ -430,21 +430,23 @@ def check_fit(
     """
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
-    shared = [key for key in wanted if key in found]
-    misshapen = [key for key in shared if wanted[key].shape != found[key].shape]
-    for key in shared:
-        if wanted[key].is_floating_point() and not found[key].is_floating_point():
-            got = f"got {found[key].dtype}: save float32 weights"
-            raise CheckpointError(f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, {got}")
+    misshapen = {}
+    for key, own in wanted.items():
+        there = found.get(key, own)
+        if own.is_floating_point() and not there.is_floating_point():
+            got = f"got {there.dtype}: save float32 weights"
+            raise CheckpointError(f"{name}: checkpoint {path}: {key}: expected {own.dtype}, {got}")
+        if own.shape != there.shape:
+            misshapen[key] = own.shape, there.shape
     if not (missing or unexpected or misshapen):
         return
-    pairs = (zip_longest(wanted[key].shape, found[key].shape) for key in misshapen)
+    pairs = (zip_longest(*both) for both in misshapen.values())
     lengths = {(ours, theirs) for ours, theirs in chain.from_iterable(pairs) if ours != theirs}
     ours, classes = next(iter(lengths)) if len(lengths) == 1 else (None, None)
     if ours == num_classes and classes and not missing and not unexpected:
         advice = advice_on_classes(classes, num_classes, head)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
-    shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
+    shapes = [f"{key}: {tuple(there)} for {tuple(own)}" for key, (own, there) in misshapen.items()]
     counts = ", ".join(
         f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
         for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))

@@ -21,8 +21,8 @@ from freqbench.models.examination import outcomes
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
-from freqbench.models.sources.source import Facts, Metadata, Source, cost_of
-from freqbench.models.spec import UNTRAINED, ModelSpec
+from freqbench.models.sources.source import Facts, Metadata, Source, cost_of, require_fit
+from freqbench.models.spec import ModelSpec
 
 
 class _Fit(Strict):
@@ -169,9 +169,7 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
         age = entry.migration or (migrations.NONE if facts.is_own else None)
         chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
         weights = migrations.migration_of(draft.arch, chosen).convert(placed.weights, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
-        untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
-        notes = (*notes, *filter(None, [placed.note, untrained]))
+        notes = require_fit(draft, wanted, weights, placed.note, facts.is_own)
     asked = {name: getattr(draft, name) for name in COSTS.depends} | {"roi": draft.network_roi}
     flops, step_bytes = COSTS.get(lambda: cost_of(draft, net), **asked)  # many checkpoints are of one network
     reading = draft.reading if chosen == migrations.NONE else {**draft.reading, "migration": chosen}

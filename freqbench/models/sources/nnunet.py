@@ -76,6 +76,13 @@ class NnunetArgs(Strict):
             raise ValueError(f"expected a list of different folds, got {[*fold]}")
         return fold
 
+    @property
+    def folds(self) -> tuple[int | str, ...]:
+        """The folds that are asked for; empty: none in particular."""
+        if self.fold is None:
+            return ()
+        return self.fold if isinstance(self.fold, tuple) else (self.fold,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
@@ -165,8 +172,7 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns patterns of the files that are read: those of the folds that `args` of a job ask for, else of every
     fold."""
     stated = validate(dict(args), NnunetArgs, "nnunet")
-    folds = stated.fold if isinstance(stated.fold, tuple) else ["*" if stated.fold is None else stated.fold]
-    return "plans.json", "dataset.json", *(f"fold_{fold}/{stated.checkpoint}" for fold in folds)
+    return "plans.json", "dataset.json", *(f"fold_{fold}/{stated.checkpoint}" for fold in stated.folds or "*")
 
 
 class Folds(nn.Module):
@@ -188,8 +194,9 @@ def network(spec: ModelSpec) -> nn.Module:
     """Builds the networks of the plans of a spec, fresh, on the CPU or meta device; each head returns full
     resolution."""
     folder = _folder(spec.checkpoint, spec.args)
+    pipeline = folder.pipeline
     where = f"{folder.path}: architecture of plans.json"
-    settings = folder.pipeline.settings
+    settings = pipeline.settings
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
@@ -211,9 +218,9 @@ def network(spec: ModelSpec) -> nn.Module:
 
     def build_all() -> nn.Module:
         with quiet():
-            args = folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs
-            nets = [build(*args, False) for _ in folder.checkpoints]
-        return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
+            args = pipeline.manager, settings, pipeline.num_channels, folder.num_outputs, False
+            folds = Folds([build(*args) for _ in folder.checkpoints])
+        return Sliced(folds, axis=0) if pipeline.is_2d else folds
 
     return source.construct(where, build_all)
 
@@ -254,10 +261,7 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
         advice = f"give args: {{checkpoint: {other}}}, which is there" if other else "fetch it"
         raise CheckpointError(f"{path}: expected fold_N/{args.checkpoint}, found none: {advice}")
     numbered = [fold for fold in there if fold != "all"]
-    if args.fold is None:
-        wanted = numbered or there
-    else:
-        wanted = [str(fold) for fold in (args.fold if isinstance(args.fold, tuple) else [args.fold])]
+    wanted = [*map(str, args.folds)] or numbered or there
     for fold in wanted:
         if fold not in there:
             found = f"found none: give fold, one of {', '.join(there)}"
@@ -312,10 +316,12 @@ def _builder(folder: _Folder) -> Any:
                 return _called_as_now(found(name).build_network_architecture)
         except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
             raise UserError(f"{what}: set {_EXTERNAL} to the folder of its file: {one_line(error)}") from None
-    building = [name]
-    while not known[building[-1]][2]:
-        building.append(next(base for base in known[building[-1]][1] if base in known))
-    if building[-1] == _TRAINER:
+    builder = name
+    module, bases, has_own = known[builder]
+    while not has_own:
+        builder = next(base for base in bases if base in known)
+        module, bases, has_own = known[builder]
+    if builder == _TRAINER:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
@@ -330,7 +336,7 @@ def _builder(folder: _Folder) -> Any:
         return build
     try:
         with quiet():
-            trainer = pkgutil.resolve_name(f"{known[building[-1]][0]}:{building[-1]}")
+            trainer = pkgutil.resolve_name(f"{module}:{builder}")
             return _called_as_now(trainer.build_network_architecture)
     except Exception as error:  # noqa: BLE001 (whatever a package that it needs raises on import)
         raise UserError(f"{folder.path}: nnunetv2's {name} cannot be imported: {one_line(error)}") from None

@@ -196,6 +196,7 @@ def _compare(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str |
         raise UserError(f"{path}: a roi of {size} does not pass through it: {one_line(error, 160)}") from None
     if reference.dim() != 5 or reference.shape[2:] != volume.shape[2:] or reference.shape[1] < 2:
         raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
+    outputs = reference.shape[1]
     try:
         x = volume.requires_grad_()
         logits = OnnxNetwork(_convert(path))(x)
@@ -203,11 +204,11 @@ def _compare(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str |
     except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
         operator = re.search(r"operation_type='(\w+)'", str(error))
         reason = f"has no {operator[1]}" if operator else f"fails: {one_line(error, 120)}"
-        return reference.shape[1], f"its torch counterpart {reason}"
+        return outputs, f"its torch counterpart {reason}"
     difference = float((logits.detach() - reference).abs().max()) if logits.shape == reference.shape else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(reference.abs().max())):
-        return reference.shape[1], f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
-    return reference.shape[1], None
+        return outputs, f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
+    return outputs, None
 
 
 SOURCE = Source(facts=facts, network=network, sha256=_sha256)

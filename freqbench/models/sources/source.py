@@ -96,12 +96,26 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
     if not draft.is_random:
         wanted = net.state_dict()
         weights, note = source.weights(draft, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
-        # freqbench's own metadata tell of a training.
-        untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
-        notes = (*notes, *filter(None, [note, untrained]))
+        notes = require_fit(draft, wanted, weights, note, facts.is_own)
     flops, step_bytes = cost_of(draft, net)
     return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
+
+
+def require_fit(
+    draft: ModelSpec, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], note: str | None, is_own: bool
+) -> tuple[str, ...]:
+    """Refuses weights that do not fit a network; returns the notes of its spec, and those on its weights.
+
+    Args:
+        draft: the spec of the network.
+        wanted: its names and shapes (meta will do).
+        weights: those of its files.
+        note: a line on their place there; None: nothing.
+        is_own: True: freqbench's own metadata tell of a training.
+    """
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
+    untrained = None if is_own or not checkpoints.look_untrained(weights) else UNTRAINED
+    return (*draft.notes, *filter(None, [note, untrained]))
 
 
 @dataclass(frozen=True, kw_only=True)
