@@ -73,12 +73,13 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "s
     """
     try:
         buffers = [buffer.clone() for buffer in net.buffers()]
-        first = _logits(net, inputs[:1], num_classes)
+        one = inputs[:1]
+        first = _logits(net, one, num_classes)
         if not first.isfinite().all():
             raise UnfitError(
                 "expected finite logits, got NaN or infinities: check its weights and the input that it expects"
             )
-        again = _logits(net, inputs[:1], num_classes)
+        again = _logits(net, one, num_classes)
         if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
             raise UnfitError(
                 "expected parameters and buffers as they were after a pass, got others: save it in evaluation mode"
@@ -97,7 +98,7 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "s
         if torch.equal(first, other):
             return Examination(singly=singly, caution="its output does not depend on the volume")
         # Also of an input far out of its range, which logits would follow.
-        outputs = first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)
+        outputs = first, other, _logits(net, 20 * one - 10, num_classes)
         if all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs):
             if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
                 raise UnfitError(

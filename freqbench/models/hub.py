@@ -69,14 +69,15 @@ def local(uri: str) -> Path:
     """Returns the file or folder of `uri` in the node's cache, fetched if missing. Raises UserError for one of none of
     SCHEMES, CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
     place = _parse(uri)
+    path = place.path
     snapshot, _ = _ask_hub(uri, place)
-    within = f"{place.path}/" if place.path else ""
-    wanted = [name for name in snapshot.files if name == place.path or (name.startswith(within) and _is_read(name))]
+    within = f"{path}/" if path else ""
+    wanted = [name for name in snapshot.files if name == path or (name.startswith(within) and _is_read(name))]
     if not wanted:
-        raise CheckpointError(f"{uri}: {unknown('file or folder of a network', place.path, snapshot.files)}")
+        raise CheckpointError(f"{uri}: {unknown('file or folder of a network', path, snapshot.files)}")
     hashes = {downloads.require_below(uri, name): snapshot.files[name].sha256 for name in wanted}
     get = partial(_get, uri, place, snapshot)
-    return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
+    return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / path
 
 
 def _is_read(name: str) -> bool:

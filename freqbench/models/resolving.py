@@ -179,6 +179,7 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
     """Refuses settings that contradict each other or what the files say, and keys for weights of another kind."""
     name = entry.name
     defence = entry.defence
+    space = draft.space
     is_of_regions = draft.head == "sigmoid"
     if is_of_regions and isinstance(defence, RandomizedSmoothing):
         raise UserError(
@@ -187,15 +188,15 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
         )
     if is_of_regions and draft.takes_volumes:
         raise UserError(f"{name}: expected outputs: softmax for {draft.arch}, got sigmoid: it knows no regions")
-    if isinstance(defence, RandomResizePad) and isinstance(draft.space, Pipeline):
+    if isinstance(defence, RandomResizePad) and isinstance(space, Pipeline):
         raise UserError(
             f"{name}: expected no {defence.name} beside a pipeline of its own, as it moves the window from under "
             "what belongs to its place: take another defence, or a network without"
         )
-    if isinstance(draft.space, Pipeline):
+    if isinstance(space, Pipeline):
         _require_no_other_input(name, entry.input, draft.inference)
-    if isinstance(draft.space, MonaiPipeline):
-        draft.space.bound(draft.num_channels)
+    if isinstance(space, MonaiPipeline):
+        space.bound(draft.num_channels)
     elif entry.channels is not None:
         raise UserError(f"{name}: expected no channels beside {facts.path}, which MONAI does not prepare: leave it out")
     for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
@@ -239,23 +240,28 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     UserError if members differ in window, space, or, unless the job gives one, sliding window, or if one comes twice or
     has a random defence."""
     first = members[0]
-    for i, member in enumerate(members):
-        if member.defence and member.defence.is_random:
+    where = f"{entry.name}: ensemble"
+    seen = set[str]()
+    for member in members:
+        name = member.name
+        defence = member.defence
+        if defence and defence.is_random:
             raise UserError(
-                f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
-                f"{member.defence.name}: put the defence around the ensemble"
+                f"{where}: expected members without a random defence, got {name} with {defence.name}: put the defence "
+                "around the ensemble"
             )
         if member.takes_volumes:
-            raise UserError(f"{entry.name}: ensemble: expected networks, got {member.name}, a command: leave it out")
-        if member.model_id in [other.model_id for other in members[:i]]:
-            raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
+            raise UserError(f"{where}: expected networks, got {name}, a command: leave it out")
+        if member.model_id in seen:
+            raise UserError(f"{where}: expected each member once, got {name} twice")
+        seen.add(member.model_id)
         for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
             ours = getattr(first, what)
             theirs = getattr(member, what)
             if ours != theirs:
                 raise UserError(
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
-                    f"{member.name}: state one for both"
+                    f"{name}: state one for both"
                 )
     fields = _job_fields(entry)
     if all(member.is_random for member in members):
@@ -494,22 +500,25 @@ def plain_name(name: str) -> str:
 
 def _path_of(entry: ModelEntry) -> str:
     """Returns the path of a model's files, variables filled in; for a network of the job, the planned weights."""
-    if entry.is_to_train and not entry.trained:
+    name = entry.name
+    trained = entry.trained
+    if entry.is_to_train and not trained:
         raise UserError(
-            f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
+            f"{name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
             "none: use freqbench run or freqbench.training.link"
         )
-    path = storage.filled_in(str(entry.path), entry.name)
-    if entry.trained:
+    path = storage.filled_in(str(entry.path), name)
+    if trained:
         if not storage.exists(path):
             raise CheckpointError(
-                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
+                f"{name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
                 "trains them again"
             )
-        if (weights := checkpoints.weights_sha256(path)) != entry.trained.weights:
+        weights = checkpoints.weights_sha256(path)
+        if weights != trained.weights:
             raise CheckpointError(
-                f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
-                f"{entry.trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
+                f"{name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
+                f"{trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
                 "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path

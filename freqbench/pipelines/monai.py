@@ -345,6 +345,7 @@ class MonaiPipeline(Pipeline):
         data = made.as_tensor().float().contiguous()
 
         def to_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
+            """Returns a volume of the file on the prepared grid, by a mode of interpolation and of padding."""
             at = MetaTensor(volume.float(), affine=torch.from_numpy(native.affine))
             resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
             return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
@@ -440,6 +441,7 @@ class MonaiPipeline(Pipeline):
         from monai.data import MetaTensor
 
         def to_network(volume: Tensor) -> Any:
+            """Returns a volume `[K, *grid]` with the affine and the transforms that made its grid."""
             affine = torch.tensor(facts["affine"], dtype=torch.float64)
             return MetaTensor(volume, affine=affine, applied_operations=_back(facts["trace"]))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from freqbench.core import plugins
 from freqbench.core.code import Code, identify
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, UserError, installing, one_line, unknown
+from freqbench.core.errors import CheckpointError, UserError, installing, unknown
 from freqbench.core.files import downloads
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Millimetres, file_codes, orient, turned_affine, turning
@@ -118,12 +118,10 @@ def _find_own(where: str, what: str, name: str) -> Any:
         return None
     if not plugins.is_trusted():
         raise UserError(f"{where}: {unknown(what, name, brought)}; one of your own in {place} needs --trust-code")
-    try:
-        with quiet():
-            find = _module("nnunetv2.utilities.find_class_by_name").recursive_find_python_class
-            found = find(_module(place).__path__[0], name, place)
-    except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-        raise UserError(f"{where}: {what} {name}: nnunetv2 cannot look for it: {one_line(error)}") from None
+    # Importing a module runs it, and it may raise anything.
+    with running(f"{where}: {what} {name}: nnunetv2 cannot look for it", UserError), quiet():
+        find = _module("nnunetv2.utilities.find_class_by_name").recursive_find_python_class
+        found = find(_module(place).__path__[0], name, place)
     if not is_meant(found):
         raise UserError(f"{where}: {unknown(what, name, brought)}; put your own into the folder of {place}")
     return found

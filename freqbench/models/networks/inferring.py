@@ -104,9 +104,10 @@ def _unet(weights: Weights) -> Inferred:
         args["num_res_units"] = units
         args["kernel_size"] = _side(weight)
         place += "1.submodule."
-    channels.append(len(weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]))
-    up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
-    first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
+    unit = "conv.unit0." if args["num_res_units"] else ""
+    channels.append(len(weights[f"{place}{unit}conv.weight"]))
+    up = weights["model.2.0.conv.weight" if unit else "model.2.conv.weight"]
+    first = f"model.0.{unit}"
     last = weights.get("model.2.1.conv.unit0.conv.weight")
     unclear = _norm(_keys(weights, f"{first}adn.N."), args, "norm")
     if f"{first}adn.A.weight" not in weights:

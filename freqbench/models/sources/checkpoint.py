@@ -178,20 +178,21 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit."""
-    found = inferred_from(draft.checkpoint, draft.arch, draft.num_channels)
+    arch = draft.arch
+    found = inferred_from(draft.checkpoint, arch, draft.num_channels)
     notes = list[str]()
-    if asked := open_args(draft.arch, entry.args, found):
+    if asked := open_args(arch, entry.args, found):
         names = " and ".join(f"args.{name}" for name in asked)
         raise UserError(
             f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
-            f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
+            f"with one: state what it was trained with (here the default is {defaults(arch, asked)})"
         )
     try:
         spec = _check_weights(source, draft, facts, entry)
     except UserError:
         stated = {name: to_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
-        read = complete_args(draft.arch, {**others, **stated})
+        read = complete_args(arch, {**others, **stated})
         if read == draft.args:
             raise
         try:
@@ -201,8 +202,8 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
             raise
         shown = [f"{name} {value!r}" for name, value in others.items() if draft.args.get(name) != read.get(name)]
         notes.append(f"read off its weights: {', '.join(shown)}")
-    names = UNTRACED.get(spec.arch, ())
-    values = {**defaults(spec.arch, names), **spec.args}
+    names = UNTRACED.get(arch, ())
+    values = {**defaults(arch, names), **spec.args}
     untraced = [f"{name} {values[name]!r}" for name in names if name not in entry.args]
     if untraced:
         notes.append(f"{', '.join(untraced)}: left no trace in its weights, state args if it was trained otherwise")

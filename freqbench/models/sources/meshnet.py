@@ -137,29 +137,31 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
     """Returns the weights of a spec's files, on the CPU, under the names of `network`'s parameters; `wanted`, those of
     a network, is not asked for."""
     chain = _read(spec.checkpoint)
+    file = chain.file
     arrays = dict[str, Tensor]()
     for group in chain.groups:
-        arrays.update(_arrays(chain.file.parent, group))
+        arrays.update(_arrays(file.parent, group))
     state = {}
     for layer in _convolutions(chain):
         for part, name in (("weight", "kernel"), ("bias", "bias")):
             if name == "bias" and not layer.use_bias:
                 continue
             if (array := arrays.pop(f"{layer.name}/{name}", None)) is None:
-                raise CheckpointError(f"{chain.file}: weightsManifest: expected {layer.name}/{name}, found none")
+                raise CheckpointError(f"{file}: weightsManifest: expected {layer.name}/{name}, found none")
             # A kernel is [d, h, w, in, out]; torch wants [out, in, d, h, w].
             state[f"{_key(layer.name)}.{part}"] = array.permute(4, 3, 0, 1, 2) if array.dim() == 5 else array
     if arrays:
-        raise CheckpointError(f"{chain.file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
-    check_sound(str(chain.file), state)
+        raise CheckpointError(f"{file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
+    check_sound(str(file), state)
     return state, None
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     chain = _read(path)
-    files = {TOPOLOGY: chain.file}
+    file = chain.file
+    files = {TOPOLOGY: file}
     for group in chain.groups:
-        files |= {name: _existing(chain.file.parent / name) for name in group.paths}
+        files |= {name: _existing(file.parent / name) for name in group.paths}
     return source.fingerprint(files)
 
 
@@ -249,10 +251,11 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     if len(paths) == 1 and is_safetensors(paths[0]):
         stored = read_content(str(paths[0]))
         for entry in group.weights:
-            got = tuple(stored[entry.name].shape) if entry.name in stored else "none"
+            name = entry.name
+            got = tuple(stored[name].shape) if name in stored else "none"
             if got != entry.shape:
-                raise CheckpointError(f"{paths[0]}: {entry.name}: expected the shape {entry.shape}, got {got}")
-            yield entry.name, stored[entry.name].float()
+                raise CheckpointError(f"{paths[0]}: {name}: expected the shape {entry.shape}, got {got}")
+            yield name, stored[name].float()
         return
     counts = [math.prod(entry.shape) for entry in group.weights]
     size = sum(path.stat().st_size for path in paths)
@@ -260,7 +263,8 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     if size != wanted:
         rest = f"expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
         raise CheckpointError(f"{', '.join(map(str, paths))}: {rest}")
-    values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
+    content = b"".join(path.read_bytes() for path in paths)
+    values = torch.from_numpy(np.frombuffer(content, "<f4").astype(np.float32))
     for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
         yield entry.name, part.reshape(entry.shape)
 

@@ -34,6 +34,7 @@ from freqbench.core.files import programs
 from freqbench.core.types import Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
+from freqbench.models.networks.construction import refusing
 from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source
@@ -108,12 +109,13 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
     stated = validate(dict(args), NnunetArgs, path)
     files = _checkpoints(path, stated)
     content = _content(files[0])
+    asked = stated.configuration
     trained = content.get("init_args")
     trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
-    if stated.configuration and trained_as and stated.configuration != trained_as:
+    if asked and trained_as and asked != trained_as:
         rest = f"but its checkpoint was trained as {trained_as}: leave it out"
-        raise UserError(f"{path}: configuration is {stated.configuration} here, {rest}")
-    configuration = str(stated.configuration or trained_as or "3d_fullres")
+        raise UserError(f"{path}: configuration is {asked} here, {rest}")
+    configuration = str(asked or trained_as or "3d_fullres")
     plans, dataset = (source.read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
     pipeline = pipeline_of(path, plans, dataset, configuration, stated.orientation, bounds)
     return _Folder(path=path, checkpoints=files, content=content, pipeline=pipeline)
@@ -310,12 +312,10 @@ def _builder(folder: _Folder) -> Any:
     if name not in known:
         what = f"{folder.path}: trainer_name {name}, which is not nnunetv2's"
         plugins.require_trust(what)
-        try:
-            with quiet():
-                found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
-                return _called_as_now(found(name).build_network_architecture)
-        except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-            raise UserError(f"{what}: set {_EXTERNAL} to the folder of its file: {one_line(error)}") from None
+        # Importing a module runs it, and it may raise anything.
+        with refusing(f"{what}: set {_EXTERNAL} to the folder of its file", (Exception,)), quiet():
+            found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
+            return _called_as_now(found(name).build_network_architecture)
     builder = name
     module, bases, has_own = known[builder]
     while not has_own:
@@ -334,12 +334,10 @@ def _builder(folder: _Folder) -> Any:
             return made
 
         return build
-    try:
-        with quiet():
-            trainer = pkgutil.resolve_name(f"{module}:{builder}")
-            return _called_as_now(trainer.build_network_architecture)
-    except Exception as error:  # noqa: BLE001 (whatever a package that it needs raises on import)
-        raise UserError(f"{folder.path}: nnunetv2's {name} cannot be imported: {one_line(error)}") from None
+    # A package that it needs may raise anything too.
+    with refusing(f"{folder.path}: nnunetv2's {name} cannot be imported", (Exception,)), quiet():
+        trainer = pkgutil.resolve_name(f"{module}:{builder}")
+        return _called_as_now(trainer.build_network_architecture)
 
 
 def _called_as_now(build: Any) -> Any:
