@@ -118,7 +118,6 @@ def resolve(
     # The job's window is no whole volume.
     sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}
     inference = entry.inference or validate(sliding, Inference, where=entry.name)
-    reading = {} if entry.prefix is None else {"prefix": entry.prefix}
     class_map = entry.merged_classes(num_classes, outputs, head)
     draft = ModelSpec(
         **{**stated, **facts.origin, "method": method},
@@ -128,7 +127,7 @@ def resolve(
         input=adapter,
         space=own_space,
         inference=inference,
-        reading=reading,
+        prefix=entry.prefix,
         head=head,
         class_map=class_map,
     )

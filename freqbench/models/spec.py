@@ -29,7 +29,19 @@ pass; a GPU with more free memory gives more."""
 
 
 # Fields of a spec that enter its identity where they are not at their default; the first two have none.
-_STATED_IF_NEW = ("num_classes", "roi", "num_channels", "head", "class_map", "yields", "singly", "averages", "adaptive")
+_STATED_IF_NEW = (
+    "num_classes",
+    "roi",
+    "num_channels",
+    "migration",
+    "prefix",
+    "head",
+    "class_map",
+    "yields",
+    "singly",
+    "averages",
+    "adaptive",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +76,8 @@ class ModelSpec(Origin):
     roi: Shape
     num_classes: int
     num_channels: int = 1
-    reading: Mapping[str, str] = field(default_factory=dict)  # a checkpoint's `migration`, `prefix` of names
+    migration: str | None = None  # that its checkpoint needs; None: its weights stay as they are
+    prefix: str | None = None  # of the weights' names in its checkpoint; None: the one that fits best
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None  # in which it is attacked and scored; None: the dataset's
     inference: Inference = DEFAULT_INFERENCE
@@ -110,7 +123,7 @@ class ModelSpec(Origin):
 
     def _identity(self, weights: str, training: str | None) -> str:
         args = {name: value for name, value in self.args.items() if name not in self.silent_args}
-        facts: dict[str, Any] = {"arch": self.arch, "args": args, "checkpoint": weights, **self.reading}
+        facts: dict[str, Any] = {"arch": self.arch, "args": args, "checkpoint": weights}
         space = self.space and self.space.identity()
         members = [member.model_id for member in self.members]
         defence = self.defence and self.defence.identity()

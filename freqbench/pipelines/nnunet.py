@@ -506,7 +506,7 @@ def _check_labels(made: NnunetPipeline, where: str) -> None:
 def _check_channels(made: NnunetPipeline, stated: _Configuration, where: str) -> None:
     """Refuses settings of channels that are not one for each, and a clip of CT that is none."""
     schemes = stated.normalization_schemes
-    per_channel = {
+    per_channel: Mapping[str, Sequence[Any]] = {
         "normalization_schemes": schemes,
         "use_mask_for_norm": stated.use_mask_for_norm,
         "bounds": made.bounds or schemes,

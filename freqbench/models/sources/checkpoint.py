@@ -29,16 +29,16 @@ class _Fit(Strict):
     """Outcome of a network's check: the fields of its `ModelSpec` that take a network to fill in."""
 
     args: dict[str, Any]
-    reading: dict[str, str]
+    migration: str | None
     flops: NonNegativeInt
     step_bytes: NonNegativeInt
     notes: tuple[str, ...] = ()
 
 
 OF_NETWORK = ("arch", "args", "roi", "num_channels", "num_outputs")
-OF_FILE = ("head", "reading", "checkpoint_sha256", "notes")
+OF_FILE = ("head", "prefix", "checkpoint_sha256", "notes")
 FITS = outcomes("network's fit", _Fit, *OF_NETWORK, *OF_FILE, "trained", "migration", "is_own", "input")
-COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "reading"), most=10_000)
+COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "migration"), most=10_000)
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -91,15 +91,15 @@ def metadata_of(path: str) -> Metadata | None:
 def network(spec: ModelSpec) -> nn.Module:
     """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
     roi = spec.network_roi
-    extra = migrations.migration_of(spec.arch, spec.reading.get("migration")).extra
+    extra = migrations.migration_of(spec.arch, spec.migration).extra
     return construction.build(spec.arch, spec.num_outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
     """Returns the weights of a spec's checkpoint as the network has them today, by `wanted`, its names and shapes (meta
     will do), and a note on their place in the file."""
-    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.reading.get("prefix"))
-    migration = migrations.migration_of(spec.arch, spec.reading.get("migration"))
+    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
+    migration = migrations.migration_of(spec.arch, spec.migration)
     return migration.convert(placed.weights, wanted), placed.note
 
 
@@ -165,15 +165,15 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
     chosen = migrations.NONE
     if not draft.is_random:
         wanted = net.state_dict()
-        placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.reading.get("prefix"))
+        placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
         age = entry.migration or (migrations.NONE if facts.is_own else None)
         chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
         weights = migrations.migration_of(draft.arch, chosen).convert(placed.weights, wanted)
         notes = require_fit(draft, wanted, weights, placed.note, facts.is_own)
     asked = {name: getattr(draft, name) for name in COSTS.depends} | {"roi": draft.network_roi}
     flops, step_bytes = COSTS.get(lambda: cost_of(draft, net), **asked)  # many checkpoints are of one network
-    reading = draft.reading if chosen == migrations.NONE else {**draft.reading, "migration": chosen}
-    return replace(draft, reading=reading, flops=flops, step_bytes=step_bytes, notes=notes)
+    migration = None if chosen == migrations.NONE else chosen
+    return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
 
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
@@ -202,9 +202,9 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
             raise
         shown = [f"{name} {value!r}" for name, value in others.items() if draft.args.get(name) != read.get(name)]
         notes.append(f"read off its weights: {', '.join(shown)}")
-    names = UNTRACED.get(arch, ())
-    values = {**defaults(arch, names), **spec.args}
-    untraced = [f"{name} {values[name]!r}" for name in names if name not in entry.args]
+    traceless = UNTRACED.get(arch, ())
+    values = {**defaults(arch, traceless), **spec.args}
+    untraced = [f"{name} {values[name]!r}" for name in traceless if name not in entry.args]
     if untraced:
         notes.append(f"{', '.join(untraced)}: left no trace in its weights, state args if it was trained otherwise")
     return replace(spec, notes=(*spec.notes, *notes))
