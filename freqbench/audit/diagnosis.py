@@ -288,7 +288,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=facts_on(changed, dataset, refs))
-        age = spec.reading.get("migration", NONE)
+        age = spec.migration or NONE
         under = f" under migration: {age}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:

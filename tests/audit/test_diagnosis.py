@@ -146,7 +146,7 @@ def test_an_age_is_chosen_by_two_standard_errors(
     """The Dice are given: a network whose two ages differ so much would have to be trained."""
 
     def given(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
-        return 0.5 + (ahead[int(ref.case_id[-1])] if spec.reading.get("migration") != "monai-1.4" else 0)
+        return 0.5 + (ahead[int(ref.case_id[-1])] if spec.migration != "monai-1.4" else 0)
 
     monkeypatch.setattr(diagnosis, "clean_dice", given)
     content = swin_job(swin, **({"migration": stated} if stated else {}))

@@ -126,9 +126,9 @@ MOVING: dict[str, Line] = {
 }
 OF_SPEC: dict[str, Changes] = {  # keys that need files of others, by what they become
     "model.bundle": {"checkpoint_sha256": "0" * 64},
-    "model.migration": {"reading": {"migration": "monai-1.3"}},
+    "model.migration": {"migration": "monai-1.3"},
     "model.outputs": {"head": "sigmoid"},
-    "model.prefix": {"reading": {"prefix": "ema_model."}},
+    "model.prefix": {"prefix": "ema_model."},
     "trained.weights": {"weights_sha256": "0" * 64},
 }
 STILL: dict[str, tuple[str, Line | None]] = {

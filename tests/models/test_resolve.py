@@ -166,7 +166,7 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
         spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
         for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
     )
-    assert (new.reading, recognised.reading, recognised.model_id) == ({}, {"migration": "monai-1.4"}, stated.model_id)
+    assert (new.migration, recognised.migration, recognised.model_id) == (None, "monai-1.4", stated.model_id)
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none").model_id == new.model_id
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 
