@@ -23,27 +23,27 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "analysis": 3747,
         "api": 2601,
         "attacks": 12537,
-        "audit": 10081,
+        "audit": 10079,
         "cli": 4892,
         "core": 7529,
         "data": 15477,
-        "engine": 10320,
+        "engine": 10317,
         "exchange": 2370,
         "job": 5675,
         "metrics": 3299,
-        "models": 15569,
+        "models": 15304,
         "ops": 5965,
-        "pipelines": 3075,
+        "pipelines": 3062,
         "remote": 764,
         "reporting": 14921,
         "results": 4205,
         "training": 3537,
     },
     "tests": {
-        ".": 10065,  # this ratchet
+        ".": 10063,  # this ratchet
         "analysis": 3748,
         "attacks": 18974,
-        "audit": 7388,
+        "audit": 7385,
         "cli": 6969,
         "cluster": 1065,
         "core": 4452,
@@ -51,9 +51,9 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "engine": 21218,
         "exchange": 2806,
         "golden": 1472,
-        "job": 7204,
+        "job": 7202,
         "metrics": 4859,
-        "models": 21722,
+        "models": 21719,
         "ops": 6403,
         "pipelines": 5266,
         "remote": 1207,
@@ -66,14 +66,14 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "training": 6133,
     },
 }
-SUMS: Mapping[str, int] = {"freqbench": 127404, "tests": 192648}
+SUMS: Mapping[str, int] = {"freqbench": 127121, "tests": 192638}
 FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only fall
     "freqbench": {
-        "statements above 40 nodes": 144,
-        "statements with nested comprehensions": 232,
-        "bodies above 300 nodes": 59,
-        "assignments of a tuple to a tuple": 36,
-        "fmt: skip": 2,
+        "statements above 40 nodes": 130,
+        "statements with nested comprehensions": 205,
+        "bodies above 300 nodes": 49,
+        "assignments of a tuple to a tuple": 29,
+        "fmt: skip": 1,
         "functions of more than seven parameters": 0,
     },
     "tests": {
@@ -85,7 +85,7 @@ FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only f
         "functions of more than seven parameters": 2,
     },
 }
-NAMED = 451  # of 1,000 parameters of the package's public functions, those that the docstring names: may only rise
+NAMED = 546  # of 1,000 parameters of the package's public functions, those that the docstring names: may only rise
 SLACK = 20  # deeds that a room may lie below its number before the number follows
 
 OPERATIONS = (
