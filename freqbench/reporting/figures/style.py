@@ -26,13 +26,23 @@ GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **{"figure.titlesize": 7.5, "axes.linewidth": 0.6, "axes.axisbelow": True},
-    **{"lines.linewidth": 1.0, "lines.markersize": 3.5},
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
-    **{"savefig.dpi": 200, "image.interpolation": "nearest"},
+    "savefig.dpi": 200,
+    "image.interpolation": "nearest",
 }
 
 
@@ -100,7 +110,8 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
-    low, high = min(numbers), max(numbers)
+    low = min(numbers)
+    high = max(numbers)
     return f"n = {low if low == high else f'{low}–{high}'} {'case' if high == 1 else 'cases'}"
 
 
