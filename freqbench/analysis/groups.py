@@ -108,11 +108,13 @@ def points(value: float, digits: int = 1) -> str:
     return "" if np.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int = 1) -> list[str]:
-    """Writes intervals as cells, `[40.1, 46.0]`; empty where there is none."""
+def bounds(rows: pd.DataFrame, prefix: str = "", digits: int = 1) -> list[str]:
+    """Writes the intervals of `rows` as cells, `[40.1, 46.0]` with so many `digits`; empty where there is none. Their
+    ends are the columns `low` and `high`, after a `prefix`."""
+    ends = rows[[f"{prefix}low", f"{prefix}high"]].to_numpy(float)
     return [
-        "" if np.isnan(a) or np.isnan(b) else f"[{points(a, digits)}, {points(b, digits)}]"
-        for a, b in zip(rows[low].to_numpy(float), rows[high].to_numpy(float), strict=True)
+        "" if np.isnan(low) or np.isnan(high) else f"[{points(low, digits)}, {points(high, digits)}]"
+        for low, high in ends
     ]
 
 

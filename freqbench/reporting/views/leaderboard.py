@@ -67,19 +67,25 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
     data = add_tests(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(methods) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
-    names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
-    counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
-    table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
-    table["behind"] = data["behind"]
-    table["behind interval"] = groups.bounds(data, "behind_low", "behind_high")
-    others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
+    table = _table(data)
     if len(proven):
         budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
-        bounds = proven[proven["dataset"] == dataset].assign(budget=pd.Series(budgets, index=proven.index))
+        bounds = proven.assign(budget=budgets)[proven["dataset"] == dataset]
         keys = ["threat_model", "budget", "target_model"]
-        others["certified\nat least"] = data[keys].merge(bounds[[*keys, "certified"]], how="left")["certified"]
+        table["certified\nat least"] = data[keys].merge(bounds[[*keys, "certified"]], how="left")["certified"]
         text += CERTIFIED
-    return Section(title, table.assign(order=data["order"], **others), text, data)
+    return Section(title, table, text, data)
+
+
+def _table(data: pd.DataFrame) -> pd.DataFrame:
+    counts = ["cases", "seeds", "patients", "num_attacks"]
+    if "networks" in data:
+        counts.insert(0, "networks")
+    table = data[["threat_model", "budget", "target_model", "rank", *counts, SCORE]]
+    table = table.rename(columns={"target_model": "model"}).assign(interval=groups.bounds(data), behind=data["behind"])
+    table["behind interval"] = groups.bounds(data, "behind_")
+    others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
+    return table.assign(order=data["order"], **others)
 
 
 def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -169,12 +175,10 @@ def _merge_methods(
     rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
     rows = rank_rows(rows)
     order = [str(name) for name in rows.index]
-    tests = [
-        nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)
-        .query("method != @ahead")
-        .assign(ahead=ahead)
-        for place, ahead in enumerate(order[:-1])
-    ]
+    tests = []
+    for place, ahead in enumerate(order[:-1]):
+        rest = nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)
+        tests.append(rest[rest["method"] != ahead].assign(ahead=ahead))
     pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
     single = [str(name) for name in rows.index[rows["networks"] == 1]]
     note = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""

@@ -1,6 +1,8 @@
 """Compares natural with adversarial robustness: the DSC that corruptions leave of each model, and that attacks do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 
@@ -49,23 +51,31 @@ def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
     if not (cases := set(parts[0]["case_key"]) & set(parts[1]["case_key"])):
         return "no case has the same corruptions and the same attacks on every model"
     natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
+    return _comparison(natural, attacks, models)
+
+
+def _comparison(natural: pd.DataFrame, attacks: pd.DataFrame, models: Sequence[str]) -> NaturalComparison:
+    """Means the shared rows of both kinds, which are of the same models and cases."""
     natural = natural.assign(group="natural", row=_kinds(natural["family"]))
     attacks = attacks.assign(group="attack", row=attacks["label"].astype(str))
     keys = ["target_model", "case_key", "patient_id"]
     worst = attacks.sort_values("dsc_foreground", kind="stable").drop_duplicates(keys)
     both = pd.concat([natural, attacks])
     clean = both.drop_duplicates(keys)
-    of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), natural, worst])
-    kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
+    left = pd.concat([natural, worst])
+    of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), left])
+    kinds = product(["natural"], _kinds(pd.Series([*places(natural, "family")])))
+    labels = product(["attack"], places(attacks, "label"))
+    by_group = ["target_model", "group"]
     return NaturalComparison(
         clean=intervals(clean, ["target_model"], "dsc_foreground_clean"),
         by_severity=intervals(natural, ["target_model", "budget"], "drop"),
-        by_row=intervals(both, ["target_model", "group", "row"], "drop"),
-        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc_foreground"),
-        papers=intervals(of_papers, ["target_model", "group"], "dsc"),
-        rows=(*kinds, *(("attack", label) for label in places(attacks, "label"))),
+        by_row=intervals(both, [*by_group, "row"], "drop"),
+        left=intervals(left, by_group, "dsc_foreground"),
+        papers=intervals(of_papers, by_group, "dsc"),
+        rows=(*kinds, *labels),
         models=tuple(models),
-        n=len(cases),
+        n=clean["case_key"].nunique(),
     )
 
 

@@ -124,7 +124,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     rows["ssim_body"], rows["lpips_body"] = 100 * rows["ssim_body"], 100 * (1 - rows["lpips_body"])
     names = {"label": "attack", "rate": "rate %"}
     table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
-    table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
+    table["interval"] = groups.bounds(rows, "rate_")
     drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[DISTANCES])
