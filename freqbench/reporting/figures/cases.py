@@ -94,10 +94,7 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     weight = is_changed if is_changed.any() else change
     largest = planes.span(change)
     factor = max(1, round(0.5 / largest))
-    maps = {"label": (saved.label, clean), "prediction, clean": (before, clean)}
-    maps["prediction, adversarial"] = after, saved.adversarial
-    if np.array_equal(saved.label, before):
-        del maps["label"]
+    maps = _maps(saved, before, after)
     adversarial = "\n".join(filter(None, ("adversarial", planes.visible_words(largest))))
     texts = ("clean", adversarial, f"change x{factor}", *maps)
     ratios = {axis: aspect(saved.spacing, axis) for axis in PLANES}
@@ -121,6 +118,13 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     figure.suptitle(f"{plain(title, 100)}\n{saved.scale}\n{colours}")
     _classes(figure, legend_masks, names, saved.regions)
     return figure
+
+
+def _maps(saved: CaseVolumes, before: Mask, after: Mask) -> dict[str, tuple[Mask, Voxels]]:
+    """Returns the maps that `draw_case` shows by their headings, each with the volume below it."""
+    clean = saved.clean
+    maps = {"prediction, clean": (before, clean), "prediction, adversarial": (after, saved.adversarial)}
+    return maps if np.array_equal(saved.label, before) else {"label": (saved.label, clean), **maps}
 
 
 def _sheet(clean: Voxels, ratios: Mapping[int, float], across: int) -> tuple[Figure, npt.NDArray[np.object_]]:

@@ -33,17 +33,17 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     store = Store(out)
     job = store.job()
     spec = _only(job.get("spec"), model, out)
+    where = f"{out}: {model}"
     rows = store.rows(("source_model", "source_model_id", "target_model_id"))
     ids = {source for name, source, target in rows if name == model and source == target}  # one, or one per space
     if not ids:
-        raise UserError(f"{out}: {model}: expected rows of attacks on it that it was scored on, found none")
-    keys = _keys(store, ids) & index_keys(job["index"])
-    if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
-        raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
+        raise UserError(f"{where}: expected rows of attacks on it that it was scored on, found none")
+    planned = index_keys(job["index"])
+    keys = _keys(store, ids) & planned
+    if lacking := {key for key in planned if key[2] in ids} - store.covered().keys():
+        raise UserError(f"{where}: expected all records of the job, {len(lacking)} failed or lack: run it again")
     audit = Store(root_of(out), named_by=store)
-    gradients = probe_files.read(out, Gradients)
-    if gradients is None or model not in {each.model for each in gradients.windows}:
-        raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
+    gradients = _gradients(out, model)
     card = folder / CARD
     if not card.exists():
         storage.write_atomic(str(card), _template(model, spec).encode())
@@ -54,15 +54,23 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     for run in _copy(store, to, keys, spec):
         digests |= {str(facts["sha256"]) for key, facts in run["models"].items() if key in ids}
     if len(digests) != 1:
-        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(digests)}: run it to a new store")
+        raise UserError(f"{where}: expected one checkpoint, its runs name {len(digests)}: run it to a new store")
     cases = {case for _, case, _ in keys}  # an audit keeps rows of those that the job once had
     audited = {key for key in _keys(audit, ids) if key[1] in cases}
     _copy(audit, to / "audit", audited, {**spec, "name": f"{spec['name']}-audit"})
-    windows = tuple(each for each in gradients.windows if each.model == model)
-    probe_files.write(str(to), Gradients(**{**dict(gradients), "windows": windows}))
+    probe_files.write(str(to), gradients)
     facts = EntryFacts(checkpoint=digests.pop(), versions=versions())
     storage.write_atomic(str(folder / FACTS), facts.model_dump_json(indent=1).encode())
     return True
+
+
+def _gradients(out: str, model: str) -> Gradients:
+    """Reads what an audit measured of the network's gradients; UserError without."""
+    stored = probe_files.read(out, Gradients)
+    windows = tuple(each for each in stored.windows if each.model == model) if stored else ()
+    if stored is None or not windows:
+        raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
+    return stored.model_copy(update={"windows": windows})
 
 
 def _template(model: str, spec: Mapping[str, Any]) -> str:

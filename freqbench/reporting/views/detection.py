@@ -71,6 +71,12 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         rows = rows.merge(left.rename(columns=names), on=KEYS, how="left")
         rows = rows.merge(pd.DataFrame(found, columns=None if found else KEYS), on=KEYS, how="left")
     rows = rows.sort_values(["threat_model", "label", "target_model"], kind="stable", ignore_index=True)
+    named = rows[["target_model", "defence"]].drop_duplicates().itertuples(index=False)
+    text = " ".join([HOW, *(f"{model}: {defence}." for model, defence in named)])
+    return Section(f"{dataset}: detection", _table(rows), text, rows.assign(dataset=dataset))
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows[["target_model", "label", "threat_model"]].rename(columns={"label": "attack", "target_model": "model"})
     for who, (name, words) in product(WHO, SCORES.items()):
         column = f"{who}_{name}"
@@ -78,9 +84,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
             heading = f"{who}\n{words}"
             table[heading] = rows[column]
             table[f"{heading} interval"] = groups.bounds(rows, f"{column}_")
-    named = rows[["target_model", "defence"]].drop_duplicates().itertuples(index=False)
-    text = " ".join([HOW, *(f"{model}: {defence}." for model, defence in named)])
-    return Section(f"{dataset}: detection", table, text, rows.assign(dataset=dataset))
+    return table
 
 
 def _aurocs(cell: pd.DataFrame, null: pd.Series) -> dict[str, float]:
