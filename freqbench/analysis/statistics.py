@@ -360,25 +360,34 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     if patients < 2:
         return Nested(mean, np.nan, np.nan, np.nan, np.nan, networks, patients)
     variance = float(of_patients.var(ddof=1)) / patients
-    squares = variance**2 / (patients - 1)
-    fewest = patients - 1
+    free = patients - 1
+    squares = variance**2 / free
+    fewest = free
     for _, table in tables:
         if (count := table.shape[1]) < 2:
             continue
-        residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-        between = patients * float(table.mean(axis=0).var(ddof=1))  # mean squares, as the next
-        residual = float((residuals**2).sum()) / ((patients - 1) * (count - 1))
-        fewest = min(fewest, count - 1)
+        between, residual = _mean_squares(table)
+        of_networks = count - 1
+        fewest = min(fewest, of_networks)
         if between > residual:
             scale = 1 / (patients * count)
             variance += scale * (between - residual)
-            squares += (scale * between) ** 2 / (count - 1)
-            squares += (scale * residual) ** 2 / ((patients - 1) * (count - 1))
+            squares += (scale * between) ** 2 / of_networks
+            squares += (scale * residual) ** 2 / (free * of_networks)
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
     error = variance**0.5
     reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
     p = 2 * float(special.stdtr(df, -abs(mean) / error)) if error else np.nan
     return Nested(mean, mean - reach, mean + reach, df, p, networks, patients)
+
+
+def _mean_squares(table: Array) -> tuple[float, float]:
+    """Computes the mean squares between networks, and of the residuals, of values `[P, N]`."""
+    patients, networks = table.shape
+    of_networks = table.mean(axis=0)
+    residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
+    between = patients * float(of_networks.var(ddof=1))
+    return between, float((residuals**2).sum()) / ((patients - 1) * (networks - 1))
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:

@@ -110,14 +110,8 @@ def first_case(
     is_black_box = COMMAND in model
     try:
         written = ModelEntry(**model)
-        facts = facts_of(written, len(dataset.classes), dataset.num_channels, dataset.class_names)
-        for of, line in questions(written, facts, dataset):
+        for of, line in _open_lines(written, dataset, None if found and found.is_proven else entry):
             open_of[of].append(line)
-        if not (found and found.is_proven):
-            for each in assumptions(written, facts, dataset, entry):
-                key, _, part = each.key.partition(".")
-                value = list(each.value) if isinstance(each.value, tuple) else each.value
-                open_of[each.of].append(f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}")
         spec = _spec(written, dataset)
         is_black_box = spec.black_box is not None
         said = _verdict(dataset, spec, written.expected_dice, refs[0], is_trained)
@@ -133,6 +127,16 @@ def first_case(
         matched=found.words if found else (),
         is_black_box=is_black_box,
     )
+
+
+def _open_lines(model: ModelEntry, dataset: Dataset, entry: Keys | None) -> Iterator[tuple[Entry, str]]:
+    """Yields lines on what nobody states, and on what is assumed beside a dataset's `entry`; None: nothing is."""
+    facts = facts_of(model, len(dataset.classes), dataset.num_channels, dataset.class_names)
+    yield from questions(model, facts, dataset)
+    for each in () if entry is None else assumptions(model, facts, dataset, entry):
+        key, _, part = each.key.partition(".")
+        value = list(each.value) if isinstance(each.value, tuple) else each.value
+        yield each.of, f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}"
 
 
 def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) -> tuple[FoundSettings, str]:

@@ -107,8 +107,20 @@ class _Trial:
     native: NativeCase
     theirs: Values
     pieces: "Pieces"
+    log: Log
+    started: float  # a core's time in seconds, as `time.process_time`
     seen: dict[Point, tuple[float, Pairs]] = field(default_factory=dict)
     refusal: Exception | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a core's time since the start."""
+        return time.process_time() - self.started
+
+    @property
+    def best(self) -> Point:
+        """The first of the points of most alike voxels."""
+        return max(self.seen, key=self.share)
 
     def share(self, point: Point) -> float:
         """Returns the share of alike voxels; -1 if the network cannot be run so."""
@@ -120,9 +132,39 @@ class _Trial:
                 self.refusal = error
         return self.seen[point][0]
 
+    def look(self, point: Point) -> bool:
+        """Tries a `point` that is new; true if it is the network's own, or time is over."""
+        if point in self.seen:
+            return False
+        found = self.share(point)
+        usual = self.pieces.usual
+        changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != usual[name])
+        self.log(f"{len(self.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
+        return found >= PROVEN or self.seconds > MOST_S
+
+    def descend(self, point: Point) -> bool:
+        """Tries all values of one setting after the other, from `point` and each time from the best; true as `look`."""
+        for name, values in self.pieces.values.items():
+            tried = [_change(point, name, value) for value in values]
+            if any(map(self.look, tried)):
+                return True
+            point = max([point, *tried], key=self.share)
+        return False
+
+    def alike(self, best: Point) -> dict[str, list[Any]]:
+        """Returns the other values of each setting with which as many voxels are alike, if they are the network's."""
+        found: dict[str, list[Any]] = {}
+        for name, values in self.pieces.values.items():
+            for value in values:
+                other = _change(best, name, value)
+                is_sought = other != best and self.share(best) >= PROVEN and self.seconds < MOST_S
+                if is_sought and self.share(other) == self.share(best):
+                    found.setdefault(name, []).append(value)
+        return found
+
     def _compare(self, point: Point) -> tuple[float, Pairs]:
-        keys = self.pieces.keys_of(self.entry, dict(point))
         pieces = self.pieces
+        keys = pieces.keys_of(self.entry, dict(point))
         asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
         classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
         spec = resolve(asked, classes, pieces.num_channels, self.dataset.space)
@@ -142,47 +184,24 @@ def find(
     native = dataset.native(first)
     theirs = read(own.files[first.case_id], native)
     pieces = Pieces.build(entry, facts_of(entry, None, dataset.num_channels), dataset, first, modality, theirs)
-    trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
-    start = tuple((name, values[0]) for name, values in pieces.values.items())
-
-    def look(point: Point) -> bool:
-        """Tries a point that is new; true if it is the network's own, or time is over."""
-        if point in trial.seen:
-            return False
-        found = trial.share(point)
-        changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
-        log(f"{len(trial.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
-        return found >= PROVEN or time.process_time() - started > MOST_S
-
-    def descend(point: Point) -> bool:
-        """Tries all values of one setting after the other, each time from the best so far; true as `look`."""
-        for name, values in pieces.values.items():
-            tried = [_change(point, name, value) for value in values]
-            if any(look(other) for other in tried):
-                return True
-            point = max([point, *tried], key=trial.share)
-        return False
-
+    trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces, log=log, started=started)
     begun = set[Point]()
-    done = look(start)
+    done = trial.look(tuple(pieces.usual.items()))
     while not done and (waiting := trial.seen.keys() - begun):
-        begun.add(point := max(waiting, key=trial.share))
-        done = descend(point)
-    best = max(trial.seen, key=trial.share)
-    if trial.share(best) < 0:
-        raise UserError(f"{entry.name}: expected to run under one of {len(trial.seen)} settings, got: {trial.refusal}")
-    alike: dict[str, list[Any]] = {}
-    for name, value in ((name, value) for name, values in pieces.values.items() for value in values):
-        other = _change(best, name, value)
-        is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < MOST_S
-        if is_sought and trial.share(other) == trial.share(best):
-            alike.setdefault(name, []).append(value)
-    model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
+        point = max(waiting, key=trial.share)
+        begun.add(point)
+        done = trial.descend(point)
+    best = trial.best
     share = trial.share(best)
-    words = tuple(_words(dict(best), dict(start), alike))
-    seconds = time.process_time() - started
-    trials = len(trial.seen)
-    return FoundSettings(model=model, dataset=of_dataset, share=share, words=words, trials=trials, seconds=seconds)
+    if share < 0:
+        raise UserError(f"{entry.name}: expected to run under one of {len(trial.seen)} settings, got: {trial.refusal}")
+    settings = dict(best)
+    words = tuple(_words(settings, pieces.usual, trial.alike(best)))
+    _, pairs = trial.seen[best]
+    model, of_dataset = pieces.job_keys(entry, dataset, native, settings, theirs, pairs)
+    return FoundSettings(
+        model=model, dataset=of_dataset, share=share, words=words, trials=len(trial.seen), seconds=trial.seconds
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +214,11 @@ class Pieces:
     sliding: Mapping[str, Any]  # keys of `Inference` that stay
     key: str  # of the image in the transforms
     num_channels: int  # of the data
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The first value of each setting."""
+        return {name: values[0] for name, values in self.values.items()}
 
     @classmethod
     def build(
@@ -216,17 +240,15 @@ class Pieces:
         values["outputs"] = _heads(entry, facts, dataset, outputs, theirs)
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
-            orders = tuple(permutations(range(count)))
-            stated = [tuple(at) for at in (entry.channels or {}).values() if not isinstance(at, int)]
-            values["channels"] = tuple(dict.fromkeys([*(stated if len(entry.channels or ()) == 1 else ()), *orders]))
+            values["channels"] = _orders(entry, count)
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
         values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
-        values["overlap"] = tuple(dict.fromkeys([sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS]))
-        first = sliding.get("weighting", "gaussian")
-        values["weighting"] = tuple(dict.fromkeys([first, "gaussian", "constant"])) if is_bare else (first,)
+        values["overlap"] = _distinct(sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS)
+        weighting = sliding.get("weighting", "gaussian")
+        values["weighting"] = _distinct(weighting, "gaussian", "constant") if is_bare else (weighting,)
         if sliding.get("mirror"):
             values["mirror"] = sliding["mirror"], ""
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
@@ -303,6 +325,17 @@ class Pieces:
         return {"classes": len(regions), "class_map": found}
 
 
+def _distinct(*values: Any) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _orders(entry: ModelEntry, count: int) -> tuple[Any, ...]:
+    """Returns the orders of so many channels, the one that an entry states first."""
+    channels = [*(entry.channels or {}).values()]
+    stated = [tuple(each) for each in channels if not isinstance(each, int)] if len(channels) == 1 else []
+    return _distinct(*stated, *permutations(range(count)))
+
+
 def _change(point: Point, name: str, value: Any) -> Point:
     return tuple((key, value if key == name else own) for key, own in point)
 
@@ -372,7 +405,7 @@ def _windows(entry: ModelEntry, trained: Shape | None, longest: int) -> tuple[An
     fitting = [(side,) * 3 for side in SIDES if side <= longest] + [sides for sides in FLAT if max(sides) <= longest]
     others = [(side,) * 3 for side in sorted(SIDES) if longest < side <= 1.5 * longest]
     stated = [trained] if trained and (entry.roi or trained != DEFAULT_ROI) else []
-    return tuple(dict.fromkeys([*stated, *fitting, *others, "whole", *([trained] if trained else [])]))
+    return _distinct(*stated, *fitting, *others, "whole", *([trained] if trained else []))
 
 
 def _spacing(sides: Sequence[float]) -> Step:
@@ -413,19 +446,19 @@ def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict
         alike, union = agreement(renumber(ours, pairs, classes), numbers)
         return alike / max(union, 1), {output: number for output, number in pairs.items() if output < count}
     classes = Classes(names=("",) * (count + 1), overlap=True)
+    codes = np.zeros(ours.shape, np.uint8)
     if theirs.ndim == 4:
-        codes = np.zeros(ours.shape, np.uint8)
         for k, channel in enumerate(theirs):
             codes |= (channel > 0.5).astype(np.uint8) << k
         pairs = exchange(ours, codes, classes)
         alike, union = agreement(renumber(ours, pairs, classes), codes)
         return alike / max(union, 1), pairs
     regions = _regions(theirs, [(ours >> k) & 1 == 1 for k in range(count)])
-    codes = np.zeros(ours.shape, np.uint8)
     for value in {*np.unique(theirs).tolist()} - {0}:
         codes[theirs == value] = code_of(k for k, of in regions.items() if value in of)
-    fits = (ours == codes) & ((ours > 0) | (theirs > 0)) & ((codes > 0) | (theirs == 0))
-    return int(np.count_nonzero(fits)) / max(int(np.count_nonzero((ours > 0) | (theirs > 0))), 1), regions
+    in_either = (ours > 0) | (theirs > 0)
+    fits = (ours == codes) & in_either & ((codes > 0) | (theirs == 0))
+    return int(np.count_nonzero(fits)) / max(int(np.count_nonzero(in_either)), 1), regions
 
 
 def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[int, list[int]]:
