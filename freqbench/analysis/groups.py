@@ -1,6 +1,6 @@
 """Selects the rows that count, groups them with intervals, and writes their cells as text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -82,6 +82,12 @@ def join_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> 
     rows = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
     entries = [files.get(key) for key in zip(rows["cell_id"], rows["case_key"], strict=True)]
     return rows.assign(file=pd.Series(entries, index=rows.index, dtype=object)).dropna(subset="file")
+
+
+def by_dataset(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yields the name of each dataset, and its rows of the `frame`."""
+    for name, rows in frame.groupby("dataset", observed=True):
+        yield str(name), rows
 
 
 def group_means(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:

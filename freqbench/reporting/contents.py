@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -25,16 +26,21 @@ class Contents:
     @property
     def restricted(self) -> list[str]:
         """Datasets whose volumes must not be passed on: some run does not allow it, or no run names the dataset."""
-        stated = [item for store in self.facts for run in store["runs"] for item in run.get("datasets", {}).items()]
-        kept = {name for name, dataset in stated if dataset.get("redistributable") is not True}
-        shared = {name for name, _ in stated} - kept
-        return sorted(name for name in self.records["dataset"].unique() if dataset_name(name) not in shared)
+        kept = set[str]()
+        shared = set[str]()
+        for run in chain.from_iterable(store["runs"] for store in self.facts):
+            for name, dataset in run.get("datasets", {}).items():
+                names = shared if dataset.get("redistributable") is True else kept
+                names.add(name)
+        return sorted(name for name in self.records["dataset"].unique() if dataset_name(name) not in shared - kept)
 
 
 def regions_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, RegionsOfLabels]:
     """Returns the regions of each label, by name in the job, of those datasets of runs whose classes are regions."""
-    datasets = [(run["run_id"], *item) for run in runs for item in (run.get("datasets") or {}).items()]
-    stated = {name: volumes.regions_of(dataset, f"run {run_id}: {name}") for run_id, name, dataset in datasets}
+    stated = {}
+    for run in runs:
+        for name, dataset in (run.get("datasets") or {}).items():
+            stated[name] = volumes.regions_of(dataset, f"run {run['run_id']}: {name}")
     return {name: regions for name, regions in stated.items() if regions}
 
 

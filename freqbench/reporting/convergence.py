@@ -64,11 +64,11 @@ def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[st
     """Returns one line per setting that `settings` leaves out."""
     groups = _describe_rows(records, entries).groupby([*CURVE, "steps"], as_index=False)
     counts = groups.agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
-    return [
-        f"{title(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
-        f"{row['n']} records failed"
-        for row in counts[counts["failed"] > 0].to_dict("records")
-    ]
+    lines = []
+    for row in counts[counts["failed"] > 0].to_dict("records"):
+        place = f"{title(row)} steps={row['steps']} on {row['dataset']}"
+        lines.append(f"{place}: {row['model']} is left out: {row['failed']} of {row['n']} records failed")
+    return lines
 
 
 def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
@@ -92,16 +92,15 @@ def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[
     return {
         "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
         "attack": " ".join([str(entry["name"]), *words]),
-        "loss": "",
-        "restarts": 1,
-        **{key: entry[key] for key in CHOICES if key in entry},
+        "loss": entry.get("loss", ""),
+        "restarts": entry.get("restarts", 1),
         "steps": entry[counted],
     }
 
 
 def knee(drops: Sequence[float]) -> int:
     """Index of the first setting of a curve, ordered by passes, after which more passes add less than ENOUGH points."""
-    return next(i for i, drop in enumerate(drops) if all(not _is_more(later, drop) for later in drops[i + 1 :]))
+    return next(place for place, drop in enumerate(drops) if not _is_more(max(drops[place:]), drop))
 
 
 def _is_more(drop: float, other: float) -> bool:
@@ -192,8 +191,11 @@ def sections(table: pd.DataFrame) -> list[Section]:
 
 
 def _format_counts(table: pd.DataFrame) -> pd.DataFrame:
-    integers = [name for name in ("restarts", "steps", "passes") if name in table]
-    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in integers})
+    texts = {}
+    for name in ("restarts", "steps", "passes"):
+        if name in table:
+            texts[name] = [f"{value:.0f}" for value in table[name]]
+    return table.assign(**texts)
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
@@ -208,10 +210,9 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
         entry = {key: _spell_value(key, value) for key, value in entries[row["cell_id"]].items()}
         dataset = dataset_name(row["dataset"])  # its name in jobs
         place = {"datasets": [dataset], "sources": [row["model"]]} if several else {}
-        about = (
-            f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {points(row['drop'])} "
-            f"{interval} at {row['passes']:.0f} passes a window; the largest is {points(row['largest'])}"
-        )
+        where = f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}"
+        drop = f"drop {points(row['drop'])} {interval} at {row['passes']:.0f} passes a window"
+        about = f"{where}: {drop}; the largest is {points(row['largest'])}"
         lines += [f"  # {' '.join(printable(text).split())}" for text in (about, row["note"]) if text]
         lines.append(f"  - {yaml.safe_dump({**entry, **place}, default_flow_style=True, sort_keys=False, width=999)}")
     return "\n".join(line.rstrip() for line in lines) + "\n"

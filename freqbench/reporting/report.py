@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import caption_of, classes_frame, found_records
-from freqbench.analysis.groups import is_minimal, steps_text
+from freqbench.analysis.groups import by_dataset, is_minimal, steps_text
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table
 from freqbench.audit import checks
@@ -121,7 +121,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if left_out:
         sections.append(Section("Left out of the tables", text=left_out))
     ranked = records[(records["left_out"] == "") & ~is_minimal(records)]
-    for dataset, of_dataset in ranked.groupby("dataset", observed=True):
+    for dataset, of_dataset in by_dataset(ranked):
         rows = summary(of_dataset)
         targets = [] if len(table := attack_table(rows)) else sorted(of_dataset["target_model"].unique())
         table = pd.concat([table, *(attack_table(rows, target) for target in targets)])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
+from freqbench.analysis.groups import by_dataset
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, unchecked
@@ -267,7 +268,7 @@ def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     records = records[(records["left_out"] == "") & (records["status"] == "ok")]
     columns = ["dataset", "source_model", "target_model", "label", "case_id", "seed"]
     joined = plain(joined_classes(records, evidence.classes, columns))
-    yield from ((str(name), rows) for name, rows in joined.groupby("dataset"))
+    yield from by_dataset(joined)
 
 
 def _unread(evidence: Evidence) -> Iterator[Finding]:

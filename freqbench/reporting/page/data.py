@@ -14,7 +14,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import added_scores, added_texts, caption_of, joined_classes
-from freqbench.analysis.groups import budget_texts, is_minimal, is_null_row, is_white_box, steps_text
+from freqbench.analysis.groups import budget_texts, by_dataset, is_minimal, is_null_row, is_white_box, steps_text
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, Score, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
@@ -148,12 +148,10 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
-    names = {
-        **{name: rows[column] for name, column in columns.items()},
-        "budget_text": (rows["budget_name"] + "=" + budgets).where(budgets != "", ""),
-        "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
-        **_reasons(records, len(rows)),
-    }
+    names = {name: rows[column] for name, column in columns.items()}
+    names["budget_text"] = (rows["budget_name"] + "=" + budgets).where(budgets != "", "")
+    names["transfer"] = is_white_box(rows).map({True: "white-box", False: "transfer"})
+    names |= _reasons(records, len(rows))
     points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
     bounds = mean_intervals(points, ["row"], "points", DICE)
     scores = {score.name: rows[score.name] for score in SCORES}
@@ -176,11 +174,9 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
         return json.dumps(dict(reasons), sort_keys=True)
 
     none_ok = records[~records["row"].isin(ok["row"])]
-    columns = {
-        "error": none_ok.astype({"error": object}).groupby("row")["error"].first(),
-        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(list_metrics),
-        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merge_reasons),
-    }
+    columns = {"error": none_ok.astype({"error": object}).groupby("row")["error"].first()}
+    for name, merge in (("metrics", list_metrics), ("null_reasons", merge_reasons)):
+        columns[name] = ok.dropna(subset=name).groupby("row")[name].agg(merge)
     return {name: values.reindex(range(rows)) for name, values in columns.items()}
 
 
@@ -269,7 +265,7 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
 
 def _natural(records: pd.DataFrame) -> list[Part]:
     charts = []
-    for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
+    for dataset, rows in by_dataset(shown_rows(records)) if natural.applies(records) else ():
         if isinstance(comparison := natural.compare_models(rows), str):
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
@@ -279,19 +275,13 @@ def _natural(records: pd.DataFrame) -> list[Part]:
             drops[model, group, row] = (round(float(mean), 2), low, high)
         models = comparison.models
         places = comparison.rows
-        shown = []
-        for model in models:
-            shown.append([drops.get((model, *place)) for place in places])
-        charts.append(
-            {
-                "dataset": str(dataset),
-                "models": models,
-                "cases": comparison.n,
-                "rows": [(natural.GROUPS[group], row) for group, row in places],
-                "drops": dict(zip(models, shown, strict=True)),
-                "series": {model: series_style(place) for place, model in enumerate(models)},
-            }
-        )
+        named = [(natural.GROUPS[group], row) for group, row in places]
+        chart: Part = {"dataset": dataset, "models": models, "cases": comparison.n, "rows": named}
+        chart |= {"drops": {}, "series": {}}
+        for number, model in enumerate(models):
+            chart["drops"][model] = [drops.get((model, *place)) for place in places]
+            chart["series"][model] = series_style(number)
+        charts.append(chart)
     return charts
 
 

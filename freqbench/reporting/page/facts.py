@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from freqbench.analysis.groups import NULL_ROW, is_minimal, is_null_row, is_white_box
+from freqbench.analysis.groups import NULL_ROW, by_dataset, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import reword_dsc
 from freqbench.attacks import ATTACKS
 from freqbench.audit.checks import Finding, titled, verdicts
@@ -132,14 +132,14 @@ def sentences(rows: pd.DataFrame) -> list[Part]:
     and how much needs no optimisation; and the model that keeps most under all attacks. The rows are those of
     `tables.summary` without clean ones, with their place as `row` and the attack's `label`."""
     entries = list[Part]()
-    for dataset, of_dataset in rows.groupby("dataset", observed=True):
+    for dataset, of_dataset in by_dataset(rows):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
         attacks = white_box[~is_null_row(white_box) & ~is_minimal(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
         texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         texts += _most_robust(attacks)
-        name = str(dataset)
-        entries += [{"dataset": name, "row": int(row["row"]), "text": reword_dsc(text, name)} for row, text in texts]
+        for row, text in texts:
+            entries.append({"dataset": dataset, "row": int(row["row"]), "text": reword_dsc(text, dataset)})
     return entries
 
 
@@ -172,10 +172,8 @@ def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     if len(met) < 2 or len(set(met)) > 1:
         return
     worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)
-    least, most = worst.iloc[0], worst.iloc[-1]
-    yield (
-        least,
-        f"{least['source_model']} keeps most: none of the {len(met[0])} attacks takes more than "
-        f"{max(0.0, least[DROP]):.1f} points from it ({least['label']}); {most['source_model']} loses up to "
-        f"{most[DROP]:.1f} ({most['label']}).",
-    )
+    least = worst.iloc[0]
+    most = worst.iloc[-1]
+    kept = f"none of the {len(met[0])} attacks takes more than {max(0.0, least[DROP]):.1f} points from it"
+    lost = f"{most['source_model']} loses up to {most[DROP]:.1f} ({most['label']})"
+    yield least, f"{least['source_model']} keeps most: {kept} ({least['label']}); {lost}."

@@ -131,17 +131,20 @@ def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Ce
             failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     error = next((one_line(text) for text in failed["error"].dropna()), "")
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return CellResult(
+    result = CellResult(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=seeds,
-        failed=0 if cell.is_clean and len(ok) else len(failed),
+        failed=len(failed),
         error=error,
         model_id=models[0],
-        precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),
         values=ok[["case_id", "patient_id", "seed"]].assign(value=values),
     )
+    if len(ok):
+        result.precision = str(ok["precision"].iloc[0])
+        result.failed = 0 if cell.is_clean else len(failed)
+    return result
 
 
 def _counted_rows(ok: pd.DataFrame, cell: TableCell) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from itertools import product
+from itertools import product, starmap
 from typing import Any
 
 import pandas as pd
@@ -70,7 +70,7 @@ def defences(records: pd.DataFrame) -> list[Section]:
     frame = _attacked_rows(groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
-    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return list(starmap(_section, groups.by_dataset(frame)))
 
 
 def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def certified_sections(records: pd.DataFrame) -> list[Section]:
     if (frame := frame[frame["certified_radius"].notna()]).empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
         return [Section("Certified", text=text)]
-    return [_certificates(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return list(starmap(_certificates, groups.by_dataset(frame)))
 
 
 def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
@@ -224,7 +224,7 @@ def bounds(records: pd.DataFrame) -> list[Section]:
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     title = "certified at least, attacked at most"
     sections = []
-    for (dataset, group), (score, name) in product(rows.groupby("dataset"), SHOWN.items()):
+    for (dataset, group), (score, name) in product(groups.by_dataset(rows), SHOWN.items()):
         of_score = group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score]
         first = score == certificates.SHOWN
         about = f"{name} {HOW_BOUNDS}{text}" if first else f"{name} x100. It is read like the table before."

@@ -1,7 +1,7 @@
 """Shows how well detectors tell attacked volumes from clean ones and null rows, and what attackers who know leave."""
 
 import math
-from itertools import product
+from itertools import product, starmap
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ def detection(records: pd.DataFrame) -> list[Section]:
     frame = frame[frame["who"] != ""].sort_values(["who", "label"], kind="stable")
     if frame.empty:
         return [Section("Detection", text="No network stood beside a detector: give models a `defence` that is one.")]
-    return [_section(str(dataset), rows) for dataset, rows in frame.groupby("dataset", observed=True)]
+    return list(starmap(_section, groups.by_dataset(frame)))
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:

@@ -2,6 +2,8 @@
 EF = 100 (V_ED - V_ES) / V_ED in percent, with V the volume of its cavity in the case (ED, ES) whose label map has most
 and least of it. Below 50 % it is reduced: Bozkurt et al., Journal of Cardiac Failure 27(4), 2021."""
 
+from itertools import starmap
+
 import pandas as pd
 
 from freqbench.analysis import groups
@@ -35,7 +37,7 @@ def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     frame = groups.select_scored(records, KEY)
     if (made := fractions(frame[groups.is_white_box(frame)], classes)).empty:
         return [Section("Ejection fraction", text=NOTHING)]
-    return [ejection_section(str(dataset), rows) for dataset, rows in furthest(made).groupby("dataset")]
+    return list(starmap(ejection_section, groups.by_dataset(furthest(made))))
 
 
 def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:

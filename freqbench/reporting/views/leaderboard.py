@@ -44,7 +44,7 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
         return [Section("Leaderboard", text=text)]
     frame = frame.assign(_score=frame[SCORE], budget_text=groups.budget_texts(frame))
     proven = certificates.means(certificates.brackets(plain(records[records["left_out"] == ""])))
-    return [_section(str(dataset), group, proven) for dataset, group in frame.groupby("dataset", observed=True)]
+    return [_section(dataset, group, proven) for dataset, group in groups.by_dataset(frame)]
 
 
 def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section:

@@ -6,7 +6,7 @@ from itertools import product
 
 import pandas as pd
 
-from freqbench.analysis.groups import COUNTS, bounds, is_minimal
+from freqbench.analysis.groups import COUNTS, bounds, by_dataset, is_minimal
 from freqbench.reporting.figure_data import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
 
@@ -100,12 +100,12 @@ def applies(records: pd.DataFrame) -> bool:
 def natural(records: pd.DataFrame) -> list[Section]:
     """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
-    for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
+    for dataset, rows in by_dataset(shown_rows(records)):
         if isinstance(comparison := compare_models(rows), str):
             text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
-            sections += [_left_section(str(dataset), comparison), _drops(str(dataset), comparison)]
+            sections += [_left_section(dataset, comparison), _drops(dataset, comparison)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 

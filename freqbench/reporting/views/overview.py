@@ -41,8 +41,8 @@ def overview(records: pd.DataFrame) -> list[Section]:
     sections: list[Section] = []
     scored = groups.select_scored(records, ("ssim_body",))
     frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))
-    for dataset, group in frame[~groups.is_minimal(frame)].groupby("dataset", observed=True):
-        sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
+    for dataset, group in groups.by_dataset(frame[~groups.is_minimal(frame)]):
+        sections += [*_white_box(dataset, group), *_transfer(dataset, group)]
     if smallest.applies(records):
         sections += [replace(section, text=SIZES) for section in smallest.smallest(records)]
     if count := int((records["left_out"] != "").sum()):

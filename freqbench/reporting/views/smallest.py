@@ -37,7 +37,7 @@ def smallest(records: pd.DataFrame) -> list[Section]:
     sections = []
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))
-    for dataset, rows in frame[groups.is_white_box(frame)].groupby("dataset", observed=True):
+    for dataset, rows in groups.by_dataset(frame[groups.is_white_box(frame)]):
         if (sizes := smallest_sizes(rows)).empty:
             continue
         steps = rows.groupby(["target_model", "patient_id"], observed=True)["step"].mean().rename("step").reset_index()

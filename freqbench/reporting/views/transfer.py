@@ -48,13 +48,13 @@ NO_WHITE_BOX = (
 def transfer(records: pd.DataFrame) -> list[Section]:
     """Shows each dataset's transfer rates by attack, and source x target matrices."""
     sections = []
-    for dataset, group in groups.select_scored(records, DISTANCES).groupby("dataset", observed=True):
+    for dataset, group in groups.by_dataset(groups.select_scored(records, DISTANCES)):
         if (carried := _carried_drops(group)).empty:
             is_alone = groups.is_white_box(group).all()
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_alone else NO_WHITE_BOX))
             continue
         rates, pairs = _rates(carried)
-        sections += [_ranking(str(dataset), group, rates), _matrix(str(dataset), group, pairs)]
+        sections += [_ranking(dataset, group, rates), _matrix(dataset, group, pairs)]
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
