@@ -17,6 +17,7 @@ deviation, than :math:`2 \Phi(-\Phi^{-1}(1 - p / 2) / s)` for s >= 1 (the tails)
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from statistics import NormalDist
 from typing import Any
 
@@ -41,10 +42,9 @@ def level(kind: str, radius: float, sigma: float) -> float:
     """Returns p: no change of norm `radius` or less makes an event of probability p more probable than 1/2."""
     if kind != "gain_offset":
         return _normal.cdf(-radius / sigma)
-    # the sign of b does not matter
-    angles = np.linspace(0, math.pi, DIRECTIONS)
-    norms = np.linspace(0, radius, NORMS)
-    return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
+    angles = np.linspace(0, math.pi, DIRECTIONS)  # the sign of b does not matter
+    changes = product(np.linspace(0, radius, NORMS), angles)
+    return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm, angle in changes)
 
 
 def _gain_p(k: float, b: float, sigma: float) -> float:
@@ -108,11 +108,10 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         attacked = object_of(record["draws"], "draws")
         place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
-        rows += [
-            {**place, "score": name, "clean": values, "attacked": attacked[name]}
-            for name, values in clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {}).items()
-            if name in attacked
-        ]
+        volume = (record["dataset"], record["target_model_id"], record["case_id"])
+        for name, values in clean.get(volume, {}).items():
+            if name in attacked:
+                rows.append({**place, "score": name, "clean": values, "attacked": attacked[name]})
     return pd.DataFrame([row | _bracket(row, alpha / len(rows)) for row in rows])
 
 
@@ -143,12 +142,15 @@ def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
     clean = row["clean"]
     attacked = row["attacked"]
     is_lower = row["score"] in LOWER
-    k = rank(len(clean), level(row["kind"], row["radius"], row["sigma"]), alpha)
+    draws = len(clean)
+    attacked_draws = len(attacked)
+    k = rank(draws, level(row["kind"], row["radius"], row["sigma"]), alpha)
+    high = -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha)
     return {
-        "draws": len(clean),
-        "clean": clean[(len(clean) - 1) // 2],
+        "draws": draws,
+        "clean": clean[(draws - 1) // 2],
         "certified": bound(clean, k, is_lower) if k else math.nan,
-        "attacked": attacked[(len(attacked) - 1) // 2],
-        "attacked_draws": len(attacked),
-        "attacked_high": -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha),
+        "attacked": attacked[(attacked_draws - 1) // 2],
+        "attacked_draws": attacked_draws,
+        "attacked_high": high,
     }

@@ -81,14 +81,19 @@ def added_scores(records: pd.DataFrame) -> pd.DataFrame:
     """Returns values of other packages' metrics, columns NAME and NAME_clean, with the records' index; NaN: none."""
     texts = records["added_metrics"].astype(object) if "added_metrics" in records else pd.Series(dtype=object)
     values = [added_values(text) if isinstance(text, str) else {} for text in texts] if texts.notna().any() else []
-    names = dict.fromkeys(name.removesuffix("_clean") for row in values for name in row)
-    columns = [name + end for name in names for end in ("", "_clean")]
+    names: dict[str, Any] = {}
+    for row in values:
+        names |= row
+    columns = list[str]()
+    for name in dict.fromkeys(name.removesuffix("_clean") for name in names):
+        columns += [name, f"{name}_clean"]
     return pd.DataFrame(values or None, index=records.index, columns=columns, dtype=float)
 
 
 def added_texts(records: pd.DataFrame) -> list[str]:
     """Lists the other packages' metrics that records cover, `NAME@PACKAGE VERSION SOURCE`, in order."""
-    return sorted({name for text in records["metrics"].dropna().unique() for name in text.split(",") if "@" in name})
+    listed = ",".join(records["metrics"].dropna().unique())
+    return sorted({name for name in listed.split(",") if "@" in name})
 
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -111,9 +116,12 @@ def categorical(frame: pd.DataFrame) -> pd.DataFrame:
     """Turns texts into categoricals with sorted categories, the same for source and target."""
     texts = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name]) in ("categorical", "string")]
     coded = frame.astype(dict.fromkeys(texts, "category"))
-    shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
+    shared: dict[str, tuple[str, ...]] = {}
+    for pair in _SAME:
+        if set(pair) <= {*texts}:
+            shared |= dict.fromkeys(pair, pair)
     for name in texts:
-        categories = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
+        categories = set[str]().union(*(coded[each].cat.categories for each in shared.get(name, (name,))))
         coded[name] = coded[name].cat.set_categories(sorted(categories))
     return coded
 

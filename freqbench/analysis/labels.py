@@ -81,10 +81,9 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 def families(frame: pd.DataFrame) -> pd.Series:
     """Returns the labels without their budget, the same for all points of a curve."""
     columns = ["label", "budget_name", "budget"]
-    texts = {
-        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
-        for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None)
-    }
+    texts = {}
+    for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None):
+        texts[label] = label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
     return frame["label"].astype(str).map(texts)
 
 
@@ -101,8 +100,11 @@ def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
     first = siblings[0]
-    changed = {name for each in siblings for name, value in each.items() if name not in first or first[name] != value}
-    return changed.union(*(first.keys() - each.keys() for each in siblings))
+    changed = set[str]()
+    for each in siblings:
+        changed |= first.keys() ^ each.keys()
+        changed |= {name for name in first.keys() & each.keys() if first[name] != each[name]}
+    return changed
 
 
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:

@@ -46,12 +46,14 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
+    family = families(frame).astype("category")
+    budget = frame["budget"]
     percent = {name: 100 * frame[name] for name in SCORES}
     return frame.assign(
         **percent,
-        family=families(frame).astype("category"),
+        family=family,
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
-        budget=frame["budget"].where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * frame["budget"]),
+        budget=budget.where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * budget),
         is_white_box=is_white_box(frame),
     )
 

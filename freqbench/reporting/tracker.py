@@ -126,10 +126,12 @@ def _runs(store: Store) -> Iterator[_LoggedCell]:
         scores = cell[[*METRIC_OF]].join(added_scores(cell))
         settings = cell[[*SETTINGS]].iloc[0]
         picture = pictures.get(str(cell_id))
+        values = {str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()}
+        means = {str(name): float(column.mean()) for name, column in scores.items()}
         yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
-            settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
-            means={name: mean for name in map(str, scores) if math.isfinite(mean := float(scores[name].mean()))},
+            settings=values,
+            means={name: mean for name, mean in means.items() if math.isfinite(mean)},
             cases=len(cell),
             picture=drawn(picture) if picture else None,
         )

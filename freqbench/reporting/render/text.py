@@ -94,7 +94,8 @@ def _width(column: ShownColumn) -> int:
     longest = max(map(len, texts))
     if column.heading not in _WRAPPED:
         return 2 + longest
-    word = max(len(word) for text in texts for word in (text.split() or [""]))
+    words = " ".join(texts).split()
+    word = max(map(len, words), default=0)
     return 2 + min(longest, max(WRAPPED_WIDTH, min(word, LONGEST_WORD)))
 
 

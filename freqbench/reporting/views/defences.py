@@ -104,12 +104,10 @@ def parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
         name = str(stated.pop("name", None))
         words[text] = " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in stated.items())])
     is_defended = texts.notna()
-    columns = {
-        "network": texts.map(networks).where(is_defended, frame[f"{role}_model_id"].astype(object)),
-        "defence": texts.map(words).where(is_defended, NONE),
-        "adaptive": texts.map(adaptive).where(is_defended, True).astype(bool),
-    }
-    return pd.DataFrame(columns)
+    network = texts.map(networks).where(is_defended, frame[f"{role}_model_id"].astype(object))
+    defence = texts.map(words).where(is_defended, NONE)
+    is_adaptive = texts.map(adaptive).where(is_defended, True).astype(bool)
+    return pd.DataFrame({"network": network, "defence": defence, "adaptive": is_adaptive})
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:

@@ -45,15 +45,18 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
     each = rows.assign(case_id=rows["patient_id"], budget_text=groups.budget_texts(rows).astype(object))
     lines = groups.group_means(each, [*SET, "budget_text"], "moved", [*MEANS])
     of_set = each.groupby([*SET, "budget_text"], dropna=False)
+    lost = of_set["attacked"].agg(lambda left: left.isna().sum())
     lines = lines.assign(
         low=lines["low"].clip(lower=0),  # `moved` is a size
         patients=of_set["patient_id"].nunique().to_numpy(),
         turned=of_set["turned"].sum().to_numpy(),
-        lost=of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy(),
+        lost=lost.to_numpy(),
     )
     lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
+    texts = lines["budget_text"]
+    budgets = lines["budget_name"].fillna("") + "=" + texts
     lines = lines.assign(
-        budget=(lines["budget_name"].fillna("") + "=" + lines["budget_text"]).where(lines["budget_text"] != "", ""),
+        budget=budgets.where(texts != "", ""),
         change=lines["is_null"].map({True: "null row", False: "attack"}),
         interval=groups.bounds(lines),
     )

@@ -55,12 +55,8 @@ def _line(group: pd.DataFrame) -> dict[str, object]:
     first = group.iloc[0]
     place = {share: -(-share * len(sizes) // 100) - 1 for share in SHARES}
     needed = {f"size\n{share} %\n1/255": sizes[at] for share, at in place.items()} | {NATIVE: native[place[50]]}
-    return {
-        "model": first["target_model"],
-        "attack": first["label"],
-        "threat_model": first["threat_model"],
-        "patients": len(sizes),
-        "fallen\n%": 100 * float((sizes < math.inf).mean()),
-        f"below\n{USUAL}/255\n%": 100 * float((sizes <= USUAL).mean()),
-        **{name: size if size < math.inf else None for name, size in needed.items()},
-    }
+    shares = {"fallen\n%": sizes < math.inf, f"below\n{USUAL}/255\n%": sizes <= USUAL}
+    line = {"model": first["target_model"], "attack": first["label"], "threat_model": first["threat_model"]}
+    line["patients"] = len(sizes)
+    line |= {name: 100 * float(is_below.mean()) for name, is_below in shares.items()}
+    return line | {name: size if size < math.inf else None for name, size in needed.items()}

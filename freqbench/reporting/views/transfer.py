@@ -121,7 +121,8 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")
     rows = rows.sort_values(["threat_model", "budget_name", "budget", "rank"], kind="stable", ignore_index=True)
     rows = rows.astype(dict.fromkeys(DISTANCES, float))
-    rows["ssim_body"], rows["lpips_body"] = 100 * rows["ssim_body"], 100 * (1 - rows["lpips_body"])
+    rows["ssim_body"] = 100 * rows["ssim_body"]
+    rows["lpips_body"] = 100 * (1 - rows["lpips_body"])
     names = {"label": "attack", "rate": "rate %"}
     table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
     table["interval"] = groups.bounds(rows, "rate_")
