@@ -52,7 +52,10 @@ def _units(own: Grid) -> list[Unit]:
     """Returns a PGD on each case and source."""
     pgd = make("pgd", eps=EPS, steps=STEPS)
     cells = [replace(cell, attack=pgd, surrogates=(), targets=(cell.source,)) for cell in _sources(own)]
-    return [Unit(cell=cell, ref=ref, targets=cell.targets) for cell in cells for ref in own.cases[cell.dataset.name]]
+    units = []
+    for cell in cells:
+        units += [Unit(cell=cell, ref=ref, targets=cell.targets) for ref in own.cases[cell.dataset.name]]
+    return units
 
 
 def _passes_on(unit: Unit) -> int:
@@ -165,10 +168,11 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     for cell, ref in chosen:
         if (dsc := scores.get(cell.key(ref, cell.source))) is None or math.isnan(dsc):
             continue
-        if cell.source.model_id not in loaded:
+        source = cell.source
+        if source.model_id not in loaded:
             loaded = {}  # one at a time
-            loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
-        model = loaded[cell.source.model_id]
+            loaded[source.model_id] = models.load(source, _device(), cell.precision, cell.compile)
+        model = loaded[source.model_id]
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
         stored = attacked.adversarial

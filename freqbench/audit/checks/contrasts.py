@@ -58,9 +58,9 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
         return {}
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
-    names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
-    rows = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    return {int(row["number"]): MeanDifference(**{key: row[name] for name, key in names.items()}) for row in rows}
+    names = {"mean": "difference", "n": "cases", "clusters": "patients"}
+    rows = t_intervals(frame, ["number"], "value", comparisons).rename(columns=names).to_dict("records")
+    return {int(row.pop("number")): MeanDifference(**row) for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,8 @@ class Contrast:
     @property
     def names(self) -> tuple[str, str]:
         """Names of the two in a sentence: their attacks, or the attacks and the models that they were made on."""
-        (source, _, attack), (other, _, against) = self.strong, self.weak
+        source, _, attack = self.strong
+        other, _, against = self.weak
         return (attack, against) if source == other else (f"{attack} made on {source}", f"{against} made on {other}")
 
 
@@ -190,17 +191,21 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
 
     def check(find: FindContrasts) -> FindOne:
         def found(on: Attacked) -> Finding:
-            candidates = list(find(on))
-            pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
-            crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
-            contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
+            settings = on.evidence.settings
+            contrasts = []
+            crossed: dict[str, None] = {}
+            for each in find(on):
+                one, other = (settings[label] for *_, label in (each.strong, each.weak))
+                if strict or one.raises == other.raises:
+                    contrasts.append(each)
+                else:
+                    crossed[f"{one.attack} ({one.raises}) and {other.attack} ({other.raises})"] = None
             if judged := [each for each in judge(on, contrasts, strict) if not each.is_silent]:
                 return summed(judged, statement)
             if contrasts:
                 return unchecked(SILENT[strict])
-            texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
-            crossed = f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients: "
-            return unchecked(f"{crossed if texts else ''}needs {needs}")
+            losses = f"{', '.join(crossed)} raise different losses, which says nothing of gradients: "
+            return unchecked(f"{losses if crossed else ''}needs {needs}")
 
         return found
 
