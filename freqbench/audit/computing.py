@@ -179,11 +179,12 @@ def plan_cells(
         pairs = product(own.cases[cell.dataset.name], cell.targets)
         if not scored.issuperset(cell.key(*pair) for pair in pairs):
             missing.append(cell)
+    attacks = [AttackEntry(**attack_entry(cell.attack)) for cell in missing]
     content = {
         "name": f"{job.name}-audit",
         "seeds": (seed,),
         "metrics": wanted,
-        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
+        "attacks": attacks or job.attacks,
         "save_adversarial": "none",
         "precision": PRECISION,
         "compile": False,

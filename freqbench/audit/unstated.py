@@ -75,9 +75,9 @@ OF_MR: Mapping[str, Step | None] = {
     "its own ends": _step("ScaleIntensity", channel_wise=True),
     NO: None,
 }
-OF_CT: Mapping[str, Step | None] = {f"window {low} to {high}": _range(low, high) for low, high in WINDOWS} | {
-    f"window {low} to {high}, from -1 to 1": _range(low, high, -1.0) for low, high in WINDOWS[:3]
-}
+_FROM_0: Mapping[str, Step] = {f"window {low} to {high}": _range(low, high) for low, high in WINDOWS}
+_SIGNED = {f"window {low} to {high}, from -1 to 1": _range(low, high, -1.0) for low, high in WINDOWS[:3]}
+OF_CT: Mapping[str, Step | None] = {**_FROM_0, **_SIGNED}
 CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropForeground", source_key="image")}
 
 
@@ -315,11 +315,10 @@ class Pieces:
         """Returns `class_map` for outputs that are these labels each, on a dataset that has regions already."""
         if not dataset.classes.overlap:
             return {}
-        ours = {
-            k: sorted(value for value, code in dataset.classes.stated.items() if code >> (k - 1) & 1)
-            for k in range(1, len(dataset.classes))
-        }
-        found = {k: [of for of, labels in regions.items() if sorted(labels) == mine] for k, mine in ours.items()}
+        found = {}
+        for k in range(1, len(dataset.classes)):
+            mine = sorted(value for value, code in dataset.classes.stated.items() if code >> (k - 1) & 1)
+            found[k] = [of for of, labels in regions.items() if sorted(labels) == mine]
         if not all(found.values()) or all(of == [k] for k, of in found.items()):
             return {}
         return {"classes": len(regions), "class_map": found}
@@ -344,8 +343,8 @@ def _parse(transforms: object) -> tuple[Step, ...] | None:
     """Returns the words of transforms on one image; None: they are other transforms, or there are none."""
     if not isinstance(transforms, list | tuple):
         return None
-    keys = {key for step in transforms for key in np.atleast_1d(step.get("keys", [])).tolist()} - {"label"}
-    return tuple(transforms) if len(keys) <= 1 else None
+    keys = set[str]().union(*(np.atleast_1d(step.get("keys", [])).tolist() for step in transforms))
+    return tuple(transforms) if len(keys - {"label"}) <= 1 else None
 
 
 _SLOTS = {
@@ -359,15 +358,14 @@ def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: Case
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
     space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
-    usual: dict[str, Steps] = {
-        "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
-        | {each: _step("Orientation", axcodes=each) for each in codes},
-        "spacing": {each: _spacing(each) for each in ([space.spacing] if space.spacing else [])}
-        | {FILE: None}
-        | {each: _spacing(each) for each in SPACINGS},
-        "intensity": _intensities(space, modality),
-        "crop": dict(CROPS) if not space.crop_foreground or words else {key: CROPS[key] for key in reversed([*CROPS])},
-    }
+    axes: Steps = {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
+    axes |= {each: _step("Orientation", axcodes=each) for each in codes}
+    spacings: Steps = {space.spacing: _spacing(space.spacing)} if space.spacing else {}
+    spacings[FILE] = None
+    spacings |= {each: _spacing(each) for each in SPACINGS}
+    crops = reversed(CROPS.items()) if space.crop_foreground and not words else CROPS.items()
+    intensities = _intensities(space, modality)
+    usual: dict[str, Steps] = {"axes": axes, "spacing": spacings, "intensity": intensities, "crop": dict(crops)}
     if not words:
         return usual
     made: dict[str, Steps] = {}
@@ -377,7 +375,8 @@ def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: Case
         others = usual.get(slot or "", {})
         made[slot or f"step {number}"] = {_state_of(step, others): step, **others}
     for slot, steps in usual.items():
-        made.setdefault(slot, {next((label for label, step in steps.items() if step is None), None): None, **steps})
+        unchanged = next((label for label, step in steps.items() if step is None), None)
+        made.setdefault(slot, {unchanged: None, **steps})
     return made
 
 
@@ -464,15 +463,20 @@ def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict
 def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[int, list[int]]:
     """Returns for each output, counted from 1, the numbers of a label map most of whose voxels lie in it."""
     values = sorted({*np.unique(numbers).tolist()} - {0})
-    return {k: [int(v) for v in values if mask[numbers == v].mean() > 0.5] for k, mask in enumerate(inside, 1)}
+    found = {}
+    for k, mask in enumerate(inside, 1):
+        found[k] = [int(value) for value in values if mask[numbers == value].mean() > 0.5]
+    return found
 
 
 def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
     """Returns the dataset's key `regions`, each called by its classes."""
     by_number = _classes_by_number(dataset)
-    held = [of for of in regions.values() if of]
-    called = [" and ".join(dataset.class_names[by_number.get(value, 0)] for value in of) for of in held]
-    return {"regions": {name: sorted({by_number[v] for v in of}) for name, of in zip(called, held, strict=True)}}
+    named = {}
+    for labels in filter(None, regions.values()):
+        name = " and ".join(dataset.class_names[by_number.get(label, 0)] for label in labels)
+        named[name] = sorted({by_number[label] for label in labels})
+    return {"regions": named}
 
 
 def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -200,18 +201,24 @@ def gathered(stores: Sequence[Store], job_keys: Collection[Key] | None = None, a
     keys = None
     if job_keys is not None:  # cells that any call of an audit computed for cases and models of the job
         places = {key[1:] for key in job_keys}
-        keys = {*job_keys, *(key for store in audits for key in store.covered() if key[1:] in places)}
+        keys = {*job_keys}
+        for store in audits:
+            keys |= {key for key in store.covered() if key[1:] in places}
     stored, records = found_records(everything, keys, ("caution", *COLUMNS))
     is_read = all_classes or len(records) <= MAX_RECORDS
+    gradients = (probe_files.read(store.root, Gradients) for store in stores)
+    saved = (probe_files.read(store.root, SavedScores) for store in stores)
+    runs = chain.from_iterable(store.runs() for store in everything)
     return Evidence(
         records=current(records, stored),
         classes=classes_frame(everything, stored) if is_read else None,
-        gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
-        saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),
+        gradients=tuple(filter(None, gradients)),
+        saved=tuple(filter(None, saved)),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
-        caption=caption_of(records, [run for store in everything for run in store.runs()]),
+        caption=caption_of(records, [*runs]),
     )
 
 
 def _cells(stores: Sequence[Store]) -> set[str]:
-    return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
+    rows = chain.from_iterable(store.rows(("cell_id",)) for store in stores)
+    return {cell_id for (cell_id,) in rows}
