@@ -29,7 +29,8 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store], columns: Collection[str] | None = None) -> pd.DataFrame:
-    """Reads IDENTITY and `columns` (None: all) of one row per key of stores: ok before failed, then the latest."""
+    """Reads IDENTITY and `columns` (None: all) of one row per key of the stores `sources`: ok before failed, then the
+    latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     tables = [store.records(names, coded=True) for store in sources]
     table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
@@ -42,9 +43,21 @@ def found_records(
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all). Datasets'
-    names end in AGREEMENT (`reference: prediction`) or IN_FILE (file's grids), so that no mean mixes scores. Raises
-    UserError: a store cannot be read or, unless it `may_be_empty`, has no row."""
+    """Reads all rows of `records_frame`, and selects those of interest. Datasets' names end in AGREEMENT (`reference:
+    prediction`) or IN_FILE (file's grids), so that no mean mixes scores.
+
+    Args:
+        sources: stores, one or several.
+        job_keys: keys of the job of interest; None: all.
+        columns: of RECORDS, beside IDENTITY; None: all.
+        may_be_empty: no row of interest is no error.
+
+    Returns:
+        All rows, and those of interest.
+
+    Raises:
+        UserError: a store cannot be read, or has no row of interest.
+    """
     stored = records_frame(sources, columns)
     for is_other, mark in ((stored["scored_on"] == "file", IN_FILE), (stored["reference"] == "prediction", AGREEMENT)):
         if is_other.any():
@@ -57,7 +70,8 @@ def found_records(
 
 
 def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
-    """Returns what a table says of records by stores' `runs`: several releases, and clean numbers' proofs; or None."""
+    """Returns what a table says of records by stores' `runs`: several releases, and, unless `with_clean` is false,
+    clean numbers' proofs; None if there is nothing to say."""
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
@@ -67,7 +81,8 @@ def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_cl
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """Reads CLASSES of records of `records_frame`; if several stores have a key, those of its row in `records`."""
+    """Reads CLASSES of records of `records_frame` from the stores `sources`; if several stores have a key, those of its
+    row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
     tables = [store.class_records(tuple(dict.fromkeys((*COMMIT, *CLASSES))), coded=True) for store in sources]
@@ -97,7 +112,7 @@ def added_texts(records: pd.DataFrame) -> list[str]:
 
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Selects the class rows whose record is among the records, and adds these columns of it."""
+    """Selects of `classes` (CLASS_RECORDS) the rows whose record is among the records, and adds these columns of it."""
     keys = list(KEY)
     placed = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
     # The same categories, as codes are joined faster than texts.
@@ -106,14 +121,14 @@ def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequen
 
 
 def select_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
-    """Selects the rows with one of these keys."""
+    """Selects the rows of a `frame` with KEY that have one of `job_keys`."""
     wanted = frozenset(job_keys)  # a look-up per row is faster than an index of as many keys
     columns = [frame[name].to_numpy(object) for name in KEY]
     return frame[np.fromiter((key in wanted for key in zip(*columns, strict=True)), bool, len(frame))]
 
 
 def categorical(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turns texts into categoricals with sorted categories, the same for source and target."""
+    """Turns the texts of a `frame` into categoricals with sorted categories, the same for source and target."""
     texts = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name]) in ("categorical", "string")]
     coded = frame.astype(dict.fromkeys(texts, "category"))
     shared: dict[str, tuple[str, ...]] = {}
@@ -127,6 +142,6 @@ def categorical(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turns categoricals into texts: for results, which are few."""
+    """Turns the categoricals of a `frame` into texts: for results, which are few."""
     coded = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
     return frame.astype(dict.fromkeys(coded, object)).copy()  # else each column is a block of its own, and pandas warns

@@ -45,8 +45,9 @@ RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they
 
 
 def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
-    """Returns at most LINES lines: a verdict per model, what matters most, and `remedies`, whole. Graver verdicts come
-    first, then claims, then gradients. A sentence speaks of all models with a check and verdict."""
+    """Returns at most LINES lines of `width` characters: a verdict per model, what matters most of `findings`, and
+    `remedies`, whole. Graver verdicts come first, then claims, then gradients. A sentence speaks of all models with a
+    check and verdict."""
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
     shown = models[:MOST_MODELS]
     names = [f"{each.model} on {each.dataset}" for each in shown]

@@ -50,8 +50,16 @@ def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
 
 
 def contents(stores: Sequence[Store], columns: Collection[str] | None = None, with_classes: bool = True) -> Contents:
-    """Reads what a page, figures or a comparison show: of rows with the same key, the best and latest, with `columns`
-    of RECORDS, None for all. Raises UserError for a store that cannot be read, or nothing to show."""
+    """Reads what a page, figures or a comparison show.
+
+    Args:
+        stores: of rows with the same key in several, the best and latest counts.
+        columns: of RECORDS, beside those that identify a row; None: all.
+        with_classes: read class records too, many times as many rows; else their frame is empty.
+
+    Raises:
+        UserError: a store cannot be read, or there is nothing to show.
+    """
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns)
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]

@@ -66,7 +66,8 @@ class CaseVolumes:
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Figure | str:
-    """Draws the case of the largest drop by `draw_case`, or returns a reason."""
+    """Draws the case of the largest drop among `rows`, which are white-box, of one `dataset` and one source `model`
+    (its name in tables), by `draw_case`, or returns a reason. `material` has the volumes and the names of classes."""
     saved = join_files(rows, material.folders).sort_values(["drop", "seed"], ascending=[False, True], kind="stable")
     if saved.empty:
         return "no volumes are saved: run the job with save_adversarial: nifti"
@@ -84,9 +85,10 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Fi
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """Draws one case: clean, adversarial, change, label (unless it is the clean prediction) and both predictions of a
-    target, in three planes, each at the slice in which most predicted voxels changed or, if none did, most of the
-    change. `names` are the class names of the legend, by class number."""
+    """Draws one case of `saved` volumes below a `title`: clean, adversarial, change, label (unless it is the clean
+    prediction) and both predictions of a `target` (its name in files), in three planes, each at the slice in which most
+    predicted voxels changed or, if none did, most of the change. `names` are the class names of the legend, by class
+    number."""
     before, after = saved.predictions[target]
     clean = saved.clean
     change = saved.change
@@ -139,7 +141,8 @@ def _sheet(clean: Voxels, ratios: Mapping[int, float], across: int) -> tuple[Fig
 
 
 def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label, predictions; `names` of models by id."""
+    """Draws the panels of the glimpse in the file `path` as the page does: volumes, change, label, predictions; `names`
+    of models by id. None where the file is no glimpse."""
     if (seen := glimpses.read(path, names)) is None:
         return None
     sheet = seen.unpack()
@@ -164,7 +167,8 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:
-    """Reads a folder's volumes, no predictions off the grid. UserError: damaged, missing, of two grids, linked."""
+    """Reads the volumes of a `folder` below `root`, which is `OUT/volumes`, without predictions off the grid.
+    UserError: damaged, missing, of two grids, linked."""
     require_inside(root.rpartition("/")[0] or ".", folder)
     clean, affine = _channels(storage.join(folder, volumes.CLEAN))
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
@@ -193,8 +197,17 @@ def turn_volumes(
     regions: Regions = (),
     windows: Sequence[Window | None] = (),
 ) -> CaseVolumes:
-    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres, and
-    `windows` are those of the channels, if they are known."""
+    """Turns the axes of a case to right, anterior and superior.
+
+    Args:
+        clean: `[C, H, W, D]` in [0, 1]; of its channels the one that changed most is kept.
+        adversarial: like `clean`.
+        label: classes, `[H, W, D]`.
+        predictions: by target, of the clean and of the adversarial volume, like `label`.
+        affine: `[4, 4]`, maps voxels to world millimetres.
+        regions: of each label, where they overlap.
+        windows: by channel, the file's intensities that became 0 and 1, if they are known.
+    """
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
     turn = nibabel.io_orientation(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]

@@ -19,7 +19,8 @@ L2 = "L2 of the change inside the body (intensity)"
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Figure | str:
-    """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow."""
+    """Draws drop against L2 inside the body, a panel a threat model; 95 % intervals over patients; null rows hollow.
+    The `rows` are white-box, of one `dataset` and source `model`; `material` tells families apart as in all figures."""
     if (table := figure_data.drops_by_distance(rows)).empty:
         return "no attack has both an L2 inside the body and a foreground DSC"
     groups = list(table.groupby("threat_model", sort=False))
@@ -54,8 +55,9 @@ def _draw_series(axis: Axes, series: pd.DataFrame, look: SeriesStyle) -> None:
 
 
 def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Figure | str:
-    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient;
-    null rows hollow. Dashed: REDUCED; grey: class turned. What has no EF, or one below 0, stands at the lower end."""
+    """Draws EF after the attack that does most to each patient against EF before, of `rows` of one `dataset`, with the
+    class records of `material`: a panel a set, a point a patient; null rows hollow. Dashed: REDUCED; grey: class
+    turned. What has no EF, or one below 0, stands at the lower end."""
     if (table := furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")).empty:
         return "no patient has a left ventricle in two cases"
     styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}

@@ -82,13 +82,14 @@ def panels(
 
 
 def reach(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Length of each interval below and above its `drop`, [2, rows]; 0 where there is none."""
+    """Length of each interval of a `table` below and above its `drop`, [2, rows], by `low` and `high`; 0 where there is
+    none."""
     lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table["drop"].to_numpy(float))
     return np.where(np.isnan(lengths), 0.0, lengths)
 
 
 def interval_words(table: pd.DataFrame) -> str:
-    """Describes dots and bars in words."""
+    """Describes dots and bars in words; rows of the `table` without `low` have no bar."""
     return "mean, 95 % interval" if table["low"].notna().any() else "mean (too few patients for an interval)"
 
 
@@ -109,20 +110,21 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def count_text(numbers: Sequence[int]) -> str:
-    """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
+    """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the `numbers`, at least one, vary."""
     low = min(numbers)
     high = max(numbers)
     return f"n = {low if low == high else f'{low}–{high}'} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Draws one legend below all axes, in as many columns as the longest label allows."""
+    """Draws one legend below all axes of a `figure`, in as many columns as the longest of the `labels`, one for each of
+    `handles`, allows."""
     columns = legend_columns(labels, figure.get_size_inches()[0])
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """Returns the number of columns of a legend in a figure of this width in inches."""
+    """Returns the number of columns of a legend with these `labels` in a figure of this `width` in inches."""
     return max(1, min(len(labels), int(width / (0.36 + 0.055 * max(map(len, labels), default=1)))))
 
 

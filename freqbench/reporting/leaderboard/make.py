@@ -25,10 +25,20 @@ OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "e
 
 
 def make_entry(out: str, model: str, folder: Path) -> bool:
-    """Writes the entry of a network of a store whose job is done and audited; True if complete, False if only a
-    template of its card, which waits to be filled in. What is in the folder already stays. Raises UserError for no such
-    network, several of that name, one without a checkpoint file, rows or an audit that are missing, a card that is not
-    filled in, or a folder that holds something else."""
+    """Writes the entry of a network; what is in the folder already stays.
+
+    Args:
+        out: root of a store whose job is done and audited.
+        model: the network's name in the job.
+        folder: of the entry, made if missing; its name is the entry's.
+
+    Returns:
+        True if the entry is complete, False if only a template of its card was written, which waits to be filled in.
+
+    Raises:
+        UserError: no such network, several of that name, one without a checkpoint file, rows or an audit that are
+            missing, a card that is not filled in, or a folder that holds something else.
+    """
     names.require_name(folder.name, str(folder))
     store = Store(out)
     job = store.job()

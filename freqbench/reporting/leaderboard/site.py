@@ -180,7 +180,8 @@ def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> 
 
 
 def doubt(told: Told, dataset: str) -> str:
-    """Returns the first check that leaves an entry's verdict in doubt, and what was found; empty if none does."""
+    """Returns the first check that leaves the verdict on an entry, of which `told` are the facts, on a `dataset` in
+    doubt, and what was found; empty if none does."""
     for each in told.findings:
         decides = CHECKS[each.check].is_masking or CHECKS[each.check].is_claim
         if decides and each.dataset == dataset and each.verdict == "in doubt":

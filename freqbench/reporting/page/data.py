@@ -57,8 +57,14 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 def page_data(
     records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS. Facts of a store:
-    `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of `facts.audit`, if asked for."""
+    """Makes the object that `build_page` embeds.
+
+    Args:
+        records: columns of RECORDS after `tables.current`.
+        classes: columns of CLASS_RECORDS; None where there are none.
+        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
+        audit: that of `facts.audit`; None if not asked for.
+    """
     is_left_out = records["left_out"] != ""
     rows, clean, placed = _place(records[~is_left_out])
     runs = list(chain.from_iterable(each["runs"] for each in facts))
@@ -297,13 +303,14 @@ def _bounds(records: pd.DataFrame) -> list[Part]:
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[int | float | None]:
-    """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
+    """Rounds `values` (numbers, or texts of them) to `digits` significant digits, whole ones without a point; missing
+    and infinite ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
 def texts(values: pd.Series) -> Part:
-    """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
+    """Codes `values` as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
     return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 

@@ -49,7 +49,7 @@ _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", 
 
 
 def attacks(names: Iterable[str]) -> Part:
-    """Returns the paper of each of these attacks that freqbench has; its module's first line ends with it."""
+    """Returns the paper of each attack of these `names` that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
         paper = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0].partition(".  ")[2].rstrip(".")
@@ -76,13 +76,14 @@ def docs() -> str | None:
 
 
 def title(facts: Facts) -> str:
-    """Title of the page: the jobs' names."""
+    """Title of the page: the names of the jobs in `facts`, or the stores' roots where a job has none."""
     names = dict.fromkeys(_spec(each).get("name") or each["store"] for each in facts)
     return ", ".join(str(name) for name in names) or "freqbench"
 
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
-    """Lists every run, with the progress of its store."""
+    """Lists every run in `facts` of stores, with the progress of its store by those of its `records` that the page
+    shows."""
     is_ok = records["status"] == "ok"
     entries = list[Part]()
     for each in facts:
@@ -96,7 +97,7 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
 
 
 def jobs(facts: Facts) -> list[Part]:
-    """Returns the job of every store."""
+    """Returns the job of every store in `facts` as YAML, without empty keys."""
     dump: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
     return [
         {"store": str(each["store"]), "name": str(spec.get("name", "")), "text": dump(_drop_empty(spec))}

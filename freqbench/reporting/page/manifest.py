@@ -42,10 +42,21 @@ def write_volumes(
     most: int | None = None,
 ) -> Part:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk; removes those
-    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content. Real numbers are
-    rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude if that is more. Records are after
-    `tables.current`; stores and the page's `folder` are folders or URIs. Attacked volumes may have `most` bytes in the
-    stores, the largest drops first; None: all. Returns the argument of `freqbenchViewer.open`."""
+    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content, so that a clean
+    volume is written once. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude
+    if that is more.
+
+    Args:
+        records: after `tables.current`; only rows with saved volumes count.
+        classes: columns of CLASS_RECORDS, for the names of classes.
+        stores: their roots, folders or URIs.
+        folder: that of the page, likewise.
+        regions: of each label by dataset, as of `contents.regions_of`.
+        most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
+
+    Returns:
+        The argument of `freqbenchViewer.open`.
+    """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0
@@ -110,7 +121,8 @@ def _remove_former(folder: str, keys: Collection[str]) -> None:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """Makes a packed NIfTI file small for a page; returns it and its rounding. DataError: damaged or not finite."""
+    """Makes the `content` of a packed NIfTI file small for a page; returns it and its rounding, in units of intensity.
+    DataError, with the file's `path`: damaged or not finite."""
     import nibabel
 
     voxels = nibabel_files.read_packed(content, path)

@@ -82,7 +82,7 @@ def _add_means(results: Sequence[CellResult], values: pd.DataFrame, of_share: pd
 
 
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the stored records of the table's datasets and models."""
+    """Selects the stored records of the datasets, and their parts, and the models of a table's `recipe`."""
     names = [model.name for model in recipe.models]
     is_wanted: pd.Series = records["dataset"].isin([*recipe.dataset_of])
     return records[is_wanted & records["target_model"].isin(names)]

@@ -41,9 +41,19 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe, of RECORDS after `current` and facts of their runs: the paper's layout with `ours
-    (published)`; every cell with cases, patients, interval, seed spread and verdict; footnotes. `data` of both tables
-    is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN with a `reason` if missing."""
+    """Makes the table of a recipe.
+
+    Args:
+        recipe: of the table.
+        records: columns of RECORDS after `tables.current`, of any jobs.
+        facts: of the runs that made them (`Store.runs`): the checkpoints of the models; without them none is the
+            authors'.
+
+    Returns:
+        The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
+        footnotes. `data` of both tables is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN
+        with a `reason` if missing.
+    """
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
@@ -112,9 +122,16 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compares our number with the printed one (empty: none), in the table's unit. Parity: |ours - published| <= half a
-    unit of the last printed digit + `seed_spread` (standard deviation between seeds, NaN: unknown) + that of the
-    authors' reruns. `metric` is a record's column; `obstacles` are reasons not to compare."""
+    """Compares our number with the printed one. Parity: |ours - published| <= half a unit of the last printed digit +
+    `seed_spread` + that of the authors' reruns.
+
+    Args:
+        ours: in the table's unit, as is all else; NaN where missing.
+        printed: the published number with the digits as printed; empty where there is none.
+        metric: a record's column.
+        seed_spread: standard deviation between seeds; NaN where unknown.
+        obstacles: reasons why the two must not be compared.
+    """
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):

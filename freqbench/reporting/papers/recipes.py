@@ -237,7 +237,8 @@ def published() -> Mapping[tuple[str, ...], tuple[str, str]]:
 
 
 def setting_of(attack: str, params: str) -> str:
-    """Spells a record's attack with all its parameters in one way; parameters that it lacks have their default."""
+    """Spells a record's `attack` with all its parameters in one way; those that its `params`, a JSON object, lack have
+    their default."""
     return _setting(attack, object_of(params, f"{attack}: params"))
 
 

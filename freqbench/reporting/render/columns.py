@@ -82,12 +82,13 @@ class ShownColumn:
     marked: frozenset[int]
 
     def texts(self, escaped: Callable[[str], str], mark: str) -> list[str]:
-        """Cells as a format writes them, marked ones within `mark`, such as `**{}**`."""
+        """Cells as a format writes them, each `escaped`, marked ones within `mark`, such as `**{}**`."""
         return [mark.format(text) if row in self.marked else text for row, text in enumerate(map(escaped, self.cells))]
 
 
 def columns_of(section: Section) -> list[ShownColumn]:
-    """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
+    """Makes the columns of a `section`'s table as a person reads them: headings, rounded numbers, empty cells; `n` with
+    seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     columns = []
@@ -101,7 +102,8 @@ def columns_of(section: Section) -> list[ShownColumn]:
 
 
 def levels(columns: Sequence[ShownColumn]) -> list[tuple[str, str]]:
-    """Splits each heading into (upper, lower): the first line is upper where neighbours share it, else upper is ""."""
+    """Splits the heading of each of `columns` into (upper, lower): the first line is upper where neighbours share it,
+    else upper is ""."""
     parts = [column.heading.partition("\n") for column in columns]
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
     neighbours = zip(uppers[:-2], uppers[1:-1], uppers[2:], strict=True)

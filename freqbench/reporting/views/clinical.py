@@ -29,7 +29,8 @@ HOW = (
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """Makes a table a dataset and attacked model: clean volumes, then attacks; metrics of other packages last."""
+    """Makes a table a dataset and attacked model of `records` with COLUMNS: clean volumes, then attacks; metrics of
+    other packages last."""
     frame = groups.select_scored(records, READ)
     frame = frame[groups.is_white_box(frame)]
     scores = added_scores(frame).add_prefix(ADDED)

@@ -40,7 +40,14 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
-    """Compares origins and, paired by volume, scores of two stores' records and runs; lists volumes of only one."""
+    """Compares origins and, paired by volume, scores of two stores; lists volumes of only one.
+
+    Args:
+        records_a: of the first store, after `tables.current`; `records_b`: of the other.
+        records_b: see `records_a`.
+        runs_a: facts of the runs that made them (`Store.runs`); those without a row are passed over.
+        runs_b: see `runs_a`.
+    """
     parts = []
     wrote = []
     for is_b, (records, runs) in enumerate(((records_a, runs_a), (records_b, runs_b))):

@@ -66,7 +66,8 @@ NO_CERTIFICATE = {  # reasons for threat models without a certificate, by the be
 
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: one row per model and attack, the attackers side by side; needs COLUMNS."""
+    """Makes one table per dataset of `records` with COLUMNS: one row per model and attack, the attackers side by
+    side."""
     frame = _attacked_rows(groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
@@ -92,7 +93,8 @@ def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Parses each row's `network` (model_id without defence), `defence` (`bit_depth bits=3`) and `adaptive`."""
+    """Parses for each row of a `frame`, of the model in the `role` source or target, `network` (model_id without
+    defence), `defence` (`bit_depth bits=3`, or NONE) and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
     adaptive = {}
     networks = {}
@@ -153,7 +155,8 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def certified_sections(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
+    """Makes one table per dataset of `records` with CERTIFIED_COLUMNS, one row per attack, source and smoothed
+    target."""
     frame = plain(groups.select_scored(records, MEASURED))
     if (frame := frame[frame["certified_radius"].notna()]).empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
@@ -216,7 +219,8 @@ def require_certified(grid: Any) -> None:
 
 
 def bounds(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
+    """Makes one table per dataset and score of SHOWN, of `records` with certificates.COLUMNS, one row per model and
+    radius."""
     if (rows := certificates.brackets(records[records["left_out"] == ""])).empty:
         return [Section("Certified at least, attacked at most", text=NO_BOUNDS)]
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
@@ -233,7 +237,8 @@ def bounds(records: pd.DataFrame) -> list[Section]:
 
 
 def shown_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns of `certificates.means` as people read them, with the `gap` between the two ends."""
+    """Returns the columns of a `table` of `certificates.means` as people read them, with the `gap` between the two
+    ends."""
     names = {"target_model": "model", "certified": "at least", "attacked": "at most"}
     columns = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
     columns = columns.assign(gap=table["attacked"] - table["certified"])

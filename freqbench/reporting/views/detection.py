@@ -32,12 +32,12 @@ HOW = (
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if a network had a detector."""
+    """True if a network of the `records`, with `added_metrics`, had a detector."""
     return bool(records["added_metrics"].astype(object).str.contains('"suspicion"', regex=False).any())
 
 
 def detection(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: one row per network beside a detector, and attack; needs COLUMNS."""
+    """Makes one table per dataset of `records` with COLUMNS: one row per network beside a detector, and attack."""
     frame = groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD, "added_metrics"])
     frame = frame.join(added_scores(frame).reindex(columns=SUSPICION))
     source, target = (parse_defences(frame, role) for role in ("source", "target"))

@@ -33,7 +33,8 @@ MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
 
 
 def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: a row per network and set, null rows after attacks; its csv has every patient."""
+    """Makes one table per dataset of `records` and their `classes` (CLASS_RECORDS): a row per network and set, null
+    rows after attacks; its csv has every patient."""
     frame = groups.select_scored(records, KEY)
     if (made := fractions(frame[groups.is_white_box(frame)], classes)).empty:
         return [Section("Ejection fraction", text=NOTHING)]
@@ -68,8 +69,8 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
 def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Returns EF in percent of each attack on each patient: `_BEAT`, and EF of the label map (`true`), of the `clean`
     and the `attacked` prediction, NaN where one has no ventricle at end-diastole. Patients need two cases, whose voxels
-    are of one size: of one acquisition, or of one spacing. Records are white-box rows with IDENTITY of `groups`, or
-    `figure_data.shown_rows`; classes are theirs, or more."""
+    are of one size: of one acquisition, or of one spacing. The `records` are white-box rows with IDENTITY of `groups`,
+    or `figure_data.shown_rows`; `classes` (CLASS_RECORDS) are theirs, or more."""
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
     rows = plain(joined_classes(records.assign(is_null=groups.is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
@@ -81,8 +82,9 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def furthest(made: pd.DataFrame) -> pd.DataFrame:
-    """Selects of `fractions` the attack of each set that does most to a patient's clean EF: first what `turned` it to
-    the other side of REDUCED, or undefined, then `moved` it by most points, NaN (undefined) being most."""
+    """Selects of `made`, as of `fractions`, the attack of each set that does most to a patient's clean EF: first what
+    `turned` it to the other side of REDUCED, or undefined, then `moved` it by most points, NaN (undefined) being
+    most."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     made = made.assign(moved=moved, turned=((made["attacked"] < REDUCED) != (made["clean"] < REDUCED)) | moved.isna())

@@ -36,7 +36,8 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: models ranked within each threat model and budget."""
+    """Makes one table per dataset of `records` with `target_method` and certificates.COLUMNS: models ranked within each
+    threat model and budget."""
     frame = groups.select_scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & (frame["budget"] > 0) & frame[SCORE].notna() & ~groups.is_minimal(frame)]
     if frame.empty:
@@ -121,7 +122,8 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
+    """Tests how many points of SCORE a model is `behind` each model `ahead` of it, paired by case. `minima` has one row
+    per case and model; `models` are ordered, the first ahead."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     if len(models) < 2:
         return pd.DataFrame()
@@ -135,7 +137,8 @@ def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 
 def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """Adds the test against the first of each board, corrected over all pairs of all boards."""
+    """Adds to `data`, boards one below the other, the test against the first of each board; `tests`, of all pairs of
+    all boards, are corrected together. Boards differ in `threat_model` and `budget`."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:
         return data.assign(**dict.fromkeys(columns.values(), np.nan), order="")
@@ -149,8 +152,9 @@ def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """Maps each network's name to its method, called by the shortest name of its networks. Methods differ by
-    `target_method`, so that replicates of several stores are one; a network without it is a method of its own."""
+    """Maps the name of each network in `frame` to its method, called by the shortest name of its networks. Methods
+    differ by `target_method`, so that replicates of several stores are one; a network without it is a method of its
+    own."""
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
     ids = dict(pairs[pairs["target_method"].notna()].itertuples(index=False, name=None))
     ids = {name: ids.get(name, f"of {name} alone") for name in pairs["target_model"].unique()}

@@ -93,12 +93,13 @@ def _kinds(families: pd.Series) -> pd.Series:
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if a volume was corrupted."""
+    """True if a volume of the `records` was corrupted."""
     return bool((records["threat_model"] == CORRUPTION).any())
 
 
 def natural(records: pd.DataFrame) -> list[Section]:
-    """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
+    """Makes two tables per dataset of `records` with COLUMNS: the DSC that corruptions and attacks leave of each model,
+    and the drop by each."""
     sections = []
     for dataset, rows in by_dataset(shown_rows(records)):
         if isinstance(comparison := compare_models(rows), str):

@@ -36,8 +36,9 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows. A
-    null row stands beside its attack, after = if the attack did nothing else. Smallest changes follow by their size."""
+    """Shows by dataset of `records` with COLUMNS the DSC that white-box attacks leave with its interval, one attack's
+    transfer; failed rows. A null row stands beside its attack, after = if the attack did nothing else. Smallest changes
+    follow by their size."""
     sections: list[Section] = []
     scored = groups.select_scored(records, ("ssim_body",))
     frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))

@@ -28,12 +28,13 @@ NOTHING = "No attack sought a smallest change, so there is nothing to show: run 
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if an attack that seeks a smallest change was run."""
+    """True if an attack that seeks a smallest change was run, and some of its `records` are ok."""
     return bool((groups.is_minimal(records) & (records["status"] == "ok")).any())
 
 
 def smallest(records: pd.DataFrame) -> list[Section]:
-    """Makes a table a dataset: the share of patients that fell, also by the usual radius; sizes for 25, 50, 75 %."""
+    """Makes a table a dataset of `records` with COLUMNS: the share of patients that fell, also by the usual radius;
+    sizes for 25, 50, 75 %."""
     sections = []
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))

@@ -46,7 +46,7 @@ NO_WHITE_BOX = (
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Shows each dataset's transfer rates by attack, and source x target matrices."""
+    """Shows of `records` with DISTANCES, for each dataset, transfer rates by attack, and source x target matrices."""
     sections = []
     for dataset, group in groups.by_dataset(groups.select_scored(records, DISTANCES)):
         if (carried := _carried_drops(group)).empty:
