@@ -58,7 +58,17 @@ class MissingOptions:
 
 
 def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOptions) -> int | None:
-    """Computes what a store's audit lacks into OUT/audit, or goes on; returns its failures, None if stopped."""
+    """Computes what a store's audit lacks into OUT/audit, or goes on.
+
+    Args:
+        job: of the store, with its data and weights at their places here.
+        out: root of the store.
+        console: gets the costs, then the progress.
+        asked: what to compute, and how.
+
+    Returns:
+        The number of failed records, None if it was stopped.
+    """
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
@@ -118,7 +128,8 @@ def passes_stored(out: str) -> int:
 
 
 def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
-    """Estimates what the cells that a store's audit lacks cost one worker on CASES cases: all, and those of SHORT."""
+    """Estimates what the cells that the audit of the store `out` of a `job` lacks cost one worker on CASES cases, in
+    seconds: all, and those of SHORT."""
     grid = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid
     computed = Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
@@ -157,8 +168,17 @@ def plan_cells(
     and without a bound, with two and four times the steps, with restarts, and scored on every other model; FGSM;
     Square; noise of equal L-infinity, and of the L2 (in the body) of each attack of another threat model; null rows of
     frequency attacks, with and without stretching. For each of these and the job's bounds: the strongest attacks
-    within, and the recommendations of `audit --converge`. A black box gets those without a gradient. Without `compute`
-    noise of unknown budget has the largest one. `short`: noise and null rows."""
+    within, and the recommendations of `audit --converge`. A black box gets those without a gradient.
+
+    Args:
+        job: of the store.
+        out: root of the store.
+        cases: number of each dataset's first cases.
+        eps: radius on the [0, 1] scale; None: `usual_eps`.
+        say: gets a line for what cannot be planned.
+        compute: measure the sizes that noise has to match; else noise of unknown budget has the largest one.
+        short: noise and null rows alone.
+    """
     own = expand(job.copy_named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)
@@ -194,7 +214,7 @@ def plan_cells(
 
 
 def usual_eps(cells: Sequence[Cell]) -> float:
-    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 without any."""
+    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 where `cells` has none."""
     counts = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
     usable = {eps: count for eps, count in counts.items() if 0 < eps <= 0.25}
     return min(usable, key=lambda eps: (-usable[eps], eps)) if usable else EPS

@@ -185,7 +185,8 @@ def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, An
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
-    """Architecture of a checkpoint by its metadata or keys (None: neither), and its arguments but defaults."""
+    """Architecture of the checkpoint file at `path` by its metadata or keys (None: neither), and its arguments but
+    defaults."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))

@@ -105,7 +105,7 @@ class Reproducer:
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
-        """Yields one result per key; records that share a worker follow each other."""
+        """Yields one result for each of the `keys`; records that share a worker follow each other."""
         # Names are those of the job that is expanded: the run's, or the one that was given.
         pairs = self._store.found(keys, as_written=self._job is None)
         run_ids = {row["run_id"] for row, _ in pairs.values()}.intersection(self._store.run_ids())
@@ -221,8 +221,9 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
-    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN). One that
-    could not be computed then or now is skipped with the reason. Only stored `params` count."""
+    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN): `stored` and
+    `stored_classes` are of the store, `found` and `found_classes` computed now. One that could not be computed then or
+    now is skipped with the reason. Only stored `params` count."""
     lacked_then = object_of(stored["null_reasons"] or "{}", "null_reasons") | LATER
     lacked_now = object_of(found["null_reasons"] or "{}", "null_reasons")
     present = sorted(map(_index_of, found_classes))
@@ -280,14 +281,15 @@ def _tolerance(name: str) -> Tolerance:
 
 
 def facts(run: Row, row: Row) -> dict[str, Any]:
-    """Returns what is recorded of the process that made a row, by name; of releases, the row's own come first."""
+    """Returns what is recorded of the process that made a row, by name, from the file of its `run`; of releases, the
+    row's own come first."""
     said = {name: row[name] for name in ("device", "threads", "window_batch")}
     said |= {"processor": run.get("processor"), "code": code_text(run.get("code"))}
     return said | (run.get("versions") or {}) | parse_releases(row.get(RELEASES.name))
 
 
 def differing(then: Row, now: Row) -> dict[str, str]:
-    """Returns a line for each fact that differs, or that only one side has, by its name."""
+    """Returns a line for each fact that differs between `then` and `now`, or that only one side has, by its name."""
     shown = {name: [then.get(name), now.get(name)] for name in {**then, **now}}
     return {name: f"{name}: {_fact(one)} then, {_fact(two)} now" for name, (one, two) in shown.items() if one != two}
 
@@ -318,7 +320,8 @@ def _inputs_of(run: Row, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
 
 def beside(row: Row, classes: Sequence[Row], maps: LabelMaps, is_elsewhere: bool) -> tuple[Difference, ...]:
     """Holds a row's Dice and HD95, means and classes, against MedPy's: within rounding, or the columns' tolerances if
-    the row was made elsewhere, where label maps may be others. Leaves out what the row does not have."""
+    the row was made elsewhere (`is_elsewhere`), where label maps may be others. Leaves out what the row does not
+    have."""
     of_class = medpy_scores(maps)
     found: dict[str, float] = {}
     for name, values in of_class.items():
@@ -362,7 +365,16 @@ def medpy_scores(maps: LabelMaps) -> dict[str, npt.NDArray[np.float64]]:
 def reproduce(
     out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
-    """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
+    """Recomputes rows of a store; prints each result.
+
+    Args:
+        out: root of the store.
+        rows: begin of the id of one row, or the number of random ones.
+        seed: of their draw.
+        job: in the place of the store's, to say where data are here; None: the store's.
+        console: gets the results.
+        first: keys of rows to recompute besides random ones, before them.
+    """
     store = Store(out)
     is_number = rows.isdecimal() and len(rows) < LEAST_DIGITS
     keys = sample_rows(store, int(rows), seed, first) if is_number else [find_row(store, rows)]
@@ -414,6 +426,6 @@ def _value(value: Any) -> str:
 
 
 def total(counts: Mapping[Verdict, int]) -> str:
-    """Counts all rows in one line: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
+    """Counts all rows by verdict in one line: `20 rows: 19 equal to the bit, 1 DIFFERENT`, from `counts`."""
     parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
     return f"{sum(counts.values())} rows: {', '.join(parts)}"

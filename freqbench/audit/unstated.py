@@ -123,7 +123,8 @@ class _Trial:
         return max(self.seen, key=self.share)
 
     def share(self, point: Point) -> float:
-        """Returns the share of alike voxels; -1 if the network cannot be run so."""
+        """Returns the share of alike voxels at a `point`, the value of each setting, in [0, 1]; -1 if the network
+        cannot be run so."""
         if point not in self.seen:
             try:
                 self.seen[point] = self._compare(point)
@@ -152,7 +153,8 @@ class _Trial:
         return False
 
     def alike(self, best: Point) -> dict[str, list[Any]]:
-        """Returns the other values of each setting with which as many voxels are alike, if they are the network's."""
+        """Returns the other values of each setting with which as many voxels are alike as at the `best` point, if those
+        are the network's own."""
         found: dict[str, list[Any]] = {}
         for name, values in self.pieces.values.items():
             for value in values:
@@ -176,9 +178,19 @@ class _Trial:
 def find(
     entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
-    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all. Of a
-    network whose files bring a pipeline only windows, channels and classes are sought. `modality` (CT or another) says
-    which intensities come first. Raises UserError if it runs under none."""
+    """Finds settings under which a network's clean prediction is its own. Of a network whose files bring a pipeline
+    only windows, channels and classes are sought.
+
+    Args:
+        entry: of the network, as in a job; what it states is tried first.
+        dataset: it is looked at under each setting.
+        own: predictions of the network's own code; those of the smallest case are compared.
+        modality: CT or another; says which intensities come first.
+        log: gets a line for each trial.
+
+    Raises:
+        UserError: it runs under no setting.
+    """
     started = time.process_time()
     first = min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
@@ -287,7 +299,16 @@ class Pieces:
         theirs: Values,
         pairs: Pairs,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the keys of a model's and a dataset's entry of found settings, what stays out, by `pairs`."""
+        """Returns the keys of a model's and a dataset's entry.
+
+        Args:
+            entry: of the model, before.
+            data: the dataset.
+            native: its case on the file's grid.
+            point: the settings that were found.
+            theirs: the network's own prediction of the case.
+            pairs: for each output, its number, channel or numbers in that.
+        """
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:

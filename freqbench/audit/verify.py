@@ -38,7 +38,8 @@ class Check(NamedTuple):
 
 
 def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
-    """Prints the results of checks, and returns True if nothing is wrong."""
+    """Prints the results of checks as a table below a `title` on the `console`, and returns True if nothing is
+    wrong."""
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
     for each in checks:
         table.add_row(*each)

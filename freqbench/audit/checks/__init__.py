@@ -163,13 +163,13 @@ def _statements(names: Iterable[str]) -> str:
 
 
 def may_be_made(finding: Finding) -> bool:
-    """True if a check was not made, and cells that `audit --run` adds may make it."""
+    """True if the check of a `finding` was not made, and cells that `audit --run` adds may make it."""
     decided = {unchecked(reason).sentence for reason in SILENT.values()}
     return finding.verdict == "not checked" and finding.check != "transfer" and finding.sentence not in decided
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
-    """Returns one verdict per dataset and model, from the checks of gradients and of claims."""
+    """Returns one verdict per dataset and model, from those of `findings` that are of gradients and of claims."""
     signs = [each for each in findings if CHECKS[each.check].is_masking]
     claims = [each for each in findings if CHECKS[each.check].is_claim]
     results = []

@@ -52,7 +52,8 @@ class MeanDifference:
 
 
 def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, MeanDifference]:
-    """Means of series of cases by their place, for those that have one, with intervals as one of `comparisons`."""
+    """Means of series of cases, `values` in points by case id, by their place, for those that have one, with intervals
+    over the patients of the dataset that `on` is of, as one of `comparisons`."""
     parts = [pd.DataFrame({"value": each, "number": number}) for number, each in enumerate(values) if len(each)]
     if not parts:
         return {}
@@ -106,13 +107,15 @@ class Judged:
 
 
 def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> Contrast:
-    """Contrasts two attacks that were made on the model itself."""
+    """Contrasts two attacks that were made on the model itself: `strong` should hurt at least as much as `weak`; `hint`
+    is the first suspect if it does not."""
     place = (on.model, on.model)
     return Contrast(strong=(*place, strong.label), weak=(*place, weak.label), hint=hint)
 
 
 def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
-    """Judges contrasts on the model's dataset by their differences; leaves out those without a common case."""
+    """Judges contrasts on the model's dataset by their differences; leaves out those without a common case. `strict`:
+    the strong one must be clearly better."""
     pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
     judged = []
     for number, gap in differences(on, pairs).items():
@@ -143,13 +146,14 @@ def _is_total(on: Attacked, side: Side) -> bool:
 
 
 def is_none(difference: float, low: float, high: float) -> bool:
-    """True for a paired difference that is none: at most POINTS, with an interval, if there is one, that holds 0."""
+    """True for a paired `difference` that is none: at most POINTS, with an interval from `low` to `high` that holds 0,
+    or none (NaN)."""
     return abs(difference) <= POINTS and not (low > 0 or high < 0)
 
 
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
-    """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference. The
-    statement introduces the comparisons if all hold."""
+    """Sums up all contrasts of a model, which are `judged`, in one finding: the gravest verdict, worded by its largest
+    difference. The statement introduces the comparisons if all hold."""
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
     if verdict == "holds":
@@ -163,7 +167,7 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
 
 
 def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator[Finding]]:
-    """Extends a check of a single model to all; `spares` models that it can decide nothing about."""
+    """Extends a check of a single model, `find`, to all; `spares` models that it can decide nothing about."""
 
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
@@ -213,5 +217,5 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
 
 
 def is_close(a: float | None, b: float | None) -> bool:
-    """True if two budgets are the same, up to rounding."""
+    """True if two budgets, `a` and `b`, are the same, up to rounding; None is no budget."""
     return a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6)

@@ -123,11 +123,13 @@ class Evidence:
         return {str(name): group.set_index("case_id")["patient_id"] for name, group in cases.groupby("dataset")}
 
     def place(self, dataset: str, source: str, target: str) -> pd.DataFrame:
-        """Returns the `rows` of volumes that were made on one model and scored on another."""
+        """Returns the `rows` of volumes of a `dataset` that were made on the model `source` and scored on the model
+        `target`, both by their names in tables."""
         return self._by_place.get((dataset, source, target), self.rows.iloc[:0])
 
     def scores(self, dataset: str, source: str, target: str, column: str = "dsc") -> pd.DataFrame:
-        """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
+        """Returns means of a column of `rows` over seeds, as of `place` for this `dataset`, `source` and `target`: one
+        row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
             if (rows := self.place(dataset, source, target)).empty:
@@ -136,7 +138,8 @@ class Evidence:
         return self._cache[key]
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
-        """Returns the clean score of each case, x100; of the foreground by default."""
+        """Returns the clean score of each case of a `dataset` under a `model`, x100; the `column` is that of the
+        foreground by default."""
         scores = self._clean.get((dataset, model))
         return pd.Series(dtype=float) if scores is None else scores[column].dropna()
 
@@ -165,11 +168,12 @@ class Attacked:
         return self.evidence.place(self.dataset, self.model, self.model)
 
     def scores(self, column: str = "dsc") -> pd.DataFrame:
-        """`Evidence.scores` of these attacks."""
+        """`Evidence.scores` of a `column` of these attacks."""
         return self.evidence.scores(self.dataset, self.model, self.model, column)
 
     def clean(self, column: str = "clean_fg") -> pd.Series:
-        """Returns the clean score of each case, x100; of the foreground by default."""
+        """Returns the clean score of each case, x100, by a `column` of `Evidence.clean`; of the foreground by
+        default."""
         return self.evidence.clean(self.dataset, self.model, column)
 
     @property
