@@ -384,7 +384,9 @@ def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: Case
     spacings: Steps = {space.spacing: _spacing(space.spacing)} if space.spacing else {}
     spacings[FILE] = None
     spacings |= {each: _spacing(each) for each in SPACINGS}
-    crops = reversed(CROPS.items()) if space.crop_foreground and not words else CROPS.items()
+    crops = [*CROPS.items()]
+    if space.crop_foreground and not words:
+        crops.reverse()
     intensities = _intensities(space, modality)
     usual: dict[str, Steps] = {"axes": axes, "spacing": spacings, "intensity": intensities, "crop": dict(crops)}
     if not words:

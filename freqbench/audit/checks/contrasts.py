@@ -16,6 +16,7 @@ over seeds first, and [low, high] its 95 % interval over patients (Student's t):
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
     names = {"mean": "difference", "n": "cases", "clusters": "patients"}
-    rows = t_intervals(frame, ["number"], "value", comparisons).rename(columns=names).to_dict("records")
+    rows: list[Any] = t_intervals(frame, ["number"], "value", comparisons).rename(columns=names).to_dict("records")
     return {int(row.pop("number")): MeanDifference(**row) for row in rows}
 
 

@@ -103,7 +103,7 @@ def write_volumes(
     }
 
 
-def _class_names(classes: pd.DataFrame) -> dict[str, dict[int, str]]:
+def _class_names(classes: pd.DataFrame) -> dict[str, Any]:
     """Returns the names of classes, by cell and number."""
     named = classes.drop_duplicates(["cell_id", "class_index"]).astype({"class_name": str}).set_index("class_index")
     groups = named.groupby("cell_id", observed=True)["class_name"]

@@ -229,7 +229,7 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
     intervals = [f"[{low}, {high}]" if low else "" for low, high in ends]
     counts = zip(data["cases"], data["patients"], strict=True)
     numbers = [f"{cases}/{patients}" if cases else "" for cases, patients in counts]
-    columns = {
+    columns: dict[str, Any] = {
         "ours": texts["ours"],
         "publ.": texts["published"],
         "diff.": texts["difference"],

@@ -191,8 +191,8 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _tells_cells_apart(self) -> "Recipe":
         names = [dataset.name for dataset in self.datasets]
-        for entry in (*self.models, *self.attacks):
-            for name in entry.datasets or ():
+        for named in (*(model.datasets for model in self.models), *(attack.datasets for attack in self.attacks)):
+            for name in named or ():
                 if name not in names:
                     raise UserError(unknown("dataset", name, names))
         entries = (self.datasets, self.models, self.attacks, self.metrics)

@@ -87,8 +87,8 @@ def _origins(a: Runs, b: Runs) -> Section:
     for dataset, group in groupby(changed, key=itemgetter(0)):
         cases = [*group]
         first = cases[0]
-        files = (_text({each[:_DIGITS] for each in of[first]}) for of in (files_a, files_b))
-        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {first[1]} first", *files))
+        in_a, in_b = (_text({each[:_DIGITS] for each in of[first]}) for of in (files_a, files_b))
+        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {first[1]} first", in_a, in_b))
     if not rows:
         return Section(title, text="Nothing: the same versions, code, devices, checkpoints and files of the cases.")
     text = (
