@@ -33,13 +33,19 @@ def select_scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.Data
     """Selects the rows of `records`, after `tables.current`, that count: IDENTITY, `columns`, scores: `dsc_foreground`,
     its `_clean`, `_drop` (clean minus attacked), `hd95_penalised` (mm); `dsc`, `clean`, `drop` with the background.
     Dice x100."""
-    counts = (records["left_out"] == "") & (records["status"] == "ok")
+    counts = is_counted(records)
     frame = records.loc[counts, [*IDENTITY, *columns]].copy()
     for column in ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean"):
         frame["clean" if column == "dsc_clean" else column] = 100 * records.loc[counts, column].astype(float)
     frame["dsc_foreground_drop"] = frame["dsc_foreground_clean"] - frame["dsc_foreground"]
     frame["hd95_penalised"] = records.loc[counts, "hd95_penalised"].astype(float)
     return frame.assign(drop=frame["clean"] - frame["dsc"])
+
+
+def is_counted(frame: pd.DataFrame) -> pd.Series:
+    """True for each row of a `frame` after `tables.current` that is ok and not left out."""
+    is_shown: pd.Series = frame["left_out"] == ""
+    return is_shown & (frame["status"] == "ok")
 
 
 def is_white_box(frame: pd.DataFrame) -> pd.Series:

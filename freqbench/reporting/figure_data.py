@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import LIMITS, is_minimal, is_null_row, is_white_box
+from freqbench.analysis.groups import LIMITS, is_counted, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import current
@@ -45,7 +45,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     all DSC x100, `drop` of foreground DSC in points, and `budget` x255 where it is an intensity. The records have the
     columns of NUMBERS, beside those that identify a row."""
     frame = current(records)
-    frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
+    frame = frame[is_counted(frame)]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
     family = families(frame).astype("category")
     budget = frame["budget"]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import caption_of, classes_frame, found_records, plain
+from freqbench.analysis.groups import is_counted
 from freqbench.analysis.labels import parameters
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
@@ -85,7 +86,7 @@ class Evidence:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
-        counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
+        counts = is_counted(self.records)
         names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *NUMBERS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(NUMBERS, float))

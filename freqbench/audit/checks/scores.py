@@ -10,7 +10,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
-from freqbench.analysis.groups import by_dataset
+from freqbench.analysis.groups import by_dataset, is_counted
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, unchecked
@@ -264,7 +264,7 @@ def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     if evidence.classes is None or evidence.classes.empty:
         return
     records = evidence.records
-    records = records[(records["left_out"] == "") & (records["status"] == "ok")]
+    records = records[is_counted(records)]
     columns = ["dataset", "source_model", "target_model", "label", "case_id", "seed"]
     joined = plain(joined_classes(records, evidence.classes, columns))
     yield from by_dataset(joined)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import is_white_box, join_files
+from freqbench.analysis.groups import is_counted, is_white_box, join_files
 from freqbench.analysis.scores import FOREGROUND
 from freqbench.core import names
 from freqbench.core.documents import object_of
@@ -166,7 +166,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     for number, store in reversed([*enumerate(stores)]):
         saved = volumes.whole(storage.join(store, volumes.VOLUMES))
         files |= {key: (number, folder) for key, folder in saved.items()}
-    rows = join_files(records[(records["status"] == "ok") & (records["left_out"] == "")], files)
+    rows = join_files(records[is_counted(records)], files)
     seeds = rows.groupby(["dataset", "case_id", "source_model", "label"], observed=True)["seed"].transform("nunique")
     labels = rows["label"].astype(str)
     rows = rows.assign(label=labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str)))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import is_counted
 from freqbench.analysis.labels import each_distinct
 from freqbench.analysis.precision import PLAIN, is_plain
 from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals
@@ -122,7 +123,7 @@ def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Ce
     if len(models := sorted(rows["target_model_id"].astype(str).unique())) > 1:
         ids = ", ".join(model[:6] for model in models)
         return CellResult(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
-    ok = _counted_rows(rows[(rows["status"] == "ok") & (rows["left_out"] == "")], cell)
+    ok = _counted_rows(rows[is_counted(rows)], cell)
     failed = rows[rows["status"] == "failed"]
     seeds = 0
     if not cell.is_clean:
