@@ -106,7 +106,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
         console: shows progress.
     """
     for cell in grid.cells:
-        if name in [model.name for model in cell.models]:
+        if name in [model.name for model in (cell.source, *cell.targets)]:
             raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -156,7 +156,7 @@ def _table(dataset: Dataset, mapping: LabelMap | None, where: str) -> LabelTable
     """Maps the labels of a tool's files to classes, or to codes of regions; None where they are the dataset's own."""
     if dataset.classes.overlap:
         return dataset.classes.stated
-    return mapping and mapping.table(dataset, where)
+    return mapping.table(dataset, where) if mapping else None
 
 
 def _require_scorable(case: _Case, grid: Grid, predictions: str, table: LabelTable | None) -> None:
