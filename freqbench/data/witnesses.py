@@ -49,8 +49,9 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
     for path in storage.list_tree(root, DEPTH):
         if path.endswith((*image_files.SUFFIXES, PACKED)):
             *above, _ = path.split("/")
-            names = [image_files.stem(path).removesuffix(PACKED), *reversed(above)]
-            fits = [each for each in of_id if any(n == each or n.startswith(f"{each}_") for n in names)]
+            fits = list[str]()
+            for name in (image_files.stem(path).removesuffix(PACKED), *above):
+                fits += [each for each in of_id if f"{name}_".startswith(f"{each}_")]
             if fits:
                 found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
     if not found:
@@ -68,7 +69,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
 
 
 def read(path: str, native: NativeCase) -> Values:
-    """Returns a file's label map `[H, W, D]`, or a channel an output; refuses another grid than the case's."""
+    """Returns the label map `[H, W, D]` in the file at `path`, or a channel an output, `[K, H, W, D]`; refuses another
+    grid than that of the case `native`."""
     if path.endswith(PACKED):  # probabilities that nnU-Net saved, which have the axes of SimpleITK
         with np.load(storage.fetch(path)) as content:
             name = next((name for name in ("probabilities", "softmax") if name in content), None)
