@@ -49,9 +49,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
     for path in storage.list_tree(root, DEPTH):
         if path.endswith((*image_files.SUFFIXES, PACKED)):
             *above, _ = path.split("/")
-            fits = list[str]()
-            for name in (image_files.stem(path).removesuffix(PACKED), *above):
-                fits += [each for each in of_id if f"{name}_".startswith(f"{each}_")]
+            begins = "".join(f"/{name}_" for name in (image_files.stem(path).removesuffix(PACKED), *above))
+            fits = [each for each in of_id if f"/{each}_" in begins]
             if fits:
                 found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
     if not found:

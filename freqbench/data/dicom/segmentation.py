@@ -1,11 +1,12 @@
 """Reads the segmentations of a DICOM series, SEG and label maps, on the grid of their image."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,26 +147,33 @@ def _content(stamps: Stamps, where: Path) -> _Content:
         raise DataError(f"{where}: expected a DICOM SEG, got {what}: convert it to a SEG or NIfTI")
     if kind == files.SEG and (stored := str(fields.get("SegmentationType", ""))) != "BINARY":
         raise DataError(f"{where}: expected a BINARY segmentation, got {stored or 'none'}: store yes or no a voxel")
+    names = _segments(fields.get("SegmentSequence", []), where)
+    frames = files.read_frames(fields, where)
+    numbers = [files.read_whole(frame, "ReferencedSegmentNumber", where) for frame in frames if kind == files.SEG]
+    if strange := sorted({*numbers} - names.keys()):
+        raise DataError(f"{where}: expected frames of segments {sorted(names)}, got one of {strange[0]}: store it anew")
+    frame_of_reference = str(fields.get("FrameOfReferenceUID", ""))
+    is_apart = str(fields.get("SegmentsOverlap", "")) == "NO"
+    size = files.read_whole(fields, "Rows", where), files.read_whole(fields, "Columns", where)
+    planes = np.array([files.read_plane(frame, where) for frame in frames]).reshape(-1, 11)
+    return _Content(
+        names=names,
+        frame_of_reference=frame_of_reference,
+        size=size,
+        planes=planes,
+        numbers=tuple(numbers),
+        may_overlap=kind == files.SEG and not is_apart and len(names) > 1,
+    )
+
+
+def _segments(items: Iterable[Any], where: Path) -> dict[int, str]:
+    """Returns the names of segments by their numbers, in their order."""
     names = dict[int, str]()
-    for item in fields.get("SegmentSequence", []):
+    for item in items:
         if (number := files.read_whole(item, "SegmentNumber", where)) in names:
             raise DataError(f"{where}: expected segments of different numbers, got two of {number}: store it anew")
         names[number] = str(item.get("SegmentLabel", "")).strip() or f"segment {number}"
     names.pop(0, None)  # the background of a label map
     if not names:
         raise DataError(f"{where}: expected segments, got none: store the segmentation anew")
-    frames = files.read_frames(fields, where)
-    numbers = [files.read_whole(frame, "ReferencedSegmentNumber", where) for frame in frames if kind == files.SEG]
-    if strange := sorted({*numbers} - names.keys()):
-        raise DataError(f"{where}: expected frames of segments {sorted(names)}, got one of {strange[0]}: store it anew")
-    is_apart = str(fields.get("SegmentsOverlap", "")) == "NO"
-    size = files.read_whole(fields, "Rows", where), files.read_whole(fields, "Columns", where)
-    planes = np.array([files.read_plane(frame, where) for frame in frames]).reshape(-1, 11)
-    return _Content(
-        names=dict(sorted(names.items())),
-        frame_of_reference=str(fields.get("FrameOfReferenceUID", "")),
-        size=size,
-        planes=planes,
-        numbers=tuple(numbers),
-        may_overlap=kind == files.SEG and not is_apart and len(names) > 1,
-    )
+    return dict(sorted(names.items()))
