@@ -238,7 +238,8 @@ class _Ssim(torch.autograd.Function):
 
 @compiled
 def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy]."""
+    """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy], given the
+    smoothed mean_x and variance_x of the clean volume."""
     mean_y, square_y, product = moments.chunk(3, dim=1)
     covariance = torch.addcmul(product, mean_x, mean_y, value=-1)
     variance_y = torch.addcmul(square_y, mean_y, mean_y, value=-1)
