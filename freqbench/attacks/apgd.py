@@ -136,7 +136,8 @@ class APGD(GradientAttack, NormAttack):
         return self.steps + len(self.stages) - 1, self.steps
 
     def draw_start(self, task: Task) -> Tensor:
-        """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""
+        """Returns uniform noise in [-eps, eps] for the volumes of `task`, in `released` stretched to eps per sample; or
+        the call's `start`."""
         noise = super().draw_start(task)
         if self.norm == "l2" or self.variant == "paper" or task.given.start is not None:
             return noise
@@ -144,7 +145,7 @@ class APGD(GradientAttack, NormAttack):
         return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
 
     def run(self, task: Task) -> Tensor:
-        """Runs the algorithm once for each radius."""
+        """Runs the algorithm on the volumes of `task` once for each radius."""
         *wider, (eps, steps) = self.stages
         x = task.clean
         if self.random_start:
@@ -187,7 +188,8 @@ class Space:
 def search(
     task: Task, space: Space, start: Tensor, steps: int, rule: str, loss: str, *, released: bool = True
 ) -> Tensor:
-    """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
+    """Searches a space by a rule for the size of steps, from a `start` `[B, ...]`; offers every point to `Best` of
+    `task` and returns the last. `released`: by the rules of the released code, else the paper's.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
     `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto`, or
@@ -275,7 +277,8 @@ def length(i: int, steps: int) -> float:
 
 
 def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:
-    r"""Takes some of a run's `of` steps, from a point and the one before it; offers every point that it evaluates.
+    r"""Takes some of a run's `of` steps in a `space` that raise the `loss` of `task`, from two `points`, the last one
+    and the one before it; offers every point that it evaluates.
 
     Step i of n is :math:`0.05 + 0.975 (1 + \cos(\pi i / n))` radii long, from 2 down to 0.05 (a cosine as in Loshchilov
     and Hutter, ICLR 2017, arXiv:1608.03983), with the momentum of `climb`. Returns the last point and the one before.
@@ -294,7 +297,8 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
 
 
 def unseen_step(task: Task, gradient: Tensor, away: Tensor, far: Tensor) -> Tensor:
-    r"""Returns a step that raises the loss, and not the suspicion s of the network's detector above the allowed e.
+    r"""Returns a step that raises the loss of `task`, and not the suspicion s of the network's detector above the
+    allowed e; `away` is the gradient of s, in the shape of `gradient`.
 
     With g the gradient of the loss and a that of s, of which g loses its part along a within NEAR of e, and u(.) of a
     root mean square of 1, for s > e the second term is Newton's step, or as long as the first where s bends too much
@@ -319,7 +323,8 @@ def _unit(values: Tensor) -> Tensor:
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
-    """Runs the algorithm of `APGD` in any space from a start `[B, ...]`; offers every point and returns the last.
+    """Runs the algorithm of `APGD` on `task` in any space for a number of `steps` from a start `[B, ...]`; offers every
+    point and returns the last.
 
     `released`: follow the rules of the released code; otherwise those of the paper.
     """

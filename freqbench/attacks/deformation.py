@@ -86,7 +86,8 @@ class Deformation(SearchedAttack):
         return self if self.spacing else replace(self, spacing=triple(spacing))
 
     def space(self, clean: Tensor) -> Space:
-        """Returns a ball for each control point, limited by the bound on the determinant."""
+        """Returns a ball for each control point of `clean` volumes `[B, C, H, W, D]`, limited by the bound on the
+        determinant."""
         field = self.field(clean)
         return Space(
             centre=clean.new_zeros(len(clean), 3, *(matrix.shape[1] for matrix in field.values)),
@@ -132,7 +133,8 @@ class Deformation(SearchedAttack):
         return outside if state is None else max(outside, self.min_jacobian - self.least_jacobian(clean, state))
 
     def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Returns mean and largest displacement of the voxels in millimetres, and the least determinant."""
+        """Returns mean and largest displacement of the voxels of `clean` in millimetres, and the least determinant, by
+        the `state`, displacements of the control points."""
         if state is None:
             return {}
         lengths = self.max_mm * along_axes(state, self.field(clean).values).norm(dim=1)
@@ -143,7 +145,7 @@ class Deformation(SearchedAttack):
         }
 
     def beyond(self, state: Tensor) -> float:
-        """Returns how far the longest displacement exceeds max_mm, in units of max_mm."""
+        """Returns how far the longest displacement of a `state` exceeds max_mm, in units of max_mm."""
         return float(state.norm(dim=1).max()) - 1
 
     def least_jacobian(self, clean: Tensor, state: Tensor) -> float:
@@ -190,11 +192,13 @@ class Field:
     voxels: Tensor
 
     def places(self, c: Tensor) -> Tensor:
-        """Returns the positions where voxels are read, `[B, 3, H, W, D]`, in voxels."""
+        """Returns the positions where voxels are read for displacements c of the control points, `[B, 3, H, W, D]`, in
+        voxels."""
         return self.still + self.voxels * along_axes(c, self.values)
 
     def invariants(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns trace, sum of principal minors, determinant of the derivative at each voxel: `[B, H, W, D]`."""
+        """Returns trace, sum of principal minors, determinant of the derivative at each voxel for displacements c of
+        the control points: `[B, H, W, D]`."""
         h, w, d = (
             along_axes(c, [(self.slopes if i == axis else self.values)[i] for i in range(3)]) for axis in range(3)
         )  # by each axis, [B, 3, H, W, D]

@@ -20,7 +20,8 @@ TINY = 1e-10
 
 
 def share(p_init: float, query: int, queries: int) -> float:
-    """Returns a cube's share of the window at a query (from 0): halved after 10, 50, 200, ... of 10,000 queries."""
+    """Returns a cube's share of the window at a query (from 0), `p_init` at first: halved after 10, 50, 200, ... of
+    10,000 queries."""
     at = query * OF // queries
     return p_init * 0.5 ** sum(at > halving for halving in HALVINGS)
 
@@ -154,7 +155,7 @@ def _sizes(change: Tensor) -> Tensor:
 
 
 def side_of(p: float, like: Tensor) -> int:
-    """Returns the side of a cube with a share p of a window's voxels."""
+    """Returns the side in voxels of a cube with a share p of the voxels of a window `like` `[B, C, H, W, D]`."""
     return max(round((p * like[0, 0].numel()) ** (1 / 3)), 1)
 
 

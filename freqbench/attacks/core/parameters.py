@@ -40,7 +40,8 @@ class Parameter:
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:
-    """Returns a parameter's canonical value, of an attack, class or outline; raises ParameterError if it is wrong."""
+    """Returns the canonical value of the parameter `name`, of an attack, class or outline; raises ParameterError if it
+    is wrong."""
     field: Field[Any] = attack.__dataclass_fields__[name]
     if value is None and (field.default is None or any(word in str(field.type) for word in ("None", "Optional"))):
         return None
@@ -53,7 +54,8 @@ def spelled(attack: Any, name: str, value: Any) -> Any:
 
 
 def require_together(owner: str, settings: Mapping[str, Any]) -> None:
-    """Refuses, with a ParameterError, canonical values that break a rule in TOGETHER whose parameters are all there."""
+    """Refuses `settings`, canonical values by parameter, that break a rule in TOGETHER whose parameters are all there,
+    by a ParameterError of `owner`."""
     for parameter, (involved, check) in TOGETHER.items():
         if settings.keys() >= set(involved) and (complaint := check(*(settings[name] for name in involved))):
             raise ParameterError(owner, parameter, complaint)

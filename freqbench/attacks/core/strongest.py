@@ -89,7 +89,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, bounds."""
+    """Returns a key that each `attack` with the same set of volumes shares: threat model, windows or volume, bounds."""
     threat = threat_of(attack)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
