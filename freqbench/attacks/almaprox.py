@@ -110,7 +110,8 @@ class ALMAProx(Attack):
     def perturb(self, task: Task) -> Tensor:
         """Runs the paper's iteration on the volumes of `task`."""
         clean = task.clean
-        low, high = -clean, 1 - clean
+        low = -clean
+        high = 1 - clean
         delta = torch.zeros_like(clean)
         squares = torch.zeros_like(clean, dtype=torch.float64)
         lagrangian = Lagrangian(self, task)

@@ -240,27 +240,29 @@ class Auto:
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
         i = self._i
-        self._i = self._i + 1
+        self._i = i + 1
+        steps = self._steps
         m, own, other = self._head.flips(logits, labels, scope)
+        worth = own + other
         now = m.detach()
         before = self._before
         self._before = now
         if i == 0:
             inside = scope.among(labels > 0).expand_as(m).flatten(1).to(m)
-            weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + (own + other).flatten(1)
+            weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + worth.flatten(1)
             return (weights * m.flatten(1)).sum(dim=1)
-        unit = min(1.0, FAR / self._steps)
+        unit = min(1.0, FAR / steps)
         change = now - before
-        left = unit * (self._steps - i)
+        left = unit * (steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
         r = across(_rms(change, scope.among((labels > 0) | (now > 0))), m) / 2
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
-        rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
-        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
+        rest = unit * sum(length(k, steps) for k in range(i, steps)) / length(i - 1, steps)
+        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * worth
         raised = (weights * m).flatten(1).sum(dim=1)
-        if i >= EARLY * self._steps:
+        if i >= EARLY * steps:
             return raised
         return torch.where(self._all_may_fall, self._head.margin_of(logits, labels, scope, m), raised)
 
@@ -292,7 +294,8 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
         ahead = space.project(x + step)
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-        x, previous = ahead, x
+        previous = x
+        x = ahead
     return x, previous
 
 
@@ -345,7 +348,8 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
         ahead = space.project(x + factor * space.radius * space.towards(gradient))
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-        x, previous = ahead, x
+        previous = x
+        x = ahead
     return x
 
 

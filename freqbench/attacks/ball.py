@@ -143,8 +143,10 @@ class Ball(SearchedAttack):
         left = self.in_order(task) if self.kind == "voxel_shift" else self.around(task)
         values = torch.empty(*left.shape[:2], 0, dtype=torch.double, device=left.device)
         for count, looks in self.rounds:
-            volumes = (space.render(left[:, place]) for place in range(count))
-            looked = [torch.stack([task.success(each) for _ in range(looks)], dim=1) for each in volumes]
+            looked = []
+            for place in range(count):
+                volumes = space.render(left[:, place])
+                looked.append(torch.stack([task.success(volumes) for _ in range(looks)], dim=1))
             values = torch.cat([values, torch.stack(looked, dim=1).to(values)], dim=2)  # [B, M, looks so far]
             order = values.quantile(0.5, dim=2).argsort(dim=1, descending=True, stable=True)
             best = order[:, : -(-count // 2)]

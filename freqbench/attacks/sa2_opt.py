@@ -63,10 +63,12 @@ class SA2Opt(SearchedAttack):
             volume_of = band_scaler(clean.double(), blocks.sides, self.band, with_dc=self.variant == "paper")
             return volume_of(blocks.to_voxels(m.double())).clamp(0, 1)
 
+        centre = blocks.full(1.0)
+        radius = clean.new_tensor(self.rho)
         return Space(
-            centre=blocks.full(1.0),
+            centre=centre,
             origin=1.0,
-            radius=clean.new_tensor(self.rho),
+            radius=radius,
             project=lambda m: m.clamp(*self.bounds),
             render=lambda m: volume_of(m).clamp(0, 1),
             state_of=blocks.to_blocks,

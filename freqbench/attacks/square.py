@@ -83,7 +83,8 @@ class Square(GradientAttack, NormAttack):
         if self.norm == "l2":
             return self._run_l2(task)
         project = self.projection(task)
-        low, high = project(task.clean - 1), project(task.clean + 1)
+        low = project(task.clean - 1)
+        high = project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         best, seen = self._first(task, x)
         layout = self.queries - 1, 3 + x.shape[1]
@@ -166,12 +167,14 @@ def _aimed(draw: Tensor, seen: Sequence[Tensor] | None, side: int, like: Tensor)
         return draw
     sides = torch.tensor(like.shape[2:], device=like.device)
     room = (sides - side).clamp(min=0)
-    places = [
-        (voxels[(own[0] * len(voxels)).long()] - (sides - room) // 2).clamp(min=0).minimum(room).add(0.5) / (room + 1)
-        if len(voxels)
-        else own
-        for own, voxels in zip(draw, seen, strict=True)
-    ]
+    places = []
+    for own, voxels in zip(draw, seen, strict=True):
+        place = own
+        if len(voxels):
+            middle = voxels[(own[0] * len(voxels)).long()]
+            first = (middle - (sides - room) // 2).clamp(min=0).minimum(room)
+            place = first.add(0.5) / (room + 1)
+        places.append(place)
     return torch.stack(places)
 
 
@@ -220,10 +223,11 @@ def _bumps(task: Task) -> Tensor:
     counts = [min(length, GRID) for length in space]
     signs = 2 * task.draw(torch.rand, (channels, *counts)).round() - 1
     bumps = torch.zeros_like(task.clean)
-    inner = [
-        slice((n - side * count) // 2, (n - side * count) // 2 + side * count)
-        for n, side, count in zip(space, sides, counts, strict=True)
-    ]
+    inner = []
+    for n, side, count in zip(space, sides, counts, strict=True):
+        width = side * count
+        start = (n - width) // 2
+        inner.append(slice(start, start + width))
     for axis, side in enumerate(sides, start=2):
         signs = signs.repeat_interleave(side, dim=axis)
     bumps[:, :, *inner] = signs * pyramid(sides).repeat(*counts).to(signs)

@@ -357,12 +357,14 @@ class Attack(ABC):
             adversarial = task.whole(adversarial)
         passes = task.passes
         forwards, backwards = passes.of_samples(len(images))
+        losses = passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images))
+        gradients = useful_and_finite(passes.gradients.stacked().reshape(-1, 4))
         return AttackResult(
             adversarial=adversarial,
             labels=task.objective.in_place(labels),
             state=task.state,
-            losses=passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images)),
-            gradients=useful_and_finite(passes.gradients.stacked().reshape(-1, 4)),
+            losses=losses,
+            gradients=gradients,
             forwards=forwards,
             backwards=backwards,
         )

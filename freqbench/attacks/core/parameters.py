@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, dataclass
+from itertools import product
 from typing import Any
 
 from freqbench.attacks.core import values
@@ -21,9 +22,9 @@ NORMS = ("linf", "l2")
 STEP_RULES = ("halving", "cosine")
 SEQUENCES = ("switch", "auto", "horizon")
 MEMBERS = (
-    *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
-    *(f"apgd-{sequence}" for sequence in SEQUENCES),
-    *(f"pgd-{loss}" for loss in LOSSES),
+    *(f"apgd-{loss}{radii}" for loss, radii in product(LOSSES, ("", SHRINKING))),
+    *map("apgd-{}".format, SEQUENCES),
+    *map("pgd-{}".format, LOSSES),
     SQUARE,
 )
 SCOPES: tuple[str, ...] = ("window", "volume", "joint")

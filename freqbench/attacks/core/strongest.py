@@ -53,6 +53,8 @@ STRONGEST |= {
     "sinogram": Strongest(("eps_p", "angles"), "sinogram"),
     "deformation": Strongest(("max_mm", "min_jacobian", "knot_mm", "spacing"), "deformation"),
     "intensity-curve": Strongest(("deviation", "pieces"), "intensity_curve"),
+}
+STRONGEST |= {
     "linf": Strongest(("eps",), "apgd", is_by_voxel=True),
     "l2": Strongest(("eps",), "apgd", {"norm": "l2"}, is_of_sample=True),
 }

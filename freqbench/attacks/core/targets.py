@@ -52,7 +52,9 @@ def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "s
         return (labels + 1) % num_classes
     target_of = torch.arange(num_classes)
     if rule[0] == SWAP:
-        target_of[list(rule[1:])] = torch.tensor([b for a in _pairs(rule[1:]) for b in reversed(a)])
+        for a, b in _pairs(rule[1:]):
+            target_of[a] = b
+            target_of[b] = a
     else:
         target_of[list(rule[1:])] = 0
     return target_of.to(labels.device)[labels]

@@ -71,11 +71,9 @@ class Task:
             head=head_of(model),
         )
         self.passes = Passes()
-        self.given = replace(
-            given,
-            reference=None if given.reference is None else self._attacked(given.reference.detach()).to(self.clean),
-            learned=None if given.learned is None else given.learned.detach().to(self.clean),
-        )
+        reference = None if given.reference is None else self._attacked(given.reference.detach()).to(self.clean)
+        learned = None if given.learned is None else given.learned.detach().to(self.clean)
+        self.given = replace(given, reference=reference, learned=learned)
         self.draws = Draws(name, generator, len(images))
         self.state: Tensor | None = None
         self.away: Tensor | None = None
@@ -99,13 +97,15 @@ class Task:
     def evaluation_mode(self) -> Iterator[None]:
         """Puts the model and its surrogates in evaluation mode, then restores the mode of every module."""
         networks = (self.model, *self.given.surrogates)
-        modes = [(module, module.training) for network in networks for module in network.modules()]
+        modes = dict[nn.Module, bool]()
+        for network in networks:
+            modes |= {module: module.training for module in network.modules()}
         for network in networks:
             network.eval()
         try:
             yield
         finally:
-            for module, training in modes:
+            for module, training in modes.items():
                 module.training = training
 
     def whole(self, x: Tensor) -> Tensor:

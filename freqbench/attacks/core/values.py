@@ -60,13 +60,12 @@ def step_size(value: Any) -> str | None:
 
 def _is_schedule(value: Any) -> bool:
     pairs = value if isinstance(value, tuple | list) else ()
-    return bool(
-        pairs
-        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs)
-        and all(factor >= 1 and share > 0 for factor, share in pairs)
-        and pairs[-1][0] == 1
-        and math.isclose(sum(share for _, share in pairs), 1)
-    )
+    if not pairs or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        return False
+    factors, shares = zip(*pairs, strict=True)
+    if not all(map(is_number, (*factors, *shares))):
+        return False
+    return factors[-1] == min(factors) == 1 and min(shares) > 0 and math.isclose(sum(shares), 1)
 
 
 def some_of(kind: str, known: Sequence[str], example: str) -> Check:
