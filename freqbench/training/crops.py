@@ -41,7 +41,8 @@ class CropSampler:
         self._noise = noise
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Cuts crops by their `numbers`, from 0 on: images float32 `[B, C, h, w, d]`, labels uint8 `[B, 1, h, w, d]`."""
+        """Cuts crops by their `numbers`, from 0 on: images float32 `[B, C, h, w, d]`, labels uint8 `[B, 1, h, w,
+        d]`."""
         crops = [self._crop(number) for number in numbers]
         # Plain tensors: MONAI's metadata would be kept up through the network.
         stacks = []

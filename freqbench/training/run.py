@@ -134,6 +134,7 @@ def _train_one(
 def _circumstances(job: TrainJob, training: NetworkTraining, state: State, wall: float) -> dict[str, Any]:
     """Collects what a training was of and what it took; `wall` are the seconds of the last call."""
     on_cuda = ALONE.device.type == "cuda"
+    device = torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads"
     processes = job.workers if job.engine == "ray" else 1
     seconds = {
         "wall_of_last_call": wall,
@@ -148,7 +149,7 @@ def _circumstances(job: TrainJob, training: NetworkTraining, state: State, wall:
         "record": training.record,
         "fingerprints": training.fingerprints,
         "versions": versions(),
-        "device": torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": device,
         "seed": training.seed,
         "seconds": seconds,
     }
