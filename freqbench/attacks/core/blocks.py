@@ -13,6 +13,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, along_axes, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
+Change = Callable[[Tensor], Tensor]
 BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
 
 
@@ -77,7 +78,7 @@ class Blocks:
             raise UserError(f"{task.name}: expected a start in {expected}, got {got}")
         return state
 
-    def recomputed(self, change: Callable[[Tensor], Tensor], scale: float, middle: float) -> Tensor:
+    def recomputed(self, change: Change, scale: float, middle: float) -> Tensor:
         """Returns volumes made in float64 by a DCT other than the attack's, a check on its arithmetic.
 
         It is SciPy's, as what SciPy makes of unit vectors is a matrix, which a GPU applies as well. `change` receives

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import RULES, Space, search
+from freqbench.attacks.core.blocks import Blocks, Change, outside
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
 from freqbench.attacks.core.task import Task
@@ -153,6 +154,36 @@ class SearchedAttack(GradientAttack):
     def beyond(self, state: Tensor) -> float:
         """Returns how far the largest number of a state exceeds the budget."""
         return float(state.abs().max()) - float(getattr(self, self.budget_name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSearch(SearchedAttack):
+    """A search for one number, within `bounds`, for each coefficient of the DCT of every `block`."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest number."""
+
+    def blocks(self, clean: Tensor) -> Blocks:
+        """Returns the blocks of `clean` volumes `[B, C, H, W, D]`."""
+        block: int | tuple[int, ...] = getattr(self, "block")  # noqa: B009  # a parameter of each attack
+        return Blocks.of(clean, block, self.per_slice)
+
+    def given(self, task: Task, space: Space) -> Tensor | None:
+        """Returns the point in a `space` of the numbers in the `start` of `task`, or None."""
+        numbers = self.blocks(task.clean).given(task, *self.bounds)
+        return None if numbers is None else space.point_of(numbers)
+
+    def beyond(self, state: Tensor) -> float:
+        """Returns how far the numbers of a `state` leave their bounds."""
+        return outside(state, *self.bounds)
+
+    def recomputed(self, clean: Tensor, change: Change, scale: float, middle: float) -> Tensor:
+        """Returns `Blocks.recomputed` of `clean` volumes in their shape."""
+        volume = self.blocks(clean).recomputed(change, scale, middle)
+        h, w, d = clean.shape[2:]
+        return volume[:, :, :h, :w, :d]
 
 
 def _draw(task: Task, space: Space) -> Tensor:
