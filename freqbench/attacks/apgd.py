@@ -44,7 +44,7 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
         return [checkpoint for checkpoint in accumulate(gaps) if checkpoint < steps]
     percent = 22
     gap = 22
-    counts = set[int]()
+    counts: set[int] = set()
     while percent < 100:
         counts.add(-(-percent * steps // 100))
         gap = max(gap - 3, 6)

@@ -107,8 +107,8 @@ class Deformation(SearchedAttack):
         """Makes the Field for volumes like `clean`."""
         sides = triple(zip(clean.shape[2:], self.spacing or (1.0, 1.0, 1.0), strict=True))
         pieces = [max(1, min(int(size * step / self.knot_mm), size)) for size, step in sides]
-        values = list[Tensor]()
-        slopes = list[Tensor]()
+        values: list[Tensor] = []
+        slopes: list[Tensor] = []
         for count, (size, step) in zip(pieces, sides, strict=True):
             points = count + CUBIC - 1
             values.append(cubic_spline_matrix(points, size).to(clean))

@@ -72,7 +72,7 @@ def resized_gradients(
     layout = steps, num_draws + 3
     start = task.given_start(layout)
     draws = (task.draw(torch.rand, layout) if start is None else start).movedim(1, 0).tolist()  # step by step
-    zooms = list[list[Zoom | None]]()
+    zooms: list[list[Zoom | None]] = []
     for step in draws:
         zooms.append([Zoom.of(task.clean, ratio(*row[:-3]), row[-3:]) for row in step])
 

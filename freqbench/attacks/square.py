@@ -184,7 +184,7 @@ def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
     `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
     """
     cube = torch.ones_like(like[:, :1], dtype=torch.bool)
-    places = list[Tensor]()
+    places: list[Tensor] = []
     for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
         extent = min(side, length)
         first = (place * (length - extent + 1)).floor()[:, None]

@@ -178,7 +178,7 @@ def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[i
 
 def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
     """Returns the fields of a text header by their names in lower case, and the place of the voxels by them."""
-    fields = dict[str, str]()
+    fields: dict[str, str] = {}
     is_meta = path.suffix in META
     with _refusal(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         if path.suffix not in FORMATS:

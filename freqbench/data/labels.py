@@ -196,7 +196,7 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
     if plain(classes.names[0]) in map(plain, regions):
         raise DataError(f"{where}: regions: expected other names than {classes.names[0]}'s, got it: rename the region")
-    of_labels = dict[frozenset[int], str]()
+    of_labels: dict[frozenset[int], str] = {}
     for name, members in regions.items():
         if not members:
             raise DataError(f"{where}: regions: {name}: expected labels that make it up, got none: name some")

@@ -28,7 +28,7 @@ def organ_tolerances(names: Sequence[str]) -> tuple[float, ...]:
     >>> organ_tolerances(["adrenal_gland_right", "vertebra"])
     (2.0, 3.0)
     """
-    tolerances = list[float]()
+    tolerances: list[float] = []
     for name in names:
         words = name.lower().replace("_", " ").split()
         organ = " ".join(word for word in words if word not in ("left", "right"))

@@ -81,7 +81,7 @@ class Scan(abc.ABC):
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns a digest of the content of its files; `image` is its image's header, if the caller has it."""
         what = f"a file of case {self.case_id}"
-        contents = list[str]()
+        contents: list[str] = []
         for path in self.files():
             contents += answer(image_files.sha256s, path, what)
         return digest([*contents, *filter(None, [self.rater])])  # two raters may have drawn the same

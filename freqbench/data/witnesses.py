@@ -45,7 +45,7 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
     MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case."""
     root = storage.filled_in(folder, where)
     of_id = {ref.case_id: ref for ref in (*(refs or ()), *dataset.whole_split())}
-    found = dict[str, list[str]]()
+    found: dict[str, list[str]] = {}
     for path in storage.list_tree(root, DEPTH):
         if path.endswith((*image_files.SUFFIXES, PACKED)):
             *above, _ = path.split("/")

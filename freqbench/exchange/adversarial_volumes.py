@@ -108,8 +108,8 @@ def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tupl
     names = [name for name in storage.list_files(folder, "") if name.endswith(image_files.SUFFIXES)]
     by_case = {image_files.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
-    ids = list[str]()
-    datasets = list[str]()
+    ids: list[str] = []
+    datasets: list[str] = []
     for name in templates:
         of_dataset = [ref.case_id for ref in grid.cases[name]]
         ids += of_dataset
@@ -121,8 +121,8 @@ def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tupl
         rest = f"such as {example}, got {got}: rename them, or give a job of these cases"
         raise UserError(f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, {rest}")
     (name,) = datasets
-    files = list[tuple[CaseRef, str]]()
-    without = list[str]()
+    files: list[tuple[CaseRef, str]] = []
+    without: list[str] = []
     for ref in grid.cases[name]:
         path = by_case.pop(ref.case_id, None)
         if path:

@@ -337,11 +337,11 @@ class CaseSeries:
             image: intensities in the data's unit, `[C, H, W, D]`.
             whole: as in `slices`.
         """
-        files = dict[str, bytes]()
-        first = list[Any]()
-        stored = list[Tensor]()
-        steps = list[float]()
-        labels = dict[str, bytes]()
+        files: dict[str, bytes] = {}
+        first: list[Any] = []
+        stored: list[Tensor] = []
+        steps: list[float] = []
+        labels: dict[str, bytes] = {}
         above, _, case = folder.rpartition("/")
         with dicom.files.quiet():
             for channel, voxels in enumerate(image.numpy()):
@@ -373,7 +373,7 @@ class CaseSeries:
         label: Volume = affine_transform(held, *at, shape, order=0, mode="grid-constant")
         if not (regions := self.dataset.classes.of_labels):
             return label
-        masks = list[npt.NDArray[np.bool_]]()
+        masks: list[npt.NDArray[np.bool_]] = []
         for number in range(1, len(self.dataset.classes)):
             values = [value for value, inside in enumerate(regions) if number in inside]
             masks.append(np.isin(label, values))

@@ -97,7 +97,7 @@ def export(
     grid = replace(grid, cells=tuple(cell for cell in grid.cells if not cell.attack.moves_labels))
     order = _Order(grid=grid, root=root, to=to, former=_former(to), form=form, keeps_identity=keeps_identity)
     is_saved = saved_volumes.find_saved(root)
-    written = list[Exported]()
+    written: list[Exported] = []
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # reads a case's file once for all cells
@@ -168,7 +168,7 @@ def stated_regions(dataset: Dataset) -> dict[str, object]:
             got = "got none: give its loader `region_codes`, or use the volumes in OUT/volumes"
             raise UserError(f"{dataset.name}: expected labels that make up the region {name}, {got}")
     first: list[int] = []
-    later = set[int]()
+    later: set[int] = set()
     for region in reversed(order):
         own = labels[dataset.class_names[region]]
         first.insert(0, min({*own} - later or own))

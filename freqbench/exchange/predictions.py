@@ -176,8 +176,8 @@ def _require_scorable(case: _Case, grid: Grid, predictions: str, table: LabelTab
 
 def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """Finds the cases with label maps; reports missing ones."""
-    files = dict[tuple[str, str], list[tuple[Unit, str]]]()
-    missing = list[str]()
+    files: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
+    missing: list[str] = []
     is_saved = saved_volumes.find_saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)

@@ -203,7 +203,7 @@ def _read(job: JobSpec) -> list[_Training]:
 
 def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
-    choices = list[_Link]()
+    choices: list[_Link] = []
     for training in trainings:
         choices += [_Link(training=training, recipe=recipe) for recipe in training.job.networks]
     return {

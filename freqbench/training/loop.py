@@ -164,7 +164,7 @@ class Team:
         parts = [dict(scores)] * self.size
         if self.size > 1:
             torch.distributed.all_gather_object(parts, dict(scores))
-        rows = dict[int, Scores]()
+        rows: dict[int, Scores] = {}
         for part in parts:
             rows |= part
         return np.stack([rows[number] for number in sorted(rows)])

@@ -101,12 +101,12 @@ def _training(
     choose_by = _chosen_by(job.validation, model, quick, place)
     _require_partners(quick, refs, place)
     adversary = _adversary(model, attacks, job.seed, dataset, place)
-    about = dict[str, Any]()
+    about: dict[str, Any] = {}
     if quick:
         about["validation"] = {"attack": [*map(attack_identity, quick)], "choose_by": choose_by}
     start = str(model.start)
     origin = None
-    taught = dict[str, tuple[str, ...]]()
+    taught: dict[str, tuple[str, ...]] = {}
     if start in made:
         origin = made[start].method
         # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
@@ -280,7 +280,7 @@ def _quick(validation: Validation, own: Sequence[Attack], dataset: Dataset, plac
     """Lists the attacks under which weights are judged, each once; none for a clean network with only its own."""
     if not validation.attacks and [attack.threat_model for attack in own] != ["linf"]:
         return tuple(own)
-    attacks = list[Attack]()
+    attacks: list[Attack] = []
     for entry in validation.attacks or (QUICK_ATTACK,):
         attacks += own if isinstance(entry, str) else (_attack(entry, dataset, place),)
     return tuple(dict.fromkeys(attacks))

@@ -75,7 +75,7 @@ def train(
     with trusting(job.trust_code):
         prepared = prepare(job, out, only)
         cases = cache(prepared.cases)
-        told = set[Shape]()
+        told: set[Shape] = set()
         names = prepared.lists["test"].class_names
         return [_train_one(job, training, names, cases, out, progress, told) for training in prepared.trainings]
 
@@ -240,7 +240,7 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
     name = training.model.name
     schedule = training.schedule
     steps = schedule.steps
-    left = StepsLeft(schedule.steps, schedule.max_minutes)
+    left = StepsLeft(steps, schedule.max_minutes)
     draw = _curves(folder)
     with bar:
         task = bar.add_task(name, total=steps, rest="")

@@ -44,7 +44,7 @@ def read_log(folder: str) -> list[Row]:
     path = join(folder, LOG)
     if not exists(path):
         return []
-    rows = list[Row]()
+    rows: list[Row] = []
     for line in csv.DictReader(io.StringIO(read_bytes(path).decode())):
         values = {name: float(text) if text else math.nan for name, text in line.items()}
         rows.append(Row(step=int(values.pop("step")), **values))

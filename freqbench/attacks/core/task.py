@@ -97,7 +97,7 @@ class Task:
     def evaluation_mode(self) -> Iterator[None]:
         """Puts the model and its surrogates in evaluation mode, then restores the mode of every module."""
         networks = (self.model, *self.given.surrogates)
-        modes = dict[nn.Module, bool]()
+        modes: dict[nn.Module, bool] = {}
         for network in networks:
             modes |= {module: module.training for module in network.modules()}
         for network in networks:

@@ -75,7 +75,7 @@ def is_dicom(path: Path) -> bool:
 
 def label_files(files: Sequence[Path]) -> list[Path]:
     """Returns the segmentations among files, else the RTSTRUCT files; reading these raises DataError."""
-    kinds = dict[Path, str]()
+    kinds: dict[Path, str] = {}
     for path in files:
         with suppress(DataError), reading(path) as pydicom:
             kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))

@@ -114,7 +114,7 @@ def _overlaps(stamps: Stamps, where: Path) -> frozenset[frozenset[str]]:
     for number, frames in _masks(stamps[0][0], where):
         for index, frame in frames:
             at[tuple(content.planes[index, 8:].round(2))].append((number, frame))
-    sets = set[frozenset[str]]()
+    sets: set[frozenset[str]] = set()
     for of_slice in at.values():
         together = np.stack([frame for _, frame in of_slice])
         shared = together[:, together.sum(axis=0) > 1]  # [frames, voxels]
@@ -168,7 +168,7 @@ def _content(stamps: Stamps, where: Path) -> _Content:
 
 def _segments(items: Iterable[Any], where: Path) -> dict[int, str]:
     """Returns the names of segments by their numbers, in their order."""
-    names = dict[int, str]()
+    names: dict[int, str] = {}
     for item in items:
         if (number := files.read_whole(item, "SegmentNumber", where)) in names:
             raise DataError(f"{where}: expected segments of different numbers, got two of {number}: store it anew")

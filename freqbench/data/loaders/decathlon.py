@@ -69,7 +69,7 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
-        splits = dict[str, list[ListedCase]]()
+        splits: dict[str, list[ListedCase]] = {}
         for key, entries in self._entries().items():
             splits[key] = [self._line(each, f"line {i}") for i, each in enumerate(entries, 1)]
         return splits
@@ -98,7 +98,7 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
     @cached_property
     def _names_by_folder(self) -> Mapping[str, str]:
         """Names of cases by their first image, if the files of two cases of a split have one name; else none."""
-        firsts = list[str]()
+        firsts: list[str] = []
         are_named = True
         for lines in self._content().values():
             if isinstance(lines, list):
@@ -153,7 +153,7 @@ def _told_apart(images: Sequence[str]) -> dict[str, str]:
     """Returns the distinctive part of each path: the name of one folder if it suffices, else of several."""
     paths = {image: image.removeprefix("./").split("/") for image in images}
     depth = min(map(len, paths.values()))
-    told = list[int]()
+    told: list[int] = []
     for index in range(-1, -depth - 1, -1):  # from the file's name upwards
         num_names = len({parts[index] for parts in paths.values()})
         if num_names == len(paths) and index < -1:

@@ -151,8 +151,8 @@ class DicomFolders(ListedFolder):
         if not storage.is_local(root):
             raise MissingDataError(f"{root}: expected a folder of this machine, as DICOM is not fetched: copy it here")
         top = Path(storage.local_path(root))
-        scans = dict[str, Slices]()
-        patients = dict[str, str]()
+        scans: dict[str, Slices] = {}
+        patients: dict[str, str] = {}
         for folder, labels in self._places(top):
             files = _dicom_files(folder, DEPTH)
             segmentations = [path for path in labels if path.is_file()] or dicom.files.label_files(files)
@@ -208,7 +208,7 @@ class DicomFolders(ListedFolder):
     @cached_property
     def _segments(self) -> tuple[str, ...]:
         """Names of all cases' segments, those of `labels` first, each once."""
-        names = dict[str, str]()
+        names: dict[str, str] = {}
         for scan in self.scans.values():
             for name in scan.segment_names().values():
                 names.setdefault(plain(name), name)
@@ -225,7 +225,7 @@ class DicomFolders(ListedFolder):
         names = dict(enumerate(("background", *self._segments)))
         channels = ("CT",) if next(iter(self.scans.values())).image().is_ct else ()
         values = {plain(name): value for value, name in names.items() if value}
-        shared = set[frozenset[int]]()
+        shared: set[frozenset[int]] = set()
         for scan in () if self.regions else self.scans.values():
             for together in scan.overlaps():
                 shared.add(frozenset(values[plain(name)] for name in together))

@@ -229,7 +229,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     f"{image.path}: expected as many channels as {images[0].path.name} has, {images[0].num_channels}, "
                     f"got {image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
-        refs = dict[str, CaseRef]()
+        refs: dict[str, CaseRef] = {}
         for scan, image in zip(scans, images, strict=True):
             grid, axes = _grid(image)
             fingerprint = scan.fingerprint(image)

@@ -84,7 +84,7 @@ class Images(ListedFolder):
         """Returns files that are label maps by their values, of those called so or as a scan and more, in order."""
         files = [file for file in self._all_files() if file != self._root()]
         scans = {*map(image_files.stem, files)}
-        likely = list[str]()
+        likely: list[str] = []
         ends: dict[str, list[str]] = {}
         for file in files:
             stem = image_files.stem(file)

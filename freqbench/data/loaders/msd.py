@@ -185,7 +185,7 @@ def _sha256s(path: str) -> Mapping[str, str]:
 def _fetch_task(task: str, cache: Path) -> Path:
     """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
     files = _sha256s(str(LISTS[task]))
-    content = dict[str, bytes]()
+    content: dict[str, bytes] = {}
 
     def get(name: str, target: Path) -> str:
         if not content:

@@ -58,7 +58,7 @@ class NnunetRaw(ListedFolder):
                 if strange := [case for case in cases if listed and case not in listed]:
                     raise DataError(f"{self.source}: {unknown('case', strange[0], listed)}")
                 splits[key] = [(case, of_training.get(case) or usual[case]) for case in cases]
-        lines = dict[str, list[ListedCase]]()
+        lines: dict[str, list[ListedCase]] = {}
         for key, cases_of in splits.items():
             if cases_of:
                 lines[key] = [ListedCase(case, partial(self._case, case, *files)) for case, files in cases_of]
@@ -95,7 +95,7 @@ class NnunetRaw(ListedFolder):
         """Returns the files of cases as nnU-Net calls them."""
         end = self._ending()
         channels = range(len(self._channels()) if cases else 0)
-        files = dict[str, _Files]()
+        files: dict[str, _Files] = {}
         for case in cases:
             images = [f"images{side}/{case}_{k:04d}{end}" for k in channels]
             files[case] = images, f"labels{side}/{case}{end}"
@@ -104,7 +104,7 @@ class NnunetRaw(ListedFolder):
     def _entries(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
         listed = self._content().get("dataset")
-        cases = dict[str, _Files]()
+        cases: dict[str, _Files] = {}
         channels = len(self._channels()) if listed else 0
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)

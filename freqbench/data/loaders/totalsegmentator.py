@@ -67,7 +67,7 @@ class TotalSegmentator(ListedFolder, populate_by_name=True):  # so that a dumped
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of `meta.csv` by their split."""
-        splits = dict[str, list[ListedCase]]()
+        splits: dict[str, list[ListedCase]] = {}
         for split, ids in answer(_read_splits, self.source, "the list of cases").items():
             splits[split] = [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids]
         return splits
