@@ -160,7 +160,7 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
 def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[int, str], tuple[dict[int, int], ...]]:
     """Returns the names of a segmentation's values, numbered anew unless they are unique, and its layers."""
     found = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))]
-    layers = [dict[int, int]()] * count
+    layers: list[dict[int, int]] = [{}] * count
     labels = {number: whole(fields.get(f"segment{number}_labelvalue", "")) for number in sorted(found, key=int)}
     stored = {number: value for number, value in labels.items() if value}
     is_unique = count == 1 or len({*stored.values()}) == len(stored)

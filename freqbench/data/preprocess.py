@@ -401,9 +401,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str =
     return triple(map(max, sizes, space.pad_to or (1, 1, 1)))
 
 
-def check_room(
-    source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int = 1, codes: str = "RAS"
-) -> None:
+def check_room(source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int, codes: str) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel.
 
     Args:
@@ -445,7 +443,7 @@ def way_to_file(
     return file_grid(file, case, space, labels_alone)
 
 
-def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
+def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool) -> "FileGrid":
     """Returns the grid of a case's file, for predictions on the grid of the case that `space` made; scores are linear,
     by nnU-Net in planes, `labels_alone` nearest. Raises DataError if the file's axes are sheared."""
     from freqbench.ops.file_grid import FileGrid
@@ -571,7 +569,7 @@ class Spaces:
         self._case = case
         self._adversarial = adversarial
         self._own = own or dataset.space
-        self._others = dict[str, "Tensor"]()
+        self._others: dict[str, Tensor] = {}
 
     @cached_property
     def _file_volumes(self) -> tuple[NativeCase, NativeCase, float]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import kind_of
 from freqbench.core.types import IGNORED
-from freqbench.ops.heads import SOFTMAX, Head
+from freqbench.ops.heads import Head
 from freqbench.ops.regions import MOST_REGIONS
 
 Start = Tensor | Mapping[str, Tensor]
@@ -50,7 +50,7 @@ class Given:
 NOTHING = Given()
 
 
-def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = False) -> None:
+def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool) -> None:
     """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`; `joint`: one volume's. `name`
     begins each error."""
     if images.ndim != 5 or 0 in images.shape:
@@ -118,7 +118,7 @@ def check_given(name: str, needs: Collection[str], given: Given, images: Tensor)
         raise UserError(f"{name}: expected a reference in [0, 1], got {outside}: rescale it")
 
 
-def check_logits(name: str, logits: Tensor, labels: Tensor, head: Head = SOFTMAX, *, has_ignored: bool = False) -> None:
+def check_logits(name: str, logits: Tensor, labels: Tensor, head: Head, *, has_ignored: bool) -> None:
     """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1, or codes of K regions by
     `head`; UserError begins with `name`.
 

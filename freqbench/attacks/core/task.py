@@ -193,7 +193,7 @@ class Task:
 
         return self.gradient_and(x, lambda point: ((objective or of_point)(point), None))[0]
 
-    def gradient_and_value(self, x: Tensor, render: View = lambda x: x) -> tuple[Tensor, Tensor]:
+    def gradient_and_value(self, x: Tensor, render: View) -> tuple[Tensor, Tensor]:
         """Returns the gradient of `loss` at points `x`, and values `[B]` that compare the volumes that `render`
         makes."""
 
