@@ -253,12 +253,12 @@ class Auto:
             return (weights * m.flatten(1)).sum(dim=1)
         unit = min(1.0, FAR / steps)
         change = now - before
-        left = unit * (steps - i)
+        left = math.sqrt(unit * (steps - i))
         if i == 1:
             is_open = (own > 0) & (now < 0)
-            self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
+            self._all_may_fall = _rms(change, is_open) * left > _rms(now, is_open)
         r = across(_rms(change, scope.among((labels > 0) | (now > 0))), m) / 2
-        spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
+        spread = (r * left).clamp(min=torch.finfo(m.dtype).tiny)
         rest = unit * sum(length(k, steps) for k in range(i, steps)) / length(i - 1, steps)
         weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * worth
         raised = (weights * m).flatten(1).sum(dim=1)

@@ -183,8 +183,7 @@ def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) 
         if in_folder:
             return  # of a data set in a folder, which is the one to give
         beside = _beside(images, of_case, levels)
-        of_half = [image for image, cases in beside.items() if 2 * len(cases) >= len(of_case)]
-        of_most = [image for image in of_half if _is_beside(image, label)]
+        of_most = _of_most(beside, label, len(of_case))
         if not of_most:
             continue
         image = _channels(_merge_suffixes(of_most))
@@ -220,6 +219,11 @@ def _beside(images: Sequence[str], of_case: Mapping[Texts, str], levels: Sequenc
         if case := _case_in(path, of_case, levels):
             beside.setdefault(_pattern(path, case), set()).add(case)
     return beside
+
+
+def _of_most(beside: Mapping[str, set[Texts]], label: str, num_cases: int) -> list[str]:
+    """Returns the patterns of images that lie beside the label maps of half of the cases or more."""
+    return [image for image, cases in beside.items() if 2 * len(cases) >= num_cases and _is_beside(image, label)]
 
 
 def _varying(masks: Sequence[str]) -> tuple[int, ...]:
