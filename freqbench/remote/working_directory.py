@@ -55,11 +55,15 @@ class _Named(NamedTuple):
 
 
 def pack(job: JobSpec) -> WorkingDirectory:
-    """Packs the files that travel with a `job`. Relative paths begin in the current folder, as for `run`. Their targets
+    """Packs the files that travel with a job. Relative paths begin in the current folder, as for `run`. Their targets
     must lie in it, or, if the job file is elsewhere, in the job file's folder. Modules of `module:Class` entries are
-    sought in both, and lie at the top of the working directory, where Python finds them. The content of the job's
-    training jobs, which are described (`freqbench.training.link`), travels as an override, and their data as the job's
-    own do. Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes."""
+    sought in both, and lie at the top of the working directory, where Python finds them. Raises UserError for a path
+    that leads out of the folder or to nothing, or for too many bytes.
+
+    Args:
+        job: a job that was read from a file, with overrides applied and training jobs described
+            (`freqbench.training.link`): their content travels as an override, and their data as the job's own do.
+    """
     here = Path.cwd().resolve()
     job_path = Path(job.where).resolve()
     root = here if job_path.is_relative_to(here) else job_path.parent

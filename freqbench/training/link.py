@@ -80,8 +80,15 @@ def present(job: JobSpec) -> JobSpec:
 
 def train_rest(job: JobSpec, say: Say, shard: Shard | None = None, address: str | None = None) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
-    `say` gets a line per training; of several, `shard` 1 alone trains; `address` as in `ray_for`. Raises UserError
-    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""
+    Raises UserError as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same
+    call goes on.
+
+    Args:
+        job: the benchmark job.
+        say: gets a line per training.
+        shard: the part of the grid that the run is for; of several, only the first trains. None: all of it.
+        address: as in `ray_for`.
+    """
     resolved, todo, missing = _state(job)
     if missing:
         raise UserError(f"{job.where}: {missing[0]}; or give the trained file as its checkpoint")
