@@ -293,10 +293,15 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
         step = far * space.towards(gradient) if task.away is None else unseen_step(task, gradient, task.away, far)
         ahead = space.project(x + step)
         if i > 0:
-            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+            ahead = _with_momentum(space, x, ahead, previous)
         previous = x
         x = ahead
     return x, previous
+
+
+def _with_momentum(space: Space, x: Tensor, ahead: Tensor, previous: Tensor) -> Tensor:
+    """Returns the point after x: on the way `ahead`, with the last step once more."""
+    return space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
 
 
 def unseen_step(task: Task, gradient: Tensor, away: Tensor, far: Tensor) -> Tensor:
@@ -347,7 +352,7 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
             )
         ahead = space.project(x + factor * space.radius * space.towards(gradient))
         if i > 0:
-            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+            ahead = _with_momentum(space, x, ahead, previous)
         previous = x
         x = ahead
     return x

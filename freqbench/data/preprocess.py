@@ -16,7 +16,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
 from freqbench.core.types import IGNORED, NO_LABEL, Beside, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
-from freqbench.data.headers import check_size, spell
+from freqbench.data.headers import check_size, spacing_of, spell
 from freqbench.data.intensities import scale_warnings
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -232,7 +232,7 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
     inner = way.inner(on_grid)
     lost = tuple(way.lost_classes({}, classes))
     image = (cut - low) / (high - low)
-    spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    spacing = spacing_of(affine)
     ranges = tuple(map(_native_range, made.lines, bounds))
     return Case(
         ref=native.ref,
@@ -343,7 +343,7 @@ def _resampled(volumes: Volumes, space: Preprocess, way: LabelWay) -> Volumes:
         if space.spacing is not None:
             affine = volumes[key].affine.numpy()
             old = volumes[key].shape[1:]
-            spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+            spacing = spacing_of(affine)
             shape = nnunet.resampled_shape(old, spacing, space.spacing)
             voxels = resample(volumes[key].as_tensor(), shape, nnunet.coarse_axis(spacing, space.spacing))
             of_shape = torch.from_numpy(nnunet.resampled_affine(affine, old, shape))

@@ -396,7 +396,12 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     else:
         weights = weights.index_select(1, scope.classes)
         scores = scores.index_select(1, scope.classes)
-    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
+    return (1 - weighted_mean(scores, weights)).to(p.dtype)
+
+
+def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
+    """Returns the mean of scores of classes, `[B]`, by weights of 0 and 1, both `[B, K]`; 0 if all weights are."""
+    return (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope, js_of
+from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope, js_of, weighted_mean
 from freqbench.ops.losses import voxel_mean as mean_over_voxels
 from freqbench.ops.regions import inside
 
@@ -74,7 +74,7 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     if scope.classes is not None:
         scores = scores.index_select(1, scope.classes)
         weights = weights.index_select(1, scope.classes)
-    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
+    return (1 - weighted_mean(scores, weights)).to(logits.dtype)
 
 
 def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -193,7 +193,7 @@ def mean_dice(
     for k in range(1, size.shape[1] + 1) if classes is None else classes:
         weights[:, k - 1] = 1
     weights *= size > 0
-    mean = (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    mean = weighted_mean(scores, weights)
     right = ((pred == true) & counts).flatten(1).sum(dim=1)
     share = right / (counts.flatten(1).sum(dim=1) * size.shape[1]).clamp(min=1)
     return mean if classes is not None else torch.where(weights.any(dim=1), mean, share.double())

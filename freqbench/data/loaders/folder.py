@@ -19,7 +19,7 @@ from freqbench.core.input_space import Intensity, Preprocess, file_codes
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing, triple
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.headers import Header
+from freqbench.data.headers import Header, spacing_of
 from freqbench.data.intensities import scale_warnings
 from freqbench.data.labels import Reading, classes_of, group_regions
 from freqbench.data.nsd_tolerances import organ_tolerances
@@ -406,8 +406,9 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     from nibabel.orientations import io_orientation
 
     order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
-    sides = np.linalg.norm(image.affine[:3, :3], axis=0)[order].tolist()
-    return (triple(image.shape[axis] for axis in order), triple(sides)), file_codes(image.affine)
+    shape = triple(image.shape[axis] for axis in order)
+    sides = spacing_of(image.affine)
+    return (shape, triple(sides[axis] for axis in order)), file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":
