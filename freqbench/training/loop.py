@@ -183,19 +183,23 @@ class Trainer:
         schedule = training.schedule
         net = training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
-        decay = training.model.ema
-        average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
-        averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
+        recipe = training.model
+        averaged = None
+        if recipe.ema:
+            average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+            averaged = AveragedModel(net, multi_avg_fn=average)
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe = training.model
-        head = HEADS[training.outputs]
-        around: dict[str, Any] = {"adapter": training.adapter, "outputs": training.outputs}
-        weights = recipe.frequency_consistency, half, recipe.divergence_weight
-        self._objective = team.parallel(StepLoss(net, training.adapter, *weights, head))
+        adapter = training.adapter
+        outputs = training.outputs
+        consistency = recipe.frequency_consistency
+        loss = StepLoss(net, adapter, consistency, half, recipe.divergence_weight, HEADS[outputs])
+        self._objective = team.parallel(loss)
         precision = "bf16" if half else "fp32"
-        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, **around)
+        self._attacked_model = models.SegmentationModel(
+            net, training.roi, precision=precision, adapter=adapter, outputs=outputs
+        )
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""

@@ -98,8 +98,7 @@ def _training(
     _require_learnable(model, dataset, place)
     attacks = _own_attacks(model, dataset, place)
     quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
-    choose_by = _chosen_by(job.validation, model, quick, place)
-    _require_partners(quick, refs, place)
+    choose_by = _chosen_by(job.validation, model, quick, refs["select"], place)
     adversary = _adversary(model, attacks, job.seed, dataset, place)
     about: dict[str, Any] = {}
     if quick:
@@ -163,22 +162,19 @@ def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Atta
     return attacks
 
 
-def _chosen_by(validation: Validation, model: ModelRecipe, quick: Sequence[Attack], place: str) -> str:
-    """Names the Dice by which weights are chosen, see `choice`; raises UserError for one without its attack."""
-    if quick:
-        return validation.choose_by or ("worst" if model.union else "mean")
-    if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
+def _chosen_by(
+    validation: Validation, model: ModelRecipe, quick: Sequence[Attack], select: Sequence[CaseRef], place: str
+) -> str:
+    """Names the Dice by which weights are chosen, see `choice`; raises UserError for one without its attack, and for an
+    attack that mixes cases on a `select` list of one."""
+    if not quick and OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
         got = f"{validation.choose_by}: give validation.attack"
         raise UserError(f"{place}: choose_by: expected clean without an attack, got {got}")
-    return "clean"
-
-
-def _require_partners(quick: Sequence[Attack], refs: Refs, place: str) -> None:
-    """Raises UserError for an attack that mixes cases, of a list of one."""
     for attack in quick:
-        if attack.needs_reference and len(refs["select"]) < 2:
+        if attack.needs_reference and len(select) < 2:
             rest = f"as {attack.name} mixes with another case, got 1: choose a longer list, or give validation.attack"
             raise UserError(f"{place}: splits.select: expected two cases or more, {rest}")
+    return (validation.choose_by or ("worst" if model.union else "mean")) if quick else "clean"
 
 
 def _adversary(
