@@ -94,22 +94,19 @@ def attack(
         parameters["surrogates"] = tuple(surrogate.spec.name for surrogate in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
     volume = memory.reference_case(case._load_in(dataset, source.space), dataset, model.network)
-    fitted = [(surrogate._fit_case(case)[1], surrogate) for surrogate in surrogates]
+    others = {surrogate._fit_case(case)[1]: surrogate.network for surrogate in surrogates}
+    coupled_windows = window_batch or COUPLED_WINDOWS
     cell = replace(
         _cell(model, dataset, source, made),
         seed=seed if made.is_stochastic else None,
-        window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
+        window_batch=coupled_windows if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
-        surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
+        surrogates=surrogates_of(made, source, {spec.name: spec for spec in others}),
     )
-    networks = {spec.model_id: surrogate.network for spec, surrogate in fitted} | {source.model_id: model.network}
-    about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
-    worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
-    worker.networks = networks
-    worker.learned = model._learned
+    worker = _worker(model, source, others, window_batch)
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
-    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
+    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": worker.spec.threads}
     learned = worker.learned_tensor(cell, volume) if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
