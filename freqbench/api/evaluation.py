@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -94,16 +94,19 @@ def attack(
         parameters["surrogates"] = tuple(surrogate.spec.name for surrogate in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
     volume = memory.reference_case(case._load_in(dataset, source.space), dataset, model.network)
-    others = {surrogate._fit_case(case)[1]: surrogate.network for surrogate in surrogates}
+    fitted = [(surrogate._fit_case(case)[1], surrogate) for surrogate in surrogates]
+    named = {spec.name: spec for spec, _ in fitted}
     coupled_windows = window_batch or COUPLED_WINDOWS
     cell = replace(
         _cell(model, dataset, source, made),
         seed=seed if made.is_stochastic else None,
         window_batch=coupled_windows if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
-        surrogates=surrogates_of(made, source, {spec.name: spec for spec in others}),
+        surrogates=surrogates_of(made, source, named),
     )
-    worker = _worker(model, source, others, window_batch)
+    worker = _worker(model, window_batch)
+    others = {spec.model_id: surrogate.network for spec, surrogate in fitted}
+    worker.networks = {**others, source.model_id: model.network}
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
     measured = {"attack_seconds": seconds, "window_batch": windows, "threads": worker.spec.threads}
@@ -111,6 +114,15 @@ def attack(
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
+
+
+def _worker(model: Model, window_batch: int | None) -> Worker:
+    """Makes a worker of this process on a model's device, which keeps what attacks learn of the model."""
+    threads = torch.get_num_threads()
+    spec = WorkerSpec(run_id="", metrics=(), window_batch=window_batch, device=str(model.device), threads=threads)
+    worker = Worker(spec)
+    worker.learned = model._learned
+    return worker
 
 
 def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Cell:
@@ -193,11 +205,7 @@ def evaluate(
             f"{cell.attack.name}: expected {ScoredOn.GRID.key}, as its labels move there, got file: leave it out"
         )
     seen = made._seen_by(model, cell.scored_on)
-    if made.attacked.label is not None and seen.error is not None:
-        raise UserError(
-            f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
-            f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
-        )
+    _require_one_grid(made, model, seen.error)
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
     error = made._file_error if seen.error is None else seen.error
     scored = scoring.score_target(seen.after, clean, seen.case, made.attacked, cell.dataset, wanted, error)
@@ -209,22 +217,34 @@ def evaluate(
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),
     }
-    unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
+    targets = (seen.target,)
+    unit = Unit(cell=replace(cell, targets=targets), ref=made.volume.ref, targets=targets)
     outcome = rows.scored_outcome(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
     record = outcome.records[0]
-    said = [record["caution"], *_misfits(model, case, seen.target, record["dsc_foreground_clean"])]
-    record = {**record, "caution": "; ".join(filter(None, said)) or None}
-    return ScoredRecord(record, outcome.class_records[0])
+    caution = _caution(model, case, seen.target, record)
+    return ScoredRecord({**record, "caution": caution}, outcome.class_records[0])
 
 
-def _misfits(model: Model, case: PatientCase, target: ModelSpec, dice: float | None) -> Iterator[str]:
-    """Yields what the clean Dice on a case, and on those before, says against the model."""
+def _require_one_grid(made: Result, model: Model, error: float | None) -> None:
+    """Refuses a label that moved on another grid than a model sees; `error`: of resampling, None on the same grid."""
+    if made.attacked.label is not None and error is not None:
+        raise UserError(
+            f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
+            f"{made.cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
+        )
+
+
+def _caution(model: Model, case: PatientCase, target: ModelSpec, record: Mapping[str, Any]) -> str | None:
+    """Joins a record's caution and what the clean Dice on a case, and on those before, says against the model."""
+    said = record["caution"]
+    dice = record["dsc_foreground_clean"]
     if dice is None or math.isnan(dice):
-        return
+        return said
     ref = case.volume.ref
-    model._clean[ref.patient_id if case.dataset else ref.fingerprint, ref.fingerprint] = dice  # arrays have no patient
-    if target.is_judged and (short := fit.shortfall(target.expected_dice, model._clean)):
-        yield short
+    patient = ref.patient_id if case.dataset else ref.fingerprint  # arrays have no patient
+    model._clean[patient, ref.fingerprint] = dice
+    short = fit.shortfall(target.expected_dice, model._clean) if target.is_judged else None
+    return "; ".join(filter(None, (said, short))) or None
 
 
 def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
