@@ -79,10 +79,11 @@ class PatientCase:
             stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
         self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
+        no_label = torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)
         self.volume = types.Case(
             ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape),
             image=stored["image"],
-            label=stored.get("label", torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)),
+            label=stored.get("label", no_label),
             spacing=steps,
             affine=grid,
             native_ranges=((0.0, 1.0),) * len(voxels),

@@ -105,8 +105,9 @@ class Result:
 
         Each column is a window, or a batch of coupled windows. There are no rows if the attack follows no gradient.
         """
-        parts = [part if part.ndim == 2 else part[:, None] for part in self.attacked.losses]
-        columns = [column for part in parts for column in part.unbind(1)]
+        columns = list[Tensor]()
+        for part in self.attacked.losses:
+            columns += part.unbind(1) if part.ndim == 2 else [part]
         return pad_sequence(columns, padding_value=float("nan")) if columns else torch.zeros(0, 0)
 
     @property
@@ -213,16 +214,13 @@ class Result:
             if model.network.clamps_last:
                 volume = memory.reference_case(volume, dataset, model.network)
             file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
-            before, after = (
-                memory.segment(
-                    model.network,
-                    replace(volume, image=image),
-                    memory.INFERENCE_WINDOWS,
-                    Wanted(with_confidence=True, seed=seed),
-                    to=(file, target.space or dataset.space) if file else None,
-                )[0]
-                for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
-            )
+            to = (file, target.space or dataset.space) if file else None
+            predictions = list[VolumePrediction]()
+            for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0)):
+                case = replace(volume, image=image)
+                wanted = Wanted(with_confidence=True, seed=seed)
+                predictions.append(memory.segment(model.network, case, memory.INFERENCE_WINDOWS, wanted, to=to)[0])
+            before, after = predictions
             if self.reference == "prediction" and not model.network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
                 file = file and replace(file, label=before.scored.labels[None])

@@ -79,7 +79,10 @@ def attributes(docstring: str, title: str = "Attributes") -> dict[str, str]:
     """Returns the names below a title of a docstring, with their meanings, each on one line."""
     listed = inspect.cleandoc(docstring).partition(f"{title}:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", listed, re.M)
-    return {name: " ".join(text.split()) for several, text in entries for name in several.split(", ")}
+    found: dict[str, str] = {}
+    for several, text in entries:
+        found |= dict.fromkeys(several.split(", "), " ".join(text.split()))
+    return found
 
 
 def example(cls: Any) -> dict[str, Any]:
@@ -253,7 +256,9 @@ def metric(name: str) -> Described:
     if name not in METRICS:
         text = inspect.getdoc(added.load(name)) or ""
         facts["package"] = plugins.package_of("metrics", name)
-    columns = {key: (each.unit, meaning) for each in chosen.numbers for key, meaning, _ in each.columns()}
+    columns: dict[str, tuple[str, str]] = {}
+    for each in chosen.numbers:
+        columns |= {key: (each.unit, meaning) for key, meaning, _ in each.columns()}
     rows = [(key, *columns[key]) for key in chosen.columns]
     return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
 
@@ -271,7 +276,8 @@ def job(name: str) -> Described:
     (cost,) = re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
     of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
     of["datasets"] = of["datasets"] or [content["dataset"]]
-    facts = {key: ", ".join(dict.fromkeys(each["name"] for each in entries)) for key, entries in of.items() if entries}
+    named = {key: dict.fromkeys(each["name"] for each in entries) for key, entries in of.items()}
+    facts = {key: ", ".join(names) for key, names in named.items() if names}
     about = re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE)
     return Described({**facts, "cost": cost}, f"freqbench run {name}", about)
 
@@ -342,7 +348,9 @@ def show_list(
 
 def _put_jobs() -> None:
     """Prints one line for each packaged job by group; only names of those that need a paper's data."""
-    jobs = {group: [name for name in packaged_jobs() if group_of(name) == group] for group in (*GROUPS, RESEARCH)}
+    jobs: dict[str, list[str]] = {group: [] for group in (*GROUPS, RESEARCH)}
+    for name in packaged_jobs():
+        jobs[group_of(name)].append(name)
     for group, title in GROUPS.items():
         common.say(f"{title}:")
         if group == PAPERS:
@@ -356,14 +364,16 @@ def _put_jobs() -> None:
 
 def _show(table: str, word: str | None) -> None:
     """Prints all about a name of a table, else the rows of its lists that have the word."""
-    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _names_of(table)
+    describe, *lists = TABLES[table]
+    added = plugins.installed_names(table)
+    known = _names_of(table)
     name = str(word if word in added else names.ALIASES.get(table, {}).get(word or "", word))
     is_class = table == "attacks" and plugins.names_class(name)
     if name in known or name in added or is_class or (table == "models" and name.startswith("zoo://")):
         _put(name, describe(name))
         return
     sought = (word or "").casefold()
-    chosen = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in lists]
+    chosen = [(heads, _with_word(rows(), sought)) for heads, rows in lists]
     if not any(rows for _, rows in chosen):
         raise UserError(unknown(table.removesuffix("s"), str(word), [*known, *added]))
     for heads, rows in chosen:
@@ -372,6 +382,10 @@ def _show(table: str, word: str | None) -> None:
             common.say(f"all about one: freqbench list {table} {rows[0][0]}")
     if table == "models" and chosen[-1][1]:
         common.say("foreground Dice x100: clean on the job's test list; worst case over the leaderboard's attacks")
+
+
+def _with_word(rows: Rows, sought: str) -> Rows:
+    return [row for row in rows if sought in " ".join(row).casefold()]
 
 
 def _put(name: str, described: Described) -> None:

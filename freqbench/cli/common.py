@@ -38,13 +38,20 @@ FORMATS = {"terminal": "terminal", "md": "markdown", "csv": "csv", "latex": "lat
 def jobs(incomplete: str) -> list[str]:
     """Lists packaged jobs, and YAML files here and one folder down, that begin with `incomplete`: for a shell."""
     packaged = [name for name in packaged_jobs() if name.startswith(incomplete)]
-    return packaged + sorted(path for end in ("*.yaml", "*/*.yaml") for path in glob(escape(incomplete) + end))  # noqa: PTH207
+    return packaged + _beginning(incomplete, "*.yaml", "*/*.yaml")
+
+
+def _beginning(incomplete: str, *ends: str) -> list[str]:
+    """Lists the files with one of the ends whose paths begin with `incomplete`, sorted."""
+    found: list[str] = []
+    for end in ends:
+        found += glob(escape(incomplete) + end)  # noqa: PTH207
+    return sorted(found)
 
 
 def stores(incomplete: str) -> list[str]:
     """Lists result stores whose paths begin with `incomplete`, like `jobs`."""
-    ends = ("*/run.json", "*/*/run.json")
-    return sorted(path.removesuffix("/run.json") for end in ends for path in glob(escape(incomplete) + end))  # noqa: PTH207
+    return [path.removesuffix("/run.json") for path in _beginning(incomplete, "*/run.json", "*/*/run.json")]
 
 
 def option(help: str, *names: str, **facts: Any) -> Any:
@@ -195,7 +202,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run_command(**given: Any) -> None:
-        made = {name: cls(**{field: given.pop(field) for field in fields}) for name, (cls, fields) in groups.items()}
+        made: dict[str, Any] = {}
+        for name, (cls, fields) in groups.items():
+            made[name] = cls(**{field: given.pop(field) for field in fields})
         command(**made, **given)
 
     run_command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]

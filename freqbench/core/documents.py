@@ -30,7 +30,8 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[str, int] = {}  # nodes behind each anchor, once its node has ended
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        before = self._nodes
         is_alias = isinstance(event, yaml.AliasEvent)
         if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
             raise ComposerError(None, None, "an alias inside its own anchor", event.start_mark)
@@ -69,10 +70,10 @@ class _JobLoader(_Loader):
         return node
 
 
-_JobLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _DATE)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_resolvers: dict[str, list[Any]] = {}
+for _first, _known in yaml.SafeLoader.yaml_implicit_resolvers.items():
+    _resolvers[_first] = [(tag, pattern) for tag, pattern in _known if tag not in (_INT, _FLOAT, _DATE)]
+_JobLoader.yaml_implicit_resolvers = _resolvers
 _NUMBERS = {  # those of YAML 1.1 that mean the same in YAML 1.2
     _INT: r"[-+]?(0|[1-9][0-9]*)",
     _FLOAT: r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
@@ -144,7 +145,9 @@ def json_of(content: bytes | str, where: str) -> Any:
         raise too_deep from None
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEPTH):  # code that walks through it recurses once per level
-        parts = (part for node in level for part in (node.values() if isinstance(node, dict) else node))
+        parts: list[Any] = []
+        for node in level:
+            parts += node.values() if isinstance(node, dict) else node
         level = [part for part in parts if isinstance(part, dict | list)]
         if not level:
             return value

@@ -147,7 +147,7 @@ def file_axes(codes: str) -> tuple[int, int, int]:
     >>> file_axes("PSR")
     (2, 0, 1)
     """
-    return triple(next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI"))
+    return triple(max(map(codes.find, pair)) for pair in ("RL", "AP", "SI"))  # -1: the axis runs the other way
 
 
 def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
@@ -165,7 +165,8 @@ def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, .
 def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
     """Returns a volume `[C, *axes towards given]` with its axes towards `wanted`."""
     order, against = turning(given, wanted)
-    return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
+    turned = volume.permute(0, *(1 + axis for axis in order))
+    return turned.flip([1 + axis for axis in against])
 
 
 def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: str, new: str) -> npt.NDArray[np.float64]:

@@ -76,7 +76,10 @@ class Metric:
     def columns(self) -> tuple[str, ...]:
         """The record columns that it fills, the main one first, and what counts last."""
         ordered = sorted(self.numbers, key=lambda each: (each.is_count, not each.better))
-        return tuple(column for each in ordered for column, *_ in each.columns())
+        columns: list[str] = []
+        for each in ordered:
+            columns += [column for column, *_ in each.columns()]
+        return tuple(columns)
 
     @property
     def has_background(self) -> bool:
@@ -183,37 +186,51 @@ NUMBERS: tuple[Number, ...] = (
     Number("seam", "seam_energy", "ratio", "lower", _SEAM, _NORM),
     Number("voxel_success", "voxel_success", "fraction", "lower", _CHANGED, _DICE[:1]),
 )
-METRICS: Mapping[str, Metric] = {
-    name: replace(metric, numbers=tuple(each for each in NUMBERS if each.metric == name))
-    for name, metric in {
-        "dsc": Metric("DSC", "fraction", "higher", "labels"),
-        "hd95": Metric("HD95", "voxel", "lower", "labels", "surface:surface_scores"),
-        "nsd": Metric("NSD", "fraction", "higher", "labels", "surface:nsd_scores"),
-        "assd": Metric("ASSD", "mm", "lower", "labels", "surface:assd"),
-        "volume": Metric("Volume error", "ratio", "lower", "labels", "overlap:volume_scores"),
-        "components": Metric("Component F1", "fraction", "higher", "labels", "components:component_f1"),
-        "topology": Metric("Topology", "count", "lower", "labels", "components:betti_errors"),
-        "brats": Metric("DSC BraTS", "fraction", "higher", "labels", "lesions:brats_scores"),
-        "lesion": Metric("Lesion DSC", "fraction", "higher", "labels", "lesions:lesion_scores"),
-        "calibration": Metric("ECE", "fraction", "lower", "probabilities"),
-        "ssim": Metric("SSIM", "fraction", "higher", "volumes"),
-        "psnr": Metric("PSNR", "dB", "higher", "volumes"),
-        "lpips": Metric("LPIPS", "1", "higher", "volumes"),
-        "linf": Metric("L-inf", "intensity", "lower", "volumes"),
-        "l2": Metric("L2", "intensity", "lower", "volumes"),
-        "energy": Metric("Energy", "intensity", "lower", "volumes"),
-        "seam": Metric("Seams", "ratio", "lower", "volumes"),
-        "voxel_success": Metric("Changed voxels", "fraction", "lower", "labels"),
-    }.items()
+_PLAIN: Mapping[str, Metric] = {
+    "dsc": Metric("DSC", "fraction", "higher", "labels"),
+    "hd95": Metric("HD95", "voxel", "lower", "labels", "surface:surface_scores"),
+    "nsd": Metric("NSD", "fraction", "higher", "labels", "surface:nsd_scores"),
+    "assd": Metric("ASSD", "mm", "lower", "labels", "surface:assd"),
+    "volume": Metric("Volume error", "ratio", "lower", "labels", "overlap:volume_scores"),
+    "components": Metric("Component F1", "fraction", "higher", "labels", "components:component_f1"),
+    "topology": Metric("Topology", "count", "lower", "labels", "components:betti_errors"),
+    "brats": Metric("DSC BraTS", "fraction", "higher", "labels", "lesions:brats_scores"),
+    "lesion": Metric("Lesion DSC", "fraction", "higher", "labels", "lesions:lesion_scores"),
+    "calibration": Metric("ECE", "fraction", "lower", "probabilities"),
+    "ssim": Metric("SSIM", "fraction", "higher", "volumes"),
+    "psnr": Metric("PSNR", "dB", "higher", "volumes"),
+    "lpips": Metric("LPIPS", "1", "higher", "volumes"),
+    "linf": Metric("L-inf", "intensity", "lower", "volumes"),
+    "l2": Metric("L2", "intensity", "lower", "volumes"),
+    "energy": Metric("Energy", "intensity", "lower", "volumes"),
+    "seam": Metric("Seams", "ratio", "lower", "volumes"),
+    "voxel_success": Metric("Changed voxels", "fraction", "lower", "labels"),
 }
-METRIC_OF: Mapping[str, str] = {column: name for name, metric in METRICS.items() for column in metric.columns}
+
+
+def _with_numbers(name: str, metric: Metric) -> Metric:
+    return replace(metric, numbers=tuple(each for each in NUMBERS if each.metric == name))
+
+
+def _by_column() -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        found |= dict.fromkeys(metric.columns, name)
+    return found
+
+
+def _means() -> Iterator[tuple[str, tuple[str, int]]]:
+    for each in NUMBERS:
+        if each.mean:
+            of_class, first = each.mean
+            for column, *_ in each.columns():
+                yield column, (of_class + column.removeprefix(each.name), first)
+
+
+METRICS: Mapping[str, Metric] = {name: _with_numbers(name, metric) for name, metric in _PLAIN.items()}
+METRIC_OF: Mapping[str, str] = _by_column()
 """Metric of each column of records."""
-MEANS: Mapping[str, tuple[str, int]] = {
-    column: (each.mean[0] + column.removeprefix(each.name), each.mean[1])
-    for each in NUMBERS
-    if each.mean
-    for column, *_ in each.columns()
-}
+MEANS: Mapping[str, tuple[str, int]] = dict(_means())
 """Columns of records that are means of defined values in a column of the classes, with their first class."""
 UNDEFINED: Mapping[str, tuple[str, int]] = {each.name: each.undefined for each in NUMBERS if each.undefined}
 """Columns of records that count undefined values in a column of the classes, with their first class."""

@@ -49,7 +49,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 
 class _KnownNames(dict[str, tuple[str, ...]]):
     def __missing__(self, kind: str) -> tuple[str, ...]:
-        self[kind] = tuple(name for table, file in _TABLES[kind].items() for name in entries(file, table))
+        known: list[str] = []
+        for table, file in _TABLES[kind].items():
+            known += entries(file, table)
+        self[kind] = tuple(known)
         return self[kind]
 
 

@@ -66,6 +66,10 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """16 hex digits of all that the adversarial volumes depend on beside the case, and the scores' grid."""
+        attack = self.attack
+        # The pool that the reference is drawn from; the draw depends on the seed and the case.
+        drawn_from = {"references": self.dataset.references} if attack.needs_reference else {}
+        learned_from = {"learns_from": [ref.fingerprint for ref in self.learns_from]} if attack.needs_learned else {}
         content = {
             "protocol": PROTOCOL_VERSION,
             "recipe": self.recipe,
@@ -76,9 +80,8 @@ class Cell:
             "compile": self.compile,
             **self._coupling,
             **self.scored_on.identity,
-            # The pool that the reference is drawn from; the draw depends on the seed and the case.
-            **({"references": self.dataset.references} if self.attack.needs_reference else {}),
-            **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
+            **drawn_from,
+            **learned_from,
         }
         return digest(content)
 

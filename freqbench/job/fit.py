@@ -13,11 +13,12 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import Dataset, channel_names
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
 from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
+from freqbench.ops.classes import Classes
 from freqbench.ops.regions import members
 from freqbench.ops.voxels import counted
 from freqbench.pipelines import AnySpace
@@ -109,39 +110,46 @@ def matching(
     theirs = space.region_names
     if theirs and {*names[1:]} <= {*theirs}:
         return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
-    found = list[tuple[int, dict[int, set[int]]]]()
-    first = int(dataset.classes.overlap)
-    for native in map(dataset.native, refs[:LAST]):
-        if (made := space.relabel(native)) is None:  # labels stay
-            continue
-        # a channel an output, no background of regions
-        label = native.label[0]
-        is_split = bool(first) or len(made) > 1
-        number = len(made) if is_split else int(made.max()) + 1
-        outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
-        pairs, counts = {}, ... if (marked := counted(label)) is None else marked
-        for k in range(1, len(dataset.classes)):
-            voxels = members(label, k) if first else label == k
-            if voxels.any():  # else the case tells nothing of it
-                pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
-        found.append((number, pairs))
+    compared = [_same_voxels(space, native, dataset.classes) for native in map(dataset.native, refs[:LAST])]
+    found = [*filter(None, compared)]
     if not found:
         return None
     count = max(number for number, _ in found)
-    alike = dict[int, tuple[int, ...]]()
+    alike: dict[int, tuple[int, ...]] = {}
     for k in range(1, len(names)):
         seen = [pairs[k] for _, pairs in found if k in pairs]
         alike[k] = tuple(sorted(set.intersection(*seen))) if seen else ()
     why = f"with the same voxels in {amount(len(found), 'case')}"
+    shown = ", ".join(f"{k}: {[*each]}" for k, each in alike.items())
     for k, each in alike.items():
         if len(each) != 1:
-            shown = ", ".join(f"{number}: {[*pair]}" for number, pair in alike.items())
             raise UserError(
                 f"{name}: expected one of the {count} outputs that its transforms make of labels {why} as "
                 f"{dataset.class_names[k]!r} of {dataset.name}, got {len(each)}: set classes: {count} and class_map of "
                 f"the model, such as {{{shown}}}"
             )
     return alike, count, why
+
+
+def _same_voxels(space: MonaiPipeline, native: NativeCase, classes: Classes) -> tuple[int, dict[int, set[int]]] | None:
+    """Returns the number of outputs that transforms make of a case's labels, and by class that it has the outputs of
+    the same voxels; None if labels stay."""
+    made = space.relabel(native)
+    if made is None:
+        return None
+    label = native.label[0]
+    first = int(classes.overlap)
+    is_split = classes.overlap or len(made) > 1  # a channel an output, no background of regions
+    number = len(made) if is_split else int(made.max()) + 1
+    outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
+    marked = counted(label)
+    counts = ... if marked is None else marked
+    pairs: dict[int, set[int]] = {}
+    for k in range(1, len(classes)):
+        voxels = members(label, k) if classes.overlap else label == k
+        if voxels.any():  # else the case tells nothing of it
+            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
+    return number, pairs
 
 
 def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
@@ -206,7 +214,9 @@ def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
 def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, str], Sequence[Assumption]]) -> str:
     """Returns what a model's clean number rests on before a run: `stated`, or `assumed` by dataset and model."""
     nets = model.members or (model,)
-    found = {each.key: None for net in nets for each in assumed.get((dataset, net.name), ())}
+    found: dict[str, None] = {}
+    for net in nets:
+        found |= dict.fromkeys(each.key for each in assumed.get((dataset, net.name), ()))
     return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
@@ -216,7 +226,8 @@ def mean_error(values: Clean) -> tuple[float, float]:
     for (patient, _), value in values.items():
         patients[patient].append(value)
     means = [*map(statistics.fmean, patients.values())]
-    return statistics.fmean(means), statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
+    return statistics.fmean(means), error
 
 
 def figure(expected: float | None, clean: Clean) -> str:

@@ -78,8 +78,9 @@ class Grid:
             if cell.surrogates:
                 cells[-1]["params"] = cell.params
             if of not in names:
-                cases = {"case_ids": [ref.case_id for ref in refs], "patients": [ref.patient_id for ref in refs]}
-                names[of] = {"models": {}, "classes": list(cell.dataset.class_names), **cases}
+                names[of] = {"models": {}, "classes": list(cell.dataset.class_names)}
+                names[of]["case_ids"] = [ref.case_id for ref in refs]
+                names[of]["patients"] = [ref.patient_id for ref in refs]
             names[of]["models"] |= {each.model_id: each.name for each in (cell.source, *cell.targets)}
         for (of, model_id), words in self.clean.items():
             if of in names:

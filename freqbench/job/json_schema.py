@@ -81,15 +81,17 @@ def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Sc
         parameters[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
         if field.name in attack.parameters:
             parameters[field.name]["description"] = attack.parameters[field.name].meaning
-    return {
+    schema: Schema = {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],
         "type": "object",
         "properties": {**common, **parameters},
         "required": ["name", *(parameter for parameter in required if parameter != budget)],
         "additionalProperties": False,
-        **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),
     }
+    if budget in required:
+        schema["anyOf"] = [{"required": [budget]}, {"required": ["match"]}]
+    return schema
 
 
 def _one_or_more(values: list[Schema]) -> list[Schema]:

@@ -147,17 +147,19 @@ class Outlook:
 def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str, price: float | None = None) -> Outlook:
     """Counts a grid's missing, done and remaining parts; `saved` as in `make_plan`, `price` per worker's hour."""
     store = Store(out)
+    warnings = () if lacks else dict.fromkeys(data_check(first_cases(grid.units())))
+    patients: dict[str, str] = {}
+    for name, refs in grid.cases.items():
+        of_cases = [ref.patient_id for ref in refs]
+        if len({*of_cases}) < len(refs):
+            patients[name] = counted_patients(of_cases)
     summary = Outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_count_rows(grid)),
         notes=grid.notes,
-        patients={
-            name: counted_patients([ref.patient_id for ref in refs])
-            for name, refs in grid.cases.items()
-            if len({ref.patient_id for ref in refs}) < len(refs)
-        },
-        warnings=(*grid.warnings, *(() if lacks else dict.fromkeys(data_check(first_cases(grid.units()))))),
+        patients=patients,
+        warnings=(*grid.warnings, *warnings),
         missing=tuple(lacks),
         price=price,
     )

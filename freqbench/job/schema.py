@@ -141,7 +141,10 @@ class JobSpec(Strict):
     @classmethod
     def _a_model_each(cls, given: list[ModelEntry]) -> list[ModelEntry]:
         limits.require(sum(entry.replicates for entry in given), limits.MODELS, "models")
-        return [network for entry in given for network in entry.networks()]
+        networks: list[ModelEntry] = []
+        for entry in given:
+            networks += entry.networks()
+        return networks
 
     @field_validator("attacks")
     @classmethod

@@ -2,7 +2,7 @@
 defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the 18
 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -255,6 +255,11 @@ def suffix(number: int) -> str:
     return f".{number}" if number else ""
 
 
+def _nearest(chain: Sequence[ModelRecipe], key: str) -> Any:
+    """Returns a setting of the first model in a chain that states it; None if none does."""
+    return next((value for model in chain if (value := getattr(model, key)) is not None), None)
+
+
 class TrainJob(TrainingSchedule):
     """A training job file, read by `freqbench.core.config.load`.
 
@@ -300,7 +305,9 @@ class TrainJob(TrainingSchedule):
         require_distinct("models", names)
         replicates = {model.name: self.replicates_of(model) for model in self.models}
         limits.require(sum(replicates.values()), limits.MODELS, "networks to train")
-        taken = {f"{name}{suffix(n)}": name for name, several in replicates.items() for n in range(1, several)}
+        taken: dict[str, str] = {}
+        for name, several in replicates.items():
+            taken |= {f"{name}{suffix(number)}": name for number in range(1, several)}
         if twice := [name for name in names if name in taken]:
             called = f"which is what a replicate of {taken[twice[0]]} is called"
             raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
@@ -346,7 +353,7 @@ class TrainJob(TrainingSchedule):
                 raise ValueError(f"{model.name}: start: {' -> '.join([*seen, start])} has no beginning: change one")
             seen.append(start)
             chain.append(by_name[start])
-        inherited = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
+        inherited = {key: _nearest(chain, key) for key in INHERITED}
         if inherited["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
         return model.model_copy(update={**inherited, "start": self.start(model)})
@@ -371,7 +378,10 @@ class TrainJob(TrainingSchedule):
     @property
     def networks(self) -> list[ModelRecipe]:
         """All networks in training order: one replicate of all models after the other, each model after its start."""
-        return [model for job in self.seed_jobs for model in job.ordered_models]
+        networks: list[ModelRecipe] = []
+        for job in self.seed_jobs:
+            networks += job.ordered_models
+        return networks
 
     @property
     def ordered_models(self) -> list[ModelRecipe]:

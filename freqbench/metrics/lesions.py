@@ -94,7 +94,8 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     touches = dilated & (parts.kinds[parts.numbers[zone]] == k)
     pairs = _distinct(lesions[zone][touches], parts.numbers[zone][touches])
     false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
-    volumes = np.bincount(lesions[zone][inside], minlength=num_lesions + 1) * float(lengths(spacing).prod())
+    voxels = np.bincount(lesions[zone][inside], minlength=num_lesions + 1)
+    volumes = voxels * float(lengths(spacing).prod())
     boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
     dice = [0.0] * false
     distances = [PENALTY_MM] * false
@@ -134,4 +135,6 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 
 def _hull(sides: Sequence[slice]) -> slice:
-    return slice(min(side.start for side in sides), max(side.stop for side in sides))
+    first = min(side.start for side in sides)
+    last = max(side.stop for side in sides)
+    return slice(first, last)

@@ -51,8 +51,10 @@ def coded_schema(columns: Collection[str]) -> pa.Schema:
 
 def coded_texts(table: pa.Table) -> list[pa.DictionaryArray]:
     """Returns the columns of a table that hold texts as codes, those of classes too, in their chunks."""
-    chunks = [chunk for column in table.columns for chunk in column.chunks]
-    parts = [part for chunk in chunks for part in (chunk.flatten().flatten() if _is_nested(chunk.type) else [chunk])]
+    parts: list[pa.Array] = []
+    for column in table.columns:
+        for chunk in column.chunks:
+            parts += chunk.flatten().flatten() if _is_nested(chunk.type) else [chunk]
     return [part for part in parts if pa.types.is_dictionary(part.type)]
 
 

@@ -17,7 +17,8 @@ def parse_releases(text: str | None) -> dict[str, str]:
     >>> parse_releases("monai 1.6.0, torch 2.13.0"), parse_releases(None)
     ({'monai': '1.6.0', 'torch': '2.13.0'}, {})
     """
-    return {name: release for name, _, release in (part.rpartition(" ") for part in (text or "").split(", ")) if name}
+    parts = (part.rpartition(" ") for part in (text or "").split(", "))
+    return {name: release for name, _, release in parts if name}
 
 
 def code_text(code: Mapping[str, Any] | None) -> str:

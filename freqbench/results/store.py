@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -218,7 +218,10 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
     """Expands an index of `Grid.index` to its keys (a cell with `cases` has those alone), as many as a job may have."""
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
-    return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
+    keys = set[Key]()
+    for cell, cases in cells:
+        keys.update(product([cell["cell_id"]], cases, cell["targets"]))
+    return keys
 
 
 def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:

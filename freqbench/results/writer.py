@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ class Writer:
         table = to_rows(records, class_records)
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
-        commits = [tuple(row[name] for name in COMMIT) for row in records]
+        commits = [*map(itemgetter(*COMMIT), records)]
         self._tables.append(table.filter(pa.array([commit not in self._waiting for commit in commits], pa.bool_())))
         self._waiting.update(commits)
         return self.flush_due()

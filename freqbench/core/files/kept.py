@@ -31,8 +31,18 @@ Packed = tuple[Any, Mapping[str, "Tensor"]]
 _SEAL = re.compile(rb'"kept":\s?"([0-9a-f]{8}) ([0-9a-f]{16}) ')
 ROOMS = [Path(__file__).parents[2] / room for room in ("core", "data", "models", "ops", "pipelines")]
 logger = logging.getLogger(__name__)
+
+
+def _code() -> str:
+    """Digests the text of the code that makes values."""
+    texts: list[str] = []
+    for room in ROOMS:
+        texts += [path.read_text("utf-8") for path in sorted(room.rglob("*.py"))]
+    return digest(texts)
+
+
 OUTSIDE: Mapping[str, Callable[[], Any]] = {
-    "code": cache(lambda: digest([path.read_text("utf-8") for room in ROOMS for path in sorted(room.rglob("*.py"))])),
+    "code": cache(_code),
     "host": socket.gethostname,
     "libraries": cache(machine.versions),  # another release may round, resample or crop otherwise
     "limits": lambda: os.environ.get(limits.VARIABLE),

@@ -25,12 +25,13 @@ TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp*"  # torch hub appends another suffix while it fetches
+_FETCHED = (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}")
 _MADE: Mapping[str, tuple[str, ...]] = {
     "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
     "networks": (f"{_DIGEST}.json", _UNFINISHED),
     "lpips": (f"alexnet-{'[0-9a-f]' * 8}.safetensors", _UNFINISHED),
     "inductor": ("**/*",),  # PyTorch's compiler names its own
-    "files": (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}"),
+    "files": _FETCHED,
 }
 
 
@@ -100,7 +101,9 @@ def strangers() -> Iterator[Path]:
     """Yields all other files in the cache's folder."""
     if (root := folder()).is_file():
         yield root
-    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made_files(name))}
+    ours = {root / MARKER}
+    for name in _MADE:
+        ours |= {root / name, *made_files(name)}
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 

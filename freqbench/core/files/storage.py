@@ -197,7 +197,7 @@ def list_tree(folder: str, depth: int) -> list[str]:
     if not filesystems.is_local(fs):
         with explain_errors(folder, fs):
             paths = [path.removeprefix(inner).strip("/") for path in fs.find(inner, maxdepth=depth)]
-        return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+        return sorted(path for path in paths if "/." not in f"/{path}")  # no part is hidden
     return sorted(_tree(inner, depth))
 
 

@@ -212,10 +212,11 @@ def machines() -> dict[str, Node]:
     """Returns the machines that are alive, by id."""
     import ray
 
-    return {
-        node["NodeID"]: Node(cores=amounts.get("CPU", 0), gpus=amounts.get("GPU", 0), memory=amounts.get("memory", 0))
-        for node, amounts in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
-    }
+    return {node["NodeID"]: _node(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def _node(amounts: Mapping[str, float]) -> Node:
+    return Node(cores=amounts.get("CPU", 0), gpus=amounts.get("GPU", 0), memory=amounts.get("memory", 0))
 
 
 class HeadWatch:
@@ -265,7 +266,8 @@ def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
     whole = ray.cluster_resources()
     if workers and all(whole.get(name, 0) >= workers * amount for name, amount in wanted.items()):
         return None
-    needs, has = (" and ".join(f"{amounts.get(name, 0):g} {name}" for name in wanted) for amounts in (wanted, free))
+    needs = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    has = " and ".join(f"{free.get(name, 0):g} {name}" for name in wanted)
     return f"each needs {needs}; free: {has}"
 
 
