@@ -80,8 +80,9 @@ class PatientCase:
         self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
         no_label = torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)
+        ref = CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape)
         self.volume = types.Case(
-            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape),
+            ref=ref,
             image=stored["image"],
             label=stored.get("label", no_label),
             spacing=steps,

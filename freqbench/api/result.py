@@ -105,7 +105,7 @@ class Result:
 
         Each column is a window, or a batch of coupled windows. There are no rows if the attack follows no gradient.
         """
-        columns = list[Tensor]()
+        columns: list[Tensor] = []
         for part in self.attacked.losses:
             columns += part.unbind(1) if part.ndim == 2 else [part]
         return pad_sequence(columns, padding_value=float("nan")) if columns else torch.zeros(0, 0)
@@ -215,7 +215,7 @@ class Result:
                 volume = memory.reference_case(volume, dataset, model.network)
             file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
             to = (file, target.space or dataset.space) if file else None
-            predictions = list[VolumePrediction]()
+            predictions: list[VolumePrediction] = []
             for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0)):
                 case = replace(volume, image=image)
                 wanted = Wanted(with_confidence=True, seed=seed)

@@ -183,9 +183,9 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     path = packaged_jobs().get(job.name)  # the file is known only if the store's job is as it is in the package
     is_packaged = path is not None and schema.load(str(path)).model_dump() == job.model_dump()
     number = [entry.name for entry in job.datasets].index(name)
-    attacks = dict[tuple[str, str], float]()
+    attacks: dict[tuple[str, str], float] = {}
     scoring = 0.0
-    cases = set[str]()
+    cases: set[str] = set()
     for cell_id, case_key, attack, score in store.rows(("cell_id", "case_key", "attack_seconds", "score_seconds")):
         attacks[cell_id, case_key] = attack or 0.0  # the same in the row of each target
         scoring = scoring + (score or 0.0)

@@ -276,8 +276,10 @@ def job(name: str) -> Described:
     (cost,) = re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
     of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
     of["datasets"] = of["datasets"] or [content["dataset"]]
-    named = {key: dict.fromkeys(each["name"] for each in entries) for key, entries in of.items()}
-    facts = {key: ", ".join(names) for key, names in named.items() if names}
+    facts: dict[str, str] = {}
+    for key, entries in of.items():
+        if entries:
+            facts[key] = ", ".join(dict.fromkeys(each["name"] for each in entries))
     about = re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE)
     return Described({**facts, "cost": cost}, f"freqbench run {name}", about)
 
@@ -373,7 +375,7 @@ def _show(table: str, word: str | None) -> None:
         _put(name, describe(name))
         return
     sought = (word or "").casefold()
-    chosen = [(heads, _with_word(rows(), sought)) for heads, rows in lists]
+    chosen = [(heads, _rows_with(rows(), sought)) for heads, rows in lists]
     if not any(rows for _, rows in chosen):
         raise UserError(unknown(table.removesuffix("s"), str(word), [*known, *added]))
     for heads, rows in chosen:
@@ -384,7 +386,7 @@ def _show(table: str, word: str | None) -> None:
         common.say("foreground Dice x100: clean on the job's test list; worst case over the leaderboard's attacks")
 
 
-def _with_word(rows: Rows, sought: str) -> Rows:
+def _rows_with(rows: Rows, sought: str) -> Rows:
     return [row for row in rows if sought in " ".join(row).casefold()]
 
 

@@ -124,13 +124,14 @@ def init(
     attacks = BY_QUERIES if first.is_black_box else BY_GRADIENTS
     named = f"{layout.entry['name']}-{model['name']}"
     name = re.sub(r"[^\w.-]+", "-", named)  # as a folder's name may be anything
+    trust = TRUST if arch == COMMAND else ""
     quoted = shlex.quote(path)
     content = JOB.format(
         path=quoted,
         name=name,
-        trust=TRUST if arch == COMMAND else "",
-        **_on_dataset(layout, first, cases),
-        **_on_model(told, first, is_trained),
+        trust=trust,
+        **_dataset_parts(layout, first, cases),
+        **_model_parts(told, first, is_trained),
         attacks=attacks.format(eps=eps),
         eps=eps,
         scored_on=ScoredOn.FILE.key,
@@ -173,7 +174,7 @@ def _predictions(folder: str | None) -> str | None:
     return folder if "://" in folder else str(Path(folder).expanduser().resolve())
 
 
-def _completed(model: Mapping[str, Any], lines: Sequence[str]) -> tuple[Mapping[str, Any], Sequence[str]]:
+def _complete(model: Mapping[str, Any], lines: Sequence[str]) -> tuple[Mapping[str, Any], Sequence[str]]:
     """Returns a trained network's entry with the Dice that a person expects, and its open lines with ways to answer."""
     if "transforms" not in model and any("assumed: " in line for line in lines):
         lines = [TRANSFORMS, *lines]
@@ -184,7 +185,7 @@ def _completed(model: Mapping[str, Any], lines: Sequence[str]) -> tuple[Mapping[
     return model, [*lines, EXPECTED]
 
 
-def _on_dataset(layout: "Layout", first: "FirstCase", cases: int) -> Mapping[str, str]:
+def _dataset_parts(layout: "Layout", first: "FirstCase", cases: int) -> Mapping[str, str]:
     """Returns what the job says of the dataset, by its places in JOB."""
     from freqbench.core import documents
 
@@ -197,7 +198,7 @@ def _on_dataset(layout: "Layout", first: "FirstCase", cases: int) -> Mapping[str
     }
 
 
-def _on_model(told: Lines, first: "FirstCase", is_trained: bool) -> Mapping[str, str]:
+def _model_parts(told: Lines, first: "FirstCase", is_trained: bool) -> Mapping[str, str]:
     """Returns what the job says of the network, by its places in JOB: each line once, first what its files tell."""
     from freqbench.core import documents
 
@@ -209,7 +210,7 @@ def _on_model(told: Lines, first: "FirstCase", is_trained: bool) -> Mapping[str,
     entry = first.model
     open_lines = first.open["model"]
     if is_trained and not first.is_black_box:
-        entry, open_lines = _completed(entry, open_lines)
+        entry, open_lines = _complete(entry, open_lines)
     return {
         "of_model": _comments(dict.fromkeys(lines)),
         "model": documents.yaml_lines(entry, first.beside["model"]),

@@ -42,7 +42,7 @@ def digest(payload: Any) -> str:
     >>> digest({"b": 1, "a": (0.5, None)}) == digest({"a": [0.5, None], "b": 1})
     True
     """
-    met = list[OfProcess]()
+    met: list[OfProcess] = []
     text = json.dumps(_canonical(payload, met), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digits = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return OfProcess(digits, met[0].why) if met else digits

@@ -208,11 +208,11 @@ _PLAIN: Mapping[str, Metric] = {
 }
 
 
-def _with_numbers(name: str, metric: Metric) -> Metric:
+def _add_numbers(name: str, metric: Metric) -> Metric:
     return replace(metric, numbers=tuple(each for each in NUMBERS if each.metric == name))
 
 
-def _by_column() -> Mapping[str, str]:
+def _metric_by_column() -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name, metric in METRICS.items():
         found |= dict.fromkeys(metric.columns, name)
@@ -227,8 +227,8 @@ def _means() -> Iterator[tuple[str, tuple[str, int]]]:
                 yield column, (of_class + column.removeprefix(each.name), first)
 
 
-METRICS: Mapping[str, Metric] = {name: _with_numbers(name, metric) for name, metric in _PLAIN.items()}
-METRIC_OF: Mapping[str, str] = _by_column()
+METRICS: Mapping[str, Metric] = {name: _add_numbers(name, metric) for name, metric in _PLAIN.items()}
+METRIC_OF: Mapping[str, str] = _metric_by_column()
 """Metric of each column of records."""
 MEANS: Mapping[str, tuple[str, int]] = dict(_means())
 """Columns of records that are means of defined values in a column of the classes, with their first class."""

@@ -182,9 +182,9 @@ def _attack_each_window(
     moved = shown.label.clone()
     forwards = 0
     backwards = 0
-    measured = dict[str, float]()
-    losses = list[Tensor]()
-    gradients = list[Tensor]()
+    measured: dict[str, float] = {}
+    losses: list[Tensor] = []
+    gradients: list[Tensor] = []
     for first in range(0, len(shown.windows), window_batch):
         of_batch = slice(first, first + window_batch)
         batch = shown.windows[of_batch]

@@ -45,13 +45,13 @@ class Critic:
         self._told = set[tuple[str, str, str | None]]()  # a case by its dataset and name, and the reason; None: empty
         self._cautions = Counter[tuple[str, str, str]]()  # number of records by attack, source and reason
         grid = plan.grid
-        pairs = dict[Pair, tuple[Dataset, ModelSpec]]()
+        pairs: dict[Pair, tuple[Dataset, ModelSpec]] = {}
         for unit in plan.units if is_judged else ():
             pairs |= {(unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target) for target in unit.targets}
         # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
         # that is held against its own predictions a Dice says no more, unless one is expected.
         self._own = {pair: own for pair, own in grid.witnesses.items() if pair in pairs and pair not in proven}
-        self._wanted = dict[Pair, dict[str, CaseRef]]()
+        self._wanted: dict[Pair, dict[str, CaseRef]] = {}
         for pair, (dataset, target) in pairs.items():
             has_dice = target.is_judged and dataset.reference == "label"
             refs: dict[str, CaseRef] = {}
@@ -97,14 +97,14 @@ class Critic:
 
     def clean_units(self) -> tuple[Unit, ...]:
         """Returns the clean predictions to judge, but known ones, each beside the network's own attacks if any."""
-        cells = dict[Pair, Cell]()
+        cells: dict[Pair, Cell] = {}
         for unit in self._plan.units:
             for target in unit.targets:
                 pair = unit.cell.dataset.name, target.model_id
                 if pair in self.unjudged and not target.training:
                     is_own = target.model_id == unit.cell.source.model_id
                     cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
-        found = dict[tuple[str, str, str], Unit]()
+        found: dict[tuple[str, str, str], Unit] = {}
         for pair, cell in cells.items():
             files = self._own[pair].files if pair in self._own else {}
             for case_key, ref in self._wanted[pair].items():

@@ -97,7 +97,7 @@ def _shown_maps(
     maps: list[ShownMap] = [(label, 0, without_ignored(show(case.label))[0])]
     maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
     maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
-    others = list[tuple[float, int]]()
+    others: list[tuple[float, int]] = []
     for place, drop in enumerate(drops):
         if place != source and predictions[place][1].shape == after.shape and not math.isnan(drop):
             others.append((drop, place))

@@ -44,7 +44,7 @@ def learn(
 
 def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -> Watch:
     """Lets a detector see clean cases, each read when its turn comes; UserError if they are too few."""
-    clean = list[Tensor]()
+    clean: list[Tensor] = []
     device = next(model.parameters()).device
     for read in cases:
         case = read()

@@ -140,7 +140,7 @@ def _asked(
     """Returns what is to be found: for each entry's largest budgets, their cell of the first seed and its cases."""
     cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
-    asked = list[_Asked]()
+    asked: list[_Asked] = []
     for i, budgets in largest.items():
         for budget in budgets:
             attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])

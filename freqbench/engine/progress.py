@@ -212,7 +212,7 @@ class TimeLeft:
     def _unit_seconds(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
         """Returns the estimated seconds of the finished part of a unit at work, by kind."""
         work = self.at_work[key]
-        made = dict[str, float]()
+        made: dict[str, float] = {}
         part = work.part(work.passes)
         beyond = now - work.since if part else 0.0
         for kind, seconds in self._estimates(key).items():

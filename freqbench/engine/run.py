@@ -379,7 +379,7 @@ class Recorder:
         """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
         todo = self._todo
         others = index_keys((self._store.job() if self._store.has_job else EMPTY)["index"]) - todo
-        counts = Counter[Origin]()
+        counts: Counter[Origin] = Counter()
         for *key, made_by, run_id in self._store.rows((*KEY, RELEASES.name, "run_id")):
             if tuple(key) in others:
                 counts[made_by, run_id] += 1

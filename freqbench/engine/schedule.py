@@ -38,7 +38,9 @@ class Schedule:
         # Sorted, so that every engine, and a run that goes on, takes units in one order.
         for source, cases in sorted(waiting.items()):
             queues = {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
-            works = [work for queue in queues.values() for work, _ in queue]
+            works: list[int] = []
+            for queue in queues.values():
+                works += [work for work, _ in queue]
             self._waiting[source] = queues
             self._work[source] = sum(works)
             self._longest[source] = max(works)

@@ -126,7 +126,7 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
     rows = [dict(region.classes[1]) for region in regions]
     for name in rows[0].keys() - _OF_BACKGROUND:
         rows[0][name] = math.nan
-    record = dict[str, float | int | str]()
+    record: dict[str, float | int | str] = {}
     for name in regions[0].record:
         column, first = MEANS.get(name) or UNDEFINED.get(name) or ("", 1)
         holders: Sequence[Mapping[str, Any]] = rows if column else [region.record for region in regions]
@@ -236,8 +236,8 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     def shapes(maps: LabelMaps) -> PredictionScores:
         num_classes = len(maps.classes)
         given = {**vars(maps), "num_classes": num_classes, "tolerances": maps.classes.tolerances_mm}
-        columns = dict[str, Vector]()
-        others = dict[str, float]()
+        columns: dict[str, Vector] = {}
+        others: dict[str, float] = {}
         for metric in shapes_of(metrics):
             columns |= measures.class_values(metric, **given)
         if "hd95_mm" in columns:

@@ -72,10 +72,10 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     operations = {name: forward_flops(model) + OPERATIONS_A_BYTE * step_bytes(model) for name, model in models.items()}
     rate = _rate_reached(a_pass, operations) or rate
     is_rough = False
-    learning = set[str]()
+    learning: set[str] = set()
     predicted = Predicted()
-    attack = dict[Place, float]()
-    scoring = dict[Place, float]()
+    attack: dict[Place, float] = {}
+    scoring: dict[Place, float] = {}
     for unit in units:
         cell = unit.cell
         source = cell.source.model_id

@@ -447,7 +447,7 @@ def _models_of(
     given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset, scored: Sequence[CaseRef]
 ) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
-    models = dict[str, ModelSpec]()
+    models: dict[str, ModelSpec] = {}
     asked = (len(dataset.classes), dataset.num_channels, dataset.space)
     for i, entry in _members_first(given, dataset):
         with sweep.prefix_errors(f"models[{i}]"):

@@ -64,11 +64,11 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     units = []
     num_done = 0
     num_unsaved = 0
-    former = set[str]()
+    former: set[str] = set()
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
-            missing = list[ModelSpec]()
+            missing: list[ModelSpec] = []
             lacks_volume = bool(covered) and is_saved is not None and cell.saves and not is_saved(cell, ref)
             for target in cell.targets:
                 present = covered.get((cell.cell_id, case_key, target.model_id))

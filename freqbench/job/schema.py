@@ -188,7 +188,7 @@ def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
 def require_sound(job: JobSpec) -> None:
     """Refuses wrong keys, values, splits, parameters and class maps, and commands without trust. It imports no attacks
     and no networks, and so skips classes of other packages, and rules that need an attack's defaults."""
-    classes = dict[str, Classes | None]()
+    classes: dict[str, Classes | None] = {}
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None

@@ -90,19 +90,21 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     near = ndimage.generate_binary_structure(3, 2)
     dilated = ndimage.binary_dilation(inside, near, iterations=DILATION)
     lesions = np.zeros(label.shape, np.int32)
-    lesions[zone], num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
-    touches = dilated & (parts.kinds[parts.numbers[zone]] == k)
-    pairs = _distinct(lesions[zone][touches], parts.numbers[zone][touches])
+    inner, num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
+    lesions[zone] = inner
+    predicted = parts.numbers[zone]
+    touches = dilated & (parts.kinds[predicted] == k)
+    pairs = _distinct(inner[touches], predicted[touches])
     false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
-    voxels = np.bincount(lesions[zone][inside], minlength=num_lesions + 1)
+    voxels = np.bincount(inner[inside], minlength=num_lesions + 1)
     volumes = voxels * float(lengths(spacing).prod())
-    boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
+    boxes = [_move(each, zone) for each in ndimage.find_objects(inner)]
     dice = [0.0] * false
     distances = [PENALTY_MM] * false
     missed = 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
-        around = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
+        around = _hull([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
         matching = np.isin(parts.numbers[around], matched)
         lesion = (label[around] == k) & (lesions[around] == number)
         dice.append(_dice(matching, lesion))
@@ -129,12 +131,11 @@ def _move(box: Box, zone: Box) -> Box:
     return tuple(slice(side.start + of.start, side.stop + of.start) for side, of in zip(box, zone, strict=True))
 
 
-def _union(boxes: Sequence[Box]) -> Box:
+def _hull(boxes: Sequence[Box]) -> Box:
     """Returns the smallest box around some."""
-    return tuple(map(_hull, zip(*boxes, strict=True)))
-
-
-def _hull(sides: Sequence[slice]) -> slice:
-    first = min(side.start for side in sides)
-    last = max(side.stop for side in sides)
-    return slice(first, last)
+    hull: list[slice] = []
+    for sides in zip(*boxes, strict=True):
+        first = min(side.start for side in sides)
+        last = max(side.stop for side in sides)
+        hull.append(slice(first, last))
+    return tuple(hull)

@@ -196,7 +196,7 @@ def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.Parquet
 def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int, size: int) -> tuple[list[str], int]:
     """Refuses a file with too many rows, classes or bytes; returns the columns of texts, and the most values of one."""
     groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-    texts = dict[str, None]()
+    texts: dict[str, None] = {}
     values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
         raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")

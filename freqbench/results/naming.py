@@ -79,8 +79,8 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
 def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
     """Returns a run's facts with the names of an index for its datasets, known by a case, and for its models."""
     names = _names(index)
-    known = dict[str, Any]()
-    others = dict[str, Any]()
+    known: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for name, facts in (run.get("datasets") or {}).items():
         # As in `data.case_key_of`.
         keys = (digest([facts.get("recipe") or {}, each]) for each in (facts.get("cases") or {}).values())

@@ -31,7 +31,7 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
     """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
     of_run = {run["run_id"]: run for run in runs}
-    kinds = list[tuple[dict[str, str], int]]()
+    kinds: list[tuple[dict[str, str], int]] = []
     releases = defaultdict[str, set[str]](set)
     for (text, run_id), count in rows.items():
         run = of_run.get(run_id, {})
@@ -45,7 +45,7 @@ def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> st
         for name, release in used.items():
             releases[name].add(release)
     mixed = sorted(name for name in releases if len(releases[name]) > 1)
-    counts = Counter[str]()
+    counts: Counter[str] = Counter()
     for used, count in kinds:
         counts[" and ".join(f"{name} {used[name]}" for name in mixed if name in used)] += count
     counts.pop("", None)

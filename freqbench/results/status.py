@@ -11,7 +11,6 @@ from freqbench.core.terminal import amount
 from freqbench.results import KEY, Store, index_keys
 
 MOST_WORKERS = 20
-STATUSES = ("ok", "failed")
 RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
@@ -24,20 +23,24 @@ def facts(out: str) -> dict[str, Any]:
     counts = Counter(row[3:] for row in store.rows((*KEY, "attack", "source_model", "status")) if row[:3] in wanted)
     groups = sorted({group[:2] for group in counts})
     attacks = [_attack(counts, *group) for group in groups]
-    done = {status: sum(row[status] for row in attacks) for status in STATUSES}
+    ok = sum(row["ok"] for row in attacks)
+    failed = sum(row["failed"] for row in attacks)
     runs = store.runs()
     latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]
+    workers = [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")]
     return {
         "out": out,
-        "records": {"wanted": len(wanted), **done, "left": len(wanted) - counts.total()},
+        "records": {"wanted": len(wanted), "ok": ok, "failed": failed, "left": len(wanted) - counts.total()},
         "attacks": attacks,
         "runs": [*map(_run, runs)],
-        "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
+        "workers": workers,
     }
 
 
 def _attack(counts: Counter[Any], attack: str, source: str) -> dict[str, Any]:
-    return {"attack": attack, "source": source} | {status: counts[attack, source, status] for status in STATUSES}
+    ok = counts[attack, source, "ok"]
+    failed = counts[attack, source, "failed"]
+    return {"attack": attack, "source": source, "ok": ok, "failed": failed}
 
 
 def _run(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
     """Expands an index of `Grid.index` to its keys (a cell with `cases` has those alone), as many as a job may have."""
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
-    keys = set[Key]()
+    keys: set[Key] = set()
     for cell, cases in cells:
         keys.update(product([cell["cell_id"]], cases, cell["targets"]))
     return keys

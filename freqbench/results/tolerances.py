@@ -22,7 +22,7 @@ from freqbench.core.measures import Tolerance as Tolerance
 EXACT = Tolerance()
 
 
-def _of_metrics(of_classes: bool = False) -> dict[str, Tolerance]:
+def _tolerances_of_metrics(of_classes: bool = False) -> dict[str, Tolerance]:
     found: dict[str, Tolerance] = {}
     for number in NUMBERS:
         found |= {name: agrees for name, _, agrees in number.columns(of_classes) if agrees != EXACT}
@@ -31,7 +31,7 @@ def _of_metrics(of_classes: bool = False) -> dict[str, Tolerance]:
 
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "records": {
-        **_of_metrics(),
+        **_tolerances_of_metrics(),
         "displacement_mean_mm": Tolerance(absolute=0.01, relative=0.05),
         "displacement_max_mm": Tolerance(absolute=0.01, relative=0.05),
         "jacobian_min": Tolerance(absolute=0.05),
@@ -45,7 +45,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "class_records": {
         "pred_voxels": Tolerance(absolute=20, relative=0.4),
         "pred_voxels_clean": Tolerance(absolute=5, relative=0.01),
-        **_of_metrics(of_classes=True),
+        **_tolerances_of_metrics(of_classes=True),
     },
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""

@@ -152,7 +152,7 @@ class Kept(Generic[V]):
             with suppress(OSError):  # of a file that another user owns, or clears just now
                 os.utime(path)
         header = content
-        tensors = dict[str, "Tensor"]()
+        tensors: dict[str, Tensor] = {}
         if not content.startswith(b"{"):
             from safetensors.torch import load
 

@@ -273,9 +273,12 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     def find(_: bool) -> downloads.Found:
         with explain_errors(path, fs):
             objects = fs.find(inner, detail=True)
-        below = {name.removeprefix(inner).strip("/"): info for name, info in objects.items()}
-        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in patterns)]
-        return {downloads.require_below(path, name): below[name] for name in wanted}
+        wanted: dict[str, Any] = {}
+        for place, info in objects.items():
+            name = place.removeprefix(inner).strip("/")
+            if any(fnmatch(name, pattern) for pattern in patterns):
+                wanted[downloads.require_below(path, name)] = info
+        return wanted
 
     return downloads.copy_files(path, fs, find)
 
