@@ -270,7 +270,7 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
 
 
 def to_case(given: PatientCase | Sequence[Any]) -> PatientCase:
-    """Returns a case, made from a tuple of arguments of `Case` if need be."""
+    """Returns a `given` case, made from a tuple of arguments of `Case` if need be."""
     if isinstance(given, PatientCase):
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3):

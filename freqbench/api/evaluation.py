@@ -276,7 +276,8 @@ class Certificate:
     scores: Mapping[str, Sequence[float]]
 
     def curve(self, radii: Sequence[float], score: str = "dsc_foreground", alpha: float = ALPHA) -> "pd.DataFrame":
-        """Bounds the median of a score for each norm of the change; all rows hold together but for a chance of alpha.
+        """Bounds the median of a score for each norm of the change in `radii`, in the unit of `sigma`; all rows hold
+        together but for a chance of alpha.
 
         Every call spends its own alpha: all rows of m calls, for other scores or cases, hold together but for a chance
         of m alpha. Give each `ALPHA / m` to have one number for all that you claim.

@@ -55,7 +55,8 @@ class Arguments(Strict):
 
 
 def arguments(where: str, **given: Any) -> Arguments:
-    """Returns the arguments of a call by their values; raises a UserError for wrong ones, and for other types."""
+    """Returns the arguments of a call by their values; raises a UserError, after the call's name `where`, for wrong
+    ones, and for other types."""
     return config.validate({key: plain(value, f"{where}: {key}") for key, value in given.items()}, Arguments, where)
 
 
@@ -81,7 +82,8 @@ def cpu_tensor(volume: Volume) -> Tensor:
 
 
 def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
-    """Refuses intensities outside [0, 1], and NaN."""
+    """Refuses `voxels` outside [0, 1], and NaN, by a message that begins with what was `expected` and ends in
+    `advice`."""
     low, high = map(float, voxels.aminmax())
     if not (low >= 0 and high <= 1):
         raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
@@ -90,7 +92,7 @@ def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
 def grid_of(
     name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.float64], Spacing]:
-    """Returns affine and spacing of a case, either of which may be missing; refuses impossible ones."""
+    """Returns affine and spacing of the case `name`, either of which may be missing; refuses impossible ones."""
     try:
         steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
         grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)

@@ -51,12 +51,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Reads a YAML file (see `read`) into a model; raises UserError if it is missing or does not fit the model."""
+    """Reads the YAML file at `path` into a model, after `overrides` (see `read`); raises UserError if it is missing or
+    does not fit the model."""
     return validate(read(path, overrides), model, where=path)
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the content of a YAML file, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML."""
+    """Returns the content of the YAML file at `path`, after overrides such as `a.b=c` or `a.0.b=c`, whose values are
+    YAML."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
@@ -72,8 +74,8 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """Validates as `model.model_validate` does, but raises its first error as one UserError line after `where`, also
-    for infinite numbers, NaN, and whole numbers beyond 64 bits."""
+    """Validates plain values, `content`, as `model.model_validate` does, but raises its first error as one UserError
+    line after `where`, also for infinite numbers, NaN, and whole numbers beyond 64 bits."""
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:

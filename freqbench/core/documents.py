@@ -91,9 +91,9 @@ def _problem(error: Exception) -> str:
 
 
 def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
-    """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
-    Raises UserError, after `where`, for invalid YAML, a tag that would make an object, a repeated key, and more than
-    YAML_BYTES, YAML_NODES or DEPTH levels."""
+    """Returns the plain values in a YAML text, `content`; `of_others`: by PyYAML's rules, as other tools read their own
+    files. Raises UserError, after `where`, for invalid YAML, a tag that would make an object, a repeated key, and more
+    than YAML_BYTES, YAML_NODES or DEPTH levels."""
     if len(content) > YAML_BYTES:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
     try:
@@ -108,7 +108,7 @@ def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
 
 
 def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dict[str, Any]:
-    """Parses YAML as `yaml_of` does; the text has to hold keys and values."""
+    """Parses `content` as `yaml_of` does, `where` and `of_others` too; the text has to hold keys and values."""
     mapping = yaml_of(content, where, of_others)
     if not isinstance(mapping, dict):
         raise UserError(f"{where}: expected keys and values at the top, got {type(mapping).__name__}")
@@ -116,13 +116,14 @@ def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dic
 
 
 def yaml_item(entry: Mapping[str, Any]) -> str:
-    """Returns a mapping of plain values as one item of a YAML list, on one line."""
+    """Returns a mapping of plain values, `entry`, as one item of a YAML list, on one line."""
     text: str = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=float("inf"))
     return f"- {text.strip()}"
 
 
 def yaml_lines(entry: Mapping[str, Any], beside: Mapping[str, str]) -> str:
-    """Returns a mapping of plain values as one item of a YAML list, a key a line, with comments beside some keys."""
+    """Returns a mapping of plain values, `entry`, as one item of a YAML list, a key a line, with comments `beside` some
+    keys."""
     said = {key: f"    # {why}" for key, why in beside.items()}
     return "- " + "\n    ".join(yaml_line(key, value) + said.get(key, "") for key, value in entry.items())
 
@@ -133,7 +134,8 @@ def yaml_line(key: str, value: Any) -> str:
 
 
 def json_of(content: bytes | str, where: str) -> Any:
-    """Returns the value in a JSON text; raises UserError after `where`, also beyond JSON_BYTES or DEPTH levels."""
+    """Returns the value in a JSON text, `content`; raises UserError after `where`, also beyond JSON_BYTES or DEPTH
+    levels."""
     if len(content) > JSON_BYTES:
         raise UserError(f"{where}: expected JSON of at most {JSON_BYTES // 2**20} MiB, got more: give the right file")
     too_deep = UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
@@ -155,7 +157,7 @@ def json_of(content: bytes | str, where: str) -> Any:
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
-    """Parses JSON as `json_of` does; the text has to hold an object."""
+    """Parses `content` as `json_of` does, with errors after `where`; the text has to hold an object."""
     value = json_of(content, where)
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}: restore it or move it away")

@@ -49,7 +49,8 @@ def digest(payload: Any) -> str:
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
-    """Returns the CPU generator of one window's draws, by seed, content and number alone: random numbers are common."""
+    """Returns the CPU generator of one window's draws, by seed, the case's `fingerprint` and the window's number alone:
+    random numbers are common."""
     import torch
 
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

@@ -133,7 +133,8 @@ class Preprocess(Strict):
 
 
 def file_codes(affine: npt.NDArray[np.float64]) -> str:
-    """Returns the directions in which the axes of a file's array increase, as in LPS."""
+    """Returns the directions in which the axes of a file's array increase, as in LPS, by its `affine` `[4, 4]`
+    (RAS+)."""
     from nibabel.orientations import aff2axcodes
 
     return "".join(aff2axcodes(affine))
@@ -170,7 +171,8 @@ def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
 
 
 def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: str, new: str) -> npt.NDArray[np.float64]:
-    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `old`."""
+    """Returns voxel to world of `orient`, for axes towards `new`; `affine` and `shape` are those of the axes towards
+    `old`."""
     order, against = turning(old, new)
     to_given = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, along in enumerate(order):
@@ -180,5 +182,5 @@ def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: st
 
 
 def ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:
-    """Returns values of a file's axes in the order right, anterior, superior."""
+    """Returns values of a file's axes, which run as `codes` say (LPS, ...), in the order right, anterior, superior."""
     return triple(values[axis] for axis in file_axes(codes))

@@ -16,7 +16,7 @@ class Tolerance:
     relative: float = 0.0
 
     def allows(self, stored: float, found: float) -> bool:
-        """True if a number agrees with the stored one."""
+        """True if a number that was `found` agrees with the stored one."""
         within = self.absolute + self.relative * abs(stored)
         return math.isclose(found, stored, rel_tol=0, abs_tol=within) or (math.isnan(stored) and math.isnan(found))
 
@@ -52,7 +52,7 @@ class Number:
         return self.unit == "count" and not self.agrees
 
     def columns(self, of_classes: bool = False) -> Iterator[tuple[str, str, Tolerance]]:
-        """Yields its columns in records, or in class records, each with meaning and tolerance."""
+        """Yields its columns in records, or with `of_classes` in class records, each with meaning and tolerance."""
         wide = self.in_class or tuple(T(3 * each.absolute, 3 * each.relative) for each in self.agrees)
         meaning, agrees = (self.of_class, wide) if of_classes else (self.meaning, self.agrees)
         if meaning:
@@ -88,12 +88,14 @@ class Metric:
 
 
 def organ(metric: str, name: str, unit: str, better: Better, meaning: str, *agrees: T, wide: Agreeing = ()) -> Number:
-    """Makes a number of each class, whose mean over the foreground the row holds."""
+    """Makes a number of each class, whose mean over the foreground the row holds; all but `agrees` and `wide`, the
+    tolerances of the mean and of a class, as the fields `metric`, `name`, `unit`, `better` and `meaning` of Number."""
     return Number(metric, name, unit, better, f"{meaning}, foreground classes", agrees, (name, 1), meaning, wide)
 
 
 def undefined_count(metric: str, column: str, first: int = 1) -> Number:
-    """Makes the number of classes that are undefined in a column of class records."""
+    """Makes the number of classes, from the class `first` on, that are undefined in a column of class records of a
+    `metric`."""
     text = f"foreground classes that the means of {metric} leave out"
     text = text if first else f"classes that {metric} leaves out of its mean"
     return Number(metric, f"{metric}_undefined_classes", "count", "lower", text, undefined=(column, first))

@@ -32,7 +32,7 @@ class Listener(Protocol):
         """An engine was chosen: its name, and the number and size of its workers."""
 
     def wait(self, text: str) -> None:
-        """The engine waits for something, before units begin."""
+        """The engine waits for something, named by `text`, before units begin."""
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
@@ -47,7 +47,7 @@ class Listener(Protocol):
         """Called about once a second, and as the run ends; `workers` holds `Clock.facts` of each worker."""
 
     def keep(self, save: Callable[[], object]) -> None:
-        """Runs an action that saves a unit's files, until the store takes them."""
+        """Runs an action, `save`, that saves a unit's files, until the store takes them."""
 
     def tell(self, text: str) -> None:
         """Shows the user a line during the run."""

@@ -221,7 +221,8 @@ def score_target(
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
-    """Computes Dice and voxel counts of `num_classes` classes in the map `pred` `[H, W, D]` against the true one."""
+    """Computes Dice and voxel counts of `num_classes` classes in the map `pred` `[H, W, D]` against the true one,
+    `label`, of the same shape."""
     counts = measures.confusion(pred, label, num_classes)
     voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
     columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}

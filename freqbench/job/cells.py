@@ -156,7 +156,7 @@ class Unit:
         return self.passes_of(model, *(attack.passes if model is self.cell.source else attack.surrogate_passes))
 
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
-        """Returns the passes of a model over all windows, from the forward and backward passes of one sample."""
+        """Returns the passes of a model over all windows, from the `forwards` and `backwards` of one sample."""
         passes = self._windows(model) * (forwards + backwards) + self.recomputed_windows(model) * backwards
         return passes * model.passes
 

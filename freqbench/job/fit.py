@@ -55,16 +55,17 @@ class Assumption:
 def assumptions(
     entry: ModelEntry, facts: Facts, dataset: Dataset | None = None, stated: Collection[str] = ()
 ) -> tuple[Assumption, ...]:
-    """Lists what is assumed of a network that its files do not tell, such as a state dict of MONAI. `stated` are the
-    keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed. Nothing is assumed
-    of untrained weights, of a command, and of what freqbench trained."""
+    """Lists what is assumed of a network that its files (`facts`) do not tell, such as a state dict of MONAI. `stated`
+    are the keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed. Nothing is
+    assumed of untrained weights, of a command, and of what freqbench trained."""
     if facts.is_settled:
         return ()
     return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
 
 def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
-    """Refuses an assumption that contradicts what the data say: CT by list or header, and percentiles as for MR."""
+    """Refuses an assumption, of those `found`, that contradicts what a `dataset` says: CT by list or header, and
+    percentiles as for MR."""
     is_ct = any("ct" in re.split(r"\W+", name.casefold()) for name in channel_names(dataset))
     if is_ct and any(each.key == "intensity" and each.value == Preprocess().intensity for each in found):
         raise UserError(
@@ -75,7 +76,8 @@ def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
 
 
 def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
-    """Returns the facts of a model on a dataset, its channels and classes paired with the dataset's."""
+    """Returns the facts of a model's `entry` on a dataset, its channels and classes paired with the dataset's, by the
+    labels of the first `refs` if need be."""
     facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     require_head(entry, facts, dataset.name, dataset.classes)
     bound = match_channels(entry.name, facts.path, facts.channel_names, channel_names(dataset), facts.space)
@@ -86,7 +88,8 @@ def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Fa
 
 
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
-    """Returns the facts with the class map that `matching` finds, unless the entry states one."""
+    """Returns the facts with the class map that `matching` finds by cases `refs` of a `dataset`, unless the entry
+    states one."""
     outputs = None if entry.class_map is not None else matching(entry.name, facts.space, dataset, refs)
     if outputs is None:
         return facts
@@ -102,8 +105,17 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
 def matching(
     name: str, space: AnySpace | None, dataset: Dataset, refs: Sequence[CaseRef]
 ) -> tuple[dict[int, tuple[int, ...]], int, str] | None:
-    """Returns the output that each class is, the number of outputs and the evidence, if transforms of MONAI's change
-    labels: by name, else by equal voxels in the first LAST cases. Raises UserError if none or several are it."""
+    """Returns the outputs that each class is, the number of outputs and the evidence; None unless transforms of MONAI's
+    change labels.
+
+    Args:
+        name: the model's, for messages.
+        space: the model's own pipeline, or None.
+        dataset: classes are paired by their names, else by equal voxels.
+        refs: its cases, of which the first LAST are compared.
+
+    Raises UserError if a class is none of the outputs, or several.
+    """
     if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
         return None
     names = [*map(plain_name, dataset.class_names)]
@@ -205,7 +217,7 @@ def space_notes(dataset: Dataset) -> Iterator[str]:
 
 
 def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
-    """Yields one line on all that is assumed of a model, if anything is."""
+    """Yields one line on all that was `found` to be assumed of the model `name`, if anything is."""
     if found:
         all_of = "; ".join(map(str, found))
         yield f"{name}: assumed, as neither job nor files say it: {all_of}: set what its training used"
@@ -221,7 +233,8 @@ def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, s
 
 
 def mean_error(values: Clean) -> tuple[float, float]:
-    """Returns the mean over patients' means and its standard error, infinite for fewer than FIRST patients."""
+    """Returns the mean over patients' means of `values` and its standard error, infinite for fewer than FIRST
+    patients."""
     patients = defaultdict[str, list[float]](list)
     for (patient, _), value in values.items():
         patients[patient].append(value)

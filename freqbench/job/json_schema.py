@@ -28,8 +28,8 @@ SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Returns the JSON Schema of a job file, in which an entry's name or `loader` chooses its keys; `module:Class` has
-    any."""
+    """Returns the JSON Schema of a job file, by its pydantic `model`, in which an entry's name or `loader` chooses its
+    keys; `module:Class` has any."""
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
     places, generated = models_json_schema([(cls, "validation") for cls in asked])

@@ -58,8 +58,15 @@ class Plan:
 
 
 def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """Plans the rest of a grid, given the metrics that each good row of a store covers, and, unless None, the volumes
-    that must be saved too. Raises UserError if a package of a metric that rows lose otherwise is missing."""
+    """Plans the rest of a grid.
+
+    Args:
+        grid: all cells, or those of a shard.
+        covered: the metrics that each good row of a store covers, by its key.
+        is_saved: True for a cell and a case whose volume is saved; None: none has to be.
+
+    Raises UserError if a package of a metric that rows lose otherwise is missing.
+    """
     wanted = frozenset(grid.metrics)
     units = []
     num_done = 0
@@ -91,7 +98,8 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySpace]]:
-    """Yields the first READ_FIRST cases of each dataset and space of a source, with that space."""
+    """Yields the first READ_FIRST cases, among those of `units`, of each dataset and space of a source, with that
+    space."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in units:
         dataset = unit.cell.dataset
@@ -145,7 +153,15 @@ class Outlook:
 
 @steady()
 def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str, price: float | None = None) -> Outlook:
-    """Counts a grid's missing, done and remaining parts; `saved` as in `make_plan`, `price` per worker's hour."""
+    """Counts a grid's missing, done and remaining parts.
+
+    Args:
+        grid: the grid, on stand-ins for what is missing.
+        lacks: data and checkpoints that this machine lacks; with any, nothing is counted as done.
+        saved: as `is_saved` of `make_plan`.
+        out: the result store, a folder or URI, which need not exist.
+        price: price of a worker's hour; None: no cost.
+    """
     store = Store(out)
     warnings = () if lacks else dict.fromkeys(data_check(first_cases(grid.units())))
     patients: dict[str, str] = {}

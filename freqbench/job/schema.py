@@ -166,7 +166,8 @@ class JobSpec(Strict):
 
 
 def load_any(path: str, overrides: Sequence[str] = ()) -> JobSpec | TrainJob:
-    """Reads a job file of either kind as `config.load` does: a training job has splits, and no attacks."""
+    """Reads a job file of either kind, at `path` and with `overrides`, as `config.load` does: a training job has
+    splits, and no attacks."""
     content = config.read(path, overrides)
     if "splits" in content and "attacks" not in content:
         return config.validate(content, TrainJob, where=path)
@@ -174,12 +175,13 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> JobSpec | TrainJob:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads a job with attacks as `load_any` does; refuses a training job (`require_attacks`)."""
+    """Reads a job with attacks, at `path` and with `overrides`, as `load_any` does; refuses a training job
+    (`require_attacks`)."""
     return require_attacks(load_any(path, overrides), path)
 
 
 def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
-    """Returns a job with attacks; refuses a training job, with the command that takes it."""
+    """Returns a job with attacks; refuses a training job, from `path`, with the command that takes it."""
     if isinstance(job, TrainJob):
         raise UserError(f"{path}: expected a job with attacks, got a training job: freqbench run {path} trains it")
     return job
@@ -241,7 +243,8 @@ def require_names(job: JobSpec) -> JobSpec:
 
 
 def stored_job(content: Any, trusted: bool, where: str, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads the job in a store with `trusted` as its `trust_code`: a store's writer must not run code here."""
+    """Reads the job in a store, its JSON `content` after `overrides`, with `trusted` as its `trust_code`: a store's
+    writer must not run code here. A UserError's line begins with `where`."""
     stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
     if isinstance(stored, dict):
         config.override(stored, overrides)

@@ -251,7 +251,7 @@ class ModelRecipe(Strict):
 
 
 def suffix(number: int) -> str:
-    """Returns the suffix of a replicate's name: empty for the first, then `.1`, `.2` and so on."""
+    """Returns the suffix of the name of the replicate `number`: empty for the first, 0, then `.1`, `.2` and so on."""
     return f".{number}" if number else ""
 
 

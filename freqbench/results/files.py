@@ -77,7 +77,7 @@ class Files:
                     raise UserError(f"{self.root}: a file is listed but missing: move it away ({error})") from None
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
-        """Maps in order as `map` does; if the store is remote, works on the next few items meanwhile."""
+        """Maps `work` in order as `map` does; if the store is remote, works on the next few items meanwhile."""
         if storage.is_local(self.root):
             yield from map(work, items)
             return
@@ -91,21 +91,23 @@ class Files:
                 yield waiting.popleft().result()
 
     def open(self, name: str) -> Any:
-        """Opens a file for `pieces`: its content, or for a merged file a handle that reads the requested ranges."""
+        """Opens the file `name` for `pieces`: its content, or for a merged file a handle that reads the requested
+        ranges."""
         path = storage.join(self.root, "records", name)
         if name.startswith(MERGED_PREFIX):
             return _Ranges(None, path, cache_type="none", size=storage.size(path))
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, name: str, columns: Collection[str]) -> pa.Table:
-        """Reads some columns of one file, texts as codes; those of classes are `classes.NAME`."""
+        """Reads some columns of the file `name`, texts as codes; those of classes are `classes.NAME`."""
         schema = coded_schema(columns)
         return pa.concat_tables([*self.pieces(name, self.open(name), schema)] or [schema.empty_table()])
 
     def pieces(
         self, name: str, source: Any, schema: pa.Schema = ROWS, keep: NDArray[np.bool_] | None = None
     ) -> Iterator[pa.Table]:
-        """Yields columns of a file from `open` by some rows, or those of the mask `keep`; closes it at the end."""
+        """Yields the columns in `schema` of the file `name`, by some rows, or those of the mask `keep` `[rows]`;
+        `source`, from `open`, is closed at the end."""
         with source, self._explain_errors(name) as path:
             file, most, values = _open_parquet(source, path, schema)
             rows = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1))
@@ -119,12 +121,13 @@ class Files:
                 raise pa.ArrowInvalid(f"{start} of {file.metadata.num_rows} rows")
 
     def schema(self, name: str, source: Any = None) -> pa.Schema:
-        """Returns all columns of a file, whether or not rows have them; `source` from `open` stays open."""
+        """Returns all columns of the file `name`, whether or not rows have them; `source` from `open` stays open, None:
+        it is opened here."""
         with nullcontext(source) if source else self.open(name) as file, self._explain_errors(name) as path:
             return _check_schema(pq.read_schema(file), path)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files; ignores those that another driver has removed."""
+        """Removes the files `names`; ignores those that another driver has removed."""
 
         def remove_file(name: str) -> None:
             with suppress(FileNotFoundError):

@@ -87,7 +87,8 @@ def pack_planes(planes: Planes) -> str:
 
 
 def read(path: str, names: Mapping[str, str]) -> Slice | None:
-    """Reads a glimpse, with captions of the `names` of models by id; None for no such file or another one."""
+    """Reads the glimpse at `path`, with captions of the `names` of models by id; None for no such file or another
+    one."""
     try:
         content = storage.read_range(path, 0, MAX_BYTES + 1)
         return KeptSlice.model_validate_json(content).rename(names) if len(content) <= MAX_BYTES else None
@@ -138,7 +139,7 @@ class Glimpses:
 
 
 def paths_of(root: str) -> dict[tuple[str, str], str]:
-    """Returns the paths of a store's glimpses, one per cell, by cell id and case key."""
+    """Returns the paths of the glimpses of the store at `root`, one per cell, by cell id and case key."""
     folder = storage.join(root, GLIMPSES)
     worst = {cell_id: max(drops, key=drops.__getitem__) for cell_id, drops in _drops(folder).items()}
     return {(cell_id, name.split("_")[1]): storage.join(folder, name) for cell_id, name in worst.items()}

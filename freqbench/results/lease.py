@@ -89,7 +89,8 @@ class Lease:
 
     def take(self, force: bool = False) -> Facts | None:
         """Takes the lease; returns None if this run holds it now, else the facts of a run on the same cells, which on
-        another machine is alive if it renews its lease within `fresh_seconds`: clocks cannot be compared."""
+        another machine is alive if it renews its lease within `fresh_seconds`: clocks cannot be compared. `force`: in
+        spite of that run."""
         if force:
             self._read(self._path)
             storage.write_atomic(self._path, self._content())

@@ -59,7 +59,8 @@ class Index(BaseModel):
 
 
 def rename_rows(table: pa.Table, index: Index) -> pa.Table:
-    """Returns rows with the names of an index, in columns of IDENTIFIED_BY; those of what it does not know stay."""
+    """Returns the rows of a `table` with the names of an index, in columns of IDENTIFIED_BY; those of what it does not
+    know stay."""
     if not index.names:
         return table
     names = _names(index)

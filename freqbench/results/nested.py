@@ -12,7 +12,8 @@ _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def nest(records: pa.Table, classes: pa.Table, counts: Sequence[int]) -> pa.Table:
-    """Returns rows of ROWS: each record with the next of the class rows, as many as its number in `counts` says."""
+    """Returns rows of ROWS: each of `records` with the next rows of `classes`, as many as its number in `counts`
+    says."""
     lists = ROWS.field(CLASSES).type
     own = ROWS.field(CLASSES).type.value_type
     parts = [classes[each.name].combine_chunks() for each in own]

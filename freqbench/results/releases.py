@@ -29,7 +29,8 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 
 
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
+    """Returns a line on rows, counted by origin, of several releases or commits; rows that say none have their run's,
+    of `runs`."""
     of_run = {run["run_id"]: run for run in runs}
     kinds: list[tuple[dict[str, str], int]] = []
     releases = defaultdict[str, set[str]](set)

@@ -63,8 +63,9 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 @contextmanager
 def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
-    """Turns errors of object storage into StorageRefused or StorageUnavailable, one line after the URI; a disk's get
-    the path. Missing or existing files and others pass; while `writing`, a missing file is a missing bucket."""
+    """Turns errors of the object storage `fs` into StorageRefused or StorageUnavailable, one line after the URI; a
+    disk's get the `path`. Missing or existing files and others pass; while `writing`, a missing file is a missing
+    bucket."""
     try:
         yield
     except (StorageRefused, StorageUnavailable, FileExistsError, IsADirectoryError, NotADirectoryError):
@@ -83,7 +84,8 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Version string of an object: ETag or generation, else modification time, and size."""
+    """Returns the version of an object by its `info`, fsspec's facts: ETag or generation, else modification time, and
+    size."""
     marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
     return f"{next((str(info[name]) for name in marks if info.get(name)), '')}:{info.get('size')}"
 

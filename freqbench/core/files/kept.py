@@ -67,7 +67,8 @@ class Kept(Generic[V]):
     _coming: dict[str, "Future[V]"] = field(default_factory=dict)
 
     def anew(self, root: str | None = None, write: Callable[..., object] = lambda save: save()) -> "Kept[V]":
-        """Returns an empty keeper of the kind, with files in a store's folder, if given; `write` runs what saves."""
+        """Returns an empty keeper of the kind, with files in the folder `root` of a store, if given; `write` runs what
+        saves."""
         return replace(self, _root=root, _write=write, _values=OrderedDict(), _coming={})
 
     def key(self, **needs: Any) -> str | None:
@@ -80,7 +81,8 @@ class Kept(Generic[V]):
         return None
 
     def get(self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **needs: Any) -> V:
-        """Returns the value of dependencies, or makes it, and keeps it if it `stays`; `other` reads a foreign file."""
+        """Returns the value of dependencies, or what `make` returns, which it keeps if it `stays`; `other` reads a
+        foreign file."""
         if (key := self.key(**needs)) is None:
             return make()
         if key in self._values:
@@ -108,7 +110,8 @@ class Kept(Generic[V]):
                 self._save(path, key, value)
 
     def begin(self, submit: Callable[[], "Future[V]"], **needs: Any) -> None:
-        """Begins to make a value that will be asked for, if there is none; only the latest is waited for."""
+        """Begins to make a value that will be asked for, if there is none: `submit` starts it elsewhere. Only the
+        latest is waited for."""
         if (key := self.key(**needs)) and key not in self._values and key not in self._coming:
             self._coming.clear()
             self._coming[key] = submit()

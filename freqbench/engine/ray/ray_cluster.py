@@ -190,7 +190,7 @@ def _reachable(address: str) -> str:
 
 
 def require_answer(place: str) -> None:
-    """Raises OSError unless something listens at HOST:PORT; Ray itself would try for many minutes."""
+    """Raises OSError unless something listens at `place`, HOST:PORT; Ray itself would try for many minutes."""
     host, _, port = place.rpartition(":")
     if host and port.isdecimal() and "/" not in place:  # otherwise a word or URI that Ray understands
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
@@ -244,7 +244,8 @@ class HeadWatch:
 
 
 def sign_of_life(node_id: str) -> Any:
-    """Returns a reference to a machine's answer; getting it raises RayError, some health checks late, if it is gone."""
+    """Returns a reference to an answer of the machine `node_id`; getting it raises RayError, some health checks late,
+    if it is gone."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -255,8 +256,9 @@ def sign_of_life(node_id: str) -> Any:
 
 
 def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
-    """Describes what one more worker needs and what is free, if that is not enough; None otherwise, or if `workers` are
-    all that use this Ray (None: others may too) and the whole has room, as some of them still import."""
+    """Describes what one more worker needs (`wanted`, amounts by Ray's names) and what is free, if that is not enough;
+    None otherwise, or if `workers` are all that use this Ray (None: others may too) and the whole has room, as some of
+    them still import."""
     import ray
 
     wanted = {name: amount for name, amount in wanted.items() if amount}
@@ -323,7 +325,7 @@ def _token() -> str:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
+    """Sets variables to `values` inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
     before = dict(os.environ)
     os.environ.update(values)
     try:

@@ -45,9 +45,19 @@ def run(
     case_timeout: float | None = None,
     room: Room | None = None,
 ) -> None:
-    """Carries out the units of a schedule on the Ray that this process is connected to. Units end after `case_timeout`
-    seconds, if any; `room` is how many workers fit on machines that may join and leave. The first Ctrl-C lets units in
-    flight finish, for a minute at most, the second stops at once. Raises UserError if no worker starts."""
+    """Carries out the units of a schedule on the Ray that this process is connected to. The first Ctrl-C (or SIGTERM)
+    lets units in flight finish, for a minute at most, the second stops at once.
+
+    Args:
+        schedule: the units, in the order in which workers take them.
+        spec: settings of the workers.
+        pool: number of workers, and threads and GPUs of each.
+        listener: is told of each unit, and stores its rows.
+        case_timeout: seconds after which a unit ends; None: never.
+        room: number of workers that fit on machines which may join and leave; None: they stay.
+
+    Raises UserError if no worker starts.
+    """
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
         with deferred_interrupt() as interrupt:

@@ -151,8 +151,9 @@ class Fleet:
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Requests workers on machines that joined, at most one per unit, gives up those of lost machines, and reports
-        those without room. Raises EngineLost if the head is gone, or the only machine is and none can join."""
+        """Requests workers on machines that joined, at most one for each of `num_units` left, gives up those of lost
+        machines, and reports those without room. Raises EngineLost if the head is gone, or the only machine is and none
+        can join."""
         if not self._head.answers():
             return
         before = self._machines
