@@ -131,11 +131,14 @@ class Model:
         """Refuses classes in another order than the outputs that a network's transforms make of a case's labels."""
         spec = self.spec
         outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [ref])
-        if outputs and any(pair != (k,) for k, pair in outputs[0].items()):
-            found = {k: [*pair] for k, pair in outputs[0].items()}
+        if outputs is None:
+            return
+        pairs, count, _ = outputs
+        if any(pair != (k,) for k, pair in pairs.items()):
+            found = {k: [*pair] for k, pair in pairs.items()}
             raise UserError(
                 f"{spec.name}: expected the classes of {dataset.name} in the order of the outputs that its transforms "
-                f"make of labels, got others: load_model(..., num_classes={spec.num_classes}, classes={outputs[1]}, "
+                f"make of labels, got others: load_model(..., num_classes={spec.num_classes}, classes={count}, "
                 f"class_map={found}), or give the classes in that order"
             )
 

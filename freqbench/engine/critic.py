@@ -74,7 +74,9 @@ class Critic:
 
     def of_record(self, record: Record) -> Iterator[str]:
         """Yields a line per new reason that lies in the record's case, and counts those that lie in gradients."""
-        case = (record["dataset"], record["case_id"])
+        dataset = record["dataset"]
+        case_id = record["case_id"]
+        case = (dataset, case_id)
         dice = record["dsc_foreground_clean"]
         for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
             if OF_GRADIENTS in reason:
@@ -82,7 +84,7 @@ class Critic:
             elif (*case, reason) not in self._told:
                 self._told.add((*case, reason))
                 if not any(line.endswith(reason) for line in self._lines):
-                    self._lines.append(f"{record['case_id']} of {record['dataset']}: {reason}")
+                    self._lines.append(f"{case_id} of {dataset}: {reason}")
                     yield self._lines[-1]
         if dice is not None and math.isnan(dice) and (*case, None) not in self._told:
             self._told.add((*case, None))
@@ -90,7 +92,7 @@ class Critic:
             what = "a label" if is_label else f"a clean prediction of {record['target_model']}"
             remedy = "the label and its place" if is_label else "the model and the intensities that it sees"
             yield (
-                f"{record['case_id']} of {record['dataset']}: expected {what} with a class beside the background, got "
+                f"{case_id} of {dataset}: expected {what} with a class beside the background, got "
                 f"none on the grid that is attacked: its foreground scores are undefined (NaN): check {remedy}, or "
                 "leave the case out"
             )

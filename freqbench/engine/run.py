@@ -218,41 +218,44 @@ class Recorder:
         """Context in which an engine makes the plan's rows, all stored at its end; yields the spec of its workers,
         which save adversarial volumes in `volumes`, a folder or URI, or with `reuse` read them there instead of
         attacking."""
-        job = self._plan.grid.job
+        grid = self._plan.grid
+        job = grid.job
+        store = self._store
+        attempt = self._patience.attempt
         unavailable = scoring.unavailable(self._plan.metrics)
         for reason in unavailable.values():
             self.warn(f"{reason}; the columns of LPIPS stay empty")
-        for text in self._plan.grid.warnings:
+        for text in grid.warnings:
             self.warn(text)
         if self._plan.num_done and (line := self._mixture()):
-            self.warn(f"{self._store.root}: {line}")
+            self.warn(f"{store.root}: {line}")
         spec = WorkerSpec(
             run_id=self.run_id,
             metrics=self._plan.metrics,
             unavailable=unavailable,
             window_batch=None if job.window_batch == "auto" else job.window_batch,
             volumes=volumes,
-            learned=storage.join(self._store.root, LEARNED),
+            learned=storage.join(store.root, LEARNED),
             reuse=reuse,
             trust_code=job.trust_code,
         )
-        facts = {"job": job.model_dump(mode="json"), **provenance.collect(self._plan.grid)}
+        facts = {"job": job.model_dump(mode="json"), **provenance.collect(grid)}
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
             if self._plan.num_done and self.critic.unjudged:
-                for record in self._store.records(FIT_COLUMNS).to_pylist():
+                for record in store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:
                 try:
                     yield spec
                 finally:
                     if line := self.critic.of_gradients():
-                        self.warn(f"{line} (freqbench audit {self._store.root} --run)")
+                        self.warn(f"{line} (freqbench audit {store.root} --run)")
                     self._commit(self._writer.flush)
                     if waiting := self._writer.num_waiting:
                         waits = f"{waiting} records wait for room or an answer: Ctrl-C gives them up"
-                        self.tell(f"{self._store.root}: {waits}")
+                        self.tell(f"{store.root}: {waits}")
                     while self._writer.num_waiting:
                         time.sleep(COMMIT_EVERY_S)
                         self._commit(self._writer.flush)
@@ -263,11 +266,11 @@ class Recorder:
             self._status = "stopped"
             raise
         finally:
-            self._patience.attempt(partial(self._record, self._status))
-        self._patience.attempt(self._look)
+            attempt(partial(self._record, self._status))
+        attempt(self._look)
         if self._status == "done":
-            self._patience.attempt(self._store.compact)
-            self._patience.attempt(self._store.write_classes)
+            attempt(store.compact)
+            attempt(store.write_classes)
             self._spent.remember()
 
     def plan_clean(self) -> Plan:

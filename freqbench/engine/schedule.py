@@ -64,7 +64,8 @@ class Schedule:
         if place is None:
             return None
         source, case = place
-        waiting = self._waiting[source][case]
+        cases = self._waiting[source]
+        waiting = cases[case]
         # The very first is the shortest, at the end: its rows soon show whether model and data are right.
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
@@ -73,9 +74,9 @@ class Schedule:
         self._has_begun = True
         self._work[source] -= work
         self._left -= 1
-        if not self._waiting[source][case]:
-            del self._waiting[source][case]
-            if not self._waiting[source]:
+        if not waiting:
+            del cases[case]
+            if not cases:
                 del self._waiting[source]
         return unit
 

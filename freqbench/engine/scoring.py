@@ -77,8 +77,8 @@ def score_volume(
     parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
-        reasons = dict.fromkeys(columns, unavailable["lpips"])
-        parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
+        causes = dict.fromkeys(columns, unavailable["lpips"])
+        parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=causes))
     elif "lpips" in metrics:
         parts.append(measures.lpips_scores(clean, attacked, body))
     wanted = {column for column, metric in METRIC_OF.items() if metric in (*metrics, *ALWAYS)}

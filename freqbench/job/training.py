@@ -308,23 +308,27 @@ class TrainJob(TrainingSchedule):
         taken: dict[str, str] = {}
         for name, several in replicates.items():
             taken |= {f"{name}{suffix(number)}": name for number in range(1, several)}
-        if twice := [name for name in names if name in taken]:
-            called = f"which is what a replicate of {taken[twice[0]]} is called"
-            raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
+        for name in names:
+            if name in taken:
+                called = f"which is what a replicate of {taken[name]} is called"
+                raise ValueError(f"expected names that replicates leave free, got {name}, {called}: rename one")
         for model in self.models:
-            if (schedule := self.schedule(model)).warmup_steps >= schedule.steps:
+            name = model.name
+            schedule = self.schedule(model)
+            if schedule.warmup_steps >= schedule.steps:
                 got = f"{schedule.warmup_steps} and {schedule.steps}"
-                raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
+                raise ValueError(f"{name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)
             if schedule.batch_size % parts:
                 expected = f"a batch_size that accumulate x workers = {parts} divides"
-                raise ValueError(f"{model.name}: expected {expected}, got {schedule.batch_size}: change one of them")
+                raise ValueError(f"{name}: expected {expected}, got {schedule.batch_size}: change one of them")
             self.whole(model)
             start = self.start(model)
-            if replicates.get(start, limits.MODELS) < replicates[model.name]:
+            several = replicates[name]
+            if replicates.get(start, limits.MODELS) < several:
                 raise ValueError(
-                    f"{model.name}: expected at most the {replicates[start]} replicates of {start}, from which they "
-                    f"start, got {replicates[model.name]}: give {start} as many"
+                    f"{name}: expected at most the {replicates[start]} replicates of {start}, from which they "
+                    f"start, got {several}: give {start} as many"
                 )
         return self
 

@@ -86,8 +86,9 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
     voxels, medpy_voxels = _both_conventions(surfaces, np.ones(3))
-    if (sides == sides[0]).all():
-        return {"hd95": voxels, "hd95_mm": voxels * sides[0], "hd95_medpy_mm": medpy_voxels * sides[0]}
+    side = sides[0]
+    if (sides == side).all():
+        return {"hd95": voxels, "hd95_mm": voxels * side, "hd95_medpy_mm": medpy_voxels * side}
     monai_mm, medpy_mm = _both_conventions(surfaces, sides)
     return {"hd95": voxels, "hd95_mm": monai_mm, "hd95_medpy_mm": medpy_mm}
 

@@ -42,10 +42,11 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the file system of a path or URI, and the path within it; refuses a protocol that no package reads."""
-    names.require_plain(os.fspath(path))
-    protocol, separator, _ = os.fspath(path).partition("://")
+    place = os.fspath(path)
+    names.require_plain(place)
+    protocol, separator, _ = place.partition("://")
     try:
-        fs, inner = fsspec.core.url_to_fs(os.fspath(path), **(_options(protocol) if separator else {}))
+        fs, inner = fsspec.core.url_to_fs(place, **(_options(protocol) if separator else {}))
     except (ImportError, ValueError) as error:  # no such package, no such protocol
         if isinstance(error, ImportError) and (extra := _EXTRAS.get(protocol)):
             package, _ = _CLOUDS[extra]

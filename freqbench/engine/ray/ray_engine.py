@@ -54,7 +54,7 @@ def run(
         pool: number of workers, and threads and GPUs of each.
         listener: is told of each unit, and stores its rows.
         case_timeout: seconds after which a unit ends; None: never.
-        room: number of workers that fit on machines which may join and leave; None: they stay.
+        room: gives the number of workers that fit on machines, if these may join and leave; None: they stay.
 
     Raises UserError if no worker starts.
     """

@@ -156,8 +156,9 @@ class Fleet:
         can join."""
         if not self._head.answers():
             return
-        before = self._machines
-        self._machines = ray_cluster.machines()
+        before = self._machines.keys()
+        machines = ray_cluster.machines()
+        self._machines = machines
         now = time.monotonic()
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
@@ -169,18 +170,19 @@ class Fleet:
                     f"waiting for Ray: {len(waiting)} of {amount(len(self.slots), 'worker')} have not started: {lack}"
                 )
         if self._room is None:
-            if not self._machines:
+            if not machines:
                 raise EngineLost(ray_cluster.NO_NODE)
             return
-        room = max(1, self._room(list(self._machines.values()))) - self._given_up
-        self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
-        joined = self._machines.keys() - before.keys()
-        gone = before.keys() - self._machines.keys()
+        room = max(1, self._room(list(machines.values()))) - self._given_up
+        workers = len(self.slots)
+        self._resize(max(room, 1) if room < workers else max(workers, min(room, num_units)))
+        joined = machines.keys() - before
+        gone = before - machines.keys()
         for count, what in ((len(joined), "joined"), (len(gone), "gone")):
             if count:
                 self._listener.tell(
                     f"{amount(count, 'machine')} {what}: {amount(len(self.slots), 'worker')} on "
-                    f"{len(self._machines)} from now on"
+                    f"{len(machines)} from now on"
                 )
 
     def facts(self) -> list[dict[str, Any]]:
