@@ -94,27 +94,29 @@ class Model:
     def _require_numbers(self, case: "PatientCase", dataset: Dataset) -> None:
         """Refuses a case of other numbers of channels or classes, of another kind of classes, or of higher labels."""
         spec = self.spec
+        classes = dataset.classes
+        num_classes = spec.num_classes
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
             raise UserError(
                 f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
                 "channels that the model was trained on, or load_model(..., num_channels=...)"
             )
-        if dataset.classes.head != spec.head:
-            wanted = "exclusive classes" if dataset.classes.overlap else "regions, by the key regions of Case.from_file"
+        if classes.head != spec.head:
+            wanted = "exclusive classes" if classes.overlap else "regions, by the key regions of Case.from_file"
             raise UserError(
                 f"{spec.name}: expected cases of {wanted}, as its outputs are {spec.head}, got others in {case.name}: "
                 "fix regions of the case, or outputs of load_model"
             )
-        if len(dataset.classes) != spec.num_classes:
+        if len(classes) != num_classes:
             raise UserError(
-                f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
-                f"{len(dataset.classes)} of {dataset.name}: give those that the model was trained on"
+                f"{spec.name}: expected cases of {num_classes} classes (background included), got "
+                f"{len(classes)} of {dataset.name}: give those that the model was trained on"
             )
-        is_exclusive = case.label is not None and not dataset.classes.overlap
-        if is_exclusive and (highest := case.highest_label) >= spec.num_classes:
+        is_exclusive = case.label is not None and not classes.overlap
+        if is_exclusive and (highest := case.highest_label) >= num_classes:
             raise UserError(
-                f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
+                f"{spec.name}: expected labels 0 to {num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
 

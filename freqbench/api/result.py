@@ -207,21 +207,22 @@ class Result:
     def _seen_by(self, model: Model, scored_on: ScoredOn = ScoredOn.GRID) -> _View:
         """Returns a model's view and predictions; computed once per model and grid of the scores."""
         if (model, scored_on) not in self._views:
+            network = model.network
             dataset, target = model._fit_case(self.case)
             source_space = self.cell.source.space
             adversarial, error = Spaces(dataset, self.volume, self.adversarial, source_space).volume(target.space)
             volume = self.volume if error is None else self.case._load_in(dataset, target.space)
-            if model.network.clamps_last:
-                volume = memory.reference_case(volume, dataset, model.network)
+            if network.clamps_last:
+                volume = memory.reference_case(volume, dataset, network)
             file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
             to = (file, target.space or dataset.space) if file else None
             predictions: list[VolumePrediction] = []
             for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0)):
                 case = replace(volume, image=image)
                 wanted = Wanted(with_confidence=True, seed=seed)
-                predictions.append(memory.segment(model.network, case, memory.INFERENCE_WINDOWS, wanted, to=to)[0])
+                predictions.append(memory.segment(network, case, memory.INFERENCE_WINDOWS, wanted, to=to)[0])
             before, after = predictions
-            if self.reference == "prediction" and not model.network.clamps_last:
+            if self.reference == "prediction" and not network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
                 file = file and replace(file, label=before.scored.labels[None])
             self._views[model, scored_on] = _View(

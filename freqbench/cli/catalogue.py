@@ -196,14 +196,16 @@ def model(name: str) -> Described:
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
     rows = []
     for parameter in inspect.signature(cls).parameters.values():
-        default = network.args.get(parameter.name, parameter.default)
-        if parameter.name not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
+        key = parameter.name
+        own = parameter.default
+        default = network.args.get(key, own)
+        if key not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
             text = REQUIRED if default is parameter.empty else str(default)
             # The class's own text states its own default, beside which ours would be a contradiction.
-            meaning = re.sub(r"\s*Defaults? (?:to|is) .*?\.(?=\s|$)", "", meanings.get(parameter.name, ""))
-            if parameter.default is not parameter.empty and default != parameter.default:
-                meaning += f" (the class's own default: {parameter.default})"
-            rows.append((parameter.name, text, meaning.strip()))
+            meaning = re.sub(r"\s*Defaults? (?:to|is) .*?\.(?=\s|$)", "", meanings.get(key, ""))
+            if own is not parameter.empty and default != own:
+                meaning += f" (the class's own default: {own})"
+            rows.append((key, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
     return Described(facts, line, heads=("args", "default", "meaning"), rows=rows)

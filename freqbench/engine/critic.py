@@ -102,10 +102,11 @@ class Critic:
         cells: dict[Pair, Cell] = {}
         for unit in self._plan.units:
             for target in unit.targets:
-                pair = unit.cell.dataset.name, target.model_id
+                cell = unit.cell
+                pair = cell.dataset.name, target.model_id
                 if pair in self.unjudged and not target.training:
-                    is_own = target.model_id == unit.cell.source.model_id
-                    cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
+                    is_own = target.model_id == cell.source.model_id
+                    cells[pair] = cell if is_own else cells.get(pair, cell)
         found: dict[tuple[str, str, str], Unit] = {}
         for pair, cell in cells.items():
             files = self._own[pair].files if pair in self._own else {}

@@ -131,11 +131,12 @@ def axial_slice(
         maps: label maps `[H, W, D]` on the same grid, after their caption and the plane below, as in Slice.
         regions: the regions that each label of the maps stands for; None: labels are classes.
     """
-    channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
-    both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
+    image = case.image
+    channel = int((adversarial[..., index] - image[..., index]).abs().sum(dim=(1, 2)).argmax())
+    both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (image, adversarial)]
     clean, attacked = both
     full = span(attacked - clean)
-    of = f", channel {channel + 1} of {len(case.image)}" if len(case.image) > 1 else ""
+    of = f", channel {channel + 1} of {len(image)}" if len(image) > 1 else ""
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 

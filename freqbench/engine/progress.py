@@ -169,12 +169,13 @@ class TimeLeft:
             whole = self._estimates(key)
             alone = max(alone, sum((whole[kind] - made[kind]) * factors[kind] for kind in whole))
         pace: float = self._workers  # seconds of work that are done in one second
-        if self._times:
-            if now - self._times[-1][0] >= 1:
-                self._times.append((now, done))
-            while len(self._times) > 2 and now - self._times[1][0] >= PACE_S:
-                self._times.popleft()
-            then, before = self._times[0]
+        times = self._times
+        if times:
+            if now - times[-1][0] >= 1:
+                times.append((now, done))
+            while len(times) > 2 and now - times[1][0] >= PACE_S:
+                times.popleft()
+            then, before = times[0]
             since = sum((seconds - before.get(kind, 0.0)) * factors[kind] for kind, seconds in done.items())
             if since > 0 and now > then:
                 settled = min(1.0, (now - then) / SETTLED_S)
@@ -227,8 +228,9 @@ class RunProgress:
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console = console
-        self._num_done = plan.num_done
-        self._total = plan.num_done + plan.num_todo
+        num_done = plan.num_done
+        self._num_done = num_done
+        self._total = num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
         self.num_clean = self._predicted = 0  # clean predictions: to make before attacks, and made
@@ -243,8 +245,8 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        records = f"{plan.num_done}/{self._total}"
-        self._task = self.bar.add_task("starting", total=self._total, completed=plan.num_done, records=records, rest="")
+        records = f"{num_done}/{self._total}"
+        self._task = self.bar.add_task("starting", total=self._total, completed=num_done, records=records, rest="")
 
     def wait(self, text: str) -> None:
         """Names what a run waits for: in the bar, or in a line."""

@@ -104,15 +104,16 @@ class Schedule:
         self._at.pop(worker, None)
 
     def _choose(self, worker: Hashable) -> Place | None:
-        if not self._waiting:
+        waiting = self._waiting
+        if not waiting:
             return None
         source, case = self._at.get(worker, ("", ("", "")))
         others = [place for other, place in self._at.items() if other != worker]
-        if source not in self._waiting:
+        if source not in waiting:
             workers = Counter(source for source, _ in others)
             # With the asking worker counted in, the model that would end last.
-            source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
-        cases = self._waiting[source]
+            source = max(waiting, key=lambda source: self._work[source] / (1 + workers[source]))
+        cases = waiting[source]
         if self._at.get(worker) != (source, case) or case not in cases:
             at_cases = Counter(others)
             by = self._predicted

@@ -168,8 +168,10 @@ class Unit:
         return max(0, windows - windows_in_graph(self.cell.models))
 
     def _windows(self, model: ModelSpec) -> int:
-        shape = self.cell.dataset.shape_in(self.ref, model.space)
-        with sweep.prefix_errors(f"{self.cell.dataset.name}: {self.ref.case_id}"):
+        ref = self.ref
+        dataset = self.cell.dataset
+        shape = dataset.shape_in(ref, model.space)
+        with sweep.prefix_errors(f"{dataset.name}: {ref.case_id}"):
             if self.cell.attack.follows_prediction:
-                return num_windows(model, shape, self.ref)
-            return len(attack_windows(shape, model.roi_of(self.ref, shape)))
+                return num_windows(model, shape, ref)
+            return len(attack_windows(shape, model.roi_of(ref, shape)))

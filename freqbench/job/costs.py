@@ -121,13 +121,15 @@ def _scoring_seconds(
 ) -> float:
     """Returns the seconds to predict and score a unit by all targets, and notes its clean predictions."""
     total = 0.0
+    ref = unit.ref
     for target in unit.targets:
-        is_clean_new = (unit.ref, target.model_id) not in predicted
-        predicted.add((unit.ref, target.model_id))
-        shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-        windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
-        predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
-        total += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
+        model_id = target.model_id
+        is_clean_new = (ref, model_id) not in predicted
+        predicted.add((ref, model_id))
+        shape = unit.cell.dataset.shape_in(ref, target.space)
+        windows = num_windows(target, shape, ref) * target.predictions * (1 + is_clean_new)
+        predicting = windows * 2 ** len(target.inference.mirror) * operations[model_id] / rate
+        total += a_record.get(model_id, predicting + SCORING_S * math.prod(shape))
     return total
 
 

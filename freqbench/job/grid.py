@@ -78,9 +78,10 @@ class Grid:
             if cell.surrogates:
                 cells[-1]["params"] = cell.params
             if of not in names:
-                names[of] = {"models": {}, "classes": list(cell.dataset.class_names)}
-                names[of]["case_ids"] = [ref.case_id for ref in refs]
-                names[of]["patients"] = [ref.patient_id for ref in refs]
+                case_ids = [ref.case_id for ref in refs]
+                patients = [ref.patient_id for ref in refs]
+                classes = list(cell.dataset.class_names)
+                names[of] = {"models": {}, "classes": classes, "case_ids": case_ids, "patients": patients}
             names[of]["models"] |= {each.model_id: each.name for each in (cell.source, *cell.targets)}
         for (of, model_id), words in self.clean.items():
             if of in names:
@@ -330,7 +331,8 @@ def _cells(
     """Yields the cells of one dataset, and adds to `concerns`."""
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     for source, (attack, only, learns_from) in product(models.values(), attacks):
-        if source.name not in only:
+        called = source.name
+        if called not in only:
             continue
         if source.black_box and attack.needs_gradient:
             concerns.append(_left_out(attack, source, [model for name, model in models.items() if name in only]))
@@ -343,14 +345,14 @@ def _cells(
                 concerns += file_concerns(target)
         if attack.moves_labels:
             within = tuple(target for target in targets if _grid_of(target, dataset) == _grid_of(source, dataset))
-            reason = f"as labels move on the grid of {source.name}"
+            reason = f"as labels move on the grid of {called}"
             concerns += [
                 f"{attack.name}: not scored on {each.name}, {reason}" for each in targets if each not in within
             ]
             targets = within
         _require_detector_known(attack, source)
-        if source.name in getattr(attack, "surrogates", ()):
-            concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+        if called in getattr(attack, "surrogates", ()):
+            concerns.append(f"{attack.name}: {called} is no surrogate of itself: left out there")
         surrogates = surrogates_of(attack, source, models)
         for seed in _seeds(job, attack):
             cell = Cell(
@@ -368,7 +370,7 @@ def _cells(
                 saves=_is_saved(job, attack),
             )
             if cut := cell.block_cut:
-                concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+                concerns.append(f"{attack.name}: its block is longer than a window of {called}: cut to {cut}")
             yield cell
 
 

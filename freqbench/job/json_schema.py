@@ -78,9 +78,10 @@ def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Sc
     required = [field.name for field in fields(attack) if field.default is MISSING]
     parameters: dict[str, Schema] = {}
     for field in fields(attack):
-        parameters[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
-        if field.name in attack.parameters:
-            parameters[field.name]["description"] = attack.parameters[field.name].meaning
+        key = field.name
+        parameters[key] = {"anyOf": _one_or_more(list(_values(hints[key])))}
+        if key in attack.parameters:
+            parameters[key]["description"] = attack.parameters[key].meaning
     schema: Schema = {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],

@@ -193,11 +193,12 @@ def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str,
 def _count_rows(grid: Grid) -> Iterator[dict[str, Any]]:
     rows = defaultdict[tuple[str, str, str], list[int]](lambda: [0] * 5)
     for unit in grid.units():
-        row = rows[unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name]
+        cell = unit.cell
+        row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[1] += 1
         row[2] += unit.passes
         row[3] += sum(target.predictions for target in unit.targets if target.predictions > 1)
-        row[4] = max(row[4], *map(unit.recomputed_windows, unit.cell.models))
+        row[4] = max(row[4], *map(unit.recomputed_windows, cell.models))
     for cell in grid.cells:
         row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[0] += 1

@@ -198,15 +198,16 @@ class AttackEntry(Entry):
         UserError, after `place`, for an empty list, a source that is none of `models`, or a budget that has not been
         found yet."""
         named = self.only("sources", models, place)
+        matched = self.matched
         if self.match is None:
-            more = {} if self.matched is None else {"matched": self.matched}  # refused like any unknown parameter
+            more = {} if matched is None else {"matched": matched}  # refused like any unknown parameter
             for parameters in self.combinations(place):
                 yield parameters | more, [name for name in sources if name in named]
             return
-        if self.matched is None:
+        if matched is None:
             got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
             raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
-        yield from ((budget.parameters, [budget.source]) for budget in self.matched if budget.dataset == dataset)
+        yield from ((budget.parameters, [budget.source]) for budget in matched if budget.dataset == dataset)
 
 
 def _several(written: Any, place: str) -> list[Any]:
@@ -276,8 +277,10 @@ def require_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     both."""
     seen: dict[str, str] = {}
     for ref in refs:
-        if first := seen.get(ref.case_id.casefold()):
-            rest = f"as files are named after them, got {first} and {ref.case_id}: rename one"
+        name = ref.case_id
+        folded = name.casefold()
+        if first := seen.get(folded):
+            rest = f"as files are named after them, got {first} and {name}: rename one"
             raise UserError(f"expected cases whose names differ in more than capitals, {rest}")
-        seen[ref.case_id.casefold()] = ref.case_id
+        seen[folded] = name
     return refs

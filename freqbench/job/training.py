@@ -112,10 +112,12 @@ class Union(Strict):
 
     @model_validator(mode="after")
     def _has_a_share_each(self) -> "Union":
-        if self.shares and self.mix != "random":
+        shares = len(self.shares or ())
+        attacks = len(self.attacks)
+        if shares and self.mix != "random":
             raise ValueError(f"expected no shares for mix: {self.mix}, got some: leave them out, or say random")
-        if self.shares and len(self.shares) != len(self.attacks):
-            raise ValueError(f"expected {len(self.attacks)} shares, one for each attack, got {len(self.shares)}")
+        if shares and shares != attacks:
+            raise ValueError(f"expected {attacks} shares, one for each attack, got {shares}")
         return self
 
 
@@ -163,9 +165,10 @@ class Validation(Strict):
     @property
     def attacks(self) -> tuple[AttackEntry | Literal["own"], ...]:
         """The attacks of `attack`, one or several; empty if it is None."""
-        if self.attack is None:
+        attack = self.attack
+        if attack is None:
             return ()
-        return self.attack if isinstance(self.attack, tuple) else (self.attack,)
+        return attack if isinstance(attack, tuple) else (attack,)
 
 
 QUICK_ATTACK = AttackEntry.model_validate({"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"})
@@ -221,20 +224,23 @@ class ModelRecipe(Strict):
 
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
-        if self.objective == "clean":
+        name = self.name
+        objective = self.objective
+        budget = self.random_budget
+        if objective == "clean":
             keys = ("attack", "union", "random_budget", "frequency_consistency")
             if surplus := [key for key in keys if getattr(self, key)]:
-                raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
+                raise ValueError(f"{name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attacks:
-            raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
-        if self.union and (self.attack or self.random_budget):
+            raise ValueError(f"{name}: expected an attack for objective: {objective}, got none: give one")
+        if self.union and (self.attack or budget):
             key = "attack" if self.attack else "random_budget"
-            raise ValueError(f"{self.name}: expected no {key} beside union, got both: each of its attacks has a budget")
-        for key, objective in (("beta", "trades"), ("frequency_consistency", "vaft")):
-            if getattr(self, key) and self.objective != objective:
-                raise ValueError(f"{self.name}: expected {key} for objective: {objective} alone: say {objective}")
-        if self.random_budget and self.random_budget[0] > self.random_budget[1]:
-            raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
+            raise ValueError(f"{name}: expected no {key} beside union, got both: each of its attacks has a budget")
+        for key, of in (("beta", "trades"), ("frequency_consistency", "vaft")):
+            if getattr(self, key) and objective != of:
+                raise ValueError(f"{name}: expected {key} for objective: {of} alone: say {of}")
+        if budget and budget[0] > budget[1]:
+            raise ValueError(f"{name}: expected random_budget: [lowest, highest], got {budget}")
         return self
 
     @property

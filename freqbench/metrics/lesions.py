@@ -121,9 +121,10 @@ def _dice(first: Mask, second: Mask) -> float:
 
 def _distinct(first: Numbers, second: Numbers) -> Numbers:
     """Returns the pairs `[2, N]` of two lists, each pair once; neighbours in the lists are often equal."""
-    keys = first * np.int64(second.max(initial=0) + 1) + second
+    base = np.int64(second.max(initial=0) + 1)
+    keys = first * base + second
     keys = np.unique(keys[np.diff(keys, prepend=-1) != 0])
-    return np.stack(np.divmod(keys, second.max(initial=0) + 1))
+    return np.stack(np.divmod(keys, base))
 
 
 def _move(box: Box, zone: Box) -> Box:

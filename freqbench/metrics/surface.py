@@ -216,8 +216,9 @@ def _nearest_distances(source: Surface, target: Surface, spacing: Values) -> Val
     from scipy.ndimage import distance_transform_edt  # takes long to import, as does scipy.spatial
     from scipy.spatial import KDTree
 
-    distances = np.zeros(len(source.shared))
-    places = source.points[:, ~source.shared]
+    apart = ~source.shared
+    distances = np.zeros(len(apart))
+    places = source.points[:, apart]
     targets = target.points
     if not places.size:
         return distances
@@ -230,9 +231,9 @@ def _nearest_distances(source: Surface, target: Surface, spacing: Values) -> Val
         nearest = distance_transform_edt(elsewhere, spacing, return_distances=False, return_indices=True)
         here = places - low
         steps = (nearest[(slice(None), *here)] - here) * spacing[:, None]
-        distances[~source.shared] = np.sqrt((steps**2).sum(axis=0))
+        distances[apart] = np.sqrt((steps**2).sum(axis=0))
     else:
         # Split at midpoints, a tree is built in a third of the time and answers as fast.
         tree = KDTree(targets.T * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
-        distances[~source.shared] = tree.query(places.T * spacing)[0]
+        distances[apart] = tree.query(places.T * spacing)[0]
     return distances

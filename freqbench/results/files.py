@@ -110,15 +110,16 @@ class Files:
         `source`, from `open`, is closed at the end."""
         with source, self._explain_errors(name) as path:
             file, most, values = _open_parquet(source, path, schema)
-            rows = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1))
+            num_rows = file.metadata.num_rows
+            rows = max(1, PIECE_VALUES * num_rows // max(values, 1))
             start = 0
             for group in range(file.num_row_groups):  # Arrow reads codes of nested texts of one group at a time alone
                 for batch in file.iter_batches(rows, row_groups=[group], columns=leaves_of(schema), use_threads=False):
                     piece = _whole(pa.Table.from_batches([batch]).select(schema.names), schema, path, most)
                     yield piece if keep is None else piece.filter(pa.array(keep[start : start + len(piece)]))
                     start += len(piece)
-            if start != file.metadata.num_rows:  # Arrow ends where a column does
-                raise pa.ArrowInvalid(f"{start} of {file.metadata.num_rows} rows")
+            if start != num_rows:  # Arrow ends where a column does
+                raise pa.ArrowInvalid(f"{start} of {num_rows} rows")
 
     def schema(self, name: str, source: Any = None) -> pa.Schema:
         """Returns all columns of the file `name`, whether or not rows have them; `source` from `open` stays open, None:
@@ -207,14 +208,15 @@ def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int
         chunks = [group.column(number) for number in range(group.num_columns)]
         chunks = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
         for chunk in chunks:
+            column = chunk.path_in_schema
             is_plain = chunk.physical_type != "FIXED_LEN_BYTE_ARRAY" and _ENCODINGS.issuperset(chunk.encodings)
-            most = _MOST_CLASSES if chunk.path_in_schema.startswith(f"{CLASSES}.") else 1
+            most = _MOST_CLASSES if column.startswith(f"{CLASSES}.") else 1
             if not group.num_rows <= chunk.num_values <= most * group.num_rows or not is_plain:
                 wanted = "a value" if most == 1 else f"at most {most} values"
-                what = f"{chunk.path_in_schema}: expected {wanted} a row in a usual encoding, got something else"
+                what = f"{column}: expected {wanted} a row in a usual encoding, got something else"
                 raise UserError(f"{path}: {what}: {_FOREIGN}")
             if chunk.physical_type == "BYTE_ARRAY":
-                texts[chunk.path_in_schema] = None
+                texts[column] = None
         _require_bytes(sum(chunk.total_uncompressed_size for chunk in chunks), size, path)
         values += max((chunk.num_values for chunk in chunks), default=0)
     return list(texts), values

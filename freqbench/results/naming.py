@@ -96,13 +96,15 @@ def _look_up(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Ar
     """Returns the name of each id, null for an unknown one; ids have few values, which alone are looked up."""
     coded = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
-    places = pc.index_in(coded.dictionary.cast(pa.string()), value_set=pa.array(list(names), pa.string()))
-    return pa.array(list(names.values()), pa.string()).take(places).take(coded.indices)
+    text = pa.string()
+    places = pc.index_in(coded.dictionary.cast(text), value_set=pa.array(list(names), text))
+    return pa.array(list(names.values()), text).take(places).take(coded.indices)
 
 
 def _names(index: Index) -> dict[str, dict[str, str]]:
     """Returns for each column of IDENTIFIED_BY its names by identity; by `DATASET/IDENTITY` where datasets differ."""
     names = {column: dict[str, str]() for column in IDENTIFIED_BY}
+    models = names["source_model"]
     names["params"] = {cell.cell_id: cell.params for cell in index.cells if cell.params is not None}
     for dataset, of in index.names.items():
         keys = index.cases[dataset]
@@ -112,6 +114,6 @@ def _names(index: Index) -> dict[str, dict[str, str]]:
         names["class_name"] |= {f"{dataset}/{number}": name for number, name in enumerate(of.classes)}
         names["clean_number"] |= {f"{dataset}/{model_id}": words for model_id, words in of.clean.items()}
         for model_id, name in of.models.items():
-            if names["source_model"].setdefault(model_id, name) != name:
-                names["source_model"][f"{dataset}/{model_id}"] = name
-    return names | {"target_model": names["source_model"]}
+            if models.setdefault(model_id, name) != name:
+                models[f"{dataset}/{model_id}"] = name
+    return names | {"target_model": models}

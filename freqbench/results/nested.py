@@ -15,7 +15,7 @@ def nest(records: pa.Table, classes: pa.Table, counts: Sequence[int]) -> pa.Tabl
     """Returns rows of ROWS: each of `records` with the next rows of `classes`, as many as its number in `counts`
     says."""
     lists = ROWS.field(CLASSES).type
-    own = ROWS.field(CLASSES).type.value_type
+    own = lists.value_type
     parts = [classes[each.name].combine_chunks() for each in own]
     offsets = pa.array(np.cumsum([0, *counts]), pa.int32())
     nested = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(own)), type=lists)

@@ -128,9 +128,11 @@ _prepared = lru_cache(_Prepared)  # once per table
 
 def _check(row: Row, schema: _Prepared) -> None:
     """Refuses rows that Arrow would accept."""
-    if row.keys() != schema.names:
-        missing = sorted(schema.names - row.keys())
-        unknown = sorted(row.keys() - schema.names)
+    given = row.keys()
+    wanted = schema.names
+    if given != wanted:
+        missing = sorted(wanted - given)
+        unknown = sorted(given - wanted)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
     for name in schema.required:
         if row[name] is None:

@@ -85,9 +85,10 @@ class Kept(Generic[V]):
         foreign file."""
         if (key := self.key(**needs)) is None:
             return make()
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
+        values = self._values
+        if key in values:
+            values.move_to_end(key)
+            return values[key]
         path = self._path(key, needs)
         early = self._coming.pop(key, None)
         value, fault = self._read(path, key, other) if path else (None, "")
@@ -118,9 +119,10 @@ class Kept(Generic[V]):
 
     def _hold(self, key: str, value: V) -> V:
         if self.most:
-            self._values[key] = value
-            while len(self._values) > 1 and sum(map(self.size, self._values.values())) > self.most:
-                self._values.popitem(last=False)
+            values = self._values
+            values[key] = value
+            while len(values) > 1 and sum(map(self.size, values.values())) > self.most:
+                values.popitem(last=False)
         return value
 
     def _path(self, key: str, needs: Mapping[str, Any]) -> str:

@@ -291,7 +291,8 @@ def _folder_for_files() -> dict[str, str]:
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
     own = os.environ.get(name, name)
     most = LONGEST_SOCKET - len(SOCKET)
-    fault = _fault_of(own) if len(own.encode()) <= most else f"of {len(own.encode())} bytes, too long for its sockets"
+    size = len(own.encode())
+    fault = _fault_of(own) if size <= most else f"of {size} bytes, too long for its sockets"
     if not fault:
         return {}
     for folder in FOLDERS:
@@ -333,4 +334,5 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in ("RAY_AUTH_MODE", *values):
             os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
+            if name in before:
+                os.environ[name] = before[name]

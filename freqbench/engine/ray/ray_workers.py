@@ -198,14 +198,15 @@ class Fleet:
 
     def _resize(self, wanted: int) -> None:
         """Requests more workers, or ends some that have not started, those of lost machines first."""
-        waiting = [slot for slot in self.slots if slot.ready is not None]
+        slots = self.slots
+        waiting = [slot for slot in slots if slot.ready is not None]
         waiting.sort(key=lambda slot: slot.node in self._machines)
-        for slot in waiting[: max(0, len(self.slots) - wanted)]:
+        for slot in waiting[: max(0, len(slots) - wanted)]:
             self._remove(slot)
-        while len(self.slots) < wanted:
-            clock = self._free.pop() if self._free else Clock(worker=len(self.slots) + self._given_up + 1)
+        while len(slots) < wanted:
+            clock = self._free.pop() if self._free else Clock(worker=len(slots) + self._given_up + 1)
             actor = self._start()
-            self.slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
+            slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
 
     def _remove(self, slot: Slot) -> None:
         ray.kill(slot.actor)
