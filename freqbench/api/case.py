@@ -206,12 +206,13 @@ class PatientCase:
 
     def _dataset_for(self, num_classes: int) -> Dataset:
         """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
-        if self.dataset is None:
+        dataset = self.dataset
+        if dataset is None:
             labels = self.class_names or num_classes
             return given.ArraysDataset(
                 name=self.name, labels=labels, channels=len(self.image), reference=self.reference
             )
-        return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
+        return dataset if self.class_names else dataset.model_copy(update={"labels": num_classes})
 
     def _load_in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:
         """Returns the case in the space of a model; None: that of its dataset."""
@@ -246,9 +247,10 @@ class Cases(Sequence[PatientCase]):
     @overload
     def __getitem__(self, index: slice) -> "Cases": ...
     def __getitem__(self, index: int | slice) -> "PatientCase | Cases":
+        dataset = self.dataset
         if isinstance(index, slice):
-            return Cases(self.dataset, self._refs[index])
-        return PatientCase._from_volume(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+            return Cases(dataset, self._refs[index])
+        return PatientCase._from_volume(dataset.load(self._refs[index]), dataset, dataset.class_names)
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:

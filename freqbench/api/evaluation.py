@@ -287,10 +287,11 @@ class Certificate:
         """
         import pandas as pd
 
+        scores = self.scores
         given = arguments("curve", radii=radii, score=score, alpha=alpha)
-        if score not in self.scores:
-            raise UserError(unknown("score", score, self.scores))
-        values = self.scores[score]
+        if score not in scores:
+            raise UserError(unknown("score", score, scores))
+        values = scores[score]
         share = given.alpha / len(given.radii)
         ranks = [certificates.require(len(values), self.kind, r, self.sigma, share) for r in given.radii]
         bounds = [certificates.bound(values, k, score in LOWER) for k in ranks]
@@ -330,8 +331,9 @@ def certify(
     """
     model = require_model(model)
     case = to_case(case)
-    if model.spec.defence is not None:
-        raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
+    spec = model.spec
+    if spec.defence is not None:
+        raise UserError(f"{spec.name}: expected a model without a defence, got {spec.defence.name}")
     if "dsc" not in (metrics := arguments("certify", metrics=metrics).metrics) or not {*metrics} <= {"dsc", "nsd"}:
         raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics)}")
     content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}

@@ -77,6 +77,7 @@ class Model:
 
     def _fit_case(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns a case's dataset and the spec on it without its own space; UserError if they do not match."""
+        trained = self.trained
         spec = self.spec
         dataset = case._dataset_for(spec.num_classes)
         self._require_numbers(case, dataset)
@@ -85,8 +86,8 @@ class Model:
         self._require_outputs_in_order(dataset, case.volume.ref)
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
-        if not (spec.space or self.trained is None or self.trained.identity() == dataset.space.identity()):
-            spec = replace(spec, space=self.trained)
+        if not (spec.space or trained is None or trained.identity() == dataset.space.identity()):
+            spec = replace(spec, space=trained)
         if self.predictions and dataset.name not in self._held:
             self._require_own_predictions(self.predictions, dataset, spec)
         return dataset, spec

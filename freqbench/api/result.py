@@ -162,16 +162,18 @@ class Result:
         For a case from files, the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does (in float32, without rounding); for arrays, the volume is written unchanged, with the case's affine.
         """
+        cell = self.cell
+        volume = self.volume
         if not (place := names.path_of(path, "save")).endswith(SUFFIX):
             raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
         if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():
             raise UserError(f"{place}: expected an existing folder to save into, found none: make it")
         image = self.adversarial
-        affine = self.volume.affine
+        affine = volume.affine
         if self.case.dataset is not None:
-            native = self.cell.dataset.native(self.volume.ref)
-            space = self.cell.source.space or self.cell.dataset.space
-            image = attacked_native(native, self.volume, image, space).image
+            native = cell.dataset.native(volume.ref)
+            space = cell.source.space or cell.dataset.space
+            image = attacked_native(native, volume, image, space).image
             affine = native.affine
         saved_volumes.write(place, image, affine)
 
@@ -206,15 +208,16 @@ class Result:
 
     def _seen_by(self, model: Model, scored_on: ScoredOn = ScoredOn.GRID) -> _View:
         """Returns a model's view and predictions; computed once per model and grid of the scores."""
+        given = self.case
         if (model, scored_on) not in self._views:
             network = model.network
-            dataset, target = model._fit_case(self.case)
+            dataset, target = model._fit_case(given)
             source_space = self.cell.source.space
             adversarial, error = Spaces(dataset, self.volume, self.adversarial, source_space).volume(target.space)
-            volume = self.volume if error is None else self.case._load_in(dataset, target.space)
+            volume = self.volume if error is None else given._load_in(dataset, target.space)
             if network.clamps_last:
                 volume = memory.reference_case(volume, dataset, network)
-            file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
+            file = given._file(dataset) if scored_on == ScoredOn.FILE else None
             to = (file, target.space or dataset.space) if file else None
             predictions: list[VolumePrediction] = []
             for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0)):

@@ -170,14 +170,16 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     from freqbench.job.plan import spoken_hours
     from freqbench.results import Store
 
+    root = store.root
+    dataset = doubt.dataset
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
-    num_cases = _num_cases(store, doubt.dataset)
-    num_audited = _num_cases(Store(root_of(store.root), named_by=store), doubt.dataset)
+    num_cases = _num_cases(store, dataset)
+    num_audited = _num_cases(Store(root_of(root), named_by=store), dataset)
     if doubt.check in computing.SHORT and doubt.cases < num_cases:
         short = " --short" if num_audited < num_cases else ""  # else the attack that is compared has fewer cases
-        return f"{who} cannot settle it: freqbench audit {store.root} --run{short} --cases {num_cases}"
+        return f"{who} cannot settle it: freqbench audit {root} --run{short} --cases {num_cases}"
     names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
-    name = dataset_name(doubt.dataset)
+    name = dataset_name(dataset)
     if not job or name not in names or doubt.patients >= ENOUGH:
         return f"{who} leave it open, and more cases would narrow the intervals"
     path = packaged_jobs().get(job.name)  # the file is known only if the store's job is as it is in the package
@@ -191,7 +193,7 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
         scoring = scoring + (score or 0.0)
         cases = cases | {case_key}
     hours = (sum(attacks.values()) + scoring) / len(cases) * (ENOUGH - doubt.cases) / 3600
-    where = f"--out {store.root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
+    where = f"--out {root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
     return f"{who} cannot settle it: freqbench run {job.name if is_packaged else 'JOB'} {where}"
 
 

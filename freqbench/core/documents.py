@@ -86,7 +86,8 @@ def _problem(error: Exception) -> str:
     """Returns what is wrong with a YAML text, and where."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
-    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    mark = error.problem_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}"
     return one_line(", ".join(part for part in (error.context, error.problem, place) if part))
 
 

@@ -172,6 +172,7 @@ def _attack_each_window(
     reference: Case | None,
 ) -> AttackedVolume:
     """Attacks windows on their own, `window_batch` at once."""
+    windows = shown.windows
     model, *surrogates = networks
     image = shown.image
     other = None
@@ -185,9 +186,9 @@ def _attack_each_window(
     measured: dict[str, float] = {}
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
-    for first in range(0, len(shown.windows), window_batch):
+    for first in range(0, len(windows), window_batch):
         of_batch = slice(first, first + window_batch)
-        batch = shown.windows[of_batch]
+        batch = windows[of_batch]
         clean = _cut(image, batch)
         labels = _cut(shown.label, batch)
         others = [network.cut(batch) for network in surrogates]
@@ -214,7 +215,7 @@ def _attack_each_window(
         shown.case,
         made,
         measured,
-        num_windows=len(shown.windows),
+        num_windows=len(windows),
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
         caution=caution_of(shown.by, gradients, shown.learned),
@@ -259,9 +260,10 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 def native_budget(attack: Attack, case: Case) -> float | None:
     """Returns the budget of an attack in the data's own unit (HU for CT), by the `native_ranges` of a case. None unless
     it bounds the intensities of all channels equally."""
-    is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
-    if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
+    budget_name = attack.budget_name
+    is_rms = attack.threat_model == "l2" and budget_name in RMS_BUDGETS
+    if budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
     same = len(widths) == 1 and math.isfinite(max(widths))
-    return float(getattr(attack, attack.budget_name)) * widths.pop() if same else None
+    return float(getattr(attack, budget_name)) * widths.pop() if same else None

@@ -122,20 +122,21 @@ def attack_within(
 
     Raises UserError if memory holds too few windows.
     """
+    chosen = cell.attack
     kept = windows_in_graph(cell, next(model.parameters()).device, share)
     # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
-    steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
+    steps = 0 if chosen.follows_prediction else chosen.passes[0]
     logits = steps * cell.source.num_outputs * case.label.numel()
 
     def attack(windows: int) -> AttackedVolume:
         with passes_told((model, *needs.surrogates), advance), compiled.compiling(logits, COMPILED):
-            return attacking.attack_case(cell.attack, model, case, cell.seed, windows, needs, kept)
+            return attacking.attack_case(chosen, model, case, cell.seed, windows, needs, kept)
 
-    wanted = cell.window_batch or windows or fitting_windows(cell.attack, model, case, share, needs.surrogates)
+    wanted = cell.window_batch or windows or fitting_windows(chosen, model, case, share, needs.surrogates)
     started = time.perf_counter()
     advance(0)
     # An attack on a whole volume also keeps its logits.
-    hint = "set scope: window (its volumes will differ)" if cell.attack.follows_prediction else ""
+    hint = "set scope: window (its volumes will differ)" if chosen.follows_prediction else ""
     attacked, fitted = fit_memory(attack, wanted, hint, are_coupled=cell.window_batch is not None)
     return attacked, fitted, time.perf_counter() - started
 

@@ -274,13 +274,14 @@ class RunProgress:
 
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
+        console = self._console
         now = time.monotonic()
         if outcome.clean:
             self._predicted += len(outcome.clean)
             is_due = now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
-            if not self._console.is_terminal and is_due:
+            if not console.is_terminal and is_due:
                 self._last_line = now
-                self._console.print(self._clean_text, highlight=False)
+                console.print(self._clean_text, highlight=False)
         else:
             self._left.end(outcome, now)
         self.num_failed += len(outcome.errors)
@@ -288,7 +289,7 @@ class RunProgress:
         for error in (*outcome.errors, *lost):
             if error not in self._said:
                 self._said.add(error)
-                self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     @property
     def _clean_text(self) -> str:

@@ -104,17 +104,18 @@ class Schedule:
         self._at.pop(worker, None)
 
     def _choose(self, worker: Hashable) -> Place | None:
+        at = self._at
         waiting = self._waiting
         if not waiting:
             return None
-        source, case = self._at.get(worker, ("", ("", "")))
-        others = [place for other, place in self._at.items() if other != worker]
+        source, case = at.get(worker, ("", ("", "")))
+        others = [place for other, place in at.items() if other != worker]
         if source not in waiting:
             workers = Counter(source for source, _ in others)
             # With the asking worker counted in, the model that would end last.
             source = max(waiting, key=lambda source: self._work[source] / (1 + workers[source]))
         cases = waiting[source]
-        if self._at.get(worker) != (source, case) or case not in cases:
+        if at.get(worker) != (source, case) or case not in cases:
             at_cases = Counter(others)
             by = self._predicted
             case = min(cases, key=lambda case: (at_cases[source, case], by.get((source, case), worker) != worker))

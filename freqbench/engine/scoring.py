@@ -69,12 +69,13 @@ def score_volume(
         device: where large sums and the network of LPIPS are computed.
         unavailable: the reason by metric that cannot be computed here; its values are NaN with that reason.
     """
-    body = measures.body_mask(case.image)
-    clean = case.image.to(device)
+    image = case.image
+    body = measures.body_mask(image)
+    clean = image.to(device)
     attacked = adversarial.to(device)
     shape = triple(clean.shape[1:])
     seams = measures.seam_scores(clean, attacked, attack_windows(shape, source.roi_of(case.ref, shape)))
-    parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
+    parts = [measures.image_scores(image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
         causes = dict.fromkeys(columns, unavailable["lpips"])

@@ -146,42 +146,47 @@ def matching(
 def _same_voxels(space: MonaiPipeline, native: NativeCase, classes: Classes) -> tuple[int, dict[int, set[int]]] | None:
     """Returns the number of outputs that transforms make of a case's labels, and by class that it has the outputs of
     the same voxels; None if labels stay."""
+    overlap = classes.overlap
     made = space.relabel(native)
     if made is None:
         return None
     label = native.label[0]
-    first = int(classes.overlap)
-    is_split = classes.overlap or len(made) > 1  # a channel an output, no background of regions
+    first = int(overlap)
+    is_split = overlap or len(made) > 1  # a channel an output, no background of regions
     number = len(made) if is_split else int(made.max()) + 1
     outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
     marked = counted(label)
     counts = ... if marked is None else marked
     pairs: dict[int, set[int]] = {}
     for k in range(1, len(classes)):
-        voxels = members(label, k) if classes.overlap else label == k
+        voxels = members(label, k) if overlap else label == k
         if voxels.any():  # else the case tells nothing of it
             pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
     return number, pairs
 
 
 def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
+    written = entry.input
+    own_roi = facts.roi
+    space = facts.space
+    stated = entry.inference
     is_bare = source_of(facts.arch).is_checkpoint
-    adapter = facts.input.merge_input(entry.input)
-    told = {*(entry.input.model_fields_set if entry.input else ())}
+    adapter = facts.input.merge_input(written)
+    told = {*(written.model_fields_set if written else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
-    if not entry.roi and (is_bare or not facts.roi):
-        roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
+    if not entry.roi and (is_bare or not own_roi):
+        roi = adapter.volume_order(own_roi) if own_roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
     is_told = (facts.class_map, entry.class_map) != (None, None) or facts.metadata.class_names
-    if dataset and isinstance(facts.space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
+    if dataset and isinstance(space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
         yield Assumption("model", "class_map", f"outputs in the order {', '.join(names[1:])}", "they have no names")
-    if facts.space is None and not facts.knows_axes and "axes" not in told:
+    if space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
-    if facts.space is None and told <= {"axes"}:
+    if space is None and told <= {"axes"}:
         why = "the dataset's intensities from 0 to 1, and no z-scores of them"
         yield Assumption("model", "input.scale", adapter.scale, why)
-    inference = {**facts.inference} if entry.inference is None else entry.inference.model_fields_set
-    if entry.inference or not inference:  # files that state a sliding window mean its defaults too
+    inference = {**facts.inference} if stated is None else stated.model_fields_set
+    if stated or not inference:  # files that state a sliding window mean its defaults too
         for key, why in (("overlap", "as in the papers; MONAI's is 0.25"), ("weighting", "as in the papers and MONAI")):
             if key not in inference:
                 yield Assumption("model", f"inference.{key}", getattr(DEFAULT_INFERENCE, key), why)

@@ -210,10 +210,11 @@ class Expansion:
         self, dataset: Dataset, assumed: Mapping[_OnDataset, Sequence[fit.Assumption]]
     ) -> Iterator[str]:
         """Yields lines on what is assumed of the models for a dataset, and which of their Dice is not judged on it."""
+        name = dataset.name
         for _, entry in _members_first(self._job.models, dataset):
-            yield from fit.note_of(f"{entry.name} on {dataset.name}", assumed.get((dataset.name, entry.name), ()))
+            yield from fit.note_of(f"{entry.name} on {name}", assumed.get((name, entry.name), ()))
             if entry.expected_dice is not None and dataset.reference == "prediction":
-                unjudged = f"expected_dice is not judged on {dataset.name}, which has no label maps"
+                unjudged = f"expected_dice is not judged on {name}, which has no label maps"
                 yield f"{entry.name}: {unjudged}"
 
     def _notes_on_witnesses(self, witnesses: Mapping[_OnDataset, Witness]) -> Iterator[str]:
@@ -433,15 +434,16 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[_Attacking]:
     """Yields the attacks on one dataset, each with the source models that it is for."""
+    name = dataset.name
     with sweep.prefix_errors(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]
-    sources = models_for(job.models, dataset.name)
+    sources = models_for(job.models, name)
     models = [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"attacks[{i}]"
-        if dataset.name in entry.only("datasets", datasets, place):
-            for written, only in entry.settings_on(dataset.name, sources, models, place):
+        if name in entry.only("datasets", datasets, place):
+            for written, only in entry.settings_on(name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
@@ -473,15 +475,16 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     needed. Raises UserError for an unknown name, none left, or one with other classes, channels, window or space."""
     if not isinstance(attack, SurrogateAttack):
         return ()
+    wanted = attack.surrogates
     place = f"{attack.name}.surrogates"
-    require_known("model", attack.surrogates, models, place)
+    require_known("model", wanted, models, place)
     surrogates: list[ModelSpec] = []
-    for name in attack.surrogates:
+    for name in wanted:
         model = models[name]
         if source.model_id not in {net.model_id for net in (model, *model.members)}:
             surrogates.append(model)
     if not surrogates:
-        there = f"got {', '.join(attack.surrogates) or 'none'}: name some, or say in sources which models to attack"
+        there = f"got {', '.join(wanted) or 'none'}: name some, or say in sources which models to attack"
         raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:

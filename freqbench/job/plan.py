@@ -220,16 +220,17 @@ def table(found: Outlook) -> Table:
 
 def lines(found: Outlook) -> Iterator[str]:
     """Yields warnings, notes, patients, recomputed windows, missing things, done and left records, and the cost."""
+    missing = found.missing
     yield from (f"warning: {warning}" for warning in found.warnings)
     yield from (f"note: {note}" for note in found.notes)
     yield from (f"{name}: {counted}, over whom intervals are taken" for name, counted in found.patients.items())
     recomputed = {f"{row['source']} on {row['dataset']}": row["recomputed"] for row in found.grid if row["recomputed"]}
     for where, windows in recomputed.items():
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
-    if found.missing:
-        yield from (f"{thing.word}: {thing}" for thing in found.missing)
+    if missing:
+        yield from (f"{thing.word}: {thing}" for thing in missing)
         stand_ins = "untrained networks in their place; records are counted once they exist"
-        if any(thing.word == Missing.word for thing in found.missing):
+        if any(thing.word == Missing.word for thing in missing):
             stand_ins = "volumes of a usual size and on untrained networks in the place of what is missing; "
             stand_ins += "run --dry-data phantom tries this grid now"
         yield f"passes are counted on {stand_ins}"

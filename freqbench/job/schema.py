@@ -190,9 +190,10 @@ def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
 def require_sound(job: JobSpec) -> None:
     """Refuses wrong keys, values, splits, parameters and class maps, and commands without trust. It imports no attacks
     and no networks, and so skips classes of other packages, and rules that need an attack's defaults."""
+    where = job.where
     classes: dict[str, Classes | None] = {}
     for i, entry in enumerate(job.datasets):
-        place = f"{job.where}: datasets[{i}]"
+        place = f"{where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         classes[entry.name] = None
         if dataset:
@@ -200,7 +201,7 @@ def require_sound(job: JobSpec) -> None:
                 listed_cases(dataset)  # refuses an unknown split
                 classes[entry.name] = dataset.classes
     for i, model in enumerate(job.models):
-        with sweep.prefix_errors(f"{job.where}: models[{i}]"):
+        with sweep.prefix_errors(f"{where}: models[{i}]"):
             for name in model.datasets or classes:
                 if known := classes[name]:
                     model.merged_classes(len(known), model.classes, known.head)
@@ -208,7 +209,7 @@ def require_sound(job: JobSpec) -> None:
                 plugins.require_trust(str(model.path))
     named = {name: known.names if known else None for name, known in classes.items()}
     for i, attack in enumerate(job.attacks):
-        place = f"{job.where}: attacks[{i}]"
+        place = f"{where}: attacks[{i}]"
         attack.check(place, {name: named[name] for name in attack.only("datasets", list(classes), place)})
 
 

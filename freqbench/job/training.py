@@ -403,13 +403,14 @@ class TrainJob(TrainingSchedule):
 
     def wanted_models(self, only: Collection[str] | None) -> list[ModelRecipe]:
         """Returns the models named in `only` and those that they start from, in training order; None: all."""
+        ordered = self.ordered_models
         if only is None:
-            return self.ordered_models
+            return ordered
         names = set(only)
-        for model in reversed(self.ordered_models):
+        for model in reversed(ordered):
             if model.name in names:
                 names.add(self.start(model))
-        return [model for model in self.ordered_models if model.name in names]
+        return [model for model in ordered if model.name in names]
 
     def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""

@@ -126,16 +126,18 @@ class Glimpses:
 
     def flush(self) -> None:
         """Replaces stored glimpses by waiting ones that are worse; after an OSError the rest keep waiting."""
-        if self._waiting and not self._there:
-            self._there = _drops(self._folder)
-        for cell_id, glimpse in list(self._waiting.items()):
+        waiting = self._waiting
+        folder = self._folder
+        if waiting and not self._there:
+            self._there = _drops(folder)
+        for cell_id, glimpse in list(waiting.items()):
             former = self._there.setdefault(cell_id, {})
             if glimpse.name not in former and all(glimpse.drop > drop for drop in former.values()):
-                storage.write_atomic(storage.join(self._folder, glimpse.name), glimpse.shown.model_dump_json().encode())
+                storage.write_atomic(storage.join(folder, glimpse.name), glimpse.shown.model_dump_json().encode())
                 self._there[cell_id] = {glimpse.name: glimpse.drop}
                 for name in former:
-                    storage.remove(storage.join(self._folder, name))
-            del self._waiting[cell_id]
+                    storage.remove(storage.join(folder, name))
+            del waiting[cell_id]
 
 
 def paths_of(root: str) -> dict[tuple[str, str], str]:

@@ -73,9 +73,10 @@ class Kept(Generic[V]):
 
     def key(self, **needs: Any) -> str | None:
         """Returns the key of a value, None if `digest` refuses it; TypeError without exactly what is declared."""
-        given = needs | {name: OUTSIDE[name]() for name in self.depends if name in OUTSIDE}
-        if given.keys() != set(self.depends) or needs.keys() & OUTSIDE.keys():
-            raise TypeError(f"{self.name}: expected {', '.join(self.depends)}, got {', '.join(needs)}")
+        depends = self.depends
+        given = needs | {name: OUTSIDE[name]() for name in depends if name in OUTSIDE}
+        if given.keys() != set(depends) or needs.keys() & OUTSIDE.keys():
+            raise TypeError(f"{self.name}: expected {', '.join(depends)}, got {', '.join(needs)}")
         with suppress(TypeError):
             return digest([self.name, given])
         return None

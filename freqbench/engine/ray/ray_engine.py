@@ -171,13 +171,14 @@ class _Driver:
 
     def _feed(self, slot: Slot) -> None:
         """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
+        assigned = slot.assigned
         schedule = self._schedule
         worker = slot.clock.worker
         ahead = slot.took <= SHORT_S and not schedule.is_ending
-        while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
+        while len(assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
             following = schedule.next_unit(worker)
             # A unit that was put back is alone with its worker, so that a death is its own.
-            if slot.assigned and (slot.assigned[0].attempt.is_retry or id(following) in self._attempts):
+            if assigned and (assigned[0].attempt.is_retry or id(following) in self._attempts):
                 return
             unit = schedule.take(worker)
             if unit is None:
@@ -188,8 +189,8 @@ class _Driver:
             if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
                 following = None  # it has the same case, and sending a unit is the most expensive step
             outcome, masks = run.remote(unit, prefetch=following)
-            slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
-            if len(slot.assigned) == 1:
+            assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
+            if len(assigned) == 1:
                 self._begins(slot)
 
     def _begins(self, slot: Slot) -> None:
@@ -197,7 +198,8 @@ class _Driver:
         self._listener.begin(slot.assigned[0].attempt.unit)
 
     def _handle_end(self, slot: Slot, feed: bool) -> None:
-        task = slot.assigned.popleft()
+        assigned = slot.assigned
+        task = assigned.popleft()
         attempt = task.attempt
         killed = slot.killed
         slot.killed = False
@@ -207,7 +209,7 @@ class _Driver:
             if isinstance(error.cause, StoreRefuses):
                 raise error.cause from None
             self._give_up(attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
-            if slot.assigned:
+            if assigned:
                 self._begins(slot)
             return
         except RayError as error:
@@ -215,7 +217,7 @@ class _Driver:
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        if slot.assigned:
+        if assigned:
             self._begins(slot)
         if feed:
             self._feed(slot)
