@@ -47,7 +47,8 @@ class Critic:
         grid = plan.grid
         pairs: dict[Pair, tuple[Dataset, ModelSpec]] = {}
         for unit in plan.units if is_judged else ():
-            pairs |= {(unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target) for target in unit.targets}
+            of = unit.cell.dataset
+            pairs |= {(of.name, target.model_id): (of, target) for target in unit.targets}
         # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
         # that is held against its own predictions a Dice says no more, unless one is expected.
         self._own = {pair: own for pair, own in grid.witnesses.items() if pair in pairs and pair not in proven}
@@ -76,18 +77,20 @@ class Critic:
         """Yields a line per new reason that lies in the record's case, and counts those that lie in gradients."""
         dataset = record["dataset"]
         case_id = record["case_id"]
+        told = self._told
         case = (dataset, case_id)
         dice = record["dsc_foreground_clean"]
         for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
             if OF_GRADIENTS in reason:
                 self._cautions[record["attack"], record["source_model"], reason] += 1
-            elif (*case, reason) not in self._told:
-                self._told.add((*case, reason))
+            elif (*case, reason) not in told:
+                told.add((*case, reason))
                 if not any(line.endswith(reason) for line in self._lines):
-                    self._lines.append(f"{case_id} of {dataset}: {reason}")
-                    yield self._lines[-1]
-        if dice is not None and math.isnan(dice) and (*case, None) not in self._told:
-            self._told.add((*case, None))
+                    line = f"{case_id} of {dataset}: {reason}"
+                    self._lines.append(line)
+                    yield line
+        if dice is not None and math.isnan(dice) and (*case, None) not in told:
+            told.add((*case, None))
             is_label = record["reference"] == "label"
             what = "a label" if is_label else f"a clean prediction of {record['target_model']}"
             remedy = "the label and its place" if is_label else "the model and the intensities that it sees"

@@ -169,11 +169,12 @@ def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
     """Returns what a clean prediction of a `dataset` says of a network's fit: its foreground Dice, and the classes of
     both maps."""
     maps = label_maps(clean.judged, clean.truth, dataset)
+    classes = maps.classes
     (overlap,) = score_prediction(maps, ["dsc"])
     return {
         "dsc_foreground_clean": float(overlap.record["dsc_foreground"]),
-        "label_classes": maps.classes.present(maps.label),
-        "pred_classes": maps.classes.present(maps.pred),
+        "label_classes": classes.present(maps.label),
+        "pred_classes": classes.present(maps.pred),
     }
 
 

@@ -459,9 +459,10 @@ def _models_of(
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 model = resolve(entry, *asked, facts=facts[entry.name])
-            clean = learning_cases(dataset, model.defence, scored)
-            if isinstance(model.defence, Detector):
-                model.defence.require_enough(len(clean))
+            defence = model.defence
+            clean = learning_cases(dataset, defence, scored)
+            if isinstance(defence, Detector):
+                defence.require_enough(len(clean))
             model = replace(model, learns_from={dataset.case_key(ref): ref for ref in clean})
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other

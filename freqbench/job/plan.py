@@ -102,12 +102,15 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySp
     space."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in units:
-        dataset = unit.cell.dataset
-        space = unit.cell.source.space or unit.cell.dataset.space
+        cell = unit.cell
+        ref = unit.ref
+        dataset = cell.dataset
+        space = cell.source.space or dataset.space
         case_ids = looked_at[dataset.name, str(space)]
-        if unit.ref.case_id not in case_ids and len(case_ids) < READ_FIRST:
-            case_ids.add(unit.ref.case_id)
-            yield dataset, unit.ref, space
+        case_id = ref.case_id
+        if case_id not in case_ids and len(case_ids) < READ_FIRST:
+            case_ids.add(case_id)
+            yield dataset, ref, space
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:

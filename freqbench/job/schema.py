@@ -216,19 +216,20 @@ def require_sound(job: JobSpec) -> None:
 def require_names(job: JobSpec) -> JobSpec:
     """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, and unknown names."""
     datasets = [entry.name for entry in job.datasets]
-    models = [entry.name for entry in job.models]
+    entries = job.models
+    models = [entry.name for entry in entries]
     sweep.require_distinct("datasets", datasets)
-    for i, model in enumerate(job.models):
+    for i, model in enumerate(entries):
         require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
     for dataset in datasets:
-        available = sweep.models_for(job.models, dataset)
+        available = sweep.models_for(entries, dataset)
         sweep.require_distinct("models", available)
         if not available:
             raise UserError(f"models: expected one for {dataset}, got none: give one without `datasets`")
-        single = [model.name for model in job.models if model.name in available and not model.ensemble]
-        for i, model in enumerate(job.models):
-            if model.name in available:
-                require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
+        single = [model.name for model in entries if model.name in available and not model.ensemble]
+        for i, (name, model) in enumerate(zip(models, entries, strict=True)):
+            if name in available:
+                require_known("model", model.ensemble or (), single, f"models[{i}]: {name}: ensemble")
     for i, target in enumerate(job.targets if isinstance(job.targets, list) else ()):
         require_known("model", [target], models, f"targets[{i}]")
     if job.save_adversarial != "none":

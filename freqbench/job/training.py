@@ -375,8 +375,9 @@ class TrainJob(TrainingSchedule):
         for model in self.models:
             if number >= self.replicates_of(model):
                 continue
-            start = f"{model.start}{suffix(number)}" if model.start in names else model.start
-            named = {"name": f"{model.name}{suffix(number)}", "start": start, "replicates": None}
+            ending = suffix(number)
+            start = f"{model.start}{ending}" if model.start in names else model.start
+            named = {"name": f"{model.name}{ending}", "start": start, "replicates": None}
             models.append(model.model_copy(update=named))
         return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
 
