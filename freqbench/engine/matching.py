@@ -121,7 +121,7 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
     grid = expansion.grid(_set_budgets(job, largest))
-    asked = _asked(job, grid, largest, places)
+    asked = _budgets_to_find(job, grid, largest, places)
     records = read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
@@ -134,7 +134,7 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     return _set_budgets(job, rows)
 
 
-def _asked(
+def _budgets_to_find(
     job: JobSpec, grid: Grid, largest: Mapping[int, tuple[Budget, ...]], places: Sequence[str]
 ) -> list["_Asked"]:
     """Returns what is to be found: for each entry's largest budgets, their cell of the first seed and its cases."""

@@ -169,7 +169,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
 
     a_pass = Paces()
     a_record = Scoring()
-    by_surrogates = _by_surrogates()
+    by_surrogates = _surrogate_attacks()
     for row in latest_last("source_model_id", "attack"):
         if row["passes_sum"] and row["attack_seconds_sum"]:
             seconds = row["attack_seconds_sum"] / row["passes_sum"]
@@ -182,7 +182,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
     return a_pass, a_record
 
 
-def _by_surrogates() -> set[str]:
+def _surrogate_attacks() -> set[str]:
     """Returns the names of attacks whose seconds include networks beside the source."""
     return {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
 
@@ -225,7 +225,7 @@ class Spent:
 
     def remember(self) -> None:
         """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
-        by_surrogates = _by_surrogates()
+        by_surrogates = _surrogate_attacks()
         paces = defaultdict[tuple[str, bool], dict[str, float]](dict)
         alone = defaultdict[tuple[str, bool], _Sum](_Sum)  # of any attack that follows no surrogates
         for (model_id, on_gpu, name), spent in self._spent.items():

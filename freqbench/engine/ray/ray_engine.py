@@ -52,7 +52,7 @@ def run(
         schedule: the units, in the order in which workers take them.
         spec: settings of the workers.
         pool: number of workers, and threads and GPUs of each.
-        listener: is told of each unit, and stores its rows.
+        listener: gets each unit, and stores its rows.
         case_timeout: seconds after which a unit ends; None: never.
         room: gives the number of workers that fit on machines, if these may join and leave; None: they stay.
 
