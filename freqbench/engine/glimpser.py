@@ -142,9 +142,7 @@ def axial_slice(
     of = f", channel {channel + 1} of {len(image)}" if len(image) > 1 else ""
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     rows, columns = clean.shape
-    scale = min(1, SIDE / max(rows, columns))
-    height = max(1, round(rows * scale))
-    width = max(1, round(columns * scale))
+    height, width = (max(1, round(side * min(1, SIDE / max(rows, columns)))) for side in clean.shape)
 
     def resize(pixels: Pixels, how: Resampling) -> Pixels:
         return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
