@@ -198,9 +198,9 @@ class _AttackedWindows:
         self.moved = shown.label.clone()
         self.forwards = 0
         self.backwards = 0
-        self.losses = list[Tensor]()
-        self.gradients = list[Tensor]()
-        self.measured = dict[str, float]()
+        self.losses: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.measured: dict[str, float] = {}
 
     def add(self, batch: Sequence[Window], result: AttackResult, measured: Mapping[str, float]) -> None:
         """Puts the windows of a batch into the volume; of smallest changes, that of the hardest window counts."""
@@ -266,9 +266,10 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 def native_budget(attack: Attack, case: Case) -> float | None:
     """Returns the budget of an attack in the data's own unit (HU for CT), by the `native_ranges` of a case. None unless
     it bounds the intensities of all channels equally."""
-    is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
-    if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
+    budget_name = attack.budget_name
+    is_rms = attack.threat_model == "l2" and budget_name in RMS_BUDGETS
+    if budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
     same = len(widths) == 1 and math.isfinite(max(widths))
-    return float(getattr(attack, attack.budget_name)) * widths.pop() if same else None
+    return float(getattr(attack, budget_name)) * widths.pop() if same else None
