@@ -32,7 +32,7 @@ def attacked(name: str, weights: Tensor = WEIGHTS, **changes: Any) -> AttackResu
 
 def gained(result: AttackResult, weights: Tensor = WEIGHTS) -> float:
     """Rise of <w, x>; no clamp was in the way."""
-    assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1
+    assert 0 < result.adversarial.min() < result.adversarial.max() < 1
     return float(((result.adversarial - IMAGES) * weights).sum())
 
 
@@ -104,8 +104,8 @@ def test_every_knot_of_a_monotone_curve_ends_at_its_own_bound() -> None:
 def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> None:
     result = attacked("intensity_curve", deviation=0.2, pieces=40, control=control)
     before, after = IMAGES.flatten(), result.adversarial.flatten()
-    assert float(after[before.argsort()].diff().min()) >= -1e-12
-    assert 0.02 < float((after - before).abs().max()) <= 0.2 + 1e-12
+    assert after[before.argsort()].diff().min() >= -1e-12
+    assert 0.02 < (after - before).abs().max() <= 0.2 + 1e-12
 
 
 @every_name
@@ -115,7 +115,7 @@ def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     assert (null.num_forwards, null.num_backwards) == (0, 0)
     size = null.state.abs()
     attack = make(name, **NAMES[name])
-    assert float((size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean()) > 0.7
+    assert (size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean() > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
 
@@ -162,4 +162,4 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     attack = make(name, **settings, steps=1)
     again = attack(model, IMAGES, labels, start=attack(model, IMAGES, labels).state)
     third = make(name, **settings, steps=2)(model, IMAGES, labels)
-    assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)
+    assert again.losses[0] == pytest.approx(float(third.losses[1]), abs=1e-9)

@@ -47,10 +47,10 @@ def test_almaprox_finds_least_perturbation_of_threshold_model(share: float, mode
     least = needed[:, math.ceil(share * needed.shape[1]) - 1]
     attack = make("almaprox", share=share, steps=120, step_size=STEP, organs=EVERY)
     adversarial = attack(model, images, labels).adversarial
-    assert bool((wrong(model, adversarial, labels) >= share).all())
+    assert (wrong(model, adversarial, labels) >= share).all()
     sizes = size(images, adversarial)
-    assert bool((sizes >= least - 1e-6).all())
-    assert bool((sizes <= least + 2 * STEP).all())
+    assert (sizes >= least - 1e-6).all()
+    assert (sizes <= least + 2 * STEP).all()
 
 
 def test_result_without_a_success_has_most_wrong_voxels() -> None:
@@ -96,7 +96,7 @@ def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, An
     attack = make("almaprox", share=1.0, steps=120, **({} if "targeted" in changes else {"organs": EVERY}), **changes)
     adversarial = attack(Threshold(), images, given).adversarial
     assert torch.equal((adversarial > 0.5).long(), 1 - labels)
-    assert bool((size(images, adversarial) <= needed[:, -1] + 2 * STEP).all())
+    assert (size(images, adversarial) <= needed[:, -1] + 2 * STEP).all()
 
 
 def test_samples_with_organs_of_other_sizes_are_independent() -> None:
@@ -146,6 +146,6 @@ def test_the_slope_is_that_of_the_penalty() -> None:
     task = Task("almaprox", Fixed(0), violation.detach(), labels, targeted=False)
     value = Lagrangian(ALMAProx(), task).value(0, violation, violation < 0, torch.tensor([False]))
     (slope,) = torch.autograd.grad(value.sum(), violation)
-    assert float(value.detach()) == pytest.approx(sum(map(penalty, points)))
+    assert value.detach() == pytest.approx(sum(map(penalty, points)))
     expected = [(penalty(c + 1e-6) - penalty(c - 1e-6)) / 2e-6 for c in points]
     assert slope.flatten().tolist() == pytest.approx(expected, abs=1e-5)

@@ -88,7 +88,7 @@ def test_released_variant_stretches_draws_but_no_given_start() -> None:
     drawn = first_volumes(variant="paper")
     stretched = first_volumes(variant="released")
     largest = drawn.abs().amax(dim=1, keepdim=True)
-    assert bool((largest < 0.25).all())
+    assert (largest < 0.25).all()
     assert torch.allclose(stretched, 0.25 * drawn / largest, rtol=1e-12, atol=0)
     given = torch.full((2, 1, 4, 3, 2), 0.125, dtype=torch.float64)
     assert torch.equal(first_volumes(given, variant="released"), given.flatten(1))

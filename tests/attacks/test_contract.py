@@ -131,7 +131,7 @@ def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None
         by_dice = CLASSES[name].moves_labels and not targeted
         loss = (lambda *given: -mean_dice(*given)) if by_dice else dice_ce
         result = example(name, targeted=targeted)(model, images, labels)
-        assert bool((sign * (loss(model(result.adversarial), result.labels) - loss(model(begin), labels)) > 0).all())
+        assert (sign * (loss(model(result.adversarial), result.labels) - loss(model(begin), labels)) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_search_leaves_no_more_than_any_of_its_corners(name: str) -> None:
     result = attack(model, images, labels)
     kept = mean_dice(model(result.adversarial), result.labels)
     for corner in made:
-        assert bool((kept <= mean_dice(model(corner), labels) + 1e-6).all()) or attack.moves_labels
+        assert (kept <= mean_dice(model(corner), labels) + 1e-6).all() or attack.moves_labels
     assert result.num_forwards == attack.passes[0]
 
 

@@ -140,7 +140,7 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
     moved = (places - attack.field(IMAGES).still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
-    assert 0.5 < float(moved.norm(dim=0).max()) <= 2.0
+    assert 0.5 < moved.norm(dim=0).max() <= 2.0
     assert attack.least_jacobian(IMAGES, result.state) >= 0.5
 
 
@@ -154,7 +154,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     gradient, _ = task.gradient_and_value(point, space.render)
     direction = torch.randn(point.shape, generator=generators(6)[0]).double()
     ahead, behind = (float(task.loss(space.render(point + step * direction))) for step in (1e-6, -1e-6))
-    assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
+    assert (gradient * direction).sum() == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
 
 
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
@@ -169,7 +169,7 @@ def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     sums = np.einsum("hwd,hi,wj,dk->ijk", weights[0, 0].numpy(), *matrices)
     slopes = np.array([0.01, 0.02, 0.01]) / np.array(SPACING)
     expected = 0.5 * np.abs(sums).sum() * np.linalg.norm(slopes)
-    assert float(((result.adversarial - ramp) * weights).sum()) == pytest.approx(expected, rel=1e-3)
+    assert ((result.adversarial - ramp) * weights).sum() == pytest.approx(expected, rel=1e-3)
 
 
 def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
@@ -222,7 +222,7 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     moved = attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)
-    assert float(first.losses[0]) == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)
+    assert first.losses[0] == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)
 
 
 def test_a_field_outside_the_set_is_an_excess() -> None:

@@ -242,7 +242,7 @@ def test_wrong_voxels_keep_moving_to_the_edge_of_the_ball(name: str) -> None:
     labels = (images > 0.5).long()
     labels.flatten()[::2] ^= 1
     moved = attack(name, model, images, labels, steps=20, eps=0.2, step_size=0.02).adversarial - images
-    assert bool((moved * (1 - 2 * labels) >= 0.2 - 0.02 - 1e-9).all())
+    assert (moved * (1 - 2 * labels) >= 0.2 - 0.02 - 1e-9).all()
 
 
 @BOTH

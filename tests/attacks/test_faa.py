@@ -39,7 +39,7 @@ def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: i
     assert FAA(portion=portion, bands=BANDS).max_open == most
     for control in ("none", "random"):
         state = run(images, labels, portion=portion, control=control).state
-        assert bool((state.sum(1) <= most).all())
+        assert (state.sum(1) <= most).all()
         assert set(state.flatten().tolist()) <= {0.0, 1.0}
 
 
@@ -79,7 +79,7 @@ def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None
         for w in (0.0, 10.0)
     )
     assert free.state.tolist() == [[float(n == band) for n in range(BANDS)]]
-    assert float(((free.adversarial > 0.5).long() != labels).double().mean()) > 0.3
+    assert ((free.adversarial > 0.5).long() != labels).double().mean() > 0.3
     assert bool(held.state[0, band]) == (band not in (1, 2, 3))
 
 
@@ -144,7 +144,7 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
     losses = torch.stack(seen)
     assert len(losses) == 7
-    assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
+    assert (losses.argmax(0) < 6).all(), "the last gates are the best: nothing is tested"
     with torch.no_grad():
         assert torch.allclose(dice_ce(model(result.adversarial), labels), losses.amax(0), atol=1e-5)
 
@@ -162,7 +162,7 @@ def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int,
 
 def test_frequencies_that_a_volume_lacks_stay_zero() -> None:
     """A constant volume has nothing but a mean."""
-    reference = torch.rand(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(2))
+    reference = torch.rand(1, 1, 6, 5, 4)
     clean = torch.full_like(reference, 0.5, dtype=torch.float64)
     change, _ = amplitude_swap(clean, reference.double())
     swapped = clean + torch.fft.irfftn(change, s=(6, 5, 4), dim=(2, 3, 4))

@@ -69,7 +69,7 @@ def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: 
     assert (batch.num_forwards, len(batch.losses)) == attack.passes
     hook.remove()
     alone = attack(model, images[1:], labels[1:], generator=generators(2))
-    assert float(((batch.adversarial[1:] - alone.adversarial).abs() > 1e-6).double().mean()) <= 2e-3
+    assert ((batch.adversarial[1:] - alone.adversarial).abs() > 1e-6).double().mean() <= 2e-3
 
 
 @every_objective
@@ -108,7 +108,7 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     labels[1] = labels[1].clamp(max=1)
     result = examples.plain(name, organs=(2,), loss="ce")(SmallNet(), images, labels)
     assert torch.equal(result.losses[:, 1], torch.zeros(len(result.losses)))
-    assert bool(result.adversarial.isfinite().all())
+    assert result.adversarial.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
     assert len(seen) == 6 * passes + 1
     iterates = seen[::passes]
     losses = torch.stack([F.cross_entropy(y, labels[:, 0], reduction="none").flatten(1).mean(1) for _, y in iterates])
-    assert bool((losses.argmax(0) < 6).any()), "the last is the best everywhere: nothing is tested"
+    assert (losses.argmax(0) < 6).any(), "the last is the best everywhere: nothing is tested"
     for i, k in enumerate(losses.argmax(0).tolist()):
         assert torch.equal(best[i], iterates[k][0][i])
 

@@ -37,15 +37,15 @@ def attacked(name: str, model: Any = None, **given: Any) -> AttackResult:
 @ALL
 def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: dict[str, Any]) -> None:
     """From 0.5 to w . (x - 0.5) = b it is b / |w|_1 in L-infinity, and b / |w|_2 in L2."""
-    weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weights = torch.randn(1, 1, 4, 3, 2, dtype=torch.float64)
     images = torch.full_like(weights, 0.5)
     network = Linear(weights, 0.5)
     dual = weights.abs().sum() if given.get("norm") == "linf" else weights.norm() * weights.numel() ** 0.5
     attack = make(name, steps=120, step_size=0.05, **given, **{"loss": "margin"} if name == "fmn" else {})
     result = attack(network, images, torch.ones_like(images).long())
     assert 0.5 / float(dual) <= float(result.state) + 1e-12
-    assert float(result.state) == pytest.approx(0.5 / float(dual), rel=0.01)
-    assert bool((network(result.adversarial).argmax(1) == 0).all())
+    assert result.state == pytest.approx(0.5 / float(dual), rel=0.01)
+    assert (network(result.adversarial).argmax(1) == 0).all()
 
 
 @ALL
@@ -62,7 +62,7 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
     for i in range(3):
         fallen = [x[i] for x in asked if by_metrics(Net()(x[i][None].float()).argmax(1)[0], labels[i, 0]) <= threshold]
         of_all = torch.stack([sizes((x - images[i])[None], given)[0] for x in fallen])
-        assert float(result.state[i]) == pytest.approx(float(of_all.min()), rel=1e-9)
+        assert result.state[i] == pytest.approx(float(of_all.min()), rel=1e-9)
         assert torch.equal(result.adversarial[i], fallen[int(of_all.argmin())])
 
 
@@ -77,19 +77,19 @@ def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[s
         pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)
         dice = mean_dice(Net().double()(pgd(Net().double(), images, labels).adversarial), labels, None)
         least = torch.where(dice <= 0.5, eps, least)
-    assert bool(least.isfinite().all())
-    assert bool((least > 0.15).all())
-    assert bool((smallest <= least).all()), (smallest, least)
+    assert least.isfinite().all()
+    assert (least > 0.15).all()
+    assert (smallest <= least).all(), (smallest, least)
 
 
 @ALL
 def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: dict[str, Any]) -> None:
     images, labels = task()
     result = attacked(name, dice=0.0, steps=4, step_size=0.001, **given)
-    assert bool(result.state.isinf().all())
+    assert result.state.isinf().all()
     model = Net().double()
-    assert bool((mean_dice(model(result.adversarial), labels, None) <= mean_dice(model(images), labels, None)).all())
-    assert bool(attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given).adversarial.isfinite().all())
+    assert (mean_dice(model(result.adversarial), labels, None) <= mean_dice(model(images), labels, None)).all()
+    assert attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given).adversarial.isfinite().all()
 
 
 def test_minimal_changes_refuse_wrong_parameters() -> None:

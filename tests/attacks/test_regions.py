@@ -180,7 +180,7 @@ def test_naming_all_channels_equals_naming_none(name: str) -> None:
     every, named = (example(name, **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (1, 0)}))
     assert torch.equal(every.adversarial, named.adversarial)
     moved = (every.adversarial - images).abs().flatten(2).amax(2) > 0
-    assert bool(moved.any(0).all() if name == "faa" else moved.all())
+    assert moved.any(0).all() if name == "faa" else moved.all()
 
 
 NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "sa2_2d")]

@@ -67,8 +67,8 @@ def test_first_query_has_stripes_along_the_first_axis() -> None:
     change = torch.where(inside, model.volumes[0] - images, torch.nan)
     assert torch.allclose(change[inside].abs(), torch.tensor(0.1))
     up = change.nan_to_num(-1).amax(dim=2) > 0
-    assert not bool((up & (change.nan_to_num(1).amin(dim=2) < 0)).any())
-    assert 0 < float(up.double().mean()) < 1
+    assert not (up & (change.nan_to_num(1).amin(dim=2) < 0)).any()
+    assert 0 < up.double().mean() < 1
 
 
 def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
@@ -83,7 +83,7 @@ def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
             changed = (asked != before).nonzero()
             assert len(changed) > 0
             side = max(round((share(0.3, k - 1, 120) * before.numel()) ** (1 / 3)), 1)
-            assert bool((changed.amax(0) - changed.amin(0) < side).all())
+            assert (changed.amax(0) - changed.amin(0) < side).all()
             edges = [edge[i, 0][tuple(changed.T)] for edge in (low, high)]
             assert any(torch.equal(asked[tuple(changed.T)], edge) for edge in edges)
             sides.add(side)
@@ -95,10 +95,10 @@ def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
     model = Asked()
     make("square", eps=EPS, queries=300, p_init=0.01)(model, images, torch.zeros_like(images, dtype=torch.long))
     changes = torch.stack(model.volumes[1:]) - torch.stack(model.volumes[:-1])
-    assert bool((changes != 0).flatten(0, 1).any(0).all())
+    assert (changes != 0).flatten(0, 1).any(0).all()
     touched = torch.stack(model.volumes) - images
-    assert bool((touched > 0).any())
-    assert bool((touched < 0).any())
+    assert (touched > 0).any()
+    assert (touched < 0).any()
 
 
 def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
@@ -139,15 +139,15 @@ def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     corner = torch.zeros(task()[0].shape[2:], dtype=torch.bool)
     corner[5:, 6:, 2:] = True
     assert torch.equal(moved("foreground", 1), corner)
-    assert bool((moved("window", 1) & ~corner).any())
+    assert (moved("window", 1) & ~corner).any()
     without = moved("foreground", 0), moved("window", 0)
-    assert bool((without[0] & ~corner).any()), "a window without foreground is searched everywhere"
+    assert (without[0] & ~corner).any(), "a window without foreground is searched everywhere"
     assert torch.equal(*without)
     larger = moved("foreground", 1, p_init=27 / corner.numel())
     grown = torch.zeros_like(corner)
     grown[4:, 5:, 1:] = True
-    assert bool((larger & ~corner).any()), "a cube of three voxels a side reaches one beyond its middle"
-    assert not bool((larger & ~grown).any())
+    assert (larger & ~corner).any(), "a cube of three voxels a side reaches one beyond its middle"
+    assert not (larger & ~grown).any()
     assert not torch.equal(moved("foreground", 1, norm="l2"), moved("window", 1, norm="l2"))
 
 

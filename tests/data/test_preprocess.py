@@ -325,7 +325,7 @@ def test_a_class_with_a_space_is_scaled_by_it_alone() -> None:
 def test_a_model_s_own_space_takes_the_place_of_a_missing_one() -> None:
     dataset = Hounsfield(name="own")
     own = Preprocess(intensity={"window": [-1000, 1000]}, crop_foreground=False)
-    assert float(dataset.load(dataset.refs()[0], own).image.max()) <= 0.9
+    assert dataset.load(dataset.refs()[0], own).image.max() <= 0.9
 
 
 def test_way_of_keeping_volumes_is_in_the_key() -> None:

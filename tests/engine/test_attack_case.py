@@ -74,7 +74,7 @@ def test_a_volume_smaller_than_the_roi_is_attacked_as_it_is(unet: SegmentationMo
     attacked = attack_case(make("fgsm", eps=0.1), unet, case, None, 1)
     assert attacked.adversarial.shape == case.image.shape
     moved = (attacked.adversarial - case.image).abs()
-    assert float(moved.max()) == pytest.approx(0.1, abs=1e-6)
+    assert moved.max() == pytest.approx(0.1, abs=1e-6)
     assert (moved > 0).double().mean() > 0.95, "all voxels have a gradient, not only a corner"
 
 

@@ -78,7 +78,7 @@ def test_the_algorithm_written_down_here_is_the_released_one(golden: Find) -> No
     params = reference.params
     setting = params["q_max"], params["block_size"][0], params["use_ssim_loss"], params["steps"]
     made = released_vafa(reference_network(golden).double(), images, reference.labels, *setting)
-    assert float((made - torch.from_numpy(reference.arrays["adversarial"])).abs().max()) <= 2e-6
+    assert (made - torch.from_numpy(reference.arrays["adversarial"])).abs().max() <= 2e-6
 
 
 @pytest.fixture(scope="module")

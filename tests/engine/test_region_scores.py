@@ -51,7 +51,7 @@ def test_each_region_has_the_scores_of_a_binary_map(maps: LabelMaps) -> None:
         }
         row = {**overlap.classes[k], **shapes.classes[k]}
         assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
-        assert row["label_voxels"] == int((label == 1).sum())
+        assert row["label_voxels"] == (label == 1).sum()
 
 
 def test_dice_of_regions_is_the_definition(maps: LabelMaps) -> None:
@@ -97,7 +97,7 @@ def test_calibration_counts_voxels_right_in_all_regions(maps: LabelMaps) -> None
     doubt = metrics.calibration(1 - sure, maps.pred, maps.label, 4, has_regions=True)
     assert doubt.ece == 1
     in_third = (maps.pred & 4) > 0
-    assert doubt.wrong_confidence_by_class[3] == float((1 - sure)[in_third & ~right].mean())
+    assert doubt.wrong_confidence_by_class[3] == (1 - sure)[in_third & ~right].mean()
 
 
 def test_draws_of_certificates_are_scored_by_region(maps: LabelMaps) -> None:

@@ -139,7 +139,7 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
 def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     one, three = (attacked(name, model, case, scope, batch).adversarial for batch in (1, 3))
-    assert float(((one - three).abs() > 1e-5).double().mean()) < 5e-3
+    assert ((one - three).abs() > 1e-5).double().mean() < 5e-3
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
 def test_flips_out_of_scope_cost_nothing(head: Head) -> None:
     logits, labels = (each[:1] for each in drawn())
     labels = labels.clamp(max=2).long() if head is SOFTMAX else labels
-    voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    voxels = torch.rand(labels.shape) < 0.5
     costs = sum(head.flips(logits, labels, Scope(voxels=voxels))[1:])
     assert not costs[~voxels.expand_as(costs)].any()
     empty = sum(head.flips(logits, torch.zeros_like(labels), losses.EVERYTHING)[1:])
@@ -181,7 +181,7 @@ def test_flips_out_of_scope_cost_nothing(head: Head) -> None:
 def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has_scope: bool) -> None:
     logits, labels = drawn()
     labels = labels.clamp(max=1).long() if head is SOFTMAX else labels  # of three classes one is not there
-    voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    voxels = torch.rand(labels.shape) < 0.5
     scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
     m = head.flips(logits, labels, losses.EVERYTHING)[0]
     inner = inside(labels, 3)
@@ -193,5 +193,5 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
             float(lead[b][of[b] & voxels[b] if has_scope else of[b]].clamp(max=2).mean())
             for lead, of in zip(leads, sets, strict=True)
         ]
-        assert float(head.losses["margin"](logits, labels, scope)[b]) == pytest.approx(sum(means) / len(means))
+        assert head.losses["margin"](logits, labels, scope)[b] == pytest.approx(sum(means) / len(means))
     assert torch.equal(head.margin_of(logits, labels, scope, m), head.losses["margin"](logits, labels, scope))

@@ -52,7 +52,7 @@ def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> N
     """Two channels, and noise for blocks of negative SSIM, which count 0 and have no gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
-    assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0
+    assert block == (8, 4, 6) or msssim(*blocks).min() == 0
 
     def theirs(t: Tensor) -> Tensor:
         return 1 - msssim(blocks[0], split(t, block).flatten(0, 2)[:, None]).reshape(2, -1).mean(dim=1)
@@ -73,7 +73,7 @@ def test_ssim_values_are_the_released_ones(golden: Find, oracles: dict[str, np.n
     reference = load(golden, "vafa3d_q20_s5_b32_ssim")
     loss = ssim_loss(reference.images, side and (side,) * 3)(torch.from_numpy(reference.arrays["adversarial"]))
     expected = float(oracles[f"ssim_loss_block{side}" if side else "ssim_loss_whole"])
-    assert float(loss) == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
+    assert loss == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
     assert 1 - float(loss) == pytest.approx(1 - expected, rel=1e-6)
 
 

@@ -48,11 +48,11 @@ def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> N
     assert torch.equal(noisy[1], bare[1])
     assert len({float(one.norm()) for one in change}) == 4
     if kind == "voxels":
-        assert float(change.std()) == pytest.approx(0.05, rel=0.02)
+        assert change.std() == pytest.approx(0.05, rel=0.02)
         assert abs(float(change.mean())) < 1e-3
     clamped, _ = CropSampler([case], shape, NONE, 0, Noise.model_validate({"kind": kind, "sigma": 20})).crops(numbers)
-    assert float(clamped.min()) >= 0
-    assert float(clamped.max()) == 1
+    assert clamped.min() >= 0
+    assert clamped.max() == 1
     assert torch.equal(CropSampler([case], shape, NONE, 0, noise).crops([3])[0][0], noisy[0][3])
 
 
