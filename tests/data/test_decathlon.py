@@ -14,7 +14,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.phantom import Phantom
 
-from .conftest import Folder, made, refused
+from .conftest import Folder, made, names_of, refused
 from .downloads import SHAPE, volume
 
 
@@ -32,8 +32,8 @@ from .downloads import SHAPE, volume
 def test_split_slice_and_choice_say_which_cases(folder: Folder, arguments: dict[str, Any], expected: str) -> None:
     if "c" not in expected:  # only the chosen are looked at
         (folder.root / "imagesTr/c.nii.gz").unlink()
-    assert [ref.case_id for ref in folder.dataset(**arguments).refs()] == list(expected)
-    assert [ref.case_id for ref in folder.dataset(split="training").refs("validation[1:2]")] == ["b"]
+    assert names_of(folder.dataset(**arguments)) == list(expected)
+    assert names_of(folder.dataset(split="training"), "validation[1:2]") == ["b"]
 
 
 @pytest.mark.parametrize(("labels", "last"), [(4, "class 3"), (["air", "bone"], "bone")])
@@ -57,7 +57,7 @@ def test_bare_names_find_their_label(folder: Folder) -> None:
         shutil.copy(folder.root / f"imagesTr/{source}.nii.gz", folder.root / f"imagesTs/{image}.nii.gz")
         shutil.copy(folder.root / f"labelsTr/{source}.nii.gz", folder.root / f"labelsTs/{label}.nii.gz")
     folder.list(test=["b.nii.gz", "./imagesTs/d.nii.gz", "./imagesTs/e.nii.gz"])
-    assert [ref.case_id for ref in folder.dataset(split="test").refs()] == ["b", "d", "e"]
+    assert names_of(folder.dataset(split="test")) == ["b", "d", "e"]
 
 
 def test_a_case_is_loaded_from_whichever_split(folder: Folder) -> None:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from freqbench.core.types import Case
 from freqbench.data import image_files
 
-from .conftest import made
+from .conftest import first_case, made
 from .dicom_files import put_series
 from .downloads import Array
 from .itk_files import put_itk
@@ -43,7 +43,7 @@ def put_file(path: Path, voxels: Array, affine: Array) -> None:
 
 def case_of(folder: Path, suffix: str) -> Case:
     files = {"image": f"{{case}}{suffix}", "label": f"{{case}}_seg{suffix}", "labels": 3}
-    dataset = made("pairs", root=str(folder), **files, **SETTINGS)
+    dataset = made("pairs", root=folder, **files, **SETTINGS)
     (ref,) = dataset.refs()
     case: Case = dataset.load(ref)
     return case
@@ -68,7 +68,7 @@ def test_a_volume_is_one_case_in_eight_formats_and_as_a_series(tmp_path: Path, s
         np.testing.assert_allclose(case.image, first.image, atol=1e-3)
         np.testing.assert_array_equal(case.label, first.label)
     put_series(tmp_path / "dicom/images/a", voxels, affine)
-    series = made("dicom", root=str(tmp_path / "dicom"), reference="prediction", labels=3, **SETTINGS)
-    case = series.load(series.refs()[0])
+    series = made("dicom", root=tmp_path / "dicom", reference="prediction", labels=3, **SETTINGS)
+    case = first_case(series)
     np.testing.assert_allclose(case.affine, first.affine, atol=1e-3)
     np.testing.assert_allclose(case.image, first.image, atol=1e-3)

@@ -7,27 +7,19 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import yaml
 
 import freqbench as fb
-from freqbench.core.errors import DataError, MissingDataError, UserError
-from freqbench.data.layouts import recognise
-from freqbench.job.schema import build_dataset
+from freqbench.core.errors import MissingDataError, UserError
 
-from .conftest import made, refused
-from .downloads import put, volume
+from .conftest import first_case, first_native, layout_of, made, names_of, proposed, refused
+from .downloads import CLASSES, put, volume
 
 
 def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
     for seed, path in enumerate(images):
         put(root / path, volume(seed)[0])
     for path in labels:
-        put(root / path, volume()[1])
-
-
-def _proposed(root: Path) -> Any:
-    (entry,) = yaml.safe_load(recognise(str(root)).job_line)
-    return build_dataset(entry, where="job.yaml")
+        put(root / path, CLASSES)
 
 
 TWO = [("x1",), ("x2",)]
@@ -64,21 +56,21 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
 def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: str) -> None:
     image, label, texts, last, patients = LAYOUTS[name]
     _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
-    dataset = _proposed(tmp_path)
+    dataset = proposed(tmp_path)
     refs = dataset.refs()
     assert (dataset.loader, len(refs), refs[-1].case_id, len(dataset.classes)) == ("pairs", len(texts), last, 3)
     assert len({ref.patient_id for ref in refs}) == patients
     native = dataset.native(refs[-1])
     np.testing.assert_array_equal(native.image[0], volume(len(texts) - 1)[0])
-    np.testing.assert_array_equal(native.label[0], volume()[1])
+    np.testing.assert_array_equal(native.label[0], CLASSES)
 
 
 def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
     sides = ("train", "val")
     _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
-    dataset = _proposed(tmp_path)
+    dataset = proposed(tmp_path)
     assert (dataset.image, dataset.split) == (("{split}/imgs/{case}.nii.gz",), "val")
-    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
+    np.testing.assert_array_equal(first_native(dataset).image[0], volume(1)[0])
 
 
 @pytest.mark.parametrize(
@@ -93,17 +85,17 @@ def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
-    dataset = _proposed(tmp_path)
+    dataset = proposed(tmp_path)
     image = dataset.native(dataset.refs()[1]).image
     np.testing.assert_array_equal(image, np.stack([volume(len(names) + names.index(name))[0] for name in order]))
     shown = ", ".join(f"{{case}}/{{case}}{name}.nii.gz" for name in order)
-    assert f"channels are in the order of `image`: {shown}: " in " ".join(recognise(str(tmp_path)).notes)
+    assert f"channels are in the order of `image`: {shown}: " in " ".join(layout_of(tmp_path).notes)
 
 
 def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
     _write(tmp_path, [f"{c}/{n}.nii.gz" for c in "ab" for n in ("early", "late")], [f"{c}/mask.nii.gz" for c in "ab"])
     line = "got {case}/early.nii.gz, {case}/late.nii.gz: write `loader: pairs`"
-    refused(line, lambda: recognise(str(tmp_path)), UserError)
+    refused(line, lambda: layout_of(tmp_path), UserError)
 
 
 def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
@@ -111,18 +103,18 @@ def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
     images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
     _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
     missing = ("1 files are missing: b/b_t2.nii.gz", "1 images have no label map: c")
-    assert recognise(str(tmp_path)).problems == tuple(f"test: {each}" for each in missing)
+    assert layout_of(tmp_path).problems == tuple(f"test: {each}" for each in missing)
     keys = {"root": str(tmp_path), "image": ("{case}/{case}_t1.nii.gz", "{case}/{case}_t2.nii.gz"), "labels": 3}
     keys["label"] = "{case}/{case}_seg.nii.gz"
     line = "expected a label map of case c, found no {case}/{case}_seg.nii.gz"
     refused("b/b_t2.nii.gz: expected the image of case b, found no file", made("pairs", **keys, cases=("b",)).refs)
     refused(line, made("pairs", **keys, cases=("c",)).refs)
-    assert [ref.case_id for ref in made("pairs", **keys, cases=("a", "d")).refs()] == ["a", "d"]
+    assert names_of(made("pairs", **keys, cases=("a", "d"))) == ["a", "d"]
 
 
 def test_a_mask_without_its_image_is_named(tmp_path: Path) -> None:
     _write(tmp_path, ["u.nii.gz", "v.nii.gz"], ["u_seg.nii.gz", "v_seg.nii.gz", "w_seg.nii.gz"])
-    assert recognise(str(tmp_path)).problems == ("test: 1 files are missing: w.nii.gz",)
+    assert layout_of(tmp_path).problems == ("test: 1 files are missing: w.nii.gz",)
 
 
 def test_a_file_belongs_to_the_pattern_of_most_letters(tmp_path: Path) -> None:
@@ -162,7 +154,7 @@ def test_a_pattern_of_two_files_or_none_is_refused(tmp_path: Path) -> None:
 
 
 def _scans(root: Path) -> Any:
-    return made("images", root=str(root), reference="prediction", labels=3)
+    return made("images", root=root, reference="prediction", labels=3)
 
 
 def _remarks(root: Path, *patients: str) -> list[str]:
@@ -185,7 +177,7 @@ def _remarks(root: Path, *patients: str) -> list[str]:
 )
 def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
-    assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases
+    assert names_of(_scans(tmp_path)) == cases
 
 
 def test_a_channel_that_a_case_lacks_is_said(tmp_path: Path) -> None:
@@ -198,7 +190,7 @@ def test_a_channel_that_a_case_lacks_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mask", ["p_seg", "p-segmentation", "p.label", "mask_p", "labels-p", "segmentation", "p_GT"])
 def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> None:
     _write(tmp_path, ["p.nii.gz", "q.nii.gz"], [f"{mask}.nii.gz"])
-    assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "q"]
+    assert names_of(_scans(tmp_path)) == ["p", "q"]
     assert f"1 files are label maps by their names and few whole values, and no scans: {mask}" in " ".join(
         _remarks(tmp_path, "p", "q")
     )
@@ -208,7 +200,7 @@ def test_mask_by_name_is_a_scan_by_its_values(tmp_path: Path) -> None:
     _write(tmp_path, [], ["p_seg.nii.gz"])
     refused("expected scans, got label maps by name", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
-    assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
+    assert names_of(_scans(tmp_path)) == ["p", "p_seg"]
     assert "1 files are scans though they are called label maps" in " ".join(_remarks(tmp_path, "p", "p"))
 
 
@@ -224,7 +216,7 @@ def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
 
 def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
     _write(tmp_path, ["set/x1.nii.gz", "set/x2.nii.gz"], ["set/x1_seg.nii.gz", "set/x2_seg.nii.gz"])
-    refused("give one of its folders: set (images and label maps", lambda: recognise(str(tmp_path)), UserError)
+    refused("give one of its folders: set (images and label maps", lambda: layout_of(tmp_path), UserError)
 
 
 @pytest.mark.parametrize(("file", "shown"), [("case.mnc", ".mnc"), ("imagesTr/a.vtk", ".vtk")])
@@ -234,15 +226,9 @@ def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file
     (tmp_path / "dataset.json").write_text("{}")
     refused(
         f".nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, .mgh, got {shown} files such as {file}: convert ",
-        lambda: recognise(str(tmp_path)),
+        lambda: layout_of(tmp_path),
         UserError,
     )
-
-
-def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> None:
-    (tmp_path / "a.vtk").touch()
-    with pytest.raises(DataError, match=r"got 'a\.vtk': convert each by SimpleITK"):
-        fb.Case.from_file(tmp_path / "a.vtk")
 
 
 @pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])
@@ -253,14 +239,14 @@ def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], clas
         label.flat[: len(values)] = values
         nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_seg.nii.gz")
-    entry = recognise(str(tmp_path)).entry
+    entry = layout_of(tmp_path).entry
     assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
-    dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
-    assert dataset.load(dataset.refs()[0]).label.unique().tolist() == list(range(len(values) + 1))
+    dataset = proposed(tmp_path, crop_foreground=False)
+    assert first_case(dataset).label.unique().tolist() == list(range(len(values) + 1))
 
 
 def test_a_pattern_of_many_stars_is_refused_at_once(tmp_path: Path) -> None:
     _write(tmp_path, [f"{'a' * 60}c.nii.gz"], [])
     image = "{case}" + "*a" * 12 + "b.nii.gz"
-    dataset = made("pairs", root=str(tmp_path), image=image, reference="prediction", labels=2)
+    dataset = made("pairs", root=tmp_path, image=image, reference="prediction", labels=2)
     refused("expected a pattern that is matched at once", dataset.refs)

@@ -96,7 +96,7 @@ def test_every_loader_of_files_asks_the_pattern(tmp_path: Path) -> None:
         ("totalsegmentator", "total", {"classes": ("liver",)}),
         ("images", "scans", {"reference": "prediction"}),
     ):
-        dataset = made(loader, root=str(tmp_path / folder), patient=r"\d\d?", **keys)
+        dataset = made(loader, root=tmp_path / folder, patient=r"\d\d?", **keys)
         assert {ref.patient_id for ref in dataset.refs()} <= {"9", "00"}
     assert [ref.patient_id for ref in Phantom(name="x", patient="phantom_2", cases=2).refs()] == ["phantom_2"] * 2
 

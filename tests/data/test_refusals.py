@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from .conftest import Folder, refused
+from .conftest import Folder, first_case, refused
 from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
@@ -209,7 +209,7 @@ def test_repairs_of_headers_by_nibabel_are_not_logged(folder: Folder, caplog: py
 )
 def test_intensity_that_leaves_nothing_is_refused(folder: Folder, intensity: object, text: str) -> None:
     dataset = folder.dataset(intensity=intensity)
-    refused(text, lambda: dataset.load(dataset.refs()[0]))
+    refused(text, lambda: first_case(dataset))
 
 
 def test_fitting_labels_are_taken_from_any_list(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -220,7 +220,7 @@ def test_fitting_labels_are_taken_from_any_list(folder: Folder, tmp_path_factory
     image, label = volume()
     folder.write("b", image[..., None], label[..., None])
     dataset = folder.dataset(cases=("b",), list=str(elsewhere))
-    assert dataset.load(dataset.refs()[0]).label.max() == 2
+    assert first_case(dataset).label.max() == 2
 
 
 @pytest.mark.parametrize(
