@@ -13,7 +13,6 @@ from freqbench.attacks import make
 from freqbench.attacks.ball import whole_shifts
 from freqbench.core.errors import UserError
 from freqbench.engine.scoring import score_draw
-from freqbench.metrics import nsd
 from freqbench.models import SegmentationModel, SlidingWindowModel, Wanted, prediction
 from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.smoothing import Smoothing
@@ -279,15 +278,6 @@ def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
     assert set(score_draw(empty, empty, tolerances=(1, 1))) == {"dsc", "dsc_0"}
     lost = score_draw(empty + 1, empty, tolerances=(1, 1))
     assert (lost["nsd"], lost["nsd_1"], "nsd_2" in lost) == (0.0, 0.0, False)
-
-
-def test_surface_score_of_draw_is_metric_in_millimetres() -> None:
-    label, pred = torch.zeros(2, 12, 12, 12, dtype=torch.uint8)
-    label[2:8, 2:8, 2:8] = 1
-    pred[2:10, 2:8, 2:8] = 1
-    scores = [score_draw(label, pred, (side, 1.0, 1.0), (2.5,))["nsd"] for side in (1.0, 3.0)]
-    assert scores == [nsd(pred, label, 2, 2.5, (side, 1, 1))[1] for side in (1.0, 3.0)]
-    assert 1 == scores[0] > scores[1]
 
 
 @pytest.mark.slow

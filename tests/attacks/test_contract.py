@@ -24,7 +24,7 @@ from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.searched import SearchedAttack
-from freqbench.core.errors import ParameterError, ThreatModelError, UserError
+from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce, mean_dice
 from freqbench.testing import check_attack
@@ -204,13 +204,6 @@ def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
     asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked
-
-
-def test_parameter_of_base_assigned_without_type_is_constant() -> None:
-    assert "random_start" not in {field.name for field in fields(ATTACKS["bim"])}
-    assert make("bim", eps=0.1).random_start is False
-    with pytest.raises(ParameterError, match=r"^bim: random_start: unknown parameter"):
-        make("bim", eps=0.1, random_start=False)
 
 
 MIXTURES = [

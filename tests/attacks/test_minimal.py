@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 import torch
 from attacks.asked import by_metrics, predicted
-from attacks.examples import SmallNet
 from attacks.small import Fixed, Linear, Net, volumes
 from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
-from freqbench.core.errors import ParameterError, UserError
 from freqbench.ops.losses import mean_dice
 
 ALL = pytest.mark.parametrize(
@@ -67,22 +65,6 @@ def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[st
 
 
 @ALL
-def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[str, Any]) -> None:
-    """The least of PGD's budgets that halves a sample's Dice; the next smaller one does not."""
-    images, labels = task()
-    norm = given.get("norm", "l2")
-    smallest = attacked(name, **given, steps=100, step_size=0.05).state
-    least = torch.full_like(smallest, torch.inf)
-    for eps in (0.3, 0.25, 0.2, 0.15):
-        pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)
-        dice = mean_dice(Net().double()(pgd(Net().double(), images, labels).adversarial), labels, None)
-        least = torch.where(dice <= 0.5, eps, least)
-    assert least.isfinite().all()
-    assert (least > 0.15).all()
-    assert (smallest <= least).all(), (smallest, least)
-
-
-@ALL
 def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: dict[str, Any]) -> None:
     images, labels = task()
     result = attacked(name, dice=0.0, steps=4, step_size=0.001, **given)
@@ -90,15 +72,3 @@ def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: 
     model = Net().double()
     assert (mean_dice(model(result.adversarial), labels, None) <= mean_dice(model(images), labels, None)).all()
     assert attacked(name, Fixed(1, slope=1e-30).double(), dice=0.0, steps=4, **given).adversarial.isfinite().all()
-
-
-def test_minimal_changes_refuse_wrong_parameters() -> None:
-    with pytest.raises(ParameterError, match="fmn: loss: expected dice_linear or margin, got 'ce'"):
-        make("fmn", loss="ce")
-    with pytest.raises(ParameterError, match="ddn: targeted: expected false"):
-        make("ddn", targeted=True)
-    with pytest.raises(ParameterError, match="ddn: norm: unknown parameter"):
-        make("ddn", norm="linf")
-    images, labels = volumes(1)
-    with pytest.raises(UserError, match="fmn: expected no start"):
-        make("fmn", steps=1)(SmallNet(), images, labels, start=images)

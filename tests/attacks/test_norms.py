@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.core.strongest import limits_of, strongest_forms
-from freqbench.core.errors import ParameterError, ThreatModelError
+from freqbench.core.errors import ThreatModelError
 from freqbench.core.types import IGNORED, Shape
 from freqbench.models import JointModel, SegmentationModel, assemble, attack_windows
 from freqbench.testing import check_attack
@@ -148,9 +148,3 @@ def test_strongest_form_in_l2_keeps_the_ball() -> None:
     assert limits_of(make("pgd", eps=EPS)) != limits_of(window)
     assert limits_of(window) != limits_of(make("ball", kind="voxels", radius=EPS)) != limits_of(volume)
     assert strongest_forms(make("ball", kind="voxels", radius=EPS)) == ()
-
-
-@pytest.mark.parametrize(("name", "value"), [("pgd", "l1"), ("gn", "linf")])
-def test_a_norm_that_an_attack_has_not_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ParameterError, match=f"{name}: norm: expected .*l2, got '{value}'"):
-        make(name, **EXAMPLES[name] | {"norm": value})

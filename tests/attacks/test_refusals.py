@@ -118,6 +118,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
     ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
     ("pgd", {"step": 3}, "step: unknown parameter 'step'. Did you mean 'steps'?"),
+    ("bim", {"random_start": False}, "random_start: unknown parameter"),
+    ("ddn", {"norm": "linf"}, "norm: unknown parameter"),
+    # Norms, smallest changes and aims
+    ("pgd", {"norm": "l1"}, "norm: expected linf or l2, got 'l1'"),
+    ("gn", {"norm": "linf"}, "norm: expected l2, got 'linf'"),
+    ("fmn", {"loss": "ce"}, "loss: expected dice_linear or margin, got 'ce'"),
+    ("ddn", {"targeted": True}, "targeted: expected false"),
+    ("square", {"aim": "foreground", "scope": "joint"}, "aim: expected window with scope joint"),
     # Ensembles
     ("autoattack", {"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
     *(
@@ -224,6 +232,7 @@ def start(x: Tensor, y: Tensor) -> dict[str, Any]:
         ("difgsm", {}, start, "expected a start of shape (2, 5, 5), got"),
         ("pgd", {"restarts": 2}, start, "expected no start with restarts = 2"),
         ("sea", {}, start, "expected no start: its members draw, each in a way of its own"),
+        ("fmn", {}, start, "expected no start"),
         ("pgd", {}, lambda x, y: {"generator": generators(1, 2, 3)}, "expected one generator or 2, one a sample, got "),
         ("pgd", {}, lambda x, y: {"reference": x}, "expected no reference, got one: this attack has no use for it"),
         ("fgsm", {}, lambda x, y: {"learned": x[0]}, "expected nothing learned, got a tensor"),

@@ -19,7 +19,7 @@ from freqbench.core.errors import ParameterError, UserError
 from freqbench.core.types import IGNORED
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.heads import SIGMOID
-from freqbench.ops.losses import FEWEST_CLASSES, LOSSES, Scope, mean_dice
+from freqbench.ops.losses import FEWEST_CLASSES, LOSSES, Scope
 from freqbench.ops.regions import inside
 
 REFUSED = {"almaprox": "regions", "autoattack": "dlr"}
@@ -318,17 +318,6 @@ def test_a_sample_is_reached_by_its_labelled_voxels_alone() -> None:
     logits[0, 2, 0] = 9.0
     logits[1, 1, 0] = 9.0
     assert Objective.of(labels).is_reached(logits).tolist() == [True, False]
-
-
-def test_dice_of_voxels_that_count_is_that_of_the_part() -> None:
-    logits = torch.randn(2, 3, 4, 4, 4, generator=generators(0)[0])
-    labels = torch.zeros(2, 1, 4, 4, 4, dtype=torch.long)
-    labels[0, :, 1:, 2:] = 2
-    counts = torch.zeros_like(labels, dtype=torch.bool)
-    counts[:, :, 1:] = True
-    for classes in (None, (0, 2)):
-        score = mean_dice(logits, labels, classes, counts)
-        torch.testing.assert_close(score, mean_dice(logits[:, :, 1:], labels[:, :, 1:], classes))
 
 
 @pytest.mark.parametrize("settings", [{}, {"target": "next-class"}, {"organs": (0,)}, {"target": ("erase", 1)}])

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.square import share
-from freqbench.core.errors import UserError
 
 
 def search(**changes: Any) -> tuple[Asked, AttackResult]:
@@ -149,8 +148,3 @@ def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     assert (larger & ~corner).any(), "a cube of three voxels a side reaches one beyond its middle"
     assert not (larger & ~grown).any()
     assert not torch.equal(moved("foreground", 1, norm="l2"), moved("window", 1, norm="l2"))
-
-
-def test_aimed_cubes_need_logits_of_their_window() -> None:
-    with pytest.raises(UserError, match=r"^square: aim: expected window with scope joint"):
-        make("square", eps=EPS, aim="foreground", scope="joint")

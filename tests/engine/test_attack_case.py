@@ -1,6 +1,5 @@
 """A volume is attacked window by window from common random numbers."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,8 +14,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import Needs, attack_case
-from freqbench.engine.scoring import score_volume
-from freqbench.models import ModelSpec, SegmentationModel, build
+from freqbench.models import SegmentationModel, build
 
 ROI: Shape = (8, 8, 4)
 
@@ -182,16 +180,3 @@ def test_a_reference_has_its_channels(summing: SegmentationModel, two: Case) -> 
     one, other = (attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(s))).adversarial for s in (1, 2))
     assert not torch.equal(one[1], other[1])
     assert torch.equal(one[0], two.image[0])
-
-
-def test_scores_are_those_of_both_channels(two: Case) -> None:
-    adversarial = two.image.clone()
-    adversarial[1, 4, 5, 6] += 0.1
-    adversarial[0, 4, 5, 6] -= 0.05
-    about = ModelSpec(name="m", roi=CUBE, num_classes=2), torch.device("cpu")
-    values = score_volume(two, adversarial, ("ssim", "psnr"), *about).values
-    assert values["linf"] == pytest.approx(0.1)
-    assert values["l2"] == values["l2_body"] == pytest.approx(math.hypot(0.1, 0.05))
-    mse = (0.1**2 + 0.05**2) / two.image.numel()
-    assert values["psnr"] == pytest.approx(-10 * math.log10(mse))
-    assert 0.9 < values["ssim"] < 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from engine.cases import grid_of, stored
 from rich.console import Console
 from tiny_job import ARGS, ROI, execute, expanded, noted, save_weights, small
 
@@ -101,7 +102,7 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
 
 def plan_of(checkpoint: str, **keys: Any) -> Plan:
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": None, **keys}
-    return make_plan(expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}]))[1], {})
+    return make_plan(grid_of(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}])), {})
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:
@@ -189,7 +190,7 @@ def test_unpredictable_case_fails_its_attacks(checkpoint: str, tmp_path: Path, m
     lines = carry_out(tmp_path, checkpoint, 0.01)
     assert "failed: clean prediction of phantom_2001: RuntimeError: no such luck" in lines
     assert [line for line in lines if "(1 case), expected_dice 0.01" in line]
-    statuses = {row["case_id"]: row["status"] for row in Store(str(tmp_path)).records().to_pylist()}
+    statuses = {row["case_id"]: row["status"] for row in stored(tmp_path)}
     assert statuses == {"phantom_2000": "ok", "phantom_2001": "failed"}
 
 
@@ -218,7 +219,7 @@ def scaled(folder: Path, scale: float) -> list[dict[str, Any]]:
 
 def test_gradients_of_nan_fail_the_row(tmp_path: Path) -> None:
     summary = execute(small(models=scaled(tmp_path, 1e18)), tmp_path / "out")
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     assert (summary.num_failed, row["status"]) == (1, "failed")
     assert row["error"].startswith("huge: expected finite gradients of the network, got NaN or infinities")
 
@@ -230,7 +231,7 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
     out = tmp_path / "out"
     attacks = [{"name": name, "eps": "8/255", "loss": "dice", "scope": scope} for name in ("fgsm", "pgd")]
     execute(small(models=scaled(tmp_path, 1e10), attacks=attacks, metrics=["dsc"]), out, said)
-    rows = Store(str(out)).records().to_pylist()
+    rows = stored(out)
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert {row["caution"] for row in rows} == {"every gradient was 0: the attack had nothing to follow"}
     warned = " ".join(said.getvalue().split())
@@ -286,7 +287,7 @@ def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     data = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}
     said = io.StringIO()
     execute(small(datasets=[data], metrics=["dsc"]), tmp_path / "out", said)
-    (row,) = Store(str(tmp_path / "out")).records(("caution",)).to_pylist()
+    (row,) = stored(tmp_path / "out", ("caution",))
     assert row["caution"].startswith("i.nii.gz: expected intensities on the scale of the window [-175, 250]")
     assert "100% of labelled voxels clipped to 1" in row["caution"]
     warned = " ".join(said.getvalue().split())

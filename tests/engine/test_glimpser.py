@@ -4,7 +4,6 @@ import io
 import logging
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, run_serially, units_of
-from engine.ray_session import ray_session, run_by_ray
+from engine.cases import case_of
 from tiny_job import execute, job, rows, small
 from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import glimpser
 from freqbench.engine.glimpser import axial_slice, slice_of_loss
-from freqbench.engine.rows import Outcome
 from freqbench.results import Store
 from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, paths_of, read
 
@@ -158,16 +155,3 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     assert "no glimpse of it could be drawn" in caplog.text
     assert rows(tmp_path / "undrawn") == rows(tmp_path / "as_ever")
     assert paths_of(str(tmp_path / "undrawn")) == {}
-
-
-@pytest.mark.slow
-def test_ray_hands_over_the_glimpses_that_the_serial_engine_does() -> None:
-    def names(outcomes: Sequence[Outcome]) -> set[str]:
-        """The worst of each cell is shown, whichever worker drew it."""
-        drawn = sorted((each.glimpse for each in outcomes if each.glimpse), key=lambda glimpse: glimpse.drop)
-        return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
-
-    units = units_of(of(3))
-    with ray_session(3):
-        by_ray = run_by_ray(units, ["dsc"], 2)
-    assert names(by_ray.outcomes) == names(run_serially(units))

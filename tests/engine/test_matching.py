@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from engine.cases import network_of
+from job.places import Changes, changed
 from tiny_job import execute, job, rows
 
-from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking
@@ -47,7 +47,7 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
-    model = models.load(cell.source, torch.device("cpu"))
+    model = network_of(cell.source)
     values = []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
@@ -121,20 +121,22 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("change", "count"),
+    ("changes", "count"),
     [
-        (lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
-        (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
-        (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
-        (lambda c: c["attacks"][0].update(variant="paper"), 2),
-        (lambda c: c["datasets"][0].update(shape=[16, 16, 17]), 2),
-        (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
-        (lambda c: c.update(precision="bf16"), 2),
+        ({"name": "other", "metrics": ["psnr"], "targets": "source", "resources": {"threads": 1}}, 0),
+        ({"attacks.0.match": {**L2, "cases": 2}}, 0),
+        ({"attacks.0.match": {**L2, "value": 1.6}}, 2),
+        ({"attacks.0.variant": "paper"}, 2),
+        ({"datasets.0.shape": [16, 16, 17]}, 2),
+        ({"models.1.roi": [16, 16, 8]}, 1),
+        ({"precision": "bf16"}, 2),
     ],
+    ids=str,
 )
-def test_budget_follows_dependencies(known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int) -> None:
-    content = two(attacks=[{"name": "gn", "match": L2}])
-    change(content)
+def test_budget_follows_dependencies(
+    known: Path, tmp_path: Path, attacked: list[str], changes: Changes, count: int
+) -> None:
+    content = changed(two(attacks=[{"name": "gn", "match": L2}]), changes)
     (tmp_path / FILE).write_bytes((known / FILE).read_bytes())
     assert len(matching(content, tmp_path)[1]) == count
     assert bool(attacked) is bool(count)
@@ -196,24 +198,31 @@ def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
-    ({"name": "fgsm", "match": {**L2, "value": 0}}, "attacks[0].match: value: Input should be greater than 0, got 0"),
-    ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
-    (
-        {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
-        "attacks[0].match: value: expected a similarity below 1, got 1",
-    ),
-    ({"name": "fgsm", "match": []}, "attacks[0].match: expected a value or a list of values, got an empty list"),
-    ({"name": "fgsm", "match": L2, "eps": 0.1}, "attacks[0].eps: expected none beside match, which finds it, got 0.1"),
-    ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
-    ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
-    ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
-    ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a mapping"),
-]
-
-
-@pytest.mark.parametrize(("entry", "expected"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
+        (
+            {"name": "fgsm", "match": {**L2, "value": 0}},
+            "attacks[0].match: value: Input should be greater than 0, got 0",
+        ),
+        ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
+        (
+            {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
+            "attacks[0].match: value: expected a similarity below 1, got 1",
+        ),
+        ({"name": "fgsm", "match": []}, "attacks[0].match: expected a value or a list of values, got an empty list"),
+        (
+            {"name": "fgsm", "match": L2, "eps": 0.1},
+            "attacks[0].eps: expected none beside match, which finds it, got 0.1",
+        ),
+        ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
+        ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
+        ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
+        ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a mapping"),
+    ],
+    ids=str,
+)
 def test_mistake_is_refused_first(entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
         expand(match_budgets(spec_of(small(entry)), str(tmp_path), pytest.fail))

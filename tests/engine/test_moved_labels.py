@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine.cases import Threshold, case_of
+from engine.cases import Threshold, case_of, grid_of, stored
 from exchange.elsewhere import voxels_of as load
 from rich.console import Console
 from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
@@ -65,7 +65,7 @@ def test_other_attacks_leave_the_case_its_label() -> None:
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
     """The moved label is saved beside the case's own."""
     execute(small(**ONE, **SERIAL), tmp_path)
-    (row,) = Store(str(tmp_path)).records().to_pylist()
+    (row,) = stored(tmp_path)
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
     label, moved, pred, clean = (
         load(folder / f"{name}.nii.gz")
@@ -86,7 +86,7 @@ def test_rows_say_how_far_anatomy_was_moved_within_bounds(control: str, tmp_path
     """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
-    moved = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
+    moved = {row["attack"]: [row[name] for name in MOVED] for row in stored(tmp_path)}
     mean, largest, least = moved["deformation"]
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
@@ -99,7 +99,7 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     attacks = [{**few, "norm": "linf"}, {**few, "norm": "l2"}, {**few, "norm": "linf", "dice": 0, "steps": 1}]
     attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})
     execute(small(attacks=[*attacks, {"name": "fgsm", "eps": 0.1}], metrics=["dsc"], **SERIAL), tmp_path)
-    by_params = {(row["attack"], row["params"]): row for row in Store(str(tmp_path)).records().to_pylist()}
+    by_params = {(row["attack"], row["params"]): row for row in stored(tmp_path)}
     stated = {
         (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
         for (name, text), setting in {key: json.loads(key[1]) for key in by_params}.items()
@@ -148,7 +148,7 @@ def test_saved_volumes_whose_facts_lack_displacement_are_refused(tmp_path: Path)
     (facts,) = tmp_path.glob("volumes/*/*/attack.json")
     stated = json.loads(facts.read_text())
     facts.write_text(json.dumps({name: stated[name] for name in stated if name not in MOVED}))
-    cell = expanded(content)[1].cells[0]
+    cell = grid_of(content).cells[0]
     with pytest.raises(UserError, match=r"attack\.json: displacement_mean_mm: "):
         saved_volumes.read(str(tmp_path / "volumes"), cell, cell.dataset.refs()[0])
 
@@ -184,7 +184,7 @@ def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
     content = small(**{**ONE, "attacks": [DEFORMATION, {"name": "gn", "std": 0.1}]}, **SERIAL)
     execute(content, tmp_path / "out")
     said = io.StringIO()
-    made = export.export(expanded(content)[1], str(tmp_path / "out"), str(tmp_path / "to"), Console(file=said))
+    made = export.export(grid_of(content), str(tmp_path / "out"), str(tmp_path / "to"), Console(file=said))
     assert {each.attack for each in made} == {None, "gn"}
     assert "1 attacks that move labels left out: deformation" in said.getvalue()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
-from engine.cases import units_of
+from engine.cases import grid_of, units_of
 from engine.faults import Faulty, add_attack
 from rich.console import Console
 from tiers import quick
@@ -38,7 +38,7 @@ def shown_of(
 ) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
     """The progress of a run of PGD on one case, a second a pass, its units, and the lines on the console."""
     said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}]))[1], {})
+    plan = make_plan(grid_of(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}])), {})
     places = [place(unit) for unit in plan.units]
     attack = {key: float(unit.passes) for key, unit in zip(places, plan.units, strict=True)}
     costs = Costs(attack=attack, scoring=dict.fromkeys(places, scoring), basis="")
@@ -49,7 +49,7 @@ def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...]
     """The progress of two units of FGSM, then two of noise, of these estimated seconds; the units, and the lines."""
     said = io.StringIO()
     attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
-    plan = make_plan(expanded(small(attacks=attacks))[1], {})
+    plan = make_plan(grid_of(small(attacks=attacks)), {})
     attack = dict(zip(map(place, plan.units), seconds, strict=True))
     costs = Costs(attack=attack, scoring=dict.fromkeys(attack, 0.0), basis="")
     return RunProgress(plan, Console(file=said, width=120), costs), plan.units, said
@@ -169,24 +169,6 @@ def test_attempt_that_begins_once_more_is_measured_from_then_on(at: list[float])
     assert left(said)
 
 
-def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
-    """A first pass that takes a minute, as libraries set up, makes no run of five days."""
-    shown, (unit,), said = shown_of(1000)
-    shown.advance(unit, 0)
-    at[0] += 60
-    shown.advance(unit, 1)
-    assert left(said) == [pytest.approx(8010, rel=0.3)]
-
-
-def test_estimate_three_times_too_long_is_put_right_in_minute(at: list[float]) -> None:
-    shown, (unit,), said = shown_of(1000)
-    shown.advance(unit, 0)
-    for passes in range(1, 191):
-        at[0] += 1 / 3
-        shown.advance(unit, passes)
-    assert left(said)[-1] == pytest.approx((8010 - 190) / 3, rel=0.1)
-
-
 def test_slow_scoring_makes_attacks_no_longer(at: list[float]) -> None:
     """Scoring takes 40 seconds instead of 10, an attack a second a pass, and half of the units are left."""
     shown, units, said = shown_of(1, [0.001 * number for number in range(1, 41)])
@@ -213,7 +195,7 @@ def test_unit_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
 def test_learning_counts_as_attack_and_not_as_scoring(at: list[float]) -> None:
     """A universal attack learned for 500 seconds, then scored as was estimated."""
     said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}]))[1], {})
+    plan = make_plan(grid_of(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}])), {})
     (unit,) = plan.units
     costs = Costs(attack={place(unit): 500.0}, scoring={place(unit): 10.0}, basis="")
     shown = RunProgress(plan, Console(file=said, width=120), costs)

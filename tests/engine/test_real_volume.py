@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import bench
+from engine.cases import stored
 from golden.network import Find, load, reference_network
 from monai.losses import DiceCELoss
 from pytorch_msssim import ssim
@@ -15,7 +16,6 @@ from tiny_job import write
 from torch import Tensor, nn
 
 from freqbench.models import build, save_checkpoint
-from freqbench.results import Store
 
 pytestmark = pytest.mark.integration
 
@@ -132,7 +132,7 @@ def test_rows_agree_with_the_released_attack(
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     theirs = foreground_dice(net(released_vafa(net, image, label, Q_MAX, BLOCK, with_ssim=True, steps=STEPS)), label)
     assert row["dsc_foreground_clean"] == pytest.approx(foreground_dice(net(image), label), abs=1e-6)
     assert row["dsc_foreground_clean"] - theirs > 0.05, "an attack that moves nothing shows nothing"

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from engine.cases import stored
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.core import machine
@@ -197,7 +198,7 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
     monkeypatch.setattr("freqbench.engine.rows.score_masks", lambda masks: 1 / 0)
     summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
     assert summary.num_failed == summary.num_new > 0
-    row = Store(str(tmp_path)).records().to_pylist()[0]
+    row = stored(tmp_path)[0]
     assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
 
 
@@ -232,7 +233,7 @@ def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
     assert warning.endswith("the columns of LPIPS stay empty")
-    for row in Store(str(tmp_path)).records().to_pylist():
+    for row in stored(tmp_path):
         assert row["status"] == "ok"
         assert [row[column] for column in METRICS["lpips"].columns] == [None] * 3
         reasons = json.loads(row["null_reasons"])
@@ -258,7 +259,7 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
-    keys = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
+    keys = {tuple(row[name] for name in KEY) for row in stored(tmp_path)}
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < keys
     assert (len(own), len(keys)) == (1, 2)

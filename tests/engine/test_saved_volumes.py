@@ -10,6 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from engine.cases import stored
 from exchange import elsewhere
 from rich.console import Console
 from tiny_job import ROI, execute, expanded, job, noted, rows, small
@@ -54,7 +55,7 @@ def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> No
     execute(small(**ONE), tmp_path)
     _, grid = expanded(small(**ONE))
     case = grid.cells[0].dataset.load(grid.cases["phantom"][0])
-    by_cell = {row["cell_id"]: row for row in Store(str(tmp_path)).records().to_pylist()}
+    by_cell = {row["cell_id"]: row for row in stored(tmp_path)}
     assert len(saved(tmp_path)) == 2
     for folder in saved(tmp_path):
         assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
@@ -122,7 +123,7 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
-    (row,) = Store(str(tmp_path)).records().to_pylist()
+    (row,) = stored(tmp_path)
     assert attacked.adversarial.shape == prepared.image.shape
     facts = json.loads((saved(tmp_path)[0] / "attack.json").read_text())
     assert facts["native_ranges"] == [list(each) for each in prepared.native_ranges]

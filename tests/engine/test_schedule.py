@@ -4,14 +4,15 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
-from tiny_job import expanded, job
+from engine.cases import grid_of
+from tiny_job import job
 
 from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit
 
 
 def all_units() -> list[Unit]:
-    return list(expanded(job())[1].units())
+    return list(grid_of(job()).units())
 
 
 def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from engine.cases import grid_of, stored
 from models import nifti_tool
 from nibabel.processing import resample_from_to
 from tiny_job import ARGS, ROI, execute, expanded, rows, small
@@ -67,7 +68,7 @@ def job_of(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def row_of(out: Path | str) -> dict[str, Any]:
-    (row,) = Store(str(out)).records(COLUMNS).to_pylist()
+    (row,) = stored(out, COLUMNS)
     return row
 
 
@@ -220,13 +221,13 @@ def test_a_phantom_has_no_grid_beside_its_own(tmp_path: Path) -> None:
 
 
 def test_scores_in_the_file_alone_have_another_identity(data: dict[str, Any]) -> None:
-    cells = [expanded(job_of(data, **keys))[1].cells[0].cell_id for keys in ({}, {"score_on": "grid"})]
-    (other,) = expanded(job_of(data, score_on="file"))[1].cells
+    cells = [grid_of(job_of(data, **keys)).cells[0].cell_id for keys in ({}, {"score_on": "grid"})]
+    (other,) = grid_of(job_of(data, score_on="file")).cells
     assert cells[0] == cells[1] != other.cell_id
 
 
 def test_a_cell_scored_in_the_file_marks_its_dataset(data: dict[str, Any]) -> None:
-    (cell,) = expanded(job_of(data, score_on="file"))[1].cells
+    (cell,) = grid_of(job_of(data, score_on="file")).cells
     assert cell.dataset_shown == "d (file grid)"
 
 
@@ -291,6 +292,6 @@ def test_labels_of_command_go_to_nearest_voxels_and_plan_says_so(data: dict[str,
         "preprocess": {"spacing": [2, 3, 4], "crop_foreground": False, "intensity": "minmax"},
     }
     content = job_of(data, models=[command], score_on="file", trust_code=True)
-    assert any("tool: says labels alone: score_on: file" in line for line in expanded(content)[1].warnings)
+    assert any("tool: says labels alone: score_on: file" in line for line in grid_of(content).warnings)
     execute(content, tmp_path / "out")
     assert row_of(tmp_path / "out")["scored_on"] == "file"

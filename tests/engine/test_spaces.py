@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from engine.cases import run_all
+from engine.cases import network_of, run_all
 from rich.console import Console
 from tiny_job import ARGS, ROI, class_rows, execute, expanded, noted, results, rows, small
 
@@ -77,7 +77,7 @@ def space_of(dataset: Dataset, name: str) -> Preprocess:
 def by_hand(grid: Grid, source: str) -> tuple[Case, torch.Tensor]:
     cell = next(cell for cell in grid.cells if cell.source.name == source)
     case = cell.dataset.load(grid.cases["d"][0], space_of(cell.dataset, source))
-    model = models.load(cell.source, torch.device("cpu"))
+    model = network_of(cell.source)
     return case, attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
 
 
@@ -108,7 +108,7 @@ def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome
     clean = prepare(native, space_of(dataset, target))
     volume = prepare(attacked, space_of(dataset, target), clean=native).image
     assert volume.shape == clean.image.shape != case.image.shape
-    model = models.load(next(cell.source for cell in grid.cells if cell.source.name == target), torch.device("cpu"))
+    model = network_of(next(cell.source for cell in grid.cells if cell.source.name == target))
     pred = models.predict(model, volume)
     pred_clean = models.predict(model, clean.image)
     label = clean.label[0]
@@ -131,7 +131,7 @@ def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None
     case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
     row = pair(run_all(job_of(data, A, shifted)), "a", "b")
     cell = next(cell for cell in grid.cells if cell.source.name == "b")
-    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
+    pred = models.predict(network_of(cell.source), case.image)
     expected = np.nanmean(hd95(pred, case.label[0], 3, spacing=(4.0, 4.0, 4.0))[1:])
     assert row["hd95_mm_clean"] == pytest.approx(expected, nan_ok=True)
     assert expected > 4
@@ -163,7 +163,7 @@ def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any])
     (cell,), ref = grid.cells, grid.cases["d"][0]
     case = cell.dataset.load(ref, cell.source.space)
     native = cell.dataset.native(ref)
-    made = attacking.attack_case(cell.attack, models.load(cell.source, torch.device("cpu")), case, None, 1).adversarial
+    made = attacking.attack_case(cell.attack, network_of(cell.source), case, None, 1).adversarial
     error = resampling_error(native, attacked_native(native, case, made, cell.source.space), made, cell.source.space)
     assert pair(run_all(job_of(data, own)), "a", "a")["resampling_error"] == error > 1e-3
     for alike in ({"models": [{**own, "transforms": [RANGE]}]}, {"score_on": "grid"}):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import EXAMPLES, entry, twin
-from engine.cases import case_of, volume
-from tiny_job import expanded, job
+from engine.cases import case_of, grid_of, volume
+from tiny_job import job
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
@@ -154,7 +154,7 @@ def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationMo
     case = make_case(model, LONG)
     counted.clear()
     volume = attacked(name, model, case, scope, 3, graphs=1000)
-    (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
+    (cell,) = grid_of(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])])).cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
     assert (sum(counted), max(counted)) == (volume.facts.num_forwards, 3)
     assert unit.passes_on(unit.cell.source) == volume.facts.num_forwards + volume.facts.num_backwards

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from engine.cases import run_all, run_serially, units_of
+from engine.cases import network_of, run_all, run_serially, units_of
 from engine.faults import add_attack
 from tiny_job import job, noted, small
 from torch import Tensor
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     (unit,) = units_of(content)
     (outcome,) = run_all(content)
     case = unit.cell.dataset.load(unit.ref)
-    model = models.load(unit.cell.source, torch.device("cpu"))
+    model = network_of(unit.cell.source)
     adversarial = attacking.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
     pred = models.predict(model, adversarial)
     pred_clean = models.predict(model, case.image)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from data import downloads
+from engine.cases import grid_of
 from tiny_job import ARGS, JOB, SHAPE, expanded, job, small
 
 from freqbench.core import config
@@ -134,7 +135,7 @@ def test_job_knows_its_file_and_never_stores_it() -> None:
 
 
 def grid(*attacks: Mapping[str, Any]) -> Grid:
-    return expanded(job(attacks=list(attacks), models=JOB["models"]))[1]
+    return grid_of(job(attacks=list(attacks), models=JOB["models"]))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_matched_budgets_are_found_on_models_of_dataset_alone(tmp_path: Any) -> 
 
 def test_a_restriction_is_in_no_identity() -> None:
     ids = [
-        {cell.cell_id for cell in expanded(job(models=[{**A, **more}], attacks=[{**FGSM, **more}]))[1].cells}
+        {cell.cell_id for cell in grid_of(job(models=[{**A, **more}], attacks=[{**FGSM, **more}])).cells}
         for more in ({}, {"datasets": ["phantom"]})
     ]
     assert ids[0] == ids[1]
@@ -282,7 +283,7 @@ def test_the_released_code_s_models_are_those_of_the_table() -> None:
 @pytest.mark.parametrize(("alias", "own"), ALIASES["attacks"].items())
 def test_the_released_code_s_attacks_are_those_of_the_table(alias: str, own: str) -> None:
     lines = [
-        expanded(job(models=[A], attacks=[{"name": name, **PARAMETERS[own], "block": 8}]))[1].cells[0]
+        grid_of(job(models=[A], attacks=[{"name": name, **PARAMETERS[own], "block": 8}])).cells[0]
         for name in (alias, own)
     ]
     assert lines[0].cell_id == lines[1].cell_id
@@ -304,7 +305,7 @@ def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
 
 def cells_of(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cell, ...]:
     content = small(attacks=[{"name": "bim", "eps": "8/255", **parameters}])
-    return expanded({**content, "datasets": [dataset] if dataset else content["datasets"]})[1].cells
+    return grid_of({**content, "datasets": [dataset] if dataset else content["datasets"]}).cells
 
 
 RULES = ["least-likely", "next-class", {"swap": {"spleen": "liver"}}, {"erase": "aorta"}]
@@ -328,7 +329,7 @@ def test_names_and_indices_are_one_cell() -> None:
 def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
     radii = {"name": "apgd", "eps": "8/255", "eps_schedule": [[[2, 0.3], [1.5, 0.3], [1, 0.4]]]}
     members = {"name": "autoattack", "eps": "8/255", "members": [["apgd-ce", "square"]], "organs": [["liver"]]}
-    scheduled, joined = expanded(small(attacks=[radii, members]))[1].cells
+    scheduled, joined = grid_of(small(attacks=[radii, members])).cells
     assert scheduled.attack.eps_schedule == ((2, 0.3), (1.5, 0.3), (1, 0.4))
     assert (joined.attack.members, joined.attack.organs) == (("apgd-ce", "square"), (1,))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine.cases import grid_of
 from tiny_job import ARGS, ROI, expanded, save_weights, small
 
 from freqbench.core.errors import UserError
@@ -81,7 +82,7 @@ def test_untrained_and_own_weights_need_no_assumption(tmp_path: Path) -> None:
 
 def test_a_plan_says_in_one_line_what_is_assumed(bare: str) -> None:
     entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare}
-    (line,) = [note for note in expanded(small(models=[entry]))[1].notes if "assumed" in note]
+    (line,) = [note for note in grid_of(small(models=[entry])).notes if "assumed" in note]
     assert line.startswith("m on phantom: assumed, as neither job nor files say it: input.axes: HWD (towards RAS); ")
     assert "inference.weighting: constant" in line
     assert list(note_of("m", ())) == []

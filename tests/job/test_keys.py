@@ -35,7 +35,8 @@ from freqbench.models.defences.table import DEFENCES
 from freqbench.models.entry import Inference, InputAdapter, Trained
 from freqbench.training import TrainJob
 
-Changes = Mapping[str, Any]
+from .places import Changes, changed
+
 Line = tuple[Changes, Changes]  # a job, its places changed, and what is then changed beside
 
 CHOOSES = "chooses cases, models or cells, all of which have their own keys"
@@ -184,17 +185,6 @@ def schema() -> Iterator[str]:
         for name, field in loader.model_fields.items():
             *_, first = (each for each in loader.__mro__ if name in vars(each).get("__annotations__", ()))
             yield f"{first.__name__}.{field.alias or name}"
-
-
-def changed(content: Any, changes: Changes) -> Any:
-    content = copy.deepcopy(content)
-    for place, value in changes.items():
-        *way, last = (int(part) if part.isdigit() else part for part in place.split("."))
-        at = content
-        for part in way:
-            at = at[part]
-        at[last] = value
-    return content
 
 
 @pytest.fixture(scope="module")

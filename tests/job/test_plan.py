@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from command_line import bench
+from engine.cases import grid_of
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -48,7 +49,7 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     ],
 )
 def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any], line: str | None) -> None:
-    said = [note for note in expanded(job(**changes))[1].notes if note.startswith(("save_only", "seeds", "training"))]
+    said = [note for note in grid_of(job(**changes)).notes if note.startswith(("save_only", "seeds", "training"))]
     assert [note.startswith(str(line)) for note in said] == [True] * (line is not None)
 
 
@@ -81,7 +82,7 @@ VAFA = {"name": "vafa", "q_max": 20, "steps": 1, "block": "8x32x16"}
 
 
 def params_of(*attacks: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
-    return [json.loads(cell.params) for cell in expanded(small(attacks=list(attacks), **changes))[1].cells]
+    return [json.loads(cell.params) for cell in grid_of(small(attacks=list(attacks), **changes)).cells]
 
 
 def test_a_block_that_the_roi_cuts_is_said() -> None:
@@ -109,7 +110,7 @@ def test_cut_is_of_source_whose_roi_it_is_and_of_no_identity() -> None:
     wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
     cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
-    assert expanded(small(attacks=[VAFA]))[1].cells[0].cell_id == "e458d3eb3cb259cc"
+    assert grid_of(small(attacks=[VAFA])).cells[0].cell_id == "e458d3eb3cb259cc"
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
@@ -128,13 +129,13 @@ def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monk
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
-    return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
+    return [*planning.lines(planning.outlook(grid_of(content), (), None, str(out), price=36.0))][-1]
 
 
 def test_estimate_goes_by_attack_s_own_rows_of_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier run was on a slower machine, and another attack's pass costs more; 16 passes and a record are left."""
     content = small(attacks=[{"name": "pgd", "eps": [0.01, 0.02, 0.03], "steps": 2}, {"name": "fgsm", "eps": 0.1}])
-    before, now, _, other = expanded(content)[1].units()
+    before, now, _, other = grid_of(content).units()
     runs = [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
     for second, (unit, run_id, attack_seconds) in enumerate(runs):
         measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
@@ -168,7 +169,7 @@ def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest
 def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
-    (unit,) = expanded(small())[1].units()
+    (unit,) = grid_of(small()).units()
     half = unit.passes // 2
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
@@ -193,7 +194,7 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]
-    known, unknown = expanded(content)[1].units()
+    known, unknown = grid_of(content).units()
     half = known.passes // 2
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
@@ -212,7 +213,7 @@ def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monke
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 1.0))
     content = small(attacks=[{"name": "gn", "std": [0.1, 0.2]}])
     content["models"] = job()["models"]
-    unit, other, *_ = expanded(content)[1].units()
+    unit, other, *_ = grid_of(content).units()
     store = Store(str(tmp_path / "out"))
     spent = costs.Spent()
     writer = store.writer("r", interval_s=0)
@@ -238,7 +239,7 @@ def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monke
 def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without earlier runs: a million voxels a second, beside the prediction, which takes no time at this rate."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e30, 1.0))
-    (unit,) = expanded(small(attacks=[{"name": "gn", "std": 0.1}]))[1].units()
+    (unit,) = grid_of(small(attacks=[{"name": "gn", "std": 0.1}])).units()
     voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
     scoring = costs.estimate_costs([unit], ("dsc",), None).scoring[costs.place(unit)]
     assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))

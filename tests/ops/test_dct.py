@@ -8,7 +8,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, split, split_slices
 from freqbench.ops.dct import BANDS, BlockDCT, band_magnitude, band_mask, frequency_consistency
 from freqbench.ops.quantisation import alpha_schedule, hard_error, quantisation_error, reach, soft_round
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
@@ -52,14 +52,6 @@ def test_block_is_cut_to_the_window() -> None:
     assert cut_block((4, 16, 2), (10, 4, 8)) == (4, 4, 2)
     assert cut_block(8, (10, 4, 8), per_slice=True) == (8, 4, 1)
     assert cut_block((4, 16), (10, 4, 8), per_slice=True) == (4, 4, 1)
-
-
-def test_padding_reflects_on_the_high_side() -> None:
-    x = torch.arange(5.0).reshape(1, 1, 5, 1, 1).expand(1, 1, 5, 4, 2)
-    padded = pad_to_blocks(x, (4, 4, 2))
-    assert padded.shape[2:] == (8, 4, 2)
-    assert padded[0, 0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
-    assert pad_to_blocks(x, (5, 2, 1)) is x
 
 
 @pytest.mark.parametrize("block", [(4, 3, 4), (8, 3, 6), (2, 6, 1), (8, 6, 12)])
@@ -241,16 +233,6 @@ def test_the_table_makes_the_errors_in_either_precision(dtype: torch.dtype) -> N
     for end in reachable.bounds:
         torch.testing.assert_close(reachable.nearest(end), end, rtol=0, atol=0)
         torch.testing.assert_close(hard_error(spectrum, reachable.table(end)), end, rtol=1e-5, atol=1e-4)
-
-
-def test_small_coefficients_become_zero() -> None:
-    """q in [5, 20]: 2 is rounded to 0 by every step; 4 becomes 0 or 5 to 8, by steps from 5 to 8."""
-    spectrum = torch.tensor([2.0, -2.0, 4.0, -4.0], dtype=torch.float64)
-    low, high = reach(spectrum, 5, 20).bounds
-    torch.testing.assert_close(low, torch.tensor([-2.0, 2, -4, -4], dtype=torch.float64), rtol=0, atol=1e-3)
-    torch.testing.assert_close(high, torch.tensor([-2.0, 2, 4, 4], dtype=torch.float64), rtol=0, atol=1e-3)
-    nearest = reach(spectrum, 5, 20).nearest(torch.zeros(4, dtype=torch.float64))
-    assert (nearest[2:].tolist(), reach(spectrum, 5, 20).table(nearest)[2:].tolist()) == ([1, -1], [5, 5])
 
 
 def test_the_finest_steps_leave_a_coefficient_where_it_is() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine.cases import grid_of
 from third_party.own_classes import OWN, ROI, module, spec, units
 from tiny_job import expanded, small
 from toy.data import Balls
@@ -244,7 +245,7 @@ def test_a_worker_that_is_not_told_to_trust_reads_nothing_ahead(monkeypatch: pyt
         raise AssertionError
 
     monkeypatch.setattr(Balls, "native", read)
-    (own,), (foreign, *_) = list(expanded(small())[1].units()), units()
+    (own,), (foreign, *_) = list(grid_of(small()).units()), units()
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1))
     outcome, _ = worker.run(own, prefetch=foreign)
     assert not outcome.failed

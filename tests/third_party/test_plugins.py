@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from command_line import Bench, refused
+from engine.cases import stored
 from safetensors.torch import save_file
 from scipy.ndimage import binary_erosion
 from third_party.packages import lay_out, on_path
@@ -21,7 +22,6 @@ from tiny_job import rows
 
 from freqbench import testing
 from freqbench.core.code import provenance
-from freqbench.results import Store
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "plugin"
 
@@ -64,7 +64,7 @@ def written(folder: Path) -> str:
 def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) -> None:
     code, _, err = bench("run", written(tmp_path), "--engine", "serial", "--out", str(tmp_path / "out"), "--no-page")
     assert (code, err) == (0, "")
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     assert (row["attack"], row["dataset"], row["status"]) == ("two_steps", "spheres", "ok")
     assert row["linf"] == pytest.approx(0.1, abs=1e-6)
     assert re.fullmatch(r"dsc,boundary@freqbench-example 1\.0 [0-9a-f]{8}", row["metrics"])
@@ -130,7 +130,7 @@ def test_template_is_installed_and_its_metric_in_rows(tmp_path: Path, bench: Ben
     out = str(tmp_path / "out")
     with on_path(target, "freqbench_example"):
         assert bench("run", written(tmp_path), "--engine", "serial", "--out", out, "--no-page")[0] == 0
-    (row,) = Store(out).records().to_pylist()
+    (row,) = stored(out)
     assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}
 
 

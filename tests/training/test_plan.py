@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.cases import network_of
 
 from freqbench import models
 from freqbench.core.config import load
@@ -305,7 +306,7 @@ def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
     case = dataset.load(dataset.refs()[0])
     entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
-    network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
+    network = network_of(models.resolve(entry, len(dataset.classes)))
     assert np.nanmean(dice(models.predict(network, case.image), case.label, len(dataset.classes))[1:]) > 0.75
 
 

@@ -17,7 +17,7 @@ import pytest
 import tiny_training
 import torch
 from command_line import bench
-from engine.cases import case_of
+from engine.cases import case_of, network_of
 from models.test_checkpoint import same
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -71,7 +71,7 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None
     result = done(job, out)["net"]
     dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
-    model = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
+    model = network_of(models.resolve(entry, len(dataset.classes)))
     per_case = []
     for ref in dataset.refs():
         case = dataset.load(ref)
@@ -328,7 +328,7 @@ def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
     spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), len(lists.classes))
-    model = models.load(spec, torch.device("cpu"))
+    model = network_of(spec)
     scores = case_dice(model, [(i, lists.load(ref)) for i, ref in enumerate(lists.refs())], len(lists.classes))
     assert mean_foreground(np.stack(list(scores.values()))) == pytest.approx(result.dice_select, abs=1e-6)
 
