@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from attacks import examples
+from attacks.asked import Asked, entropies
 from attacks.examples import EXAMPLES, FREQUENCY, GRADIENT, SmallNet, every_gradient_attack, generators, takes, volumes
 from torch import Tensor, nn
 
@@ -61,13 +61,12 @@ class Wave(nn.Module):
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = examples.plain(name, **SETTINGS[setting])
-    (images, labels), model, calls = volumes(2), SmallNet().double(), []
+    images, labels = volumes(2)
     images = images.double()
-    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    model = Asked(SmallNet().double())
     batch = attack(model, images, labels, generator=generators(1, 2))
-    assert (len(calls), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
+    assert (len(model.volumes), batch.num_backwards) == (batch.num_forwards, attack.passes[1])
     assert (batch.num_forwards, len(batch.losses)) == attack.passes
-    hook.remove()
     alone = attack(model, images[1:], labels[1:], generator=generators(2))
     assert ((batch.adversarial[1:] - alone.adversarial).abs() > 1e-6).double().mean() <= 2e-3
 
@@ -124,19 +123,16 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
     """Steps overshoot; the cross-entropy of every iterate, the first pass of a step, decides: SSA adds others."""
     images, labels = volumes()
-    model = Wave()
-    seen = []
-    model.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
+    model = Asked(Wave())
     quiet = {"random_start": False} if takes(name, "random_start") else {}
     wide = {"step_size": 0.05} if takes(name, "step_size") else {}
     attack = make(name, **({"eps": 0.1, "steps": 6, "keep": "best"} | quiet | wide | changes))
     best = attack(model, images, labels).adversarial
-    assert len(seen) == 6 * passes + 1
-    iterates = seen[::passes]
-    losses = torch.stack([F.cross_entropy(y, labels[:, 0], reduction="none").flatten(1).mean(1) for _, y in iterates])
+    assert len(model.volumes) == 6 * passes + 1
+    losses = entropies(model, labels)[::passes]
     assert (losses.argmax(0) < 6).any(), "the last is the best everywhere: nothing is tested"
     for i, k in enumerate(losses.argmax(0).tolist()):
-        assert torch.equal(best[i], iterates[k][0][i])
+        assert torch.equal(best[i], model.volumes[k * passes][i])
 
 
 @pytest.mark.parametrize(
@@ -156,18 +152,19 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
 def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: dict[str, Any]) -> None:
     """Each run ends with a look at its volumes; the Dice decides for each window, not the loss."""
     images, labels = volumes()
-    model = SmallNet().eval()
-    looks = list[tuple[Tensor, Tensor]]()
-    model.register_forward_hook(lambda _, inputs, output: looks.append((inputs[0].detach(), output.detach())))
+    model = Asked(SmallNet())
     attack = examples.plain(name, restarts=4, loss="ce", **changes)
     result = attack(model, images, labels, generator=generators(1, 2))
-    assert len(looks) == attack.passes[0]
-    ends = looks[len(looks) // 4 - 1 :: len(looks) // 4]
+    looks = len(model.volumes)
+    ends = slice(looks // 4 - 1, None, looks // 4)
+    assert looks == attack.passes[0]
     classes = list(changes.get("organs", (1, 2)))
     for i in range(2):
-        dices = [np.nanmean(dice(logits[i].argmax(0), labels[i, 0], 3)[classes]) for _, logits in ends]
+        dices = [np.nanmean(dice(logits[i].argmax(0), labels[i, 0], 3)[classes]) for logits in model.logits[ends]]
         # To rounding: vafa_opt renders in the end what its table makes.
-        torch.testing.assert_close(result.adversarial[i], ends[int(np.argmin(dices))][0][i], rtol=0, atol=2e-6)
+        torch.testing.assert_close(
+            result.adversarial[i], model.volumes[ends][int(np.argmin(dices))][i], rtol=0, atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("name", FREQUENCY)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.asked import by_metrics, predicted
+from attacks.asked import Asked, by_metrics, predicted
 from attacks.small import Fixed, Linear, Net, volumes
 from torch import Tensor
 
@@ -51,14 +51,14 @@ def test_smallest_change_on_a_linear_network_is_its_distance(name: str, given: d
 def test_result_is_the_smallest_volume_that_has_fallen(name: str, given: dict[str, Any], dice: float | None) -> None:
     """Everything that the network was asked is looked through again; a clean Dice of 1 falls at a half."""
     images, labels = task()
-    asked = list[Tensor]()
-    model = Net().double()
-    model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
+    model = Asked(Net().double())
     result = attacked(name, model, dice=dice, **given)
-    assert len(asked) == result.num_forwards == result.num_backwards == 16
+    assert len(model.volumes) == result.num_forwards == result.num_backwards == 16
     threshold = 0.5 if dice is None else dice
     for i in range(3):
-        fallen = [x[i] for x in asked if by_metrics(Net()(x[i][None].float()).argmax(1)[0], labels[i, 0]) <= threshold]
+        fallen = [
+            x[i] for x in model.volumes if by_metrics(Net()(x[i][None].float()).argmax(1)[0], labels[i, 0]) <= threshold
+        ]
         of_all = torch.stack([sizes((x - images[i])[None], given)[0] for x in fallen])
         assert result.state[i] == pytest.approx(float(of_all.min()), rel=1e-9)
         assert torch.equal(result.adversarial[i], fallen[int(of_all.argmin())])

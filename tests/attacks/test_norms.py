@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from attacks.asked import Asked
 from attacks.examples import EXAMPLES, SmallNet, example, generators, volumes
 from attacks.small import Net
 from torch import Tensor
@@ -58,11 +59,9 @@ def test_starts_are_normal_noise_of_the_radius() -> None:
     images = torch.full((1, 1, 16, 16, 16), 0.5)
     for name, more in (("pgd", {}), ("apgd", {}), ("apgd", {"variant": "paper"})):
         attack = make(name, norm="l2", eps=EPS, steps=1, **more)
-        asked = list[Tensor]()
-        model = SmallNet()
-        model.register_forward_hook(lambda _, inputs, __, asked=asked: asked.append(inputs[0].detach()))
+        model = Asked(SmallNet())
         attack(model, images, torch.zeros_like(images).long(), generator=generators(1))
-        change = (asked[0] - images).double().flatten()
+        change = (model.volumes[0] - images).double().flatten()
         assert change.square().mean().sqrt() == pytest.approx(EPS, rel=1e-5)
         assert (change / EPS).pow(4).mean() == pytest.approx(3, abs=0.3)
 
@@ -95,12 +94,10 @@ def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> 
 def test_square_redistributes_its_change_between_two_cubes() -> None:
     """Every query has the whole radius, and leaves what lies outside two cubes in proportion."""
     images = torch.full((1, 1, 10, 10, 10), 0.5)
-    asked = list[Tensor]()
-    model = SmallNet()
-    model.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach().clone()))
+    model = Asked(SmallNet())
     labels = torch.randint(0, 3, images.shape)
     make("square", norm="l2", eps=EPS, queries=60, p_init=0.3)(model, images, labels, generator=generators(2))
-    changes = [(volume - images).double() for volume in asked[:60]]
+    changes = [(volume - images).double() for volume in model.volumes[:60]]
     assert all(float(sizes(change)) == pytest.approx(EPS, rel=1e-5) for change in changes)
     first = changes[0][0, 0]
     # Bumps of two voxels a side; their four distances to a centre at the second voxel are two heights.

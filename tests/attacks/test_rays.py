@@ -10,7 +10,6 @@ from attacks.small import Linear, Net
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
-from freqbench.attacks.rays import _turned
 from freqbench.ops.losses import mean_dice
 
 
@@ -115,13 +114,3 @@ def test_radius_is_that_of_the_nearest_success() -> None:
         sizes = [float((asked[i] - images[i]).abs().max()) for asked in model.volumes[:-1]]
         fallen = [size for size, dice in zip(sizes, told(model, i)[:-1], strict=True) if dice <= 0.5]
         assert result.state[i] == pytest.approx(min(fallen), abs=1e-6)
-
-
-def test_flipped_runs_halve_down_to_voxels_and_start_over() -> None:
-    """Six voxels have levels of 1, 2, 4 and 8 runs; some of the last have no voxel."""
-    signs = torch.ones(2, 6)
-    runs = [(_turned(signs, query)[1] < 0).nonzero().flatten().tolist() for query in range(16)]
-    assert runs[:7] == [[0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4, 5], [0], [1, 2], [3], [4, 5]]
-    assert [run for run in runs[7:15] if run] == [[0], [1], [2], [3], [4], [5]]
-    assert runs[15] == runs[0]
-    assert (signs == 1).all()

@@ -75,25 +75,6 @@ def test_root_takes_variable_or_home(folder: Folder, monkeypatch: pytest.MonkeyP
     assert len(folder.dataset(root=root + folder.root.name).refs()) == 3
 
 
-def test_case_key_depends_on_content_and_not_on_place(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
-    moved = tmp_path_factory.mktemp("moved") / "copy"
-    shutil.copytree(folder.root, moved)
-    here = folder.dataset()
-    there = folder.dataset(name="other", root=str(moved), split="validation[1:]")
-    before = [here.case_key(ref) for ref in here.refs()]
-    assert before[1:] == [there.case_key(ref) for ref in there.refs()]
-    folder.put("labelsTr/b.nii.gz", volume(3)[1][::-1])
-    after = [here.case_key(ref) for ref in here.refs()]
-    assert [x == y for x, y in zip(before, after, strict=True)] == [True, False, True]
-
-
-@pytest.mark.parametrize("changes", [{"labels": 4}, {"pad_to": (9, 9, 9)}, {"resampling": "nnunet"}])
-def test_case_key_depends_on_all_that_changes_a_case(folder: Folder, changes: dict[str, Any]) -> None:
-    ref = folder.dataset().refs()[0]
-    assert folder.dataset(**changes).case_key(ref) != folder.dataset().case_key(ref)
-    assert folder.dataset(intensity={"percentile": [0.5, 99.5]}).case_key(ref) == folder.dataset().case_key(ref)
-
-
 def test_case_key_of_today_stays() -> None:
     """Results of earlier runs are found by it: a change here recomputes all of them."""
     dataset = Decathlon(

@@ -16,7 +16,7 @@ from freqbench.data.layouts import Layout
 from freqbench.job.schema import build_dataset
 
 from .conftest import layout_of, made, put_json, refused
-from .downloads import CLASSES, LPS, SRA, TURN, VOXELS, volume
+from .downloads import CLASSES, LPS, VOXELS, volume
 from .itk_files import put_itk, spoil
 
 FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
@@ -24,20 +24,6 @@ FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 
 def _read(path: Path) -> np.ndarray:
     return image_files.read_image(image_files.read_header(path, multichannel=True))
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
-def test_a_volume_is_that_of_its_nifti_file(tmp_path: Path, suffix: str, packed: bool, grid: np.ndarray) -> None:
-    voxels = volume()[0]
-    put_itk(tmp_path / "a.nii.gz", voxels, grid)
-    put_itk(tmp_path / f"a{suffix}", voxels, grid, packed)
-    nifti, other = (image_files.read_header(tmp_path / f"a{end}") for end in (".nii.gz", suffix))
-    assert other.shape == nifti.shape
-    np.testing.assert_allclose(other.affine, nifti.affine, atol=1e-5)  # NIfTI has it in 32 bits
-    np.testing.assert_array_equal(image_files.read_image(other), image_files.read_image(nifti))
-    image_files.check_length(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", FORMATS[:-1])

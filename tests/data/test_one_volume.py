@@ -34,11 +34,11 @@ def drawn(seed: int) -> tuple[Array, Array, Array]:
     return voxels, label, affine
 
 
-def put_file(path: Path, voxels: Array, affine: Array) -> None:
+def put_file(path: Path, voxels: Array, affine: Array, packed: bool) -> None:
     if path.suffix == ".mgz":
         nibabel.save(nibabel.MGHImage(voxels, affine), path)
     else:
-        put_itk(path, voxels, affine)
+        put_itk(path, voxels, affine, packed)
 
 
 def case_of(folder: Path, suffix: str) -> Case:
@@ -56,8 +56,8 @@ def test_a_volume_is_one_case_in_eight_formats_and_as_a_series(tmp_path: Path, s
     for suffix in FORMATS:
         folder = tmp_path / suffix
         folder.mkdir()
-        put_file(folder / f"a{suffix}", voxels, affine)
-        put_file(folder / f"a_seg{suffix}", label, affine)
+        put_file(folder / f"a{suffix}", voxels, affine, packed=seed > 3)
+        put_file(folder / f"a_seg{suffix}", label, affine, packed=seed > 3)
         header = image_files.read_header(folder / f"a{suffix}")
         np.testing.assert_allclose(header.affine, affine, atol=1e-4)
         np.testing.assert_allclose(header.spacing, np.linalg.norm(affine[:3, :3], axis=0), rtol=1e-6)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 
@@ -209,7 +208,7 @@ def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
     for name, voxels in (("scan", scan), ("structures", np.kron(np.arange(27).reshape(3, 3, 3), np.ones((4, 4, 4))))):
         folder = tmp_path / name
         folder.mkdir()
-        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.uint8), np.eye(4)), folder / "p.nii.gz")
+        put(folder / "p.nii.gz", voxels.astype(np.uint8))
     assert "few different values" not in " ".join(_remarks(tmp_path / "scan", "p"))
     assert "few different values" in " ".join(_remarks(tmp_path / "structures", "p"))
 
@@ -237,8 +236,8 @@ def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], clas
         image = np.random.default_rng(seed).random((6, 6, 6), np.float32)
         label = np.zeros((6, 6, 6), np.uint8)
         label.flat[: len(values)] = values
-        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_seg.nii.gz")
+        put(tmp_path / f"{name}.nii.gz", image)
+        put(tmp_path / f"{name}_seg.nii.gz", label)
     entry = layout_of(tmp_path).entry
     assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
     dataset = proposed(tmp_path, crop_foreground=False)

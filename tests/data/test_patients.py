@@ -101,13 +101,6 @@ def test_every_loader_of_files_asks_the_pattern(tmp_path: Path) -> None:
     assert [ref.patient_id for ref in Phantom(name="x", patient="phantom_2", cases=2).refs()] == ["phantom_2"] * 2
 
 
-def test_patients_are_in_no_identity(folder: Folder) -> None:
-    plain = folder.dataset()
-    grouped = folder.dataset(patient="^.")
-    keys = [[dataset.case_key(ref) for ref in dataset.refs()] for dataset in (plain, grouped)]
-    assert keys[0] == keys[1]
-
-
 @pytest.mark.parametrize(
     ("names", "is_said"),
     [

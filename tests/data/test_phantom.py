@@ -67,13 +67,6 @@ def test_shape_changes_grid_and_recipe_but_not_patient() -> None:
     assert first_key(coarse) != first_key(fine)
 
 
-def test_case_key_ignores_name_split_and_selection() -> None:
-    one = Phantom(name="a", cases=1)
-    other = Phantom(name="b", cases=("phantom_2000",))
-    assert first_key(one) == first_key(other)
-    assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
-
-
 def test_noise_has_the_measured_power_spectrum() -> None:
     """Power at 0.5 to 3 line pairs per cm as a share of its peak; slices of 3 mm, 2 mm apart, share a third."""
     noise = scanner_noise(np.random.default_rng(0), (160, 160, 64))

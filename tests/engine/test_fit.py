@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from data.downloads import put
 from engine.cases import grid_of, stored
 from rich.console import Console
 from tiny_job import ARGS, ROI, execute, expanded, noted, save_weights, small
@@ -280,7 +280,7 @@ def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     label = np.zeros(image.shape, np.uint8)
     label[6:12, 6:12, 4:10] = 1
     for name, voxels in (("i", image), ("l", label)):
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        put(tmp_path / f"{name}.nii.gz", voxels)
     listed = {"labels": {"0": "air", "1": "organ"}, "test": [{"image": "i.nii.gz", "label": "l.nii.gz"}]}
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     window = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, grid_of, network_of, run_all, stored, units_of, volume
+from engine.cases import case_of, grid_of, network_of, stored, units_of, volume
 from tiny_job import SHAPE, class_rows, execute, expanded, job, noted, rows, small
 
 import freqbench as fb
@@ -81,16 +81,6 @@ def test_a_tensor_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> 
     assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(list(tmp_path.glob("learned/*"))) == 2
     assert {(row["num_forwards"], row["num_backwards"]) for row in rows} == {(0, 0)}
-
-
-@pytest.mark.integration
-def test_each_worker_without_a_store_learns_the_same_tensor_once(learned: list[float]) -> None:
-    """`audit --rows` does the same."""
-    first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
-    assert {row["status"] for row in first} == {"ok"}
-    assert [row["dsc"] for row in first] == [row["dsc"] for row in again]
-    assert [row["l2"] for row in first] == [row["l2"] for row in again]
-    assert len(learned) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", "empty", "wide"])

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from data.downloads import put
 from engine.cases import network_of, run_all
 from rich.console import Console
 from tiny_job import ARGS, ROI, class_rows, execute, expanded, noted, results, rows, small
@@ -47,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         label[4:12, 5:14, 3:9] = 1
         label[12:16, 8:12, 4:8] = 2
         for kind, volume in (("image", voxels), ("label", label)):
-            nibabel.save(nibabel.Nifti1Image(volume, affine), root / f"{name}_{kind}.nii.gz")
+            put(root / f"{name}_{kind}.nii.gz", volume, affine)
     listed = [{"image": f"./{name}_image.nii.gz", "label": f"./{name}_label.nii.gz"} for name in ("x", "y")]
     (root / "dataset.json").write_text(json.dumps({"test": listed}))
     keys = {"root": str(root), "labels": 3, "cases": 1, "intensity": {"window": [-175, 250]}, "crop_foreground": False}

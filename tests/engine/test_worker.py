@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from engine.cases import network_of, run_all, run_serially, units_of
+from engine.cases import run_all, run_serially, units_of
 from engine.faults import add_attack
 from tiny_job import job, noted, small
 from torch import Tensor
@@ -28,7 +28,6 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes, scoring
 from freqbench.engine.rows import score_masks
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.metrics import dice, hd95
 from freqbench.models import loading
 from freqbench.results import RECORDS, to_table
 
@@ -88,31 +87,6 @@ def test_an_attack_without_a_budget_has_none_in_its_row() -> None:
     (record,) = to_table(RECORDS, outcome.records).to_pylist()
     assert (record["status"], record["budget_name"], record["budget"], record["eps_native"]) == ("ok", None, None, None)
     assert (record["threat_model"], record["seed"], json.loads(record["params"])["block"]) == ("none", None, [4, 8])
-
-
-def test_scores_are_those_of_the_predictions_by_hand() -> None:
-    """Attack, prediction and metrics called one by one."""
-    content = small(attacks=[{"name": "gn", "std": 0.1}], seeds=[3])
-    (unit,) = units_of(content)
-    (outcome,) = run_all(content)
-    case = unit.cell.dataset.load(unit.ref)
-    model = network_of(unit.cell.source)
-    adversarial = attacking.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
-    pred = models.predict(model, adversarial)
-    pred_clean = models.predict(model, case.image)
-    record = outcome.records[0]
-    label = case.label[0]
-    assert record["dsc"] == np.nanmean(dice(pred, label, 6))
-    assert record["dsc_clean"] == np.nanmean(dice(pred_clean, label, 6))
-    assert record["hd95_mm"] == pytest.approx(np.nanmean(hd95(pred, label, 6, spacing=case.spacing)[1:]))
-    assert record["hd95_clean"] == pytest.approx(np.nanmean(hd95(pred_clean, label, 6)))
-    assert record["voxel_success"] == (pred != pred_clean).double().mean()
-    assert record["linf"] == pytest.approx(float((adversarial - case.image).abs().max()))
-    assert record["eps_native"] == pytest.approx(0.1 * 425)
-    classes = outcome.class_records[0]
-    assert [row["dsc"] for row in classes] == pytest.approx(dice(pred, label, 6), nan_ok=True)
-    assert [row["class_name"] for row in classes] == list(unit.cell.dataset.class_names)
-    assert [row["pred_voxels_clean"] for row in classes] == [int((pred_clean == k).sum()) for k in range(6)]
 
 
 FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}

@@ -240,14 +240,6 @@ def test_matched_budgets_are_found_on_models_of_dataset_alone(tmp_path: Any) -> 
     assert [(row.dataset, row.source) for row in entry.matched or ()] == [("x", "a")]
 
 
-def test_a_restriction_is_in_no_identity() -> None:
-    ids = [
-        {cell.cell_id for cell in grid_of(job(models=[{**A, **more}], attacks=[{**FGSM, **more}])).cells}
-        for more in ({}, {"datasets": ["phantom"]})
-    ]
-    assert ids[0] == ids[1]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -350,12 +342,6 @@ def test_a_step_is_told_apart_by_what_is_written() -> None:
     word, number = cells_of(step_size=["eps/4", "2/255", "eps/4"])
     assert (word.attack.step_size, number.attack.step_size) == ("eps/4", 2 / 255)
     assert word.cell_id != number.cell_id
-
-
-def test_a_parameter_at_its_default_gives_the_same_cell() -> None:
-    own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last", "scope": "window"}
-    own |= {"channels": None}
-    assert cells_of(**own)[0].cell_id == cells_of()[0].cell_id
 
 
 def test_a_name_stands_for_each_dataset_s_own_index(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from data.downloads import put
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
@@ -104,7 +105,7 @@ def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytes
     line = {"image": "ct/CHUV-048_ct_trans.nii.gz", "label": "gtvt/CHUV-048_gtvt_trans.nii.gz"}
     for path, values in ((line["image"], voxels), (line["label"], label)):
         (tmp_path / "hecktor" / path).parent.mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "hecktor" / path)
+        put(tmp_path / "hecktor" / path, values, affine)
     (tmp_path / "hecktor/dataset_hecktor.json").write_text(json.dumps({"train": [], "test": [line]}))
     monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
     spec = job("papers/malik")

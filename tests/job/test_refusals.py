@@ -7,11 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 from attacks.examples import EXAMPLES
 from data import downloads
+from data.downloads import put
 from tiny_job import JOB, expanded, job, small, write
 
 from freqbench.attacks import ATTACKS, Attack, make
@@ -303,7 +303,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
         for kind, voxels in zip(("imagesTr", "labelsTr"), volumes, strict=True):
             (tmp_path / kind).mkdir(exist_ok=True)
             kept = voxels.astype(np.float32 if kind == "imagesTr" else np.uint8)
-            nibabel.save(nibabel.Nifti1Image(kept, np.eye(4)), tmp_path / kind / f"{name}.nii.gz")
+            put(tmp_path / kind / f"{name}.nii.gz", kept)
     listed = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in cases]
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": NAMES, "validation": listed}))
     window = {"intensity": {"window": [-175, 250]}, "split": "validation", "spacing": [3, 3, 3]}
@@ -329,9 +329,9 @@ def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
     path = Path(data["root"]) / "labelsTr" / "fine.nii.gz"
     label = np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 1
-    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), path)
+    put(path, label)
     image = np.full(SHAPE, -1000, np.float32)
     image[6:18, 5:15, 4:12] = np.random.default_rng(1).uniform(0, 100, (12, 10, 8))
-    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), Path(data["root"]) / "imagesTr" / "fine.nii.gz")
+    put(Path(data["root"]) / "imagesTr" / "fine.nii.gz", image)
     lines = [line for name, line in diagnosis.diagnose(data["root"], None, None)[0] if name == "data"]
     assert any("1 of 1 voxels of `organ` lie outside the crop" in line for line in lines)

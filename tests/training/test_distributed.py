@@ -122,14 +122,6 @@ def disturbed(folder: Path, *disturbances: Disturb) -> tuple[int, list[str], flo
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_worker_costs_no_row_of_the_log(shared: list[Row], tmp_path: Path) -> None:
-    code, said, _ = disturbed(tmp_path, lambda process: parts_of(process)[0].kill())
-    assert code == 0, said
-    assert repr(read_log(str(tmp_path / "out" / "net"))) == repr(shared)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
     """Two starts of a group of workers, then Ctrl-C; rows of the log are told as they come, each once."""
     code, said, seconds = disturbed(
