@@ -39,8 +39,11 @@ def gained(result: AttackResult, weights: Tensor = WEIGHTS) -> float:
 AXES = {("2d", False): (2, 3), ("3d", False): (2, 3, 4), ("2d", True): (3,), ("3d", True): (3, 4)}
 
 
+every_form = pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+
+
 @pytest.mark.parametrize("region", ["all", "centre", "periphery"])
-@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+@every_form
 def test_points_of_k_space_turn_to_the_weights(form: tuple[str, bool], axes: tuple[int, ...], region: str) -> None:
     """The gain is <W, u K> / n: the best u has the size eps_k and the phase that makes each term real."""
     encoding, lines = form
@@ -54,7 +57,7 @@ def test_points_of_k_space_turn_to_the_weights(form: tuple[str, bool], axes: tup
     assert gained(result) == pytest.approx(0.02 * np.abs(terms).sum() / count, rel=1e-6)
 
 
-@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+@every_form
 def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
     encoding, lines = form
     images = drawn(5, shape=(32, 24, 20)).float()

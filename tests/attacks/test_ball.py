@@ -46,8 +46,14 @@ def norm(state: Tensor | None) -> float:
     return float(state.flatten().norm())
 
 
-@pytest.mark.parametrize("control", ["none", "random"])
-@pytest.mark.parametrize("kind", CHANGES)
+every_control = pytest.mark.parametrize("control", ["none", "random"])
+
+
+every_kind = pytest.mark.parametrize("kind", CHANGES)
+
+
+@every_control
+@every_kind
 def test_parameters_stay_in_ball_and_null_rows_on_its_boundary(kind: str, control: str) -> None:
     image, label = volume()
     radius = 2.5 if kind == "voxel_shift" else 0.2
@@ -281,14 +287,14 @@ def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", CHANGES)
+@every_kind
 def test_no_member_of_many_breaks_the_bound(kind: str) -> None:
     """200 random and 50 optimised members of each ball."""
     assert max(crossings(kind, 1.0, 1.0, many=(200, 50), samples=(2000, 200))) <= 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "fourier_shift"])
-@pytest.mark.parametrize("control", ["none", "random"])
+@every_control
 def test_the_ball_of_radius_0_has_the_clean_volume_alone(kind: str, control: str) -> None:
     """Certificates take their clean draws from there. Of even sides, `fourier_shift` takes the Nyquist frequency."""
     image, label = volume()

@@ -140,19 +140,6 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     assert attack.least_jacobian(IMAGES, result.state) >= 0.5
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
-    attack = deformation(loss="ce")
-    model = Linear(WEIGHTS)
-    task = Task("deformation", model, IMAGES, torch.zeros_like(LABELS), targeted=False, generator=generators(3))
-    task.aim("ce", None, None)
-    space = attack.space(IMAGES)
-    point = space.project(space.centre + 0.4 * torch.randn(space.centre.shape, generator=generators(5)[0]).double())
-    gradient, _ = task.gradient_and_value(point, space.render)
-    direction = torch.randn(point.shape, generator=generators(6)[0]).double()
-    ahead, behind = (float(task.loss(space.render(point + step * direction))) for step in (1e-6, -1e-6))
-    assert (gradient * direction).sum() == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
-
-
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     """To first order in the bound the gain of <w, a> on a ramp is the sum over points of its gradient's length."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")

@@ -206,7 +206,10 @@ def terms(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return entropy.flatten(1), cosine.flatten(1), (logits.argmax(1) == labels[:, 0]).flatten(1)
 
 
-@pytest.mark.parametrize("targeted", [False, True])
+away_and_towards = pytest.mark.parametrize("targeted", [False, True])
+
+
+@away_and_towards
 def test_segpgd_weighs_right_and_wrong_voxels_by_a_schedule(targeted: bool) -> None:
     """Steps of length 0 show the objective of every step at one place; lambda is 0, 1/8, 1/4, 3/8 of four steps."""
     images, labels = volumes(dtype=torch.float64)
@@ -217,7 +220,7 @@ def test_segpgd_weighs_right_and_wrong_voxels_by_a_schedule(targeted: bool) -> N
     assert torch.allclose(losses, (-1 if targeted else 1) * torch.stack(expected), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("targeted", [False, True])
+@away_and_towards
 def test_cospgd_weighs_every_voxel_by_its_cosine(targeted: bool) -> None:
     images, labels = volumes(dtype=torch.float64)
     entropy, cosine, _ = terms(images, labels)

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, Threshold, volumes
-from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
-from freqbench.attacks.core.task import Task
 from freqbench.attacks.faa import amplitude_swap, fourier_bands
 from freqbench.core.errors import ThreatModelError
 from freqbench.ops.losses import dice_ce
@@ -104,35 +102,6 @@ def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     with torch.no_grad():
         expected = dice_ce(model(mixed), labels) - 0.7 * torch.from_numpy(change / kept)
     assert torch.allclose(result.losses[0], expected, atol=1e-9)
-
-
-def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that never moves leaves the gradient of the held bands alone, of open and closed gates."""
-    images, labels = volumes()
-    images = 0.45 + 0.1 * images.double()
-    reference = 0.45 + 0.1 * reference_of(images)
-    noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64)
-    gradients = list[Tensor]()
-    gradient_and = Task.gradient_and
-
-    def noted(self: Task, *arguments: Any) -> Any:
-        gradient, besides = gradient_and(self, *arguments)
-        gradients.append(gradient)
-        return gradient, besides
-
-    monkeypatch.setattr(Task, "gradient_and", noted)
-    attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7, steps=1)
-    attack(Fixed(0), images, labels, reference=reference, start=noise.sigmoid().expand(2, 1, BANDS))
-    (gradient,) = gradients
-
-    bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own = np.abs(spectrum(images))[:, 0]
-    other = np.abs(spectrum(reference))[:, 0]
-    kept = own[:, np.isin(bands, [1, 2, 3])].sum(1)
-    for n, s in enumerate(noise.tolist()):
-        slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
-        change = np.abs(other - own)[:, bands == n].sum(1) / kept if n in (1, 2, 3) else np.zeros(2)
-        assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
 
 
 def test_the_best_gates_of_all_steps_are_kept() -> None:

@@ -155,7 +155,10 @@ def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+both_forms_of_sa2 = pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+
+
+@both_forms_of_sa2
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
     images, labels = inner()
@@ -205,7 +208,7 @@ def test_a_bound_within_reach_gives_no_warning() -> None:
         attack("vafa", variant="released", steps=5, q_max=30)
 
 
-@pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+@both_forms_of_sa2
 def test_sa2_paper_has_multipliers_of_one_outside_the_band(name: str) -> None:
     mask = mask_of(name, "low", with_dc=True)
     paper, released = (run(name, band="low", variant=v).state for v in ("paper", "released"))

@@ -142,6 +142,4 @@ def test_strongest_form_in_l2_keeps_the_ball() -> None:
         assert {(each.name, each.norm, each.eps, each.scope) for each in forms} == {("apgd", "l2", EPS, form)}
     window, volume, joint = (make("pgd", norm="l2", eps=EPS, scope=scope) for scope in ("window", "volume", "joint"))
     assert limits_of(window) != limits_of(volume) == limits_of(joint)
-    assert limits_of(make("pgd", eps=EPS)) != limits_of(window)
     assert limits_of(window) != limits_of(make("ball", kind="voxels", radius=EPS)) != limits_of(volume)
-    assert strongest_forms(make("ball", kind="voxels", radius=EPS)) == ()

@@ -100,7 +100,10 @@ def refusals(path: Path) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+every_format = pytest.mark.parametrize("suffix", FORMATS)
+
+
+@every_format
 @pytest.mark.parametrize("kind", INSIDE)
 def test_a_file_of_damaged_content_is_read_or_refused_in_a_line(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
@@ -114,7 +117,7 @@ def test_a_file_of_damaged_content_is_read_or_refused_in_a_line(tmp_path: Path, 
         refusals(path)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@every_format
 @pytest.mark.parametrize("kind", OUTSIDE)
 def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
@@ -127,7 +130,7 @@ def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, suffix: 
         assert all(line.startswith(f"{path}: {what}") for line in lines)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@every_format
 @pytest.mark.parametrize("other", FORMATS)
 def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, suffix: str, other: str) -> None:
     path = tmp_path / f"b{other}"
@@ -136,7 +139,7 @@ def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, su
     assert refusals(path) or suffix == other
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@every_format
 @pytest.mark.parametrize(
     ("make", "text"),
     [

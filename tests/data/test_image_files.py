@@ -34,7 +34,10 @@ def test_numbers_of_a_voxel_are_channels(tmp_path: Path, suffix: str) -> None:
     refused("expected a 3D volume, got shape", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+one_file_formats = pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+
+
+@one_file_formats
 def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
     voxels = np.stack([volume(0)[0], volume(1)[0]])
     image = SimpleITK.GetImageFromArray(voxels.transpose(0, 3, 2, 1), isVector=False)
@@ -63,7 +66,10 @@ def test_truncation_is_reported(tmp_path: Path, suffix: str, packed: bool, capfd
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+two_file_formats = pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+
+
+@two_file_formats
 def test_a_file_of_voxels_of_two_bytes_is_told(tmp_path: Path, suffix: str) -> None:
     """A packed file is long enough for some voxels, but has no end that states their length."""
     put_itk(tmp_path / f"a{suffix}", np.arange(8, dtype=np.uint8).reshape(2, 2, 2), packed=True)
@@ -72,7 +78,7 @@ def test_a_file_of_voxels_of_two_bytes_is_told(tmp_path: Path, suffix: str) -> N
     refused("got damaged or truncated data", lambda: image_files.check_length(tmp_path / f"a{suffix}"))
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@one_file_formats
 def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path, suffix: str) -> None:
     """SimpleITK reads them as other voxels."""
     path = tmp_path / f"a{suffix}"
@@ -94,7 +100,7 @@ def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../b.raw", "x/../../b.raw", "LIST", "a%03d.raw 1 8 1", "C:\\b.raw"])
-@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+@two_file_formats
 def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, suffix: str, place: str) -> None:
     path = tmp_path / "a" / f"a{suffix}"
     put_itk(path, VOXELS)

@@ -43,6 +43,9 @@ def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True
 SOFT = {1: 60.0, 2: 110.0}
 
 
+with_and_without_labels = pytest.mark.parametrize("labelled", [True, False])
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -59,7 +62,7 @@ SOFT = {1: 60.0, 2: 110.0}
         (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
     ],
 )
-@pytest.mark.parametrize("labelled", [True, False])
+@with_and_without_labels
 def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: bool) -> None:
     image, label = ct(SOFT)
     if labelled or "inverted" not in cause:
@@ -75,7 +78,7 @@ def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: 
     [SOFT, {1: -980.0}, {1: 700.0, 2: 900.0}, {1: -960.0, 2: 800.0}, {1: 60.0, 2: 380.0}],
     ids=["soft tissue", "airways", "bones", "airways and bones", "a vessel with contrast agent"],
 )
-@pytest.mark.parametrize("labelled", [True, False])
+@with_and_without_labels
 def test_an_honest_ct_is_not_suspected(organs: dict[int, float], labelled: bool) -> None:
     assert lines(*ct(organs), labelled=labelled) == []
 

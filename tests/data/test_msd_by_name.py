@@ -195,7 +195,10 @@ HARMS: dict[str, tuple[Callable[[Mirrors], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
+every_harm = pytest.mark.parametrize("harm", HARMS)
+
+
+@every_harm
 def test_a_wrong_archive_is_one_line_and_leaves_nothing(
     mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -209,7 +212,7 @@ def test_a_wrong_archive_is_one_line_and_leaves_nothing(
     assert left(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@every_harm
 def test_the_next_mirror_is_asked_after_a_wrong_archive(mirrors: Mirrors, harm: str) -> None:
     HARMS[harm][0](mirrors)
     assert (cases(split="test"), mirrors.asked) == (["h_4"], ["first", "second"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny_job import Collector, expanded
+from tiny_job import ROI, Collector, expanded
 from torch import Tensor, nn
 
 from freqbench import models
@@ -18,6 +18,9 @@ from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.models import ModelSpec, SegmentationModel
 from freqbench.results import Store
+
+CUBE: dict[str, Any] = {"name": "phantom", "shape": ROI, "cases": 1}
+"""An entry of phantoms of one window of the tiny job's networks."""
 
 
 def volume(shape: Shape, channels: int = 1, seed: int = 0) -> Tensor:

@@ -52,7 +52,10 @@ class Paint(Attack):
         return task.draw(lambda shape, **kind: torch.rand(1, **kind).expand(shape)).clone()
 
 
-@pytest.mark.parametrize("window_batch", [1, 3])
+one_and_three_windows = pytest.mark.parametrize("window_batch", [1, 3])
+
+
+@one_and_three_windows
 def test_later_window_overwrites_overlap_with_earlier_one(model: SegmentationModel, window_batch: int) -> None:
     """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
     case = make_case((12, 10, 4))
@@ -130,7 +133,7 @@ class Echo(Paint):
         return task.given.reference.clone()
 
 
-@pytest.mark.parametrize("window_batch", [1, 3])
+@one_and_three_windows
 @pytest.mark.parametrize("shape", [(7, 21, 3), (1, 5, 9)])
 def test_reference_is_cut_into_its_windows(model: SegmentationModel, shape: Shape, window_batch: int) -> None:
     """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""

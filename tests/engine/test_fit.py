@@ -11,7 +11,7 @@ import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
 from data.downloads import put
-from engine.cases import grid_of, stored
+from engine.cases import CUBE, grid_of, stored
 from rich.console import Console
 from tiny_job import ARGS, ROI, execute, expanded, noted, save_weights, small
 
@@ -44,13 +44,16 @@ def carry_out(
     out: Path, checkpoint: str, expected: float | None, cases: int = 2, engine: run.Engine = "serial", **changes: Any
 ) -> list[str]:
     said = io.StringIO()
-    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": cases}]
+    phantoms = [{**CUBE, "cases": cases}]
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": expected}
     execute(small(**{"datasets": phantoms, "models": [entry], "metrics": ["dsc"], **changes}), out, said, engine)
     return said.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+every_engine = pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+
+
+@every_engine
 def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     with pytest.raises(MisfitError) as stop:
         carry_out(tmp_path, checkpoint, None, cases=3, engine=engine)
@@ -67,7 +70,7 @@ def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, eng
     assert len(store.records()) == 0
 
 
-@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+@every_engine
 def test_network_as_good_as_expected_is_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     lines = carry_out(tmp_path, checkpoint, 0.01, engine=engine)
     store = Store(str(tmp_path))
@@ -102,7 +105,7 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
 
 def plan_of(checkpoint: str, **keys: Any) -> Plan:
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": None, **keys}
-    return make_plan(grid_of(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}])), {})
+    return make_plan(grid_of(small(models=[entry], datasets=[CUBE])), {})
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:

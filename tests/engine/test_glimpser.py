@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of
+from engine.cases import CUBE, case_of
 from tiny_job import execute, job, rows, small
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from freqbench.engine.glimpser import axial_slice, slice_of_loss
 from freqbench.results import Store
 from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, paths_of, read
 
-SMALL = small(metrics=["dsc"], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
+SMALL = small(metrics=["dsc"], datasets=[CUBE])
 BOTH = {"models": job()["models"], "metrics": ["dsc"]}
 
 
@@ -111,7 +111,7 @@ def worst(out: Path) -> dict[str, str]:
 def of(cases: int) -> dict[str, Any]:
     """Two models, each attacked by two attacks."""
     attacks = [{"name": "fgsm", "eps": ["4/255", "8/255"]}]
-    return small(**BOTH, datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": cases}], attacks=attacks)
+    return small(**BOTH, datasets=[{**CUBE, "cases": cases}], attacks=attacks)
 
 
 @pytest.mark.integration
@@ -127,7 +127,7 @@ def test_each_cell_has_a_glimpse_of_its_worst_case(tmp_path: Path) -> None:
 
 
 def test_private_and_transferred_units_have_no_glimpse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    private = small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1, "share": False}])
+    private = small(datasets=[{**CUBE, "cases": 1, "share": False}])
     execute(private, tmp_path / "private")
     assert paths_of(str(tmp_path / "private")) == {}
     (run,) = Store(str(tmp_path / "private")).runs()

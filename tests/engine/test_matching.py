@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.cases import network_of
+from engine.cases import CUBE, network_of
 from job.places import Changes, changed
 from tiny_job import execute, job, rows
 
@@ -23,7 +23,7 @@ from freqbench.results import Store
 L2 = {"metric": "l2_body", "value": 1.5}
 ONE = {**L2, "cases": 1}
 SHAPE = [16, 16, 16]
-PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 2}
+PHANTOM = {**CUBE, "cases": 2}
 MODELS = job()["models"]
 
 

@@ -43,7 +43,10 @@ def dice(image: Tensor, label: Tensor) -> float:
     return float(mean_dice(torch.stack([0.5 - image, image - 0.5], dim=1), label[None]))
 
 
-@pytest.mark.parametrize("side", [20, 12])
+one_and_several_windows = pytest.mark.parametrize("side", [20, 12])
+
+
+@one_and_several_windows
 def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
     """One window, and several that are one volume to the attack: a threshold finds the moved ball."""
     case = ball()
@@ -122,7 +125,7 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 
 
-@pytest.mark.parametrize("side", [20, 12])
+@one_and_several_windows
 def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     """The same field on voxels of twice the length is twice as long, in one window and in several."""
     model = SegmentationModel(Threshold(), (side, side, side)).eval()

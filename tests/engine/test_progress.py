@@ -309,7 +309,10 @@ def plan_of(**resources: Any) -> Plan:
     return make_plan(replace(grid, job=grid.job.model_copy(update={"resources": Resources(**resources)})), {})
 
 
-@pytest.mark.usefixtures("no_start")
+without_a_ray = pytest.mark.usefixtures("no_start")
+
+
+@without_a_ray
 def test_the_number_of_workers_is_told_before_ray_starts() -> None:
     """Else the first lines tell the seconds of one worker."""
     told = list[Any]()
@@ -323,7 +326,7 @@ def test_the_number_of_workers_is_told_before_ray_starts() -> None:
     assert told == [3]
 
 
-@pytest.mark.usefixtures("no_start")
+@without_a_ray
 def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.engine.engines.available_cores", lambda: 4)
     spec = WorkerSpec(run_id="r", metrics=())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import entry
-from engine.cases import run_serially, units_of
+from engine.cases import CUBE, run_serially, units_of
 from engine.faults import Faulty, add_attack
 from engine.ray_session import ray_session, run_by_ray
 from third_party.own_classes import units as foreign_units
@@ -23,7 +23,7 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 
-CASES = {"name": "phantom", "shape": [16, 16, 16], "cases": 3}
+CASES = {**CUBE, "cases": 3}
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "bases", "autoattack", "faa", "corruption")  # one of each kind
 
@@ -51,7 +51,7 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
 def test_rows_are_the_serial_engines_and_a_killer_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units of some attacks and of somebody else's package, on one window each."""
     monkeypatch.setattr(retry, "TRIES", 1)
-    phantom = {"name": "phantom", "shape": [16, 16, 16], "cases": 1}
+    phantom = CUBE
     good = units_of(job(attacks=list(map(entry, FEW)), datasets=[phantom], targets=["a"]))
     require_serial_rows(tmp_path / "faults", good + foreign_units(), workers=2)
 

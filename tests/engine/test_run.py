@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from engine.cases import stored
+from engine.cases import CUBE, stored
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.core import machine
@@ -35,7 +35,7 @@ from freqbench.results import KEY, Lease, Shard, Store, index_keys
 from freqbench.results.status import facts, tables
 from freqbench.results.writer import Writer
 
-JOB = job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
+JOB = job(datasets=[CUBE])
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
 
@@ -341,7 +341,7 @@ def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine:
 MANY = small(
     metrics=["dsc"],
     attacks=[{"name": "gn", "std": [0.02 * number for number in range(1, 10)]}],
-    datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}],
+    datasets=[CUBE],
 )
 
 
@@ -411,8 +411,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "AGAIN_S", 0.0)
 
 
+in_haste = pytest.mark.usefixtures("hasty")
+
+
 @pytest.mark.integration
-@pytest.mark.usefixtures("hasty")
+@in_haste
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
@@ -427,7 +430,7 @@ def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, m
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
 
-@pytest.mark.usefixtures("hasty")
+@in_haste
 def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
 
@@ -443,7 +446,7 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
     assert execute(small(**TWO), tmp_path).num_new == 2
 
 
-@pytest.mark.usefixtures("hasty")
+@in_haste
 @pytest.mark.parametrize("part", ["records/", "volumes/"])
 def test_store_that_refuses_for_good_ends_run(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, part, PermissionError(13, "Permission denied"))

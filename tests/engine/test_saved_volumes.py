@@ -10,10 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from engine.cases import stored
+from engine.cases import CUBE, stored
 from exchange import elsewhere
 from rich.console import Console
-from tiny_job import ROI, execute, expanded, job, noted, rows, small
+from tiny_job import execute, expanded, job, noted, rows, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError
@@ -28,7 +28,7 @@ ONE = {
     "save_adversarial": "nifti",
     "resources": {"workers": 1, "threads": 1},  # so that `rescore`, which takes Ray where it pays, does not
 }
-BOTH = small(**ONE, models=job()["models"], targets="source", datasets=[{"name": "phantom", "shape": ROI, "cases": 1}])
+BOTH = small(**ONE, models=job()["models"], targets="source", datasets=[CUBE])
 FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}
 
 

@@ -123,21 +123,6 @@ def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome
     assert row["linf"] == pytest.approx(float((adversarial - case.image).abs().max())), "of the volume as attacked"
 
 
-def test_distances_in_mm_take_the_target_s_spacing(data: dict[str, Any]) -> None:
-    """Steps of 1 mm and of 4 mm along the whole volume: a diagonal, which a missed class counts, tells them apart."""
-    shifted = {**B, "preprocess": {**OWN, "spacing": [4.0, 4.0, 4.0]}, "roi": [4, 8, 8]}
-    _, grid = expanded(job_of(data, A, shifted))
-    dataset = grid.cells[0].dataset
-    (ref,) = grid.cases["d"]
-    case = dataset.load(ref, Preprocess(**shifted["preprocess"]))
-    row = pair(run_all(job_of(data, A, shifted)), "a", "b")
-    cell = next(cell for cell in grid.cells if cell.source.name == "b")
-    pred = models.predict(network_of(cell.source), case.image)
-    expected = np.nanmean(hd95(pred, case.label[0], 3, spacing=(4.0, 4.0, 4.0))[1:])
-    assert row["hd95_mm_clean"] == pytest.approx(expected, nan_ok=True)
-    assert expected > 4
-
-
 def test_a_space_spelled_otherwise_is_the_same_space(data: dict[str, Any]) -> None:
     theirs = {**data, "intensity": "minmax"}
     same = {**A, "name": "b", "preprocess": {"intensity": {"percentile": [0, 100]}, "crop_foreground": False}}

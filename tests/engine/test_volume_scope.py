@@ -177,19 +177,3 @@ def test_a_case_s_own_dice_is_at_most_that_of_any_member(model: SegmentationMode
     for member in ensemble.attacks:
         assert dice <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
     assert dice < 1
-
-
-def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: SegmentationModel) -> None:
-    case = make_case(model, SHAPE)
-    fallen, standing = (
-        attack_case(
-            make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
-            model,
-            case,
-            0,
-            2,
-        )
-        for t in (1.0, 0.0)
-    )
-    windows = len(sliding_windows(SHAPE, ROI))
-    assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

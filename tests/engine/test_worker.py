@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from engine.cases import run_all, run_serially, units_of
+from engine.cases import CUBE, run_all, run_serially, units_of
 from engine.faults import add_attack
 from tiny_job import job, noted, small
 from torch import Tensor
@@ -72,7 +72,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
     loads = noted(monkeypatch, loading, "load", lambda spec, *_: f"model {spec.name}")
     reads = noted(monkeypatch, Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
     predictions = noted(monkeypatch, models, "prediction", lambda *_: "predictions")
-    run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}], metrics=["dsc"]))
+    run_all(job(datasets=[{**CUBE, "cases": 2}], metrics=["dsc"]))
     assert Counter(loads + reads + predictions) == {
         "model a": 1,
         "model b": 1,
@@ -160,7 +160,7 @@ def test_ending_code_fails_and_ctrl_c_ends(place: str, ends: BaseException, monk
     def end(*_: object, **__: object) -> None:
         raise raised
 
-    units = units_of(small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))
+    units = units_of(small(datasets=[{**CUBE, "cases": 2}]))
     monkeypatch.setattr(f"freqbench.{place}", end)
     raised = ends
     outcomes = run_serially(units, metrics=("dsc", "hd95"))

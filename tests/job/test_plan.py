@@ -165,7 +165,10 @@ def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.usefixtures("own_cache")
+with_own_cache = pytest.mark.usefixtures("own_cache")
+
+
+@with_own_cache
 def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
@@ -207,7 +210,7 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     assert (seconds[0], seconds[1] / seconds[0]) == (10.0 * known.passes, pytest.approx(operations[1] / operations[0]))
 
 
-@pytest.mark.usefixtures("own_cache")
+@with_own_cache
 def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a store, then the memory of a run: two targets take 7 and 3 seconds, with Dice alone a tenth of that."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 1.0))

@@ -30,8 +30,11 @@ def pair(kind: str, shape: tuple[int, ...], size: float) -> tuple[Tensor, Tensor
     return a, b, both
 
 
+every_kind = pytest.mark.parametrize("kind", CHANGES)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("kind", CHANGES)
+@every_kind
 def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
     shape = (1, *shape[1:]) if kind == "gain_offset" else shape
     x = torch.rand(2, *shape)
@@ -153,7 +156,7 @@ def test_shifts_with_a_fractional_first_are_no_third() -> None:
         )
 
 
-@pytest.mark.parametrize("kind", CHANGES)
+@every_kind
 def test_a_draw_is_one_change_with_normal_parameters_and_a_clamp(kind: str) -> None:
     x = torch.rand(1, 1, 8, 8, 8)
     noise = 0.5 * drawn(*CHANGES[kind].layout(x.shape[1:]), seed=7)

@@ -187,7 +187,10 @@ def errors_of_all_steps(c: Tensor, q_min: float, q_max: float) -> Tensor:
     return (c / q).round() * q - c
 
 
-@pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+every_bound = pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+
+
+@every_bound
 def test_bounds_are_the_extremes_over_all_steps(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     low, high = reach(spectrum, q_min, q_max).bounds
@@ -195,7 +198,7 @@ def test_bounds_are_the_extremes_over_all_steps(q_min: float, q_max: float) -> N
     torch.testing.assert_close(torch.stack([low, high], dim=1), extremes, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+@every_bound
 def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     wanted = (2 * torch.rand(spectrum.shape, dtype=torch.float64) - 1) * 0.8 * q_max

@@ -85,7 +85,10 @@ def test_one_region_is_the_second_of_two_exclusive_classes(name: str) -> None:
     assert torch.allclose(gradient(loss, logits, labels), gradient(of_two, logits, labels), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", region_losses.LOSSES)
+every_loss = pytest.mark.parametrize("name", region_losses.LOSSES)
+
+
+@every_loss
 def test_regions_do_not_touch_each_other(name: str) -> None:
     """The loss on one output is that of a network with this region alone."""
     logits, labels = drawn()
@@ -94,7 +97,7 @@ def test_regions_do_not_touch_each_other(name: str) -> None:
     assert torch.allclose(region_losses.LOSSES[name](logits, labels, scope), single, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", region_losses.LOSSES)
+@every_loss
 def test_voxels_out_of_scope_have_no_gradient(name: str) -> None:
     logits, labels = drawn()
     voxels = torch.zeros(2, 1, *SHAPE, dtype=torch.bool)
@@ -130,7 +133,10 @@ def test_logits_of_the_mean_probability_give_it_back() -> None:
     assert torch.allclose(SIGMOID.logits_of(logits.sigmoid()), logits, atol=1e-9)
 
 
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+every_head = pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+
+
+@every_head
 def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None:
     """One voxel more or less changes the denominators too, by a share of 1 / (N + P): the costs are of first order."""
     logits, codes = (each[:1] for each in drawn())
@@ -153,7 +159,7 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
         torch.testing.assert_close(lost[0], costs[tuple(place)].double(), rtol=0.03, atol=0)
 
 
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+@every_head
 def test_flips_out_of_scope_cost_nothing(head: Head) -> None:
     logits, labels = (each[:1] for each in drawn())
     labels = labels.clamp(max=2).long() if head is SOFTMAX else labels
@@ -164,7 +170,7 @@ def test_flips_out_of_scope_cost_nothing(head: Head) -> None:
     assert torch.allclose(empty, torch.full_like(empty, 1 / labels.numel()))
 
 
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+@every_head
 @pytest.mark.parametrize("has_scope", [False, True])
 def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has_scope: bool) -> None:
     logits, labels = drawn()

@@ -60,7 +60,10 @@ def written(folder: Path) -> str:
     return str(folder / "job.yaml")
 
 
-@pytest.mark.usefixtures("site")
+with_the_template = pytest.mark.usefixtures("site")
+
+
+@with_the_template
 def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) -> None:
     code, _, err = bench("run", written(tmp_path), "--engine", "serial", "--out", str(tmp_path / "out"), "--no-page")
     assert (code, err) == (0, "")
@@ -83,14 +86,14 @@ def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) ->
         ("metrics", "boundary", "freqbench-example 1.0"),
     ],
 )
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]
     code, out, _ = bench("list", table, name)
     assert (code, text in out) == (0, True)
 
 
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
     from freqbench_example.metric import BoundaryDice
 
@@ -108,7 +111,7 @@ def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
     assert np.isnan(values[2])
 
 
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_class_is_trusted_by_its_own_path_alone(bench: Bench) -> None:
     assert bench("list", "attacks", "freqbench_example.attack:TwoSteps")[0] == 0
     assert "needs --trust-code" in refused(bench, "list", "attacks", "freqbench_example.attack:GradientAttack")

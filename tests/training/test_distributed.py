@@ -120,8 +120,11 @@ def disturbed(folder: Path, *disturbances: Disturb) -> tuple[int, list[str], flo
     return process.returncode, said.splitlines(), time.monotonic() - before
 
 
+for_ten_minutes = pytest.mark.timeout(600)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@for_ten_minutes
 def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
     """Two starts of a group of workers, then Ctrl-C; rows of the log are told as they come, each once."""
     code, said, seconds = disturbed(
@@ -140,7 +143,7 @@ def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@for_ten_minutes
 def test_a_training_whose_ray_has_lost_its_head_tells_why(tmp_path: Path) -> None:
     """Ray itself would end the process of a lost head after a minute, in a line of its own."""
     code, said, seconds = disturbed(tmp_path, lambda process: parts_of(process, "gcs_server")[0].kill())

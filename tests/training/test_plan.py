@@ -285,8 +285,11 @@ ZOO_JOBS = {
 }
 
 
+every_zoo_network = pytest.mark.parametrize("name", ZOO_JOBS)
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ZOO_JOBS)
+@every_zoo_network
 def test_packaged_network_fits_todays_phantom(name: str) -> None:
     (training,) = (each for each in prepare(ZOO_JOBS[name], only=[name]).trainings if each.model.name == name)
     stored = models.read_metadata(f"zoo://phantom/{name}")["training"]
@@ -301,7 +304,7 @@ def test_packaged_network_fits_todays_phantom(name: str) -> None:
     assert (Path(models.__file__).parent / "zoo" / "phantom" / f"{name}.safetensors").stat().st_size <= 1.5e6
 
 
-@pytest.mark.parametrize("name", ZOO_JOBS)
+@every_zoo_network
 def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
     case = dataset.load(dataset.refs()[0])
