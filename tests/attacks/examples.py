@@ -80,6 +80,11 @@ class Threshold(nn.Module):
         return self.slope * torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
+def of_class(images: Tensor, number: int = 0) -> Tensor:
+    """Labels of volumes, one class everywhere."""
+    return torch.full_like(images, number, dtype=torch.long)
+
+
 def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 

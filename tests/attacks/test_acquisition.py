@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, generators
+from attacks.examples import SmallNet, generators, of_class
 from attacks.test_opt import Linear, drawn
 from torch import Tensor
 
@@ -27,7 +27,7 @@ WEIGHTS = drawn(2, low=-1)
 
 def attacked(name: str, weights: Tensor = WEIGHTS, **changes: Any) -> AttackResult:
     attack = make(name, **({"loss": "ce", "steps": 20} | NAMES[name] | changes))
-    return attack(Linear(weights), IMAGES, torch.zeros_like(IMAGES, dtype=torch.long), generator=generators(1))
+    return attack(Linear(weights), IMAGES, of_class(IMAGES), generator=generators(1))
 
 
 def gained(result: AttackResult, weights: Tensor = WEIGHTS) -> float:
@@ -62,7 +62,7 @@ def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: t
     encoding, lines = form
     images = drawn(5, shape=(32, 24, 20)).float()
     attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
-    result = attack(SmallNet(), images, torch.zeros_like(images, dtype=torch.long), generator=generators(1))
+    result = attack(SmallNet(), images, of_class(images), generator=generators(1))
     clean = images.double().numpy()
     u = result.state.numpy().astype(complex)
     volume = clean + np.fft.ifftn(u * np.fft.fftn(clean, axes=axes), axes=axes).real

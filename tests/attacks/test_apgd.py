@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attacks.examples import of_class
 from torch import Tensor, nn
 
 from freqbench.attacks import APGD, PAdam, make
@@ -32,7 +33,7 @@ def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]]
     model = Tent(top)
     images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
-    result = make("apgd", **(by_hand | changes))(model, images, torch.zeros_like(images, dtype=torch.long))
+    result = make("apgd", **(by_hand | changes))(model, images, of_class(images))
     return [asked.flatten().tolist() for asked in model.asked], result.adversarial.flatten().tolist()
 
 
@@ -73,7 +74,7 @@ def first_volumes(start: Tensor | None = None, **changes: Any) -> Tensor:
     model = Tent(0.5)
     images = torch.full((2, 1, 4, 3, 2), 0.5, dtype=torch.float64)
     attack = make("apgd", eps=0.25, steps=1, loss="ce", **changes)
-    attack(model, images, torch.zeros_like(images, dtype=torch.long), start=start)
+    attack(model, images, of_class(images), start=start)
     return model.asked[0] - 0.5
 
 
@@ -188,7 +189,7 @@ def test_the_iteration_is_projected_amsgrad(top: float, eps: float, steps: int) 
     """The three cases swing until gradients fade, run into the edge of the ball, and into the end of the scale."""
     model = Quadratic(top)
     image = torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
-    result = make("padam", eps=eps, steps=steps, random_start=False)(model, image, torch.zeros_like(image).long())
+    result = make("padam", eps=eps, steps=steps, random_start=False)(model, image, of_class(image))
     assert [*model.asked, float(result.adversarial)] == pytest.approx(amsgrad(0.5, top, eps, eps / 4, steps), abs=1e-12)
 
 
@@ -204,5 +205,5 @@ def test_padam_keeps_the_best_of_its_volumes(top: float, best: int) -> None:
     model = Quadratic(top)
     image = torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     attack = make("padam", eps=0.2, steps=3, random_start=False, keep="best")
-    intensity = float(attack(model, image, torch.zeros_like(image).long()).adversarial)
+    intensity = float(attack(model, image, of_class(image)).adversarial)
     assert intensity == min(model.asked, key=lambda x: abs(x - top)) == model.asked[best]

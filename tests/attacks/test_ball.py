@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from attacks.examples import of_class
 from tiers import quick
 from torch import Tensor, nn
 
@@ -82,7 +83,7 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
     image = torch.full((1, 1, *SHAPE), 0.5)
     model = Linear()
     attack = make("ball", kind="voxels", radius=0.5, steps=20, loss="ce", random_start=False)
-    result = attack(model, image, torch.zeros_like(image, dtype=torch.long))
+    result = attack(model, image, of_class(image))
     assert torch.allclose(result.adversarial - image, model.weight.detach() * 0.5 / model.weight.norm(), atol=2e-3)
 
 
@@ -254,7 +255,7 @@ def test_competing_candidates_find_the_worst_shift_behind_noise() -> None:
     image[0, 0, 4, 4, 4] = 1
     attack = make("ball", kind="voxel_shift", radius=1.5, steps=30)
     states = [
-        attack(Noisy(), image, torch.ones_like(image).long(), generator=torch.Generator().manual_seed(seed)).state
+        attack(Noisy(), image, of_class(image, 1), generator=torch.Generator().manual_seed(seed)).state
         for seed in range(5)
     ]
     assert sum(state is not None and state[0].tolist() == [1, -1, 0] for state in states) >= 4

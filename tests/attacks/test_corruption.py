@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, Threshold, generators
+from attacks.examples import SmallNet, Threshold, generators, of_class
 from tiny_job import sent
 from torch import Tensor
 
@@ -30,7 +30,7 @@ def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype =
 
 
 def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:
-    labels = torch.zeros_like(images[:, :1], dtype=torch.long)
+    labels = of_class(images[:, :1])
     model = SmallNet(images.shape[1]).to(images.dtype)
     attack = make("corruption", kind=kind, severity=severity, **options)
     return attack(model, images, labels, generator=generators(*seeds) if seeds else None).adversarial
@@ -97,7 +97,7 @@ def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype 
 
 
 def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
-    labels = torch.zeros_like(images, dtype=torch.long)
+    labels = of_class(images)
     attack = make("random_noise", **size)
     seeds = generators(*range(len(images)))
     return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()

@@ -58,15 +58,6 @@ def test_members_query_the_volumes_that_they_query_alone() -> None:
     assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
 
 
-@pytest.mark.parametrize("loss", ["switch", "auto"])
-def test_a_member_of_several_losses_moves_as_it_would_alone(loss: str) -> None:
-    together, result = run("autoattack", steps=10, members=("apgd-ce", f"apgd-{loss}"))
-    alone, expected = run("apgd", steps=10, loss=loss, step_rule="cosine")
-    moved = together.volumes[12 : 12 + len(alone.volumes)]
-    assert all(torch.equal(*pair) for pair in zip(moved, alone.volumes, strict=True))
-    assert all(ours <= its for ours, its in zip(scores(result.adversarial), scores(expected.adversarial), strict=True))
-
-
 def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
     warm, result = run("autoattack", steps=6, members=("apgd-ce", "apgd-dicece", "pgd-ce"), warm_start=True)
     assert all(min(told(warm, i)) > 0 for i in range(3))  # none has fallen: all are in every pass

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from attacks.asked import Asked
-from attacks.examples import EXAMPLES, SmallNet, example, generators, volumes
+from attacks.examples import EXAMPLES, SmallNet, example, generators, of_class, volumes
 from attacks.small import Net
 from torch import Tensor
 
@@ -60,7 +60,7 @@ def test_starts_are_normal_noise_of_the_radius() -> None:
     for name, more in (("pgd", {}), ("apgd", {}), ("apgd", {"variant": "paper"})):
         attack = make(name, norm="l2", eps=EPS, steps=1, **more)
         model = Asked(SmallNet())
-        attack(model, images, torch.zeros_like(images).long(), generator=generators(1))
+        attack(model, images, of_class(images), generator=generators(1))
         change = (model.volumes[0] - images).double().flatten()
         assert change.square().mean().sqrt() == pytest.approx(EPS, rel=1e-5)
         assert (change / EPS).pow(4).mean() == pytest.approx(3, abs=0.3)
@@ -124,7 +124,7 @@ def test_universal_tile_keeps_its_l2_norm_where_it_is_cut() -> None:
     tile = torch.zeros(1, 4, 4, 4)
     tile[:, :2] = EPS * 2**0.5
     images = torch.full((1, 1, 6, 4, 4), 0.5)
-    result = make("universal", norm="l2", eps=EPS)(SmallNet(), images, torch.zeros_like(images).long(), learned=tile)
+    result = make("universal", norm="l2", eps=EPS)(SmallNet(), images, of_class(images), learned=tile)
     assert sizes(result.adversarial - images) == pytest.approx(EPS, rel=1e-5)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet
+from attacks.examples import SmallNet, of_class
 from attacks.small import Net, volumes
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -56,7 +56,7 @@ def transform(volume: Tensor) -> NDArray[np.float64]:
 
 def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
     attack = make(name, **({"block": BLOCK, "steps": 20} | changes))
-    return attack(model, images, torch.zeros_like(images, dtype=torch.long))
+    return attack(model, images, of_class(images))
 
 
 def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
@@ -170,7 +170,7 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
 def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
     images = drawn(7)
     for attack in (make(name, block=4, steps=2) for name in ("vafa_opt", "sa2_opt")):
-        result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
+        result = attack(SmallNet().double(), images, of_class(images))
         assert attack.excess(images, result.adversarial, result.state) <= 1e-9
         moved = result.adversarial.clone()
         moved[0, 0, 2, 2, 2] = 1 - moved[0, 0, 2, 2, 2]
@@ -201,7 +201,7 @@ def test_uniform_null_row_equals_the_volume_of_its_table(short: float) -> None:
     root = math.sqrt(8)
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
     attack = make("vafa_opt", q_max=20.0, block=2, renormalize=False, control="uniform")
-    result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
+    result = attack(SmallNet().double(), images, of_class(images))
     step = float(result.state.flatten()[0])
     made = (step * round(value / step) / root + 128) / 255
     assert float(result.adversarial.flatten()[0]) == pytest.approx(made, abs=1e-9)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from attacks.asked import EPS, Asked, run, task, told
-from attacks.examples import Threshold
+from attacks.examples import Threshold, of_class
 from attacks.small import Linear, Net
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
     weights = torch.randn(1, 1, 4, 3, 2, dtype=torch.float64)
     images = torch.full_like(weights, 0.5)
     network = Linear(weights, radius * float(weights.abs().sum()))
-    result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
+    result = make("rays", eps=EPS, queries=500)(network, images, of_class(images, 1))
     assert radius <= result.state == pytest.approx(radius, rel=1e-3)
     assert torch.equal((result.adversarial - images).sign(), weights.sign())
     assert bool((network(result.adversarial).argmax(1) == 0).all()) is (radius < EPS)
@@ -58,7 +58,7 @@ class Between(nn.Module):
 def between(**parameters: float) -> tuple[float, float]:
     """The largest change and the radius of a search on `Between`, which is right up to a radius of 0.02."""
     images = torch.full((1, 1, 4, 4, 4), 0.1)
-    result = make("rays", queries=40, **parameters)(Between(), images, torch.ones_like(images).long())
+    result = make("rays", queries=40, **parameters)(Between(), images, of_class(images, 1))
     return float((result.adversarial - images).max()), float(result.state)
 
 

@@ -107,11 +107,6 @@ def test_null_row_has_signs_of_the_seed_at_eps_without_a_pass() -> None:
     assert null.learning_passes == (0, 0)
 
 
-@pytest.mark.parametrize(("tile", "shape"), [(None, WINDOW), (3, (3, 3, 3)), ((5, 4, 3), (5, 4, 3))])
-def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape) -> None:
-    assert universal(tile=tile, steps=1).learn(Net(), cases(1), WINDOW).shape == (1, *shape)
-
-
 def test_one_channel_alone_is_learned_and_changed() -> None:
     given = cases(2, channels=2)
     attack = universal(channels=1, steps=2)

@@ -38,6 +38,13 @@ def _masks(label: Array) -> dict[str, Array]:
     return {name: label == k for k, name in enumerate(LABELS, 1)}
 
 
+def _put_case(root: Path, **settings: Any) -> Path:
+    """Puts a series and the segmentation of its two classes; returns the segmentation's file."""
+    path = root / "labels/a.dcm"
+    put_seg(path, put_series(root / "images/a", VOXELS), _masks(CLASSES), **settings)
+    return path
+
+
 @pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
 def test_a_case_is_that_of_its_nifti_files(tmp_path: Path, grid: Array) -> None:
     image, label = volume()
@@ -188,8 +195,7 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
     ],
 )
 def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), **fields)
+    _put_case(tmp_path, **fields)
     refused(text, _dataset(tmp_path, labels=["background", *LABELS]).refs)
 
 
@@ -203,15 +209,13 @@ def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_labelmap_is_read(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), kind="LABELMAP")
+    _put_case(tmp_path, kind="LABELMAP")
     dataset = _dataset(tmp_path)
-    np.testing.assert_array_equal(first_label(dataset), label)
+    np.testing.assert_array_equal(first_label(dataset), CLASSES)
 
 
 def test_a_truncated_segmentation_is_refused(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(path := tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
+    path = _put_case(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
     dataset = _dataset(tmp_path)
     refused("labels/a: expected 720 voxels, got damaged or truncated data", lambda: first_native(dataset))
@@ -228,8 +232,7 @@ def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_doctor_knows_a_folder(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
+    _put_case(tmp_path)
     layout = layout_of(tmp_path, with_labels=True)
     assert layout.loader == "dicom"
     assert layout.problems == ()

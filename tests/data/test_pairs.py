@@ -111,11 +111,6 @@ def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
     assert names_of(made("pairs", **keys, cases=("a", "d"))) == ["a", "d"]
 
 
-def test_a_mask_without_its_image_is_named(tmp_path: Path) -> None:
-    _write(tmp_path, ["u.nii.gz", "v.nii.gz"], ["u_seg.nii.gz", "v_seg.nii.gz", "w_seg.nii.gz"])
-    assert layout_of(tmp_path).problems == ("test: 1 files are missing: w.nii.gz",)
-
-
 def test_a_file_belongs_to_the_pattern_of_most_letters(tmp_path: Path) -> None:
     _write(tmp_path, ["u.nii.gz", "u_t2.nii.gz"], ["u_seg.nii.gz"])
     keys = {"root": str(tmp_path), "image": ("{case}.nii.gz", "{case}_t2.nii.gz"), "label": "{case}_seg.nii.gz"}

@@ -204,13 +204,6 @@ def test_agreement_has_one_case_a_scan(tmp_path: Path) -> None:
     assert names_of(made("pairs", root=tmp_path, reference="prediction", **KEYS)) == [*CASES]
 
 
-def test_names_of_raters_with_values_of_scans_are_scans(tmp_path: Path) -> None:
-    for seed, name in enumerate(("p01", "p01_seg1", "p01_seg2")):
-        put(tmp_path / f"{name}.nii.gz", volume(seed)[0])
-    layout = layout_of(tmp_path)
-    assert (layout.loader, layout.surveys[0].complete) == ("images", ["p01", "p01_seg1", "p01_seg2"])
-
-
 @pytest.mark.parametrize("names", [("img_{}", "mask_{}"), ("volume-{}", "segmentation-{}")])
 def test_numbers_that_images_have_too_are_cases_and_no_raters(tmp_path: Path, names: tuple[str, str]) -> None:
     _write(tmp_path / "set", f"{names[0]}.nii.gz", f"{names[1]}.nii.gz", cases=("1", "2"))

@@ -1,6 +1,5 @@
 """`reference: prediction`: models are attacked and scored against their own predictions of the clean volume."""
 
-import io
 import json
 import re
 import shutil
@@ -264,7 +263,7 @@ def test_volumes_made_elsewhere_score_as_those_of_the_run(out: Path, scans: Path
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(made, tmp_path / "elsewhere/adv_x.nii.gz")
     place = str(tmp_path / "elsewhere")
-    bring_in(grid_of(content), str(tmp_path / "out"), place, "a", "mine", Console(file=io.StringIO()))
+    bring_in(grid_of(content), str(tmp_path / "out"), place, "a", "mine", Console(quiet=True))
     columns = ("case_id", "source_model", "attack", "target_model", "dsc", "dsc_clean")
     of_run, scored = (
         {row[3:] for row in Store(str(store)).rows(columns) if row[:3] == ("x", "a", attack)}

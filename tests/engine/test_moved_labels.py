@@ -163,7 +163,7 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
     execute({**content, "targets": "all"}, tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     grid = further_targets(expanded(content)[0], ["a", "b"])
-    summary = run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    summary = run.rescore(grid, str(tmp_path / "scored"), Console(quiet=True))
     assert (summary.num_done, summary.num_new, summary.num_failed) == (2, 2, 0)
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")

@@ -15,6 +15,12 @@ def all_units() -> list[Unit]:
     return list(grid_of(job()).units())
 
 
+def take(schedule: Schedule, worker: str) -> Unit:
+    unit = schedule.take(worker)
+    assert unit is not None
+    return unit
+
+
 def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
     return list(iter(lambda: schedule.take(worker), None))
 
@@ -64,8 +70,7 @@ def test_the_next_unit_is_known_and_nothing_is_taken() -> None:
     schedule = Schedule(all_units())
     seen = schedule.next_unit("w")
     assert len(schedule) == 12
-    unit = schedule.take("w")
-    assert unit is not None
+    unit = take(schedule, "w")
     assert seen is unit
     assert Schedule([]).next_unit("w") is None
 
@@ -81,8 +86,7 @@ def test_next_unit_is_one_that_is_taken_whatever_is_left_of_grid(number: int) ->
 
 def test_a_unit_that_is_put_back_comes_behind_its_case() -> None:
     schedule = Schedule(all_units())
-    unit = schedule.take("w")
-    assert unit is not None
+    unit = take(schedule, "w")
     schedule.put_back(unit)
     order = taken(schedule)
     assert order[2] is unit, "of three units of its case"
@@ -91,8 +95,7 @@ def test_a_unit_that_is_put_back_comes_behind_its_case() -> None:
 
 def test_the_last_unit_that_is_put_back_is_taken_again() -> None:
     schedule = Schedule(all_units()[:1])
-    unit = schedule.take("v")
-    assert unit is not None
+    unit = take(schedule, "v")
     assert schedule.take("w") is None
     schedule.put_back(unit)
     assert schedule.take("w") is unit
@@ -100,11 +103,9 @@ def test_the_last_unit_that_is_put_back_is_taken_again() -> None:
 
 def test_a_worker_that_left_counts_no_more() -> None:
     schedule = Schedule(all_units()[:-2])
-    first = schedule.take("v")
-    assert first is not None
+    first = take(schedule, "v")
     schedule.leave("v")
-    second = schedule.take("w")
-    assert second is not None
+    second = take(schedule, "w")
     assert second.cell.source.name == first.cell.source.name, "the same model has again most work left a worker"
 
 
@@ -151,8 +152,7 @@ def test_a_worker_attacks_first_the_cases_that_it_has_predicted() -> None:
     for worker in "vw":
         schedule.leave(worker)
     for worker in "wv":
-        unit = schedule.take(worker)
+        unit = take(schedule, worker)
         before = predicted[worker]
-        assert unit is not None
         assert before is not None
         assert unit.ref.case_id == before.ref.case_id

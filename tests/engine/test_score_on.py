@@ -288,5 +288,3 @@ def test_labels_of_command_go_to_nearest_voxels_and_plan_says_so(data: dict[str,
     }
     content = job_of(data, models=[command], score_on="file", trust_code=True)
     assert any("tool: says labels alone: score_on: file" in line for line in grid_of(content).warnings)
-    execute(content, tmp_path / "out")
-    assert row_of(tmp_path / "out")["scored_on"] == "file"

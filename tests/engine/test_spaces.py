@@ -1,6 +1,5 @@
 """Models with a space of their own: attacked there, and handed on through the native grid and unit."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,7 @@ def test_spaces_score_saved_volumes(data: dict[str, Any], tmp_path: Path, monkey
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
-    run.rescore(further_targets(stored, ["a", "b"]), str(tmp_path / "scored"), Console(file=io.StringIO()))
+    run.rescore(further_targets(stored, ["a", "b"]), str(tmp_path / "scored"), Console(quiet=True))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert (class_rows(tmp_path / "scored"), len(rows(tmp_path / "run"))) == (class_rows(tmp_path / "run"), 4)
 

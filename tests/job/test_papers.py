@@ -68,10 +68,6 @@ def test_cases_and_passes_are_counted_without_the_data() -> None:
     assert (unit.passes, unit.num_windows) == (2 * 20 * unit.num_windows, 3 * 3 * 2)
 
 
-def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
-    assert len(tried("papers/vafa_table3").cells) == 6
-
-
 def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None:
     from freqbench.core.errors import UserError
 

@@ -19,6 +19,7 @@ from freqbench.data import Dataset
 from freqbench.engine import rows
 from freqbench.job import cells, costs
 from freqbench.job import plan as planning
+from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
 from freqbench.results import Key, Store, index_keys
@@ -127,6 +128,15 @@ def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monk
     assert sum("1 windows of a volume run forward twice a step" in line for line in said) == repeats
 
 
+def measured(unit: Unit, second: int = 0, metrics: str = "hd95,dsc", **facts: Any) -> list[dict[str, Any]]:
+    """Good records of a unit, half of its passes forward, that were stored in a second of a run."""
+    half = unit.passes // 2
+    finished = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
+    good = {"status": "ok", "error": None, "metrics": metrics}
+    told = {**finished, "num_forwards": half, "num_backwards": half, **facts}
+    return [record | told | good for record in rows.failure(unit, "", told).records]
+
+
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
     return [*planning.lines(planning.outlook(grid_of(content), (), None, str(out), price=36.0))][-1]
@@ -138,13 +148,8 @@ def test_estimate_goes_by_attack_s_own_rows_of_latest_run(tmp_path: Path, monkey
     before, now, _, other = grid_of(content).units()
     runs = [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
     for second, (unit, run_id, attack_seconds) in enumerate(runs):
-        measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
-        measured |= {"attack_seconds": attack_seconds, "score_seconds": 200.0}
-        measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
-        outcome = rows.failure(unit, "", measured)
-        good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
-        writer = Store(str(tmp_path)).writer(run_id, interval_s=0)
-        writer.add([record | good for record in outcome.records], outcome.class_records)
+        records = measured(unit, second, run_id=run_id, attack_seconds=attack_seconds, score_seconds=200.0)
+        Store(str(tmp_path)).writer(run_id, interval_s=0).add(records, [[]] * len(records))
     line = estimated(monkeypatch, content, tmp_path)
     assert line == "about 6 minutes left on one worker (from rows of the store or of earlier runs here), 3.60 at 36/h"
 
@@ -173,16 +178,12 @@ def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monke
     """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
     (unit,) = grid_of(small()).units()
-    half = unit.passes // 2
-    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
-    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    good |= {"metrics": "hd95,dsc"}
     fresh = Store(str(tmp_path / "other"))
     spent = costs.Spent()
     assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
-    for record in rows.failure(unit, "", facts).records:
-        spent.add(record | good, 2.0)
-        spent.add(record)  # one that failed has no pace
+    for record in measured(unit, attack_seconds=10.0 * unit.passes, score_seconds=20.0):
+        spent.add(record, 2.0)
+        spent.add(record | {"status": "failed"})  # it has no pace
     spent.remember()
     assert costs.estimate_costs([unit], ("dsc",), fresh).basis == costs.ROUGH
     estimate = costs.estimate_costs([unit], ("dsc", "hd95"), fresh)
@@ -198,11 +199,9 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]
     known, unknown = grid_of(content).units()
-    half = known.passes // 2
-    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
-    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     store = Store(str(tmp_path / "out"))
-    store.writer("r", interval_s=0).add([record | good for record in rows.failure(known, "", facts).records], [[], []])
+    records = measured(known, attack_seconds=10.0 * known.passes, score_seconds=20.0)
+    store.writer("r", interval_s=0).add(records, [[], []])
     estimate = costs.estimate_costs([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     sources = [unit.cell.source for unit in (known, unknown)]
@@ -221,12 +220,8 @@ def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monke
     spent = costs.Spent()
     writer = store.writer("r", interval_s=0)
     for second, (done, metrics, factor) in enumerate([(unit, "hd95,dsc", 1.0), (other, "dsc", 0.1)]):
-        measured = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
-        good = {"status": "ok", "error": None, "metrics": metrics}
-        records = [
-            record | good | {"score_seconds": factor * seconds}
-            for record, seconds in zip(rows.failure(done, "", measured).records, (7.0, 3.0), strict=True)
-        ]
+        pairs = zip(measured(done, second, metrics), (7.0, 3.0), strict=True)
+        records = [record | {"score_seconds": factor * seconds} for record, seconds in pairs]
         writer.add(records, [[]] * len(records))
         for record in records:
             spent.add(record)

@@ -162,7 +162,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
     to = tmp_path / "to"
     data = folder(tmp_path / "data")
     grid = grid_of({**CONTENT, "datasets": [data], "score_on": "file"})
-    quiet = Console(file=io.StringIO())
+    quiet = Console(quiet=True)
     run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
@@ -178,7 +178,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
     grid = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1"))
-    quiet = Console(file=io.StringIO())
+    quiet = Console(quiet=True)
     run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
