@@ -93,7 +93,8 @@ FALL = [100.0 - i for i in range(23)]
 
 
 def up_and_down(start: float, rises: int, steps: int) -> list[float]:
-    return [start + i for i in range(rises + 1)] + [start + rises - 0.1 * i for i in range(1, steps - rises + 1)]
+    up = [start + i for i in range(rises + 1)]
+    return up + [start + rises - 0.1 * i for i in range(1, steps - rises + 1)]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ BOUNDED = [name for name, attack in CLASSES.items() if attack.budget_name]
 
 def test_every_attack_has_an_example_and_its_own_name() -> None:
     assert set(EXAMPLES) == set(ATTACKS)
-    assert {name: attack.name for name, attack in ATTACKS.items()} == {name: name for name in ATTACKS}
+    expected = {name: name for name in ATTACKS}
+    assert {name: attack.name for name, attack in ATTACKS.items()} == expected
 
 
 def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:

@@ -73,7 +73,7 @@ def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
 
 def test_later_members_skip_fallen_windows() -> None:
     """At every threshold that parts the windows; the model is asked about as many windows as are left."""
-    dices = sorted({value for values in lowest_alone() for value in values})
+    dices = np.unique(lowest_alone()).tolist()
     seen = set()
     for threshold in dices:
         if left_over(threshold) == [38] * 3 and 38 in seen:

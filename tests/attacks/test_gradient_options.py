@@ -29,15 +29,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "restarts": {"restarts": 3},
     "restarts of the best": {"restarts": 2, "keep": "best"},
 }
-# Each setting on one attack by voxels, and on each attack settings in turn.
-CASES = [
-    (name, setting)
-    for i, name in enumerate(GRADIENT)
-    for j, (setting, changes) in enumerate(SETTINGS.items())
-    if ("restarts" not in changes or name in examples.STOCHASTIC)
-    and (takes(name, "loss") or changes.keys() != {"loss"})
-    if name == "pgd" or (i + j) % 7 == 0
-]
 # Attacks with an objective of their own, in the variants that differ; all others raise what `Task` raises.
 OBJECTIVES: list[tuple[str, dict[str, Any]]] = [
     ("pgd", {}),
@@ -58,7 +49,18 @@ class Wave(nn.Module):
         return torch.cat([torch.sin(40 * x), torch.cos(40 * x), -torch.sin(40 * x)], dim=1)
 
 
-@pytest.mark.parametrize(("name", "setting"), CASES)
+# Each setting on one attack by voxels, and on each attack settings in turn.
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        (name, setting)
+        for i, name in enumerate(GRADIENT)
+        for j, (setting, changes) in enumerate(SETTINGS.items())
+        if ("restarts" not in changes or name in examples.STOCHASTIC)
+        and (takes(name, "loss") or changes.keys() != {"loss"})
+        if name == "pgd" or (i + j) % 7 == 0
+    ],
+)
 def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = examples.plain(name, **SETTINGS[setting])
     images, labels = volumes(2)

@@ -32,7 +32,8 @@ def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
 def test_share_is_halved_as_in_the_authors_code() -> None:
     for halvings, (before, last) in enumerate(pairwise((-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999))):
         assert share(0.8, before + 1, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
-    assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == [0.8 / n for n in (1, 4, 4, 8, 512)]
+    expected = [0.8 / n for n in (1, 4, 4, 8, 512)]
+    assert [share(0.8, query, 100) for query in (0, 1, 2, 3, 99)] == expected
 
 
 @pytest.mark.parametrize("loss", ["ce", "mask-ce"])

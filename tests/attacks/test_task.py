@@ -22,7 +22,8 @@ def dice_terms(logits: Tensor, labels: Tensor, voxels: Tensor) -> Tensor:
     """1 - Dice of every class on some voxels alone, `[B, K]`, as the released loss has it."""
     p = logits.softmax(1) * voxels
     o = torch.stack([(labels[:, 0] == k).double() for k in range(logits.shape[1])], dim=1) * voxels
-    return 1 - 2 * (p * o).flatten(2).sum(2) / ((p**2).flatten(2).sum(2) + o.flatten(2).sum(2) + 1e-6)
+    both = (p * o).flatten(2).sum(2)
+    return 1 - 2 * both / ((p**2 + o).flatten(2).sum(2) + 1e-6)
 
 
 def test_dice_away_from_the_truth_is_the_mean_over_the_organs() -> None:

@@ -57,17 +57,6 @@ INSIDE: dict[str, Damage] = {
     "bytes too many": insert,
     "unpacked and short": lambda content, random: content[: random.integers(len(content))],
 }
-# Each changes the file itself.
-OUTSIDE: dict[str, Damage] = {
-    "truncated": lambda content, random: content[: random.integers(len(content))],
-    "flipped anywhere": lambda content, random: bytes([*content[:-9], content[-9] ^ 4, *content[-8:]]),
-    "zero bytes": lambda content, random: bytes(len(content)),
-    "empty": lambda content, random: b"",
-    "random": lambda content, random: random.bytes(len(content)),
-    "a text": lambda content, random: b"Patient 7 moved, scan again.\nSee the other folder.\n" * 9,
-    "gzip of gzip": lambda content, random: gzip.compress(gzip.compress(content)),
-    "a packed HTML page": lambda content, random: gzip.compress(b"<html><body>Log in</body></html>"),
-}
 REFUSAL = re.compile(r"expected .+, (got|found) .+: .+|(an? |(not )?packed by gzip)[^:]+: .+")
 
 
@@ -118,11 +107,24 @@ def test_a_file_of_damaged_content_is_read_or_refused_in_a_line(tmp_path: Path, 
 
 
 @every_format
-@pytest.mark.parametrize("kind", OUTSIDE)
-def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, suffix: str) -> None:
+# Each changes the file itself.
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    {
+        "truncated": lambda content, random: content[: random.integers(len(content))],
+        "flipped anywhere": lambda content, random: bytes([*content[:-9], content[-9] ^ 4, *content[-8:]]),
+        "zero bytes": lambda content, random: bytes(len(content)),
+        "empty": lambda content, random: b"",
+        "random": lambda content, random: random.bytes(len(content)),
+        "a text": lambda content, random: b"Patient 7 moved, scan again.\nSee the other folder.\n" * 9,
+        "gzip of gzip": lambda content, random: gzip.compress(gzip.compress(content)),
+        "a packed HTML page": lambda content, random: gzip.compress(b"<html><body>Log in</body></html>"),
+    }.items(),
+)
+def test_a_damaged_file_is_refused_in_a_line(tmp_path: Path, kind: str, damage: Damage, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     put_file(path)
-    path.write_bytes(OUTSIDE[kind](path.read_bytes(), np.random.default_rng(0)))
+    path.write_bytes(damage(path.read_bytes(), np.random.default_rng(0)))
     lines = refusals(path)
     assert lines or kind == "flipped anywhere"  # of raw voxels, nothing tells
     if kind == "a packed HTML page":

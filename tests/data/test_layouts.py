@@ -35,7 +35,8 @@ def _copies(root: Path, names: list[str]) -> None:
 
 def _synapse(root: Path, place: str) -> None:
     numbers = [*range(1, 11), *range(21, 41)]
-    _copies(root, [path.format(case=f"img{n:04d}", number=f"{n:04d}") for path in PLACES[place] for n in numbers])
+    for path in PLACES[place]:
+        _copies(root, [path.format(case=f"img{n:04d}", number=f"{n:04d}") for n in numbers])
 
 
 def _acdc(root: Path, place: str) -> None:
@@ -54,25 +55,29 @@ _total = partial(downloads.totalsegmentator, splits={"s0000": "train", "s0001": 
 _raw = partial(downloads.nnunet, training=["patient001_frame01", "b"], test=["c"], channels=2)
 BTCV = {"training": 18, "validation": 12}
 MINE = {"training": 1, "validation": 2}
+
+
 # How the folder is called and written; then title, loader and complete cases of each split.
-LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = {
-    "raw": (partial(_synapse, place="raw"), "BTCV as downloaded", "synapse", BTCV),
-    "flat": (partial(_synapse, place="flat"), "BTCV as downloaded", "synapse", BTCV),
-    "btcv": (partial(_synapse, place="decathlon"), "Synapse (BTCV) in the Decathlon layout", "synapse", BTCV),
-    "heart": (partial(_acdc, place="decathlon"), "ACDC in the Decathlon layout", "acdc", {"training": 9}),
-    "patients": (partial(_acdc, place="patients"), "ACDC as downloaded", "acdc", {"training": 9}),
-    "mine": (_mine, "folder in the layout of the Decathlon", "decathlon", MINE),
-    "Task09_Spleen": (_msd, "task of the Medical Segmentation Decathlon", "msd", {"training": 2, "test": 0}),
-    "amos22": (_amos, "AMOS", "amos", MINE),
-    "total": (_total, "TotalSegmentator", "totalsegmentator", {"train": 1, "test": 1}),
-    "scans": (partial(_copies, names=["a.nii.gz", "b.nii.gz"]), "scans without label maps", "images", {"test": 2}),
-    "Dataset027_ACDC": (_raw, "raw folder of nnU-Net", "nnunet_raw", {"training": 2, "test": 1}),
-}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_is_recognised_and_its_job_line_reads_cases(tmp_path: Path, name: str) -> None:
-    write, title, loader, complete = LAYOUTS[name]
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    {
+        "raw": (partial(_synapse, place="raw"), "BTCV as downloaded", "synapse", BTCV),
+        "flat": (partial(_synapse, place="flat"), "BTCV as downloaded", "synapse", BTCV),
+        "btcv": (partial(_synapse, place="decathlon"), "Synapse (BTCV) in the Decathlon layout", "synapse", BTCV),
+        "heart": (partial(_acdc, place="decathlon"), "ACDC in the Decathlon layout", "acdc", {"training": 9}),
+        "patients": (partial(_acdc, place="patients"), "ACDC as downloaded", "acdc", {"training": 9}),
+        "mine": (_mine, "folder in the layout of the Decathlon", "decathlon", MINE),
+        "Task09_Spleen": (_msd, "task of the Medical Segmentation Decathlon", "msd", {"training": 2, "test": 0}),
+        "amos22": (_amos, "AMOS", "amos", MINE),
+        "total": (_total, "TotalSegmentator", "totalsegmentator", {"train": 1, "test": 1}),
+        "scans": (partial(_copies, names=["a.nii.gz", "b.nii.gz"]), "scans without label maps", "images", {"test": 2}),
+        "Dataset027_ACDC": (_raw, "raw folder of nnU-Net", "nnunet_raw", {"training": 2, "test": 1}),
+    }.items(),
+)
+def test_every_layout_is_recognised_and_its_job_line_reads_cases(
+    tmp_path: Path, name: str, expected: tuple[Callable[[Path], object], str, str, dict[str, int]]
+) -> None:
+    write, title, loader, complete = expected
     (tmp_path / name).mkdir()
     write(tmp_path / name)
     layout = layout_of(tmp_path / name)
@@ -260,7 +265,9 @@ def test_cases_of_one_file_name_are_named_by_folder(tmp_path: Path, images: list
 )
 def test_image_of_several_files_is_one_case_of_as_many_channels(tmp_path: Path, folder: str, case: str) -> None:
     names = ["t2", "t1", "t1ce"]
-    lines = [{"image": [folder.format(n=n, m=m) for m in names], "label": f"labels/{n}.nii.gz"} for n in range(2)]
+    lines = []
+    for n in range(2):
+        lines.append({"image": [folder.format(n=n, m=m) for m in names], "label": f"labels/{n}.nii.gz"})
     _listed(tmp_path, labels=LABELS, test=lines)
     dataset = made("decathlon", root=tmp_path)
     refs = dataset.refs()
@@ -271,8 +278,8 @@ def test_image_of_several_files_is_one_case_of_as_many_channels(tmp_path: Path, 
 
 def test_fold_is_validation_split_and_others_are_training(tmp_path: Path) -> None:
     lines = [
-        {**line, "fold": number}
-        for line, number in zip(_lines(*((f"{c}.nii.gz", f"l/{c}.nii.gz") for c in "uvw")), (1, 0, 2), strict=True)
+        {"image": f"{case}.nii.gz", "label": f"l/{case}.nii.gz", "fold": number}
+        for case, number in {"u": 1, "v": 0, "w": 2}.items()
     ]
     _listed(tmp_path, labels=LABELS, training=lines)
     for split, cases in (("validation", ["w"]), ("training", ["u", "v"])):
@@ -281,10 +288,9 @@ def test_fold_is_validation_split_and_others_are_training(tmp_path: Path) -> Non
 
 
 def test_list_of_folds_without_class_names_is_proposed_and_read(tmp_path: Path) -> None:
-    lines = [
-        {"fold": n % 2, "image": [f"d/E{n}/E{n}_{m}.nii.gz" for m in ("t1", "t2")], "label": f"d/E{n}/E{n}_seg.nii.gz"}
-        for n in range(3)
-    ]
+    lines = []
+    for n, path in enumerate(("d/E0/E0_", "d/E1/E1_", "d/E2/E2_")):
+        lines.append({"fold": n % 2, "image": [f"{path}t1.nii.gz", f"{path}t2.nii.gz"], "label": f"{path}seg.nii.gz"})
     _listed(tmp_path, "folds_2.json", training=lines)
     layout = layout_of(tmp_path)
     (entry,) = yaml.safe_load(layout.job_line)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ from .downloads import put_case
 
 TASK = "Task04_Hippocampus"
 SPLIT_OF = {"h_1": "training", "h_2": "validation", "h_3": "reported", "h_4": "test"}
-FILES = [f"{folder}/{case}.nii.gz" for case in SPLIT_OF for folder in ("imagesTr", "labelsTr")]
+FILES = [f"{folder}/{case}.nii.gz" for case, folder in itertools.product(SPLIT_OF, ("imagesTr", "labelsTr"))]
 
 
 class Mirrors:

@@ -23,38 +23,42 @@ def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
 
 TWO = [("x1",), ("x2",)]
 VISITS = [("k1", "t0"), ("k1", "t1"), ("k2", "t0")]
+
+
 # Image and label map of a case, the texts that fill them in, one case's name, and how many patients there are.
-LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
-    "KiTS": ("case_{0}/imaging.nii.gz", "case_{0}/segmentation.nii.gz", [("7",), ("9",)], "case_9", 2),
-    "suffix": ("{0}.nii.gz", "{0}-mask.nii.gz", TWO, "x2", 2),
-    "dot": ("{0}.nii", "{0}.label.nii", TWO, "x2", 2),
-    "prefix": ("{0}.nii.gz", "gt_{0}.nii.gz", TWO, "x2", 2),
-    "LiTS": ("volume-{0}.nii", "segmentation-{0}.nii", [("31",), ("4",)], "4", 2),
-    "folders": ("imgs/{0}.nii.gz", "masks/{0}.nii.gz", TWO, "x2", 2),
-    "beside": ("{0}.nii.gz", "labels/{0}.nii.gz", TWO, "x2", 2),
-    "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
-    "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
-    "BIDS": (
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
-        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
-        [("8", "a"), ("8", "b"), ("9", "a")],
-        "sub-9_ses-a",
-        2,
-    ),
-    "frames": (
-        "h{0}/h{0}_frame{1}.nii.gz",
-        "h{0}/h{0}_frame{1}_gt.nii.gz",
-        [("1", "01"), ("1", "09"), ("2", "01")],
-        "h2_frame01",
-        2,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: str) -> None:
-    image, label, texts, last, patients = LAYOUTS[name]
-    _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
+@pytest.mark.parametrize(
+    ("image", "label", "texts", "last", "patients"),
+    {
+        "KiTS": ("case_{0}/imaging.nii.gz", "case_{0}/segmentation.nii.gz", [("7",), ("9",)], "case_9", 2),
+        "suffix": ("{0}.nii.gz", "{0}-mask.nii.gz", TWO, "x2", 2),
+        "dot": ("{0}.nii", "{0}.label.nii", TWO, "x2", 2),
+        "prefix": ("{0}.nii.gz", "gt_{0}.nii.gz", TWO, "x2", 2),
+        "LiTS": ("volume-{0}.nii", "segmentation-{0}.nii", [("31",), ("4",)], "4", 2),
+        "folders": ("imgs/{0}.nii.gz", "masks/{0}.nii.gz", TWO, "x2", 2),
+        "beside": ("{0}.nii.gz", "labels/{0}.nii.gz", TWO, "x2", 2),
+        "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
+        "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
+        "BIDS": (
+            "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
+            "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+            [("8", "a"), ("8", "b"), ("9", "a")],
+            "sub-9_ses-a",
+            2,
+        ),
+        "frames": (
+            "h{0}/h{0}_frame{1}.nii.gz",
+            "h{0}/h{0}_frame{1}_gt.nii.gz",
+            [("1", "01"), ("1", "09"), ("2", "01")],
+            "h2_frame01",
+            2,
+        ),
+    }.values(),
+)
+def test_images_and_label_maps_are_paired_by_their_names(
+    tmp_path: Path, image: str, label: str, texts: list[tuple[str, ...]], last: str, patients: int
+) -> None:
+    images = [image.format(*each) for each in texts]
+    _write(tmp_path, images, [label.format(*each) for each in texts])
     dataset = proposed(tmp_path)
     refs = dataset.refs()
     assert (dataset.loader, len(refs), refs[-1].case_id, len(dataset.classes)) == ("pairs", len(texts), last, 3)
@@ -65,8 +69,8 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
 
 
 def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
-    sides = ("train", "val")
-    _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
+    images = ["train/imgs/u.nii.gz", "val/imgs/u.nii.gz"]
+    _write(tmp_path, images, ["train/labels/u.nii.gz", "val/labels/u.nii.gz"])
     dataset = proposed(tmp_path)
     assert (dataset.image, dataset.split) == (("{split}/imgs/{case}.nii.gz",), "val")
     np.testing.assert_array_equal(first_native(dataset).image[0], volume(1)[0])
@@ -82,8 +86,9 @@ def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
     ],
 )
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
-    cases = ["G1", "G2"]
-    _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
+    images = [f"G1/G1{name}.nii.gz" for name in names]
+    images += [f"G2/G2{name}.nii.gz" for name in names]
+    _write(tmp_path, images, ["G1/G1_seg.nii.gz", "G2/G2_seg.nii.gz"])
     dataset = proposed(tmp_path)
     image = dataset.native(dataset.refs()[1]).image
     np.testing.assert_array_equal(image, np.stack([volume(len(names) + names.index(name))[0] for name in order]))
@@ -92,15 +97,15 @@ def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[s
 
 
 def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
-    _write(tmp_path, [f"{c}/{n}.nii.gz" for c in "ab" for n in ("early", "late")], [f"{c}/mask.nii.gz" for c in "ab"])
+    images = ["a/early.nii.gz", "a/late.nii.gz", "b/early.nii.gz", "b/late.nii.gz"]
+    _write(tmp_path, images, ["a/mask.nii.gz", "b/mask.nii.gz"])
     line = "got {case}/early.nii.gz, {case}/late.nii.gz: write `loader: pairs`"
     refused(line, lambda: layout_of(tmp_path), UserError)
 
 
 def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
-    cases = ["a", "b", "c", "d"]
-    images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
-    _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
+    images = [f"{name}.nii.gz" for name in ("a/a_t1", "a/a_t2", "b/b_t1", "c/c_t1", "c/c_t2", "d/d_t1", "d/d_t2")]
+    _write(tmp_path, images, ["a/a_seg.nii.gz", "b/b_seg.nii.gz", "d/d_seg.nii.gz"])
     missing = ("1 files are missing: b/b_t2.nii.gz", "1 images have no label map: c")
     assert layout_of(tmp_path).problems == tuple(f"test: {each}" for each in missing)
     keys = {"root": str(tmp_path), "image": ("{case}/{case}_t1.nii.gz", "{case}/{case}_t2.nii.gz"), "labels": 3}

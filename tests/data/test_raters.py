@@ -1,9 +1,10 @@
 """Label maps of several raters, readers or versions beside an image: never scans, and the key `rater` chooses."""
 
-from pathlib import Path
+from pathlib import itertools
 from typing import Any
 
 import numpy as np
+import Path
 import pytest
 
 import freqbench as fb
@@ -30,93 +31,99 @@ def _mask(number: int) -> Any:
 
 
 # Image, label maps of two raters, the pattern that doctor proposes for these, and the raters.
-LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
-    "numbers": ("{}.nii.gz", ("{}_seg1.nii.gz", "{}_seg2.nii.gz"), "{case}_seg{rater}.nii.gz", ("1", "2")),
-    "tasks": (
-        "{}/image.nii.gz",
-        ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
-        "{case}/task01_seg{rater}.nii.gz",
-        ("01", "02"),
-    ),
-    "labels": (
-        "images/{}.nii.gz",
-        ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
-        "labels/rater{rater}/{case}.nii.gz",
-        ("1", "2"),
-    ),
-    "readers": (
-        "images/{}.nii.gz",
-        ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"),
-        "reader_{rater}/{case}.nii.gz",
-        ("A", "B"),
-    ),
-    "named": (
-        "scans/{}.nii.gz",
-        ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"),
-        "raters/{rater}/{case}.nii.gz",
-        ("jane", "yu"),
-    ),
-    "rater at the end": (
-        "{}.nii.gz",
-        ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
-        "{case}_rater-{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "rater between": (
-        "{}.nii",
-        ("{}_expert1_seg.nii", "{}_expert2_seg.nii"),
-        "{case}_expert{rater}_seg.nii",
-        ("1", "2"),
-    ),
-    "versions": ("{}/ct.nii.gz", ("{}/mask_v1.nii.gz", "{}/mask_v2.nii.gz"), "{case}/mask_v{rater}.nii.gz", ("1", "2")),
-    "folders of versions": (
-        "images/{}.nii.gz",
-        ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
-        "labels_v{rater}/{case}.nii.gz",
-        ("1", "3"),
-    ),
-    "folders of cases": (
-        "images/{}.nii.gz",
-        ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
-        "labels/{case}/{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "trees": (
-        "images/{}/ct.nii.gz",
-        ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
-        "labels/{case}/seg{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "below the case": (
-        "{}/image.nii.gz",
-        ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
-        "{case}/rater{rater}/seg.nii.gz",
-        ("A", "B"),
-    ),
-    "twice": (
-        "images/{}.nii.gz",
-        ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
-        "rater{rater}/{case}_rater{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "Decathlon's folders": (
-        "imagesTr/{}.nii.gz",
-        ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
-        "labelsTr/{case}_{rater}.nii.gz",
-        ("1", "2"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str) -> None:
-    image, masks, label, raters = LAYOUTS[name]
+@pytest.mark.parametrize(
+    ("image", "masks", "label", "raters"),
+    {
+        "numbers": ("{}.nii.gz", ("{}_seg1.nii.gz", "{}_seg2.nii.gz"), "{case}_seg{rater}.nii.gz", ("1", "2")),
+        "tasks": (
+            "{}/image.nii.gz",
+            ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
+            "{case}/task01_seg{rater}.nii.gz",
+            ("01", "02"),
+        ),
+        "labels": (
+            "images/{}.nii.gz",
+            ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
+            "labels/rater{rater}/{case}.nii.gz",
+            ("1", "2"),
+        ),
+        "readers": (
+            "images/{}.nii.gz",
+            ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"),
+            "reader_{rater}/{case}.nii.gz",
+            ("A", "B"),
+        ),
+        "named": (
+            "scans/{}.nii.gz",
+            ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"),
+            "raters/{rater}/{case}.nii.gz",
+            ("jane", "yu"),
+        ),
+        "rater at the end": (
+            "{}.nii.gz",
+            ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
+            "{case}_rater-{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "rater between": (
+            "{}.nii",
+            ("{}_expert1_seg.nii", "{}_expert2_seg.nii"),
+            "{case}_expert{rater}_seg.nii",
+            ("1", "2"),
+        ),
+        "versions": (
+            "{}/ct.nii.gz",
+            ("{}/mask_v1.nii.gz", "{}/mask_v2.nii.gz"),
+            "{case}/mask_v{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "folders of versions": (
+            "images/{}.nii.gz",
+            ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
+            "labels_v{rater}/{case}.nii.gz",
+            ("1", "3"),
+        ),
+        "folders of cases": (
+            "images/{}.nii.gz",
+            ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
+            "labels/{case}/{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "trees": (
+            "images/{}/ct.nii.gz",
+            ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
+            "labels/{case}/seg{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "below the case": (
+            "{}/image.nii.gz",
+            ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
+            "{case}/rater{rater}/seg.nii.gz",
+            ("A", "B"),
+        ),
+        "twice": (
+            "images/{}.nii.gz",
+            ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
+            "rater{rater}/{case}_rater{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "Decathlon's folders": (
+            "imagesTr/{}.nii.gz",
+            ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
+            "labelsTr/{case}_{rater}.nii.gz",
+            ("1", "2"),
+        ),
+    }.values(),
+)
+def test_label_maps_of_raters_are_cases_of_one_patient(
+    tmp_path: Path, image: str, masks: tuple[str, str], label: str, raters: tuple[str, str]
+) -> None:
     _write(tmp_path, image, *masks)
     layout = layout_of(tmp_path, with_labels=True)
     dataset = proposed(tmp_path)
     assert (dataset.loader, dataset.label, dataset.rater, layout.problems) == ("pairs", label, "all", ())
     refs = dataset.refs()
-    expected = [(f"{case}_{rater}", case) for case in CASES for rater in raters]
+    expected = [(f"{case}_{rater}", case) for case, rater in itertools.product(CASES, raters)]
     assert [(ref.case_id, ref.patient_id) for ref in refs] == expected
     for number, ref in enumerate(refs[2:]):
         np.testing.assert_array_equal(dataset.native(ref).image[0], volume(1)[0])
@@ -155,7 +162,8 @@ def test_equal_maps_of_raters_are_cases_of_their_own(tmp_path: Path) -> None:
     second = proposed(tmp_path, rater=2)
     keys = {ref.case_id: dataset.case_key(ref) for ref in dataset.refs()}
     assert len({*keys.values()}) == 4
-    assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == {id: keys[id] for id in ("p01_2", "p02_2")}
+    expected = {id: keys[id] for id in ("p01_2", "p02_2")}
+    assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == expected
 
 
 def test_reference_of_a_case_of_raters_is_another_patient(tmp_path: Path) -> None:

@@ -166,25 +166,33 @@ def _bad_checksum(content: bytes) -> bytes:
     return content[:-6] + bytes([content[-6] ^ 255]) + content[-5:]
 
 
-IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
-    "torn gzip": (_rewritten(IMAGE, lambda content: content[:-200]), IMAGE, "960 voxels, got damaged or truncated dat"),
-    "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
-    "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
-    "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
-    "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
-    "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
-    "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
-    "fraction": (
-        _voxel(LABEL, 0.5),
-        LABEL,
-        "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map",
-    ),
-    "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 at voxel (4, 4, 4) (1 such voxels)"),
-    "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "file", "text"), IN_LOAD.values(), ids=IN_LOAD)
+@pytest.mark.parametrize(
+    ("spoil", "file", "text"),
+    {
+        "torn gzip": (
+            _rewritten(IMAGE, lambda content: content[:-200]),
+            IMAGE,
+            "960 voxels, got damaged or truncated dat",
+        ),
+        "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
+        "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
+        "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
+        "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
+        "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
+        "constant": (
+            _put(IMAGE, np.full(SHAPE, 7, np.int16)),
+            IMAGE,
+            "an image, got the same intensity 7 everywhere: dro",
+        ),
+        "fraction": (
+            _voxel(LABEL, 0.5),
+            LABEL,
+            "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map",
+        ),
+        "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 at voxel (4, 4, 4) (1 such voxels)"),
+        "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
+    }.values(),
+)
 def test_damaged_voxels_are_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
     spoil(folder)
     dataset = folder.dataset()

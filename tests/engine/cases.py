@@ -17,7 +17,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.results import Store
+from freqbench.results import Key, Store
 
 CUBE: dict[str, Any] = {"name": "phantom", "shape": ROI, "cases": 1}
 """An entry of phantoms of one window of the tiny job's networks."""
@@ -53,6 +53,14 @@ class Threshold(nn.Module):
 
 def grid_of(content: Mapping[str, Any]) -> Grid:
     return expanded(content)[1]
+
+
+def keys_of(grid: Grid) -> list[Key]:
+    """The keys of the rows that a grid asks for."""
+    keys = list[Key]()
+    for unit in grid.units():
+        keys += [unit.cell.key(unit.ref, target) for target in unit.targets]
+    return keys
 
 
 def network_of(spec: ModelSpec) -> SegmentationModel:

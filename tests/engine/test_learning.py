@@ -43,7 +43,8 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
     execute({**content, "datasets": [{**PHANTOM, "cases": 1}]}, tmp_path / "out")
     assert sorted(learned) == [4 / 255, 8 / 255]
     kept = {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")}
-    assert {path.stem for path in kept} == {cell.cell_id for cell in grid_of(content).cells}
+    expected = {cell.cell_id for cell in grid_of(content).cells}
+    assert {path.stem for path in kept} == expected
     execute(content, tmp_path / "out")
     assert len(learned) == 2
     assert {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")} == kept

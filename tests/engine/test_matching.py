@@ -171,7 +171,8 @@ def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[st
     known, _ = matching(content, tmp_path)
     planned, silence = matching(content, tmp_path, compute=False)
     assert silence == []
-    assert [cell.cell_id for cell in planned.cells] == [cell.cell_id for cell in known.cells]
+    expected = [cell.cell_id for cell in known.cells]
+    assert [cell.cell_id for cell in planned.cells] == expected
 
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:

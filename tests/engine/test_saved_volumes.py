@@ -46,7 +46,8 @@ def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
     assert execute(both, tmp_path).num_new == 2
     assert [path.parent.name.split("-")[0] for path in saved(tmp_path)] == ["gn"]
-    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{key}.nii.gz" for key in FILES} | {"attack.json"}
+    expected = {f"{key}.nii.gz" for key in FILES} | {"attack.json"}
+    assert {path.name for path in saved(tmp_path)[0].iterdir()} == expected
     assert (len([*tmp_path.glob("volumes/*")]), execute(both, tmp_path).num_new) == (1, 0)
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 
@@ -58,7 +59,8 @@ def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> No
     by_cell = {row["cell_id"]: row for row in stored(tmp_path)}
     assert len(saved(tmp_path)) == 2
     for folder in saved(tmp_path):
-        assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
+        expected = {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
+        assert {path.name for path in folder.iterdir()} == expected
         row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
         volume = {name: elsewhere.voxels_of(folder / f"{name}.nii.gz") for name in FILES}
         assert np.array_equal(volume["clean"], case.image[0].numpy())

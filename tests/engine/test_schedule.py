@@ -37,7 +37,8 @@ def test_worker_does_a_model_and_a_case_at_a_time() -> None:
 def test_longest_unit_comes_first_after_a_short_one() -> None:
     units = all_units()
     first = taken(Schedule(units))[:3]
-    assert [unit.passes for unit in first] == [min(unit.passes for unit in units), 16, 16]
+    expected = [min(unit.passes for unit in units), 16, 16]
+    assert [unit.passes for unit in first] == expected
     two = [min(units, key=lambda unit: unit.passes), first[1]]
     assert max(unit.passes for unit in two) == taken(Schedule(two))[0].passes, "a grid that is about to end"
 

@@ -156,7 +156,8 @@ def test_class_lost_on_the_grid_is_missed_in_the_file(both: tuple[Path, str]) ->
 
 def test_distances_between_volumes_stay_on_grid_that_is_attacked(both: tuple[Path, str]) -> None:
     on_grid, in_file = (row_of(both[0] / name) for name in ("grid", "file"))
-    assert [in_file[name] for name in ("linf", "ssim")] == [on_grid[name] for name in ("linf", "ssim")]
+    expected = [on_grid[name] for name in ("linf", "ssim")]
+    assert [in_file[name] for name in ("linf", "ssim")] == expected
     assert in_file["dsc"] != on_grid["dsc"]
 
 
@@ -199,9 +200,8 @@ def test_python_scores_as_a_run_does(data: dict[str, Any], tmp_path: Path) -> No
     result = fb.attack(model, case, "fgsm", eps="8/255")
     record = fb.evaluate(model, case, result, metrics=["dsc", "hd95"], score_on="file")
     row = row_of(tmp_path)
-    assert [record[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")] == pytest.approx(
-        [row[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")], nan_ok=True
-    )
+    expected = pytest.approx([row[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")], nan_ok=True)
+    assert [record[name] for name in ("dsc", "dsc_clean", "hd95_mm_clean")] == expected
 
 
 def test_clean_prediction_agrees_with_itself_in_the_file(data: dict[str, Any], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Assumptions of a network that nobody described, and a clean Dice far below the one that is expected."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -105,17 +106,18 @@ def test_far_below_is_two_errors_and_margin(clean: dict[tuple[str, str], float],
     assert shortfall(first, clean) is not None
 
 
+TWO_PATIENTS = {(patient, str(case)): 0.01 * case for patient, case in itertools.product("ab", range(9))}
+
+
 @pytest.mark.parametrize(("expected", "is_short"), [(0.87, True), (0.089, False), (0.079, False), (None, True)])
 def test_two_patients_have_half_of_the_margin(expected: float | None, is_short: bool) -> None:
     """The mean is 0.04: below half of 0.089 by too little to say something."""
-    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)}
-    assert (shortfall(expected, clean) is not None) == is_short
+    assert (shortfall(expected, TWO_PATIENTS) is not None) == is_short
 
 
 def test_the_line_says_figure_expectation_margin_and_causes() -> None:
     """The third patient's one case counts as much as the nine of another."""
-    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)} | {("c", "x"): 0.07}
-    assert shortfall(0.87, clean) == (
+    assert shortfall(0.87, {**TWO_PATIENTS, ("c", "x"): 0.07}) == (
         "clean foreground Dice 0.050 (19 cases), expected_dice 0.87: lower by more than two standard errors (each "
         f"0.010) and 0.05: {CAUSES}"
     )

@@ -15,6 +15,7 @@ import yaml
 from attacks.examples import CLASSES, SETTINGS
 from data.conftest import Folder
 from data.downloads import put, volume
+from engine.cases import keys_of
 from pydantic import BaseModel
 from tiny_job import ARGS, JOB, SHAPE, save_weights, small
 
@@ -211,7 +212,7 @@ def keys(of: str, changes: Changes, further: Changes, places: Mapping[str, str])
         return {dataset.case_key(ref) for ref in dataset.refs()} if has_files else {repr(dataset.whole_recipe())}
     with trusting(True):
         grid = expand(validate(content, JobSpec, "job"))
-    return {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
+    return {*keys_of(grid)}
 
 
 def other(value: Any) -> Any:
@@ -226,7 +227,8 @@ def test_every_key_is_in_one_of_the_two_lists() -> None:
 
 @pytest.mark.parametrize("key", MOVING)
 def test_a_key_that_may_move_a_number_moves_all_keys(key: str, places: Mapping[str, str]) -> None:
-    before, after = keys(key, MOVING[key][0], {}, places), keys(key, *MOVING[key], places)
+    before = keys(key, MOVING[key][0], {}, places)
+    after = keys(key, *MOVING[key], places)
     assert before
     assert after
     assert not before & after
@@ -237,7 +239,8 @@ def test_a_key_with_a_reason_moves_no_key(key: str, places: Mapping[str, str]) -
     """The smaller of two choices is a part of the larger."""
     line = STILL[key][1]
     assert line
-    before, after = keys(key, line[0], {}, places), keys(key, *line, places)
+    before = keys(key, line[0], {}, places)
+    after = keys(key, *line, places)
     assert before & after
     assert before & after in (before, after)
 
@@ -346,5 +349,6 @@ def test_the_schema_accepts_valid_job_files(checks: Checks) -> None:
 
 
 def test_all_of_the_tables_are_in_it() -> None:
-    definitions = schema_of(JobSpec)["$defs"]
-    assert {f"attack-{name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(definitions)
+    tables = {f"attack-{name}" for name in ATTACKS}
+    tables |= {each.__name__ for each in DATASETS.values()}
+    assert tables <= {*schema_of(JobSpec)["$defs"]}

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from command_line import bench
-from engine.cases import grid_of
+from engine.cases import grid_of, keys_of
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -20,15 +20,10 @@ from freqbench.engine import rows
 from freqbench.job import cells, costs
 from freqbench.job import plan as planning
 from freqbench.job.cells import Unit
-from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
-from freqbench.results import Key, Store, index_keys
+from freqbench.results import Store, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
-
-
-def keys_of(grid: Grid) -> list[Key]:
-    return [unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets]
 
 
 def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:

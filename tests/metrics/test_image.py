@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ SHAPE = (12, 10, 9)
 
 
 def test_a_column_is_filled_by_one_metric() -> None:
-    columns = [column for metric in METRICS.values() for column in metric.columns]
+    columns = [*chain.from_iterable(metric.columns for metric in METRICS.values())]
     assert len(columns) == len(set(columns))
 
 
@@ -129,7 +130,8 @@ def test_norms_and_noise_are_over_all_channels(pair: tuple[np.ndarray, np.ndarra
     assert scores["l2"] == l2(*pair) == pytest.approx(math.sqrt(size * (0.01**2 + 0.1**2)), rel=1e-5)
     assert scores["l2_body"] == pytest.approx(math.sqrt(size * 10 / 12 * (0.01**2 + 0.1**2)), rel=1e-5)
     assert scores["psnr"] == psnr(*pair) == pytest.approx(-10 * math.log10((0.01**2 + 0.1**2) / 2), rel=1e-5)
-    assert psnr(pair[0], np.stack([pair[0][0], pair[1][1]])) == pytest.approx(-10 * math.log10(0.1**2 / 2), rel=1e-5)
+    of_one_channel = np.stack([pair[0][0], pair[1][1]])
+    assert psnr(pair[0], of_one_channel) == pytest.approx(-10 * math.log10(0.1**2 / 2), rel=1e-5)
 
 
 def test_shift_is_low_and_checkerboard_high() -> None:

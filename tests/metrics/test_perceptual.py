@@ -34,7 +34,8 @@ def packages_network() -> Any:
         warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes
         from lpips import LPIPS
 
-        network, trunk = LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False), weights.trunk()
+        network = LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+    trunk = weights.trunk()
     network.net.load_state_dict({key: trunk[f"features.{key.partition('.')[2]}"] for key in network.net.state_dict()})
     return network.eval()
 

@@ -245,7 +245,8 @@ def test_a_worker_that_is_not_told_to_trust_reads_nothing_ahead(monkeypatch: pyt
         raise AssertionError
 
     monkeypatch.setattr(Balls, "native", read)
-    (own,), (foreign, *_) = list(grid_of(small()).units()), units()
+    (own,) = grid_of(small()).units()
+    foreign = units()[0]
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1))
     outcome, _ = worker.run(own, prefetch=foreign)
     assert not outcome.failed

@@ -316,7 +316,8 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     means = pd.DataFrame(of_cases).mean()
     header, *lines = report([store], format="csv", table="clinical").splitlines()
     assert header.endswith(",share,share_clean")
-    assert [[float(text) for text in line.split(",")[-2:]] for line in lines] == [[*each.values()] for each in of_cases]
+    for line, of_case in zip(lines, of_cases, strict=True):
+        assert [float(text) for text in line.split(",")[-2:]] == [*of_case.values()]
     text = report([store], table="clinical")
     assert re.search(r"Of other\s+packages, in their own units: share@own-metrics", text)
     for name in ("share", "share_clean"):

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -39,15 +41,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 @pytest.mark.parametrize(("size", "accumulate"), [(1, 1), (2, 2), (4, 1)])
 def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int) -> None:
     schedule = TrainingSchedule(batch_size=8, accumulate=accumulate)
-    parts = [
-        part
-        for rank in range(size)
-        for part in Trainer.parts(
-            SimpleNamespace(training=SimpleNamespace(schedule=schedule), team=Team(rank=rank, size=size)),  # type: ignore[arg-type]
-            step=3,
-        )
-    ]
-    assert [number for part in parts for number in part] == list(range(24, 32))
+    parts = []
+    for rank in range(size):
+        trainer: Any = SimpleNamespace(training=SimpleNamespace(schedule=schedule), team=Team(rank=rank, size=size))
+        parts += Trainer.parts(trainer, step=3)
+    assert [*chain.from_iterable(parts)] == [*range(24, 32)]
     assert len(parts) == size * accumulate
 
 

@@ -54,7 +54,8 @@ def test_identities_of_trainings_stay() -> None:
     ],
 )
 def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
-    before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
+    before = identities(job_of(VAFT))
+    after = identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
 
@@ -277,12 +278,10 @@ def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPa
 
 
 # The packaged networks are what two packaged jobs make on today's phantom
-ZOO_JOBS = {
-    model.name: job
-    for name in ("zoo", "zoo_vaft")
-    for job in [load(str(Path(__file__).parents[2] / "jobs" / "research" / "phantom" / f"{name}.yaml"), TrainJob)]
-    for model in job.models
-}
+ZOO_JOBS: dict[str, TrainJob] = {}
+for job in ("zoo", "zoo_vaft"):
+    zoo = load(str(Path(__file__).parents[2] / "jobs" / "research" / "phantom" / f"{job}.yaml"), TrainJob)
+    ZOO_JOBS |= {model.name: zoo for model in zoo.models}
 
 
 every_zoo_network = pytest.mark.parametrize("name", ZOO_JOBS)
