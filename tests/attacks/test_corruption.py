@@ -24,9 +24,10 @@ def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype =
     """Two bright balls with some texture in dark air, within [0.1, 0.8]."""
     axis = torch.linspace(-1, 1, side)
     h, w, d = torch.meshgrid(axis, axis, axis[::2], indexing="ij")
-    balls = ((h + 0.3) ** 2 + w**2 + d**2 < 0.25).float() + ((h - 0.5) ** 2 + (w - 0.3) ** 2 + d**2 < 0.1).float()
+    left = (h + 0.3) ** 2 + w**2 + d**2 < 0.25
+    balls = (left | ((h - 0.5) ** 2 + (w - 0.3) ** 2 + d**2 < 0.1)).float()
     texture = torch.rand((batch, channels, *balls.shape), generator=torch.Generator().manual_seed(3))
-    return (0.1 + 0.5 * balls.clamp(max=1) * (0.6 + 0.8 * texture)).to(dtype)
+    return (0.1 + 0.5 * balls * (0.6 + 0.8 * texture)).to(dtype)
 
 
 def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:

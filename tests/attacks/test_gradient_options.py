@@ -258,7 +258,8 @@ def test_steps_shrink_along_cosine_with_momentum_of_auto_pgd() -> None:
         ahead = (x.detach() + size * gradient.sign()).clamp(0.5 - EPS, 0.5 + EPS)
         if i:
             ahead = (x + 0.75 * (ahead - x) + 0.25 * (x - previous)).clamp(0.5 - EPS, 0.5 + EPS)
-        x, previous = ahead.detach(), x.detach()
+        previous = x.detach()
+        x = ahead.detach()
     assert torch.allclose(attacked("ce", steps, model, keep="last").adversarial, x, rtol=0, atol=1e-12)
 
 
@@ -294,8 +295,8 @@ def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]
 def two_classes(margins: list[float]) -> Tensor:
     """Logits of voxels with these margins, if the first half has label 0 and the second label 1."""
     m = torch.tensor(margins, dtype=torch.float64)
-    half = len(margins) // 2
-    return torch.stack([-m / 2, m / 2]).mul(torch.tensor([1.0] * half + [-1.0] * half)).reshape(1, 2, -1, 1, 1)
+    first, second = m.chunk(2)
+    return torch.stack([torch.cat([-first, second]), torch.cat([first, -second])]).div(2).reshape(1, 2, -1, 1, 1)
 
 
 HALVES = torch.tensor([0, 0, 0, 1, 1, 1]).reshape(1, 1, -1, 1, 1)

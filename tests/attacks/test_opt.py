@@ -87,8 +87,8 @@ def test_scaling_reaches_the_bound_of_every_multiplier(variant: str) -> None:
 def on_unit_scale(volume: Tensor, renormalize: bool) -> NDArray[np.float64]:
     """Volumes of VAFA from the 0..255 scale: each slice stretched, or divided by 255 and clamped."""
     whole = volume.numpy()
-    low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
-    return (whole - low) / (high - low) if renormalize else np.clip(whole / 255, 0, 1)
+    low = whole.min(axis=(2, 3), keepdims=True)
+    return (whole - low) / np.ptp(whole, axis=(2, 3), keepdims=True) if renormalize else np.clip(whole / 255, 0, 1)
 
 
 def apart(volume: NDArray[np.float64], result: AttackResult) -> float:

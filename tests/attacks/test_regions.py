@@ -275,9 +275,10 @@ def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
     def attacked(sign: float) -> Tensor:
         model = Elsewhere(voxels, sign).eval()
         cases = list(zip(images.flip(3), labels, strict=True))
+        learned = partial(attack.learn, model, cases, tuple(images.shape[2:]), torch.Generator().manual_seed(3))
         needs = attack.supplied(
             reference=images.square,
-            learned=partial(attack.learn, model, cases, tuple(images.shape[2:]), torch.Generator().manual_seed(3)),
+            learned=learned,
             surrogates=lambda: [Elsewhere(voxels, sign).eval() for _ in range(2)],
         )
         return attack(model, images, labels, generator=generators(1, 2), **needs).adversarial

@@ -39,7 +39,6 @@ def decided(
     ("listed", "given", "names", "of_value"),
     [
         (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
-        (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
         (
             TUMOUR,
             {"label_map": {1: 1, 2: 1, 7: 1}},
@@ -60,7 +59,6 @@ def decided(
             ("rest", "Left kidney", "Liver"),
             {0: 0, 1: 2, 2: 1, 3: 0},
         ),
-        (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
         (
             ORGANS,
             {"labels": ["air", "liver", "kidney", "aorta"]},
@@ -72,18 +70,6 @@ def decided(
         (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
         (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
         (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
-        (
-            ORGANS,
-            {"labels": ["air", "aorta"], "label_map": {"other": "background"}},
-            ("air", "aorta"),
-            {**dict.fromkeys(range(3), 0), 3: 1},
-        ),
-        (
-            {},
-            {"labels": 3, "label_map": {5: 2, "other": "background"}},
-            ("background", "class 1", "class 2"),
-            {0: 0, 1: 1, 5: 2},
-        ),
         ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
     ],
 )

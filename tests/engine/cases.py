@@ -1,6 +1,7 @@
 """Cases made of a volume, for tests that read no file, and units that the serial engine carries out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,16 @@ def grid_of(content: Mapping[str, Any]) -> Grid:
     return expanded(content)[1]
 
 
-def keys_of(grid: Grid) -> list[Key]:
+def row_keys(grid: Grid) -> list[Key]:
     """The keys of the rows that a grid asks for."""
     keys = list[Key]()
     for unit in grid.units():
         keys += [unit.cell.key(unit.ref, target) for target in unit.targets]
     return keys
+
+
+def records_of(outcomes: Iterable[Outcome]) -> list[Mapping[str, Any]]:
+    return [*chain.from_iterable(outcome.records for outcome in outcomes)]
 
 
 def network_of(spec: ModelSpec) -> SegmentationModel:

@@ -1,5 +1,6 @@
 """`reference: prediction`: models are attacked and scored against their own predictions of the clean volume."""
 
+import itertools
 import json
 import re
 import shutil
@@ -134,9 +135,8 @@ def test_no_mean_holds_scores_of_both_kinds(tmp_path: Path) -> None:
     for more in ({}, AGREE):
         execute(job(datasets=[{**PHANTOM, **more}], models=[A], attacks=[FGSM]), tmp_path)
     _, records = found_records([Store(str(tmp_path))], None)
-    assert summary(records).set_index(["dataset", "attack"])["cases"].to_dict() == {
-        (name, attack): 1 for name in ("phantom", "phantom (agreement)") for attack in (CLEAN, "fgsm eps=8/255")
-    }
+    kinds = itertools.product(("phantom", "phantom (agreement)"), (CLEAN, "fgsm eps=8/255"))
+    assert summary(records).set_index(["dataset", "attack"])["cases"].to_dict() == dict.fromkeys(kinds, 1)
     assert set(fb.load_results(tmp_path)["dataset"]) == {"phantom"}
 
 
@@ -182,9 +182,9 @@ def test_probes_look_at_the_clean_prediction(out: Path, scans: Path, tmp_path: P
     probes.measure_gradients(grid, 8 / 255, str(out), print)
     probes.rescore_saved(grid, str(out), print)
     evidence = checks.gathered([Store(str(out))])
-    (gradients,), (saved_scores,) = evidence.gradients, evidence.saved
+    (gradients,) = evidence.gradients
     assert {(each.dataset, each.error) for each in gradients.windows} == {("scans (agreement)", None)}
-    (score,) = saved_scores.volumes
+    (score,) = evidence.saved[0].volumes
     assert score.dsc == score.dsc_stored
     made = {each.check: each.verdict for each in checks.audited(evidence) if each.model == "a"}
     assert (made["zero_gradients"], made["saved"]) == ("holds", "holds")
@@ -265,11 +265,8 @@ def test_volumes_made_elsewhere_score_as_those_of_the_run(out: Path, scans: Path
     place = str(tmp_path / "elsewhere")
     bring_in(grid_of(content), str(tmp_path / "out"), place, "a", "mine", Console(quiet=True))
     columns = ("case_id", "source_model", "attack", "target_model", "dsc", "dsc_clean")
-    of_run, scored = (
-        {row[3:] for row in Store(str(store)).rows(columns) if row[:3] == ("x", "a", attack)}
-        for store, attack in ((out, "fgsm"), (tmp_path / "out", "imported"))
-    )
-    assert of_run == scored
+    of_run = {row[3:] for row in Store(str(out)).rows(columns) if row[:3] == ("x", "a", "fgsm")}
+    assert of_run == {row[3:] for row in Store(str(tmp_path / "out")).rows(columns)}
     (label,) = (tmp_path / "out").glob("volumes/imported-*/x-*/label.nii.gz")
     assert (np.asanyarray(nibabel.load(label).dataobj) == saved(out, "a", "prediction_clean-a")).all()
 

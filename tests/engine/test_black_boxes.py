@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,7 @@ def test_onnx_file_and_command_are_scored_on_white_box_volumes(tmp_path: Path, b
     assert {row["status"] for row in rows} == {"ok"}
     pairs = {(row["attack"], row["source_model"], row["target_model"]) for row in rows}
     targets = ("white", "onnx", "tool")
-    sources = {"fgsm": ("white", "onnx"), "square": targets}
-    assert pairs == {(attack, a, b) for attack, named in sources.items() for a in named for b in targets}
+    assert pairs == {*product(["fgsm"], ["white", "onnx"], targets), *product(["square"], targets, targets)}
     assert len({row["dsc_clean"] for row in rows if row["target_model"] == "tool"}) == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.cases import run_serially, stored, units_of
+from engine.cases import records_of, run_serially, stored, units_of
 from tiny_job import ARGS, ROI, execute, results, rows, small
 
 from freqbench.engine.rows import Outcome
@@ -53,15 +53,15 @@ def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome])
 @pytest.mark.integration
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
-    again = {(r["cell_id"], r["target_model_id"]): r for o in run_serially(units, window_batch=2) for r in o.records}
-    for row in (row for outcome in first for row in outcome.records):
+    again = {(row["cell_id"], row["target_model_id"]): row for row in records_of(run_serially(units, window_batch=2))}
+    for row in records_of(first):
         other = again[row["cell_id"], row["target_model_id"]]
         for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
 def test_rows_have_passes_and_certificates_of_targets(first: list[Outcome]) -> None:
-    records = [row for outcome in first for row in outcome.records]
+    records = records_of(first)
     passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
         for row in records

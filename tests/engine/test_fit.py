@@ -94,7 +94,8 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
     outcome, _ = worker.run(unit)
-    (facts,), (row,) = outcome.clean, worker.run(plan.units[0])[0].records
+    (facts,) = outcome.clean
+    (row,) = worker.run(plan.units[0])[0].records
     assert outcome.records == ()
     assert facts["dsc_foreground_clean"] == row["dsc_foreground_clean"]
     case = unit.cell.dataset.load(unit.ref)
@@ -110,8 +111,8 @@ def plan_of(checkpoint: str, **keys: Any) -> Plan:
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:
     (unit,) = plan.units
-    dataset, case_key, model_id = "phantom", *unit.cell.key(unit.ref, unit.targets[0])[1:]
-    named = {"dataset": dataset, "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}
+    _, case_key, model_id = unit.cell.key(unit.ref, unit.targets[0])
+    named = {"dataset": "phantom", "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}
     return Critic(plan).judge({**named, "dsc_foreground_clean": 0.9, **facts})
 
 

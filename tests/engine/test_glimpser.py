@@ -77,8 +77,9 @@ def test_a_change_below_a_grey_level_is_kept() -> None:
 def test_slice_is_the_one_of_most_loss() -> None:
     label = np.zeros((4, 4, 5), np.uint8)
     label[:, :, 1:4] = 1
-    before, after = label.copy(), label.copy()
-    before[:, :, 1] = after[:, :, 1] = 0
+    before = label.copy()
+    before[:, :, 1] = 0
+    after = before.copy()
     after[:2, :, 3] = 0
     assert slice_of_loss(label, before, after) == 3
     label[:, :, 4] = 1

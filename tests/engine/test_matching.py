@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,18 @@ def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float
     return sum(values) / len(values)
 
 
-ATTACKS = [
-    ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
-    ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
-    ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
-    ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
-    pytest.param({"name": "sinogram", "steps": 2, "angles": 12}, L2, marks=pytest.mark.integration),
-    pytest.param({"name": "deformation", "control": "random"}, L2, marks=pytest.mark.integration),
-]
-
-
-@pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
+        ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
+        ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
+        ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
+        pytest.param({"name": "sinogram", "steps": 2, "angles": 12}, L2, marks=pytest.mark.integration),
+        pytest.param({"name": "deformation", "control": "random"}, L2, marks=pytest.mark.integration),
+    ],
+    ids=lambda value: value.get("name"),
+)
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
     grid, (line,) = matching(small({**entry, "match": match}, datasets=[PHANTOM]), tmp_path)
     assert len(grid.cells) == 1
@@ -89,9 +91,7 @@ def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
     grid, said = matching(two(datasets=datasets, models=MODELS[:1], attacks=attacks), tmp_path)
     cells = [cell for cell in grid.cells if cell.attack.name == "bim"]
     assert len(said) == len(cells) == 2 * 2 * 2
-    assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {
-        (dataset, steps) for dataset in ("test", "train") for steps in (1, 2)
-    }
+    assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {*product(("test", "train"), (1, 2))}
     assert len({cell.attack.eps for cell in cells}) > 4
     assert [cell.attack.std for cell in grid.cells if cell.attack.name == "gn"] == [0.1] * 2
 
@@ -268,20 +268,20 @@ def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[
     assert attacked == []
 
 
-CURVES: dict[str, Callable[[float], float]] = {
-    "straight": lambda b: 90 * b,
-    "square": lambda b: 40 * b**2,
-    "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
-    "with an offset": lambda b: 0.5 + 20 * b,
-    "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
-}
-
-
-@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize(
+    "curve",
+    {
+        "straight": lambda b: 90 * b,
+        "square": lambda b: 40 * b**2,
+        "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
+        "with an offset": lambda b: 0.5 + 20 * b,
+        "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
+    }.values(),
+)
 @pytest.mark.parametrize("value", [0.6, 2.0, 10.0])
-def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
-    best = search(CURVES[curve], value, 2**-12, 1.0)
-    assert best.distance == CURVES[curve](best.budget) == pytest.approx(value, rel=0.011)
+def test_the_distance_is_met_within_a_percent(curve: Callable[[float], float], value: float) -> None:
+    best = search(curve, value, 2**-12, 1.0)
+    assert best.distance == curve(best.budget) == pytest.approx(value, rel=0.011)
     assert best.tried <= 12
 
 

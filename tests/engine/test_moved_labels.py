@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,11 @@ def test_rows_say_how_far_anatomy_was_moved_within_bounds(control: str, tmp_path
     """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
-    moved = {row["attack"]: [row[name] for name in MOVED] for row in stored(tmp_path)}
+    moved = {row["attack"]: itemgetter(*MOVED)(row) for row in stored(tmp_path)}
     mean, largest, least = moved["deformation"]
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
-    assert moved["fgsm"] == [None, None, None]
+    assert moved["fgsm"] == (None, None, None)
 
 
 def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
@@ -102,11 +103,10 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     attacks = [{**few, "norm": "linf"}, {**few, "norm": "l2"}, {**few, "norm": "linf", "dice": 0, "steps": 1}]
     attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})
     execute(small(attacks=[*attacks, {"name": "fgsm", "eps": 0.1}], metrics=["dsc"], **SERIAL), tmp_path)
-    by_params = {(row["attack"], row["params"]): row for row in stored(tmp_path)}
-    stated = {
-        (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
-        for (name, text), setting in {key: json.loads(key[1]) for key in by_params}.items()
-    }
+    stated = {}
+    for row in stored(tmp_path):
+        setting = json.loads(row["params"])
+        stated[row["attack"], setting.get("norm"), setting.get("dice")] = row
     linf = stated["fmn", "linf", 0.999]
     l2 = stated["fmn", "l2", 0.999]
     never = stated["fmn", "linf", 0]
@@ -140,9 +140,9 @@ def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
         for times in (1.0, 2.0)
     )
     assert torch.equal(small.adversarial, large.adversarial)
-    moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
-    assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
-    assert 1 < moved[0][1] <= 4
+    mean, largest, least = attrgetter(*MOVED)(small.facts)
+    assert attrgetter(*MOVED)(large.facts) == pytest.approx((2 * mean, 2 * largest, least))
+    assert 1 < largest <= 4
 
 
 def test_saved_volumes_whose_facts_lack_displacement_are_refused(tmp_path: Path) -> None:
@@ -175,9 +175,10 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
     attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
-    targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
-    assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])
-    assert targets["fgsm", "a"] == ["a", "b"]
+    targets = {(cell.attack.name, cell.source.name): cell.targets for cell in grid.cells}
+    assert [target.name for target in targets["deformation", "a"]] == ["a"]
+    assert [target.name for target in targets["deformation", "b"]] == ["b"]
+    assert [target.name for target in targets["fgsm", "a"]] == ["a", "b"]
     assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
     _, same = expanded(small(models=[first, second], attacks=attacks))
     assert all(len(cell.targets) == 2 for cell in same.cells)

@@ -95,7 +95,8 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
     """A part of a recorded run's records, the seconds left that it tells, and the true ones; loading is left out."""
     run = json.loads(Path(__file__).with_name("time_left.json").read_bytes())[name]
     units = [Recorded(number, *facts[:3]) for number, facts in enumerate(run["units"])]
-    attack, scoring = ({(str(n), "case"): facts[part] for n, facts in enumerate(run["units"])} for part in (3, 4))
+    attack = {(str(number), "case"): facts[3] for number, facts in enumerate(run["units"])}
+    scoring = {(str(number), "case"): facts[4] for number, facts in enumerate(run["units"])}
     time_left = TimeLeft(units, Costs(attack=attack, scoring=scoring, basis=""))  # type: ignore[arg-type]
     events = deque(run["events"])
     stored = 0
@@ -401,7 +402,8 @@ def test_serial_unit_without_pass_is_reported_repeatedly(tmp_path: Path, monkeyp
     add_attack(monkeypatch, Faulty)
     monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(1.75))
     faulty = {"name": "faulty", "place": str(tmp_path), "fault": "hang"}
-    (unit,), listener = units_of(small(attacks=[faulty])), Collector()
+    (unit,) = units_of(small(attacks=[faulty]))
+    listener = Collector()
     serial([unit], WorkerSpec(run_id="r", metrics=("dsc",), threads=1, trust_code=True), listener)
     told = [text for text in listener.said if "no network has made a pass" in text]
     of = f"waiting for {unit.name} of phantom (cell {unit.cell.cell_id}), begun "

@@ -61,8 +61,8 @@ def released_vafa(
         slope = math.log(2 / alpha - 1)
         rounded = whole + (1 + torch.tanh(slope * (scaled - whole - 0.5)) / (1 - alpha)) / 2
         volume = merged(turned(rounded * table, basis.T) + 128)
-        low, high = volume.amin((2, 3), keepdim=True), volume.amax((2, 3), keepdim=True)  # of every depth slice
-        seen = (volume - low) / (high - low)
+        low = volume.amin((2, 3), keepdim=True)  # of every depth slice
+        seen = (volume - low) / (volume.amax((2, 3), keepdim=True) - low)
         objective = -task_loss(net(seen), labels)
         if with_ssim:
             pair = blocks(x)[:, None], blocks(seen)[:, None]

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from engine.cases import CUBE, stored
+from engine.cases import CUBE, grid_of, row_keys, stored
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.core import machine
@@ -47,8 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
 
 
 def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summary]) -> None:
-    _, grid = expanded(JOB)
-    planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
+    planned = {*row_keys(grid_of(JOB))}
     out, summary = whole
     assert (set(rows(out)), summary.num_new, summary.num_failed, summary.num_done) == (planned, 12, 0, 0)
     assert len(class_rows(out)) == 12 * 6
@@ -259,7 +259,7 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
-    keys = {tuple(row[name] for name in KEY) for row in stored(tmp_path)}
+    keys = {itemgetter(*KEY)(row) for row in stored(tmp_path)}
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < keys
     assert (len(own), len(keys)) == (1, 2)

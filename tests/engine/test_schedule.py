@@ -26,7 +26,8 @@ def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
 
 
 def places(units: list[Unit]) -> list[tuple[str, str]]:
-    return [place for place, _ in groupby((unit.cell.source.name, unit.ref.case_id) for unit in units)]
+    of_units = [(unit.cell.source.name, unit.ref.case_id) for unit in units]
+    return [place for place, _ in groupby(of_units)]
 
 
 def test_worker_does_a_model_and_a_case_at_a_time() -> None:
@@ -145,8 +146,9 @@ def test_clean_unit_put_back_holds_attacks_up_until_it_ends() -> None:
 
 def test_a_worker_attacks_first_the_cases_that_it_has_predicted() -> None:
     """Two workers predicted one case each of one source."""
-    clean, units = ([unit for unit in each if unit.cell.source.name == "a"] for each in with_clean())
-    schedule = Schedule([*clean, *units])
+    clean, units = with_clean()
+    clean = [unit for unit in clean if unit.cell.source.name == "a"]
+    schedule = Schedule([*clean, *(unit for unit in units if unit.cell.source.name == "a")])
     predicted = {worker: schedule.take(worker) for worker in "vw"}
     for unit in clean:
         schedule.end(unit)

@@ -114,7 +114,8 @@ def test_maps_that_were_scored_are_saved_on_the_files_grid(data: dict[str, Any],
     """Label and clean prediction, then those of the attacked volume; labels voxel by voxel, with their sides."""
     execute(job_of({**data, "spacing": [2.5, 2.5, 2.5]}, score_on="file", save_adversarial="nifti"), tmp_path)
     (path,) = tmp_path.glob("volumes/*/*/scored-*.nii.gz")
-    saved, row = nibabel.load(path), row_of(tmp_path)
+    saved = nibabel.load(path)
+    row = row_of(tmp_path)
     label, clean, again, attacked = np.moveaxis(saved.get_fdata().astype(np.uint8), -1, 0)
     assert np.array_equal(saved.affine, AFFINE)
     assert np.array_equal(label, anatomy()[1])
@@ -214,11 +215,8 @@ def test_clean_prediction_agrees_with_itself_in_the_file(data: dict[str, Any], t
 def test_a_phantom_has_no_grid_beside_its_own(tmp_path: Path) -> None:
     for score_on in ("grid", "file"):
         execute(small(score_on=score_on), tmp_path / score_on)
-    values = [
-        [{**row, "scored_on": "", "cell_id": ""} for row in rows(tmp_path / score_on).values()]
-        for score_on in ("grid", "file")
-    ]
-    assert values[0] == values[1]
+    on_grid = [{**row, "scored_on": "", "cell_id": ""} for row in rows(tmp_path / "grid").values()]
+    assert on_grid == [{**row, "scored_on": "", "cell_id": ""} for row in rows(tmp_path / "file").values()]
 
 
 def test_a_cell_scored_in_the_file_marks_its_dataset(data: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from data.downloads import put
-from engine.cases import network_of, run_all
+from engine.cases import grid_of, network_of, records_of, run_all
 from rich.console import Console
 from tiny_job import ARGS, ROI, class_rows, execute, expanded, noted, results, rows, small
 
@@ -65,9 +65,8 @@ def both(data: dict[str, Any]) -> list[Outcome]:
 
 
 def pair(outcomes: list[Outcome], source: str, target: str) -> dict[str, Any]:
-    records = [record for outcome in outcomes for record in outcome.records]
-    (row,) = [each for each in records if (each["source_model"], each["target_model"]) == (source, target)]
-    return row
+    rows = {(row["source_model"], row["target_model"]): row for row in records_of(outcomes)}
+    return dict(rows[source, target])
 
 
 def space_of(dataset: Dataset, name: str) -> Preprocess:
@@ -126,7 +125,7 @@ def test_a_space_spelled_otherwise_is_the_same_space(data: dict[str, Any]) -> No
     theirs = {**data, "intensity": "minmax"}
     same = {**A, "name": "b", "preprocess": {"intensity": {"percentile": [0, 100]}, "crop_foreground": False}}
     outcomes = run_all(job_of(theirs, A, same))
-    assert [row["resampling_error"] for outcome in outcomes for row in outcome.records] == [None] * 4
+    assert [row["resampling_error"] for row in records_of(outcomes)] == [None] * 4
     assert pair(outcomes, "a", "b")["dsc"] == pair(outcomes, "a", "a")["dsc"]
 
 
@@ -144,8 +143,9 @@ COARSE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 1.5]}
 
 def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any]) -> None:
     own = {**A, "transforms": [COARSE, RANGE]}
-    _, grid = expanded(job_of(data, own))
-    (cell,), ref = grid.cells, grid.cases["d"][0]
+    grid = grid_of(job_of(data, own))
+    (cell,) = grid.cells
+    ref = grid.cases["d"][0]
     case = cell.dataset.load(ref, cell.source.space)
     native = cell.dataset.native(ref)
     made = attacking.attack_case(cell.attack, network_of(cell.source), case, None, 1).adversarial
@@ -177,7 +177,8 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
     (ref,) = grid.cases["d"]
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
     of = {"adversarial": "b", "clean": "b", "label": "b"}
-    of |= {f"prediction_{kind}-{target}": target for kind in ("clean", "adversarial") for target in "ab"}
+    for target in "ab":
+        of |= {f"prediction_{kind}-{target}": target for kind in ("clean", "adversarial")}
     for name, owner in of.items():
         image = nibabel.load(folder / f"{name}.nii.gz")
         case = dataset.load(ref, space_of(dataset, owner))

@@ -105,7 +105,8 @@ def test_weights_of_surrogate_are_in_id_and_its_name_is_not() -> None:
     (beside,) = cells(models=[A, B, C, {**C, "name": "e", "checkpoint": "random:5"}])
     assert cell.cell_id == renamed.cell_id == beside.cell_id
     assert cell.cell_id != other.cell_id
-    assert len({each.cell_id for each in cells(*(bases(surrogates=[n]) for n in (["b"], ["c"], ["c", "b"])))}) == 3
+    lists = [bases(surrogates=[names]) for names in (["b"], ["c"], ["c", "b"])]
+    assert len({each.cell_id for each in cells(*lists)}) == 3
     plain = replace(cell, attack=make("fgsm", eps=0.1))  # as an audit makes cells of others
     assert plain.cell_id == replace(plain, surrogates=()).cell_id
 
@@ -120,8 +121,9 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
     """Each is attacked by all others of the list, and a line says so."""
     everyone = bases(surrogates=[["a", "b", "c"]], sources=["a", "b"])
     _, grid = expanded(content(everyone))
-    surrogates = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
-    assert surrogates == {"a": ["b", "c"], "b": ["a", "c"]}
+    first, second = grid.cells
+    assert [each.name for each in first.surrogates] == ["b", "c"]
+    assert [each.name for each in second.surrogates] == ["a", "c"]
     expected = [f"bases: {name} is no surrogate of itself: left out there" for name in ("a", "b")]
     assert [text for text in grid.warnings if "surrogate" in text] == expected
     assert '"surrogates": ["a", "c"]' in grid.cells[1].params
@@ -248,10 +250,10 @@ def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
 def test_audit_adds_null_rows_with_and_without_surrogates(tmp_path: Path) -> None:
     probe = computing.plan_cells(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
     surrogates = {
-        (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
+        (cell.attack.name, getattr(cell.attack, "control", None)): len(cell.surrogates)
         for cell in probe.grid.cells
         if cell.source.name == "a"
     }
-    assert surrogates.pop(("bases", "none")) == surrogates.pop(("bases", "uniform")) == ["b", "c"]
+    assert surrogates.pop(("bases", "none")) == surrogates.pop(("bases", "uniform")) == 2
     assert ("square", None) in surrogates
-    assert set(map(tuple, surrogates.values())) == {()}
+    assert {*surrogates.values()} == {0}

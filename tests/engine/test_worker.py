@@ -1,5 +1,6 @@
 """A worker: what it keeps, what it survives, what it leaves alone."""
 
+import itertools
 import json
 import random
 import threading
@@ -105,7 +106,7 @@ def test_reference_is_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) ->
     assert listed == ["phantom"]
     dataset = Phantom(name="phantom", shape=(24, 20, 16))
     refs = {ref.case_id: ref for ref in dataset.refs()}
-    assert {(seed, case) for seed, case, _ in seen} == {(s, c) for s in range(3) for c in list(refs)[:2]}
+    assert {(seed, case) for seed, case, _ in seen} == {*itertools.product(range(3), list(refs)[:2])}
     assert all(other == dataset.other(refs[case], seed).case_id for seed, case, other in seen)
 
 

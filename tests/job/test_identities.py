@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.examples import EXAMPLES, entry
-from engine.cases import grid_of, keys_of
+from engine.cases import grid_of, row_keys
 from tiny_job import expanded, job, save_weights, sent, small
 
 from freqbench.attacks import PGD, Attack, make
@@ -77,10 +77,10 @@ def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
 
 def test_the_order_of_a_job_changes_no_key() -> None:
     content = job()
-    keys = {*keys_of(grid_of(content))}
+    keys = {*row_keys(grid_of(content))}
     turned = {key: content[key][::-1] for key in ("models", "attacks", "metrics")}
     assert len(keys) == 2 * 2 * 3 * 2
-    assert {*keys_of(grid_of(content | turned))} == keys
+    assert {*row_keys(grid_of(content | turned))} == keys
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import yaml
 from attacks.examples import CLASSES, SETTINGS
 from data.conftest import Folder
 from data.downloads import put, volume
-from engine.cases import keys_of
+from engine.cases import row_keys
 from pydantic import BaseModel
 from tiny_job import ARGS, JOB, SHAPE, save_weights, small
 
@@ -212,7 +212,7 @@ def keys(of: str, changes: Changes, further: Changes, places: Mapping[str, str])
         return {dataset.case_key(ref) for ref in dataset.refs()} if has_files else {repr(dataset.whole_recipe())}
     with trusting(True):
         grid = expand(validate(content, JobSpec, "job"))
-    return {*keys_of(grid)}
+    return {*row_keys(grid)}
 
 
 def other(value: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from command_line import bench
-from engine.cases import grid_of, keys_of
+from engine.cases import grid_of, row_keys
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -29,7 +29,7 @@ METRICS = frozenset({"dsc", "hd95"})
 def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     _, grid = expanded(job())
     empty = make_plan(grid, {})
-    full = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    full = make_plan(grid, dict.fromkeys(row_keys(grid), METRICS))
     assert (empty.num_done, empty.num_todo, empty.units) == (0, 24, tuple(grid.units()))
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
@@ -51,7 +51,7 @@ def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any]
 
 def test_records_that_lack_their_volume_are_computed_anew() -> None:
     _, grid = expanded(job())
-    first, *rest = keys_of(grid)
+    first, *rest = row_keys(grid)
     covered = {first: frozenset({"dsc"}), **dict.fromkeys(rest[:3], METRICS)}  # the first lacks a metric too
     assert make_plan(grid, covered, lambda cell, ref: True).notes == ()
     plan = make_plan(grid, covered, lambda cell, ref: False)
@@ -71,7 +71,7 @@ def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.M
 
 def test_the_index_spells_out_all_keys() -> None:
     _, grid = expanded(job())
-    assert index_keys(grid.index()) == set(keys_of(grid))
+    assert index_keys(grid.index()) == set(row_keys(grid))
 
 
 VAFA = {"name": "vafa", "q_max": 20, "steps": 1, "block": "8x32x16"}

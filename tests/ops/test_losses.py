@@ -39,7 +39,7 @@ def call(name: str, logits: Tensor, labels: Tensor, truth: Tensor, voxels: Tenso
 def by_voxel(logits: Tensor, labels: Tensor) -> list[list[tuple[np.ndarray, int]]]:
     """Yields the logits and the label of each voxel of every sample."""
     flat = logits.flatten(2).movedim(1, 2).numpy(), labels.flatten(1).numpy()
-    return [[(z, int(y)) for z, y in zip(*sample, strict=True)] for sample in zip(*flat, strict=True)]
+    return [[*zip(z, y.tolist(), strict=True)] for z, y in zip(*flat, strict=True)]
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_linf_prox_is_the_optimum_of_a_general_solver(sample: int) -> None:
 
 def test_samples_do_not_touch_each_other() -> None:
     together = linf_prox(*task())
-    alone = [linf_prox(*(t[i : i + 1] for t in task())) for i in range(3)]
+    alone = [linf_prox(*parts) for parts in zip(*(t.split(1) for t in task()), strict=True)]
     assert torch.equal(together, torch.cat(alone))
 
 

@@ -179,9 +179,9 @@ def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has
     scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
     m = head.flips(logits, labels, losses.EVERYTHING)[0]
     inner = inside(labels, 3)
-    of_regions = [s[:, k : k + 1] for s in (inner, ~inner) for k in range(3)]
-    sets = [labels == k for k in (0, 1)] if head is SOFTMAX else of_regions
-    leads = [m] * 2 if head is SOFTMAX else [m[:, k : k + 1] for _ in range(2) for k in range(3)]
+    of_regions = [*inner.split(1, dim=1), *(~inner).split(1, dim=1)]
+    sets = [labels == 0, labels == 1] if head is SOFTMAX else of_regions
+    leads = [m] * 2 if head is SOFTMAX else [*m.split(1, dim=1)] * 2
     for b in range(2):
         means = [
             float(lead[b][of[b] & voxels[b] if has_scope else of[b]].clamp(max=2).mean())
