@@ -42,11 +42,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
     [
         # attack, changes of its example, what the message begins with
         # Numbers, in Python as in a job file
-        (
-            "pgd",
-            {"eps": 8},
-            "eps: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?",
-        ),
+        ("pgd", {"eps": 8}, "eps: expected a number in [0, 1] or a fraction like 8/255, got 8. Did you mean 8/255?"),
         ("pgd", {"eps": True}, "eps: expected a number"),
         ("pgd", {"eps": nan}, "eps: expected a number"),
         ("pgd", {"eps": -0.1}, "eps: expected a number"),
@@ -64,11 +60,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         ("almaprox", {"step_size": "eps/4"}, "step_size: expected a number in [0, 1]"),
         ("pgd", {"loss": None}, "loss: unknown loss 'None'"),
         ("vafa", {"ssim_weight": -1}, "ssim_weight: expected a number of at least 0, got -1"),
-        (
-            "vafa",
-            {"q_max": "20"},
-            "q_max: expected a number above 0 on the DCT scale of 0..255 intensities, got '20'",
-        ),
+        ("vafa", {"q_max": "20"}, "q_max: expected a number above 0 on the DCT scale of 0..255 intensities, got '20'"),
         ("vafa_opt", {"q_min": 0.0}, "q_min: expected a number above 0"),
         ("sa2", {"rho": 1.0}, "rho: expected a number of at least 0 and below 1, got 1.0"),
         ("sa2_opt", {"ssim_min": 1.1}, "ssim_min: expected a number above 0 and at most 1, got 1.1"),
@@ -82,11 +74,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         ("bias_field", {"control_points": 3}, "control_points: expected a whole number of at least 4, got 3"),
         ("bias_field", {"log_amplitude": -1}, "log_amplitude: expected a number in [0, 3], got -1"),
         ("sinogram", {"angles": 0}, "angles: expected a whole number of at least 1, got 0"),
-        (
-            "intensity_curve",
-            {"deviation": 8},
-            "deviation: expected a number in [0, 1] or a fraction like 8/255, got 8",
-        ),
+        ("intensity_curve", {"deviation": 8}, "deviation: expected a number in [0, 1] or a fraction like 8/255, got 8"),
         # Words and lists
         ("pgd", {"variant": "mine"}, "variant: expected released or paper, got 'mine'"),
         ("vafa", {"variant": "released-bmvc"}, "variant: expected released or released-saa or paper"),
@@ -98,11 +86,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         ("kspace", {"region": "center"}, "region: expected all, centre or periphery, got 'center'"),
         ("kspace", {"encoding": 2}, "encoding: expected 2d or 3d, got 2"),
         *(
-            (
-                "vafa",
-                {"block": block},
-                f"block: expected a whole number of at least 1, or three of them, got {block}",
-            )
+            ("vafa", {"block": block}, f"block: expected a whole number of at least 1, or three of them, got {block}")
             for block in (0, 8.5, (8, 8), (8, 8, 0), True)
         ),
         (
@@ -110,11 +94,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
             {"block": (8, 8, 1)},
             "block: expected a whole number of at least 1, or two of them, got (8, 8, 1)",
         ),
-        (
-            "corruption",
-            {"kind": "blurr"},
-            "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur",
-        ),
+        ("corruption", {"kind": "blurr"}, "kind: unknown kind 'blurr'. Did you mean 'blur'? Known: bias_field, blur"),
         *(
             ("pgd", {"channels": channels}, "channels: expected a channel or some of them, each once")
             for channels in ((), (-1,), (1, 1), ("t1",), (True,), 1.5, "0")
@@ -125,20 +105,9 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
                 {"eps_schedule": schedule},
                 "eps_schedule: expected pairs of a factor of eps, at least 1 and at last",
             )
-            for schedule in (
-                ((2, 0.5), (1, 0.4)),
-                ((0.5, 0.5), (1, 0.5)),
-                ((2, 0.5), (1.5, 0.5)),
-                (2, 0.3),
-                (),
-                "sea",
-            )
+            for schedule in (((2, 0.5), (1, 0.4)), ((0.5, 0.5), (1, 0.5)), ((2, 0.5), (1.5, 0.5)), (2, 0.3), (), "sea")
         ),
-        (
-            "apgd",
-            {"steps": 20, "eps_schedule": ((2, 0.01), (1, 0.99))},
-            "eps_schedule: expected at least one step for",
-        ),
+        ("apgd", {"steps": 20, "eps_schedule": ((2, 0.01), (1, 0.99))}, "eps_schedule: expected at least one step for"),
         # What does not go together
         ("vafa", {"q_max": 3}, "q_max: expected at least q_min = 5, got 3"),
         ("random_noise", {"linf": None}, "linf: expected exactly one of linf and l2, got none"),
@@ -161,11 +130,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         ),
         ("universal", {"learn_cases": 0}, "learn_cases: expected a whole number of at least 1, got 0"),
         ("universal", {"learn_split": 3}, "learn_split: expected a split's name, got 3"),
-        (
-            "universal",
-            {"tile": (8, 8)},
-            "tile: expected a whole number of at least 1, or three of them, got (8, 8)",
-        ),
+        ("universal", {"tile": (8, 8)}, "tile: expected a whole number of at least 1, or three of them, got (8, 8)"),
         ("universal", {"loss": "mask-ce"}, "loss: unknown loss 'mask-ce'"),
         ("rays", {"dice": 50}, "dice: expected a number in [0, 1], got 50"),
         ("rays", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
@@ -175,11 +140,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         ("bases", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
         ("bases", {"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
         ("bases", {"weight_step": 1}, "weight_step: expected a number above 0 and below 1, got 1"),
-        (
-            "bases",
-            {"step_size": "eps/0"},
-            "step_size: expected a number in [0, 1] or a fraction like 2/255, or eps/4",
-        ),
+        ("bases", {"step_size": "eps/0"}, "step_size: expected a number in [0, 1] or a fraction like 2/255, or eps/4"),
         ("bases", {"control": "random"}, "control: expected none or uniform, got 'random'"),
         *(
             (
@@ -190,11 +151,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
             for name, changes in (("pgd", {"random_start": False}), ("difgsm", {"probability": 0.0}))
         ),
         *((name, {"restarts": 2}, "restarts: expected 1, got 2: without a") for name in ("bases", "fgsm", "vafa")),
-        (
-            "bases",
-            {"surrogates": "unetr"},
-            "surrogates: expected names of models, each once (in a job file a list of",
-        ),
+        ("bases", {"surrogates": "unetr"}, "surrogates: expected names of models, each once (in a job file a list of"),
         ("bases", {"surrogates": ("a", "a")}, "surrogates: expected names of models, each once"),
         # Parameters that an attack does not have
         ("rays", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
@@ -212,11 +169,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
         # Ensembles
         ("autoattack", {"threshold": 50}, "threshold: expected a number in [0, 1], got 50"),
         *(
-            (
-                "autoattack",
-                {"members": members},
-                "members: expected names such as apgd-dice-shrinking, pgd-ce, square,",
-            )
+            ("autoattack", {"members": members}, "members: expected names such as apgd-dice-shrinking, pgd-ce, square,")
             for members in ((), "square", ("square", "square"))
         ),
         ("autoattack", {"members": ("sqare",)}, "members: unknown member 'sqare'. Did you mean 'square'?"),
@@ -225,11 +178,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
             {"steps": 3, "members": ("apgd-ce-shrinking",)},
             "steps: expected at least 4, so that every radius has one, got 3",
         ),
-        (
-            "autoattack",
-            {"restarts": 2, "warm_start": True},
-            "warm_start: expected false with restarts = 2, got true: ",
-        ),
+        ("autoattack", {"restarts": 2, "warm_start": True}, "warm_start: expected false with restarts = 2, got true: "),
         ("sea", {"steps": 3}, "steps: expected at least 4, so that every radius has one, got 3"),
         ("sea", {"losses": ("jss",)}, "losses: unknown loss 'jss'. Did you mean 'js'?"),
         ("sea", {"targeted": True}, "targeted: expected false, got true: the Dice against the truth judges"),

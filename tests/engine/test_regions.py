@@ -28,10 +28,11 @@ pytestmark = pytest.mark.integration
 
 NETWORKS = [{**entry, "outputs": "sigmoid"} for entry in JOB["models"]]
 LESIONS = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}
+JOINT = {"name": "vafa_opt", "q_max": 20, "steps": 2, "block": 4, "scope": "joint", "sources": "a"}
 ATTACKS: list[dict[str, Any]] = [
     {"name": "pgd", "eps": "8/255", "steps": 2, "organs": [["lesion core"]]},
     {"name": "vafa", "q_max": 20, "steps": 1, "block": 4},
-    {"name": "vafa_opt", "q_max": 20, "steps": 2, "block": 4, "scope": "joint", "sources": "a"},
+    JOINT,
     {"name": "square", "eps": "8/255", "queries": 3, "sources": "a"},
 ]
 

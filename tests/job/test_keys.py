@@ -338,12 +338,10 @@ def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
 
 
 def test_the_schema_accepts_valid_job_files(checks: Checks) -> None:
-    attacks = [
-        {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"},
-        {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]},
-        {"name": "vafa", "q_max": 20, "block": ["8x16x16", 8], "target": {"swap": {"liver": "spleen"}}},
-        {"name": "mine.attack:Walk", "whatever": 1},
-    ]
+    swept = {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"}
+    matched = {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]}
+    aimed = {"name": "vafa", "q_max": 20, "block": ["8x16x16", 8], "target": {"swap": {"liver": "spleen"}}}
+    attacks = [swept, matched, aimed, {"name": "mine.attack:Walk", "whatever": 1}]
     datasets = [{"name": "phantom", "cases": 2}, {"name": "x", "loader": "mine:Data", "root": "y"}]
     assert list(checks[JobSpec].iter_errors(small(attacks=attacks, datasets=datasets))) == []
 
