@@ -1,10 +1,10 @@
 """Label maps of several raters, readers or versions beside an image: never scans, and the key `rater` chooses."""
 
-from pathlib import itertools
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import Path
 import pytest
 
 import freqbench as fb
