@@ -8,7 +8,7 @@ import pytest
 
 from freqbench.core.errors import DataError, MissingDataError
 
-from .conftest import first_case, layout_of, made, names_of, refused
+from .conftest import layout_of, made, names_of, refused
 from .test_reads import LISTS, dicom, listed
 
 IMAGES = {
@@ -24,7 +24,7 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_label_map_without_its_image_is_named(name: str, tmp_path: Path) -> None:
     dataset = listed(name, tmp_path) if name in LISTS else dicom(tmp_path, images=".")
-    first = first_case(dataset)
+    first = names_of(dataset)[0]
     path = tmp_path / IMAGES[name]
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = dataset.model_validate(dataset.model_dump(by_alias=True))
