@@ -53,7 +53,7 @@ def test_adversarial_training_counts_attacked_crops_alone() -> None:
     net = Watched()
     (_, attacked, labels) = crops()
     loss, terms = objective(net)(None, attacked, labels)
-    assert loss == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
+    assert loss.item() == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
     assert torch.isnan(terms[[0, 2]]).all()
 
 
@@ -188,7 +188,7 @@ def test_trades_adds_the_divergence_from_clean_predictions() -> None:
     distance = float(torch.distributions.kl_divergence(*of).mean())
     assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)
     assert torch.isnan(terms[1])
-    assert loss == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
+    assert loss.item() == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
 
 
 def test_mean_foreground_counts_cases_not_classes() -> None:
