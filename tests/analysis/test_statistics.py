@@ -62,18 +62,6 @@ def test_patients_of_unlike_number_of_cases_make_a_ratio() -> None:
     assert (row.n, row.clusters) == (3, 2)
 
 
-@pytest.mark.parametrize(("patients", "most_cases"), [(3, 1), (6, 3)])
-def test_few_patients_are_covered_as_the_interval_claims(patients: int, most_cases: int) -> None:
-    """2,000 draws; the mean of a patient's cases spreads as that of one case does."""
-    rng = np.random.default_rng(0)
-    group, patient = (axis.ravel() for axis in np.indices((2000, patients)))
-    counts = 1 + (patient + group) % most_cases
-    own = np.repeat(rng.normal(size=counts.size), counts) + rng.normal(size=counts.sum())
-    frame = pd.DataFrame({"g": np.repeat(group, counts), "v": own, "patient_id": np.repeat(patient, counts)})
-    intervals = mean_intervals(frame, ["g"], "v")
-    assert 0.93 < ((intervals["low"] < 0) & (intervals["high"] > 0)).mean() < 0.98
-
-
 @pytest.mark.parametrize("patients", [5, 30])
 def test_repeated_cases_and_row_order_keep_the_interval(patients: int) -> None:
     once = interval(SKEWED[:patients], range(patients))

@@ -166,12 +166,6 @@ def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     assert not {"to state", "no trace"} & {*stated}
 
 
-@pytest.mark.integration
-def test_a_model_that_fits_under_none_is_told_the_causes(swin: Path) -> None:
-    verdict = said(swin, swin_job(swin, expected_dice=0.9))[-1][1]
-    assert verdict.endswith(f", expected_dice 0.9: below half of it: {CAUSES}")
-
-
 def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> None:
     job = small(models=[{"name": "m", "checkpoint": str(own)}])
     value = dice_by_hand(job)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.data.utils import dense_patch_slices
-from monai.inferers.utils import _get_scan_interval, sliding_window_inference
+from monai.inferers.utils import sliding_window_inference
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -46,13 +45,6 @@ def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
-@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
-def test_windows_are_monais(roi: Shape) -> None:
-    for shape, overlap in product([(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)], [0.0, 0.25, 0.5, 0.6, 0.9]):
-        steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
-        assert list(models.sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
-
-
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
 def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
     for shape, overlap in product([(20, 19, 33), (8, 6, 40), (9, 61, 21), (33, 12, 28)], [0.25, 0.5, 0.7]):
@@ -86,18 +78,6 @@ def test_prediction_may_become_labels_of_an_attack(net: nn.Module) -> None:
     assert not predict(SegmentationModel(net, ROI), volume(ROI)).is_inference()
     with pytest.raises(ValueError, match="expected one volume"):
         predict(SegmentationModel(net, ROI), volume(ROI, batch=2))
-
-
-@pytest.mark.parametrize(
-    ("overlap", "weighting"), [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")]
-)
-def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
-    settings = Inference(overlap=overlap, weighting=weighting)
-    model = SegmentationModel(net, ROI, inference=settings)
-    for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
-        for window_batch in (1, 5):
-            labelled = predict(model, volume(shape), window_batch)
-            assert torch.equal(labelled.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
 
 
 def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
@@ -157,15 +137,6 @@ def test_an_attack_follows_mirror_images_where_it_is_asked_to(net: nn.Module, av
     torch.autograd.grad(stitched.square().sum(), image)
     windows = len(sliding.windows(image))
     assert (sliding.num_forwards, sliding.num_backwards) == (2 * 4 * windows, 4 * windows)
-
-
-def test_channels_are_cut_together() -> None:
-    net = nn.Conv3d(3, 4, 3, padding=1).double()
-    model = SegmentationModel(net, ROI)
-    image = volume((13, 9, 3), channels=3)
-    expected = monais(net, image, PLAIN, 5).argmax(1)[0]
-    assert torch.equal(predict(model, image, 5).long(), expected)
-    assert torch.equal(predict(model, image[0], 5).long(), expected)
 
 
 def test_memory_of_prediction_does_not_grow_with_first_axis() -> None:

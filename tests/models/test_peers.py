@@ -84,6 +84,3 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
         **named,
     )
     agreement(labelled, logits.permute(0, 1, *(2 + order.index(axis) for axis in range(3))).flip(turned)[0], 1e-9)
-
-
-# Of each reader, orientation of plans, kind and number of channels one is of the integration tests.

@@ -45,12 +45,6 @@ def resolved(num_classes: int = 3, **changes: Any) -> ModelSpec:
     return resolve(validate(ENTRY | changes, ModelEntry, "job"), num_classes)
 
 
-def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
-    net = model()
-    image = volume()
-    assert torch.equal(prediction(net, image[0]).labels, codes_of(net(image)[0] > 0))
-
-
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_windows_and_mirrors_are_averaged_as_the_toolchain(average: str) -> None:
     net = model(inference=Inference(average=average, mirror="HD", overlap=0.0))

@@ -21,7 +21,7 @@ from freqbench.core.names import job_file
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
-from freqbench.reporting.papers.recipes import Recipe, published
+from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.report import FORMATS, report
 
 PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
@@ -382,12 +382,6 @@ def own(folder: Path, text: str = OWN) -> str:
     path = folder / "mine.yaml"
     path.write_text(text)
     return str(path)
-
-
-def test_published_numbers_keep_their_digits() -> None:
-    numbers = published()
-    assert len(numbers) == 400
-    assert {"7.897", "99.10", "14.0"} <= {text for text, _ in numbers.values()}
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
