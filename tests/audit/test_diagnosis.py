@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Bench
+from command_line import Bench, done
 from models import nnunet_folder
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
@@ -271,8 +271,7 @@ def test_unfetched_bundle_is_refused_first(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_prints_it(tmp_path: Path, own: Path, bench: Bench) -> None:
     path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
-    code, out, _ = bench("doctor", "--checkpoint", str(own), "--job", path)
-    assert code == 0
+    out = done(bench, "doctor", "--checkpoint", str(own), "--job", path)
     assert [line.split(":")[0] for line in out.splitlines()] == [
         *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from job.test_refusals import WRONG as MISTAKES
 from tiny_job import job, small, write
 
@@ -239,17 +239,16 @@ def test_run_ends_with_table_page_and_commands(tmp_path: Path, monkeypatch: pyte
 def test_no_page_and_unwritable_page_are_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(out), "--engine", "serial")
-    assert bench(*command, "--no-page")[0] == 0
+    done(bench, *command, "--no-page")
     assert not (out / "report.html").exists()
     (out / "report.html").write_text("not freqbench's")
-    code, said, _ = bench(*command)
-    assert code == 0
+    said = done(bench, *command)
     assert said.splitlines()[-4].startswith(f"no page: {out}/report.html: expected no file or one that freqbench wrote")
     assert (out / "report.html").read_text() == "not freqbench's"
     (out / "report.html").unlink()
     monkeypatch.setattr("freqbench.reporting.page.build_page", lambda *_: 1 / 0)
-    code, said, err = bench(*command)
-    assert (code, err, "no page: division by zero\n" in said) == (0, "", True)
+    said = done(bench, *command)
+    assert "no page: division by zero\n" in said
 
 
 @pytest.mark.integration
@@ -264,9 +263,8 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     code, _, err = bench("report", "--open", out)
     assert (code, f"{out}/report.html: expected a page, found none" in err) == (2, True)
-    assert bench("run", write(tmp_path, small(metrics=["dsc"])), "--out", out, "--engine", "serial")[0] == 0
-    code, said, _ = bench("report", "--open", out)
-    assert code == 0
+    done(bench, "run", write(tmp_path, small(metrics=["dsc"])), "--out", out, "--engine", "serial")
+    said = done(bench, "report", "--open", out)
     file = Path(said.strip().removeprefix("opened: "))
     assert (seen.read_text().strip(), file.read_bytes()) == (file.as_uri(), storage.read_bytes(f"{out}/report.html"))
 
@@ -276,8 +274,7 @@ def test_place_of_page_is_said_without_display(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(report.sys, "platform", "linux")
     (tmp_path / "report.html").write_text("page")
-    code, said, _ = bench("report", "--open", str(tmp_path))
-    assert (code, said) == (0, f"no browser to open it in: {tmp_path / 'report.html'}\n")
+    assert done(bench, "report", "--open", str(tmp_path)) == f"no browser to open it in: {tmp_path / 'report.html'}\n"
 
 
 def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
@@ -306,12 +303,12 @@ def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pyt
         "--engine",
         "serial",
     )
-    assert bench(*command)[0] == 0
+    done(bench, *command)
     assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
     assert "freqbench viewer, sources" not in (out / "report.html").read_text()
     assert [*(out / "report" / "volumes").glob("*.js")]
     monkeypatch.setattr(report, "MOST_BESIDE", 10)
-    assert bench(*command)[0] == 0
+    done(bench, *command)
     assert not (out / "report" / "index.html").exists()
 
 
@@ -330,9 +327,8 @@ COMMANDS = {words: command for words, command in PATHS.items() if not hasattr(co
 
 def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, text, err = bench("--help")
+    text = done(bench, "--help")
     lines = text.splitlines()
-    assert (code, err) == (0, "")
     assert 24 <= len(lines) <= 30
     assert max(map(len, lines)) <= 80
     assert "..." not in text.partition("\n")[2], "a sentence is cut"
@@ -347,8 +343,7 @@ OF_PANELS = [name for names in PANELS.values() for name in names]
 
 @pytest.mark.parametrize("words", PATHS, ids=" ".join)
 def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> None:
-    code, out, err = bench(*words, "--help")
-    assert (code, err) == (0, "")
+    out = done(bench, *words, "--help")
     assert "Usage:" in out
     for option in ("--out", "--set", "--limit-cases") if words[-1] in ("plan", "run", "submit") else ():
         assert option in out

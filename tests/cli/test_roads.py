@@ -11,7 +11,7 @@ import pytest
 import roads
 import torch
 import yaml
-from command_line import Bench
+from command_line import Bench, done
 from data.dicom_files import put_seg, put_series
 from monai.networks.nets import SwinUNETR
 from pipelines import bundles, plans
@@ -101,8 +101,7 @@ def test_init_finds_network_s_own_clean_prediction_at_first_try(name: str, tmp_p
         roads.save(tmp_path / ("seen" if path in paths[:2] else "unseen") / path.name, control(path).astype(np.uint8))
     job = tmp_path / "mine.yaml"
     options = ("--data", data, "--checkpoint", checkpoint, "--budget", "8/255", "--predictions", str(tmp_path / "seen"))
-    code, said, err = bench("init", str(job), *options, *(("--arch", "swin_unetr") if name == "swin" else ()))
-    assert (code, err) == (0, "")
+    said = done(bench, "init", str(job), *options, *(("--arch", "swin_unetr") if name == "swin" else ()))
     assert "proven by its own predictions of 2 cases" in said
     assert share_of(yaml.safe_load(job.read_text()), tmp_path / "unseen") >= witness.PROVEN
     assert " # matched by its predictions, " in job.read_text() or name == "nnunet"
