@@ -169,14 +169,6 @@ def columns(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
     return damage
 
 
-DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
-    ("files", columns(lambda table: table.drop_columns(["dsc_foreground"])), "got others: dsc_foreground"),
-    ("files", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "got others: own"),
-    ("files", columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))), "others: cell_id"),
-    ("doubles", lambda store: doubled(store, linf=0.030001), " in 1 pairs of rows of one key, first of row "),
-]
-
-
 @pytest.mark.parametrize("is_compacted", [False, True])
 @pytest.mark.parametrize(
     "content", quick([b"", b'{"models"', b"[]", b'{"schema_version": "2", "models": 3}'], b'{"models"')
@@ -209,7 +201,19 @@ def test_a_job_file_that_is_lost_is_made_up_for_as_its_line_says(small_copy: Pat
     assert wrong(small_copy) == {}
 
 
-@pytest.mark.parametrize(("check", "damage", "text"), DAMAGE)
+@pytest.mark.parametrize(
+    ("check", "damage", "text"),
+    [
+        ("files", columns(lambda table: table.drop_columns(["dsc_foreground"])), "got others: dsc_foreground"),
+        ("files", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "got others: own"),
+        (
+            "files",
+            columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
+            "others: cell_id",
+        ),
+        ("doubles", lambda store: doubled(store, linf=0.030001), " in 1 pairs of rows of one key, first of row "),
+    ],
+)
 def test_damage_is_found_by_its_check(grid_copy: Path, check: str, damage: Callable[[Path], Any], text: str) -> None:
     damage(grid_copy)
     errors = wrong(grid_copy)

@@ -187,18 +187,33 @@ def test_bundles_preprocessing_is_its_space_unless_stated(write: Write) -> None:
         facts("bundle", folder)
 
 
-INFERERS: list[tuple[dict[str, Any], tuple[int, ...], dict[str, Any]]] = [
-    ({"_target_": "SimpleInferer"}, (32, 32, 16), {"whole": "HWD"}),
-    ({"_target_": "SlidingWindowInferer", "roi_size": 8, "device": "cpu", "progress": True}, (8, 8, 8), {}),
-    ({"_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [8, 16, -1]}, (8, 16, 16), {"whole": "D"}),
-    ({"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": 0.25},
-     (8, 8, 8), {"weighting": "gaussian", "sigma": 0.25}),
-    ({"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": [0.1, 0.2, 0.3]},
-     (8, 8, 8), {"weighting": "gaussian", "sigma": (0.1, 0.2, 0.3)}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("inferer", "roi", "differs"), INFERERS)
+@pytest.mark.parametrize(
+    ("inferer", "roi", "differs"),
+    [
+        ({"_target_": "SimpleInferer"}, (32, 32, 16), {"whole": "HWD"}),
+        ({"_target_": "SlidingWindowInferer", "roi_size": 8, "device": "cpu", "progress": True}, (8, 8, 8), {}),
+        (
+            {"_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [8, 16, -1]},
+            (8, 16, 16),
+            {"whole": "D"},
+        ),
+        (
+            {"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": 0.25},
+            (8, 8, 8),
+            {"weighting": "gaussian", "sigma": 0.25},
+        ),
+        (
+            {
+                "_target_": "SlidingWindowInferer",
+                "roi_size": [8, 8, 8],
+                "mode": "gaussian",
+                "sigma_scale": [0.1, 0.2, 0.3],
+            },
+            (8, 8, 8),
+            {"weighting": "gaussian", "sigma": (0.1, 0.2, 0.3)},
+        ),
+    ],
+)
 def test_an_inferer_is_read_by_its_class_and_arguments(
     write: Write, inferer: dict[str, Any], roi: tuple[int, ...], differs: dict[str, Any]
 ) -> None:

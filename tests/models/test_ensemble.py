@@ -1,6 +1,7 @@
 """The mean of several models' probabilities: closed form, gradient, identity, refusals, a grid."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -126,6 +127,6 @@ def test_grid_takes_an_ensemble_before_its_members(tmp_path: Any) -> None:
     summary = execute(small(models=[BOTH, *MEMBERS], metrics=["dsc"]), tmp_path)
     assert (summary.num_new, summary.num_failed) == (9, 0)
     pairs = {(row["source_model"], row["target_model"]) for row in rows(tmp_path).values()}
-    assert pairs == {(repr(a), repr(b)) for a in ("a", "b", "both") for b in ("a", "b", "both")}
+    assert pairs == {*product(map(repr, ("a", "b", "both")), repeat=2)}
     _, grid = expanded(small(models=[BOTH, *MEMBERS]))
     assert [cell.source.name for cell in grid.cells] == ["both", "a", "b"]

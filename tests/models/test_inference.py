@@ -1,6 +1,6 @@
 """Windows, predictions and logits of whole volumes, against MONAI's inferer and by counting."""
 
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import Any
 
 import pytest
@@ -40,9 +40,13 @@ def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_b
     return sliding_window_inference(images, ROI, window_batch, lambda windows: 1 * predictor(windows), **options)
 
 
+def starts_of(window: Any) -> tuple[int, ...]:
+    return tuple(axis.start for axis in window)
+
+
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     windows = models.attack_windows((10, 4, 6), (4, 4, 4))
-    assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
+    assert [starts_of(window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
 @pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
@@ -51,7 +55,7 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
         padded = [max(sides) for sides in zip(shape, roi, strict=True)]
         starts = compute_steps_for_sliding_window(padded, roi, 1 - overlap)
         windows = models.sliding_windows(shape, roi, overlap, even=True)
-        assert [tuple(axis.start for axis in window) for window in windows] == list(product(*starts))
+        assert [starts_of(window) for window in windows] == list(product(*starts))
     model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
     expected = compute_gaussian(roi, value_scaling_factor=10, device=torch.device("cpu"))  # float16, as it predicts
     torch.testing.assert_close(window_weights(model, volume(roi)), expected.double() / 10)
@@ -99,7 +103,7 @@ def test_finite_logits_are_labels_although_their_sum_overflows() -> None:
 def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
     """The mean over all mirror images of a padded window."""
     axes = [2 + "HWD".index(axis) for axis in mirror]
-    sets = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+    sets = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
     def predictor(windows: Tensor) -> Tensor:
         passes = [net(windows.flip(chosen)).flip(chosen) for chosen in sets]

@@ -199,30 +199,47 @@ def arch(plans: dict[str, Any]) -> dict[str, Any]:
     return section
 
 
-REFUSED: list[tuple[str, Change]] = [
-    (r"dataset.json: nnunetv2 cannot .*Background label", lambda p, d, c: d.update(labels={"0": "a", "1": "b"})),
-    (r"dataset.json: labels: expected .* 0..2", lambda p, d, c: d["labels"].update(tumour=4)),
-    (r"dataset.json: .*define regions_class_order", lambda p, d, c: d["labels"].update(both=[1, 2])),
-    (r"labels: required", lambda p, d, c: d.pop("labels")),
-    (r"normalization_schemes.*1 channels, got 2", lambda p, d, c: full(p).update(normalization_schemes=[CT_NORM] * 2)),
-    (r"unknown image_reader_writer 'Tiff3DIO'", lambda p, d, c: p.update(image_reader_writer="Tiff3DIO")),
-    (r"each of 0, 1, 2 once", lambda p, d, c: p.update(transpose_forward=[0, 1, 1])),
-    (r"plans.json: .*Circular dependency", lambda p, d, c: full(p).update(inherits_from="3d_lowres")),
-    (r"found no network_weights", lambda p, d, c: c.pop("network_weights")),
-    (r"mirroring_axes: expected some of 0, 1, 2", lambda p, d, c: c.update(inference_allowed_mirroring_axes=(3,))),
-    (r"refines the prediction .* or 3d_lowres itself", lambda p, d, c: c["init_args"].update(configuration=CASCADE)),
-    (r"regions_class_order: expected some of the labels \[0, 1, 2\], got \[1, 5\]",
-        lambda p, d, c: d.update(labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 5])),
-    (r"unknown network 'os.system'", lambda p, d, c: arch(p).update(network_class_name="os.system")),
-    (r"unknown network 'evil.PlainConvUNet'", lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet")),
-    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),
-    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="torch.nn.init")),
-    (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="evil.LeakyReLU")),
-    (r"does not fit its class: n_conv_per_stage must", lambda p, d, c: arch(p)["arch_kwargs"].update(n_stages=2)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("message", "change"), REFUSED)
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (r"dataset.json: nnunetv2 cannot .*Background label", lambda p, d, c: d.update(labels={"0": "a", "1": "b"})),
+        (r"dataset.json: labels: expected .* 0..2", lambda p, d, c: d["labels"].update(tumour=4)),
+        (r"dataset.json: .*define regions_class_order", lambda p, d, c: d["labels"].update(both=[1, 2])),
+        (r"labels: required", lambda p, d, c: d.pop("labels")),
+        (
+            r"normalization_schemes.*1 channels, got 2",
+            lambda p, d, c: full(p).update(normalization_schemes=[CT_NORM] * 2),
+        ),
+        (r"unknown image_reader_writer 'Tiff3DIO'", lambda p, d, c: p.update(image_reader_writer="Tiff3DIO")),
+        (r"each of 0, 1, 2 once", lambda p, d, c: p.update(transpose_forward=[0, 1, 1])),
+        (r"plans.json: .*Circular dependency", lambda p, d, c: full(p).update(inherits_from="3d_lowres")),
+        (r"found no network_weights", lambda p, d, c: c.pop("network_weights")),
+        (r"mirroring_axes: expected some of 0, 1, 2", lambda p, d, c: c.update(inference_allowed_mirroring_axes=(3,))),
+        (
+            r"refines the prediction .* or 3d_lowres itself",
+            lambda p, d, c: c["init_args"].update(configuration=CASCADE),
+        ),
+        (
+            r"regions_class_order: expected some of the labels \[0, 1, 2\], got \[1, 5\]",
+            lambda p, d, c: d.update(labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 5]),
+        ),
+        (r"unknown network 'os.system'", lambda p, d, c: arch(p).update(network_class_name="os.system")),
+        (
+            r"unknown network 'evil.PlainConvUNet'",
+            lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet"),
+        ),
+        (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),
+        (
+            r"nonlin: expected a layer of torch.nn",
+            lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="torch.nn.init"),
+        ),
+        (
+            r"nonlin: expected a layer of torch.nn",
+            lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="evil.LeakyReLU"),
+        ),
+        (r"does not fit its class: n_conv_per_stage must", lambda p, d, c: arch(p)["arch_kwargs"].update(n_stages=2)),
+    ],
+)
 def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
     folder = write(change)
     with pytest.raises(UserError, match=message):  # noqa: PT012 (which of the two refuses is free)

@@ -12,11 +12,8 @@ from freqbench.core.types import Shape
 from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
 
 ROI: Shape = (8, 6, 4)
-AXES = [
-    "".join(sign + axis for sign, axis in zip(signs, order, strict=True))
-    for order in permutations("HWD")
-    for signs in product(("", "-"), repeat=3)
-]
+SIGNED = product(*(("", "-"),) * 3, permutations("HWD"))
+AXES = [f"{first}{order[0]}{second}{order[1]}{third}{order[2]}" for first, second, third, order in SIGNED]
 
 
 MOST_TIES = 0.002

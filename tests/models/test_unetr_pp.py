@@ -28,18 +28,18 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 TINY_ROI = (16, 16, 32)
 
+DOWN = {f"down{i}": f"unetr_pp_encoder.downsample_layers.{i}" for i in range(4)}
+STAGES = {f"stage{i}": f"unetr_pp_encoder.stages.{i}" for i in range(4)}
 ENCODER = {
-    **{f"down{i}": f"unetr_pp_encoder.downsample_layers.{i}" for i in range(4)},
-    **{f"stage{i}": f"unetr_pp_encoder.stages.{i}" for i in range(4)},
+    **DOWN,
+    **STAGES,
     "s0b0_norm": "unetr_pp_encoder.stages.0.0.norm",
     "s0b0_epa": "unetr_pp_encoder.stages.0.0.epa_block",
     "s0b0_block": "unetr_pp_encoder.stages.0.0",
 }
-DECODER = {
-    "encoder1": "encoder1",
-    **{f"decoder{i}": f"decoder{i}" for i in (5, 4, 3, 2)},
-    **{f"decoder{i}_transp": f"decoder{i}.transp_conv" for i in (5, 4, 3, 2)},
-}
+DECODERS = [f"decoder{i}" for i in (5, 4, 3, 2)]
+DECODER = dict(zip(DECODERS, DECODERS, strict=True)) | {f"{name}_transp": f"{name}.transp_conv" for name in DECODERS}
+DECODER = {"encoder1": "encoder1", **DECODER}
 
 
 def contents(arrays: Path, configuration: str) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]
     voxels = {"label_voxels": 100, "pred_voxels": 80, "pred_voxels_clean": 90}
     for record, scores in scored:
         for index, (name, (dsc, clean)) in enumerate(scores.items()):
-            own = dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in KEY}
+            own = dict.fromkeys(column.name for column in CLASS_RECORDS)
+            own |= {key: record[key] for key in KEY}
             own |= {"run_id": record["run_id"], "finished_at": record["finished_at"]}
             rows.append(own | voxels | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
     return to_table(CLASS_RECORDS, rows).to_pandas()
@@ -120,7 +121,7 @@ def t_test(*values: float) -> float:
 
 
 def data_lines(section: Section) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]
+    return section.data.rename(columns=str).to_dict("records")
 
 
 def glimpse_of(shade: int) -> Slice:

@@ -342,7 +342,8 @@ def test_rows_of_two_runs_lie_in_one_file(copy: Path, entered: Path, tmp_path: P
     for number, run_id in enumerate(("first", "second")):
         writer = pieces.writer(run_id)
         half = stored[number::2]
-        writer.add([{**record, "run_id": run_id} for record, _ in half], [classes for _, classes in half])
+        records, classes = zip(*half, strict=True)
+        writer.add([{**record, "run_id": run_id} for record in records], classes)
         writer.flush()
         pieces.write_run(run_id, whole.run(*whole.run_ids()))
     for _ in "again":

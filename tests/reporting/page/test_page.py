@@ -186,7 +186,8 @@ def test_telephone_has_all_columns_of_the_chosen_model(visit: Callable[..., Any]
     page = visit(width=400, path=write(tmp_path, *grid(4, names, names, 2, 2)))
     heads = page.locator("#panel-overview .heat-table thead th")
     assert heads.all_inner_texts() == ["attack", "one-network", "drop", "SSIM body"]
-    assert max(box["x"] + box["width"] for box in [each.bounding_box() for each in heads.all()]) <= 400
+    boxes = [each.bounding_box() for each in heads.all()]
+    assert max(box["x"] + box["width"] for box in boxes) <= 400
     page.select_option("#panel-overview label:has-text('Model') select", "unet")
     assert heads.all_inner_texts()[1] == "unet"
 
