@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -90,7 +91,8 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     for record in scored:
         key = record["cell_id"], record["case_key"], record["target_model_id"]
         assert stored(record, RECORDS) == expected[key]
-        assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
+        for number, row in enumerate(record.classes):
+            assert stored(row, CLASS_RECORDS) == classes[*key, number]
     assert {record["resampling_error"] is None for record in scored} == {True, False}
     frame = fb.load_results(tmp_path)
     assert len(frame) == len(expected) == len(scored) == 8
@@ -509,14 +511,16 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     sets = [json.loads(draws) for draws in fb.load_results(tmp_path)["draws"]]
     certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40, metrics=("dsc", "nsd"))
     assert {"nsd", "nsd_1"} < certificate.scores.keys()
-    scores = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
-    assert scores == {name: sorted(value for drawn in sets for value in drawn[name]) for name in sets[0]}
+    assert certificate.scores.keys() == sets[0].keys()
+    for name, values in certificate.scores.items():
+        assert np.round(values, 6).tolist() == sorted(chain.from_iterable(drawn[name] for drawn in sets))
     assert "40 draws, median dsc_foreground" in repr(certificate)
     assert fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40).scores["dsc_0"][-1] > 0.9
 
 
 def test_certificate_bounds_from_the_worse_side() -> None:
-    scores = {name: [i / 1000 for i in range(1000)] for name in ("dsc_foreground", "volume_error_relative")}
+    draws = [number / 1000 for number in range(1000)]
+    scores = dict.fromkeys(("dsc_foreground", "volume_error_relative"), draws)
     certificate = fb.Certificate(kind="voxels", sigma=0.1, scores=scores)
     lower = certificate.curve([0.05, 0.1])["at_least"]
     assert 0.1587 > lower[1] > 0.1

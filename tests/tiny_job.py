@@ -4,6 +4,8 @@ import copy
 import io
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,8 +174,8 @@ class Collector:
 
 def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
     """Records and class records by key, as `rows` and `class_rows`, without a store."""
-    records = [record for outcome in outcomes for record in outcome.records]
-    classes = [row for outcome in outcomes for lines in outcome.class_records for row in lines]
+    records = [*chain.from_iterable(outcome.records for outcome in outcomes)]
+    classes = [*chain.from_iterable(chain(*outcome.class_records) for outcome in outcomes)]
     return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
 
 
@@ -188,6 +190,7 @@ def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
     kept = [column.name for column in columns if column.mark in ("identity", "result")]
-    by_key = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
+    key_of = itemgetter(*key)
+    by_key = {key_of(row): dict(zip(kept, map(repr, itemgetter(*kept)(row)), strict=True)) for row in records}
     assert len(by_key) == len(records), "a key stands there twice"
     return by_key

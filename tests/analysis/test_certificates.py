@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 from statistics import NormalDist
 from typing import Any
 
@@ -81,8 +82,7 @@ def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: floa
     near = [radius * math.sqrt(i / 50) for i in range(51)]
     least = min(
         certificates._gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma)
-        for norm in near
-        for angle in np.linspace(0, math.pi, 121)
+        for norm, angle in product(near, np.linspace(0, math.pi, 121))
     )
     assert p <= least * 1.001
 

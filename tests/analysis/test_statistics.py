@@ -1,6 +1,7 @@
 """Intervals and tests against scipy, closed forms, published tables, coverage; reduced precision beside fp32."""
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -269,10 +270,8 @@ def test_nested_interval_covers(spread: tuple[float, float, float], networks: in
 def test_methods_are_rows_with_patients_of_all_networks() -> None:
     """The table by hand as method `a`, each patient of two cases around it, and method `b` of one network."""
     made = [
-        {"method": "a", "target_model": f"a{n}", "patient_id": f"p{p}", "dsc": BY_HAND[p, n] + shift}
-        for n in range(2)
-        for p in range(3)
-        for shift in (-0.1, 0.1)
+        {"method": "a", "target_model": f"a{network}", "patient_id": f"p{patient}", "dsc": dsc + shift}
+        for ((patient, network), dsc), shift in product(np.ndenumerate(BY_HAND), (-0.1, 0.1))
     ]
     made += [{"method": "b", "target_model": "b", "patient_id": f"p{p}", "dsc": 0.5 * p} for p in range(3)]
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})

@@ -3,8 +3,10 @@
 import json
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 from audit.planted import CASES, EPS, HEALTHY, but_for, classes_of, evidence, finding, gradients, healthy, rows
 from reporting import handmade
@@ -138,7 +140,7 @@ def test_a_check_of_one_model_has_this_verdict_and_sentence(check: str, records:
 def test_pairs_have_both_scores_and_averaged_seeds() -> None:
     records = healthy(but={"twice": {"left": 45}})
     records[0]["dsc"] = next(row for row in records if row["budget"] == 2 * EPS)["dsc"] = math.nan
-    seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed in (0, 1) for row in records]
+    seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed, row in product((0, 1), records)]
     assert finding("budget", seeds).cases == CASES - 1
 
 
@@ -343,7 +345,7 @@ PGD = planted("pgd", 62.4)
 PGD40 = planted("pgd", 62.4, params={"steps": 40})
 DICE = planted("dice", 70.0)
 SUITE = [*planted("horizon", 62.3), *DICE]
-SUITE40 = [row for name in ("horizon", "dice") for row in planted(name, 65, params={"steps": 40})]
+SUITE40 = [*planted("horizon", 65, params={"steps": 40}), *planted("dice", 65, params={"steps": 40})]
 BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=horizon scope=joint leaves 55.1"
 WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
 VAFA = planted("vafa", 89.3)
@@ -492,10 +494,11 @@ BALL: dict[str, Any] = {"threat_model": "bias-field-l2", "budget_name": "radius"
 def smoothed(*left: float, draws: int = 100, model: str = "m") -> Rows:
     """Cases of 1,000 clean draws between 0.8 and 0.9, and of draws under attack around these medians."""
     clean = json.dumps({"dsc_foreground": [0.8 + 0.0001 * i for i in range(1000)]})
+    around = 0.1 * np.arange(draws) / draws - 0.05
     drawn = [
         BALL
         | {"case": case, "target_defence": SMOOTHED, "dsc": 0.8, "dsc_clean": 0.8}
-        | {"draws": json.dumps({"dsc_foreground": [median - 0.05 + 0.1 * i / draws for i in range(draws)]})}
+        | {"draws": json.dumps({"dsc_foreground": (median + around).tolist()})}
         for case, median in enumerate(left)
     ]
     drawn += [values | {"budget": 0.0, "draws": clean} for values in drawn]

@@ -66,9 +66,8 @@ def test_volumes_in_0_to_1_under_window_of_ct_are_told_with_both(root: Path, ben
         changed(root, f"training/patient089/{case}.nii.gz", lambda voxels: voxels / 150)
     code, warnings = warned(root, bench, intensity="released")
     assert code == 0
-    assert [line.partition(": expected ")[0] for line in warnings] == [
-        str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES
-    ]
+    files = [str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES]
+    assert [line.partition(": expected ")[0] for line in warnings] == files
     assert "expected intensities on the scale of the window [-175, 250], got 0 to 0.99" in warnings[0]
     assert warned(root, bench, intensity="percentile") == (0, [])
 

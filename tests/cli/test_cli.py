@@ -26,7 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.core.terminal import amount
 from freqbench.reporting import tracker
-from freqbench.results import Lease
+from freqbench.results import Lease, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,9 +226,7 @@ def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, b
     said = done(bench, "run", path, "--out", str(out))
     assert [line.split("=")[0] for line in said.splitlines()[:2]] == ["gn on a, phantom: std", "gn on b, phantom: std"]
     budgets = {record["source"]: record["budget"] for record in json.loads((out / "match.json").read_text()).values()}
-    assert {row["source_model"]: row["budget"] for row in rows(out).values()} == {
-        repr(source): repr(budget) for source, budget in budgets.items()
-    }
+    assert {*Store(str(out)).rows(("source_model", "budget"))} == {*budgets.items()}
     code, said, _ = bench("run", path, "--out", str(out))
     assert "\n0 records in 0 s, 2 were there before: " in said
     assert "asked" not in said

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ def test_converge_shows_the_curves_and_writes_its_files(tmp_path: Path, bench: B
     assert "drop against passes, attacks on a" in text
     curve = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
     points = [(row["model"], row["attack"], row["steps"], float(row["passes"])) for row in curve]
-    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model in "ab" for steps in "12"]
+    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model, steps in product("ab", "12")]
     attacks = yaml.safe_load((tmp_path / "converge.yaml").read_text())["attacks"]
     recommended = expanded({**content, "attacks": attacks})[1].cells
-    assert {cell.cell_id for cell in recommended} <= {key[0] for key in rows(tmp_path)}
+    cells = {cell for cell, *_ in rows(tmp_path)}
+    assert {cell.cell_id for cell in recommended} <= cells
 
 
 @pytest.mark.integration
@@ -44,7 +46,7 @@ def test_search_has_a_curve_by_queries_and_step_sizes_by_steps(tmp_path: Path, b
     done(bench, "audit", str(tmp_path), "--converge")
     curves = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
     points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
-    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part in "28" for steps in "12"]
+    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part, steps in product("28", "12")]
     assert sorted(points) == [*pgd, ("rays", "12", 13), ("rays", "3", 4)]
 
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
         "bands": BANDS,
         "corruptions": KINDS,
     }
-    assert {t: sorted(names.KNOWN[t]) for t in tables} == {t: sorted(known) for t, known in tables.items()}
+    for table, known in tables.items():
+        assert sorted(names.KNOWN[table]) == sorted(known)
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict"])
@@ -338,7 +340,7 @@ def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, mo
     assert set(OF_PANELS) == set(TOP.commands)  # type: ignore[attr-defined]
 
 
-OF_PANELS = [name for names in PANELS.values() for name in names]
+OF_PANELS = [*chain(*PANELS.values())]
 
 
 @pytest.mark.parametrize("words", PATHS, ids=" ".join)
@@ -350,7 +352,8 @@ def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> N
 
 
 def test_the_help_shows_45_options_and_help_all_every_one(bench: Bench) -> None:
-    options = [each for command in (TOP, *PATHS.values()) for each in command.params if hasattr(each, "is_flag")]
+    parameters = chain.from_iterable(command.params for command in (TOP, *PATHS.values()))
+    options = [each for each in parameters if hasattr(each, "is_flag")]
     assert sum(not each.hidden for each in options) <= 45
     assert len(COMMANDS) == 16
     for words, is_there in ((("--help",), False), (("--help-all",), True), (("--help",), False)):

@@ -96,7 +96,7 @@ def test_command_gives_a_job_of_queries_if_trusted(data: str, path: Path, bench:
     assert (job["trust_code"], job["models"][0]["command"]) == (True, words)
     assert [attack["name"] for attack in job["attacks"]] == ["random_noise", "square", "sa2"]
     planned(bench, path)
-    line = refused(bench, "init", str(path), "--force", "--data", data, "--checkpoint", "tool '{image}")
+    line = refused(bench, "init", str(path), "--force", "--data", data, "--checkpoint", "tool '{image} {labels}")
     assert "--checkpoint: expected a command as a shell takes it, got No closing quotation: " in line
 
 
@@ -147,7 +147,8 @@ def test_any_folder_name_gives_a_readable_job(
     name: str, checkpoint: str, path: Path, tmp_path: Path, bench: Bench
 ) -> None:
     decathlon(tmp_path / name, {"validation": ["b"]})
-    job = made(bench, path, tmp_path / name, checkpoint)
+    bench("init", str(path), "--data", str(tmp_path / name), "--checkpoint", checkpoint)
+    job = yaml.safe_load(path.read_text())
     assert re.fullmatch(r"[\w.-]+-unet", job["name"])
     assert job["datasets"][0]["root"] == str(tmp_path / name)
 
@@ -191,10 +192,9 @@ def test_assumptions_stand_in_the_job_and_on_the_terminal(data: str, path: Path,
     text = path.read_text()
     of_data, of_model = text.split("models:")
     shown = re.findall(r"^(model|dataset): (.*)    # assumed: ", said, re.MULTILINE)
-    keys = {of: [key_of(line) for each, line in shown if each == of] for of in ("model", "dataset")}
-    assert keys == {"model": [*OF_MODEL], "dataset": [*OF_DATASET]}
-    for part, of in ((of_data, "dataset"), (of_model, "model")):
-        assert [key_of(each) for each in re.findall(r"^    # (.*)    # assumed: ", part, re.MULTILINE)] == keys[of]
+    for part, of, keys in ((of_data, "dataset", OF_DATASET), (of_model, "model", OF_MODEL)):
+        assert [key_of(line) for each, line in shown if each == of] == [*keys]
+        assert [key_of(each) for each in re.findall(r"^    # (.*)    # assumed: ", part, re.MULTILINE)] == [*keys]
     assert "    # transforms: [" in of_model
     assert not {"intensity", "spacing", "crop_foreground"} & yaml.safe_load(text)["datasets"][0].keys()
     said = planned(bench, path)

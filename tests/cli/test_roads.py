@@ -198,7 +198,8 @@ def test_doctor_finds_settings_of_network_on_dataset_class_in_hu(tmp_path: Path,
     code, said, err = bench("doctor", "--job", str(job), "--checkpoint", "unet")
     assert (code, "intensit" in err) == (2, True)  # of the job as it is
     lines = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model line:")]
-    content["models"][0] |= {key: value for line in lines for key, value in yaml.safe_load(line).items()}
+    for line in lines:
+        content["models"][0] |= yaml.safe_load(line)
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("run", str(job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert (code, "proven by its own predictions of 1 case" in said + err) == (0, True)

@@ -4,6 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def committed(folder: Path) -> bool:
 def stamps(folder: Path) -> dict[Any, Any]:
     """Times at which records were finished: one that is computed again has a later time."""
     records = Store(str(folder / "out")).records((*KEY, "finished_at", "status")).to_pylist()
-    return {tuple(row[name] for name in KEY): row["finished_at"] for row in records if row["status"] == "ok"}
+    key_of = itemgetter(*KEY)
+    return {key_of(row): row["finished_at"] for row in records if row["status"] == "ok"}
 
 
 def log_of(folder: Path) -> str:
