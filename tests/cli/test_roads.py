@@ -14,7 +14,7 @@ import yaml
 from command_line import Bench, done
 from data.dicom_files import put_seg, put_series
 from monai.networks.nets import SwinUNETR
-from pipelines import bundles, plans
+from pipelines import plans
 from roads import Array, Step
 
 from freqbench.data import witnesses
@@ -216,37 +216,3 @@ def test_a_folder_of_nnunet_is_proven_as_it_is(tmp_path: Path, bench: Bench) -> 
     _, said, _ = bench("init", str(job), *options, "--predictions", str(tmp_path / "seen"))
     assert "nnunet: proven by its own predictions of 1 case: " in said
     assert yaml.safe_load(job.read_text())["models"][0].keys() == {"name", "arch", "checkpoint", "predictions"}
-
-
-def test_doctor_tells_channels_of_a_bundle_in_another_order(tmp_path: Path, bench: Bench) -> None:
-    words = bundles.PIPELINES[0]
-    bundle, data = bundles.written(words, tmp_path)
-    theirs = bundles.by_monai(words, data).labels
-    inside = np.stack([(theirs >> k) & 1 for k in range(bundles.OUTPUTS)], axis=-1).astype(np.uint8)
-    (tmp_path / "seen").mkdir()
-    nibabel.save(nibabel.Nifti1Image(inside, bundles.affine_of(words)), tmp_path / "seen/a.nii.gz")
-    files = [f"{{case}}_{k}.nii.gz" for k in (0, 1, 3, 2)]
-    content: dict[str, Any] = {
-        "name": "own",
-        "trust_code": True,
-        "attacks": [{"name": "fgsm", "eps": "8/255"}],
-        "datasets": [
-            {
-                "name": "a",
-                "loader": "pairs",
-                "root": str(data),
-                "image": files,
-                "label": "{case}_label.nii.gz",
-                **bundles.classes(words),
-            }
-        ],
-        "models": [{"name": "bundle", "bundle": bundle, "predictions": str(tmp_path / "seen")}],
-    }
-    job = tmp_path / "mine.yaml"
-    job.write_text(yaml.safe_dump(content))
-    code, said, _ = bench("doctor", "--job", str(job), "--checkpoint", "bundle")
-    assert code == 1
-    assert "instead:         channels: 0x1x3x2 in place of 0x1x2x3" in said
-    content["datasets"][0]["image"] = [files[k] for k in (0, 1, 3, 2)]
-    job.write_text(yaml.safe_dump(content))
-    assert "proven by its own predictions of 1 case" in bench("doctor", "--job", str(job), "--checkpoint", "bundle")[1]

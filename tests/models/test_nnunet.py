@@ -154,17 +154,6 @@ def test_folds_are_numbered_or_named(write: Write, there: tuple[str, ...], args:
     )
 
 
-def test_folds_average_logits_and_not_probabilities(write: Write) -> None:
-    folder = write()
-    second = direct("PlainConvUNet", seed=6)
-    copied(folder, "1")
-    torch.save(nnunet_folder.checkpoint(second), Path(folder, "fold_1", "checkpoint_final.pth"))
-    net = network("nnunet", folder, with_weights=True).eval()
-    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        torch.testing.assert_close(net(images), (direct("PlainConvUNet")(images)[0] + second(images)[0]) / 2)
-
-
 @pytest.mark.parametrize("fold", [[0, 0], []])
 def test_a_list_of_folds_names_each_once(write: Write, fold: list[int]) -> None:
     folder = write()

@@ -81,17 +81,24 @@ def _in_a_function(model: onnx.ModelProto, array: onnx.TensorProto) -> None:
     model.functions.append(onnx.helper.make_function("own", "f", [], ["y"], nodes, []))
 
 
-PLACES: dict[str, Callable[[onnx.ModelProto, onnx.TensorProto], object]] = {
-    "constant": lambda model, array: model.graph.node.append(onnx.helper.make_node("Constant", [], ["y"], value=array)),
-    "branch": _in_a_branch,
-    "function": _in_a_function,
-    "sparse": lambda model, array: model.graph.sparse_initializer.add().values.CopyFrom(array),
-    "list": lambda model, array: model.graph.node[0].attribute.add(name="all").tensors.append(array),
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "put",
+    [
+        pytest.param(
+            lambda model, array: model.graph.node.append(onnx.helper.make_node("Constant", [], ["y"], value=array)),
+            id="constant",
+        ),
+        pytest.param(_in_a_branch, id="branch"),
+        pytest.param(_in_a_function, id="function"),
+        pytest.param(lambda model, array: model.graph.sparse_initializer.add().values.CopyFrom(array), id="sparse"),
+        pytest.param(
+            lambda model, array: model.graph.node[0].attribute.add(name="all").tensors.append(array), id="list"
+        ),
+    ],
+)
+def test_an_array_in_a_file_counts_wherever_the_graph_has_it(
+    tmp_path: Path, put: Callable[[onnx.ModelProto, onnx.TensorProto], object]
+) -> None:
     path = Path(onnx_file.write(tmp_path / "net.onnx"))
     data = tmp_path / "net.data"
     model = onnx.load(path)
@@ -99,7 +106,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     data.write_bytes(array.raw_data)
     onnx.external_data_helper.set_external_data(array, "net.data")
     array.ClearField("raw_data")
-    PLACES[place](model, array)
+    put(model, array)
     path.write_bytes(model.SerializeToString())
     before = reader.SOURCE.sha256(str(path), {})
     data.write_bytes(bytes(8))

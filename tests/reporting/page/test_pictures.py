@@ -93,6 +93,11 @@ def overview(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     page.close()
 
 
+def begin(overview: Any) -> None:
+    """Opens the beginning of the page again."""
+    overview.goto(overview.url.partition("#")[0])
+
+
 TORN = """() => [...document.querySelectorAll('#panel-overview tbody th')].flatMap((head) => {
   const text = head.firstChild;
   return [...(text?.data ?? "").matchAll(/[^\\s-]+/g)].map((word) => {
@@ -132,7 +137,7 @@ def test_pictures_lead_to_the_rows(overview: Any) -> None:
 
 
 def test_worst_case_is_clean_left_of_the_slider_s_thumb(overview: Any) -> None:
-    overview.goto(overview.url.partition("#")[0])
+    begin(overview)
     case = overview.locator("#panel-overview .lead-case")
     rows = [row.all_inner_texts() for row in overview.locator(".lead-case ~ .charts .heat-table tbody tr").all()]
     assert rows[0][0].startswith("clean")
@@ -161,7 +166,7 @@ LEGEND = """(each) => [...each.querySelectorAll(".class-name")].map((name) =>
 
 
 def test_each_glimpse_has_a_legend_of_the_classes_that_it_shows(overview: Any) -> None:
-    overview.goto(overview.url.partition("#")[0])
+    begin(overview)
     for place in (".lead-case", ".strip li"):
         picture = overview.locator(place).first
         picture.scroll_into_view_if_needed()
@@ -182,7 +187,7 @@ def colours(canvas: Any) -> Any:
 
 def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) -> None:
     """Middles of the quarters of each panel are compared, in which nothing lies, then the label's own border."""
-    overview.goto(overview.url.partition("#")[0])
+    begin(overview)
     first = overview.locator(".strip .glimpse").first
     first.scroll_into_view_if_needed()
     playwright.expect(first.locator("canvas").last).to_have_attribute("data-drawn", "yes")
@@ -252,7 +257,7 @@ def test_a_glimpse_of_regions_has_the_outline_of_each(chromium: Any, tmp_path: P
 
 @pytest.mark.integration
 def test_a_point_of_the_trade_off_leads_to_its_rows(overview: Any) -> None:
-    overview.goto(overview.url.partition("#")[0])
+    begin(overview)
     overview.wait_for_selector("#panel-overview .chart .main-svg")
     overview.locator("#panel-overview .chart .point").last.click(force=True)
     overview.wait_for_selector("dialog[open] h2")

@@ -172,9 +172,8 @@ def bench(setting: Setting, fast: bool) -> Bench:
 
 
 @pytest.fixture
-def at(setting: Setting, request: pytest.FixtureRequest) -> Bench:
+def at(setting: Setting, fast: bool) -> Bench:
     """Bench to measure on; the settings of a GPU on the CPU too where they are small."""
-    fast = request.config.getoption("--fast")
     if setting != ON_CPU and not (fast or torch.cuda.is_available()):
         pytest.skip("no GPU here")
     if setting.compiled and fast and setting.arch != "unet":

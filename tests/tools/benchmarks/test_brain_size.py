@@ -39,10 +39,7 @@ ATTACKS: list[dict[str, Any]] = [
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
-def test_a_unit_of_real_size(
-    attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest
-) -> None:
-    fast = request.config.getoption("--fast")
+def test_a_unit_of_real_size(attack: dict[str, Any], measured: list[dict[str, Any]], fast: bool) -> None:
     size, steps = ((40, 40, 32), 2) if fast else (SIZE, STEPS)
     network = {"name": "model5", "checkpoint": "brainchop://model5_gw_ae", "roi": size}
     try:
@@ -92,9 +89,8 @@ def bare_step(spec: ModelSpec, size: tuple[int, int, int]) -> float:
 @pytest.mark.parametrize("channels", [5, 11, 20])
 @pytest.mark.parametrize("dilation", [2, 4, 8, 16])
 def test_a_dilated_convolution(
-    dilation: int, channels: int, threads: int, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+    dilation: int, channels: int, threads: int, measured: list[dict[str, Any]], fast: bool
 ) -> None:
-    fast = request.config.getoption("--fast")
     size = (32, 32, 32) if fast else SIZE
     torch.set_num_threads(threads)
     options: dict[str, Any] = {"padding": dilation, "dilation": dilation}

@@ -36,7 +36,7 @@ PGD_LOSSES = ("dicece", "dice", "ce")
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
-    network: str, name: str, request: pytest.FixtureRequest, measured: list[dict[str, Any]]
+    network: str, name: str, fast: bool, measured: list[dict[str, Any]]
 ) -> None:
     """Members are compared case by case; PGD in the mean over cases, to SLACK."""
     data = Phantom(name="phantom", split="test", cases=2)
@@ -60,7 +60,7 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
         )
         return scores
 
-    settings = (FAST if request.config.getoption("--fast") else SETTINGS)[name]
+    settings = (FAST if fast else SETTINGS)[name]
     ensemble = make(name, eps=EPS, **settings)
     assert isinstance(ensemble, Ensemble)
     own = left(ensemble, settings["steps"])

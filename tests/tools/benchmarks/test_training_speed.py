@@ -35,11 +35,6 @@ UNION = [ATTACK, {"name": "sa2", "rho": 0.4, "steps": STEPS, "block": 32, "ssim_
 
 
 @pytest.fixture
-def fast(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--fast"))
-
-
-@pytest.fixture
 def roi(fast: bool) -> Shape:
     return (32, 32, 32) if fast else (96, 96, 96)
 

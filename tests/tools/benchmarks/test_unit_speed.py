@@ -38,8 +38,7 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(900)
-def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
-    fast = request.config.getoption("--fast")
+def test_one_unit_end_to_end(measured: list[dict[str, Any]], fast: bool) -> None:
     net = {**UNET, "args": ARGS, "roi": [16] * 3} if fast else UNET
     shape, size = ([24, 20, 16], "small ") if fast else ([224, 192, 144], "")
     job = small(datasets=[{"name": "phantom", "shape": shape, "cases": 3}], models=[net], attacks=[ATTACK])
