@@ -31,25 +31,23 @@ SHAPE = [24, 20, 16]
 ARGS = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
 NUM_WINDOWS = 4
 
+FIRST: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
+SECOND: dict[str, Any] = FIRST | {"name": "b", "args": ARGS | {"num_res_units": 1}}
 JOB: dict[str, Any] = {
     "name": "tiny",
     "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 2}],
-    "models": [
-        {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI},
-        {"name": "b", "arch": "unet", "checkpoint": "random", "args": ARGS | {"num_res_units": 1}, "roi": ROI},
-    ],
+    "models": [FIRST, SECOND],
     "attacks": [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": 2}, {"name": "fgsm", "eps": "8/255"}],
     "metrics": ["dsc", "hd95"],
     "resources": {"threads": 1},
 }
+NEARLY_ALL = ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "brats", "lesion", "calibration"]
+NEARLY_ALL += ["ssim"]
 GRID: dict[str, Any] = {
     **JOB,
     "datasets": [{"name": "phantom", "shape": [16, 16, 16], "cases": 2}],
     "attacks": [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}],
-    "metrics": [
-        *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology"),
-        *("brats", "lesion", "calibration", "ssim"),
-    ],
+    "metrics": NEARLY_ALL,
     "save_adversarial": "nifti",
 }
 """The job of the fixture `grid_store`: one window a case."""

@@ -16,14 +16,16 @@ CLEAN = 90.0
 STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1, "loss": "dicece"}
 STRONGEST = {"steps": 20, "scope": "joint", "step_rule": "cosine", "keep": "best"}
 TABLE = {"q_min": 5.0, "block": 32, "renormalize": True}
+PGD = {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40}
+VAFA = {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40}
 KINDS: Mapping[str, dict[str, Any]] = {
-    "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 1},
-    "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
-    "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
-    "vafa": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40},
-    "vafa_opt": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 60},
+    "pgd": PGD,
+    "apgd": PGD,
+    "fgsm": PGD | {"num_backwards": 1},
+    "square": PGD | {"num_backwards": 0, "variant": "paper"},
+    "random_noise": PGD | {"budget_name": "linf", "num_backwards": 0},
+    "vafa": VAFA,
+    "vafa_opt": VAFA | {"num_backwards": 60},
 }
 HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "half": ("pgd", EPS / 2, STEPS, 60),

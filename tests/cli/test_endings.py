@@ -16,7 +16,7 @@ import pytest
 import typer
 from command_line import Bench, done, refused
 from job.test_refusals import WRONG as MISTAKES
-from tiny_job import job, small, write
+from tiny_job import JOB, job, small, write
 
 import freqbench.core.config
 from freqbench.cli import PANELS, app, report
@@ -33,18 +33,18 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, check=False)
 
 
-WRONG = {
-    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()},
-    "syntax": "{name: [",
-    "key": json.dumps(job(attack=[])),
-    "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
-    "loader": json.dumps(job(datasets=[{"name": "sinapse"}])),
-    "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
-    "metric": json.dumps(job(metrics=["DCS"])),
-    "number": json.dumps(job(seeds=[10**30])),
-    "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
-    "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
+SPOILT = {
+    **MISTAKES,
+    "key": {"attack": []},
+    "attack": {"attacks": [{"name": "pdg"}]},
+    "loader": {"datasets": [{"name": "sinapse"}]},
+    "architecture": {"models": [{"name": "a", "arch": "UNET3", "checkpoint": "random"}]},
+    "metric": {"metrics": ["DCS"]},
+    "number": {"seeds": [10**30]},
 }
+SPOILT["grid"] = {"attacks": [{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}]}
+SPOILT["overlap"] = {"models": [{**JOB["models"][0], "inference": {"overlap": 1}}]}
+WRONG = {name: json.dumps(job(**changes)) for name, changes in SPOILT.items()} | {"syntax": "{name: ["}
 CHILD = """
 import json, sys
 from freqbench.cli import app

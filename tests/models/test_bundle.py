@@ -24,6 +24,12 @@ from freqbench.pipelines.monai import MonaiPipeline
 ROI = (8, 16, 24)
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 
+SCALED = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": -1.0, "b_max": 1.0}
+SCALED |= {"clip": True}
+SLIDING = {"_target_": "SlidingWindowInferer", "roi_size": "@window", "sw_batch_size": 4, "overlap": 0.625}
+SLIDING |= {"mode": "gaussian"}
+SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
 INFERENCE: dict[str, Any] = {
     "imports": ["$import glob"],
     "bundle_root": "/workspace/bundle",
@@ -41,32 +47,12 @@ INFERENCE: dict[str, Any] = {
             {"_target_": "EnsureChannelFirstd", "keys": "image"},
             {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
             {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.6, 2.0], "mode": "bilinear"},
-            {
-                "_target_": "ScaleIntensityRanged",
-                "keys": "image",
-                "a_min": -175,
-                "a_max": 250,
-                "b_min": -1.0,
-                "b_max": 1.0,
-                "clip": True,
-            },
+            SCALED,
             {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
         ],
     },
-    "inferer": {
-        "_target_": "SlidingWindowInferer",
-        "roi_size": "@window",
-        "sw_batch_size": 4,
-        "overlap": 0.625,
-        "mode": "gaussian",
-    },
-    "postprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-            {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        ],
-    },
+    "inferer": SLIDING,
+    "postprocessing": {"_target_": "Compose", "transforms": [SOFTMAX, ARGMAX]},
 }
 METADATA = {"monai_version": "1.6.1", "network_data_format": {"inputs": {"image": {"spatial_shape": [32, 32, 16]}}}}
 
@@ -102,8 +88,6 @@ def written(root: Path, change: Change | None = None, suffix: str = "json") -> s
 
 THRESHOLD = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.3}
 SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
-SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
-ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
 
 
 def after(*steps: dict[str, Any]) -> Change:

@@ -232,7 +232,8 @@ def with_map(job: dict[str, Any], class_map: dict[int, list[int]]) -> dict[str, 
 
 
 def test_first_clean_dice_of_new_job_is_that_of_matched_regions(moved: dict[str, Any]) -> None:
-    entries = [(job["datasets"][0], job["models"][0]) for job in [moved, *(with_map(moved, pairs) for pairs in STATED)]]
+    jobs = [moved, *(with_map(moved, pairs) for pairs in STATED)]
+    entries = [(job["datasets"][0], job["models"][0]) for job in jobs]
     matched, right, by_number = (first_case(*entry, is_trained=True).verdict for entry in entries)
     assert matched == right != by_number
 

@@ -21,14 +21,16 @@ from freqbench.results.writer import commit, to_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
+LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
+DCT = {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0}
 ATTACKS: dict[str, dict[str, Any]] = {
-    "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "pgd": LINF,
+    "segpgd": LINF,
     "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
-    "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
-    "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "vafa": DCT,
+    "vafa_opt": DCT,
     "dfb": {"threat_model": "none"},
     "fmn": {"threat_model": "linf-minimal"},
     "ddn": {"threat_model": "l2-minimal"},

@@ -283,6 +283,8 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     refused: list[tuple[str, list[Any], list[Any]]] = [
         ("'dsc' must be double", [make_record(cell_id="bad", dsc="half")], [[]]),
         ("'seed' must be int64", [make_record(cell_id="good"), make_record(1, seed="first")], [[], []]),
+    ]
+    refused += [
         ("'label_voxels' must be int64", [make_record(cell_id="bad")], [[first, second | {"label_voxels": "many"}]]),
         ("row of another run", [make_record(run_id="run1")], [[]]),
     ]

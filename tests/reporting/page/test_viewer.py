@@ -235,7 +235,10 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
     """Colours of the voxels of an axial slice, `[H, W, 3]`, in one of the pictures, beside their middles."""
     screen = seen(page, place).transpose(1, 0, 2)
     size = sides * min(screen.shape[:2] / (sides * shape[:2]))
-    places = [(screen.shape[k] / 2 + size[k] * (shape[k] / 2 - 0.7 - np.arange(shape[k]))).astype(int) for k in (0, 1)]
+    places = []
+    for side, count, length in zip(screen.shape, shape, size, strict=False):
+        before_middle = count / 2 - 0.7 - np.arange(count)
+        places.append((side / 2 + length * before_middle).astype(int))
     return screen[np.ix_(*places)]
 
 

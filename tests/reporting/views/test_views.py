@@ -110,7 +110,7 @@ MODELS = ("unet", "unetr")
 
 def cells(section: Section, first: str) -> dict[str, list[object]]:
     assert section.table is not None
-    return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
+    return {name: values for name, *values in section.table.set_index(first).itertuples(name=None)}
 
 
 def vafa(control: str, **values: object) -> dict[str, object]:

@@ -56,8 +56,12 @@ def settings() -> list[dict[str, Any]]:
     kinds: dict[str, tuple[str, str, Callable[[int], float], dict[str, Any]]] = {
         "fgsm": ("linf", "eps", lambda number: number / 255, {}),
         "pgd": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
+    }
+    kinds |= {
         "bim": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
         "vafa": ("dct-quantization", "q_max", lambda number: 10.0 * number, {"q_min": 5.0, "steps": 20, "block": 32}),
+    }
+    kinds |= {
         "sa2": ("dct-scaling", "rho", lambda number: number / 10, {"steps": 10, "step_size": 0.1, "block": 16}),
     }
     made = []

@@ -172,6 +172,8 @@ def test_black_box_targets_go_on_after_a_killed_driver(tmp_path: Path) -> None:
     models = [
         {**JOB["models"][0], "name": "white"},
         {"name": "onnx", "arch": "onnx", "checkpoint": onnx_file.write(tmp_path / "net.onnx", classes=6), "roi": ROI},
+    ]
+    models += [
         {"name": "tool", "command": [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]},
     ]
     attacks = [{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 5)], "steps": 2, "sources": "white"}]
