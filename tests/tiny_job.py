@@ -189,6 +189,7 @@ def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
 def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
     kept = [column.name for column in columns if column.mark in ("identity", "result")]
     key_of = itemgetter(*key)
-    by_key = {key_of(row): dict(zip(kept, map(repr, itemgetter(*kept)(row)), strict=True)) for row in records}
+    values_of = itemgetter(*kept)
+    by_key = {key_of(row): dict(zip(kept, map(repr, values_of(row)), strict=True)) for row in records}
     assert len(by_key) == len(records), "a key stands there twice"
     return by_key

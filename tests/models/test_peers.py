@@ -12,8 +12,8 @@ from freqbench.core.types import Shape
 from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
 
 ROI: Shape = (8, 6, 4)
-SIGNED = product(*(("", "-"),) * 3, permutations("HWD"))
-AXES = [f"{first}{order[0]}{second}{order[1]}{third}{order[2]}" for first, second, third, order in SIGNED]
+SIGNED = product(permutations("HWD"), product(("", "-"), repeat=3))
+AXES = ["".join(map(str.__add__, signs, order)) for order, signs in SIGNED]
 
 
 MOST_TIES = 0.002

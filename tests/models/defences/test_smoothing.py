@@ -124,11 +124,6 @@ def test_rejected_voxels_are_holms_on_scipys_tests(tau: float, alpha: float) -> 
     assert np.array_equal(holm_rejected(counts, 60, tau, alpha).numpy(), expected)
 
 
-def test_radius_is_sigma_times_the_quantile() -> None:
-    assert RandomizedSmoothing(sigma=0.1, tau=0.75).radius == pytest.approx(0.1 * 0.6744897501960817)
-    assert RandomizedSmoothing(sigma=0.1, tau=0.5).radius == 0
-
-
 def constant(volume: Tensor) -> Tensor:
     """Class 2 wherever it looks."""
     return torch.full(volume.shape[2:], 2, dtype=torch.uint8)
@@ -204,14 +199,6 @@ def test_noise_is_gaussian_of_sigma_and_no_two_samples_have_same() -> None:
     assert len(noise) == 9
     assert stats.kstest(noise.flatten().numpy() / 0.2, "norm").pvalue > 1e-3
     assert (torch.corrcoef(noise) - torch.eye(9)).abs().max() < 5 / math.sqrt(noise.shape[1])
-
-
-def test_a_vote_repeats_to_the_bit_and_hangs_on_its_key() -> None:
-    defence = RandomizedSmoothing(sigma=0.2, samples=9)
-    image = torch.rand(1, 1, 8, 8, 8)
-    first, again, other = (defence.vote(partial(map, threshold), image, key) for key in (3, 3, 4))
-    assert torch.equal(first.labels, again.labels)
-    assert not torch.equal(first.labels, other.labels)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
