@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,7 +14,6 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models import Inference, SegmentationModel, SlidingWindowModel, Wanted, build, predict, prediction
-from freqbench.models.inference import window_weights
 from freqbench.ops.losses import dice_ce
 
 ROI: Shape = (8, 6, 4)
@@ -47,29 +45,6 @@ def starts_of(window: Any) -> tuple[int, ...]:
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     windows = models.attack_windows((10, 4, 6), (4, 4, 4))
     assert [starts_of(window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
-
-
-@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
-def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
-    for shape, overlap in product([(20, 19, 33), (8, 6, 40), (9, 61, 21), (33, 12, 28)], [0.25, 0.5, 0.7]):
-        padded = [max(sides) for sides in zip(shape, roi, strict=True)]
-        starts = compute_steps_for_sliding_window(padded, roi, 1 - overlap)
-        windows = models.sliding_windows(shape, roi, overlap, even=True)
-        assert [starts_of(window) for window in windows] == list(product(*starts))
-    model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
-    expected = compute_gaussian(roi, value_scaling_factor=10, device=torch.device("cpu"))  # float16, as it predicts
-    torch.testing.assert_close(window_weights(model, volume(roi)), expected.double() / 10)
-
-
-def test_axis_without_overlap_has_windows_side_by_side() -> None:
-    """Slices of nnU-Net's 2d networks have the weights of a slice."""
-    windows = models.sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
-    assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
-    assert sorted({w.start for _, w, _ in windows}) == compute_steps_for_sliding_window([19], [6], 0.5)[0]
-    settings = Inference(weighting="nnunet", overlap=(0.0, 0.5, 0.5))
-    model = SegmentationModel(nn.Conv3d(1, 2, 1), (8, 6, 10), inference=settings)
-    of_slice = compute_gaussian((6, 10), value_scaling_factor=10, device=torch.device("cpu")).double() / 10
-    torch.testing.assert_close(window_weights(model, volume((8, 6, 10))), of_slice.expand(8, 6, 10))
 
 
 def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:
