@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from draws import seeded
 from models.conftest import facts, network
 from monai.inferers import SliceInferer
 from monai.networks.nets import UNet
@@ -105,7 +106,7 @@ def test_computes_what_the_class_does(write: Write, trusted: bool, suffix: str) 
     folder = write(suffix=suffix)
     with trusting(trusted):
         net = network("bundle", folder, with_weights=True).eval()
-    images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(1, 1, *ROI, generator=seeded(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), trained()(images), rtol=0, atol=0)
 
@@ -206,13 +207,13 @@ def test_a_slice_inferer_gives_monais_logits_and_their_gradient(write: Write, tm
     spec = resolve(ModelEntry(name="m", bundle=folder, input={}, preprocess={}), 3)
     assert spec.roi == ((16, 8, 12), (8, 16, 12), (8, 12, 16))[axis]
     inferer = SliceInferer(roi_size=(8, 12), spatial_dim=axis, overlap=0.5, mode="gaussian")
-    drawn = torch.rand(1, 1, 20, 18, 10, generator=torch.Generator().manual_seed(1))
+    drawn = torch.rand(1, 1, 20, 18, 10, generator=seeded(1))
     ours = drawn.clone().requires_grad_()
     theirs = drawn.clone().requires_grad_()
     logits = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours)
     wanted = inferer(theirs, net)
     torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
-    upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    upstream = torch.randn(logits.shape, generator=seeded(2))
     gradients = [torch.autograd.grad(made, x, upstream)[0] for made, x in ((logits, ours), (wanted, theirs))]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
 

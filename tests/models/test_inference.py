@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import seeded
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +29,7 @@ def net() -> nn.Module:
 
 
 def volume(shape: Shape, batch: int = 1, channels: int = 1) -> Tensor:
-    return torch.rand(batch, channels, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.rand(batch, channels, *shape, generator=seeded(1), dtype=torch.float64)
 
 
 def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_batch: int = 3) -> Tensor:
@@ -221,7 +222,7 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
     ids=str,
 )
 def test_gradient_is_the_whole_graphs(net: nn.Module, shape: Shape, window_batch: int, settings: Inference) -> None:
-    labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
+    labels = torch.randint(0, 3, (1, 1, *shape), generator=seeded(2))
     gradients = []
     for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
         images = volume(shape).requires_grad_()

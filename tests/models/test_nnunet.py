@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from models import nnunet_folder
 from models.conftest import facts, network, unresolved, weights_of
 from models.nnunet_folder import PATCH, Change, direct, new_architecture, old_architecture
@@ -41,7 +42,7 @@ def write(tmp_path: Path) -> Write:
 def test_computes_what_the_class_does(write: Write, architecture: Callable[[str], dict[str, Any]], cls: str) -> None:
     trained = direct(cls)
     net = network("nnunet", write(architecture=architecture(cls), network=trained), with_weights=True).eval()
-    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(1, 1, *PATCH, generator=seeded(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), trained(images)[0], rtol=0, atol=0)
 
@@ -299,7 +300,7 @@ def test_a_trainer_of_a_former_release_builds_the_network_too(write: Write) -> N
     space = pipeline(facts("nnunet", folder))
     net = nnunet._called_as_now(former)(space.manager, space.settings, 1, 3, False).eval()
     net.load_state_dict({name.removeprefix("nets.0."): value for name, value in weights_of("nnunet", folder).items()})
-    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(1, 1, *PATCH, generator=seeded(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), direct("PlainConvUNet")(images)[0], rtol=0, atol=0)
 

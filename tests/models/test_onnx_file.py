@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from models import onnx_file
 from models.conftest import refused
 from models.onnx_file import BLACK, onnx, onnxruntime
@@ -30,7 +31,7 @@ def entry(path: str, **more: Any) -> ModelEntry:
 def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
     spec = resolve(entry(path), num_classes=3)
-    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(2, 1, *ROI, generator=seeded(1))
     session = onnxruntime.InferenceSession(path)
     wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
     np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
@@ -39,8 +40,8 @@ def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: 
 
 def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator="Sigmoid")
-    x = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
-    way = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    x = torch.rand(1, 1, *ROI, generator=seeded(1))
+    way = torch.randn(x.shape, generator=seeded(2))
     model = load(resolve(entry(path), num_classes=3), CPU)
     (gradient,) = torch.autograd.grad(model(point := x.clone().requires_grad_()).square().sum(), point)
     session = onnxruntime.InferenceSession(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import seeded
 
 from freqbench.core.config import validate
 from freqbench.core.types import Shape
@@ -69,7 +70,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
     bare = trainer(tmp_path / "a", roi)
@@ -128,7 +129,7 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
 
 def test_a_step_of_a_union(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
     """Two attacks of T steps; plain: the mean over a step on each alone. `random` makes T + 1 passes as they do."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
     recipes = {f"plain{i}": {"attack": attack} for i, attack in enumerate(UNION)}
