@@ -136,7 +136,7 @@ def longer_table(folder: Path = ENTRIES) -> str:
     cells = []
     for board in (whole, *boards):
         rows = board.rows[board.rows["moved"].notna()].sort_values("moved", ascending=False)
-        for row, interval in zip(rows.to_dict("records"), bounds(rows, "moved_low", "moved_high"), strict=True):
+        for row, interval in zip(rows.to_dict("records"), bounds(rows, "moved_"), strict=True):
             left = row["dsc_foreground"]
             moved = row["moved"]
             texts = [f"{left:.1f}", f"{left - moved:.1f}", f"{moved:.1f} {interval}{not_converged(moved)}"]

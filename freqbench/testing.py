@@ -268,7 +268,9 @@ def _check_passes(attack: Attack) -> None:
     losses = torch.cat([single.losses for single in singles], dim=1)
     alike = torch.allclose(batch.losses, losses, atol=1e-4, equal_nan=True)
     _require(alike, attack, "expected a batch to have the losses of its samples")
-    counts = (tuple(one.num_forwards for one in singles), tuple(one.num_backwards for one in singles))
+    forwards = tuple(one.num_forwards for one in singles)
+    backwards = tuple(one.num_backwards for one in singles)
+    counts = (forwards, backwards)
     _require((batch.forwards, batch.backwards) == counts, attack, "expected a batch to take the passes of its samples")
 
 

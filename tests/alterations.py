@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from freqbench.results.schema import COMMIT
 
 Rows = list[dict[str, Any]]
+commit_of = itemgetter(*COMMIT)
 
 
 def copied(store: Path, to: Path) -> Path:
@@ -23,17 +25,18 @@ def alter(store: Path, kind: str, change: Callable[[Rows], Any]) -> None:
     (path,) = (store / "records").glob("*.parquet")
     table = pq.read_table(path)
     rows = table.to_pylist()
-    classes = [{**line, **{name: row[name] for name in COMMIT}} for row in rows for line in row["classes"]]
+    classes = Rows()
+    for row in rows:
+        classes += [line | dict(zip(COMMIT, commit_of(row), strict=True)) for line in row["classes"]]
     change(rows if kind == "records" else classes)
     for row in rows if kind == "class_records" else ():
-        row["classes"] = [line for line in classes if all(line[name] == row[name] for name in COMMIT)]
+        row["classes"] = [line for line in classes if commit_of(line) == commit_of(row)]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
 def set_first(store: Path, kind: str, where: Mapping[str, Any] | None = None, **values: Any) -> None:
     def change(rows: Rows) -> None:
-        row = next(row for row in rows if all(row[name] == value for name, value in (where or {}).items()))
-        row |= values
+        first(rows, **(where or {})).update(values)
 
     alter(store, kind, change)
 
@@ -48,5 +51,9 @@ def run_file(store: Path) -> Path:
     return sorted((store / "runs").glob("*.json"))[0]
 
 
-def first(rows: Sequence[Mapping[str, Any]], **values: Any) -> Mapping[str, Any]:
-    return next(row for row in rows if all(row[name] == value for name, value in values.items()))
+def holds(row: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(row[name] == value for name, value in values.items())
+
+
+def first(rows: Rows, **values: Any) -> dict[str, Any]:
+    return next(row for row in rows if holds(row, values))

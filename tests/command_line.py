@@ -22,6 +22,13 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return int(caught.value.code or 0), *capsys.readouterr()
 
 
+def done(bench: Bench, *arguments: str) -> str:
+    """What a command says that does its work and has nothing to warn of."""
+    code, out, err = bench(*arguments)
+    assert (code, err) == (0, "")
+    return out
+
+
 def refused(bench: Bench, *arguments: str) -> str:
     code, _, err = bench(*arguments)
     assert (code, err.count("\n")) == (2, 1), err

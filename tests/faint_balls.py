@@ -41,15 +41,14 @@ def job(**changes: Any) -> dict[str, Any]:
         {"name": name, "arch": "faint_balls:Bright", "args": {"classes": 2, **args}, "checkpoint": "random"}
         for name, args in (("plain", {}), ("rounded", {"levels": 4}))
     ]
+    pgd = {"name": "pgd", "eps": "32/255", "steps": 20, "step_size": "eps/4"}
+    vafa = {"name": "vafa", "q_max": 20, "steps": 2, "block": 8}
     content = {
         "name": "audited",
         "trust_code": True,
         "datasets": [{"name": "balls", "loader": "faint_balls:FaintBalls", "side": 16, "cases": 4}],
         "models": [{**model, "roi": [16, 16, 16]} for model in models],
-        "attacks": [
-            {"name": "pgd", "eps": "32/255", "steps": 20, "step_size": "eps/4"},
-            {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
-        ],
+        "attacks": [pgd, vafa],
         "targets": "source",
         "metrics": ["dsc", "ssim"],
         "resources": {"threads": 1},

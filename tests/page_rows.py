@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,7 @@ def robustness_rows() -> list[dict[str, Any]]:
     hostile = {"source": EVIL, "target": EVIL}
     made = [
         row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
-        for budget in (1.0, 2.0)
-        for case in (0, 1)
+        for budget, case in product((1.0, 2.0), (0, 1))
     ]
     made += [row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
     for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from fnmatch import fnmatch
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,10 @@ def tree() -> frozenset[str]:
 def vocabulary() -> frozenset[str]:
     """Every word of the code, the jobs and the project's files."""
     files = [ROOT / "pyproject.toml"]
-    files += [path for each in ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*") for path in ROOT.glob(each)]
+    files += chain.from_iterable(map(ROOT.glob, ("freqbench/**/*.py", "jobs/**/*.yaml", "cluster/**/*.*")))
     texts = [path.read_text("utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")]
-    words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(words | {one for word in words for one in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES})
+    words = {*re.findall(r"[\w.-]*\w", "\n".join(texts))}
+    return frozenset({*words, *re.findall(r"\w+", "\n".join(words)), *packaged_jobs(), *TABLES})
 
 
 @cache

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -90,7 +91,8 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     for record in scored:
         key = record["cell_id"], record["case_key"], record["target_model_id"]
         assert stored(record, RECORDS) == expected[key]
-        assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
+        for number, row in enumerate(record.classes):
+            assert stored(row, CLASS_RECORDS) == classes[*key, number]
     assert {record["resampling_error"] is None for record in scored} == {True, False}
     frame = fb.load_results(tmp_path)
     assert len(frame) == len(expected) == len(scored) == 8
@@ -333,135 +335,205 @@ class InPlace(Returns):
 
 VOLUME = torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0))
 LABEL = torch.zeros(16, 16, 16, dtype=torch.int64)
-WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
-    "channels": (lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),
-        r"a: expected images \[1, H, W, D\], got \[2, 24, 20, 16\] of case"),
-    "classes": (
-        lambda model, case: fb.attack(model, fb.Case(VOLUME, LABEL, class_names=("air", "liver")), "fgsm", eps=EPS),
-        r"a: expected cases of 6 classes \(background included\), got 2 of case"),
-    "labels": (lambda model, case: fb.attack(model, (VOLUME, LABEL + 6), "fgsm", eps=EPS),
-        "a: expected labels 0 to 5 in case, got 6: map them"),
-    "labels to evaluate on": (lambda model, case: fb.evaluate(model, (VOLUME, LABEL + 6), VOLUME),
-        "a: expected labels 0 to 5 in case, got 6: map them"),
-    "negative labels": (lambda *_: fb.Case(VOLUME, LABEL - 1), "expected classes 0 to 255, got -1 to -1"),
-    "floating labels": (lambda *_: fb.Case(VOLUME, LABEL.float()), "expected an integer label map"),
-    "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
-    "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
-    "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* affine \(4, 4\) of such vox"),
-    "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
-    "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_file"),
-    "no image": (lambda *_: fb.Case(None, LABEL), "expected an array or tensor of numbers, got NoneType: "),
-    "words": (lambda *_: fb.Case(np.full((4, 4, 4), "a"), LABEL), "expected an array or tensor of numbers, got <U1: "),
-    "named classes": (lambda *_: fb.Case(VOLUME, LABEL + 2, class_names=("air", "liver")),
-        "expected classes 0 to 1, got 2 to 2: map the labels, or name all classes"),
-    "no label": (lambda model, _: fb.attack(model, VOLUME, "fgsm", eps=EPS), "expected a Case or .* got Tensor: give"),
-    "attack": (lambda *given: fb.attack(*given, "pdg", eps=EPS), "unknown attack 'pdg'. Did you mean 'pgd'?"),
-    "no attack": (lambda *given: fb.attack(*given, nn.Module),
-        "expected a name or a class of Attack, got the class Module"),
-    "attack of another's name": (lambda *given: fb.attack(*given, type("Mine", (PGD,), {}), eps=EPS),
-        "Mine: expected a name of its own, got 'pgd'"),
-    "attack's path": (lambda *given: fb.attack(*given, "toy.attack:Walk"), "expected a name or a class, got the path"),
-    "parameter": (lambda *given: fb.attack(*given, "sa2", rhoo=1), "unknown parameter 'rhoo'. Did you mean 'rho'?"),
-    "window batch": (lambda *given: fb.attack(*given, "fgsm", eps=EPS, window_batch=-1), "window_batch: .* than 0"),
-    **{
-        f"window batch {value!r}": (lambda *given, value=value: fb.attack(*given, "fgsm", eps=EPS, window_batch=value),
-            r"attack: window_batch: .*got (1\.5|'x'|True)")
-        for value in ("x", 1.5, True)
-    },
-    **{
-        f"seed {value!r:.9}": (lambda *given, value=value: fb.attack(*given, "pgd", eps=EPS, seed=value),
-            "attack: seed: .*, got ")
-        for value in ("x", float("nan"), None, 1.5, True, -1, 10**30, "9" * 30)
-    },
-    "surrogates": (lambda model, case: fb.attack(model, case, "bases", eps=EPS, surrogates=model),
-        r"surrogates: expected a list of models, got Model: give \[model\]"),
-    "parameter's kind": (lambda *given: fb.attack(*given, "fgsm", eps=torch.ones(3)),
-        "fgsm.eps: expected numbers, text or lists of them, as in a job file, got Tensor"),
-    "complex image": (lambda *_: fb.Case(VOLUME.to(torch.complex64), LABEL),
-        "dense volume of real numbers, got torch.co"),
-    "spacing as text": (lambda *_: fb.Case(VOLUME, LABEL, "1,1,1"), "expected a spacing .*, got could not convert"),
-    "no files": (lambda *_: fb.Case.from_file(None, None), "image: expected a path or URI, got NoneType: give it"),
-    "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names up to 255 bytes"),
-    "case's name": (lambda *_: fb.Case(VOLUME, LABEL, name=None), "name: expected text, got NoneType: give"),
-    "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "Case: class_names: .*got 3: put the values"),
-    "equal class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=["air", "liver", "air"]),
-        r"Case: class_names: expected different names, got \('air', 'liver', 'air'\)"),
-    **{
-        f"ignore {value!r:.9}": (lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value), f"^Case: ignore.*{text}")
-        for value, text in {(1.5,): "got 1.5", "255": "got '255': put the values between brackets",
-            255: "got 255: put the values between brackets", None: "got None: put the values between brackets"}.items()
-    },
-    "ignore of a file as a table": (
-        lambda *_: fb.Case.from_file("a.nii.gz", "b.nii.gz", ignore=pd.DataFrame({"a": [1, 2]})),
-        "^from_file: ignore: expected numbers, text or lists of them, as in a job file, got DataFrame: convert it"),
-    "spacing beside another affine": (lambda *_: fb.Case(VOLUME, LABEL, (1, 1, 2), affine=np.eye(4)),
-        r"case: expected a spacing .*, got \[1.0, 1.0, 2.0\] and an affine of \[1.0, 1.0, 1.0\]: give one of both"),
-    "affine of zeros": (lambda *_: fb.Case(VOLUME, LABEL, (1, 1, 1), affine=np.zeros((4, 4))), "an invertible affine"),
-    "flat affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.ones((4, 4))), "an invertible affine"),
-    "masked voxels": (lambda *_: fb.Case(np.ma.masked_greater(VOLUME.numpy(), 0.5), LABEL),
-        "expected all voxels, got an array of which some are masked"),
-    "no metrics": (lambda model, case: fb.evaluate(model, case, case.image, metrics=()),
-        "evaluate: metrics: expected a list of at least 1"),
-    "metrics of a table": (
-        lambda model, case: fb.evaluate(model, case, case.image, metrics=pd.DataFrame({"a": [1, 2]})),
-        "^evaluate: metrics: expected numbers, text .*got DataFrame"),
-    "metrics": (lambda model, case: fb.evaluate(model, case, case.image, metrics=3), "evaluate: metrics: .*got 3"),
-    "results of nothing": (lambda *_: fb.load_results(None), "load_results: expected a path or URI, got NoneType"),
-    "results in a file": (lambda *_: fb.load_results(__file__), "expected results to report, found none"),
-    "network's number of classes": (lambda *_: fb.load_model("random", arch="unet", num_classes="many"),
-        "load_model: num_classes: .*got 'many'"),
-    **{
-        f"device {name}": (lambda *_, name=name: fb.load_model(Returns(), roi=ROI, device=name),
-            f"device: expected cpu, cuda or cuda:N, got {name!r}")
-        for name in ("mps", "meta", 1.5, 2**63)
-    },
-    "weights of NaN": (lambda *_: fb.load_model(diverged(), roi=ROI),
-        "Returns: conv.weight: expected a dense tensor of finite numbers, got 2 of 2 values that are NaN"),
-    "network that nobody copies": (lambda *_: fb.load_model(Single(), roi=ROI),
-        "Single: expected a network that can be copied: there is one of me"),
-    "integer logits": (lambda *_: fb.load_model(Returns(Tensor.int), roi=ROI),
-        "Returns: expected dense logits of floating-point numbers, got torch.int32"),
-    "network that writes into its input": (lambda *_: fb.load_model(InPlace(), roi=ROI),
-        "InPlace: expected a network that leaves its input as it is, got one that writes into it: copy it"),
-    "value": (lambda *given: fb.attack(*given, "fgsm", eps=8), "fgsm.eps: .* Did you mean 8/255"),
-    "metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
-    "one metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics="dsc"),
-        r"evaluate: metrics: .*got 'dsc': put the values between brackets, \[a, b\]"),
-    "no volume": (lambda model, case: fb.evaluate(model, case, None), "expected an array or tensor of numbers, got No"),
-    "other volume": (lambda model, case: fb.evaluate(model, case, case.image + 1),
-        r"phantom_2000: expected a volume in"),
-    "dataset": (lambda *_: fb.load_dataset("phantm"), "unknown loader 'phantm'. Did you mean 'phantom'?"),
-    "dataset's key": (lambda *_: fb.load_dataset("phantom", spilt="test"), "'spilt'. Did you mean 'split'?"),
-    "no dataset": (lambda *_: fb.load_dataset(PGD), "expected a name or a class of Dataset, got the class PGD"),
-    "network's class": (lambda *_: fb.load_model(Returns), "expected a path, .* got the class Returns"),
-    "command without trust": (lambda *_: fb.load_model(WORDS, num_classes=2),
-        "true '{image}' '{labels}': needs --trust"),
-    "command's classes": (lambda *_: fb.load_model(WORDS, trust_code=True), "{labels}': expected num_classes"),
-    "command's words": (lambda *_: fb.load_model(["true", 1]), r"load_model: command\[1\]: "),
-    "no words": (lambda *_: fb.load_model([]), "load_model: command: "),
-    "no classes": (lambda *_: fb.load_model("random", arch="unet"), "random: expected num_classes"),
-    "model's key": (lambda *_: fb.load_model("random", arch="unet", rio=ROI), "'rio'. Did you mean 'roi'?"),
-    "device": (lambda *_: fb.load_model("random", device="cuda:99"),
-        "device: expected one of this machine, got cuda:99"),
-    "bare network": (lambda _, case: fb.attack(Returns(), case, "gn"), "expected a model of load_model, got Returns"),
-    "network's name": (lambda *_: fb.load_model(Returns(), name=Returns(), rio=1), "^name: expected text, got Returns"),
-    "network's key": (lambda *_: fb.load_model(Returns(), rio=ROI), "Returns: unknown key 'rio'. Did you mean 'roi'?"),
-    "network's channels": (lambda *_: fb.load_model(Returns(), roi=ROI, num_channels=2),
-        "Returns: a window of 2x16x16x16 does not pass through it: "),
-    "network's classes": (lambda *_: fb.load_model(Returns(), roi=ROI, num_classes=3),
-        "Returns: expected 3 output classes, got 2"),
-    "list of logits": (lambda *_: fb.load_model(Returns(lambda it: [it]), roi=ROI),
-        "expected logits .*, got list: wrap"),
-    "one output": (lambda *_: fb.load_model(Returns(lambda it: it[:, :1]), roi=ROI), r"got \(1, 1, 16, 16, 16\): wrap"),
-}  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_call_is_refused(what: str, model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    call, message = WRONG[what]
+@pytest.fixture
+def idle_model(model: fb.Model, monkeypatch: pytest.MonkeyPatch) -> fb.Model:
+    """The model, which is to compute nothing."""
     monkeypatch.setattr(type(model.network), "forward", lambda *_: pytest.fail("computed before it refused"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),
+            r"a: expected images \[1, H, W, D\], got \[2, 24, 20, 16\] of case",
+        ),
+        (
+            lambda model, case: fb.attack(model, fb.Case(VOLUME, LABEL, class_names=("air", "liver")), "fgsm", eps=EPS),
+            r"a: expected cases of 6 classes \(background included\), got 2 of case",
+        ),
+        (
+            lambda model, case: fb.attack(model, (VOLUME, LABEL + 6), "fgsm", eps=EPS),
+            "a: expected labels 0 to 5 in case, got 6: map them",
+        ),
+        (
+            lambda model, case: fb.evaluate(model, (VOLUME, LABEL + 6), VOLUME),
+            "a: expected labels 0 to 5 in case, got 6: map them",
+        ),
+        (lambda model, _: fb.attack(model, VOLUME, "fgsm", eps=EPS), "expected a Case or .* got Tensor: give"),
+        (
+            lambda model, case: fb.attack(model, case, "bases", eps=EPS, surrogates=model),
+            r"surrogates: expected a list of models, got Model: give \[model\]",
+        ),
+        (lambda *_: fb.Case.from_file(None, None), "image: expected a path or URI, got NoneType: give it"),
+        (
+            lambda *_: fb.Case.from_file("a.nii.gz", "b.nii.gz", ignore=pd.DataFrame({"a": [1, 2]})),
+            "^from_file: ignore: expected numbers, text or lists of them, as in a job file, got DataFrame: convert it",
+        ),
+        (
+            lambda model, case: fb.evaluate(model, case, case.image, metrics=()),
+            "evaluate: metrics: expected a list of at least 1",
+        ),
+        (
+            lambda model, case: fb.evaluate(model, case, case.image, metrics=pd.DataFrame({"a": [1, 2]})),
+            "^evaluate: metrics: expected numbers, text .*got DataFrame",
+        ),
+        (lambda model, case: fb.evaluate(model, case, case.image, metrics=3), "evaluate: metrics: .*got 3"),
+        (lambda *_: fb.load_results(None), "load_results: expected a path or URI, got NoneType"),
+        (lambda *_: fb.load_results(__file__), "expected results to report, found none"),
+        (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
+        (
+            lambda model, case: fb.evaluate(model, case, case.image, metrics="dsc"),
+            r"evaluate: metrics: .*got 'dsc': put the values between brackets, \[a, b\]",
+        ),
+        (lambda model, case: fb.evaluate(model, case, None), "expected an array or tensor of numbers, got No"),
+        (lambda model, case: fb.evaluate(model, case, case.image + 1), r"phantom_2000: expected a volume in"),
+        (lambda *_: fb.load_dataset("phantm"), "unknown loader 'phantm'. Did you mean 'phantom'?"),
+        (lambda *_: fb.load_dataset("phantom", spilt="test"), "'spilt'. Did you mean 'split'?"),
+        (lambda *_: fb.load_dataset(PGD), "expected a name or a class of Dataset, got the class PGD"),
+        (lambda _, case: fb.attack(Returns(), case, "gn"), "expected a model of load_model, got Returns"),
+    ],
+)
+def test_wrong_call_is_refused(
+    call: Callable[[fb.Model, fb.Case], Any], message: str, idle_model: fb.Model, case: fb.Case
+) -> None:
     with pytest.raises(UserError, match=message):
-        call(model, case)
+        call(idle_model, case)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (("pdg",), {"eps": EPS}, "unknown attack 'pdg'. Did you mean 'pgd'?"),
+        ((nn.Module,), {}, "expected a name or a class of Attack, got the class Module"),
+        ((type("Mine", (PGD,), {}),), {"eps": EPS}, "Mine: expected a name of its own, got 'pgd'"),
+        (("toy.attack:Walk",), {}, "expected a name or a class, got the path"),
+        (("sa2",), {"rhoo": 1}, "unknown parameter 'rhoo'. Did you mean 'rho'?"),
+        (("fgsm",), {"eps": EPS, "window_batch": -1}, "window_batch: .* than 0"),
+        *(
+            (("fgsm",), {"eps": EPS, "window_batch": value}, r"attack: window_batch: .*got (1\.5|'x'|True)")
+            for value in ("x", 1.5, True)
+        ),
+        *(
+            (("pgd",), {"eps": EPS, "seed": value}, "attack: seed: .*, got ")
+            for value in ("x", float("nan"), None, 1.5, True, -1, 10**30, "9" * 30)
+        ),
+        (
+            ("fgsm",),
+            {"eps": torch.ones(3)},
+            "fgsm.eps: expected numbers, text or lists of them, as in a job file, got Tensor",
+        ),
+        (("fgsm",), {"eps": 8}, "fgsm.eps: .* Did you mean 8/255"),
+    ],
+)
+def test_wrong_attack_is_refused(
+    given: tuple[Any, ...], options: dict[str, Any], message: str, idle_model: fb.Model, case: fb.Case
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fb.attack(idle_model, case, *given, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ((VOLUME, LABEL - 1), {}, "expected classes 0 to 255, got -1 to -1"),
+        ((VOLUME, LABEL.float()), {}, "expected an integer label map"),
+        ((VOLUME - 0.5, LABEL), {}, r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
+        ((VOLUME, LABEL[1:]), {}, "expected two volumes of one shape"),
+        ((VOLUME, LABEL), {"affine": np.eye(3)}, r"case: expected .* affine \(4, 4\) of such vox"),
+        ((VOLUME, LABEL, (1, 0, 1)), {}, r"case: expected a spacing of three positive lengths"),
+        (("a.nii.gz", "b.nii.gz"), {}, "got the path a.nii.gz: read files by Case.from_file"),
+        ((None, LABEL), {}, "expected an array or tensor of numbers, got NoneType: "),
+        ((np.full((4, 4, 4), "a"), LABEL), {}, "expected an array or tensor of numbers, got <U1: "),
+        (
+            (VOLUME, LABEL + 2),
+            {"class_names": ("air", "liver")},
+            "expected classes 0 to 1, got 2 to 2: map the labels, or name all classes",
+        ),
+        ((VOLUME.to(torch.complex64), LABEL), {}, "dense volume of real numbers, got torch.co"),
+        ((VOLUME, LABEL, "1,1,1"), {}, "expected a spacing .*, got could not convert"),
+        ((VOLUME, LABEL), {"name": None}, "name: expected text, got NoneType: give"),
+        ((VOLUME, LABEL), {"class_names": 3}, "Case: class_names: .*got 3: put the values"),
+        (
+            (VOLUME, LABEL),
+            {"class_names": ["air", "liver", "air"]},
+            r"Case: class_names: expected different names, got \('air', 'liver', 'air'\)",
+        ),
+        *(
+            ((VOLUME, LABEL), {"ignore": value}, f"^Case: ignore.*{text}")
+            for value, text in {
+                (1.5,): "got 1.5",
+                "255": "got '255': put the values between brackets",
+                255: "got 255: put the values between brackets",
+                None: "got None: put the values between brackets",
+            }.items()
+        ),
+        (
+            (VOLUME, LABEL, (1, 1, 2)),
+            {"affine": np.eye(4)},
+            r"case: expected a spacing .*, got \[1.0, 1.0, 2.0\] and an affine of \[1.0, 1.0, 1.0\]: give one of both",
+        ),
+        ((VOLUME, LABEL, (1, 1, 1)), {"affine": np.zeros((4, 4))}, "an invertible affine"),
+        ((VOLUME, LABEL), {"affine": np.ones((4, 4))}, "an invertible affine"),
+        (
+            (np.ma.masked_greater(VOLUME.numpy(), 0.5), LABEL),
+            {},
+            "expected all voxels, got an array of which some are masked",
+        ),
+    ],
+)
+def test_wrong_case_is_refused(given: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fb.Case(*given, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (("a\0b",), {}, "load_model: expected a path of names up to 255 bytes"),
+        (("random",), {"arch": "unet", "num_classes": "many"}, "load_model: num_classes: .*got 'many'"),
+        *(
+            ((Returns(),), {"roi": ROI, "device": name}, f"device: expected cpu, cuda or cuda:N, got {name!r}")
+            for name in ("mps", "meta", 1.5, 2**63)
+        ),
+        (
+            (diverged(),),
+            {"roi": ROI},
+            "Returns: conv.weight: expected a dense tensor of finite numbers, got 2 of 2 values that are NaN",
+        ),
+        ((Single(),), {"roi": ROI}, "Single: expected a network that can be copied: there is one of me"),
+        (
+            (Returns(Tensor.int),),
+            {"roi": ROI},
+            "Returns: expected dense logits of floating-point numbers, got torch.int32",
+        ),
+        (
+            (InPlace(),),
+            {"roi": ROI},
+            "InPlace: expected a network that leaves its input as it is, got one that writes into it: copy it",
+        ),
+        ((Returns,), {}, "expected a path, .* got the class Returns"),
+        ((WORDS,), {"num_classes": 2}, "true '{image}' '{labels}': needs --trust"),
+        ((WORDS,), {"trust_code": True}, "{labels}': expected num_classes"),
+        ((["true", 1],), {}, r"load_model: command\[1\]: "),
+        (([],), {}, "load_model: command: "),
+        (("random",), {"arch": "unet"}, "random: expected num_classes"),
+        (("random",), {"arch": "unet", "rio": ROI}, "'rio'. Did you mean 'roi'?"),
+        (("random",), {"device": "cuda:99"}, "device: expected one of this machine, got cuda:99"),
+        ((Returns(),), {"name": Returns(), "rio": 1}, "^name: expected text, got Returns"),
+        ((Returns(),), {"rio": ROI}, "Returns: unknown key 'rio'. Did you mean 'roi'?"),
+        ((Returns(),), {"roi": ROI, "num_channels": 2}, "Returns: a window of 2x16x16x16 does not pass through it: "),
+        ((Returns(),), {"roi": ROI, "num_classes": 3}, "Returns: expected 3 output classes, got 2"),
+        ((Returns(lambda it: [it]),), {"roi": ROI}, "expected logits .*, got list: wrap"),
+        ((Returns(lambda it: it[:, :1]),), {"roi": ROI}, r"got \(1, 1, 16, 16, 16\): wrap"),
+    ],
+)
+def test_wrong_model_is_refused(given: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fb.load_model(*given, **options)
 
 
 def test_a_result_of_another_case_is_refused(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
@@ -509,14 +581,17 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     sets = [json.loads(draws) for draws in fb.load_results(tmp_path)["draws"]]
     certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40, metrics=("dsc", "nsd"))
     assert {"nsd", "nsd_1"} < certificate.scores.keys()
-    scores = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
-    assert scores == {name: sorted(value for drawn in sets for value in drawn[name]) for name in sets[0]}
+    assert certificate.scores.keys() == sets[0].keys()
+    for name, values in certificate.scores.items():
+        pooled = sorted(chain.from_iterable(drawn[name] for drawn in sets))
+        assert [round(value, 6) for value in values] == pooled
     assert "40 draws, median dsc_foreground" in repr(certificate)
     assert fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40).scores["dsc_0"][-1] > 0.9
 
 
 def test_certificate_bounds_from_the_worse_side() -> None:
-    scores = {name: [i / 1000 for i in range(1000)] for name in ("dsc_foreground", "volume_error_relative")}
+    draws = [number / 1000 for number in range(1000)]
+    scores = dict.fromkeys(("dsc_foreground", "volume_error_relative"), draws)
     certificate = fb.Certificate(kind="voxels", sigma=0.1, scores=scores)
     lower = certificate.curve([0.05, 0.1])["at_least"]
     assert 0.1587 > lower[1] > 0.1

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_room_has_a_dozen_entries_and_some_at_most() -> None:
 
 
 def test_a_class_name_stands_for_one_class() -> None:
-    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = chain.from_iterable(map(ast.walk, trees))
     names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []

@@ -15,13 +15,12 @@ import yaml
 from freqbench.attacks.core.declared import declared
 
 ROOT = Path(__file__).parents[1]
+UNET = {"name": "unet", "arch": "attention_unet", "checkpoint": "random", "roi": [16, 16, 16]}
+LINEAR = {"name": "linear", "arch": "linear", "checkpoint": "linear.json", "roi": [16, 16, 16]}
 JOB = {
     "name": "added",
     "datasets": [{"name": "cubes", "cases": 2}],
-    "models": [
-        {"name": "unet", "arch": "attention_unet", "checkpoint": "random", "roi": [16, 16, 16]},
-        {"name": "linear", "arch": "linear", "checkpoint": "linear.json", "roi": [16, 16, 16]},
-    ],
+    "models": [UNET, LINEAR],
     "attacks": [{"name": "two_step", "eps": "8/255"}],
     "metrics": ["dsc", "sensitivity"],
     "resources": {"threads": 1},

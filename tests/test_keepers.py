@@ -152,7 +152,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {
             **NETWORK,
             "head": {"head": "sigmoid"},
-            "reading": {"reading": {"prefix": "net."}},
+            "prefix": {"prefix": "net."},
             "checkpoint_sha256": {"checkpoint_sha256": "0"},
             "notes": {"notes": ("said before",)},
             "trained": {"facts": {"metadata": Metadata(args=ARGS)}},
@@ -161,7 +161,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
             "input": {"entry": {"input": {"axes": "DHW"}}},
         },
     ),
-    COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
+    COSTS: (pass_costs, {**NETWORK, "migration": {"migration": "none"}}),
 }
 ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 

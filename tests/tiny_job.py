@@ -4,6 +4,8 @@ import copy
 import io
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,25 +31,23 @@ SHAPE = [24, 20, 16]
 ARGS = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
 NUM_WINDOWS = 4
 
+FIRST: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
+SECOND: dict[str, Any] = FIRST | {"name": "b", "args": ARGS | {"num_res_units": 1}}
 JOB: dict[str, Any] = {
     "name": "tiny",
     "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 2}],
-    "models": [
-        {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI},
-        {"name": "b", "arch": "unet", "checkpoint": "random", "args": ARGS | {"num_res_units": 1}, "roi": ROI},
-    ],
+    "models": [FIRST, SECOND],
     "attacks": [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": 2}, {"name": "fgsm", "eps": "8/255"}],
     "metrics": ["dsc", "hd95"],
     "resources": {"threads": 1},
 }
+NEARLY_ALL = ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "brats", "lesion", "calibration"]
+NEARLY_ALL += ["ssim"]
 GRID: dict[str, Any] = {
     **JOB,
     "datasets": [{"name": "phantom", "shape": [16, 16, 16], "cases": 2}],
     "attacks": [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}],
-    "metrics": [
-        *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology"),
-        *("brats", "lesion", "calibration", "ssim"),
-    ],
+    "metrics": NEARLY_ALL,
     "save_adversarial": "nifti",
 }
 """The job of the fixture `grid_store`: one window a case."""
@@ -172,8 +172,8 @@ class Collector:
 
 def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
     """Records and class records by key, as `rows` and `class_rows`, without a store."""
-    records = [record for outcome in outcomes for record in outcome.records]
-    classes = [row for outcome in outcomes for lines in outcome.class_records for row in lines]
+    records = [*chain.from_iterable(outcome.records for outcome in outcomes)]
+    classes = [*chain.from_iterable(chain(*outcome.class_records) for outcome in outcomes)]
     return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
 
 
@@ -188,6 +188,8 @@ def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
     kept = [column.name for column in columns if column.mark in ("identity", "result")]
-    by_key = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
+    key_of = itemgetter(*key)
+    values_of = itemgetter(*kept)
+    by_key = {key_of(row): dict(zip(kept, map(repr, values_of(row)), strict=True)) for row in records}
     assert len(by_key) == len(records), "a key stands there twice"
     return by_key

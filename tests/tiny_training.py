@@ -7,11 +7,12 @@ import tiny_job
 import yaml
 
 NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny_job.ROI}
+MODELS = [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}]
 TRAINING: dict[str, Any] = {
     "name": "adv",
     "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
     "splits": {"train": "train", "select": "validation", "test": "test"},
-    "models": [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}],
+    "models": MODELS,
     "steps": 4,
     "batch_size": 1,
     "lr": 1e-2,

@@ -17,6 +17,7 @@ deviation, than :math:`2 \Phi(-\Phi^{-1}(1 - p / 2) / s)` for s >= 1 (the tails)
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import product
 from statistics import NormalDist
 from typing import Any
 
@@ -38,13 +39,13 @@ _normal = NormalDist()
 
 @cache
 def level(kind: str, radius: float, sigma: float) -> float:
-    """Returns p: no change of norm `radius` or less makes an event of probability p more probable than 1/2."""
+    """Returns p: no change of this `kind` and of norm `radius` or less makes an event of probability p more probable
+    than 1/2 under draws of deviation `sigma`, in the change's own unit as the radius."""
     if kind != "gain_offset":
         return _normal.cdf(-radius / sigma)
-    # the sign of b does not matter
-    angles = np.linspace(0, math.pi, DIRECTIONS)
-    norms = np.linspace(0, radius, NORMS)
-    return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
+    angles = np.linspace(0, math.pi, DIRECTIONS)  # the sign of b does not matter
+    changes = product(np.linspace(0, radius, NORMS), angles)
+    return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm, angle in changes)
 
 
 def _gain_p(k: float, b: float, sigma: float) -> float:
@@ -57,7 +58,8 @@ def _gain_p(k: float, b: float, sigma: float) -> float:
 
 
 def rank(draws: int, level: float, alpha: float) -> int:
-    """Returns k: the k-th smallest of the draws is at or below the quantile, but for a chance of alpha; 0: none is."""
+    """Returns k: the k-th smallest of the draws is at or below the quantile `level` of the score, but for a chance of
+    `alpha`; 0: none is."""
     from scipy.stats import binom
 
     below = int(binom.ppf(alpha, draws, level))  # the fewest with P(Bin <= below) >= alpha
@@ -65,12 +67,14 @@ def rank(draws: int, level: float, alpha: float) -> int:
 
 
 def least_draws(level: float, alpha: float) -> float:
-    """Returns the least number of draws that certify anything; infinite if no number does."""
+    """Returns the least number of draws of which the smallest bounds the quantile `level` but for a chance of `alpha`;
+    infinite if no number does."""
     return math.ceil(math.log(alpha) / math.log1p(-level)) if level > 0 else math.inf
 
 
 def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) -> int:
-    """Returns the rank of the draw that bounds the median within a radius; raises UserError for too few draws."""
+    """Returns the rank of the draw that bounds the median within a `radius` but for a chance of `alpha`, of `draws` of
+    a `kind` with the deviation `sigma`; raises UserError for too few draws."""
     p = level(kind, radius, sigma)
     if (k := rank(draws, p, alpha)) == 0:
         least = least_draws(p, alpha)
@@ -81,22 +85,32 @@ def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) ->
 
 
 def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> float:
-    """Returns the k-th smallest of scores in rising order, or the k-th largest if less is better."""
+    """Returns the k-th smallest of scores in rising order, or the k-th largest if less is better
+    (`is_lower_better`)."""
     return scores[-k] if is_lower_better else scores[k - 1]
 
 
 def upper(scores: Sequence[float], alpha: float) -> float:
-    """Returns an upper bound of the median of scores in rising order, as they are draws; infinite for too few."""
+    """Returns an upper bound of the median of scores in rising order, as they are draws, wrong with a chance of
+    `alpha`; infinite for too few."""
     return scores[-k] if (k := rank(len(scores), 0.5, alpha)) else math.inf
 
 
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
-    """Returns a row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws;
-    clean draws are its records of radius 0, one per seed. All rows and scores share the probability alpha that any
-    bound is wrong. Columns: identity, `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the median's bound, NaN
-    for too few draws; `attacked`: its median in `attacked_draws`, `attacked_high`, which it exceeds with the same small
-    chance; `clean`: the median without attack. For LOWER, where a lower score is better, `certified` bounds from above,
-    `attacked_high` is a lower limit."""
+    """Brackets each score of each attacked volume of a smoothed network between a certificate and an attack: a row per
+    record of the attack `ball` on a network smoothed by the same kind, and score of its draws; clean draws are its
+    records of radius 0, one per seed.
+
+    Args:
+        records: rows with COLUMNS beside those that identify a row.
+        alpha: probability that any bound is wrong, shared equally by all rows and scores.
+
+    Returns:
+        The identity columns with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the median's bound, NaN for
+        too few draws; `attacked`: its median in `attacked_draws`, and `attacked_high`, which it exceeds with the same
+        small chance; `clean`: the median without attack. For LOWER, where a lower score is better, `certified` bounds
+        from above, and `attacked_high` is a lower limit.
+    """
     balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
     balls = balls[balls["source_model_id"] == balls["target_model_id"]]
     clean = _clean_draws(balls[balls["budget"] == 0])
@@ -108,11 +122,10 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         attacked = object_of(record["draws"], "draws")
         place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
-        rows += [
-            {**place, "score": name, "clean": values, "attacked": attacked[name]}
-            for name, values in clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {}).items()
-            if name in attacked
-        ]
+        volume = (record["dataset"], record["target_model_id"], record["case_id"])
+        for name, values in clean.get(volume, {}).items():
+            if name in attacked:
+                rows.append({**place, "score": name, "clean": values, "attacked": attacked[name]})
     return pd.DataFrame([row | _bracket(row, alpha / len(rows)) for row in rows])
 
 
@@ -128,7 +141,8 @@ def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, 
 
 
 def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
-    """Returns means over cases of a score x100, one row per PLACE and radius; `cases` counts them."""
+    """Returns means over cases of a score x100 in `rows` of `brackets`, one row per PLACE and radius; `cases` counts
+    them."""
     if rows.empty:
         return rows
     shown = rows[rows["score"] == score].assign(attacked=rows[["clean", "attacked"]].min(axis=1))  # no change is one
@@ -143,12 +157,15 @@ def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
     clean = row["clean"]
     attacked = row["attacked"]
     is_lower = row["score"] in LOWER
-    k = rank(len(clean), level(row["kind"], row["radius"], row["sigma"]), alpha)
+    draws = len(clean)
+    attacked_draws = len(attacked)
+    k = rank(draws, level(row["kind"], row["radius"], row["sigma"]), alpha)
+    high = -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha)
     return {
-        "draws": len(clean),
-        "clean": clean[(len(clean) - 1) // 2],
+        "draws": draws,
+        "clean": clean[(draws - 1) // 2],
         "certified": bound(clean, k, is_lower) if k else math.nan,
-        "attacked": attacked[(len(attacked) - 1) // 2],
-        "attacked_draws": len(attacked),
-        "attacked_high": -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha),
+        "attacked": attacked[(attacked_draws - 1) // 2],
+        "attacked_draws": attacked_draws,
+        "attacked_high": high,
     }

@@ -29,7 +29,8 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store], columns: Collection[str] | None = None) -> pd.DataFrame:
-    """Reads IDENTITY and `columns` (None: all) of one row per key of stores: ok before failed, then the latest."""
+    """Reads IDENTITY and `columns` (None: all) of one row per key of the stores `sources`: ok before failed, then the
+    latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     tables = [store.records(names, coded=True) for store in sources]
     table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
@@ -42,9 +43,21 @@ def found_records(
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all). Datasets'
-    names end in AGREEMENT (`reference: prediction`) or IN_FILE (file's grids), so that no mean mixes scores. Raises
-    UserError: a store cannot be read or, unless it `may_be_empty`, has no row."""
+    """Reads all rows of `records_frame`, and selects those of interest. Datasets' names end in AGREEMENT (`reference:
+    prediction`) or IN_FILE (file's grids), so that no mean mixes scores.
+
+    Args:
+        sources: stores, one or several.
+        job_keys: keys of the job of interest; None: all.
+        columns: of RECORDS, beside IDENTITY; None: all.
+        may_be_empty: no row of interest is no error.
+
+    Returns:
+        All rows, and those of interest.
+
+    Raises:
+        UserError: a store cannot be read, or has no row of interest.
+    """
     stored = records_frame(sources, columns)
     for is_other, mark in ((stored["scored_on"] == "file", IN_FILE), (stored["reference"] == "prediction", AGREEMENT)):
         if is_other.any():
@@ -57,7 +70,8 @@ def found_records(
 
 
 def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
-    """Returns what a table says of records by stores' `runs`: several releases, and clean numbers' proofs; or None."""
+    """Returns what a table says of records by stores' `runs`: several releases, and, unless `with_clean` is false,
+    clean numbers' proofs; None if there is nothing to say."""
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
@@ -67,7 +81,8 @@ def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_cl
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """Reads CLASSES of records of `records_frame`; if several stores have a key, those of its row in `records`."""
+    """Reads CLASSES of records of `records_frame` from the stores `sources`; if several stores have a key, those of its
+    row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
     tables = [store.class_records(tuple(dict.fromkeys((*COMMIT, *CLASSES))), coded=True) for store in sources]
@@ -81,18 +96,23 @@ def added_scores(records: pd.DataFrame) -> pd.DataFrame:
     """Returns values of other packages' metrics, columns NAME and NAME_clean, with the records' index; NaN: none."""
     texts = records["added_metrics"].astype(object) if "added_metrics" in records else pd.Series(dtype=object)
     values = [added_values(text) if isinstance(text, str) else {} for text in texts] if texts.notna().any() else []
-    names = dict.fromkeys(name.removesuffix("_clean") for row in values for name in row)
-    columns = [name + end for name in names for end in ("", "_clean")]
+    names: dict[str, Any] = {}
+    for row in values:
+        names |= row
+    columns = list[str]()
+    for name in dict.fromkeys(name.removesuffix("_clean") for name in names):
+        columns += [name, f"{name}_clean"]
     return pd.DataFrame(values or None, index=records.index, columns=columns, dtype=float)
 
 
 def added_texts(records: pd.DataFrame) -> list[str]:
     """Lists the other packages' metrics that records cover, `NAME@PACKAGE VERSION SOURCE`, in order."""
-    return sorted({name for text in records["metrics"].dropna().unique() for name in text.split(",") if "@" in name})
+    listed = ",".join(records["metrics"].dropna().unique())
+    return sorted({name for name in listed.split(",") if "@" in name})
 
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Selects the class rows whose record is among the records, and adds these columns of it."""
+    """Selects of `classes` (CLASS_RECORDS) the rows whose record is among the records, and adds these columns of it."""
     keys = list(KEY)
     placed = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
     # The same categories, as codes are joined faster than texts.
@@ -101,24 +121,27 @@ def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequen
 
 
 def select_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
-    """Selects the rows with one of these keys."""
+    """Selects the rows of a `frame` with KEY that have one of `job_keys`."""
     wanted = frozenset(job_keys)  # a look-up per row is faster than an index of as many keys
     columns = [frame[name].to_numpy(object) for name in KEY]
     return frame[np.fromiter((key in wanted for key in zip(*columns, strict=True)), bool, len(frame))]
 
 
 def categorical(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turns texts into categoricals with sorted categories, the same for source and target."""
+    """Turns the texts of a `frame` into categoricals with sorted categories, the same for source and target."""
     texts = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name]) in ("categorical", "string")]
     coded = frame.astype(dict.fromkeys(texts, "category"))
-    shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
+    shared: dict[str, tuple[str, ...]] = {}
+    for pair in _SAME:
+        if set(pair) <= {*texts}:
+            shared |= dict.fromkeys(pair, pair)
     for name in texts:
-        categories = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
+        categories = set[str]().union(*(coded[each].cat.categories for each in shared.get(name, (name,))))
         coded[name] = coded[name].cat.set_categories(sorted(categories))
     return coded
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turns categoricals into texts: for results, which are few."""
+    """Turns the categoricals of a `frame` into texts: for results, which are few."""
     coded = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
     return frame.astype(dict.fromkeys(coded, object)).copy()  # else each column is a block of its own, and pandas warns

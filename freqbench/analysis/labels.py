@@ -46,8 +46,8 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """Labels each row: attack, budget, and the parameters that distinguish it: those of another attack (NOTABLE) where
-    not the default, a reconstruction always; any other if rows of the same attack differ in it."""
+    """Labels each row of `records`: attack, budget, and the parameters that distinguish it: those of another attack
+    (NOTABLE) where not the default, a reconstruction always; any other if rows of the same attack differ in it."""
 
     def labels(distinct: pd.DataFrame) -> list[str]:
         settings = distinct.astype(object).where(distinct.notna(), None).to_dict("records")
@@ -61,7 +61,8 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
 
 
 def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.DataFrame], Sequence[str]]) -> pd.Series:
-    """Makes one text per row from the distinct values of some columns, which are few; categories are sorted."""
+    """Makes one text per row of a `frame` from the distinct values of some columns, which are few: `texts` makes those
+    of a frame with one row for each. Categories are sorted."""
     number = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
     distinct = frame.loc[~pd.Series(number).duplicated().to_numpy(), columns]
     categories, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
@@ -69,7 +70,8 @@ def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.D
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:
-    """Maps model ids to names, with the id's first digits where several models share a name."""
+    """Maps the ids of source and target models of `records` to names, with the id's first digits where several share a
+    name."""
     names: dict[str, str] = {}
     for role in ("source", "target"):
         pairs = records[[f"{role}_model_id", f"{role}_model"]].drop_duplicates(keep="last")  # few, of very many rows
@@ -79,17 +81,17 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 
 def families(frame: pd.DataFrame) -> pd.Series:
-    """Returns the labels without their budget, the same for all points of a curve."""
+    """Returns the `label` of each row of a `frame` without its budget, the same for all points of a curve."""
     columns = ["label", "budget_name", "budget"]
-    texts = {
-        label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
-        for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None)
-    }
+    texts = {}
+    for label, name, budget in frame[columns].drop_duplicates().itertuples(index=False, name=None):
+        texts[label] = label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
     return frame["label"].astype(str).map(texts)
 
 
 def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
-    """Returns a record's parameters but for its budget, parameters left open, and those that follow from the source."""
+    """Returns the parameters of a record's `attack` from `params`, a JSON object, but for its budget (`budget_name`;
+    None: it has none), parameters left open, and those that follow from the source."""
     items = object_of(params, f"{attack}: params").items()
     return {name: value for name, value in items if value is not None and name not in (budget_name, BLOCK_CUT)}
 
@@ -101,8 +103,11 @@ def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
     first = siblings[0]
-    changed = {name for each in siblings for name, value in each.items() if name not in first or first[name] != value}
-    return changed.union(*(first.keys() - each.keys() for each in siblings))
+    changed = set[str]()
+    for each in siblings:
+        changed |= first.keys() ^ each.keys()
+        changed |= {name for name in first.keys() & each.keys() if first[name] != each[name]}
+    return changed
 
 
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:

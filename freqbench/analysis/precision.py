@@ -14,10 +14,14 @@ _VOLUME = [*_SETTING, "case_key", "seed"]
 
 
 def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds the column `left_out`: why a row is kept out of the tables, `""` if it is not; records that have it stay. A
-    setting (dataset, source, target, attack with all parameters) not in plain fp32 is compared with the same in fp32
-    over the cases and seeds, files and preprocessing that both have: |mean(DSC) - mean(DSC in fp32)| x 100 may be at
-    most MAX_POINTS. Those are among `reference`, such as all rows of the stores, or None: `records`."""
+    """Adds the column `left_out`: why a row is kept out of the tables, `""` if it is not. A setting (dataset, source,
+    target, attack with all parameters) not in plain fp32 is compared with the same in fp32 over the cases and seeds,
+    files and preprocessing that both have: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS.
+
+    Args:
+        records: as in `tables.summary`; those that have the column are returned unchanged.
+        reference: searched for the rows in fp32, such as all rows of the stores; None: `records`.
+    """
     if "left_out" in records:
         return records
     is_reduced = ~is_plain(records)
@@ -42,5 +46,5 @@ def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 
 def is_plain(records: pd.DataFrame) -> pd.Series:
-    """True for each row that was computed in fp32 without compile."""
+    """True for each row of `records` that was computed in fp32 without compile."""
     return pd.Series((records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"]))

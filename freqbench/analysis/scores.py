@@ -83,7 +83,8 @@ SCORES: tuple[Score, ...] = (
 
 
 def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:
-    """Converts every score of every record to the unit shown; NaN where it is missing."""
+    """Converts every score of every one of `records`, with all columns of SCORES, to the unit shown; NaN where it is
+    missing."""
     scores = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
     for name in ("dsc_foreground", "dsc"):
         scores[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100

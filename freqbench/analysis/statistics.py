@@ -95,19 +95,20 @@ def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
 
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
-    """Computes Student's t intervals of differences in points by two patients or more, for checks, of groups with a
-    value. With `comparisons`, that many hold together with at least 95 % (Bonferroni). Bounds are cut at POINTS.
-    Columns: `by`, then `mean low high n clusters`."""
+    """Computes Student's t intervals of differences in points by two patients or more, for checks, of groups of a
+    `frame` with a value. With `comparisons`, that many hold together with at least 95 % (Bonferroni). Bounds are cut at
+    POINTS. Columns: `by`, then `mean low high n clusters`."""
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
 
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups. Every
-    group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not corrected,
-    and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not count in the
-    correction. One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
-    true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected."""
+    """Tests the mean of the column `value` of each group of a `frame` against 0: Student's t over patients, two-sided,
+    Holm-corrected over all groups. Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is
+    that of `t_intervals`, not corrected, and NaN below FEWEST patients. Where all values are 0 there is nothing to
+    test: p is NaN, and does not count in the correction. One row per group, sorted: `by`, then `mean low high n
+    clusters p p_holm detectable`, the last being the true mean that such a test of these patients finds with a power of
+    0.8 at a level of 0.05, uncorrected."""
     totals = _totals(frame, by, value)
     size = np.where(np.abs(totals.mean) > _ROUNDING, np.abs(totals.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -131,7 +132,8 @@ class _Totals:
     clusters: NDArray[np.int64]
 
     def intervals(self, level: float, fewest: int, within: Limits = (-np.inf, np.inf)) -> pd.DataFrame:
-        """Returns `rows` with the mean and its bounds by Student's t, cut at limits; NaN below `fewest` clusters."""
+        """Returns `rows` with the mean and its bounds at the `level` by Student's t, cut at the limits `within`; NaN
+        below `fewest` clusters."""
         with np.errstate(invalid="ignore"):
             degrees = np.where(self.clusters >= fewest, self.clusters - 1, np.nan)
             reach = special.stdtrit(degrees, (1 + level) / 2) * self.error
@@ -161,9 +163,9 @@ def _totals(frame: pd.DataFrame, by: Sequence[str], value: str) -> _Totals:
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)). Keeps
-    the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays NaN
-    and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
+    """Adjusts `p_values`, `[m]`, by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j +
+    1) p_(j)). Keeps the chance of any false rejection below the level, however the tests depend on each other. NaN (no
+    test) stays NaN and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
     p = np.asarray(p_values, float)
     adjusted = np.full_like(p, np.nan)
     order = np.flatnonzero(~np.isnan(p))[np.argsort(p[~np.isnan(p)], kind="stable")]
@@ -220,8 +222,9 @@ def auroc(attacked: Array, other: Array) -> tuple[float, float, float]:
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS. Only
-    cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN)."""
+    """Computes, by group of a `frame` with `case_id` and `seed`, standard deviations of cases' means over seeds and of
+    seeds' means over cases: `by`, then SPREADS. Only cases that every seed has a value for count; missing seeds are one
+    seed. The denominator is n - 1 (one: NaN)."""
     groups = frame.groupby(list(by), observed=True, dropna=False)
     rows = groups.size().index.to_frame(index=False)
     codes = {unit: pd.factorize(frame[name], use_na_sentinel=False)[0] for unit, name in _UNITS.items()}
@@ -360,20 +363,20 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     if patients < 2:
         return Nested(mean, np.nan, np.nan, np.nan, np.nan, networks, patients)
     variance = float(of_patients.var(ddof=1)) / patients
-    squares = variance**2 / (patients - 1)
-    fewest = patients - 1
+    free = patients - 1
+    squares = variance**2 / free
+    fewest = free
     for _, table in tables:
         if (count := table.shape[1]) < 2:
             continue
-        residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-        between = patients * float(table.mean(axis=0).var(ddof=1))  # mean squares, as the next
-        residual = float((residuals**2).sum()) / ((patients - 1) * (count - 1))
-        fewest = min(fewest, count - 1)
+        between, residual = _mean_squares(table)
+        of_networks = count - 1
+        fewest = min(fewest, of_networks)
         if between > residual:
             scale = 1 / (patients * count)
             variance += scale * (between - residual)
-            squares += (scale * between) ** 2 / (count - 1)
-            squares += (scale * residual) ** 2 / ((patients - 1) * (count - 1))
+            squares += (scale * between) ** 2 / of_networks
+            squares += (scale * residual) ** 2 / (free * of_networks)
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
     error = variance**0.5
     reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
@@ -381,11 +384,25 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     return Nested(mean, mean - reach, mean + reach, df, p, networks, patients)
 
 
+def _mean_squares(table: Array) -> tuple[float, float]:
+    """Computes the mean squares between networks, and of the residuals, of values `[P, N]`."""
+    patients, networks = table.shape
+    of_networks = table.mean(axis=0)
+    residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
+    between = patients * float(of_networks.var(ddof=1))
+    return between, float((residuals**2).sum()) / ((patients - 1) * (networks - 1))
+
+
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """Computes `nested_interval` by `method`, sorted, with the fields of Nested. `frame` has `method`, `target_model`,
-    `patient_id` and `value`, whose mean is a patient's; patients that some network lacks are left out for all. Fewer
-    than FEWEST have no interval. Bounds are on the logit scale of a Dice x100; those below `behind`'s mean (its own:
-    NaN) are cut at POINTS."""
+    """Computes `nested_interval` by `method`, sorted, with the fields of Nested. Patients that some network lacks are
+    left out for all. Fewer than FEWEST have no interval. Bounds are on the logit scale of a Dice x100.
+
+    Args:
+        frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
+        value: name of the column with a Dice x100, whose mean is a patient's.
+        behind: a method; the others' means are then their distance below its mean, cut at POINTS, its own NaN. None:
+            means.
+    """
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])

@@ -33,8 +33,9 @@ ADDED = "@"  # precedes the name of another package's metric as a column, which 
 
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds `left_out` (as `exclude`, against `reference`) and `label` to rows without; makes model names unambiguous.
-    Of rows that differ in facts that no table shows (another preprocessing, a changed file), the latest is kept."""
+    """Adds `left_out` (as `exclude`, against `reference`) and `label` to `records` without; makes model names
+    unambiguous. Of rows that differ in facts that no table shows (another preprocessing, a changed file), the latest is
+    kept."""
     if "label" in (records := exclude(records, reference)):
         return records
     names = model_names(records)
@@ -83,8 +84,8 @@ def job_records(store: Store, columns: Sequence[str] | None = None, former: bool
 
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
-    """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
-    Records have columns of RECORDS, one row per key. Columns are SUMMARY, and `@NAME` of other packages' metrics, as
+    """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source). The
+    `records` have columns of RECORDS, one row per key. Columns are SUMMARY, and `@NAME` of other packages' metrics, as
     stored. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops are the mean over cases of clean minus
     attacked; `dsc` is over the `dsc_cases` rows that have one, `hd95` in voxels with `hd95_undefined` classes left out;
     `linf_255` in 1/255."""
@@ -101,7 +102,8 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Selects ATTACK_TABLE (and MOVED) of a summary, the target's `clean` row first; `target` None: white-box."""
+    """Selects ATTACK_TABLE (and MOVED) of `rows` of a summary, the target's `clean` row first; `target` None:
+    white-box."""
     attacked = rows[rows["attack"] != CLEAN]
     attacked = attacked[attacked["target_model"] == (attacked["source_model"] if target is None else target)]
     clean = rows[rows["attack"] == CLEAN].drop(columns="source_model")
@@ -112,7 +114,8 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """Spreads a score of a dataset's summary: a row an attack and source after the `clean` row; targets are columns."""
+    """Spreads a score of `rows`, a dataset's summary: a row an attack and source after the `clean` row; targets are
+    columns."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
@@ -130,7 +133,8 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Selects the attacks (`label`) and cases that all models (`target_model`) have scores for; all rows have one."""
+    """Selects of a `frame`, all of whose rows have a score, the attacks (`label`) and cases that all models
+    (`target_model`) have one for."""
     models = frame["target_model"].nunique()
     attacked = frame.groupby("label", observed=True)["target_model"].transform("nunique")
     shared = frame[attacked == models]
@@ -140,7 +144,8 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Selects, for each case of each group, the row with the lowest `_score` of any attack and seed."""
+    """Selects, for each `case_id` of each group of a `frame`, by the columns `by`, the row with the lowest `_score` of
+    any attack and seed."""
     lowest = frame.sort_values("_score", kind="stable").drop_duplicates([*by, "case_id"])
     return lowest.sort_values([*by, "case_id"], kind="stable", ignore_index=True)
 

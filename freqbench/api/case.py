@@ -79,10 +79,12 @@ class PatientCase:
             stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
         self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
+        no_label = torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)
+        ref = CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape)
         self.volume = types.Case(
-            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape),
+            ref=ref,
             image=stored["image"],
-            label=stored.get("label", torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)),
+            label=stored.get("label", no_label),
             spacing=steps,
             affine=grid,
             native_ranges=((0.0, 1.0),) * len(voxels),
@@ -204,12 +206,13 @@ class PatientCase:
 
     def _dataset_for(self, num_classes: int) -> Dataset:
         """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
-        if self.dataset is None:
+        dataset = self.dataset
+        if dataset is None:
             labels = self.class_names or num_classes
             return given.ArraysDataset(
                 name=self.name, labels=labels, channels=len(self.image), reference=self.reference
             )
-        return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
+        return dataset if self.class_names else dataset.model_copy(update={"labels": num_classes})
 
     def _load_in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:
         """Returns the case in the space of a model; None: that of its dataset."""
@@ -244,9 +247,10 @@ class Cases(Sequence[PatientCase]):
     @overload
     def __getitem__(self, index: slice) -> "Cases": ...
     def __getitem__(self, index: int | slice) -> "PatientCase | Cases":
+        dataset = self.dataset
         if isinstance(index, slice):
-            return Cases(self.dataset, self._refs[index])
-        return PatientCase._from_volume(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+            return Cases(dataset, self._refs[index])
+        return PatientCase._from_volume(dataset.load(self._refs[index]), dataset, dataset.class_names)
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
@@ -268,7 +272,7 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
 
 
 def to_case(given: PatientCase | Sequence[Any]) -> PatientCase:
-    """Returns a case, made from a tuple of arguments of `Case` if need be."""
+    """Returns a `given` case, made from a tuple of arguments of `Case` if need be."""
     if isinstance(given, PatientCase):
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3):

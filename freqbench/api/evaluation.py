@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -95,25 +95,34 @@ def attack(
     made = attack_of(chosen, parameters, dataset, chosen.name)
     volume = memory.reference_case(case._load_in(dataset, source.space), dataset, model.network)
     fitted = [(surrogate._fit_case(case)[1], surrogate) for surrogate in surrogates]
+    named = {spec.name: spec for spec, _ in fitted}
+    coupled_windows = window_batch or COUPLED_WINDOWS
     cell = replace(
         _cell(model, dataset, source, made),
         seed=seed if made.is_stochastic else None,
-        window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
+        window_batch=coupled_windows if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
-        surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
+        surrogates=surrogates_of(made, source, named),
     )
-    networks = {spec.model_id: surrogate.network for spec, surrogate in fitted} | {source.model_id: model.network}
-    about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
-    worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
-    worker.networks = networks
-    worker.learned = model._learned
+    worker = _worker(model, window_batch)
+    others = {spec.model_id: surrogate.network for spec, surrogate in fitted}
+    worker.networks = {**others, source.model_id: model.network}
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
-    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
+    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": worker.spec.threads}
     learned = worker.learned_tensor(cell, volume) if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
+
+
+def _worker(model: Model, window_batch: int | None) -> Worker:
+    """Makes a worker of this process on a model's device, which keeps what attacks learn of the model."""
+    threads = torch.get_num_threads()
+    spec = WorkerSpec(run_id="", metrics=(), window_batch=window_batch, device=str(model.device), threads=threads)
+    worker = Worker(spec)
+    worker.learned = model._learned
+    return worker
 
 
 def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Cell:
@@ -196,11 +205,7 @@ def evaluate(
             f"{cell.attack.name}: expected {ScoredOn.GRID.key}, as its labels move there, got file: leave it out"
         )
     seen = made._seen_by(model, cell.scored_on)
-    if made.attacked.label is not None and seen.error is not None:
-        raise UserError(
-            f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
-            f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
-        )
+    _require_one_grid(made, model, seen.error)
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
     error = made._file_error if seen.error is None else seen.error
     scored = scoring.score_target(seen.after, clean, seen.case, made.attacked, cell.dataset, wanted, error)
@@ -212,22 +217,34 @@ def evaluate(
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),
     }
-    unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
+    targets = (seen.target,)
+    unit = Unit(cell=replace(cell, targets=targets), ref=made.volume.ref, targets=targets)
     outcome = rows.scored_outcome(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
     record = outcome.records[0]
-    said = [record["caution"], *_misfits(model, case, seen.target, record["dsc_foreground_clean"])]
-    record = {**record, "caution": "; ".join(filter(None, said)) or None}
-    return ScoredRecord(record, outcome.class_records[0])
+    caution = _caution(model, case, seen.target, record)
+    return ScoredRecord({**record, "caution": caution}, outcome.class_records[0])
 
 
-def _misfits(model: Model, case: PatientCase, target: ModelSpec, dice: float | None) -> Iterator[str]:
-    """Yields what the clean Dice on a case, and on those before, says against the model."""
+def _require_one_grid(made: Result, model: Model, error: float | None) -> None:
+    """Refuses a label that moved on another grid than a model sees; `error`: of resampling, None on the same grid."""
+    if made.attacked.label is not None and error is not None:
+        raise UserError(
+            f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
+            f"{made.cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
+        )
+
+
+def _caution(model: Model, case: PatientCase, target: ModelSpec, record: Mapping[str, Any]) -> str | None:
+    """Joins a record's caution and what the clean Dice on a case, and on those before, says against the model."""
+    said = record["caution"]
+    dice = record["dsc_foreground_clean"]
     if dice is None or math.isnan(dice):
-        return
+        return said
     ref = case.volume.ref
-    model._clean[ref.patient_id if case.dataset else ref.fingerprint, ref.fingerprint] = dice  # arrays have no patient
-    if target.is_judged and (short := fit.shortfall(target.expected_dice, model._clean)):
-        yield short
+    patient = ref.patient_id if case.dataset else ref.fingerprint  # arrays have no patient
+    model._clean[patient, ref.fingerprint] = dice
+    short = fit.shortfall(target.expected_dice, model._clean) if target.is_judged else None
+    return "; ".join(filter(None, (said, short))) or None
 
 
 def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
@@ -259,7 +276,8 @@ class Certificate:
     scores: Mapping[str, Sequence[float]]
 
     def curve(self, radii: Sequence[float], score: str = "dsc_foreground", alpha: float = ALPHA) -> "pd.DataFrame":
-        """Bounds the median of a score for each norm of the change; all rows hold together but for a chance of alpha.
+        """Bounds the median of a score for each norm of the change in `radii`, in the unit of `sigma`; all rows hold
+        together but for a chance of alpha.
 
         Every call spends its own alpha: all rows of m calls, for other scores or cases, hold together but for a chance
         of m alpha. Give each `ALPHA / m` to have one number for all that you claim.
@@ -269,10 +287,11 @@ class Certificate:
         """
         import pandas as pd
 
+        scores = self.scores
         given = arguments("curve", radii=radii, score=score, alpha=alpha)
-        if score not in self.scores:
-            raise UserError(unknown("score", score, self.scores))
-        values = self.scores[score]
+        if score not in scores:
+            raise UserError(unknown("score", score, scores))
+        values = scores[score]
         share = given.alpha / len(given.radii)
         ranks = [certificates.require(len(values), self.kind, r, self.sigma, share) for r in given.radii]
         bounds = [certificates.bound(values, k, score in LOWER) for k in ranks]
@@ -312,8 +331,9 @@ def certify(
     """
     model = require_model(model)
     case = to_case(case)
-    if model.spec.defence is not None:
-        raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
+    spec = model.spec
+    if spec.defence is not None:
+        raise UserError(f"{spec.name}: expected a model without a defence, got {spec.defence.name}")
     if "dsc" not in (metrics := arguments("certify", metrics=metrics).metrics) or not {*metrics} <= {"dsc", "nsd"}:
         raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics)}")
     content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}

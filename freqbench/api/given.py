@@ -55,7 +55,8 @@ class Arguments(Strict):
 
 
 def arguments(where: str, **given: Any) -> Arguments:
-    """Returns the arguments of a call by their values; raises a UserError for wrong ones, and for other types."""
+    """Returns the arguments of a call by their values; raises a UserError, after the call's name `where`, for wrong
+    ones, and for other types."""
     return config.validate({key: plain(value, f"{where}: {key}") for key, value in given.items()}, Arguments, where)
 
 
@@ -81,7 +82,8 @@ def cpu_tensor(volume: Volume) -> Tensor:
 
 
 def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
-    """Refuses intensities outside [0, 1], and NaN."""
+    """Refuses `voxels` outside [0, 1], and NaN, by a message that begins with what was `expected` and ends in
+    `advice`."""
     low, high = map(float, voxels.aminmax())
     if not (low >= 0 and high <= 1):
         raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
@@ -90,18 +92,21 @@ def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
 def grid_of(
     name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.float64], Spacing]:
-    """Returns affine and spacing of a case, either of which may be missing; refuses impossible ones."""
+    """Returns affine and spacing of the case `name`, either of which may be missing; refuses impossible ones."""
     try:
         steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
         grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
-        if spacing is None and grid.shape == (4, 4):
-            steps = np.linalg.norm(grid[:3, :3], axis=0)
-        shown = np.linalg.norm(grid[:3, :3], axis=0).round(3).tolist() if grid.shape == (4, 4) else grid.shape
+        has_shape = grid.shape == (4, 4)
+        axes = grid[:3, :3] if has_shape else np.zeros((3, 3))
+        sides = np.linalg.norm(axes, axis=0)
+        if spacing is None and has_shape:
+            steps = sides
+        shown = sides.round(3).tolist() if has_shape else grid.shape
         got = f"{steps.tolist()!s:.80} and an affine of {shown}"
-        fits = grid.shape == (4, 4) and steps.shape == (3,) and bool((steps > 0).all())
+        fits = has_shape and steps.shape == (3,) and bool((steps > 0).all())
         fits = fits and bool(np.isfinite(steps).all() and np.isfinite(grid).all())
-        fits = fits and bool(np.allclose(np.linalg.norm(grid[:3, :3], axis=0), steps, rtol=SAME_SIDE, atol=0))
-        fits = fits and np.linalg.matrix_rank(grid[:3, :3]) == 3
+        fits = fits and bool(np.allclose(sides, steps, rtol=SAME_SIDE, atol=0))
+        fits = fits and np.linalg.matrix_rank(axes) == 3
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         fits = False
         got = one_line(error)
@@ -208,10 +213,14 @@ class FolderDataset(DicomFolders):
     uid: str | None  # of the series, if the folder has several
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
-        if self.label is not None and not (Path(self.label).is_file() and dicom.files.is_dicom(Path(self.label))):
-            got = "another file" if Path(self.label).exists() else "none"
+        if self.label is None:
+            yield top, []
+            return
+        place = Path(self.label)
+        if not (place.is_file() and dicom.files.is_dicom(place)):
+            got = "another file" if place.exists() else "none"
             raise DataError(f"{self.label}: expected a DICOM SEG of the series {top}, got {got}: give its file")
-        yield top, [Path(self.label)] if self.label is not None else []
+        yield top, [place]
 
     def _series_of(self, case_id: str) -> str | None:
         return self.uid

@@ -19,6 +19,7 @@ from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset, channel_names, witnesses
 from freqbench.engine import witness
 from freqbench.engine.learning import TENSORS
@@ -76,53 +77,73 @@ class Model:
 
     def _fit_case(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns a case's dataset and the spec on it without its own space; UserError if they do not match."""
+        trained = self.trained
         spec = self.spec
-        dataset = case._dataset_for(self.spec.num_classes)
+        dataset = case._dataset_for(spec.num_classes)
+        self._require_numbers(case, dataset)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
+        self._require_channels_in_order(channel_names(dataset))
+        self._require_outputs_in_order(dataset, case.volume.ref)
+        if isinstance(dataset, ArraysDataset):
+            return dataset, replace(spec, space=None)
+        if not (spec.space or trained is None or trained.identity() == dataset.space.identity()):
+            spec = replace(spec, space=trained)
+        if self.predictions and dataset.name not in self._held:
+            self._require_own_predictions(self.predictions, dataset, spec)
+        return dataset, spec
+
+    def _require_numbers(self, case: "PatientCase", dataset: Dataset) -> None:
+        """Refuses a case of other numbers of channels or classes, of another kind of classes, or of higher labels."""
+        spec = self.spec
+        classes = dataset.classes
+        num_classes = spec.num_classes
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
             raise UserError(
                 f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
                 "channels that the model was trained on, or load_model(..., num_channels=...)"
             )
-        if dataset.classes.head != spec.head:
-            wanted = "exclusive classes" if dataset.classes.overlap else "regions, by the key regions of Case.from_file"
+        if classes.head != spec.head:
+            wanted = "exclusive classes" if classes.overlap else "regions, by the key regions of Case.from_file"
             raise UserError(
                 f"{spec.name}: expected cases of {wanted}, as its outputs are {spec.head}, got others in {case.name}: "
                 "fix regions of the case, or outputs of load_model"
             )
-        if len(dataset.classes) != spec.num_classes:
+        if len(classes) != num_classes:
             raise UserError(
-                f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
-                f"{len(dataset.classes)} of {dataset.name}: give those that the model was trained on"
+                f"{spec.name}: expected cases of {num_classes} classes (background included), got "
+                f"{len(classes)} of {dataset.name}: give those that the model was trained on"
             )
-        is_exclusive = case.label is not None and not dataset.classes.overlap
-        if is_exclusive and (highest := case.highest_label) >= spec.num_classes:
+        is_exclusive = case.label is not None and not classes.overlap
+        if is_exclusive and (highest := case.highest_label) >= num_classes:
             raise UserError(
-                f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
+                f"{spec.name}: expected labels 0 to {num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
-        sides = self.channel_names, channel_names(dataset)
-        if bound := match_channels(spec.name, spec.checkpoint, *sides, spec.space):
+
+    def _require_channels_in_order(self, given: tuple[str, ...]) -> None:
+        """Refuses channels, by their names, that the network takes in another order."""
+        spec = self.spec
+        if bound := match_channels(spec.name, spec.checkpoint, self.channel_names, given, spec.space):
             raise UserError(
-                f"{spec.name}: expected the channels in the network's order, got {', '.join(channel_names(dataset))}: "
+                f"{spec.name}: expected the channels in the network's order, got {', '.join(given)}: "
                 f"load_model(..., channels={bound})"
             )
-        outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [case.volume.ref])
-        if outputs and any(pair != (k,) for k, pair in outputs[0].items()):
-            found = {k: [*pair] for k, pair in outputs[0].items()}
+
+    def _require_outputs_in_order(self, dataset: Dataset, ref: CaseRef) -> None:
+        """Refuses classes in another order than the outputs that a network's transforms make of a case's labels."""
+        spec = self.spec
+        outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [ref])
+        if outputs is None:
+            return
+        pairs, count, _ = outputs
+        if any(pair != (k,) for k, pair in pairs.items()):
+            found = {k: [*pair] for k, pair in pairs.items()}
             raise UserError(
                 f"{spec.name}: expected the classes of {dataset.name} in the order of the outputs that its transforms "
-                f"make of labels, got others: load_model(..., num_classes={spec.num_classes}, classes={outputs[1]}, "
+                f"make of labels, got others: load_model(..., num_classes={spec.num_classes}, classes={count}, "
                 f"class_map={found}), or give the classes in that order"
             )
-        if isinstance(dataset, ArraysDataset):
-            return dataset, replace(spec, space=None)
-        if not (spec.space or self.trained is None or self.trained.identity() == dataset.space.identity()):
-            spec = replace(spec, space=self.trained)
-        if self.predictions and dataset.name not in self._held:
-            self._require_own_predictions(self.predictions, dataset, spec)
-        return dataset, spec
 
     def _require_own_predictions(self, folder: str, dataset: Dataset, spec: ModelSpec) -> None:
         """Refuses a network whose clean predictions of a dataset are not those in a folder."""

@@ -105,8 +105,9 @@ class Result:
 
         Each column is a window, or a batch of coupled windows. There are no rows if the attack follows no gradient.
         """
-        parts = [part if part.ndim == 2 else part[:, None] for part in self.attacked.losses]
-        columns = [column for part in parts for column in part.unbind(1)]
+        columns: list[Tensor] = []
+        for part in self.attacked.losses:
+            columns += part.unbind(1) if part.ndim == 2 else [part]
         return pad_sequence(columns, padding_value=float("nan")) if columns else torch.zeros(0, 0)
 
     @property
@@ -161,16 +162,18 @@ class Result:
         For a case from files, the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does (in float32, without rounding); for arrays, the volume is written unchanged, with the case's affine.
         """
+        cell = self.cell
+        volume = self.volume
         if not (place := names.path_of(path, "save")).endswith(SUFFIX):
             raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
         if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():
             raise UserError(f"{place}: expected an existing folder to save into, found none: make it")
         image = self.adversarial
-        affine = self.volume.affine
+        affine = volume.affine
         if self.case.dataset is not None:
-            native = self.cell.dataset.native(self.volume.ref)
-            space = self.cell.source.space or self.cell.dataset.space
-            image = attacked_native(native, self.volume, image, space).image
+            native = cell.dataset.native(volume.ref)
+            space = cell.source.space or cell.dataset.space
+            image = attacked_native(native, volume, image, space).image
             affine = native.affine
         saved_volumes.write(place, image, affine)
 
@@ -205,25 +208,24 @@ class Result:
 
     def _seen_by(self, model: Model, scored_on: ScoredOn = ScoredOn.GRID) -> _View:
         """Returns a model's view and predictions; computed once per model and grid of the scores."""
+        given = self.case
         if (model, scored_on) not in self._views:
-            dataset, target = model._fit_case(self.case)
+            network = model.network
+            dataset, target = model._fit_case(given)
             source_space = self.cell.source.space
             adversarial, error = Spaces(dataset, self.volume, self.adversarial, source_space).volume(target.space)
-            volume = self.volume if error is None else self.case._load_in(dataset, target.space)
-            if model.network.clamps_last:
-                volume = memory.reference_case(volume, dataset, model.network)
-            file = self.case._file(dataset) if scored_on == ScoredOn.FILE else None
-            before, after = (
-                memory.segment(
-                    model.network,
-                    replace(volume, image=image),
-                    memory.INFERENCE_WINDOWS,
-                    Wanted(with_confidence=True, seed=seed),
-                    to=(file, target.space or dataset.space) if file else None,
-                )[0]
-                for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
-            )
-            if self.reference == "prediction" and not model.network.clamps_last:
+            volume = self.volume if error is None else given._load_in(dataset, target.space)
+            if network.clamps_last:
+                volume = memory.reference_case(volume, dataset, network)
+            file = given._file(dataset) if scored_on == ScoredOn.FILE else None
+            to = (file, target.space or dataset.space) if file else None
+            predictions: list[VolumePrediction] = []
+            for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0)):
+                case = replace(volume, image=image)
+                wanted = Wanted(with_confidence=True, seed=seed)
+                predictions.append(memory.segment(network, case, memory.INFERENCE_WINDOWS, wanted, to=to)[0])
+            before, after = predictions
+            if self.reference == "prediction" and not network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
                 file = file and replace(file, label=before.scored.labels[None])
             self._views[model, scored_on] = _View(

@@ -95,22 +95,23 @@ class ALMAProx(Attack):
         return self.steps + (self.target == LEAST_LIKELY), self.steps
 
     def check_head(self, head: Head) -> None:
-        """Refuses regions, as each voxel has one constraint."""
+        """Refuses a `head` of regions, as each voxel has one constraint."""
         if not head.has_background:
             raise UserError(f"{self.name}: expected exclusive classes, got a network of regions: take apgd")
         super().check_head(head)
 
     def prepare(self, task: Task) -> None:
-        """Sets organs and target rule; without organs, all voxels but the truth's background count."""
+        """Sets organs and target rule of `task`; without organs, all voxels but the truth's background count."""
         foreground = task.objective.labels > 0
         task.aim("ce", self.organs, self.target)
         if self.organs is None and not self.targeted:
             task.objective.scope = replace(task.objective.scope, voxels=foreground)
 
     def perturb(self, task: Task) -> Tensor:
-        """Runs the paper's iteration."""
+        """Runs the paper's iteration on the volumes of `task`."""
         clean = task.clean
-        low, high = -clean, 1 - clean
+        low = -clean
+        high = 1 - clean
         delta = torch.zeros_like(clean)
         squares = torch.zeros_like(clean, dtype=torch.float64)
         lagrangian = Lagrangian(self, task)
@@ -126,7 +127,8 @@ class ALMAProx(Attack):
         return smallest.images
 
     def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Returns the size of the smallest change; infinite if it did not reach its share in some window."""
+        """Returns the size of the smallest change of `clean` volumes by their `state`, the change of each; infinite if
+        it did not reach its share in some window."""
         return {} if state is None else {"smallest_linf": float(state.max())}
 
     def _objective(self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor) -> Tensor:
@@ -138,7 +140,8 @@ class ALMAProx(Attack):
 
 
 def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:
-    """Returns each voxel's violation of its constraint and a flag of success, both `[B, 1, H, W, D]`.
+    """Returns each voxel's violation of its constraint on `logits` `[B, K, H, W, D]` and a flag of success, both `[B,
+    1, H, W, D]`.
 
     A violation above 0 is the distance to success. `towards`: the labels are the target, not the truth to leave.
     """

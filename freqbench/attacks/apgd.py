@@ -44,7 +44,7 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
         return [checkpoint for checkpoint in accumulate(gaps) if checkpoint < steps]
     percent = 22
     gap = 22
-    counts = set[int]()
+    counts: set[int] = set()
     while percent < 100:
         counts.add(-(-percent * steps // 100))
         gap = max(gap - 3, 6)
@@ -136,7 +136,8 @@ class APGD(GradientAttack, NormAttack):
         return self.steps + len(self.stages) - 1, self.steps
 
     def draw_start(self, task: Task) -> Tensor:
-        """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""
+        """Returns uniform noise in [-eps, eps] for the volumes of `task`, in `released` stretched to eps per sample; or
+        the call's `start`."""
         noise = super().draw_start(task)
         if self.norm == "l2" or self.variant == "paper" or task.given.start is not None:
             return noise
@@ -144,7 +145,7 @@ class APGD(GradientAttack, NormAttack):
         return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
 
     def run(self, task: Task) -> Tensor:
-        """Runs the algorithm once for each radius."""
+        """Runs the algorithm on the volumes of `task` once for each radius."""
         *wider, (eps, steps) = self.stages
         x = task.clean
         if self.random_start:
@@ -187,7 +188,8 @@ class Space:
 def search(
     task: Task, space: Space, start: Tensor, steps: int, rule: str, loss: str, *, released: bool = True
 ) -> Tensor:
-    """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
+    """Searches a space by a rule for the size of steps, from a `start` `[B, ...]`; offers every point to `Best` of
+    `task` and returns the last. `released`: by the rules of the released code, else the paper's.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
     `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto`, or
@@ -238,27 +240,29 @@ class Auto:
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
         i = self._i
-        self._i = self._i + 1
+        self._i = i + 1
+        steps = self._steps
         m, own, other = self._head.flips(logits, labels, scope)
+        worth = own + other
         now = m.detach()
         before = self._before
         self._before = now
         if i == 0:
             inside = scope.among(labels > 0).expand_as(m).flatten(1).to(m)
-            weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + (own + other).flatten(1)
+            weights = inside / inside.sum(dim=1, keepdim=True).clamp(min=1) + worth.flatten(1)
             return (weights * m.flatten(1)).sum(dim=1)
-        unit = min(1.0, FAR / self._steps)
+        unit = min(1.0, FAR / steps)
         change = now - before
-        left = unit * (self._steps - i)
+        left = math.sqrt(unit * (steps - i))
         if i == 1:
             is_open = (own > 0) & (now < 0)
-            self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
+            self._all_may_fall = _rms(change, is_open) * left > _rms(now, is_open)
         r = across(_rms(change, scope.among((labels > 0) | (now > 0))), m) / 2
-        spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
-        rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
-        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
+        spread = (r * left).clamp(min=torch.finfo(m.dtype).tiny)
+        rest = unit * sum(length(k, steps) for k in range(i, steps)) / length(i - 1, steps)
+        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * worth
         raised = (weights * m).flatten(1).sum(dim=1)
-        if i >= EARLY * self._steps:
+        if i >= EARLY * steps:
             return raised
         return torch.where(self._all_may_fall, self._head.margin_of(logits, labels, scope, m), raised)
 
@@ -275,7 +279,8 @@ def length(i: int, steps: int) -> float:
 
 
 def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:
-    r"""Takes some of a run's `of` steps, from a point and the one before it; offers every point that it evaluates.
+    r"""Takes some of a run's `of` steps in a `space` that raise the `loss` of `task`, from two `points`, the last one
+    and the one before it; offers every point that it evaluates.
 
     Step i of n is :math:`0.05 + 0.975 (1 + \cos(\pi i / n))` radii long, from 2 down to 0.05 (a cosine as in Loshchilov
     and Hutter, ICLR 2017, arXiv:1608.03983), with the momentum of `climb`. Returns the last point and the one before.
@@ -288,13 +293,20 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
         step = far * space.towards(gradient) if task.away is None else unseen_step(task, gradient, task.away, far)
         ahead = space.project(x + step)
         if i > 0:
-            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-        x, previous = ahead, x
+            ahead = _with_momentum(space, x, ahead, previous)
+        previous = x
+        x = ahead
     return x, previous
 
 
+def _with_momentum(space: Space, x: Tensor, ahead: Tensor, previous: Tensor) -> Tensor:
+    """Returns the point after x: on the way `ahead`, with the last step once more."""
+    return space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+
+
 def unseen_step(task: Task, gradient: Tensor, away: Tensor, far: Tensor) -> Tensor:
-    r"""Returns a step that raises the loss, and not the suspicion s of the network's detector above the allowed e.
+    r"""Returns a step that raises the loss of `task`, and not the suspicion s of the network's detector above the
+    allowed e; `away` is the gradient of s, in the shape of `gradient`.
 
     With g the gradient of the loss and a that of s, of which g loses its part along a within NEAR of e, and u(.) of a
     root mean square of 1, for s > e the second term is Newton's step, or as long as the first where s bends too much
@@ -319,7 +331,8 @@ def _unit(values: Tensor) -> Tensor:
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
-    """Runs the algorithm of `APGD` in any space from a start `[B, ...]`; offers every point and returns the last.
+    """Runs the algorithm of `APGD` on `task` in any space for a number of `steps` from a start `[B, ...]`; offers every
+    point and returns the last.
 
     `released`: follow the rules of the released code; otherwise those of the paper.
     """
@@ -339,8 +352,9 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
             )
         ahead = space.project(x + factor * space.radius * space.towards(gradient))
         if i > 0:
-            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
-        x, previous = ahead, x
+            ahead = _with_momentum(space, x, ahead, previous)
+        previous = x
+        x = ahead
     return x
 
 

@@ -98,14 +98,14 @@ class Ball(SearchedAttack):
         return super().run_passes
 
     def check_channels(self, num_channels: int) -> None:
-        """Checks also that the kind has a certificate for so many channels."""
+        """Checks also that the kind has a certificate for `num_channels` channels."""
         super().check_channels(num_channels)
         if self.kind in SHIFTS and self.channels is not None:
             self.refuse("channels", f"expected none, got {list(self.channels)}: a shift moves all channels alike")
         CHANGES[self.kind].layout((num_channels, 1, 1, 1))
 
     def space(self, clean: Tensor) -> Space:
-        """Returns the ball of parameters; volumes are clamped."""
+        """Returns the ball of parameters for `clean` volumes; volumes are clamped."""
         change = CHANGES[self.kind]
         layout = change.layout(clean.shape[1:])
         apply = change.on(clean)
@@ -143,8 +143,10 @@ class Ball(SearchedAttack):
         left = self.in_order(task) if self.kind == "voxel_shift" else self.around(task)
         values = torch.empty(*left.shape[:2], 0, dtype=torch.double, device=left.device)
         for count, looks in self.rounds:
-            volumes = (space.render(left[:, place]) for place in range(count))
-            looked = [torch.stack([task.success(each) for _ in range(looks)], dim=1) for each in volumes]
+            looked = []
+            for place in range(count):
+                volumes = space.render(left[:, place])
+                looked.append(torch.stack([task.success(volumes) for _ in range(looks)], dim=1))
             values = torch.cat([values, torch.stack(looked, dim=1).to(values)], dim=2)  # [B, M, looks so far]
             order = values.quantile(0.5, dim=2).argsort(dim=1, descending=True, stable=True)
             best = order[:, : -(-count // 2)]
@@ -160,11 +162,11 @@ class Ball(SearchedAttack):
         return self.radius * torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :, None]
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Compares the volumes after the clamp."""
+        """Compares the `adversarial` volumes with those of the `state`, of the `clean` ones, after the clamp."""
         return super().excess(clean, adversarial.clamp(0, 1), state)
 
     def beyond(self, state: Tensor) -> float:
-        """Amount by which the norm exceeds the radius."""
+        """Amount by which the norm of a `state` exceeds the radius."""
         return float(_norm(state).max()) - self.radius
 
 

@@ -50,8 +50,9 @@ class BiasField(SearchedAttack):
         """Returns the box of control points."""
         matrices = [cubic_spline_matrix(self.control_points, side).to(clean) for side in clean.shape[2:]]
         radius = clean.new_tensor(self.log_amplitude)
+        centre = clean.new_zeros(*clean.shape[:2], *[self.control_points] * 3)
         return Space(
-            centre=clean.new_zeros(*clean.shape[:2], *[self.control_points] * 3),
+            centre=centre,
             radius=radius,
             project=lambda c: c.clamp(-radius, radius),
             render=lambda c: (clean * along_axes(c, matrices).exp()).clamp(0, 1),

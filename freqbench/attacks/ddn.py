@@ -134,27 +134,30 @@ class DDN(Attack):
         return result.clamp(0, 1)
 
     def first_radius(self, farthest: Tensor, first: float) -> Tensor:
-        """Returns the norm before the first step, `[B]`."""
+        """Returns the norm before the first step, `[B]`: of a `first` step, and `farthest`, that of the greatest change
+        in [0, 1]."""
         return torch.full_like(farthest, first)
 
     def next_radius(self, at: Reached, radius: Tensor) -> Tensor:
-        """Returns the norm that the change has after a step, `[B]`."""
+        """Returns the norm that the change has after a step from the point `at`, `[B]`, given the `radius` before
+        it."""
         return radius * torch.where(at.fallen, 1 - GAMMA, 1 + GAMMA)
 
     def within(self, change: Tensor, radius: Tensor) -> Tensor:
-        """Gives a change its norm."""
+        """Gives a change its norm, the `radius` `[B]`."""
         return change / across(norm_of(change, 2), change) * across(radius, change)
 
     def norm_of(self, change: Tensor) -> Tensor:
-        """Returns the norm that is made small, `[B]`."""
+        """Returns the norm of a `change` that is made small, `[B]`."""
         return norm_of(change, 2)
 
     def size_of(self, norm: Tensor, clean: Tensor) -> Tensor:
-        """Returns the size of changes of a norm, as rows state it."""
+        """Returns the size of changes of `clean` volumes of a norm, as rows state it."""
         return norm / clean[0].numel() ** 0.5
 
     def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Returns the size of the smallest change; infinite if none made the volume fall."""
+        """Returns the size of the smallest change of `clean` volumes by their `state`; infinite if none made the volume
+        fall."""
         return {} if state is None else {f"smallest_{self.threat_model.split('-')[0]}": float(state.max())}
 
     def _raised(self, task: Task, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -164,6 +167,6 @@ class DDN(Attack):
 
 
 def norm_of(change: Tensor, order: float) -> Tensor:
-    """Returns a norm of each sample, `[B]`; the least positive number for zeros."""
+    """Returns a norm of an `order` of each sample of a `change`, `[B]`; the least positive number for zeros."""
     norm = torch.linalg.vector_norm(change.flatten(1), ord=order, dim=1, dtype=torch.double)  # squares may be tiny
     return norm.clamp(min=torch.finfo(torch.float).tiny).to(change)

@@ -86,14 +86,17 @@ class Deformation(SearchedAttack):
         return self if self.spacing else replace(self, spacing=triple(spacing))
 
     def space(self, clean: Tensor) -> Space:
-        """Returns a ball for each control point, limited by the bound on the determinant."""
+        """Returns a ball for each control point of `clean` volumes `[B, C, H, W, D]`, limited by the bound on the
+        determinant."""
         field = self.field(clean)
+        centre = clean.new_zeros(len(clean), 3, *(matrix.shape[1] for matrix in field.values))
+        towards = partial(F.normalize, dim=1, eps=torch.finfo(clean.dtype).tiny)  # of each control point
         return Space(
-            centre=clean.new_zeros(len(clean), 3, *(matrix.shape[1] for matrix in field.values)),
+            centre=centre,
             radius=clean.new_ones(()),
             project=lambda c: self._project(c, field),
             render=lambda c: _read(clean, field.places(c)),
-            towards=partial(F.normalize, dim=1, eps=torch.finfo(clean.dtype).tiny),  # of each control point
+            towards=towards,
         )
 
     def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
@@ -104,16 +107,16 @@ class Deformation(SearchedAttack):
         """Makes the Field for volumes like `clean`."""
         sides = triple(zip(clean.shape[2:], self.spacing or (1.0, 1.0, 1.0), strict=True))
         pieces = [max(1, min(int(size * step / self.knot_mm), size)) for size, step in sides]
-        axes = list(zip((count + CUBIC - 1 for count in pieces), sides, strict=True))
+        values: list[Tensor] = []
+        slopes: list[Tensor] = []
+        for count, (size, step) in zip(pieces, sides, strict=True):
+            points = count + CUBIC - 1
+            values.append(cubic_spline_matrix(points, size).to(clean))
+            slopes.append((self.max_mm / step * cubic_spline_slopes(points, size)).to(clean))
         lines = [torch.arange(size, dtype=clean.dtype, device=clean.device) for size, _ in sides]
-        return Field(
-            values=triple(cubic_spline_matrix(points, size).to(clean) for points, (size, _) in axes),
-            slopes=triple(
-                (self.max_mm / step * cubic_spline_slopes(points, size)).to(clean) for points, (size, step) in axes
-            ),
-            still=torch.stack(torch.meshgrid(*lines, indexing="ij")),
-            voxels=self.max_mm / clean.new_tensor([step for _, step in sides]).reshape(3, 1, 1, 1),
-        )
+        still = torch.stack(torch.meshgrid(*lines, indexing="ij"))
+        voxels = self.max_mm / clean.new_tensor([step for _, step in sides]).reshape(3, 1, 1, 1)
+        return Field(values=triple(values), slopes=triple(slopes), still=still, voxels=voxels)
 
     def searched(self, task: Task) -> Space:
         """Returns the space; the task's labels move with the volumes that it renders."""
@@ -132,7 +135,8 @@ class Deformation(SearchedAttack):
         return outside if state is None else max(outside, self.min_jacobian - self.least_jacobian(clean, state))
 
     def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Returns mean and largest displacement of the voxels in millimetres, and the least determinant."""
+        """Returns mean and largest displacement of the voxels of `clean` in millimetres, and the least determinant, by
+        the `state`, displacements of the control points."""
         if state is None:
             return {}
         lengths = self.max_mm * along_axes(state, self.field(clean).values).norm(dim=1)
@@ -143,7 +147,7 @@ class Deformation(SearchedAttack):
         }
 
     def beyond(self, state: Tensor) -> float:
-        """Returns how far the longest displacement exceeds max_mm, in units of max_mm."""
+        """Returns how far the longest displacement of a `state` exceeds max_mm, in units of max_mm."""
         return float(state.norm(dim=1).max()) - 1
 
     def least_jacobian(self, clean: Tensor, state: Tensor) -> float:
@@ -169,7 +173,8 @@ class Deformation(SearchedAttack):
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             enough = is_enough(middle)
-            low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+            low = torch.where(enough, middle, low)
+            high = torch.where(enough, high, middle)
         return c * low.reshape(-1, 1, 1, 1, 1)
 
 
@@ -190,20 +195,28 @@ class Field:
     voxels: Tensor
 
     def places(self, c: Tensor) -> Tensor:
-        """Returns the positions where voxels are read, `[B, 3, H, W, D]`, in voxels."""
+        """Returns the positions where voxels are read for displacements c of the control points, `[B, 3, H, W, D]`, in
+        voxels."""
         return self.still + self.voxels * along_axes(c, self.values)
 
     def invariants(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns trace, sum of principal minors, determinant of the derivative at each voxel: `[B, H, W, D]`."""
-        h, w, d = (
-            along_axes(c, [(self.slopes if i == axis else self.values)[i] for i in range(3)]) for axis in range(3)
-        )  # by each axis, [B, 3, H, W, D]
-        minors = (
-            (h[:, 0] * w[:, 1] - h[:, 1] * w[:, 0])
-            + (h[:, 0] * d[:, 2] - h[:, 2] * d[:, 0])
-            + (w[:, 1] * d[:, 2] - w[:, 2] * d[:, 1])
-        )
-        return h[:, 0] + w[:, 1] + d[:, 2], minors, (torch.linalg.cross(h, w, dim=1) * d).sum(dim=1)
+        """Returns trace, sum of principal minors, determinant of the derivative at each voxel for displacements c of
+        the control points: `[B, H, W, D]`."""
+        by_h, by_w, by_d = (self._derivative(c, axis) for axis in range(3))
+        hh, wh, dh = by_h.unbind(dim=1)
+        hw, ww, dw = by_w.unbind(dim=1)
+        hd, wd, dd = by_d.unbind(dim=1)
+        in_hw = hh * ww - wh * hw
+        in_hd = hh * dd - dh * hd
+        in_wd = ww * dd - dw * wd
+        determinant = (torch.linalg.cross(by_h, by_w, dim=1) * by_d).sum(dim=1)
+        return hh + ww + dd, in_hw + in_hd + in_wd, determinant
+
+    def _derivative(self, c: Tensor, axis: int) -> Tensor:
+        """Returns the derivative of the displacements along an axis, `[B, 3, H, W, D]`."""
+        matrices = [*self.values]
+        matrices[axis] = self.slopes[axis]
+        return along_axes(c, matrices)
 
 
 @dataclass(kw_only=True)

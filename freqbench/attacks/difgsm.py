@@ -72,7 +72,9 @@ def resized_gradients(
     layout = steps, num_draws + 3
     start = task.given_start(layout)
     draws = (task.draw(torch.rand, layout) if start is None else start).movedim(1, 0).tolist()  # step by step
-    zooms = [[Zoom.of(task.clean, ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
+    zooms: list[list[Zoom | None]] = []
+    for step in draws:
+        zooms.append([Zoom.of(task.clean, ratio(*row[:-3]), row[-3:]) for row in step])
 
     def loss(i: int, x: Tensor) -> Tensor:
         logits = by_sample(Zoom.undo, zooms[i], task.logits(x, partial(by_sample, Zoom.zoom, zooms[i])))

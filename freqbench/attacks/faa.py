@@ -87,7 +87,8 @@ class FAA(GradientAttack):
         return forwards + (1 if forwards and self.keep == "best" else 0), backwards
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the number of open gates beyond the limit, for the channel with the most."""
+        """Returns the number of open gates of `state` beyond the limit, for the channel with the most; `clean` and
+        `adversarial` volumes are not needed."""
         return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.max_open
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
@@ -164,7 +165,8 @@ class FAA(GradientAttack):
 
 
 def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
-    """Returns the band, 0..count - 1, of every coefficient of `torch.fft.rfftn`, `[H, W, D // 2 + 1]`.
+    """Returns the band, 0..count - 1, of every coefficient of `torch.fft.rfftn` of a window of `shape` `H, W, D`: `[H,
+    W, D // 2 + 1]`.
 
     Bands are nested boxes, band 0 at the mean. A coefficient's radius is the largest of its frequencies on the three
     axes, as shares of an axis's highest frequency. The bands divide [0, 1] evenly; some may be empty.
@@ -176,13 +178,15 @@ def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
 
 
 def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
-    """Sums values of coefficients `[B, C, H, W, D // 2 + 1]` over each band of each channel, `[B, C, count]`."""
+    """Sums values of coefficients `[B, C, H, W, D // 2 + 1]` over each of the `bands` of each channel, `[B, C,
+    count]`."""
     flat = values.flatten(2)
     return flat.new_zeros(*flat.shape[:2], count).index_add(2, bands.flatten(), flat)
 
 
 def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the change of volumes' spectra when they take another volume's amplitude and keep their own phase.
+    """Returns the change of volumes' spectra when they take the amplitude of `reference` volumes, in their shape, and
+    keep their own phase.
 
     The change is complex `[B, C, H, W, D // 2 + 1]`; the clean amplitudes are returned with it. A coefficient that is
     zero in the clean volume, up to rounding, has no phase and stays zero.

@@ -53,7 +53,7 @@ class FMN(DDN):
         return torch.full_like(farthest, math.inf)
 
     def next_radius(self, at: Reached, radius: Tensor) -> Tensor:
-        """Returns the radius of the ball that a step is projected onto."""
+        """Returns the radius of the ball that a step from the point `at` is projected onto."""
         gamma = LAST_GAMMA + (GAMMA - LAST_GAMMA) * at.cosine
         boundary = 0 if self.loss == "margin" else 1 + at.needed
         distance = (at.loss - boundary).abs() / norm_of(at.gradient, 1 if self.norm == "linf" else 2)
@@ -61,16 +61,16 @@ class FMN(DDN):
         return torch.where(at.fallen, ((1 - gamma) * radius).minimum(at.smallest), farther)
 
     def within(self, change: Tensor, radius: Tensor) -> Tensor:
-        """Projects a change onto the ball."""
+        """Projects a change onto the ball of a `radius` `[B]`."""
         edge = across(radius, change)
         if self.norm == "linf":
             return change.clamp(-edge, edge)
         return change * (edge / across(norm_of(change, 2), change)).clamp(max=1)
 
     def norm_of(self, change: Tensor) -> Tensor:
-        """Returns the norm that is made small, `[B]`."""
+        """Returns the norm of a `change` that is made small, `[B]`."""
         return norm_of(change, math.inf if self.norm == "linf" else 2)
 
     def size_of(self, norm: Tensor, clean: Tensor) -> Tensor:
-        """Returns the size of changes of a norm, as rows state it."""
+        """Returns the size of changes of `clean` volumes of a norm, as rows state it."""
         return norm if self.norm == "linf" else super().size_of(norm, clean)

@@ -40,7 +40,8 @@ class GaussianNoise(Attack):
         return self.norm or "gaussian"
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the root mean square of the change beyond `std`, if the noise is scaled."""
+        """Returns the root mean square of the change from `clean` to `adversarial` beyond `std`, if the noise is
+        scaled; no `state` is needed."""
         return float(rms(adversarial - clean).max()) - self.std if self.norm else 0.0
 
     def perturb(self, task: Task) -> Tensor:

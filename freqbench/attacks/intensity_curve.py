@@ -45,7 +45,8 @@ class IntensityCurve(SearchedAttack):
     def space(self, clean: Tensor) -> Space:
         """Returns the set of deviations of monotone curves at their knots."""
         knots = torch.linspace(0, 1, self.pieces + 1, dtype=clean.dtype, device=clean.device)
-        low, high = (knots - self.deviation).clamp(min=0), (knots + self.deviation).clamp(max=1)
+        low = (knots - self.deviation).clamp(min=0)
+        high = (knots + self.deviation).clamp(max=1)
         # position of each voxel between its knots: [B, C, n + 1, H W D]
         hats = (1 - self.pieces * (clean.flatten(2)[:, :, None] - knots[:, None]).abs()).clamp(min=0)
 

@@ -55,7 +55,8 @@ class RandomNoise(Attack):
         return getattr(self, self.budget_name)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest voxel change beyond `linf`, or the largest norm of a window's change beyond `l2`."""
+        """Returns the largest voxel change from `clean` to `adversarial` beyond `linf`, or the largest norm of a
+        window's change beyond `l2`; no `state` is needed."""
         change = adversarial.double() - clean
         reached = change.abs() if self.l2 is None else torch.linalg.vector_norm(change.flatten(1), dim=1)
         return float(reached.max()) - self.size
@@ -70,7 +71,8 @@ class RandomNoise(Attack):
 
 
 def with_norm(clean: Tensor, normals: Tensor, norm: float) -> Tensor:
-    """Returns volumes whose change along the normals has this Euclidean norm after the clamp, as far as it fits."""
+    """Returns `clean` volumes with a change along the normals that has this Euclidean norm after the clamp, as far as
+    it fits."""
     # Double precision: single would miss large norms by more than the bound allows.
     x = clean.double()
     normals = normals.double()

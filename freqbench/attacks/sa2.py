@@ -112,11 +112,13 @@ class SA2(GradientAttack):
         return volume.clamp(0, 1), blocks.to_blocks(w)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns how far the multipliers leave their bounds."""
+        """Returns how far the multipliers of `state` leave their bounds; `clean` and `adversarial` volumes are not
+        needed."""
         return outside(state, *self.bounds)
 
     def distance(self, clean: Tensor) -> Distance:
-        """Returns the function that takes volumes and gives their SSIM loss over the whole window, `[B]`."""
+        """Returns the function that takes volumes and gives their SSIM loss with the `clean` ones over the whole
+        window, `[B]`."""
         return ssim_loss(clean)
 
     def _weighed(self, objective: Objective, logits: Tensor, loss: Tensor) -> Tensor:
@@ -130,7 +132,8 @@ class SA2(GradientAttack):
 
 
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
-    """Returns a function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, unclamped.
+    """Returns a function of multipliers in voxel layout that scales a band of the spectrum, by a `block` (sides in
+    voxels), of clean - 0.5, unclamped.
 
     Only the change of the spectrum is transformed back, so multipliers of 1 return `clean` to the bit. `with_dc`: scale
     DC too, if it is in the band.

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
-from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
+from freqbench.attacks.core.searched import BlockSearch, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.ops.blocks import tiled
@@ -17,7 +16,7 @@ from freqbench.ops.dct import BANDS, band_mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class SA2Opt(SearchedAttack):
+class SA2Opt(BlockSearch):
     r"""The most harmful multipliers of DCT coefficients in SA2's threat model.
 
     With c the spectrum of the clean block minus 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1
@@ -56,17 +55,19 @@ class SA2Opt(SearchedAttack):
 
     def space(self, clean: Tensor) -> Space:
         """Returns the box of multipliers."""
-        blocks = Blocks.of(clean, self.block, self.per_slice)
+        blocks = self.blocks(clean)
         volume_of = band_scaler(clean, blocks.sides, self.band, with_dc=self.variant == "paper")
 
         def exact(m: Tensor) -> Tensor:
             volume_of = band_scaler(clean.double(), blocks.sides, self.band, with_dc=self.variant == "paper")
             return volume_of(blocks.to_voxels(m.double())).clamp(0, 1)
 
+        centre = blocks.full(1.0)
+        radius = clean.new_tensor(self.rho)
         return Space(
-            centre=blocks.full(1.0),
+            centre=centre,
             origin=1.0,
-            radius=clean.new_tensor(self.rho),
+            radius=radius,
             project=lambda m: m.clamp(*self.bounds),
             render=lambda m: volume_of(m).clamp(0, 1),
             state_of=blocks.to_blocks,
@@ -77,23 +78,14 @@ class SA2Opt(SearchedAttack):
     def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
         """Yields all multipliers together and each band alone."""
         yield from super().ways(clean, space)
-        sides = Blocks.of(clean, self.block, self.per_slice).sides
+        sides = self.blocks(clean).sides
         yield from (tiled(band_mask(band, sides), space.centre) for band in BANDS)
-
-    def given(self, task: Task, space: Space) -> Tensor | None:
-        """Returns the call's multipliers, or None."""
-        multipliers = Blocks.of(task.clean, self.block, self.per_slice).given(task, *self.bounds)
-        return None if multipliers is None else space.point_of(multipliers)
 
     def null_row(self, task: Task, space: Space) -> Tensor:
         """Returns 1 - rho everywhere, or each multiplier at its lower or upper bound, by a draw."""
         if self.control == "random":
             return at_ends(task, space)
         return space.project(torch.full_like(space.centre, self.bounds[0]))
-
-    def beyond(self, state: Tensor) -> float:
-        """Returns how far the multipliers leave their bounds."""
-        return outside(state, *self.bounds)
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
         """Makes the volumes of multipliers, float64, by a DCT of its own."""
@@ -102,9 +94,7 @@ class SA2Opt(SearchedAttack):
         free = band_mask(self.band, (h, w, d))
         free[0, 0, 0] &= self.variant == "paper"
         m = torch.where(free.reshape(sides).to(state.device), state.double(), 1.0)
-        volume = Blocks.of(clean, self.block, self.per_slice).recomputed(lambda c: m * c, 1.0, middle=0.5)
-        h, w, d = clean.shape[2:]
-        return volume[:, :, :h, :w, :d].clamp(0, 1)
+        return self.recomputed(clean, lambda c: m * c, 1.0, middle=0.5).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,9 @@ class SegAPGD(APGD):
     def run(self, task: Task) -> Tensor:
         """Runs `APGD.run` with lambda = i / (2 T) at step i of the T steps within a radius."""
         before = task.passes.backwards
-        shares = [i / (2 * steps) for _, steps in self.stages for i in range(steps)]
+        shares: list[float] = []
+        for _, steps in self.stages:
+            shares += [i / (2 * steps) for i in range(steps)]
 
         def loss(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
             objective = replace(task.objective, labels=labels, scope=scope)

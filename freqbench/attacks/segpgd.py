@@ -73,7 +73,8 @@ class SegPGD(PGD):
 
 
 def right_before_wrong(objective: Objective, logits: Tensor, unchanged: Tensor, share: float) -> Tensor:
-    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `unchanged` flags what is still to be changed."""
+    """Returns J of `SegPGD` of `logits` with lambda = `share`, `[B]`, by the `objective`; `unchanged` flags what is
+    still to be changed."""
     entropy = objective.head.cross_entropy(logits, objective.labels)
     weights = share + (1 - 2 * share) * unchanged.reshape(entropy.shape).to(logits)
     return objective.head.voxel_mean(weights * entropy, objective.scope)

@@ -20,7 +20,8 @@ TINY = 1e-10
 
 
 def share(p_init: float, query: int, queries: int) -> float:
-    """Returns a cube's share of the window at a query (from 0): halved after 10, 50, 200, ... of 10,000 queries."""
+    """Returns a cube's share of the window at a query (from 0), `p_init` at first: halved after 10, 50, 200, ... of
+    10,000 queries."""
     at = query * OF // queries
     return p_init * 0.5 ** sum(at > halving for halving in HALVINGS)
 
@@ -82,7 +83,8 @@ class Square(GradientAttack, NormAttack):
         if self.norm == "l2":
             return self._run_l2(task)
         project = self.projection(task)
-        low, high = project(task.clean - 1), project(task.clean + 1)
+        low = project(task.clean - 1)
+        high = project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         best, seen = self._first(task, x)
         layout = self.queries - 1, 3 + x.shape[1]
@@ -154,7 +156,7 @@ def _sizes(change: Tensor) -> Tensor:
 
 
 def side_of(p: float, like: Tensor) -> int:
-    """Returns the side of a cube with a share p of a window's voxels."""
+    """Returns the side in voxels of a cube with a share p of the voxels of a window `like` `[B, C, H, W, D]`."""
     return max(round((p * like[0, 0].numel()) ** (1 / 3)), 1)
 
 
@@ -165,12 +167,14 @@ def _aimed(draw: Tensor, seen: Sequence[Tensor] | None, side: int, like: Tensor)
         return draw
     sides = torch.tensor(like.shape[2:], device=like.device)
     room = (sides - side).clamp(min=0)
-    places = [
-        (voxels[(own[0] * len(voxels)).long()] - (sides - room) // 2).clamp(min=0).minimum(room).add(0.5) / (room + 1)
-        if len(voxels)
-        else own
-        for own, voxels in zip(draw, seen, strict=True)
-    ]
+    places = []
+    for own, voxels in zip(draw, seen, strict=True):
+        place = own
+        if len(voxels):
+            middle = voxels[(own[0] * len(voxels)).long()]
+            first = (middle - (sides - room) // 2).clamp(min=0).minimum(room)
+            place = first.add(0.5) / (room + 1)
+        places.append(place)
     return torch.stack(places)
 
 
@@ -180,7 +184,7 @@ def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
     `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
     """
     cube = torch.ones_like(like[:, :1], dtype=torch.bool)
-    places = list[Tensor]()
+    places: list[Tensor] = []
     for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
         extent = min(side, length)
         first = (place * (length - extent + 1)).floor()[:, None]
@@ -219,10 +223,11 @@ def _bumps(task: Task) -> Tensor:
     counts = [min(length, GRID) for length in space]
     signs = 2 * task.draw(torch.rand, (channels, *counts)).round() - 1
     bumps = torch.zeros_like(task.clean)
-    inner = [
-        slice((n - side * count) // 2, (n - side * count) // 2 + side * count)
-        for n, side, count in zip(space, sides, counts, strict=True)
-    ]
+    inner = []
+    for n, side, count in zip(space, sides, counts, strict=True):
+        width = side * count
+        start = (n - width) // 2
+        inner.append(slice(start, start + width))
     for axis, side in enumerate(sides, start=2):
         signs = signs.repeat_interleave(side, dim=axis)
     bumps[:, :, *inner] = signs * pyramid(sides).repeat(*counts).to(signs)

@@ -91,7 +91,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
 
 
 def attack_class(given: str | type[Attack]) -> type[Attack]:
-    """Returns the class of an attack named in `ATTACKS` or as `package.module:Class`; classes are checked likewise.
+    """Returns the class of an attack `given` by its name in `ATTACKS`, as `package.module:Class` or as itself; classes
+    are checked likewise.
 
     Raises a UserError if the name is unknown, or if the class is not trusted, not found, no attack, or lacks an
     attribute or a name of its own.

@@ -89,7 +89,8 @@ class Universal(LearnedAttack, NormAttack):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Runs the paper's iteration, or makes the draw of the null row."""
+        """Runs the paper's iteration for `model` over `cases`, tiled in the `window`, or makes the draw of the null row
+        by `generator`."""
         generator = generator or torch.Generator().manual_seed(0)
         image = next((image for image, _ in cases), None)
         if image is None:
@@ -120,7 +121,7 @@ class Universal(LearnedAttack, NormAttack):
         return moved if self.norm == "linf" else l2_ball(task.clean, self.eps)(moved)
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """Raises a UserError unless `learned` is a tile of the attacked channels within eps."""
+        """Raises a UserError unless `learned` is a tile of the attacked channels, of `num_channels`, within eps."""
         channels = len(self.channels or range(num_channels))
         if learned.ndim != 4 or len(learned) != channels or not learned.numel():
             shape = "x".join(map(str, learned.shape))

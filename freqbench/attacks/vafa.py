@@ -134,7 +134,7 @@ class VAFA(GradientAttack):
         return volume.clamp(0, 1), blocks.to_blocks(q)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns how far the table leaves its bounds."""
+        """Returns how far the table of `state` leaves its bounds; `clean` and `adversarial` volumes are not needed."""
         return outside(state, *self.bounds)
 
     def _on_unit_scale(self, volume: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
-from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
+from freqbench.attacks.core.searched import BlockSearch, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.ops.blocks import tiled
@@ -18,7 +17,7 @@ from freqbench.ops.stretching import stretch_slices
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAFAOpt(SearchedAttack):
+class VAFAOpt(BlockSearch):
     r"""The most harmful quantisation table in VAFA's threat model.
 
     With c the spectrum of the clean block on the 0..255 scale minus 128, and a step q in [q_min, q_max] for each
@@ -62,7 +61,7 @@ class VAFAOpt(SearchedAttack):
 
     def space(self, clean: Tensor) -> Space:
         """Returns the set of all errors that a table can make."""
-        blocks = Blocks.of(clean, self.block, self.per_slice)
+        blocks = self.blocks(clean)
         # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
         spectrum, volume_of = block_spectrum(clean.double(), blocks.sides)
         c = spectrum.to(clean)
@@ -83,35 +82,23 @@ class VAFAOpt(SearchedAttack):
     def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
         """Yields the least errors, all at either bound, and those of tables: q_max everywhere, or in one band alone."""
         yield from super().corners(clean, space)
-        blocks = Blocks.of(clean, self.block, self.per_slice)
+        blocks = self.blocks(clean)
         for band in ("all", *BANDS):
             inside = tiled(band_mask(band, blocks.sides), space.centre)
             table = self.q_min + (self.q_max - self.q_min) * inside.to(clean).expand_as(space.centre)
             yield space.project(space.point_of(blocks.to_blocks(table)))
-
-    def given(self, task: Task, space: Space) -> Tensor | None:
-        """Returns the errors of the call's table, or None."""
-        table = Blocks.of(task.clean, self.block, self.per_slice).given(task, *self.bounds)
-        return None if table is None else space.point_of(table)
 
     def null_row(self, task: Task, space: Space) -> Tensor:
         """Returns the errors of q_max everywhere; with `random`, draws for each error its lower or its upper bound."""
         if self.control == "random":
             return at_ends(task, space)
         # Projects, because round-off decides which multiple a coefficient halfway between two of them takes.
-        blocks = Blocks.of(task.clean, self.block, self.per_slice)
+        blocks = self.blocks(task.clean)
         return space.project(space.point_of(blocks.to_blocks(blocks.full(self.q_max))))
-
-    def beyond(self, state: Tensor) -> float:
-        """Returns how far the table leaves its bounds."""
-        return outside(state, *self.bounds)
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
         """Makes the volumes of a table, float64, by a DCT of its own."""
-        blocks = Blocks.of(clean, self.block, self.per_slice)
-        volume = blocks.recomputed(lambda c: (c / state).round() * state, SCALE, middle=128.0)
-        h, w, d = clean.shape[2:]
-        return self._on_unit_scale(volume[:, :, :h, :w, :d])
+        return self._on_unit_scale(self.recomputed(clean, lambda c: (c / state).round() * state, SCALE, middle=128.0))
 
     def _on_unit_scale(self, volume: Tensor) -> Tensor:
         return stretch_slices(volume, SCALE) if self.renormalize else (volume / SCALE).clamp(0, 1)

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -57,7 +58,17 @@ class MissingOptions:
 
 
 def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOptions) -> int | None:
-    """Computes what a store's audit lacks into OUT/audit, or goes on; returns its failures, None if stopped."""
+    """Computes what a store's audit lacks into OUT/audit, or goes on.
+
+    Args:
+        job: of the store, with its data and weights at their places here.
+        out: root of the store.
+        console: gets the costs, then the progress.
+        asked: what to compute, and how.
+
+    Returns:
+        The number of failed records, None if it was stopped.
+    """
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
@@ -67,24 +78,7 @@ def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOpti
     root = root_of(out)
     outlook = plan.outlook(extra.grid, (), None, root)
     console.print(plan.table(outlook))
-    units = list(extra.grid.units())
-    most = max(map(len, extra.own.cases.values()))
-    passes = Counter[str]()
-    for unit in units:
-        passes[unit.cell.attack.name] += unit.passes
-    cells = amount(len(extra.grid.cells), "cell")
-    on = amount(most, "case")
-    records = amount(sum(len(unit.targets) for unit in units), "record")
-    say(f"{cells}, {records} on at most {on}, {passes.total():,} window passes")
-    if passes.total():
-        say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    if not asked.short:
-        hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
-        say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
-        passes["gradients"] = probes.num_passes(extra.own)
-    if stored := passes_stored(out):
-        say(f"this is {passes.total() / stored:.2g} times the window passes of the run's own attacks")
-    for line in plan.lines(outlook):
+    for line in (*_costs(extra, out, asked.short), *plan.lines(outlook)):
         say(line)
     if not asked.compute:
         return 0
@@ -103,14 +97,39 @@ def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOpti
     return None
 
 
+def _costs(extra: "ExtraCells", out: str, short: bool) -> Iterator[str]:
+    """Yields lines on the window passes that an audit takes; without those of probes where it is `short`."""
+    passes = Counter[str]()
+    num_records = 0
+    for unit in extra.grid.units():
+        passes[unit.cell.attack.name] += unit.passes
+        num_records += len(unit.targets)
+    cells = amount(len(extra.grid.cells), "cell")
+    cases = amount(max(map(len, extra.own.cases.values())), "case")
+    total = passes.total()
+    yield f"{cells}, {amount(num_records, 'record')} on at most {cases}, {total:,} window passes"
+    if total:
+        yield f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}"
+    if not short:
+        hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
+        of_probes = probes.num_passes(extra.own)
+        yield f"gradients: {of_probes:,} window passes more, at most, about {hours}"
+        total += of_probes
+    if stored := passes_stored(out):
+        yield f"this is {total / stored:.2g} times the window passes of the run's own attacks"
+
+
 def passes_stored(out: str) -> int:
-    """Counts the window passes of a store's attacks, each volume once however many targets it was scored on."""
+    """Counts the window passes of a store's attacks, each volume once however many targets it was scored on. `out` is
+    the store's root."""
     columns = ("cell_id", "case_key", "num_forwards", "num_backwards")
-    return sum({tuple(key): (there or 0) + (back or 0) for *key, there, back in Store(out).rows(columns)}.values())
+    passes = {tuple(key): (there or 0) + (back or 0) for *key, there, back in Store(out).rows(columns)}
+    return sum(passes.values())
 
 
 def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
-    """Estimates what the cells that a store's audit lacks cost one worker on CASES cases: all, and those of SHORT."""
+    """Estimates what the cells that the audit of the store `out` of a `job` lacks cost one worker on CASES cases, in
+    seconds: all, and those of SHORT."""
     grid = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid
     computed = Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
@@ -149,8 +168,17 @@ def plan_cells(
     and without a bound, with two and four times the steps, with restarts, and scored on every other model; FGSM;
     Square; noise of equal L-infinity, and of the L2 (in the body) of each attack of another threat model; null rows of
     frequency attacks, with and without stretching. For each of these and the job's bounds: the strongest attacks
-    within, and the recommendations of `audit --converge`. A black box gets those without a gradient. Without `compute`
-    noise of unknown budget has the largest one. `short`: noise and null rows."""
+    within, and the recommendations of `audit --converge`. A black box gets those without a gradient.
+
+    Args:
+        job: of the store.
+        out: root of the store.
+        cases: number of each dataset's first cases.
+        eps: radius on the [0, 1] scale; None: `usual_eps`.
+        say: gets a line for what cannot be planned.
+        compute: measure the sizes that noise has to match; else noise of unknown budget has the largest one.
+        short: noise and null rows alone.
+    """
     own = expand(job.copy_named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)
@@ -166,43 +194,51 @@ def plan_cells(
         cells[key] = replace(cell, targets=tuple(targets.values()))
     wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
     scored = {key for key, metrics in store.covered().items() if "dsc" in metrics}
-    missing = tuple(
-        cell
-        for cell in cells.values()
-        if not scored.issuperset(cell.key(*pair) for pair in product(own.cases[cell.dataset.name], cell.targets))
-    )
-    content: dict[str, Any] = {"name": f"{job.name}-audit", "seeds": (seed,), "metrics": wanted}
-    content |= {"attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks}
-    content |= {"save_adversarial": "none", "precision": PRECISION, "compile": False}
-    grid = replace(own, job=job.model_copy(update=content), cells=missing, metrics=wanted)
+    missing = []
+    for cell in cells.values():
+        pairs = product(own.cases[cell.dataset.name], cell.targets)
+        if not scored.issuperset(cell.key(*pair) for pair in pairs):
+            missing.append(cell)
+    attacks = [AttackEntry(**attack_entry(cell.attack)) for cell in missing]
+    content = {
+        "name": f"{job.name}-audit",
+        "seeds": (seed,),
+        "metrics": wanted,
+        "attacks": attacks or job.attacks,
+        "save_adversarial": "none",
+        "precision": PRECISION,
+        "compile": False,
+    }
+    grid = replace(own, job=job.model_copy(update=content), cells=tuple(missing), metrics=wanted)
     return ExtraCells(grid=grid, own=own, eps=eps)
 
 
 def usual_eps(cells: Sequence[Cell]) -> float:
-    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 without any."""
+    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 where `cells` has none."""
     counts = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
     usable = {eps: count for eps, count in counts.items() if 0 < eps <= 0.25}
     return min(usable, key=lambda eps: (-usable[eps], eps)) if usable else EPS
 
 
 def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
-    usual: dict[str, Any] = {"steps": STEPS, "step_size": STEP_SIZE}
-    everywhere = make("pgd", eps=eps, **usual)
+    pgd = partial(make, "pgd", step_size=STEP_SIZE)
+    everywhere = pgd(eps=eps, steps=STEPS)
     attacks = [
-        *(make("pgd", eps=budget, **usual) for budget in (eps / 2, min(2 * eps, 1.0), 1.0)),
-        *(make("pgd", eps=eps, steps=factor * STEPS, step_size=STEP_SIZE) for factor in (2, 4)),
-        make("pgd", eps=eps, restarts=RESTARTS, **usual),
+        *(pgd(eps=budget, steps=STEPS) for budget in (eps / 2, min(2 * eps, 1.0), 1.0)),
+        *(pgd(eps=eps, steps=factor * STEPS) for factor in (2, 4)),
+        pgd(eps=eps, steps=STEPS, restarts=RESTARTS),
         make("fgsm", eps=eps),
         make("square", eps=eps, queries=QUERIES),
         make("random_noise", linf=eps),
     ]
     templates: dict[Place, Cell] = {}
+    models: dict[str, dict[str, ModelSpec]] = {}  # by dataset and id
     for cell in own.cells:
-        templates.setdefault((cell.dataset.name, cell.source.name), cell)
-    for (name, _), template in templates.items():
-        beside = [cell for cell in own.cells if cell.dataset.name == name]
-        models = {model.model_id: model for cell in beside for model in (cell.source, *cell.targets)}
-        yield _replace_attack(template, everywhere, seed, tuple(models.values()))
+        dataset = cell.dataset.name
+        templates.setdefault((dataset, cell.source.name), cell)
+        models.setdefault(dataset, {}).update({model.model_id: model for model in (cell.source, *cell.targets)})
+    for (dataset, _), template in templates.items():
+        yield _replace_attack(template, everywhere, seed, tuple(models[dataset].values()))
         yield from (_replace_attack(template, attack, seed) for attack in attacks)
 
 

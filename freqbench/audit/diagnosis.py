@@ -185,7 +185,8 @@ def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, An
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
-    """Architecture of a checkpoint by its metadata or keys (None: neither), and its arguments but defaults."""
+    """Architecture of the checkpoint file at `path` by its metadata or keys (None: neither), and its arguments but
+    defaults."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))
@@ -272,35 +273,47 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()
-    path = storage.filled_in(str(entry.path), entry.name)
-    migrations = migrations_of(ALIASES["models"].get(str(entry.arch), str(entry.arch)))
-    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
-    candidates = [entry.migration] if is_told else [*migrations]
+    candidates = _candidates(entry)
     number_of = FIRST if entry.expected_dice or len(candidates) > 1 else 1
-    first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][:number_of]
-    with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
+    of_patients = {ref.patient_id: ref for ref in reversed(refs)}
+    first = list(of_patients.values())[::-1][:number_of]
+    place = f"{where}: models[{job.models.index(entry)}]"
+    with prefix_errors(place):
         facts = facts_on(entry, dataset, refs)
     yield from (("found", each) for each in facts.found)
     yield from (("note", line) for line in space_notes(dataset))
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in candidates:
-        with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
+        with prefix_errors(place):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=facts_on(changed, dataset, refs))
-        age = spec.reading.get("migration", NONE)
+        age = spec.migration or NONE
         under = f" under migration: {age}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:
-            scores[migration][ref.patient_id, ref.case_id] = value = clean_dice(dataset, spec, ref)
+            value = clean_dice(dataset, spec, ref)
+            scores[migration][ref.patient_id, ref.case_id] = value
             yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
-    yield from (("data", line) for line in data_check((dataset, ref, spec.space or dataset.space) for ref in first))
+    looked_at = [(dataset, ref, spec.space or dataset.space) for ref in first]
+    yield from (("data", line) for line in data_check(looked_at))
     yield "verdict", _verdict(entry, scores)
+
+
+def _candidates(entry: ModelEntry) -> list[str | None]:
+    """Returns the migrations that a model's file may need; the job's alone where the file tells which."""
+    path = storage.filled_in(str(entry.path), entry.name)
+    arch = str(entry.arch)
+    migrations = migrations_of(ALIASES["models"].get(arch, arch))
+    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
+    return [entry.migration] if is_told else [*migrations]
 
 
 def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
     """Concludes from the clean Dice of the first cases, by migration; Wrong unless it speaks for the job as it is."""
-    scored = {name: {case: dice for case, dice in of.items() if not math.isnan(dice)} for name, of in clean.items()}
+    scored: dict[str | None, Clean] = {}
+    for name, of_cases in clean.items():
+        scored[name] = {case: dice for case, dice in of_cases.items() if not math.isnan(dice)}
     if not all(scored.values()):  # Dice of the foreground
         return Wrong("none: the label of this case has no class of the foreground")
     best, *rest = sorted(scored, key=lambda migration: -mean_error(scored[migration])[0])

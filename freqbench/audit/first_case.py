@@ -53,7 +53,8 @@ class FirstCase:
 
 
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
-    """Returns the foreground Dice of a network's clean prediction of a case on the grid that is attacked; NaN: none."""
+    """Returns the foreground Dice in [0, 1] of the clean prediction of the network of a `spec`, of the case `ref` of a
+    `dataset`, on the grid that is attacked; NaN: its label has no class of the foreground."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = models.load(spec, device)
     case = dataset.load(ref, spec.space)
@@ -63,7 +64,8 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
 
 
 def modality_of(root: str) -> str:
-    """Returns the modalities that the list of a folder names, such as `CT`; empty if it names none."""
+    """Returns the modalities that the list of the folder `root` (dataset.json) names, such as `CT`; empty if it names
+    none."""
     if not (path := Path(root) / "dataset.json").is_file():
         return ""
     content = object_of(path.read_bytes(), str(path))
@@ -75,9 +77,16 @@ def first_case(
     entry: Keys, model: Keys, is_trained: bool, predictions: str | None = None, log: Log = lambda line: None
 ) -> FirstCase:
     """Reads what suits a dataset's files, what is open of a network, and its first clean Dice, to which nothing is
-    fitted. With `predictions` of the network's own code, what is open is found by them, trials being lines of `log`. A
-    stated `intensity` stays; CT (by the folder's list, or percentile 0.5 below HOUNSFIELD) gets the papers' abdominal
-    window, all else the loader's default. Facts of the data stand whatever is wrong with the network."""
+    fitted. A stated `intensity` stays; CT (by the folder's list, or percentile 0.5 below HOUNSFIELD) gets the papers'
+    abdominal window, all else the loader's default. Facts of the data stand whatever is wrong with the network.
+
+    Args:
+        entry: of the dataset, as in a job.
+        model: its entry, likewise.
+        is_trained: its weights are; else there is no clean Dice.
+        predictions: place of those of the network's own code: what is open is found by them; None: there are none.
+        log: gets a line for each trial of that search.
+    """
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}
@@ -110,14 +119,8 @@ def first_case(
     is_black_box = COMMAND in model
     try:
         written = ModelEntry(**model)
-        facts = facts_of(written, len(dataset.classes), dataset.num_channels, dataset.class_names)
-        for of, line in questions(written, facts, dataset):
+        for of, line in _open_lines(written, dataset, None if found and found.is_proven else entry):
             open_of[of].append(line)
-        if not (found and found.is_proven):
-            for each in assumptions(written, facts, dataset, entry):
-                key, _, part = each.key.partition(".")
-                value = list(each.value) if isinstance(each.value, tuple) else each.value
-                open_of[each.of].append(f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}")
         spec = _spec(written, dataset)
         is_black_box = spec.black_box is not None
         said = _verdict(dataset, spec, written.expected_dice, refs[0], is_trained)
@@ -133,6 +136,16 @@ def first_case(
         matched=found.words if found else (),
         is_black_box=is_black_box,
     )
+
+
+def _open_lines(model: ModelEntry, dataset: Dataset, entry: Keys | None) -> Iterator[tuple[Entry, str]]:
+    """Yields lines on what nobody states, and on what is assumed beside a dataset's `entry`; None: nothing is."""
+    facts = facts_of(model, len(dataset.classes), dataset.num_channels, dataset.class_names)
+    yield from questions(model, facts, dataset)
+    for each in () if entry is None else assumptions(model, facts, dataset, entry):
+        key, _, part = each.key.partition(".")
+        value = list(each.value) if isinstance(each.value, tuple) else each.value
+        yield each.of, f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}"
 
 
 def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) -> tuple[FoundSettings, str]:
@@ -152,7 +165,8 @@ def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) 
 def held_and_found(
     model: ModelEntry, dataset: Dataset, own: Witness, log: Log, modality: str = ""
 ) -> tuple[list[Held], FoundSettings | None]:
-    """Returns a network held against its predictions as stated, if it runs, and what is found if it is another."""
+    """Returns a `model` held against its `own` predictions of a `dataset` as stated, if it runs, and what is found if
+    it is another. `modality` and `log` are those of `unstated.find`."""
     held = list[Held]()
     with suppress(UserError):
         held = _compare(model, dataset, own)
@@ -173,7 +187,8 @@ def _spec(model: ModelEntry, dataset: Dataset) -> ModelSpec:
 
 
 def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tuple[Entry, str]]:
-    """Yields all that a job has to say of a network before it can be run on a dataset, as lines to write."""
+    """Yields all that a job has to say of the network of an `entry`, of which `facts` are known, before it can be run
+    on a dataset, as lines to write."""
     if not source_of(facts.arch).is_checkpoint or seed_of(facts.path) is not None or facts.is_own:
         return
     shown = shown_channels(facts)

@@ -75,13 +75,15 @@ def root_of(out: str) -> str:
 
 
 def read(out: str, kind: type[Content]) -> Content | None:
-    """Reads the measurements for the store `out`, if any; UserError for a file that is not of `write`."""
+    """Reads the measurements of a `kind` for the store with the root `out`, if any; UserError for a file that is not of
+    `write`."""
     path = storage.join(root_of(out), FILES[kind])
     return validate(object_of(storage.read_bytes(path), path), kind, path) if storage.exists(path) else None
 
 
 def write(out: str, content: Gradients | SavedScores) -> None:
-    """Writes either file in one step; UserError if another one is there."""
+    """Writes the file of this kind of `content` for the store with the root `out` in one step; UserError if another one
+    is there."""
     read(out, type(content))
     storage.write_atomic(storage.join(root_of(out), FILES[type(content)]), content.model_dump_json(indent=1).encode())
 
@@ -93,8 +95,9 @@ def zero_share(gradient: Tensor) -> float:
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> float:
-    """Returns the share of entries of one sign in both, of those not 0 in both; NaN if all are. Not finite: they
-    disagree. A deterministic network has 1, one that draws at random about 0.5 (stochastic gradients, ibid.)."""
+    """Returns the share of entries of one sign in two gradients, `first` and `second`, of those not 0 in both; NaN if
+    all are. Not finite: they disagree. A deterministic network has 1, one that draws at random about 0.5 (stochastic
+    gradients, ibid.)."""
     if not (counts := (first != 0) | (second != 0)).any():
         return math.nan
     return float(((first.sign() == second.sign()) & first.isfinite() & second.isfinite())[counts].double().mean())

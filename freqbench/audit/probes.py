@@ -37,12 +37,14 @@ Say = Callable[[str], None]
 
 
 def num_passes(own: Grid) -> int:
-    """Upper bound of the forward and backward passes over windows that `measure_gradients` takes."""
+    """Upper bound of the forward and backward passes over windows that `measure_gradients` of a store's `own` cells
+    takes."""
     return sum(map(_passes_on, _units(own)))
 
 
 def seconds(own: Grid, store: Store) -> float:
-    """Estimates the seconds of these passes, one after another, by those of attacks on the same sources."""
+    """Estimates the seconds of these passes, one after another, by those of attacks on the same sources in the
+    `store`."""
     units = _units(own)
     attack = costs.estimate_costs(units, ("dsc",), store).attack
     return sum(attack[costs.place(unit)] * _passes_on(unit) / unit.passes for unit in units)
@@ -52,7 +54,10 @@ def _units(own: Grid) -> list[Unit]:
     """Returns a PGD on each case and source."""
     pgd = make("pgd", eps=EPS, steps=STEPS)
     cells = [replace(cell, attack=pgd, surrogates=(), targets=(cell.source,)) for cell in _sources(own)]
-    return [Unit(cell=cell, ref=ref, targets=cell.targets) for cell in cells for ref in own.cases[cell.dataset.name]]
+    units = []
+    for cell in cells:
+        units += [Unit(cell=cell, ref=ref, targets=cell.targets) for ref in own.cases[cell.dataset.name]]
+    return units
 
 
 def _passes_on(unit: Unit) -> int:
@@ -65,7 +70,9 @@ def _sources(own: Grid) -> list[Cell]:
 
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
-    """Measures gradients of each source model of a store on the audit's cases, into OUT/audit; keeps former results."""
+    """Measures gradients of each source model of a store's `own` cells on the audit's cases, with PGD of the radius
+    `eps` on the [0, 1] scale, into OUT/audit, `out` being the store's root; keeps former results. `say` gets a line for
+    each model."""
     former = probe_files.read(out, Gradients)
     facts = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
@@ -93,7 +100,8 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
-    """Measures the windows of a case with most foreground."""
+    """Measures the windows with most foreground of the case `ref` of a `cell`'s dataset, with PGD of the radius `eps`
+    on the loaded source `model`; `say` gets a line for a window without facts."""
     case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
@@ -153,7 +161,8 @@ def _draws(model: SegmentationModel) -> bool:
 
 
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
-    """Scores saved volumes of the audit's cases again, as stored and in 8 bits: per source model as many as cases."""
+    """Scores saved volumes of the audit's cases of a store's `own` cells again, as stored and in 8 bits: per source
+    model as many as cases. `out` is the store's root; `say` gets lines on the progress."""
     root = storage.join(out, VOLUMES)
     if not (chosen := list(_choose_volumes(own, root))):
         return
@@ -165,10 +174,11 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     for cell, ref in chosen:
         if (dsc := scores.get(cell.key(ref, cell.source))) is None or math.isnan(dsc):
             continue
-        if cell.source.model_id not in loaded:
+        source = cell.source
+        if source.model_id not in loaded:
             loaded = {}  # one at a time
-            loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
-        model = loaded[cell.source.model_id]
+            loaded[source.model_id] = models.load(source, _device(), cell.precision, cell.compile)
+        model = loaded[source.model_id]
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
         stored = attacked.adversarial

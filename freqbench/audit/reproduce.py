@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -104,7 +105,7 @@ class Reproducer:
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
-        """Yields one result per key; records that share a worker follow each other."""
+        """Yields one result for each of the `keys`; records that share a worker follow each other."""
         # Names are those of the job that is expanded: the run's, or the one that was given.
         pairs = self._store.found(keys, as_written=self._job is None)
         run_ids = {row["run_id"] for row, _ in pairs.values()}.intersection(self._store.run_ids())
@@ -141,11 +142,13 @@ class Reproducer:
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
         then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])  # why it was not computed
+        unavailable = {"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics)
+        on_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
         spec = WorkerSpec(
             run_id=row["run_id"],
             metrics=metrics,
-            unavailable={"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics),
-            device="cuda" if row["device"] not in (None, "cpu") and torch.cuda.is_available() else "cpu",
+            unavailable=unavailable,
+            device="cuda" if on_gpu else "cpu",
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
             trust_code=is_trusted(),
@@ -200,9 +203,10 @@ def _unit(grid: Grid, key: Key) -> Unit | None:
         refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
         # A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
         others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
-        models = {model.model_id: model for other in others for model in (other.source, *other.targets)}
-        if refs and target_id in models:
-            return Unit(cell=cell, ref=refs[0], targets=(models[target_id],))
+        models = chain.from_iterable((other.source, *other.targets) for other in others)
+        targets = [model for model in models if model.model_id == target_id]
+        if refs and targets:
+            return Unit(cell=cell, ref=refs[0], targets=(targets[-1],))
     return None
 
 
@@ -217,24 +221,32 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
-    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN). One that
-    could not be computed then or now is skipped with the reason. Only stored `params` count."""
-    was, is_now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
-    indices, present = (sorted(row["class_index"] for row in rows) for rows in (stored_classes, found_classes))
-    shared = [row for row in stored_classes if row["class_index"] in present]
-    then, now = _values(stored, shared), _values(found, found_classes)
-    then["params"], params = (object_of(row["params"], "params") for row in (stored, found))
-    now["params"] = {name: value for name, value in params.items() if name in then["params"]}
-    then["rows of classes"], now["rows of classes"] = indices, present
-    compared, differences, skipped = 0, list[Difference](), dict[str, str]()
+    """Compares every identity and result column of a record and its classes, to the bit (NaN equals NaN): `stored` and
+    `stored_classes` are of the store, `found` and `found_classes` computed now. One that could not be computed then or
+    now is skipped with the reason. Only stored `params` count."""
+    lacked_then = object_of(stored["null_reasons"] or "{}", "null_reasons") | LATER
+    lacked_now = object_of(found["null_reasons"] or "{}", "null_reasons")
+    present = sorted(map(_index_of, found_classes))
+    then = _values(stored, [row for row in stored_classes if row["class_index"] in present])
+    now = _values(found, found_classes)
+    params = object_of(stored["params"], "params")
+    params_now = object_of(found["params"], "params")
+    then["params"] = params
+    now["params"] = {name: value for name, value in params_now.items() if name in params}
+    then["rows of classes"] = sorted(map(_index_of, stored_classes))
+    now["rows of classes"] = present
+    compared = 0
+    differences = list[Difference]()
+    skipped = dict[str, str]()
     for name, value in then.items():
-        again, column = now.get(name), name.rpartition(": ")[2]
+        again = now.get(name)
+        column = name.rpartition(": ")[2]
         if name not in now:
             skipped[column] = "its package is here in another version"
-        elif value is None and again is not None and name in was | LATER:
-            skipped[column] = f"was not computed then: {(was | LATER)[name]}"
-        elif again is None and value is not None and name in is_now:
-            skipped[column] = f"cannot be computed here: {is_now[name]}"
+        elif value is None and again is not None and name in lacked_then:
+            skipped[column] = f"was not computed then: {lacked_then[name]}"
+        elif again is None and value is not None and name in lacked_now:
+            skipped[column] = f"cannot be computed here: {lacked_now[name]}"
         else:
             compared += 1
             if value != again and not (value != value and again != again):
@@ -242,18 +254,22 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
 
 
+def _index_of(row: Row) -> int:
+    return int(row["class_index"])
+
+
 def _values(row: Row, classes: Sequence[Row]) -> dict[str, Any]:
     """Returns the identities and results of a record by column, and those of its classes by `class K: COLUMN`."""
-    own, of_class = ([column.name for column in table if _is_compared(column)] for table in (RECORDS, CLASS_RECORDS))
-    values = {name: row[name] for name in own} | added_values(row[ADDED.name])
+    values = _compared(row, RECORDS)
     for each in classes:
-        one = {name: each[name] for name in of_class} | added_values(each[ADDED.name])
-        values |= {f"class {each['class_index']}: {name}": value for name, value in one.items()}
+        of_class = _compared(each, CLASS_RECORDS)
+        values |= {f"class {each['class_index']}: {name}": value for name, value in of_class.items()}
     return values
 
 
-def _is_compared(column: StoredColumn) -> bool:
-    return column.mark != "measured" and column.name not in TEXTS
+def _compared(row: Row, table: Sequence[StoredColumn]) -> dict[str, Any]:
+    names = [column.name for column in table if column.mark != "measured" and column.name not in TEXTS]
+    return {name: row[name] for name in names} | added_values(row[ADDED.name])
 
 
 def _tolerance(name: str) -> Tolerance:
@@ -265,14 +281,15 @@ def _tolerance(name: str) -> Tolerance:
 
 
 def facts(run: Row, row: Row) -> dict[str, Any]:
-    """Returns what is recorded of the process that made a row, by name; of releases, the row's own come first."""
+    """Returns what is recorded of the process that made a row, by name, from the file of its `run`; of releases, the
+    row's own come first."""
     said = {name: row[name] for name in ("device", "threads", "window_batch")}
     said |= {"processor": run.get("processor"), "code": code_text(run.get("code"))}
     return said | (run.get("versions") or {}) | parse_releases(row.get(RELEASES.name))
 
 
 def differing(then: Row, now: Row) -> dict[str, str]:
-    """Returns a line for each fact that differs, or that only one side has, by its name."""
+    """Returns a line for each fact that differs between `then` and `now`, or that only one side has, by its name."""
     shown = {name: [then.get(name), now.get(name)] for name in {**then, **now}}
     return {name: f"{name}: {_fact(one)} then, {_fact(two)} now" for name, (one, two) in shown.items() if one != two}
 
@@ -291,7 +308,9 @@ def _inputs(run: Row, here: Row, row: Row) -> tuple[dict[str, Any], dict[str, An
 
 
 def _inputs_of(run: Row, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
-    name, case, models = row["dataset"], row["case_id"], run.get("models") or {}
+    name = row["dataset"]
+    case = row["case_id"]
+    models = run.get("models") or {}
     data = (run.get("datasets") or {}).get(name) or {}
     said = {f"recipe of {name}: {key}": value for key, value in (data.get("recipe") or {}).items()}
     said |= {f"files of case {case} of {name}": (data.get("cases") or {}).get(case)}
@@ -301,17 +320,20 @@ def _inputs_of(run: Row, row: Row, ids: Mapping[str, str]) -> dict[str, Any]:
 
 def beside(row: Row, classes: Sequence[Row], maps: LabelMaps, is_elsewhere: bool) -> tuple[Difference, ...]:
     """Holds a row's Dice and HD95, means and classes, against MedPy's: within rounding, or the columns' tolerances if
-    the row was made elsewhere, where label maps may be others. Leaves out what the row does not have."""
+    the row was made elsewhere (`is_elsewhere`), where label maps may be others. Leaves out what the row does not
+    have."""
     of_class = medpy_scores(maps)
-    found = {f"class {k}: {name}": value for name, each in of_class.items() for k, value in enumerate(each)}
+    found: dict[str, float] = {}
+    for name, values in of_class.items():
+        found |= {f"class {k}: {name}": value for k, value in enumerate(values)}
     found |= {mean: class_mean(of_class[of][first:]) for mean, (of, first) in MEANS.items() if of in of_class}
     stored = _values(row, classes)
-    wanted = [name for name in found if stored.get(name) is not None]
-    limits = {name: _tolerance(name) if is_elsewhere else ROUNDING for name in wanted}
-    return tuple(
-        Difference(column=f"{name} by MedPy", stored=stored[name], found=float(found[name]), tolerance=limits[name])
-        for name in wanted
-    )
+    differences = []
+    for name, value in found.items():
+        if (own := stored.get(name)) is not None:
+            limit = _tolerance(name) if is_elsewhere else ROUNDING
+            differences.append(Difference(column=f"{name} by MedPy", stored=own, found=float(value), tolerance=limit))
+    return tuple(differences)
 
 
 def medpy_scores(maps: LabelMaps) -> dict[str, npt.NDArray[np.float64]]:
@@ -325,7 +347,8 @@ def medpy_scores(maps: LabelMaps) -> dict[str, npt.NDArray[np.float64]]:
     from medpy.metric import binary
     from scipy.ndimage import find_objects
 
-    pairs, number = maps.each(), len(maps.classes)
+    pairs = maps.each()
+    number = len(maps.classes)
     dice, distances = np.full((2, number), np.nan)
     for k in range(number):
         pair, value = (pairs[k], 1) if maps.classes.overlap else (maps, k)
@@ -342,7 +365,16 @@ def medpy_scores(maps: LabelMaps) -> dict[str, npt.NDArray[np.float64]]:
 def reproduce(
     out: str, rows: str, seed: int, job: JobSpec | None, console: Console, first: Collection[Key] = ()
 ) -> Counter[Verdict]:
-    """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
+    """Recomputes rows of a store; prints each result.
+
+    Args:
+        out: root of the store.
+        rows: begin of the id of one row, or the number of random ones.
+        seed: of their draw.
+        job: in the place of the store's, to say where data are here; None: the store's.
+        console: gets the results.
+        first: keys of rows to recompute besides random ones, before them.
+    """
     store = Store(out)
     is_number = rows.isdecimal() and len(rows) < LEAST_DIGITS
     keys = sample_rows(store, int(rows), seed, first) if is_number else [find_row(store, rows)]
@@ -394,6 +426,6 @@ def _value(value: Any) -> str:
 
 
 def total(counts: Mapping[Verdict, int]) -> str:
-    """Counts all rows in one line: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
+    """Counts all rows by verdict in one line: `20 rows: 19 equal to the bit, 1 DIFFERENT`, from `counts`."""
     parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
     return f"{sum(counts.values())} rows: {', '.join(parts)}"

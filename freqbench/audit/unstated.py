@@ -75,9 +75,9 @@ OF_MR: Mapping[str, Step | None] = {
     "its own ends": _step("ScaleIntensity", channel_wise=True),
     NO: None,
 }
-OF_CT: Mapping[str, Step | None] = {f"window {low} to {high}": _range(low, high) for low, high in WINDOWS} | {
-    f"window {low} to {high}, from -1 to 1": _range(low, high, -1.0) for low, high in WINDOWS[:3]
-}
+_FROM_0: Mapping[str, Step] = {f"window {low} to {high}": _range(low, high) for low, high in WINDOWS}
+_SIGNED = {f"window {low} to {high}, from -1 to 1": _range(low, high, -1.0) for low, high in WINDOWS[:3]}
+OF_CT: Mapping[str, Step | None] = {**_FROM_0, **_SIGNED}
 CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropForeground", source_key="image")}
 
 
@@ -107,11 +107,24 @@ class _Trial:
     native: NativeCase
     theirs: Values
     pieces: "Pieces"
+    log: Log
+    started: float  # a core's time in seconds, as `time.process_time`
     seen: dict[Point, tuple[float, Pairs]] = field(default_factory=dict)
     refusal: Exception | None = None
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of a core's time since the start."""
+        return time.process_time() - self.started
+
+    @property
+    def best(self) -> Point:
+        """The first of the points of most alike voxels."""
+        return max(self.seen, key=self.share)
+
     def share(self, point: Point) -> float:
-        """Returns the share of alike voxels; -1 if the network cannot be run so."""
+        """Returns the share of alike voxels at a `point`, the value of each setting, in [0, 1]; -1 if the network
+        cannot be run so."""
         if point not in self.seen:
             try:
                 self.seen[point] = self._compare(point)
@@ -120,9 +133,40 @@ class _Trial:
                 self.refusal = error
         return self.seen[point][0]
 
+    def look(self, point: Point) -> bool:
+        """Tries a `point` that is new; true if it is the network's own, or time is over."""
+        if point in self.seen:
+            return False
+        found = self.share(point)
+        usual = self.pieces.usual
+        changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != usual[name])
+        self.log(f"{len(self.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
+        return found >= PROVEN or self.seconds > MOST_S
+
+    def descend(self, point: Point) -> bool:
+        """Tries all values of one setting after the other, from `point` and each time from the best; true as `look`."""
+        for name, values in self.pieces.values.items():
+            tried = [_change(point, name, value) for value in values]
+            if any(map(self.look, tried)):
+                return True
+            point = max([point, *tried], key=self.share)
+        return False
+
+    def alike(self, best: Point) -> dict[str, list[Any]]:
+        """Returns the other values of each setting with which as many voxels are alike as at the `best` point, if those
+        are the network's own."""
+        found: dict[str, list[Any]] = {}
+        for name, values in self.pieces.values.items():
+            for value in values:
+                other = _change(best, name, value)
+                is_sought = other != best and self.share(best) >= PROVEN and self.seconds < MOST_S
+                if is_sought and self.share(other) == self.share(best):
+                    found.setdefault(name, []).append(value)
+        return found
+
     def _compare(self, point: Point) -> tuple[float, Pairs]:
-        keys = self.pieces.keys_of(self.entry, dict(point))
         pieces = self.pieces
+        keys = pieces.keys_of(self.entry, dict(point))
         asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
         classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
         spec = resolve(asked, classes, pieces.num_channels, self.dataset.space)
@@ -134,55 +178,42 @@ class _Trial:
 def find(
     entry: ModelEntry, dataset: Dataset, own: Witness, modality: str = "", log: Log = lambda line: None
 ) -> FoundSettings:
-    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all. Of a
-    network whose files bring a pipeline only windows, channels and classes are sought. `modality` (CT or another) says
-    which intensities come first. Raises UserError if it runs under none."""
+    """Finds settings under which a network's clean prediction is its own. Of a network whose files bring a pipeline
+    only windows, channels and classes are sought.
+
+    Args:
+        entry: of the network, as in a job; what it states is tried first.
+        dataset: it is looked at under each setting.
+        own: predictions of the network's own code; those of the smallest case are compared.
+        modality: CT or another; says which intensities come first.
+        log: gets a line for each trial.
+
+    Raises:
+        UserError: it runs under no setting.
+    """
     started = time.process_time()
     first = min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     theirs = read(own.files[first.case_id], native)
     pieces = Pieces.build(entry, facts_of(entry, None, dataset.num_channels), dataset, first, modality, theirs)
-    trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
-    start = tuple((name, values[0]) for name, values in pieces.values.items())
-
-    def look(point: Point) -> bool:
-        """Tries a point that is new; true if it is the network's own, or time is over."""
-        if point in trial.seen:
-            return False
-        found = trial.share(point)
-        changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
-        log(f"{len(trial.seen):>4}  {percent(found) if found >= 0 else 'cannot be run'}  {changed or 'as usual'}")
-        return found >= PROVEN or time.process_time() - started > MOST_S
-
-    def descend(point: Point) -> bool:
-        """Tries all values of one setting after the other, each time from the best so far; true as `look`."""
-        for name, values in pieces.values.items():
-            tried = [_change(point, name, value) for value in values]
-            if any(look(other) for other in tried):
-                return True
-            point = max([point, *tried], key=trial.share)
-        return False
-
+    trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces, log=log, started=started)
     begun = set[Point]()
-    done = look(start)
+    done = trial.look(tuple(pieces.usual.items()))
     while not done and (waiting := trial.seen.keys() - begun):
-        begun.add(point := max(waiting, key=trial.share))
-        done = descend(point)
-    best = max(trial.seen, key=trial.share)
-    if trial.share(best) < 0:
-        raise UserError(f"{entry.name}: expected to run under one of {len(trial.seen)} settings, got: {trial.refusal}")
-    alike: dict[str, list[Any]] = {}
-    for name, value in ((name, value) for name, values in pieces.values.items() for value in values):
-        other = _change(best, name, value)
-        is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < MOST_S
-        if is_sought and trial.share(other) == trial.share(best):
-            alike.setdefault(name, []).append(value)
-    model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
+        point = max(waiting, key=trial.share)
+        begun.add(point)
+        done = trial.descend(point)
+    best = trial.best
     share = trial.share(best)
-    words = tuple(_words(dict(best), dict(start), alike))
-    seconds = time.process_time() - started
-    trials = len(trial.seen)
-    return FoundSettings(model=model, dataset=of_dataset, share=share, words=words, trials=trials, seconds=seconds)
+    if share < 0:
+        raise UserError(f"{entry.name}: expected to run under one of {len(trial.seen)} settings, got: {trial.refusal}")
+    settings = dict(best)
+    words = tuple(_words(settings, pieces.usual, trial.alike(best)))
+    _, pairs = trial.seen[best]
+    model, of_dataset = pieces.job_keys(entry, dataset, native, settings, theirs, pairs)
+    return FoundSettings(
+        model=model, dataset=of_dataset, share=share, words=words, trials=len(trial.seen), seconds=trial.seconds
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +226,11 @@ class Pieces:
     sliding: Mapping[str, Any]  # keys of `Inference` that stay
     key: str  # of the image in the transforms
     num_channels: int  # of the data
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """The first value of each setting."""
+        return {name: values[0] for name, values in self.values.items()}
 
     @classmethod
     def build(
@@ -216,17 +252,15 @@ class Pieces:
         values["outputs"] = _heads(entry, facts, dataset, outputs, theirs)
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
-            orders = tuple(permutations(range(count)))
-            stated = [tuple(at) for at in (entry.channels or {}).values() if not isinstance(at, int)]
-            values["channels"] = tuple(dict.fromkeys([*(stated if len(entry.channels or ()) == 1 else ()), *orders]))
+            values["channels"] = _orders(entry, count)
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
         values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
-        values["overlap"] = tuple(dict.fromkeys([sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS]))
-        first = sliding.get("weighting", "gaussian")
-        values["weighting"] = tuple(dict.fromkeys([first, "gaussian", "constant"])) if is_bare else (first,)
+        values["overlap"] = _distinct(sliding.get("overlap", DEFAULT_INFERENCE.overlap), *OVERLAPS)
+        weighting = sliding.get("weighting", "gaussian")
+        values["weighting"] = _distinct(weighting, "gaussian", "constant") if is_bare else (weighting,)
         if sliding.get("mirror"):
             values["mirror"] = sliding["mirror"], ""
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
@@ -265,7 +299,16 @@ class Pieces:
         theirs: Values,
         pairs: Pairs,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the keys of a model's and a dataset's entry of found settings, what stays out, by `pairs`."""
+        """Returns the keys of a model's and a dataset's entry.
+
+        Args:
+            entry: of the model, before.
+            data: the dataset.
+            native: its case on the file's grid.
+            point: the settings that were found.
+            theirs: the network's own prediction of the case.
+            pairs: for each output, its number, channel or numbers in that.
+        """
         made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:
@@ -293,14 +336,24 @@ class Pieces:
         """Returns `class_map` for outputs that are these labels each, on a dataset that has regions already."""
         if not dataset.classes.overlap:
             return {}
-        ours = {
-            k: sorted(value for value, code in dataset.classes.stated.items() if code >> (k - 1) & 1)
-            for k in range(1, len(dataset.classes))
-        }
-        found = {k: [of for of, labels in regions.items() if sorted(labels) == mine] for k, mine in ours.items()}
+        found = {}
+        for k in range(1, len(dataset.classes)):
+            mine = sorted(value for value, code in dataset.classes.stated.items() if code >> (k - 1) & 1)
+            found[k] = [of for of, labels in regions.items() if sorted(labels) == mine]
         if not all(found.values()) or all(of == [k] for k, of in found.items()):
             return {}
         return {"classes": len(regions), "class_map": found}
+
+
+def _distinct(*values: Any) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _orders(entry: ModelEntry, count: int) -> tuple[Any, ...]:
+    """Returns the orders of so many channels, the one that an entry states first."""
+    channels = [*(entry.channels or {}).values()]
+    stated = [tuple(each) for each in channels if not isinstance(each, int)] if len(channels) == 1 else []
+    return _distinct(*stated, *permutations(range(count)))
 
 
 def _change(point: Point, name: str, value: Any) -> Point:
@@ -311,8 +364,8 @@ def _parse(transforms: object) -> tuple[Step, ...] | None:
     """Returns the words of transforms on one image; None: they are other transforms, or there are none."""
     if not isinstance(transforms, list | tuple):
         return None
-    keys = {key for step in transforms for key in np.atleast_1d(step.get("keys", [])).tolist()} - {"label"}
-    return tuple(transforms) if len(keys) <= 1 else None
+    keys = set[str]().union(*(np.atleast_1d(step.get("keys", [])).tolist() for step in transforms))
+    return tuple(transforms) if len(keys - {"label"}) <= 1 else None
 
 
 _SLOTS = {
@@ -326,15 +379,16 @@ def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: Case
     """Returns the places of transforms and their candidates: those that are stated first, in their order."""
     space = entry.preprocess or (Preprocess(intensity="percentile", crop_foreground=False) if words else dataset.space)
     codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
-    usual: dict[str, Steps] = {
-        "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
-        | {each: _step("Orientation", axcodes=each) for each in codes},
-        "spacing": {each: _spacing(each) for each in ([space.spacing] if space.spacing else [])}
-        | {FILE: None}
-        | {each: _spacing(each) for each in SPACINGS},
-        "intensity": _intensities(space, modality),
-        "crop": dict(CROPS) if not space.crop_foreground or words else {key: CROPS[key] for key in reversed([*CROPS])},
-    }
+    axes: Steps = {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
+    axes |= {each: _step("Orientation", axcodes=each) for each in codes}
+    spacings: Steps = {space.spacing: _spacing(space.spacing)} if space.spacing else {}
+    spacings[FILE] = None
+    spacings |= {each: _spacing(each) for each in SPACINGS}
+    crops = [*CROPS.items()]
+    if space.crop_foreground and not words:
+        crops.reverse()
+    intensities = _intensities(space, modality)
+    usual: dict[str, Steps] = {"axes": axes, "spacing": spacings, "intensity": intensities, "crop": dict(crops)}
     if not words:
         return usual
     made: dict[str, Steps] = {}
@@ -344,7 +398,8 @@ def _slots(words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: Case
         others = usual.get(slot or "", {})
         made[slot or f"step {number}"] = {_state_of(step, others): step, **others}
     for slot, steps in usual.items():
-        made.setdefault(slot, {next((label for label, step in steps.items() if step is None), None): None, **steps})
+        unchanged = next((label for label, step in steps.items() if step is None), None)
+        made.setdefault(slot, {unchanged: None, **steps})
     return made
 
 
@@ -372,7 +427,7 @@ def _windows(entry: ModelEntry, trained: Shape | None, longest: int) -> tuple[An
     fitting = [(side,) * 3 for side in SIDES if side <= longest] + [sides for sides in FLAT if max(sides) <= longest]
     others = [(side,) * 3 for side in sorted(SIDES) if longest < side <= 1.5 * longest]
     stated = [trained] if trained and (entry.roi or trained != DEFAULT_ROI) else []
-    return tuple(dict.fromkeys([*stated, *fitting, *others, "whole", *([trained] if trained else [])]))
+    return _distinct(*stated, *fitting, *others, "whole", *([trained] if trained else []))
 
 
 def _spacing(sides: Sequence[float]) -> Step:
@@ -413,33 +468,38 @@ def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict
         alike, union = agreement(renumber(ours, pairs, classes), numbers)
         return alike / max(union, 1), {output: number for output, number in pairs.items() if output < count}
     classes = Classes(names=("",) * (count + 1), overlap=True)
+    codes = np.zeros(ours.shape, np.uint8)
     if theirs.ndim == 4:
-        codes = np.zeros(ours.shape, np.uint8)
         for k, channel in enumerate(theirs):
             codes |= (channel > 0.5).astype(np.uint8) << k
         pairs = exchange(ours, codes, classes)
         alike, union = agreement(renumber(ours, pairs, classes), codes)
         return alike / max(union, 1), pairs
     regions = _regions(theirs, [(ours >> k) & 1 == 1 for k in range(count)])
-    codes = np.zeros(ours.shape, np.uint8)
     for value in {*np.unique(theirs).tolist()} - {0}:
         codes[theirs == value] = code_of(k for k, of in regions.items() if value in of)
-    fits = (ours == codes) & ((ours > 0) | (theirs > 0)) & ((codes > 0) | (theirs == 0))
-    return int(np.count_nonzero(fits)) / max(int(np.count_nonzero((ours > 0) | (theirs > 0))), 1), regions
+    in_either = (ours > 0) | (theirs > 0)
+    fits = (ours == codes) & in_either & ((codes > 0) | (theirs == 0))
+    return int(np.count_nonzero(fits)) / max(int(np.count_nonzero(in_either)), 1), regions
 
 
 def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[int, list[int]]:
     """Returns for each output, counted from 1, the numbers of a label map most of whose voxels lie in it."""
     values = sorted({*np.unique(numbers).tolist()} - {0})
-    return {k: [int(v) for v in values if mask[numbers == v].mean() > 0.5] for k, mask in enumerate(inside, 1)}
+    found = {}
+    for k, mask in enumerate(inside, 1):
+        found[k] = [int(value) for value in values if mask[numbers == value].mean() > 0.5]
+    return found
 
 
 def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
     """Returns the dataset's key `regions`, each called by its classes."""
     by_number = _classes_by_number(dataset)
-    held = [of for of in regions.values() if of]
-    called = [" and ".join(dataset.class_names[by_number.get(value, 0)] for value in of) for of in held]
-    return {"regions": {name: sorted({by_number[v] for v in of}) for name, of in zip(called, held, strict=True)}}
+    named = {}
+    for labels in filter(None, regions.values()):
+        name = " and ".join(dataset.class_names[by_number.get(label, 0)] for label in labels)
+        named[name] = sorted({by_number[label] for label in labels})
+    return {"regions": named}
 
 
 def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:

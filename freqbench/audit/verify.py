@@ -38,7 +38,8 @@ class Check(NamedTuple):
 
 
 def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
-    """Prints the results of checks, and returns True if nothing is wrong."""
+    """Prints the results of checks as a table below a `title` on the `console`, and returns True if nothing is
+    wrong."""
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
     for each in checks:
         table.add_row(*each)
@@ -152,7 +153,8 @@ def _differences(rows: pa.Table) -> Iterator[str]:
     before = rows.slice(0, max(0, len(rows) - 1))
     after = rows.slice(1)
     same = {name: np.asarray(before[name]) == np.asarray(after[name]) for name in COMMIT}
-    is_pair, is_copy = (np.logical_and.reduce([same[name] for name in names]) for names in (KEY, COMMIT))
+    is_pair = np.logical_and.reduce([same[name] for name in KEY])
+    is_copy = np.logical_and.reduce([same[name] for name in COMMIT])
     for name in SCORES:
         one, other = (np.asarray(pc.fill_null(each[name].cast(pa.float64()), np.nan)) for each in (before, after))
         has_both = np.asarray(pc.and_(pc.is_valid(before[name]), pc.is_valid(after[name])), bool)

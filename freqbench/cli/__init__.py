@@ -9,7 +9,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -36,7 +36,7 @@ class Front(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Lists the commands as the help has them."""
-        return [name for names in PANELS.values() for name in names]
+        return [*chain.from_iterable(PANELS.values())]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes all commands on one screen, without boxes."""

@@ -57,12 +57,11 @@ def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, 
     Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
     something is wrong. --converge and --certify write their curves and tables into OUT too, as files.
     """
-    given = {
-        **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
-        **{"--address": options.address, "--seed": options.seed},
-        **{"--job": stored.job, "--set": stored.set_, "--to": text.to},
-        **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
-    }
+    has_format = text.format != "terminal"
+    has_engine = options.engine != "auto"
+    checks = {"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps}
+    places = {"--address": options.address, "--job": stored.job, "--set": stored.set_, "--to": text.to}
+    given = {**checks, **places, "--seed": options.seed, "--format": has_format, "--engine": has_engine}
     common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
     if options.converge or options.certify:
         (_show_convergence if options.converge else _show_bounds)(out, stored.grid(out))
@@ -158,6 +157,10 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", stored: common.St
     yield f"All {amount(len(findings), 'finding')}, and how to read them: freqbench audit {out} --all"
 
 
+def _num_cases(store: "Store", dataset: str) -> int:
+    return len({key for name, key in store.rows(("dataset", "case_key")) if name == dataset})
+
+
 def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     """Says by which command more patients settle a doubt: first more cases of the audit's own null rows."""
     from freqbench.audit import computing
@@ -167,30 +170,30 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     from freqbench.job.plan import spoken_hours
     from freqbench.results import Store
 
+    root = store.root
+    dataset = doubt.dataset
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
-    num_cases, num_audited = (
-        len({key for name, key in each.rows(("dataset", "case_key")) if name == doubt.dataset})
-        for each in (store, Store(root_of(store.root), named_by=store))
-    )
+    num_cases = _num_cases(store, dataset)
+    num_audited = _num_cases(Store(root_of(root), named_by=store), dataset)
     if doubt.check in computing.SHORT and doubt.cases < num_cases:
         short = " --short" if num_audited < num_cases else ""  # else the attack that is compared has fewer cases
-        return f"{who} cannot settle it: freqbench audit {store.root} --run{short} --cases {num_cases}"
+        return f"{who} cannot settle it: freqbench audit {root} --run{short} --cases {num_cases}"
     names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
-    name = dataset_name(doubt.dataset)
+    name = dataset_name(dataset)
     if not job or name not in names or doubt.patients >= ENOUGH:
         return f"{who} leave it open, and more cases would narrow the intervals"
     path = packaged_jobs().get(job.name)  # the file is known only if the store's job is as it is in the package
     is_packaged = path is not None and schema.load(str(path)).model_dump() == job.model_dump()
     number = [entry.name for entry in job.datasets].index(name)
-    attacks = dict[tuple[str, str], float]()
+    attacks: dict[tuple[str, str], float] = {}
     scoring = 0.0
-    cases = set[str]()
+    cases: set[str] = set()
     for cell_id, case_key, attack, score in store.rows(("cell_id", "case_key", "attack_seconds", "score_seconds")):
         attacks[cell_id, case_key] = attack or 0.0  # the same in the row of each target
         scoring = scoring + (score or 0.0)
         cases = cases | {case_key}
     hours = (sum(attacks.values()) + scoring) / len(cases) * (ENOUGH - doubt.cases) / 3600
-    where = f"--out {store.root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
+    where = f"--out {root} --set datasets.{number}.cases={ENOUGH}, about {spoken_hours(hours)} on one worker"
     return f"{who} cannot settle it: freqbench run {job.name if is_packaged else 'JOB'} {where}"
 
 

@@ -56,9 +56,10 @@ def verify(
     from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
 
-    if not 0 < again.share <= 1:
-        raise UserError(f"--share: expected a number in (0, 1], got {again.share:g}: 0.1 is a tenth of the rows")
-    if again.rows is not None and (again.cases is not None or again.share != SHARE):
+    share = again.share
+    if not 0 < share <= 1:
+        raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
+    if again.rows is not None and (again.cases is not None or share != SHARE):
         raise UserError("--rows: expected neither --share nor --cases beside it: a spot check has no audit or share")
     read = read_entry(Path(entry))
     results = examine(read.told)

@@ -79,7 +79,10 @@ def attributes(docstring: str, title: str = "Attributes") -> dict[str, str]:
     """Returns the names below a title of a docstring, with their meanings, each on one line."""
     listed = inspect.cleandoc(docstring).partition(f"{title}:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", listed, re.M)
-    return {name: " ".join(text.split()) for several, text in entries for name in several.split(", ")}
+    found: dict[str, str] = {}
+    for several, text in entries:
+        found |= dict.fromkeys(several.split(", "), " ".join(text.split()))
+    return found
 
 
 def example(cls: Any) -> dict[str, Any]:
@@ -193,14 +196,16 @@ def model(name: str) -> Described:
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
     rows = []
     for parameter in inspect.signature(cls).parameters.values():
-        default = network.args.get(parameter.name, parameter.default)
-        if parameter.name not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
+        key = parameter.name
+        own = parameter.default
+        default = network.args.get(key, own)
+        if key not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
             text = REQUIRED if default is parameter.empty else str(default)
             # The class's own text states its own default, beside which ours would be a contradiction.
-            meaning = re.sub(r"\s*Defaults? (?:to|is) .*?\.(?=\s|$)", "", meanings.get(parameter.name, ""))
-            if parameter.default is not parameter.empty and default != parameter.default:
-                meaning += f" (the class's own default: {parameter.default})"
-            rows.append((parameter.name, text, meaning.strip()))
+            meaning = re.sub(r"\s*Defaults? (?:to|is) .*?\.(?=\s|$)", "", meanings.get(key, ""))
+            if own is not parameter.empty and default != own:
+                meaning += f" (the class's own default: {own})"
+            rows.append((key, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
     return Described(facts, line, heads=("args", "default", "meaning"), rows=rows)
@@ -253,7 +258,9 @@ def metric(name: str) -> Described:
     if name not in METRICS:
         text = inspect.getdoc(added.load(name)) or ""
         facts["package"] = plugins.package_of("metrics", name)
-    columns = {key: (each.unit, meaning) for each in chosen.numbers for key, meaning, _ in each.columns()}
+    columns: dict[str, tuple[str, str]] = {}
+    for each in chosen.numbers:
+        columns |= {key: (each.unit, meaning) for key, meaning, _ in each.columns()}
     rows = [(key, *columns[key]) for key in chosen.columns]
     return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
 
@@ -271,7 +278,10 @@ def job(name: str) -> Described:
     (cost,) = re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
     of = {key: content.get(key) or [] for key in ("datasets", "models", "attacks")}
     of["datasets"] = of["datasets"] or [content["dataset"]]
-    facts = {key: ", ".join(dict.fromkeys(each["name"] for each in entries)) for key, entries in of.items() if entries}
+    facts: dict[str, str] = {}
+    for key, entries in of.items():
+        if entries:
+            facts[key] = ", ".join(dict.fromkeys(each["name"] for each in entries))
     about = re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE)
     return Described({**facts, "cost": cost}, f"freqbench run {name}", about)
 
@@ -342,7 +352,9 @@ def show_list(
 
 def _put_jobs() -> None:
     """Prints one line for each packaged job by group; only names of those that need a paper's data."""
-    jobs = {group: [name for name in packaged_jobs() if group_of(name) == group] for group in (*GROUPS, RESEARCH)}
+    jobs: dict[str, list[str]] = {group: [] for group in (*GROUPS, RESEARCH)}
+    for name in packaged_jobs():
+        jobs[group_of(name)].append(name)
     for group, title in GROUPS.items():
         common.say(f"{title}:")
         if group == PAPERS:
@@ -356,14 +368,16 @@ def _put_jobs() -> None:
 
 def _show(table: str, word: str | None) -> None:
     """Prints all about a name of a table, else the rows of its lists that have the word."""
-    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _names_of(table)
+    describe, *lists = TABLES[table]
+    added = plugins.installed_names(table)
+    known = _names_of(table)
     name = str(word if word in added else names.ALIASES.get(table, {}).get(word or "", word))
     is_class = table == "attacks" and plugins.names_class(name)
     if name in known or name in added or is_class or (table == "models" and name.startswith("zoo://")):
         _put(name, describe(name))
         return
     sought = (word or "").casefold()
-    chosen = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in lists]
+    chosen = [(heads, _rows_with(rows(), sought)) for heads, rows in lists]
     if not any(rows for _, rows in chosen):
         raise UserError(unknown(table.removesuffix("s"), str(word), [*known, *added]))
     for heads, rows in chosen:
@@ -372,6 +386,10 @@ def _show(table: str, word: str | None) -> None:
             common.say(f"all about one: freqbench list {table} {rows[0][0]}")
     if table == "models" and chosen[-1][1]:
         common.say("foreground Dice x100: clean on the job's test list; worst case over the leaderboard's attacks")
+
+
+def _rows_with(rows: Rows, sought: str) -> Rows:
+    return [row for row in rows if sought in " ".join(row).casefold()]
 
 
 def _put(name: str, described: Described) -> None:

@@ -52,9 +52,10 @@ def submit(
     head = jobs.Dashboard.reach(address)
     place = head.shared_place(options.place(job), "--out")
     job_id = jobs.new_id(job.name)
+    shared = _shared_places(job.training, head, path)
     of_run = {
         "--out": place,
-        "--set": [*(options.set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
+        "--set": [*(options.set_ or ()), *packed.overrides, *shared],
         "--limit-cases": options.limit_cases,
         "--shard": Shard.parse(part.shard) if part.shard else None,
         "--force": part.force,

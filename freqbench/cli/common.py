@@ -38,13 +38,20 @@ FORMATS = {"terminal": "terminal", "md": "markdown", "csv": "csv", "latex": "lat
 def jobs(incomplete: str) -> list[str]:
     """Lists packaged jobs, and YAML files here and one folder down, that begin with `incomplete`: for a shell."""
     packaged = [name for name in packaged_jobs() if name.startswith(incomplete)]
-    return packaged + sorted(path for end in ("*.yaml", "*/*.yaml") for path in glob(escape(incomplete) + end))  # noqa: PTH207
+    return packaged + _beginning(incomplete, "*.yaml", "*/*.yaml")
+
+
+def _beginning(incomplete: str, *ends: str) -> list[str]:
+    """Lists the files with one of the ends whose paths begin with `incomplete`, sorted."""
+    found: list[str] = []
+    for end in ends:
+        found += glob(escape(incomplete) + end)  # noqa: PTH207
+    return sorted(found)
 
 
 def stores(incomplete: str) -> list[str]:
     """Lists result stores whose paths begin with `incomplete`, like `jobs`."""
-    ends = ("*/run.json", "*/*/run.json")
-    return sorted(path.removesuffix("/run.json") for end in ends for path in glob(escape(incomplete) + end))  # noqa: PTH207
+    return [path.removesuffix("/run.json") for path in _beginning(incomplete, "*/run.json", "*/*/run.json")]
 
 
 def option(help: str, *names: str, **facts: Any) -> Any:
@@ -56,7 +63,7 @@ more = partial(option, hidden=True)  # which only `--help-all` shows
 
 
 def argument(help: str, metavar: str, **facts: Any) -> Any:
-    """Returns an argument of a command, likewise."""
+    """Returns an argument of a command, with what the `help` says of it, and its word there, `metavar`."""
     return typer.Argument(help=help, metavar=metavar, **facts)
 
 
@@ -195,7 +202,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run_command(**given: Any) -> None:
-        made = {name: cls(**{field: given.pop(field) for field in fields}) for name, (cls, fields) in groups.items()}
+        made: dict[str, Any] = {}
+        for name, (cls, fields) in groups.items():
+            made[name] = cls(**{field: given.pop(field) for field in fields})
         command(**made, **given)
 
     run_command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
@@ -204,7 +213,8 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, object], takes: Mapping[str, str]) -> str:
-    """Returns the one way with a value, or ''. Refuses two, and options of `given` that a way does not take."""
+    """Returns the one way of a `command`, by its values in `ways`, or ''. Refuses two, and options of `given` that a
+    way does not take, by the words in `takes`."""
     if len(chosen := [way for way, value in ways.items() if value]) > 1:
         raise UserError(f"{command}: expected one of {', '.join(ways)}, got {' and '.join(chosen)}: leave one")
     way = "".join(chosen)
@@ -266,13 +276,13 @@ def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
 
 
 def aside(as_json: bool) -> AbstractContextManager[object]:
-    """Redirects all output to stderr if stdout is for `put_json`."""
+    """Redirects all output to stderr if stdout is for `put_json`, `as_json`."""
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 @contextmanager
 def stoppable(doing: str) -> Iterator[None]:
-    """Exits with code 130 at Ctrl-C during work that the same command continues."""
+    """Exits with code 130 at Ctrl-C during work, called `doing`, that the same command continues."""
     try:
         yield
     except KeyboardInterrupt:
@@ -281,19 +291,21 @@ def stoppable(doing: str) -> Iterator[None]:
 
 
 def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False) -> "Grid":
-    """Expands a job to its grid; `match` computes budgets that are not known yet."""
+    """Expands a job to its grid, of `limit_cases` a dataset (None: all), for a store at `out`; `match` computes budgets
+    that are not known yet."""
     from freqbench.engine import matching
 
     return matching.matched_grid(job, out, say, match, limit_cases)
 
 
 def unique(outs: Sequence[str]) -> list[str]:
-    """Lists each store once."""
+    """Lists each store of `outs` once."""
     return list(dict.fromkeys(out.rstrip("/") or out for out in outs))
 
 
 def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
-    """Renders all tables of stores, or one; warnings go to stderr."""
+    """Renders all tables of the stores `outs`, or the one that `table` names, in a `format` of FORMATS; warnings go to
+    stderr."""
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.report import report
     from freqbench.results import Store

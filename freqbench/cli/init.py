@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,12 @@ from freqbench.cli.common import argument, more, option
 from freqbench.core import names
 from freqbench.core.errors import UserError
 
+if TYPE_CHECKING:
+    from freqbench.audit.first_case import FirstCase
+    from freqbench.data.layouts import Layout
+
 app = typer.Typer()
+Lines = Sequence[tuple[str, str]]  # findings: the name of each, and a line
 CASES = 5
 EPS = "8/255"
 BUNDLE = "bundle"
@@ -95,65 +100,126 @@ def init(
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = options.data or _answer("Folder of the dataset", "--data")
     from freqbench.audit.first_case import first_case
-    from freqbench.core import documents
     from freqbench.core.files import storage
     from freqbench.core.plugins import trusting
     from freqbench.core.types import ScoredOn
     from freqbench.data import layouts
-    from freqbench.job.schema import build_dataset
-    from freqbench.models.sources import source_of
 
     layout = layouts.recognise(data)
-    of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
-    if not (complete := of_split.get(layout.entry["split"], 0)):
-        raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
+    cases = _cases(layout, data)
     question = "Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)"
     checkpoint = options.checkpoint or _answer(question, "--checkpoint")
-    lines, guessed, args = _looked_at(checkpoint, options.arch)
-    question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
-    arch = options.arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
+    is_trained = not checkpoint.startswith(UNTRAINED)
+    told, guessed, args = _looked_at(checkpoint, options.arch)
+    arch = options.arch or _architecture(guessed)
     if arch != COMMAND:
         names.require_known("models", "architecture", arch)
     eps = _radius(options.budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS))
     model = _model(checkpoint, arch, args if arch == guessed else {})
-    has_classes = source_of(arch).is_checkpoint and layout.entry.get("reference") != "prediction"
-    if has_classes and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
-        model = {**model, "outputs": head}
-    predictions = options.predictions
-    place = str(Path(predictions).expanduser().resolve()) if predictions and "://" not in predictions else predictions
-    if predictions:
-        common.say("predictions: the share of the foreground's voxels that are the network's own, by settings")
+    if _has_regions(arch, layout.entry, data):
+        model = {**model, "outputs": "sigmoid"}
+    predictions = _predictions(options.predictions)
     with trusting(trust_code):
-        first = first_case(layout.entry, model, not checkpoint.startswith(UNTRAINED), place, common.say)
-    of_data = [(name, line) for name, line in layout.lines() if name != "job line"]
-    of_model = [(name, line) for name, line in lines if name not in ("assumed", "no trace", "to state")]
-    of_model += [*(("matched", word) for word in first.matched), ("first case", first.verdict)]
-    of_model += [("predictions", first.proof)] if first.proof else []
-    open_of = {of: [*found] for of, found in first.open.items()}
-    if not first.is_black_box and not checkpoint.startswith(UNTRAINED):
-        if "transforms" not in first.model and any("assumed: " in line for line in open_of["model"]):
-            open_of["model"].insert(0, TRANSFORMS)
-        open_of["model"] += [] if predictions else [PREDICTIONS]
-        expected = _expected_dice() if "expected_dice" not in first.model else None
-        open_of["model"] += [] if expected else [EXPECTED]
-        model = {**first.model, **({"expected_dice": expected} if expected else {})}
-    else:
-        model = first.model
+        first = first_case(layout.entry, model, is_trained, predictions, common.say)
+    attacks = BY_QUERIES if first.is_black_box else BY_GRADIENTS
+    named = f"{layout.entry['name']}-{model['name']}"
+    name = re.sub(r"[^\w.-]+", "-", named)  # as a folder's name may be anything
+    trust = TRUST if arch == COMMAND else ""
+    quoted = shlex.quote(path)
     content = JOB.format(
-        path=shlex.quote(path),
-        name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
-        of_data=_comments(of_data),
-        dataset=documents.yaml_lines({**first.dataset, "cases": min(CASES, complete)}, first.beside["dataset"]),
-        open_of_dataset=_open(open_of["dataset"]),
-        of_model=_comments(dict.fromkeys(of_model)),
-        model=documents.yaml_lines(model, first.beside["model"]),
-        open_of_model=_open(open_of["model"]),
-        attacks=(BY_QUERIES if first.is_black_box else BY_GRADIENTS).format(eps=eps),
-        trust=TRUST if arch == COMMAND else "",
+        path=quoted,
+        name=name,
+        trust=trust,
+        **_dataset_parts(layout, first, cases),
+        **_model_parts(told, first, is_trained),
+        attacks=attacks.format(eps=eps),
         eps=eps,
         scored_on=ScoredOn.FILE.key,
     )
     storage.write_atomic(path, content.encode())
+    _say_written(path, first)
+    _require_grid(path, trust_code)
+    common.say(f"next: freqbench plan {quoted}")
+
+
+def _cases(layout: "Layout", data: str) -> int:
+    """Returns the number of cases that the job takes: the first ones that are complete, by their headers."""
+    complete = {survey.split: len(survey.complete) for survey in layout.surveys}.get(layout.entry["split"])
+    if not complete:
+        raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
+    return min(CASES, complete)
+
+
+def _architecture(guessed: str | None) -> str:
+    if guessed in (COMMAND, ONNX):
+        return guessed
+    return _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
+
+
+def _has_regions(arch: str, entry: Mapping[str, Any], data: str) -> bool:
+    """True if a dataset's classes are regions, of which the outputs of weights say nothing."""
+    from freqbench.job.schema import build_dataset
+    from freqbench.models.sources import source_of
+
+    if not source_of(arch).is_checkpoint or entry.get("reference") == "prediction":
+        return False
+    return build_dataset(entry, data).classes.head == "sigmoid"
+
+
+def _predictions(folder: str | None) -> str | None:
+    """Returns a folder of predictions as a job names it, from anywhere, and says what the lines to come are."""
+    if not folder:
+        return folder
+    common.say("predictions: the share of the foreground's voxels that are the network's own, by settings")
+    return folder if "://" in folder else str(Path(folder).expanduser().resolve())
+
+
+def _complete(model: Mapping[str, Any], lines: Sequence[str]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Returns a trained network's entry with the Dice that a person expects, and its open lines with ways to answer."""
+    if "transforms" not in model and any("assumed: " in line for line in lines):
+        lines = [TRANSFORMS, *lines]
+    if "predictions" not in model:
+        lines = [*lines, PREDICTIONS]
+    if expected := _expected_dice():
+        return {**model, "expected_dice": expected}, lines
+    return model, [*lines, EXPECTED]
+
+
+def _dataset_parts(layout: "Layout", first: "FirstCase", cases: int) -> Mapping[str, str]:
+    """Returns what the job says of the dataset, by its places in JOB."""
+    from freqbench.core import documents
+
+    lines = [(name, line) for name, line in layout.lines() if name != "job line"]
+    entry = {**first.dataset, "cases": cases}
+    return {
+        "of_data": _comments(lines),
+        "dataset": documents.yaml_lines(entry, first.beside["dataset"]),
+        "open_of_dataset": _open(first.open["dataset"]),
+    }
+
+
+def _model_parts(told: Lines, first: "FirstCase", is_trained: bool) -> Mapping[str, str]:
+    """Returns what the job says of the network, by its places in JOB: each line once, first what its files tell."""
+    from freqbench.core import documents
+
+    lines = [(name, line) for name, line in told if name not in ("assumed", "no trace", "to state")]
+    lines += [("matched", word) for word in first.matched]
+    lines.append(("first case", first.verdict))
+    if first.proof:
+        lines.append(("predictions", first.proof))
+    entry = first.model
+    open_lines = first.open["model"]
+    if is_trained and not first.is_black_box:
+        entry, open_lines = _complete(entry, open_lines)
+    return {
+        "of_model": _comments(dict.fromkeys(lines)),
+        "model": documents.yaml_lines(entry, first.beside["model"]),
+        "open_of_model": _open(open_lines),
+    }
+
+
+def _say_written(path: str, first: "FirstCase") -> None:
+    """Says what the first case tells, and what is left open."""
     common.say(f"written: {path}")
     for line in filter(None, (first.proof, first.verdict)):
         common.say(line)
@@ -162,12 +228,15 @@ def init(
             common.say(f"{of}: {line}")
     if any(first.open.values()):
         common.say(f"{path} has each of these as a comment, ready to be used, as nobody has stated it")
+
+
+def _require_grid(path: str, trust_code: bool) -> None:
+    """Refuses a written job that gives no grid of runs."""
     try:
         job = common.JobOptions(path=path, trust_code=trust_code).job()
         common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
-    common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 
 def _expected_dice() -> float | None:
@@ -194,7 +263,7 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
     return default
 
 
-def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None, Mapping[str, Any]]:
+def _looked_at(checkpoint: str, arch: str | None) -> tuple[Lines, str | None, Mapping[str, Any]]:
     """Reports `doctor`'s findings about a checkpoint, the architecture that they tell, and its arguments."""
     from freqbench.audit import diagnosis
     from freqbench.models import hub

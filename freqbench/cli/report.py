@@ -57,6 +57,7 @@ def report(
     Tables are all of them, or one, as of a paper; the page is for a browser (--format html). `run` wrote one at its
     end, which --open opens: that in the folder OUT/report, which has the viewer, where volumes were saved.
     """
+    form = text.format
     ways = {"--figures": figures, "--open": shown}
     for way in (name for name, value in ways.items() if value):
         if table or volumes or not text.is_usual or sum(map(bool, ways.values())) > 1:
@@ -68,7 +69,7 @@ def report(
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
-    elif text.format == "html":
+    elif form == "html":
         if table:
             raise UserError("report: --format html: expected no --table, as html is the page: take md, csv or latex")
         with common.print_warnings():
@@ -76,8 +77,8 @@ def report(
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        is_short = table is None and text.format in ("terminal", "latex")
-        text.put(common.tables(outs, text.format, "overview" if is_short else table if table != ALL else None))
+        is_short = table is None and form in ("terminal", "latex")
+        text.put(common.tables(outs, form, "overview" if is_short else table if table != ALL else None))
         if is_short and text.is_usual:
             _name_others(outs)
 

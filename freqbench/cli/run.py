@@ -78,13 +78,14 @@ def run(
     from freqbench.job.training import TrainJob
     from freqbench.results import Shard
 
+    fresh = part.fresh
     if dry_data:  # into a store of its own
         options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
     shard = Shard.parse(part.shard) if part.shard else None
     if isinstance(job := options.any_job(), TrainJob):
         of_attacks = {
             **{"--dry-data": dry_data, "--shard": shard, "--force": part.force, "--no-page": not page, "--log": log},
-            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": part.fresh},
+            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": fresh},
         }
         for option in (name for name, value in of_attacks.items() if value):
             raise UserError(f"{options.path}: {option}: expected a job with attacks, got a training job: leave it out")
@@ -103,22 +104,22 @@ def run(
         from freqbench.reporting import tracker
 
         tracker.require(log, options.place(job))
-    with ray_cluster.environment({node_cache.LIMIT: "0"} if part.fresh else {}):
+    with ray_cluster.environment({node_cache.LIMIT: "0"} if fresh else {}):
         with common.stoppable("networks were trained"):
             if dry_data:
                 job = rehearsal.shrink_job(link.describe_job(job))
             else:
                 job = link.train_rest(job, common.say, shard, options.address)
         place = options.place(job)
-        if part.fresh:
+        if fresh:
             storage.remove(storage.join(place, matching.FILE))
         with common.stoppable("budgets were matched"):
             grid = common.grid_of(job, options.limit_cases, place, match=True)
         how = runner.RunOptions(
-            engine=options.engine, address=options.address, shard=shard, force=part.force, fresh=part.fresh
+            engine=options.engine, address=options.address, shard=shard, force=part.force, fresh=fresh
         )
         summary = runner.execute(grid, place, common.console(), how)
-    if part.fresh and summary.interrupted:
+    if fresh and summary.interrupted:
         common.say("the rest are rows of earlier runs, which a run without --fresh keeps; --fresh begins again")
     if log:
         try:

@@ -51,12 +51,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Reads a YAML file (see `read`) into a model; raises UserError if it is missing or does not fit the model."""
+    """Reads the YAML file at `path` into a model, after `overrides` (see `read`); raises UserError if it is missing or
+    does not fit the model."""
     return validate(read(path, overrides), model, where=path)
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the content of a YAML file, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML."""
+    """Returns the content of the YAML file at `path`, after overrides such as `a.b=c` or `a.0.b=c`, whose values are
+    YAML."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
@@ -72,8 +74,8 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """Validates as `model.model_validate` does, but raises its first error as one UserError line after `where`, also
-    for infinite numbers, NaN, and whole numbers beyond 64 bits."""
+    """Validates plain values, `content`, as `model.model_validate` does, but raises its first error as one UserError
+    line after `where`, also for infinite numbers, NaN, and whole numbers beyond 64 bits."""
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:
@@ -114,7 +116,8 @@ def _leaves(annotation: Any) -> Iterator[str]:
     elif annotation in (int, float):
         yield "a number"
     else:
-        yield from (leaf for part in get_args(annotation) for leaf in _leaves(part))
+        for part in get_args(annotation):
+            yield from _leaves(part)
 
 
 def _place(location: Sequence[int | str]) -> str:
@@ -127,38 +130,55 @@ def _place(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Returns the first error of a model, with its place in the file, as one line."""
     errors = error.errors()
-    first = errors[0]
-    location = errors[0]["loc"]
-    if first["type"] == "missing":  # a misspelt key is why the right one is missing
-        strange = (each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == location[:-1])
-        first = next(strange, first)
-        location = first["loc"]
-    if first["type"] == "extra_forbidden":
-        owner = _model_at(model, location[:-1])
-        inside = _place(location[:-1])
-        return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
-    for i, part in enumerate(location):  # without the union's alternative that pydantic appends to it
-        owner = _model_at(model, location[:i])
-        if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
-            location = location[:i]
-            break
+    first = _first_of(errors)
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        *parents, last = first["loc"]
+        inside = _place(parents)
+        said = _unknown_key(str(last), _model_at(model, parents))
+        return f"{inside}: {said}" if inside else said
+    location = _location_in_file(first["loc"], model)
     place = _place(location)
-    if first["type"] == "missing" and isinstance(location[-1], int):
-        return f"{_place(location[:-1])}: expected a list of more values, got {location[-1]}: give all of them"
-    if first["type"] == "missing":
+    if kind == "missing":
+        if isinstance(location[-1], int):
+            return f"{_place(location[:-1])}: expected a list of more values, got {location[-1]}: give all of them"
         return f"{place}: required, but not given"
     failures = [failure for failure in errors if failure["loc"][: len(location)] == location]
     said, *others = map(_mistake_text, failures)
     others = [text.removeprefix("Input should be ") for text in dict.fromkeys(others)]
     message = " or ".join([said, *others]).removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {one_line(repr(first['input'])):.300}"
+    got = "" if kind == "value_error" else f", got {one_line(repr(first['input'])):.300}"
+    advice = _advice_on(failures, kind)
+    return f"{place}: {message}{got}{advice}" if place else message
+
+
+def _first_of(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """Returns the error to name: the first, or the misspelt key beside it that is why the right one is missing."""
+    first = errors[0]
+    owner = first["loc"][:-1]
+    if first["type"] == "missing":
+        for each in errors:
+            if each["type"] == "extra_forbidden" and each["loc"][:-1] == owner:
+                return each
+    return first
+
+
+def _location_in_file(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Returns a place without the union's alternative that pydantic appends to it."""
+    for i, part in enumerate(location):
+        owner = _model_at(model, location[:i])
+        if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
+            return location[:i]
+    return location
+
+
+def _advice_on(failures: Sequence[ErrorDetails], kind: str) -> str:
+    """Says how to write what was meant, of the failures at a place, the first of which is of a kind."""
     if any(each["type"] == "string_type" and isinstance(each["input"], int | float | None) for each in failures):
-        got += f": {QUOTES}"
-    elif all(failure["type"] in ("list_type", "tuple_type") for failure in failures):
-        got += ": put the values between brackets, [a, b]"
-    elif first["type"] in ("model_type", "model_attributes_type"):
-        got += ": write its keys, {name: ..., ...}"
-    return f"{place}: {message}{got}" if place else message
+        return f": {QUOTES}"
+    if all(failure["type"] in ("list_type", "tuple_type") for failure in failures):
+        return ": put the values between brackets, [a, b]"
+    return ": write its keys, {name: ..., ...}" if kind in ("model_type", "model_attributes_type") else ""
 
 
 SYNONYMS = {  # words that newcomers write for a key, with the key; or the entry of a job that has this key

@@ -30,7 +30,8 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[str, int] = {}  # nodes behind each anchor, once its node has ended
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        before = self._nodes
         is_alias = isinstance(event, yaml.AliasEvent)
         if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
             raise ComposerError(None, None, "an alias inside its own anchor", event.start_mark)
@@ -69,10 +70,10 @@ class _JobLoader(_Loader):
         return node
 
 
-_JobLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _DATE)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_resolvers: dict[str, list[Any]] = {}
+for _first, _known in yaml.SafeLoader.yaml_implicit_resolvers.items():
+    _resolvers[_first] = [(tag, pattern) for tag, pattern in _known if tag not in (_INT, _FLOAT, _DATE)]
+_JobLoader.yaml_implicit_resolvers = _resolvers
 _NUMBERS = {  # those of YAML 1.1 that mean the same in YAML 1.2
     _INT: r"[-+]?(0|[1-9][0-9]*)",
     _FLOAT: r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
@@ -85,14 +86,15 @@ def _problem(error: Exception) -> str:
     """Returns what is wrong with a YAML text, and where."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
-    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    mark = error.problem_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}"
     return one_line(", ".join(part for part in (error.context, error.problem, place) if part))
 
 
 def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
-    """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
-    Raises UserError, after `where`, for invalid YAML, a tag that would make an object, a repeated key, and more than
-    YAML_BYTES, YAML_NODES or DEPTH levels."""
+    """Returns the plain values in a YAML text, `content`; `of_others`: by PyYAML's rules, as other tools read their own
+    files. Raises UserError, after `where`, for invalid YAML, a tag that would make an object, a repeated key, and more
+    than YAML_BYTES, YAML_NODES or DEPTH levels."""
     if len(content) > YAML_BYTES:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
     try:
@@ -107,7 +109,7 @@ def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
 
 
 def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dict[str, Any]:
-    """Parses YAML as `yaml_of` does; the text has to hold keys and values."""
+    """Parses `content` as `yaml_of` does, `where` and `of_others` too; the text has to hold keys and values."""
     mapping = yaml_of(content, where, of_others)
     if not isinstance(mapping, dict):
         raise UserError(f"{where}: expected keys and values at the top, got {type(mapping).__name__}")
@@ -115,13 +117,14 @@ def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dic
 
 
 def yaml_item(entry: Mapping[str, Any]) -> str:
-    """Returns a mapping of plain values as one item of a YAML list, on one line."""
+    """Returns a mapping of plain values, `entry`, as one item of a YAML list, on one line."""
     text: str = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=float("inf"))
     return f"- {text.strip()}"
 
 
 def yaml_lines(entry: Mapping[str, Any], beside: Mapping[str, str]) -> str:
-    """Returns a mapping of plain values as one item of a YAML list, a key a line, with comments beside some keys."""
+    """Returns a mapping of plain values, `entry`, as one item of a YAML list, a key a line, with comments `beside` some
+    keys."""
     said = {key: f"    # {why}" for key, why in beside.items()}
     return "- " + "\n    ".join(yaml_line(key, value) + said.get(key, "") for key, value in entry.items())
 
@@ -132,7 +135,8 @@ def yaml_line(key: str, value: Any) -> str:
 
 
 def json_of(content: bytes | str, where: str) -> Any:
-    """Returns the value in a JSON text; raises UserError after `where`, also beyond JSON_BYTES or DEPTH levels."""
+    """Returns the value in a JSON text, `content`; raises UserError after `where`, also beyond JSON_BYTES or DEPTH
+    levels."""
     if len(content) > JSON_BYTES:
         raise UserError(f"{where}: expected JSON of at most {JSON_BYTES // 2**20} MiB, got more: give the right file")
     too_deep = UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
@@ -144,7 +148,9 @@ def json_of(content: bytes | str, where: str) -> Any:
         raise too_deep from None
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEPTH):  # code that walks through it recurses once per level
-        parts = (part for node in level for part in (node.values() if isinstance(node, dict) else node))
+        parts: list[Any] = []
+        for node in level:
+            parts += node.values() if isinstance(node, dict) else node
         level = [part for part in parts if isinstance(part, dict | list)]
         if not level:
             return value
@@ -152,7 +158,7 @@ def json_of(content: bytes | str, where: str) -> Any:
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
-    """Parses JSON as `json_of` does; the text has to hold an object."""
+    """Parses `content` as `json_of` does, with errors after `where`; the text has to hold an object."""
     value = json_of(content, where)
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}: restore it or move it away")

@@ -76,7 +76,8 @@ def shortened(text: str) -> str:
 
 
 def one_line(said: object, most: int | None = None) -> str:
-    r"""Returns a text or an exception's message on one line, up to the last word within `most` letters.
+    r"""Returns what was `said`, a text or an exception's message, on one line, up to the last word within `most`
+    letters.
 
     An empty one gives the type's name.
 
@@ -96,7 +97,8 @@ def installing(extra: str) -> str:
 
 
 def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = None) -> str:
-    """Returns the sentence for a name that is not in a table; it proposes `likely`, else the closest spelling.
+    """Returns the sentence for a `word` that is none of the `known` names; it proposes `likely`, else the closest
+    spelling. `kind` is what the names are names of.
 
     >>> unknown("attack", "pdg", ["pgd", "gn"])
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"

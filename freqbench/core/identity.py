@@ -42,14 +42,15 @@ def digest(payload: Any) -> str:
     >>> digest({"b": 1, "a": (0.5, None)}) == digest({"a": [0.5, None], "b": 1})
     True
     """
-    met = list[OfProcess]()
+    met: list[OfProcess] = []
     text = json.dumps(_canonical(payload, met), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digits = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return OfProcess(digits, met[0].why) if met else digits
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
-    """Returns the CPU generator of one window's draws, by seed, content and number alone: random numbers are common."""
+    """Returns the CPU generator of one window's draws, by seed, the case's `fingerprint` and the window's number alone:
+    random numbers are common."""
     import torch
 
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

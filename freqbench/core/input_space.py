@@ -133,7 +133,8 @@ class Preprocess(Strict):
 
 
 def file_codes(affine: npt.NDArray[np.float64]) -> str:
-    """Returns the directions in which the axes of a file's array increase, as in LPS."""
+    """Returns the directions in which the axes of a file's array increase, as in LPS, by its `affine` `[4, 4]`
+    (RAS+)."""
     from nibabel.orientations import aff2axcodes
 
     return "".join(aff2axcodes(affine))
@@ -147,7 +148,7 @@ def file_axes(codes: str) -> tuple[int, int, int]:
     >>> file_axes("PSR")
     (2, 0, 1)
     """
-    return triple(next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI"))
+    return triple(max(map(codes.find, pair)) for pair in ("RL", "AP", "SI"))  # -1: the axis runs the other way
 
 
 def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
@@ -165,11 +166,13 @@ def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, .
 def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
     """Returns a volume `[C, *axes towards given]` with its axes towards `wanted`."""
     order, against = turning(given, wanted)
-    return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
+    turned = volume.permute(0, *(1 + axis for axis in order))
+    return turned.flip([1 + axis for axis in against])
 
 
 def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: str, new: str) -> npt.NDArray[np.float64]:
-    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `old`."""
+    """Returns voxel to world of `orient`, for axes towards `new`; `affine` and `shape` are those of the axes towards
+    `old`."""
     order, against = turning(old, new)
     to_given = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, along in enumerate(order):
@@ -179,5 +182,5 @@ def turned_affine(affine: npt.NDArray[np.float64], shape: Sequence[int], old: st
 
 
 def ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:
-    """Returns values of a file's axes in the order right, anterior, superior."""
+    """Returns values of a file's axes, which run as `codes` say (LPS, ...), in the order right, anterior, superior."""
     return triple(values[axis] for axis in file_axes(codes))

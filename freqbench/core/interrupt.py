@@ -37,7 +37,8 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
 @contextmanager
 def alongside(watch: Callable[[threading.Event], object], name: str) -> Iterator[None]:
-    """Runs a function in a thread of that name beside the block; its event is set at the end, which waits for it."""
+    """Runs `watch` in a thread of that name beside the block; the event that it gets is set at the end, which waits for
+    it."""
     ended = threading.Event()
     thread = threading.Thread(target=watch, args=(ended,), name=name, daemon=True)
     thread.start()

@@ -34,7 +34,7 @@ def whole(text: str) -> int | None:
 
 
 def wrong_numbers(content: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Yields place and complaint of each number in plain values that `is_number` refuses."""
+    """Yields place and complaint of each number in plain values, `content` at `place`, that `is_number` refuses."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from wrong_numbers(key, place)
@@ -48,7 +48,8 @@ def wrong_numbers(content: Any, place: tuple[int | str, ...] = ()) -> Iterator[t
 
 
 def require(count: int, limit: int, what: str) -> None:
-    """Refuses, with a UserError, more than `limit` of something; FREQBENCH_LIMITS multiplies the limit."""
+    """Refuses, with a UserError, a `count` of more than `limit`, of things that `what` names; FREQBENCH_LIMITS
+    multiplies the limit."""
     text = os.environ.get(VARIABLE, "1")
     if not 0 < (factor := whole(text) or 0) < 10**6:
         raise UserError(f"{VARIABLE}: expected a number from 1 to 999999, to multiply all limits, got {text!r:.80}")

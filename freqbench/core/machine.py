@@ -52,7 +52,7 @@ def releases(parts: frozenset[str] = frozenset()) -> str:
     >>> [part.split()[0] for part in releases(frozenset({"nnunet", "unet"})).split(", ")][3:6]
     ['nibabel', 'nnunetv2', 'numpy']
     """
-    names = {*MOVE_NUMBERS, *parts.intersection(PACKAGES), *(one for part in parts for one in TOOLCHAINS.get(part, ()))}
+    names = {*MOVE_NUMBERS, *parts.intersection(PACKAGES)}.union(*(TOOLCHAINS.get(part, ()) for part in parts))
     return ", ".join(f"{name} {release}" for name, release in _versions_of(sorted(names, key=str.lower)).items())
 
 
@@ -96,8 +96,13 @@ def stated_threads() -> int | None:
 
 def core_seconds() -> tuple[float, float]:
     """Returns the seconds that this process's threads ran, and waited for cores that others had; 0 beside Linux."""
-    counted = [_read(path).split() for path in (PROC / "self/task").glob("*/schedstat")]
-    ran, waited = (sum(int(times[place]) / 1e9 for times in counted if len(times) == 3) for place in (0, 1))
+    ran = 0.0
+    waited = 0.0
+    for path in (PROC / "self/task").glob("*/schedstat"):
+        times = _read(path).split()
+        if len(times) == 3:
+            ran += int(times[0]) / 1e9
+            waited += int(times[1]) / 1e9
     return ran, waited
 
 

@@ -16,7 +16,7 @@ class Tolerance:
     relative: float = 0.0
 
     def allows(self, stored: float, found: float) -> bool:
-        """True if a number agrees with the stored one."""
+        """True if a number that was `found` agrees with the stored one."""
         within = self.absolute + self.relative * abs(stored)
         return math.isclose(found, stored, rel_tol=0, abs_tol=within) or (math.isnan(stored) and math.isnan(found))
 
@@ -52,7 +52,7 @@ class Number:
         return self.unit == "count" and not self.agrees
 
     def columns(self, of_classes: bool = False) -> Iterator[tuple[str, str, Tolerance]]:
-        """Yields its columns in records, or in class records, each with meaning and tolerance."""
+        """Yields its columns in records, or with `of_classes` in class records, each with meaning and tolerance."""
         wide = self.in_class or tuple(T(3 * each.absolute, 3 * each.relative) for each in self.agrees)
         meaning, agrees = (self.of_class, wide) if of_classes else (self.meaning, self.agrees)
         if meaning:
@@ -76,7 +76,10 @@ class Metric:
     def columns(self) -> tuple[str, ...]:
         """The record columns that it fills, the main one first, and what counts last."""
         ordered = sorted(self.numbers, key=lambda each: (each.is_count, not each.better))
-        return tuple(column for each in ordered for column, *_ in each.columns())
+        columns: list[str] = []
+        for each in ordered:
+            columns += [column for column, *_ in each.columns()]
+        return tuple(columns)
 
     @property
     def has_background(self) -> bool:
@@ -85,12 +88,14 @@ class Metric:
 
 
 def organ(metric: str, name: str, unit: str, better: Better, meaning: str, *agrees: T, wide: Agreeing = ()) -> Number:
-    """Makes a number of each class, whose mean over the foreground the row holds."""
+    """Makes a number of each class, whose mean over the foreground the row holds; all but `agrees` and `wide`, the
+    tolerances of the mean and of a class, as the fields `metric`, `name`, `unit`, `better` and `meaning` of Number."""
     return Number(metric, name, unit, better, f"{meaning}, foreground classes", agrees, (name, 1), meaning, wide)
 
 
 def undefined_count(metric: str, column: str, first: int = 1) -> Number:
-    """Makes the number of classes that are undefined in a column of class records."""
+    """Makes the number of classes, from the class `first` on, that are undefined in a column of class records of a
+    `metric`."""
     text = f"foreground classes that the means of {metric} leave out"
     text = text if first else f"classes that {metric} leaves out of its mean"
     return Number(metric, f"{metric}_undefined_classes", "count", "lower", text, undefined=(column, first))
@@ -183,37 +188,51 @@ NUMBERS: tuple[Number, ...] = (
     Number("seam", "seam_energy", "ratio", "lower", _SEAM, _NORM),
     Number("voxel_success", "voxel_success", "fraction", "lower", _CHANGED, _DICE[:1]),
 )
-METRICS: Mapping[str, Metric] = {
-    name: replace(metric, numbers=tuple(each for each in NUMBERS if each.metric == name))
-    for name, metric in {
-        "dsc": Metric("DSC", "fraction", "higher", "labels"),
-        "hd95": Metric("HD95", "voxel", "lower", "labels", "surface:surface_scores"),
-        "nsd": Metric("NSD", "fraction", "higher", "labels", "surface:nsd_scores"),
-        "assd": Metric("ASSD", "mm", "lower", "labels", "surface:assd"),
-        "volume": Metric("Volume error", "ratio", "lower", "labels", "overlap:volume_scores"),
-        "components": Metric("Component F1", "fraction", "higher", "labels", "components:component_f1"),
-        "topology": Metric("Topology", "count", "lower", "labels", "components:betti_errors"),
-        "brats": Metric("DSC BraTS", "fraction", "higher", "labels", "lesions:brats_scores"),
-        "lesion": Metric("Lesion DSC", "fraction", "higher", "labels", "lesions:lesion_scores"),
-        "calibration": Metric("ECE", "fraction", "lower", "probabilities"),
-        "ssim": Metric("SSIM", "fraction", "higher", "volumes"),
-        "psnr": Metric("PSNR", "dB", "higher", "volumes"),
-        "lpips": Metric("LPIPS", "1", "higher", "volumes"),
-        "linf": Metric("L-inf", "intensity", "lower", "volumes"),
-        "l2": Metric("L2", "intensity", "lower", "volumes"),
-        "energy": Metric("Energy", "intensity", "lower", "volumes"),
-        "seam": Metric("Seams", "ratio", "lower", "volumes"),
-        "voxel_success": Metric("Changed voxels", "fraction", "lower", "labels"),
-    }.items()
+_PLAIN: Mapping[str, Metric] = {
+    "dsc": Metric("DSC", "fraction", "higher", "labels"),
+    "hd95": Metric("HD95", "voxel", "lower", "labels", "surface:surface_scores"),
+    "nsd": Metric("NSD", "fraction", "higher", "labels", "surface:nsd_scores"),
+    "assd": Metric("ASSD", "mm", "lower", "labels", "surface:assd"),
+    "volume": Metric("Volume error", "ratio", "lower", "labels", "overlap:volume_scores"),
+    "components": Metric("Component F1", "fraction", "higher", "labels", "components:component_f1"),
+    "topology": Metric("Topology", "count", "lower", "labels", "components:betti_errors"),
+    "brats": Metric("DSC BraTS", "fraction", "higher", "labels", "lesions:brats_scores"),
+    "lesion": Metric("Lesion DSC", "fraction", "higher", "labels", "lesions:lesion_scores"),
+    "calibration": Metric("ECE", "fraction", "lower", "probabilities"),
+    "ssim": Metric("SSIM", "fraction", "higher", "volumes"),
+    "psnr": Metric("PSNR", "dB", "higher", "volumes"),
+    "lpips": Metric("LPIPS", "1", "higher", "volumes"),
+    "linf": Metric("L-inf", "intensity", "lower", "volumes"),
+    "l2": Metric("L2", "intensity", "lower", "volumes"),
+    "energy": Metric("Energy", "intensity", "lower", "volumes"),
+    "seam": Metric("Seams", "ratio", "lower", "volumes"),
+    "voxel_success": Metric("Changed voxels", "fraction", "lower", "labels"),
 }
-METRIC_OF: Mapping[str, str] = {column: name for name, metric in METRICS.items() for column in metric.columns}
+
+
+def _add_numbers(name: str, metric: Metric) -> Metric:
+    return replace(metric, numbers=tuple(each for each in NUMBERS if each.metric == name))
+
+
+def _metric_by_column() -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for name, metric in METRICS.items():
+        found |= dict.fromkeys(metric.columns, name)
+    return found
+
+
+def _means() -> Iterator[tuple[str, tuple[str, int]]]:
+    for each in NUMBERS:
+        if each.mean:
+            of_class, first = each.mean
+            for column, *_ in each.columns():
+                yield column, (of_class + column.removeprefix(each.name), first)
+
+
+METRICS: Mapping[str, Metric] = {name: _add_numbers(name, metric) for name, metric in _PLAIN.items()}
+METRIC_OF: Mapping[str, str] = _metric_by_column()
 """Metric of each column of records."""
-MEANS: Mapping[str, tuple[str, int]] = {
-    column: (each.mean[0] + column.removeprefix(each.name), each.mean[1])
-    for each in NUMBERS
-    if each.mean
-    for column, *_ in each.columns()
-}
+MEANS: Mapping[str, tuple[str, int]] = dict(_means())
 """Columns of records that are means of defined values in a column of the classes, with their first class."""
 UNDEFINED: Mapping[str, tuple[str, int]] = {each.name: each.undefined for each in NUMBERS if each.undefined}
 """Columns of records that count undefined values in a column of the classes, with their first class."""

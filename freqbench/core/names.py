@@ -49,7 +49,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 
 class _KnownNames(dict[str, tuple[str, ...]]):
     def __missing__(self, kind: str) -> tuple[str, ...]:
-        self[kind] = tuple(name for table, file in _TABLES[kind].items() for name in entries(file, table))
+        known: list[str] = []
+        for table, file in _TABLES[kind].items():
+            known += entries(file, table)
+        self[kind] = tuple(known)
         return self[kind]
 
 
@@ -118,14 +121,16 @@ def job_file(name: str) -> str:
 
 
 def require_known(table: str, kind: str, name: str) -> str:
-    """Returns a name of a table in KNOWN, of an installed package, or the path of a class; refuses anything else."""
+    """Returns a name of a table in KNOWN, of an installed package, or the path of a class; refuses anything else, as an
+    unknown `kind` (such as `attack`)."""
     if meant_name(table, name) not in KNOWN[table] and not names_class(meant_name(table, name)):
         raise UserError(unknown(kind, name, [*KNOWN[table], *installed_names(table)]))
     return name
 
 
 def meant_name(table: str, name: str) -> str:
-    """Returns the name in KNOWN that a job's name means, the path of a class for one that an installed package adds."""
+    """Returns the name in KNOWN, of a `table` such as `attacks`, that a job's name means; the path of a class for one
+    that an installed package adds."""
     name = ALIASES.get(table, {}).get(name, name)
     return name if name in KNOWN[table] or names_class(name) else installed_names(table).get(name, name)
 
@@ -158,7 +163,8 @@ def home_of(path: str) -> Path:
 
 
 def require_inside(root: str, path: str) -> None:
-    """Refuses a path that links lead out of a local folder; the folder itself may be a link, and URIs have no links."""
+    """Refuses a path that links lead out of a local folder, `root`; the folder itself may be a link, and URIs have no
+    links."""
     protocol, separator, folder = root.rpartition("://")
     if protocol not in ("", "file", "local"):
         return

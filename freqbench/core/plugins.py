@@ -70,14 +70,15 @@ def is_trusted() -> bool:
 
 
 def require_trust(what: str) -> None:
-    """Refuses an action that runs third-party code, unless it is trusted."""
+    """Refuses an action that runs third-party code, `what` in the message, unless it is trusted."""
     if not is_trusted():
         reason = "as its code can do all that you can: read it first"
         raise UserError(f"{what}: needs --trust-code (or trust_code: true in the job), {reason}")
 
 
 def load_class(path: str, base: type) -> type[Any]:
-    """Returns the subclass of `base` that `module:Class` names; refuses an untrusted, missing or abstract one."""
+    """Returns the subclass of `base` that `path`, a `module:Class`, names; refuses an untrusted, missing or abstract
+    one."""
     if not is_installed(path):
         require_trust(path)
     module, _, name = path.partition(":")
@@ -109,7 +110,8 @@ def path_of(cls: type) -> str:
 
 
 def require_class(given: object, base: type) -> None:
-    """Refuses objects that are neither a name nor a class of a kind, and class paths, which would run code."""
+    """Refuses a `given` object that is neither a name nor a subclass of `base`, and class paths, which would run
+    code."""
     if not isinstance(given, str):
         if not (isinstance(given, type) and issubclass(given, base)):
             expected = f"a name or a class of {base.__name__}"

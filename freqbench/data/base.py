@@ -43,7 +43,8 @@ def match_in_time(match: Callable[[str], re.Match[str] | None], name: str, what:
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
-    """Returns the key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
+    """Returns the key of a case: 16 hex digits of its dataset's whole recipe and of the content of its files by its
+    `fingerprint`."""
     return digest([recipe, fingerprint])
 
 
@@ -127,10 +128,10 @@ class Dataset(Strict, abc.ABC):
 
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
-        """Reads one case of any split as its files hold it; raises DataError for damaged or mismatched files."""
+        """Reads case `ref` of any split as its files hold it; raises DataError for damaged or mismatched files."""
 
     def file_label(self, ref: CaseRef) -> FileLabel:
-        """Reads the label map of a case of any split as its file holds it; raises as `native`."""
+        """Reads the label map of case `ref` of any split as its file holds it; raises as `native`."""
         native = self.native(ref)
         return FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
 
@@ -161,7 +162,7 @@ class Dataset(Strict, abc.ABC):
         return type(self).space is Dataset.space
 
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
-        """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's.
+        """Reads (see `native`) and preprocesses case `ref` of any split; `space` is a model's own, None the dataset's.
         Raises DataError for intensities beyond 0 to 1 where neither a model nor the class states a space."""
         space = space or self.space
         native = self.native(ref)
@@ -177,15 +178,16 @@ class Dataset(Strict, abc.ABC):
         return replace(prepare(native, space, classes=self.classes), off_scale=())
 
     def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
-        """Returns the voxels of a case in a space (None, or no `grid`: the dataset's) before cropping, an upper bound,
-        unread. Raises DataError if the voxels do not fit in memory."""
+        """Returns the voxels of case `ref` in a space (None, or no `grid`: the dataset's) before cropping, an upper
+        bound, unread. Raises DataError if the voxels do not fit in memory."""
         if space is None or ref.grid is None:
             return ref.shape
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels, ref.axes)
         return prepared_shape(*ref.grid, space, ref.axes)
 
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
-        """Returns the patient of a case: by `patient`, a list or its name; raises DataError if wrong or too long."""
+        """Returns the patient of a case: by `patient`, as a list has `stated` it (None, or empty: it has not), or by
+        the name `case_id`; raises DataError if wrong or too long."""
         for text in (case_id, stated or ""):
             if len(text) > names.LONGEST:
                 raise DataError(
@@ -217,11 +219,11 @@ class Dataset(Strict, abc.ABC):
             yield f"{self.name}: {f'{few([*files], 3)}: ' if files else ''}{guess}"
 
     def case_key(self, ref: CaseRef) -> str:
-        """Returns 16 hex digits of the recipe and the case's files, so that adding a case changes no other."""
+        """Returns 16 hex digits of the recipe and the files of case `ref`, so that adding a case changes no other."""
         return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Returns another case of the split by the seed and the case's content, whatever `cases` is: a new case
+        """Returns another case of the split by the seed and the content of case `ref`, whatever `cases` is: a new case
         replaces few. `split` is `whole_split`, if known. Raises DataError if there is none."""
         if not (others := [other for other in split or self.whole_split() if other.case_id != ref.case_id]):
             raise DataError(
@@ -240,7 +242,7 @@ class Dataset(Strict, abc.ABC):
         return self.model_copy(update={"cases": None}).refs()
 
     def chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
-        """Returns the ids of a split that `cases` selects."""
+        """Returns those of the `case_ids` of a split that `cases` selects."""
         if self.cases is None:
             return case_ids
         if isinstance(self.cases, int):

@@ -21,7 +21,8 @@ def require_usable() -> None:
 
 
 def cached_case(ref: CaseRef, make: Callable[[], Case], **asked: Any) -> Case:
-    """Returns the stored case, with the caller's `ref`, or made, as `Kept.get` does; raises as `require_usable`."""
+    """Returns the stored case of what is `asked`, with the caller's `ref`, or what `make` makes, as `Kept.get` does;
+    raises as `require_usable`."""
     require_usable()
     return replace(VOLUMES.get(make, **asked), ref=ref)
 

@@ -121,7 +121,11 @@ class Pairing:
 
 
 def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
-    """Yields the ways in which names pair images and label maps, `paths` below a folder, from the likeliest on."""
+    """Yields the ways in which names pair images and label maps, from the likeliest on.
+
+    Args:
+        paths: image files, relative to the folder.
+    """
     of_raters = _rater_groups(paths)
     cut = []
     for found in _pairings(paths, {}):

@@ -91,7 +91,8 @@ class Header:
         return replace(self, shape=shape, affine=affine, spacing=spacing, stated=None, turned=(self, turn))
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Refuses another shape than the image's, but of a part with segments, and a corner half a voxel away."""
+        """Refuses another shape than the image's, but of a part with segments, and a corner half a voxel away; `what`
+        it is stands in the error."""
         if self.shape != image.shape and self.segments and self.place_in(image):
             return
         if self.shape != image.shape:
@@ -127,9 +128,21 @@ def header_of(
     unfilled: str,
     **more: Any,
 ) -> Header:
-    """Returns the header of a file in mm, once it is checked; `unit` of the affine: its name, its mm, and its field."""
+    """Returns the header of a file in mm, once it is checked.
+
+    Args:
+        path: the file.
+        shape: voxels an axis, `[H, W, D]`, and further axes.
+        kind: type of the file's numbers.
+        affine: voxel to world (RAS+) in `unit`, `[4, 4]`.
+        unit: of the affine: its name, its millimetres, and the field that states it.
+        multichannel: whether a fourth axis may have channels.
+        unfilled: as in Header, if voxels are 1 x 1 x 1.
+        more: further fields of Header.
+    """
     sizes = checked_shape(path, tuple(map(int, shape)), multichannel)
     (name, length, field_of_unit) = unit
+    grid = triple(sizes[:3])
     if kind.kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
     check_invertible(path, affine)
@@ -139,7 +152,7 @@ def header_of(
     spacing = spacing_of(affine)
     return Header(
         path=path,
-        shape=triple(sizes[:3]),
+        shape=grid,
         spacing=spacing,
         affine=affine,
         fourth=math.prod(sizes[3:]),
@@ -151,17 +164,19 @@ def header_of(
 
 
 def place_behind(start: int, file: Path, is_packed: bool) -> VoxelPlace:
-    """Returns the place of voxels behind so many bytes of a file, which gzip may have packed as a whole."""
+    """Returns the place of voxels behind the first `start` bytes of a file, which gzip may have packed as a whole
+    (`is_packed`)."""
     return VoxelPlace(file=file, before=start, packing="gzip") if is_packed else VoxelPlace(file=file, start=start)
 
 
 def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:
-    """Returns the sides of a voxel."""
+    """Returns the sides of a voxel in the unit of its `affine`, `[4, 4]`."""
     return triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
 
 
 def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tuple[int, ...]:
-    """Returns a 3D shape without trailing axes of length 1 (`multichannel`: of 4D too); refuses empty and huge ones."""
+    """Returns the 3D shape of the file at `path` without trailing axes of length 1 (`multichannel`: of 4D too); refuses
+    empty and huge ones."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in ((3, 4) if multichannel else (3,)):
@@ -179,7 +194,7 @@ def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tup
 
 
 def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
-    """Refuses an affine with NaN, or whose axes do not span the space."""
+    """Refuses an affine `[4, 4]` of the file at `path` with NaN, or whose axes do not span the space."""
     steps = affine[:3, :3]
     with np.errstate(over="ignore", invalid="ignore"):
         volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
@@ -189,21 +204,24 @@ def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 
 def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: str) -> None:
-    """Refuses voxels of sides in millimetres that no scanner makes; `stated` and the field `unit` are the header's."""
+    """Refuses voxels of sides in millimetres `[3]` that no scanner makes; `stated` and the field `unit` are those of
+    the header at `path`."""
     if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
         got = f"got {spell(sides)} mm, as the header gives {stated}: fix its unit ({unit}) or sides"
         raise DataError(f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, {got}")
 
 
 def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
-    """Refuses a grid that would not fit in memory: more than MAX_BYTES as float32."""
+    """Refuses a grid of `shape` voxels that would not fit in memory: more than MAX_BYTES as float32. `path` begins the
+    error, and `what` is expected to fit."""
     if 4 * math.prod(shape) > MAX_BYTES:
         got = f"got {tuple(shape)}: check the header, `spacing`, `size` and `pad_to`"
         raise DataError(f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, {got}")
 
 
 def check_room(path: Path | str, num_voxels: int, num_bytes: int, room: int) -> None:
-    """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
+    """Refuses, before allocating memory, the header at `path` of `num_voxels` voxels if they are more bytes
+    (`num_bytes`) than a file of its length can hold (`room`)."""
     if num_bytes > room:
         raise DataError(f"{damage(path, num_voxels)}: at most {room} bytes of {num_bytes}: fetch the file again")
 
@@ -218,13 +236,14 @@ def check_place(header: Header) -> None:
 
 
 def damage(path: Path | str, num_voxels: int) -> str:
-    """Returns the begin of a refusal of damaged voxels."""
+    """Returns the begin of a refusal of the damaged voxels of `path`, of which the header states `num_voxels`."""
     return f"{path}: expected {num_voxels} voxels, got damaged or truncated data"
 
 
 @contextmanager
 def refusal(begin: str, advice: str = "fetch the file again", faults: Faults = FAULTS) -> Iterator[None]:
-    """Turns a library's error into one line: `begin` (path, expected and got), its reason, and advice."""
+    """Turns an error of a library, one of `faults`, into one line: `begin` (path, expected and got), its reason, and
+    advice."""
     try:
         yield
     except UserError:

@@ -29,7 +29,7 @@ OTHER_FORMATS = {  # endings of files that hold volumes in formats that are not 
 BEGIN = 512
 BLANK = b"\xef\xbb\xbf \t\r\n"
 GZIP = b"\x1f\x8b"
-NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
+NIFTI = (b"\x5c\1\0\0", b"\0\0\1\x5c", b"\x1c\2\0\0", b"\0\0\2\x1c")  # a header's length, 348 or 540, in either order
 NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
 STRANGERS = {  # what a file is whose first bytes, in lower case, are these, and what to do
@@ -49,13 +49,15 @@ class Reader(Protocol):
     """Functions of the module that reads a family of formats."""
 
     def parts(self, path: Path) -> tuple[str, ...]:
-        """Returns the names of the files that hold the voxels of a file, in its folder; none if it holds them."""
+        """Returns the names of the files that hold the voxels of the file at `path`, in its folder; none if it holds
+        them."""
 
     def read_header(self, path: Path, multichannel: bool = False) -> Header:
-        """Reads a header; raises DataError for a damaged, empty or too large file, one not 3D or without a grid."""
+        """Reads the header at `path`; raises DataError for a damaged, empty or too large file, one not 3D (or 4D, if
+        `multichannel`) or without a grid."""
 
     def read_voxels(self, header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind."""
+        """Returns all voxels `[H, W, D, C]` of the file of `header` in its axis order, scaled, as numbers of a kind."""
 
 
 READERS: Mapping[str, Reader] = {
@@ -67,7 +69,7 @@ SUFFIXES = tuple(READERS)
 
 
 def reader_of(path: Path | str) -> Reader:
-    """Returns the reader of a file by its name; raises DataError for another format."""
+    """Returns the reader of the file at `path` by its name; raises DataError for another format."""
     if (name := Path(path).name).endswith(SUFFIXES):
         return READERS[name.removeprefix(stem(name))]
     suffix = Path(name).suffix.lower()
@@ -77,13 +79,14 @@ def reader_of(path: Path | str) -> Reader:
 
 
 def stem(path: str) -> str:
-    """Returns the file name without folder and without the ending of its format."""
+    """Returns the file name of `path` without folder and without the ending of its format."""
     name = path.rsplit("/", 1)[-1]
     return name.removesuffix(next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""))
 
 
 def fetch(path: str) -> Path:
-    """Returns a local copy of an image file, with the files of its voxels beside it; see `storage.fetch`."""
+    """Returns a local copy of the image file at `path` (or a URI), with the files of its voxels beside it; see
+    `storage.fetch`."""
     local = storage.fetch(path)
     parts = () if storage.is_local(path) else reader_of(path).parts(local)
     if not parts:
@@ -93,7 +96,7 @@ def fetch(path: str) -> Path:
 
 
 def sha256s(path: str) -> list[str]:
-    """Returns the SHA-256 (hex) of an image file, and of each file of its voxels."""
+    """Returns the SHA-256 (hex) of the image file at `path` (or a URI), and of each file of its voxels."""
     if path.endswith((".nii", ".gz")):
         return [storage.sha256(path)]  # without fetching it
     local = fetch(path)
@@ -101,12 +104,12 @@ def sha256s(path: str) -> list[str]:
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
-    """Reads and checks a header; see `Reader.read_header`."""
+    """Reads and checks the header at `path`, of several channels only if `multichannel`; see `Reader.read_header`."""
     return _whole(path).read_header(path, multichannel)
 
 
 def check_length(path: Path) -> None:
-    """Raises DataError for a truncated file: by its length, or by its voxels if that does not tell."""
+    """Raises DataError for a truncated file at `path`: by its length, or by its voxels if that does not tell."""
     header = read_header(path, multichannel=True)
     check_place(header)
     place = header.place
@@ -151,7 +154,7 @@ def _whole(path: Path) -> Reader:
 
 
 def stack(headers: Sequence[Header]) -> Header:
-    """Returns one header for an image with one file per channel, all on the grid of the first."""
+    """Returns one header for an image with one file per channel by their `headers`, all on the grid of the first."""
     first, *further = headers
     for header in further:
         header.check_same_grid(first, "channel")
@@ -159,7 +162,8 @@ def stack(headers: Sequence[Header]) -> Header:
 
 
 def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Returns voxels `[C, H, W, D]` in the file's axis order; refuses damaged or infinite ones, constant channels."""
+    """Returns voxels `[C, H, W, D]` of the files of `header` in their axis order and unit; refuses damaged or infinite
+    ones, constant channels."""
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = read_channels(header)
@@ -174,12 +178,13 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_channels(header: Header) -> npt.NDArray[np.float32]:
-    """Returns the numbers `[C, H, W, D]` of one file in its axis order, whatever they are."""
+    """Returns the numbers `[C, H, W, D]` of the one file of `header` in its axis order, whatever they are."""
     return np.moveaxis(_voxels(header), -1, 0)
 
 
 def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]]:
-    """Returns a map's labels `[H, W, D]` in the file's axis order; numbers off by ROUNDED at most become whole ones.
+    """Returns the labels `[H, W, D]` of the map of `header`, in its axis order; numbers off by ROUNDED at most become
+    whole ones.
     Raises DataError unless all are whole, from `least` on, and no segment lies over another."""
     return merge_layers(header, least, lambda labels: labels)
 
@@ -187,7 +192,14 @@ def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]
 def merge_layers(
     header: Header, least: int, classes_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], are_codes: bool = False
 ) -> npt.NDArray[Any]:
-    """Returns the classes `[H, W, D]` of a map, codes of regions joined; raises DataError where classes overlap."""
+    """Returns the classes `[H, W, D]` of a label map; raises DataError where classes overlap.
+
+    Args:
+        header: the map's.
+        least: lowest label that is allowed.
+        classes_of: turns the labels of one layer into classes, both `[H, W, D]`.
+        are_codes: whether they are codes of regions, which are joined where they overlap.
+    """
     whole, *others = map(classes_of, _layers(header, least))
     for classes in others:
         if (clash := (whole != 0) & (classes != 0) & (whole != classes)).any() and not are_codes:
@@ -223,7 +235,8 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
 
 
 def rounding(header: Header) -> str | None:
-    """Returns a line on a label map whose numbers are not whole, but are read as such; None if all are whole."""
+    """Returns a line on the label map of `header` if its numbers are not whole, but are read as such; None if all are
+    whole."""
     if header.is_integer:
         return None
     voxels = _voxels(header, np.float64)

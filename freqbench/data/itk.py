@@ -37,13 +37,14 @@ NAMED_SPACES = ("lps", "ras", "las", "left-posterior-superior", "right-anterior-
 
 
 def parts(path: Path) -> tuple[str, ...]:
-    """Returns the name of the file with the voxels, in the folder of the header; none if they follow the header."""
+    """Returns the name of the file with the voxels, in the folder of the header at `path`; none if they follow it."""
     file = _layout(path)[1].file
     return () if file == path else (str(file.relative_to(path.parent)),)
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
-    """Reads and checks a header; see `image_files.Reader.read_header`."""
+    """Reads and checks the header at `path`, of several channels only if `multichannel`; see
+    `image_files.Reader.read_header`."""
     import SimpleITK
 
     fields, place = _layout(path)
@@ -60,15 +61,19 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     if path.suffix in NRRD and fields.get("space", "").lower() not in NAMED_SPACES:
         axes = set()
     sides = fields.keys() & {"space directions", "spacings", "elementspacing", "elementsize"}
+    affine, unit = _grid(path, reader, fields)
+    guess = f"{NO_DIRECTIONS}left, posterior and superior, as SimpleITK does"
+    stated = triple(reader.GetSpacing()[:3])
     return header_of(
         path,
         size,
         kind,
-        *_grid(path, reader, fields),
+        affine,
+        unit,
         multichannel or bool(layers),
         unfilled="" if sides else "fields for them",
-        guess="" if axes else f"{NO_DIRECTIONS}left, posterior and superior, as SimpleITK does",
-        stated=triple(reader.GetSpacing()[:3]),
+        guess="" if axes else guess,
+        stated=stated,
         segments=segments,
         layers=layers,
         place=place,
@@ -76,7 +81,8 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 
 
 def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """Returns all voxels `[H, W, D, C]`; reads compressed ones to their checksum."""
+    """Returns all voxels `[H, W, D, C]` of the file of `header` as numbers of a `kind`; reads compressed ones to their
+    checksum."""
     import SimpleITK
 
     if header.place.packing in ("gzip", "zlib"):
@@ -153,7 +159,8 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
 
 def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[int, str], tuple[dict[int, int], ...]]:
     """Returns the names of a segmentation's values, numbered anew unless they are unique, and its layers."""
-    found, layers = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))], [dict[int, int]()] * count
+    found = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))]
+    layers: list[dict[int, int]] = [{}] * count
     labels = {number: whole(fields.get(f"segment{number}_labelvalue", "")) for number in sorted(found, key=int)}
     stored = {number: value for number, value in labels.items() if value}
     is_unique = count == 1 or len({*stored.values()}) == len(stored)
@@ -171,7 +178,7 @@ def _segments(path: Path, fields: Mapping[str, str], count: int) -> tuple[dict[i
 
 def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
     """Returns the fields of a text header by their names in lower case, and the place of the voxels by them."""
-    fields = dict[str, str]()
+    fields: dict[str, str] = {}
     is_meta = path.suffix in META
     with _refusal(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         if path.suffix not in FORMATS:
@@ -205,12 +212,16 @@ def _meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
         got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
         raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
     name = fields["elementdatafile"]
-    is_text = fields.get("binarydata", "true").lower().startswith("f")
     file = _file_of(path, None if name.upper() == "LOCAL" else name)
+    packing = ""
+    if fields.get("binarydata", "true").lower().startswith("f"):
+        packing = "text"
+    if fields.get("compresseddata", "").lower().startswith("t"):
+        packing = "zlib"
     return VoxelPlace(
         file=file,
         start=end if file == path else whole(fields.get("headersize", "0")) or 0,
-        packing="zlib" if fields.get("compresseddata", "").lower().startswith("t") else "text" if is_text else "",
+        packing=packing,
         num_packed=whole(fields.get("compresseddatasize", "0")) or 0,
     )
 

@@ -41,7 +41,8 @@ class Reading:
         return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
 
     def file_classes(self, header: Header) -> Mapping[int, int]:
-        """Returns the class of each value of a map, by its segments' names if it has some; refuses what differs."""
+        """Returns the class of each value of the map of `header`, by its segments' names if it has some; refuses what
+        differs."""
         codes = [code_of([k] if k else []) if self.regions else k for k in range(len(self.names))]
         by_name = {plain(name): code for name, code in zip(self.names, codes, strict=True)}
         stated = {value: by_name.get(plain(name)) for value, name in header.segments.items()}
@@ -61,7 +62,8 @@ class Reading:
         return by_number | {value: self.of_value.get(value, 0) if k is None else k for value, k in stated.items()}
 
     def read(self, header: Header) -> npt.NDArray[np.uint8]:
-        """Returns the classes of a label map, or the codes of its regions; see `read_classes`."""
+        """Returns the classes `[H, W, D]` of the label map of `header`, or the codes of its regions; see
+        `read_classes`."""
         return read_classes(header, self.file_classes(header), self.takes_others, bool(self.regions))
 
     def recipe(self) -> dict[str, object]:
@@ -71,7 +73,8 @@ class Reading:
         return {key: value for key, value in parts.items() if value}
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """Returns a line on values that become other classes, and one on values that do not count."""
+        """Returns a line on values that become other classes, and one on values that do not count; `name` (the
+        dataset's) begins each."""
         lines = []
         if self.regions:
             coded = ((value, code) for value, code in sorted(self.of_value.items()) if code not in (0, IGNORED))
@@ -97,11 +100,18 @@ class Reading:
 def classes_of(
     where: str, listed: Mapping[int, str], labels: Named, label_map: LabelMap | None, ignore: Sequence[int] = ()
 ) -> Reading:
-    """Decides the classes of a dataset. `listed` has the names by value of the files' own list; `where` begins errors.
-    `labels` are names of the job's classes, background first, or their number; names of the list choose its values, and
-    all others become background. `label_map` has the class of each value; values that it leaves out keep their number.
-    With OTHER, they are background unless `labels` counts or names them, or it maps no value. Values to `ignore` do not
-    count. Raises DataError for names that fit only in part, a value without a class, a class without a value."""
+    """Decides the classes of a dataset. Raises DataError for names that fit only in part, a value without a class, a
+    class without a value.
+
+    Args:
+        where: begin of errors.
+        listed: names by value in the files' own list.
+        labels: names of the job's classes, background first, or their number; names of the list choose its values, and
+            all others become background. None: the list's.
+        label_map: class of each value; values that it leaves out keep their number. With OTHER, they are background
+            unless `labels` counts or names them, or it maps no value.
+        ignore: values that do not count.
+    """
     takes_others = label_map is not None and OTHER in label_map
     mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
     is_mapped = label_map is not None and not (takes_others and not mapped)
@@ -112,56 +122,81 @@ def classes_of(
     if both := sorted(set(mapped) & set(ignore)):
         raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
     if is_mapped:
-        # Values that the map leaves out keep their number if it is free, and 0 is background.
-        taken = {*mapped.values()}
-        of_value = {0: 0, **mapped}
-        kept = {} if takes_others else values
-        for value in range(count) if count is not None else kept:
-            if value not in of_value and value not in taken:
-                of_value[value] = value
-            elif value not in of_value and value in kept:
-                advice = f"{{{value}: 0}} makes it background"
-                rest = f"as its number is now the class of another, got none: list it: {advice}"
-                raise DataError(f"{where}: label_map: expected label {value} ({kept[value]}) in it, {rest}")
-    elif names is not None and _chooses(where, names, values):
-        wanted = [*map(plain, names)]
-        of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
-        of_value[0] = 0
-    elif count is not None:
-        of_value = {value: value for value in range(count)}
+        of_value = _mapped_values(where, mapped, {} if takes_others else values, count)
     else:
-        of_value = {value: k for k, value in enumerate(values)}
-        if values and 0 not in values:
-            raise DataError(f"{where}: expected a name for label 0, the background, got {values!r}: add it")
+        of_value = _listed_values(where, names, values, count)
     names = _names(of_value, values, count) if names is None else names
     if ignore and len(names) > IGNORED:
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
-    for value, k in mapped.items() if is_mapped else ():
-        if k >= len(names):
+    if is_mapped:
+        _require_whole_map(where, mapped, len(names))
+        if count is None:
+            _require_no_gap(where, of_value, values, len(names))
+    of_value = (dict.fromkeys(values, 0) if takes_others else {}) | of_value | dict.fromkeys(ignore, IGNORED)
+    return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
+
+
+def _mapped_values(where: str, mapped: Mapping[int, int], kept: Mapping[int, str], count: int | None) -> dict[int, int]:
+    """Returns the class of each value by a map; values that it leaves out, those of a list that are `kept` or of
+    `count` classes, keep their number if it is free, and 0 is background."""
+    taken = {*mapped.values()}
+    of_value = {0: 0, **mapped}
+    for value in range(count) if count is not None else kept:
+        if value not in of_value and value not in taken:
+            of_value[value] = value
+        elif value not in of_value and value in kept:
+            advice = f"{{{value}: 0}} makes it background"
+            rest = f"as its number is now the class of another, got none: list it: {advice}"
+            raise DataError(f"{where}: label_map: expected label {value} ({kept[value]}) in it, {rest}")
+    return of_value
+
+
+def _listed_values(
+    where: str, names: Sequence[str] | None, values: Mapping[int, str], count: int | None
+) -> dict[int, int]:
+    """Returns the class of each value without a map: by the `names` that choose it, else by its place."""
+    if names is not None and _chooses(where, names, values):
+        wanted = [*map(plain, names)]
+        of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
+        return of_value | {0: 0}
+    if count is not None:
+        return {value: value for value in range(count)}
+    if values and 0 not in values:
+        raise DataError(f"{where}: expected a name for label 0, the background, got {values!r}: add it")
+    return {value: k for k, value in enumerate(values)}
+
+
+def _require_whole_map(where: str, mapped: Mapping[int, int], num_classes: int) -> None:
+    """Raises DataError for a map to a class that does not exist, or to no class but the background."""
+    for value, k in mapped.items():
+        if k >= num_classes:
             got = f"got {{{value}: {k}}}: name all classes in `labels`, or map it to one of these"
-            raise DataError(f"{where}: label_map: expected classes 0 to {len(names) - 1}, {got}")
-    if is_mapped and len(names) < 2:
+            raise DataError(f"{where}: label_map: expected classes 0 to {num_classes - 1}, {got}")
+    if num_classes < 2:
         raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
-    gap = next((k for k in range(len(names)) if k not in of_value.values()), None)
-    if is_mapped and gap is not None and count is None:
+
+
+def _require_no_gap(where: str, of_value: Mapping[int, int], values: Mapping[int, str], num_classes: int) -> None:
+    """Raises DataError for a class that no value has."""
+    gap = next((k for k in range(num_classes) if k not in of_value.values()), None)
+    if gap is not None:
         value = next(value for value, k in of_value.items() if k > gap)
         raise DataError(
             f"{where}: label_map: expected classes 0, 1, ... without a gap, got none for class {gap}, but class "
             f"{of_value[value]} for label {value} ({values.get(value, 'unnamed')}): list it with another class; 0 "
             "makes it background"
         )
-    of_value = (dict.fromkeys(values, 0) if takes_others else {}) | of_value | dict.fromkeys(ignore, IGNORED)
-    return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
 def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
-    """Returns regions in place of their classes, background first; raises DataError for too many, or of no file."""
+    """Returns `regions`, each of the values that make it up, in place of their `classes`, background first; raises
+    DataError, which begins with `where`, for too many, or of no file."""
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
     if plain(classes.names[0]) in map(plain, regions):
         raise DataError(f"{where}: regions: expected other names than {classes.names[0]}'s, got it: rename the region")
-    of_labels = dict[frozenset[int], str]()
+    of_labels: dict[frozenset[int], str] = {}
     for name, members in regions.items():
         if not members:
             raise DataError(f"{where}: regions: {name}: expected labels that make it up, got none: name some")
@@ -173,15 +208,15 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
             got = f"got {strange[0]}: name it in `labels`, or leave it out"
             raise DataError(f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, {got}")
 
-    def code(k: int) -> int:
-        return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
-
+    codes = {IGNORED: IGNORED}
+    for k in known:
+        codes[k] = code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
     return Reading(
         names=(classes.names[0], *regions),
-        of_value={value: k if k == IGNORED else code(k) for value, k in classes.of_value.items()},
+        of_value={value: codes[k] for value, k in classes.of_value.items()},
         value_names=classes.value_names,
         takes_others=classes.takes_others,
-        regions=tuple(tuple(members) for members in regions.values()),
+        regions=tuple(map(tuple, regions.values())),
     )
 
 
@@ -221,7 +256,8 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]`; raises DataError for others, unless it `takes_others` as 0."""
+    """Returns the classes of a label map `[H, W, D]` by `of_value`, the class of each value, or its code of regions
+    (`are_codes`); raises DataError for other values, unless it `takes_others` as 0."""
 
     def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         values, counts = np.unique(voxels, return_counts=True)
@@ -241,5 +277,5 @@ def read_classes(
 
 
 def few(words: Sequence[str], most: int = MOST_NAMED) -> str:
-    """Returns the first words in a row, and the number of the others."""
+    """Returns the first `most` words in a row, and the number of the others."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -424,13 +424,13 @@ def _survey_problems(survey: Survey, folder: Path) -> Iterator[str]:
 
 def _left_out(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
     """Yields lines on splits without label maps, and on images beside those that the list names."""
-    listed = set[Path]()
+    listed: set[Path] = set()
     for survey in surveys:
         if len(survey.unlabelled) == survey.num_cases:
             yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
         for scan in survey.scans:
             listed.update(map(Path, scan.files()))
-    present = set[Path]()
+    present: set[Path] = set()
     for parent in {path.parent for path in listed}:
         if parent.name.startswith("im"):
             present.update(_images_of(parent, "[!.]*"))

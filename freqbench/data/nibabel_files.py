@@ -28,17 +28,19 @@ UNHEARD = logging.Logger("freqbench.unheard", logging.CRITICAL + 1)
 
 
 def parts(path: Path) -> tuple[str, ...]:
-    """Returns the name of the file with the voxels, in the folder of the header; none if they follow the header."""
+    """Returns the name of the file with the voxels, in the folder of the header at `path`; none if they follow it."""
     return (path.with_suffix(".img").name,) if path.suffix == PAIR else ()
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
-    """Reads and checks a header; see `image_files.Reader.read_header`."""
+    """Reads and checks the header at `path`, of several channels only if `multichannel`; see
+    `image_files.Reader.read_header`."""
     return _header(path, _spec(path), multichannel)
 
 
 def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
+    """Returns all voxels `[H, W, D, C]` of the file of `header` as numbers of a `kind`, scaled by slope and intercept;
+    reads to gzip's checksum at the end."""
     with _open_stream(header.place.file) as stream:
         voxels = _voxels(stream, _spec(header.path), kind)
         if header.place.packing:
@@ -47,7 +49,8 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
-    """Returns the voxels of a `.nii.gz` in memory, channels on a fourth axis; refuses a damaged one after `path`."""
+    """Returns the voxels of a `.nii.gz` in memory (`content`), channels on a fourth axis; refuses a damaged one after
+    `path`."""
     begin = f"{path}: expected a volume that was saved, got an unreadable one"
     with _refusal(begin), gzip.open(io.BytesIO(content)) as stream:
         spec = _nifti_header(path, stream.read(LONGEST_HEADER))
@@ -121,21 +124,27 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
 
 def _header(path: Path, spec: Any, multichannel: bool) -> Header:
     (file,) = parts(path) or (path.name,)
-    code, guess = (2, "") if path.suffix in MGH else (int(spec["xyzt_units"]) % 8, _guess(path, spec))
+    code = 2
+    guess = ""
+    if path.suffix not in MGH:
+        code = int(spec["xyzt_units"]) % 8
+        guess = _guess(path, spec)
     if code not in UNITS:
         raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: fix the header")
+    unit, length = UNITS[code]
+    place = headers.place_behind(spec.get_data_offset(), path.parent / file, path.name.endswith(PACKED))
     header = headers.header_of(
         path,
         spec.get_data_shape(),
         spec.get_data_dtype(),
         spec.get_best_affine(),
-        (*UNITS[code], "xyzt_units"),
+        (unit, length, "xyzt_units"),
         multichannel,
         unfilled="sform, qform and unit" if guess and not code else "",
         guess=guess,
-        place=headers.place_behind(spec.get_data_offset(), path.parent / file, path.name.endswith(PACKED)),
+        place=place,
     )
-    stated = triple(float(side) * UNITS[code][1] for side in spec.get_zooms()[:3])  # ITK takes these
+    stated = triple(float(side) * length for side in spec.get_zooms()[:3])  # ITK takes these
     return replace(
         header,
         stated=stated if np.allclose(stated, header.spacing, rtol=1e-3) else None,

@@ -23,7 +23,8 @@ def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequ
 
 
 def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -> Affine:
-    """Returns voxel to world of a grid with the same outer edges: index j lies at (j + 1/2) old/new - 1/2."""
+    """Returns voxel to world `[4, 4]` of a grid of `new` voxels an axis with the same outer edges as that of `shape`
+    voxels with `affine`: index j lies at (j + 1/2) old/new - 1/2."""
     scale = np.array(shape, np.float64) / np.array(new, np.float64)
     to_old = np.diag([*scale, 1.0])
     to_old[:3, 3] = (scale - 1) / 2
@@ -31,7 +32,8 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 
 
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
-    """Returns the coarsest axis of the old spacing, else the new, if anisotropic; None if two are, or none."""
+    """Returns the coarsest axis of the old `spacing`, else of the `wanted` one, if anisotropic; None if two are, or
+    none."""
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:
             return steps.index(max(steps)) if steps.count(max(steps)) == 1 else None
@@ -39,7 +41,8 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
 
 
 def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
-    """Interpolates each channel cubically, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
+    """Interpolates each channel of an `image` cubically, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to
+    `[C, *shape]`; along the `coarse` axis, if there is one, the nearest slice.
 
     **Differs from nnU-Net v2**, which clips overshoots to the range of the volume or slice.
     """
@@ -50,7 +53,8 @@ def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
 
 
 def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
-    """Returns the class with the largest linearly interpolated indicator, the higher on a tie: uint8 `[1, *shape]`.
+    """Returns the class of a `label` `[1, H, W, D]` with the largest linearly interpolated indicator, the higher on a
+    tie: uint8 `[1, *shape]`; along the `coarse` axis, if there is one, the nearest slice.
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
     """

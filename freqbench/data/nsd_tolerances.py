@@ -22,11 +22,15 @@ TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.js
 
 
 def organ_tolerances(names: Sequence[str]) -> tuple[float, ...]:
-    """Returns the tolerance of each class by its organ: `kidney_left`, `Left kidney` and `kidney` are one.
+    """Returns the tolerance in mm of each class of `names` by its organ: `kidney_left`, `Left kidney` and `kidney` are
+    one.
 
     >>> organ_tolerances(["adrenal_gland_right", "vertebra"])
     (2.0, 3.0)
     """
-    words = (name.lower().replace("_", " ").split() for name in names)
-    organs = (" ".join(word for word in each if word not in ("left", "right")) for each in words)
-    return tuple(ORGANS.get(organ, TOLERANCE_MM) for organ in organs)
+    tolerances: list[float] = []
+    for name in names:
+        words = name.lower().replace("_", " ").split()
+        organ = " ".join(word for word in words if word not in ("left", "right"))
+        tolerances.append(ORGANS.get(organ, TOLERANCE_MM))
+    return tuple(tolerances)

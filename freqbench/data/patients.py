@@ -18,7 +18,7 @@ _LAST_PART = re.compile(r"(?P<rest>.*[0-9].*)[._-][^._-]+")
 
 
 def usual_patient(case_id: str) -> str:
-    """Returns the patient whom a case's name tells by the usual spellings, else the whole name.
+    """Returns the patient whom a case's name `case_id` tells by the usual spellings, else the whole name.
 
     >>> usual_patient("sub-01_ses-02_T1w"), usual_patient("BraTS-GLI-00099-001"), usual_patient("case_07_t1_post")
     ('sub-01', 'BraTS-GLI-00099', 'case_07')
@@ -45,11 +45,12 @@ def alike(patients: Sequence[str]) -> tuple[str, ...]:
 
 
 def names_patient(text: str, fields: Mapping[str, str]) -> bool:
-    """True if a text holds a field of the patient, or a word of one.
+    """True if a text holds a word of one of the patient's `fields`, by their names in DICOM.
 
     >>> names_patient("scan_doe_2", {"PatientName": "DOE^JOHN"}), names_patient("case_2", {"PatientName": "DOE^JOHN"})
     (True, False)
     """
-    words = {word for value in fields.values() for word in re.split(r"[\W_]+", value.lower()) if len(word) > 1}
-    text, held = text.lower(), words.intersection(re.split(r"[\W_]+", text.lower()))
-    return bool(held) or any(len(word) > 3 and word in text for word in words)
+    text = text.lower()
+    parts = re.split(r"[\W_]+", text)
+    words = [word for word in re.split(r"[\W_]+", " ".join(fields.values()).lower()) if len(word) > 1]
+    return any(word in (text if len(word) > 3 else parts) for word in words)

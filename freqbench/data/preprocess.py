@@ -16,7 +16,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
 from freqbench.core.types import IGNORED, NO_LABEL, Beside, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
-from freqbench.data.headers import check_size, spell
+from freqbench.data.headers import check_size, spacing_of, spell
 from freqbench.data.intensities import scale_warnings
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -232,7 +232,7 @@ def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | 
     inner = way.inner(on_grid)
     lost = tuple(way.lost_classes({}, classes))
     image = (cut - low) / (high - low)
-    spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    spacing = spacing_of(affine)
     ranges = tuple(map(_native_range, made.lines, bounds))
     return Case(
         ref=native.ref,
@@ -343,7 +343,7 @@ def _resampled(volumes: Volumes, space: Preprocess, way: LabelWay) -> Volumes:
         if space.spacing is not None:
             affine = volumes[key].affine.numpy()
             old = volumes[key].shape[1:]
-            spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+            spacing = spacing_of(affine)
             shape = nnunet.resampled_shape(old, spacing, space.spacing)
             voxels = resample(volumes[key].as_tensor(), shape, nnunet.coarse_axis(spacing, space.spacing))
             of_shape = torch.from_numpy(nnunet.resampled_affine(affine, old, shape))
@@ -401,9 +401,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str =
     return triple(map(max, sizes, space.pad_to or (1, 1, 1)))
 
 
-def check_room(
-    source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int = 1, codes: str = "RAS"
-) -> None:
+def check_room(source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int, codes: str) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel.
 
     Args:
@@ -445,7 +443,7 @@ def way_to_file(
     return file_grid(file, case, space, labels_alone)
 
 
-def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
+def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool) -> "FileGrid":
     """Returns the grid of a case's file, for predictions on the grid of the case that `space` made; scores are linear,
     by nnU-Net in planes, `labels_alone` nearest. Raises DataError if the file's axes are sheared."""
     from freqbench.ops.file_grid import FileGrid
@@ -571,7 +569,7 @@ class Spaces:
         self._case = case
         self._adversarial = adversarial
         self._own = own or dataset.space
-        self._others = dict[str, "Tensor"]()
+        self._others: dict[str, Tensor] = {}
 
     @cached_property
     def _file_volumes(self) -> tuple[NativeCase, NativeCase, float]:

@@ -62,10 +62,11 @@ class Scan(abc.ABC):
 
     @abc.abstractmethod
     def label(self, image: Header) -> Header | None:
-        """Reads and checks the header of its label map, which lies on the image's grid; None without one."""
+        """Reads and checks the header of its label map, which lies on the grid of header `image`; None without one."""
 
     def classes(self, label: Header, reading: Reading) -> Labels:
-        """Returns the class of each voxel of its label map, `[H, W, D]`; raises DataError for other values."""
+        """Returns the class of each voxel `[H, W, D]` of the label map of header `label`; raises DataError for values
+        that `reading` does not know."""
         return reading.read(label)
 
     def absent(self) -> list[str]:
@@ -80,7 +81,9 @@ class Scan(abc.ABC):
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns a digest of the content of its files; `image` is its image's header, if the caller has it."""
         what = f"a file of case {self.case_id}"
-        contents = [sha256 for path in self.files() for sha256 in answer(image_files.sha256s, path, what)]
+        contents: list[str] = []
+        for path in self.files():
+            contents += answer(image_files.sha256s, path, what)
         return digest([*contents, *filter(None, [self.rater])])  # two raters may have drawn the same
 
 
@@ -101,7 +104,8 @@ class ImageFiles(Scan):
         return tuple(dict.fromkeys(filter(None, (self.channels[0], self.map, *self.channels[1:]))))
 
     def fingerprint(self, image: Header | None = None) -> str:
-        """Returns a digest as `Scan.fingerprint`, and of the places of a file that is several channels."""
+        """Returns a digest as `Scan.fingerprint` does of `image`, and of the places of a file that is several
+        channels."""
         of_files = super().fingerprint(image)
         places = [*map(self.channels.index, self.channels)]
         return of_files if len({*places}) == len(places) else digest([of_files, places])
@@ -112,7 +116,7 @@ class ImageFiles(Scan):
         return image_files.stack([image_files.read_header(path, multichannel=len(local) == 1) for path in local])
 
     def label(self, image: Header) -> Header | None:
-        """Reads the header of its label map, as `Scan.label`."""
+        """Reads the header of its label map on the grid of `image`, as `Scan.label`."""
         return self._read_on_grid(self.map, image) if self.map else None
 
     def _read_on_grid(self, path: str, image: Header) -> Header:
@@ -135,11 +139,12 @@ class MaskFiles(ImageFiles):
         return tuple(dict.fromkeys((*self.channels, *self.masks)))
 
     def label(self, image: Header) -> Header | None:
-        """Reads the header of its first mask, and checks all."""
+        """Reads the header of its first mask, and checks all against the grid of header `image`."""
         return next(iter([self._read_on_grid(mask, image) for mask in self.masks]), None)
 
     def classes(self, label: Header, reading: Reading) -> Labels:
-        """Returns the class of the last mask that holds each voxel."""
+        """Returns the class `[H, W, D]` of the last mask that holds each voxel, on the grid of header `label`; masks
+        say their class, not `reading`."""
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(self.masks, start=1):
             merged[read_classes(self._read_on_grid(mask, label), YES_OR_NO) == 1] = index
@@ -178,7 +183,8 @@ class Stated:
 
 
 def answer(ask: Callable[[str], T], path: str, what: str) -> T:
-    """Returns the answer to a question about a file; raises MissingDataError if there is none."""
+    """Returns what `ask` answers about the file at `path`; raises MissingDataError, which names `what` it is, if there
+    is no file."""
     try:
         return ask(path)
     except NoFileError:

@@ -45,12 +45,12 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
     MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case."""
     root = storage.filled_in(folder, where)
     of_id = {ref.case_id: ref for ref in (*(refs or ()), *dataset.whole_split())}
-    found = dict[str, list[str]]()
+    found: dict[str, list[str]] = {}
     for path in storage.list_tree(root, DEPTH):
         if path.endswith((*image_files.SUFFIXES, PACKED)):
             *above, _ = path.split("/")
-            names = [image_files.stem(path).removesuffix(PACKED), *reversed(above)]
-            fits = [each for each in of_id if any(n == each or n.startswith(f"{each}_") for n in names)]
+            begins = "".join(f"/{name}_" for name in (image_files.stem(path).removesuffix(PACKED), *above))
+            fits = [each for each in of_id if f"/{each}_" in begins]
             if fits:
                 found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
     if not found:
@@ -68,7 +68,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
 
 
 def read(path: str, native: NativeCase) -> Values:
-    """Returns a file's label map `[H, W, D]`, or a channel an output; refuses another grid than the case's."""
+    """Returns the label map `[H, W, D]` in the file at `path`, or a channel an output, `[K, H, W, D]`; refuses another
+    grid than that of the case `native`."""
     if path.endswith(PACKED):  # probabilities that nnU-Net saved, which have the axes of SimpleITK
         with np.load(storage.fetch(path)) as content:
             name = next((name for name in ("probabilities", "softmax") if name in content), None)

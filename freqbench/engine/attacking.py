@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
+from freqbench.attacks.core.attack import AttackResult
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
@@ -111,30 +112,54 @@ def attack_case(
     """
     attack = attack.on_grid(case.spacing)
     networks = [network.for_case(case) for network in (model, *needs.surrogates)]
-    model = networks[0]
+    model, *surrogates = networks
     if not attack.couples_batch and any(network.has_place for network in networks):
         window_batch = 1
+    shown = _shown(case, model, seed, needs)
+    if attack.scope == "joint":
+        joint = [JointModel(network, shown.windows, window_batch, kept) for network in networks]
+        return _attack_prediction(attack, joint, shown, _cut(shown.image, shown.windows), shown.generators)
+    if attack.attacks_volume and (len(shown.windows) > 1 or model.watch):
+        sliding = [SlidingWindowModel(network, window_batch, kept) for network in networks]
+        return _attack_prediction(attack, sliding, shown, shown.image[None], shown.generators[0])
+    other = None if needs.reference is None else _stretched(needs.reference, shown.image)
+    attacked = _AttackedWindows(shown)
+    for first in range(0, len(shown.windows), window_batch):
+        of_batch = slice(first, first + window_batch)
+        batch = shown.windows[of_batch]
+        clean = _cut(shown.image, batch)
+        result = attack(
+            model.cut(batch),
+            clean,
+            _cut(shown.label, batch),
+            generator=shown.generators[of_batch],
+            reference=None if other is None else _cut(other, batch),
+            learned=shown.learned,
+            surrogates=[network.cut(batch) for network in surrogates],
+        )
+        attacked.add(batch, result, attack.measured(clean, result.state))
+    return attacked.whole(attack.moves_labels, model.passes)
+
+
+def _shown(case: Case, model: SegmentationModel, seed: int | None, needs: Needs) -> _Shown:
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     device = next(model.parameters()).device
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    image = case.image.to(device)
-    label = case.label.to(device)
-    shown = _Shown(
+    return _Shown(
         case=case,
         by=model.name,
-        image=image,
-        label=label,
+        image=case.image.to(device),
+        label=case.label.to(device),
         windows=windows,
         generators=generators,
         learned=needs.learned,
     )
-    if attack.scope == "joint":
-        joint = [JointModel(network, windows, window_batch, kept) for network in networks]
-        return _attack_prediction(attack, joint, shown, _cut(image, windows), generators)
-    if attack.attacks_volume and (len(windows) > 1 or model.watch):
-        sliding = [SlidingWindowModel(network, window_batch, kept) for network in networks]
-        return _attack_prediction(attack, sliding, shown, image[None], generators[0])
-    return _attack_each_window(attack, networks, shown, window_batch, needs.reference)
+
+
+def _stretched(reference: Case, image: Tensor) -> Tensor:
+    """Returns another case's image `[C, H, W, D]` in the shape of `image`, on its device."""
+    images = reference.image[None].to(image.device)
+    return F.interpolate(images, size=image.shape[1:], mode="trilinear", align_corners=True)[0]
 
 
 def _attack_prediction(
@@ -164,61 +189,43 @@ def _attack_prediction(
     )
 
 
-def _attack_each_window(
-    attack: Attack,
-    networks: Sequence[SegmentationModel],
-    shown: _Shown,
-    window_batch: int,
-    reference: Case | None,
-) -> AttackedVolume:
-    """Attacks windows on their own, `window_batch` at once."""
-    model, *surrogates = networks
-    image = shown.image
-    other = None
-    if reference is not None:
-        images = reference.image[None].to(image.device)
-        other = F.interpolate(images, size=image.shape[1:], mode="trilinear", align_corners=True)[0]
-    adversarial = image.clone()
-    moved = shown.label.clone()
-    forwards = 0
-    backwards = 0
-    measured = dict[str, float]()
-    losses = list[Tensor]()
-    gradients = list[Tensor]()
-    for first in range(0, len(shown.windows), window_batch):
-        of_batch = slice(first, first + window_batch)
-        batch = shown.windows[of_batch]
-        clean = _cut(image, batch)
-        labels = _cut(shown.label, batch)
-        others = [network.cut(batch) for network in surrogates]
-        result = attack(
-            model.cut(batch),
-            clean,
-            labels,
-            generator=shown.generators[of_batch],
-            reference=None if other is None else _cut(other, batch),
-            learned=shown.learned,
-            surrogates=others,
-        )
+class _AttackedWindows:
+    """The volume that windows make which are attacked on their own, and what was measured of them."""
+
+    def __init__(self, shown: _Shown) -> None:
+        self.shown = shown
+        self.adversarial = shown.image.clone()
+        self.moved = shown.label.clone()
+        self.forwards = 0
+        self.backwards = 0
+        self.losses: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.measured: dict[str, float] = {}
+
+    def add(self, batch: Sequence[Window], result: AttackResult, measured: Mapping[str, float]) -> None:
+        """Puts the windows of a batch into the volume; of smallest changes, that of the hardest window counts."""
         for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
-            adversarial[:, h, w, d] = window
-            moved[:, h, w, d] = shown_label
-        forwards += sum(result.forwards)
-        backwards += sum(result.backwards)
-        losses.append(result.losses.cpu())
-        gradients.append(result.gradients)
-        for name, value in attack.measured(clean, result.state).items():
-            measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    made = AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=moved if attack.moves_labels else None)
-    return _finish(
-        shown.case,
-        made,
-        measured,
-        num_windows=len(shown.windows),
-        num_forwards=model.passes * forwards,
-        num_backwards=model.passes * backwards,
-        caution=caution_of(shown.by, gradients, shown.learned),
-    )
+            self.adversarial[:, h, w, d] = window
+            self.moved[:, h, w, d] = shown_label
+        self.forwards += sum(result.forwards)
+        self.backwards += sum(result.backwards)
+        self.losses.append(result.losses.cpu())
+        self.gradients.append(result.gradients)
+        for name, value in measured.items():
+            self.measured[name] = max(value, self.measured.get(name, value))
+
+    def whole(self, moves_labels: bool, passes: int) -> AttackedVolume:
+        """Returns the volume with its facts; `passes` are those of a network for one of the attack's."""
+        moved = self.moved if moves_labels else None
+        return _finish(
+            self.shown.case,
+            AttackedVolume(adversarial=self.adversarial, losses=tuple(self.losses), label=moved),
+            self.measured,
+            num_windows=len(self.shown.windows),
+            num_forwards=passes * self.forwards,
+            num_backwards=passes * self.backwards,
+            caution=caution_of(self.shown.by, self.gradients, self.shown.learned),
+        )
 
 
 def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
@@ -259,9 +266,10 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 def native_budget(attack: Attack, case: Case) -> float | None:
     """Returns the budget of an attack in the data's own unit (HU for CT), by the `native_ranges` of a case. None unless
     it bounds the intensities of all channels equally."""
-    is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
-    if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
+    budget_name = attack.budget_name
+    is_rms = attack.threat_model == "l2" and budget_name in RMS_BUDGETS
+    if budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
     same = len(widths) == 1 and math.isfinite(max(widths))
-    return float(getattr(attack, attack.budget_name)) * widths.pop() if same else None
+    return float(getattr(attack, budget_name)) * widths.pop() if same else None

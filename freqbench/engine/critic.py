@@ -45,13 +45,14 @@ class Critic:
         self._told = set[tuple[str, str, str | None]]()  # a case by its dataset and name, and the reason; None: empty
         self._cautions = Counter[tuple[str, str, str]]()  # number of records by attack, source and reason
         grid = plan.grid
-        pairs = dict[Pair, tuple[Dataset, ModelSpec]]()
+        pairs: dict[Pair, tuple[Dataset, ModelSpec]] = {}
         for unit in plan.units if is_judged else ():
-            pairs |= {(unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target) for target in unit.targets}
+            of = unit.cell.dataset
+            pairs |= {(of.name, target.model_id): (of, target) for target in unit.targets}
         # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
         # that is held against its own predictions a Dice says no more, unless one is expected.
         self._own = {pair: own for pair, own in grid.witnesses.items() if pair in pairs and pair not in proven}
-        self._wanted = dict[Pair, dict[str, CaseRef]]()
+        self._wanted: dict[Pair, dict[str, CaseRef]] = {}
         for pair, (dataset, target) in pairs.items():
             has_dice = target.is_judged and dataset.reference == "label"
             refs: dict[str, CaseRef] = {}
@@ -74,37 +75,42 @@ class Critic:
 
     def of_record(self, record: Record) -> Iterator[str]:
         """Yields a line per new reason that lies in the record's case, and counts those that lie in gradients."""
-        case = (record["dataset"], record["case_id"])
+        dataset = record["dataset"]
+        case_id = record["case_id"]
+        told = self._told
+        case = (dataset, case_id)
         dice = record["dsc_foreground_clean"]
         for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
             if OF_GRADIENTS in reason:
                 self._cautions[record["attack"], record["source_model"], reason] += 1
-            elif (*case, reason) not in self._told:
-                self._told.add((*case, reason))
+            elif (*case, reason) not in told:
+                told.add((*case, reason))
                 if not any(line.endswith(reason) for line in self._lines):
-                    self._lines.append(f"{record['case_id']} of {record['dataset']}: {reason}")
-                    yield self._lines[-1]
-        if dice is not None and math.isnan(dice) and (*case, None) not in self._told:
-            self._told.add((*case, None))
+                    line = f"{case_id} of {dataset}: {reason}"
+                    self._lines.append(line)
+                    yield line
+        if dice is not None and math.isnan(dice) and (*case, None) not in told:
+            told.add((*case, None))
             is_label = record["reference"] == "label"
             what = "a label" if is_label else f"a clean prediction of {record['target_model']}"
             remedy = "the label and its place" if is_label else "the model and the intensities that it sees"
             yield (
-                f"{record['case_id']} of {record['dataset']}: expected {what} with a class beside the background, got "
+                f"{case_id} of {dataset}: expected {what} with a class beside the background, got "
                 f"none on the grid that is attacked: its foreground scores are undefined (NaN): check {remedy}, or "
                 "leave the case out"
             )
 
     def clean_units(self) -> tuple[Unit, ...]:
         """Returns the clean predictions to judge, but known ones, each beside the network's own attacks if any."""
-        cells = dict[Pair, Cell]()
+        cells: dict[Pair, Cell] = {}
         for unit in self._plan.units:
             for target in unit.targets:
-                pair = unit.cell.dataset.name, target.model_id
+                cell = unit.cell
+                pair = cell.dataset.name, target.model_id
                 if pair in self.unjudged and not target.training:
-                    is_own = target.model_id == unit.cell.source.model_id
-                    cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
-        found = dict[tuple[str, str, str], Unit]()
+                    is_own = target.model_id == cell.source.model_id
+                    cells[pair] = cell if is_own else cells.get(pair, cell)
+        found: dict[tuple[str, str, str], Unit] = {}
         for pair, cell in cells.items():
             files = self._own[pair].files if pair in self._own else {}
             for case_key, ref in self._wanted[pair].items():

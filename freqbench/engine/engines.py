@@ -45,7 +45,7 @@ def run_plan(
             the job states its workers.
         address: place of a Ray cluster; None: that of RAY_ADDRESS, else a Ray that this process starts.
         spec: settings of the workers.
-        listener: is told of the engine and of each unit.
+        listener: gets the engine and each unit.
         seconds: estimated seconds of all units on one worker.
     """
     units = (*plan.clean, *plan.units)
@@ -68,7 +68,7 @@ def run_plan(
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
         serial(units, spec, listener)
     else:
-        _on_ray(plan, resources, address, spec, listener, pool, model_bytes)
+        _run_on_ray(plan, resources, address, spec, listener, pool, model_bytes)
 
 
 def _bytes_of_models(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> int:
@@ -84,7 +84,7 @@ def _bytes_of_models(units: Sequence[Unit], spec: WorkerSpec, listener: Listener
     return model_bytes
 
 
-def _on_ray(
+def _run_on_ray(
     plan: Plan,
     resources: Resources,
     address: str | None,

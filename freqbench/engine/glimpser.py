@@ -45,20 +45,23 @@ def look(
         records: the row of each target.
     """
     cell = unit.cell
+    cell_id = cell.cell_id
+    dataset = cell.dataset
+    source_id = cell.source.model_id
     ids = [target.model_id for target in unit.targets]
-    if cell.source.model_id not in ids or not cell.dataset.may_be_shared:
+    if source_id not in ids or not dataset.may_be_shared:
         return None
-    source = ids.index(cell.source.model_id)
+    source = ids.index(source_id)
     drops = [*map(_points_lost, records)]
     drop = drops[source]
-    if not drop >= worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
+    if not drop >= worst.get(cell_id, -math.inf):  # an equal drop may be the same case, retried
         return None
-    worst[cell.cell_id] = drop
+    worst[cell_id] = drop
     try:
         before, after = predictions[source]
         maps = _shown_maps(unit, case, predictions, records, drops, source)
         index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
-        shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
+        shown = axial_slice(case, adversarial, index, maps, dataset.classes.of_labels)
         names = {target.name: target.model_id for target in unit.targets}
         kept = KeptSlice.model_construct(**dict(shown), models=names)
     except KeyboardInterrupt:
@@ -66,7 +69,7 @@ def look(
     except BaseException:
         logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
         return None
-    return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=kept)
+    return Glimpse(cell_id=cell_id, case_key=dataset.case_key(unit.ref), drop=drop, shown=kept)
 
 
 def _points_lost(row: Row) -> float:
@@ -97,7 +100,7 @@ def _shown_maps(
     maps: list[ShownMap] = [(label, 0, without_ignored(show(case.label))[0])]
     maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
     maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
-    others = list[tuple[float, int]]()
+    others: list[tuple[float, int]] = []
     for place, drop in enumerate(drops):
         if place != source and predictions[place][1].shape == after.shape and not math.isnan(drop):
             others.append((drop, place))
@@ -131,13 +134,15 @@ def axial_slice(
         maps: label maps `[H, W, D]` on the same grid, after their caption and the plane below, as in Slice.
         regions: the regions that each label of the maps stands for; None: labels are classes.
     """
-    channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
-    both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
+    image = case.image
+    channel = int((adversarial[..., index] - image[..., index]).abs().sum(dim=(1, 2)).argmax())
+    both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (image, adversarial)]
     clean, attacked = both
     full = span(attacked - clean)
-    of = f", channel {channel + 1} of {len(case.image)}" if len(case.image) > 1 else ""
+    of = f", channel {channel + 1} of {len(image)}" if len(image) > 1 else ""
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
-    height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
+    rows, columns = clean.shape
+    height, width = (max(1, round(side * min(1, SIDE / max(rows, columns)))) for side in clean.shape)
 
     def resize(pixels: Pixels, how: Resampling) -> Pixels:
         return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
@@ -147,7 +152,7 @@ def axial_slice(
     planes += [resize(each, Resampling.NEAREST) for each in (steps, *labels)]
     captions = [f"clean{of}", "adversarial", f"change, ±{255 * full:.3g}/255"]
     captions += [caption for caption, _, _ in maps]
-    aspect_ratio = aspect(case.spacing, AXIAL) * clean.shape[0] / height * width / clean.shape[1]
+    aspect_ratio = aspect(case.spacing, AXIAL) * rows / height * width / columns
     return Slice(
         captions=captions,
         below=[below for _, below, _ in maps],

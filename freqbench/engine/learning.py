@@ -26,8 +26,16 @@ Load = Callable[[], Case]
 def learn(
     attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int, kept: int = 0
 ) -> Tensor:
-    """Lets an attack learn from cases, each read when its turn comes, with `windows` of a volume at once or as many as
-    fit; `kept` as in SlidingWindowModel. The seed is that of all cases; model and result are on one device."""
+    """Lets an attack learn from cases, each read when its turn comes; the result is on the model's device.
+
+    Args:
+        attack: the attack.
+        model: the network, on the device to compute on.
+        cases: what reads each case.
+        seed: seed of the draws, the same for all cases; None if the attack draws nothing.
+        windows: windows of a volume at once, or fewer if these do not fit.
+        kept: windows whose graphs are kept, as in SlidingWindowModel.
+    """
     device = next(model.parameters()).device
 
     def run(windows: int) -> Tensor:
@@ -43,8 +51,9 @@ def learn(
 
 
 def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -> Watch:
-    """Lets a detector see clean cases, each read when its turn comes; UserError if they are too few."""
-    clean = list[Tensor]()
+    """Lets a detector see clean cases, each read when its turn comes, and predicted by `model`; UserError if they are
+    too few."""
+    clean: list[Tensor] = []
     device = next(model.parameters()).device
     for read in cases:
         case = read()
@@ -56,7 +65,8 @@ def watch(detector: Detector, model: SegmentationModel, cases: Sequence[Load]) -
 
 
 def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) -> Tensor:
-    """Returns the tensor in a file of an earlier release; raises UserError if the attack cannot have learned it."""
+    """Returns the tensor in the `content` of a file of an earlier release, at `path`; raises UserError if the attack
+    cannot have learned it of volumes of `num_channels`."""
     try:
         learned: Tensor = load(content)[LEARNED]
         attack.check_learned(learned, num_channels)

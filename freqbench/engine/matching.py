@@ -121,7 +121,7 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
     grid = expansion.grid(_set_budgets(job, largest))
-    asked = _asked(job, grid, largest, places)
+    asked = _budgets_to_find(job, grid, largest, places)
     records = read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
@@ -134,19 +134,21 @@ def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[
     return _set_budgets(job, rows)
 
 
-def _asked(
+def _budgets_to_find(
     job: JobSpec, grid: Grid, largest: Mapping[int, tuple[Budget, ...]], places: Sequence[str]
 ) -> list["_Asked"]:
     """Returns what is to be found: for each entry's largest budgets, their cell of the first seed and its cases."""
     cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
-    asked = list[_Asked]()
+    asked: list[_Asked] = []
     for i, budgets in largest.items():
         for budget in budgets:
-            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])
-            cell = cells[budget.dataset, budget.source, attack]
-            refs = grid.cases[budget.dataset][: budget.match.cases]
-            asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
+            of = budget.dataset
+            place = places[i]
+            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[of], place)
+            cell = cells[of, budget.source, attack]
+            refs = grid.cases[of][: budget.match.cases]
+            asked.append(_Asked(number=i, place=f"{place}.match", budget=budget, cell=cell, refs=refs))
     return asked
 
 
@@ -212,20 +214,24 @@ class _Asked:
         match = self.budget.match
         name = self.budget_name
         low, high = BOUNDS[name]
-        if name == "q_max" and isinstance(cell.attack, VAFA):
-            low = max(low, cell.attack.bounds[0])  # q_min
+        attack = cell.attack
+        if name == "q_max" and isinstance(attack, VAFA):
+            low = max(low, attack.bounds[0])  # q_min
         turned = match.metric == "ssim_body"  # a similarity s: the distance is 1 - s
         value = 1 - match.value if turned else match.value
         nearest = search(lambda budget: self._distance(worker, budget), value, low, high)
-        reached = 1 - nearest.distance if turned else nearest.distance
-        if abs(log_ratio(nearest.distance, value)) > MISS:
-            way = f"{name} from {low:g} to {high:g} leads to on {cell.source.name}, {cell.dataset.name}"
+        distance = nearest.distance
+        reached = 1 - distance if turned else distance
+        source = cell.source.name
+        dataset = cell.dataset.name
+        if abs(log_ratio(distance, value)) > MISS:
+            way = f"{name} from {low:g} to {high:g} leads to on {source}, {dataset}"
             got = f"got {match.value:g}: the nearest is {reached:.4g}, at {name}={nearest.budget:g}"
             raise UserError(f"{self.place}.value: expected a {match.metric} that {way}, {got}")
         return FoundBudget(
-            dataset=cell.dataset.name,
-            source=cell.source.name,
-            attack=cell.attack.name,
+            dataset=dataset,
+            source=source,
+            attack=attack.name,
             match=match,
             cases=tuple(ref.case_id for ref in self.refs),
             budget_name=name,

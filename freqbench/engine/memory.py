@@ -66,8 +66,17 @@ def segment(
     tolerances: Sequence[float] | None = None,
     to: tuple[FileLabel, AnySpace] | None = None,
 ) -> tuple[VolumePrediction, int]:
-    """Returns a model's prediction of a case's volume, and the number of windows at once that fit. Draws of `smoothing`
-    are judged by the case's label (`scoring.score_draw`); the prediction also goes `to` a file's grid, from a space."""
+    """Returns a model's prediction of a case's volume, and the number of windows at once that fit.
+
+    Args:
+        model: the network; draws of `smoothing` are judged by the case's label (`scoring.score_draw`).
+        case: the volume, its label and its spacing.
+        windows: windows at once, or fewer if these do not fit.
+        wanted: what is computed beside labels, and the seed of draws.
+        tolerances: mm for each foreground class, of the `nsd` of draws; None: without it.
+        to: the label on a file's grid, to which the prediction goes too, and the space that it comes from; None: it
+            stays.
+    """
     prepared = model.for_case(case)
     label = case.label[0].to(torch.uint8)
     has_regions = not model.head.has_background
@@ -79,7 +88,8 @@ def segment(
 
 
 def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
-    """Returns a case as a model is held to it: `reference: prediction` labels it by the prediction without a draw."""
+    """Returns a case as a model is held to it: in a `dataset` of `reference: prediction`, labelled by the prediction
+    without a draw."""
     if dataset.reference == "label":
         return case
     prediction, _ = segment(model.drop_defence() if model.clamps_last else model, case, INFERENCE_WINDOWS)
@@ -99,29 +109,42 @@ def attack_within(
     share: float,
     advance: Callable[[int], None],
 ) -> tuple[AttackedVolume, int, float]:
-    """Attacks a case as its cell says, `windows` at once if it couples none (None: as many as fit in `share`); returns
-    number and seconds too. `advance` gets 0 at first, then the passes. Raises UserError if memory holds too few."""
+    """Attacks a case as its cell says; returns the volume, the windows at once and the seconds.
+
+    Args:
+        cell: attack, seed and precision.
+        model: the attacked network, on its device.
+        case: the clean volume as `model` sees it.
+        needs: another case, a learned tensor or surrogates.
+        windows: windows at once, if the attack couples none; None: as many as fit in `share`.
+        share: part of a GPU's memory that this process may take, in (0, 1].
+        advance: gets 0 at first, then the passes so far.
+
+    Raises UserError if memory holds too few windows.
+    """
+    chosen = cell.attack
     kept = windows_in_graph(cell, next(model.parameters()).device, share)
     # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
-    steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
+    steps = 0 if chosen.follows_prediction else chosen.passes[0]
     logits = steps * cell.source.num_outputs * case.label.numel()
 
     def attack(windows: int) -> AttackedVolume:
         with passes_told((model, *needs.surrogates), advance), compiled.compiling(logits, COMPILED):
-            return attacking.attack_case(cell.attack, model, case, cell.seed, windows, needs, kept)
+            return attacking.attack_case(chosen, model, case, cell.seed, windows, needs, kept)
 
-    wanted = cell.window_batch or windows or fitting_windows(cell.attack, model, case, share, needs.surrogates)
+    wanted = cell.window_batch or windows or fitting_windows(chosen, model, case, share, needs.surrogates)
     started = time.perf_counter()
     advance(0)
     # An attack on a whole volume also keeps its logits.
-    hint = "set scope: window (its volumes will differ)" if cell.attack.follows_prediction else ""
+    hint = "set scope: window (its volumes will differ)" if chosen.follows_prediction else ""
     attacked, fitted = fit_memory(attack, wanted, hint, are_coupled=cell.window_batch is not None)
     return attacked, fitted, time.perf_counter() - started
 
 
 @contextmanager
 def passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
-    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested."""
+    """Counts the passes of `networks` inside, one per window, two if a gradient is requested, and reports the sum so
+    far to `advance`."""
     made = 0  # when they are queued, without waiting for the device
 
     def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
@@ -140,8 +163,9 @@ def passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], 
 def fitting_windows(
     attack: Attack, model: SegmentationModel, case: Case, share: float, surrogates: Sequence[SegmentationModel] = ()
 ) -> int:
-    """Returns the number of windows that an attack may take at once: 1 on a CPU, which gains nothing from more. On a
-    GPU the free memory, up to this process's `share` of the card, is divided by that of a first step on one window."""
+    """Returns the number of windows that an attack on a case may take at once: 1 on a CPU, which gains nothing from
+    more. On a GPU the free memory, up to this process's `share` of the card, is divided by that of a first step on one
+    window by `model` and `surrogates`."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return 1
@@ -159,7 +183,8 @@ def fitting_windows(
 
 
 def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
-    """Returns how many windows' graphs an attack on a volume keeps, in half of a GPU's free memory or GRAPH_BYTES."""
+    """Returns how many windows' graphs the attack of a cell on a volume keeps: on a GPU `device` in half of the free
+    memory within this process's `share`, or in GRAPH_BYTES."""
     if not cell.attack.follows_prediction:
         return 0
     if device.type != "cuda":
@@ -176,7 +201,8 @@ def available_bytes(free: int, total: int, reserved: int, allocated: int, share:
 
 
 def windows_within(available: int, one_window: int) -> int:
-    """Returns the number of windows that fit, at least 1 and at most MOST_WINDOWS.
+    """Returns the number of windows of `one_window` bytes that fit into `available` bytes, at least 1 and at most
+    MOST_WINDOWS.
 
     >>> windows_within(100 << 30, 4 << 30), windows_within(1 << 30, 4 << 30), windows_within(100 << 30, 0)
     (20, 1, 32)
@@ -187,7 +213,8 @@ def windows_within(available: int, one_window: int) -> int:
 def first_step(
     attack: Attack, model: SegmentationModel, case: Case, surrogates: Sequence[SegmentationModel] = ()
 ) -> None:
-    """Runs an attack, or its learning, on a case's first window until the model and each surrogate made one step."""
+    """Runs an attack, or its learning, on a case's first window until the model and each of `surrogates` made one
+    step."""
     device = next(model.parameters()).device
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]

@@ -32,7 +32,7 @@ class Listener(Protocol):
         """An engine was chosen: its name, and the number and size of its workers."""
 
     def wait(self, text: str) -> None:
-        """The engine waits for something, before units begin."""
+        """The engine waits for something, named by `text`, before units begin."""
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
@@ -47,7 +47,7 @@ class Listener(Protocol):
         """Called about once a second, and as the run ends; `workers` holds `Clock.facts` of each worker."""
 
     def keep(self, save: Callable[[], object]) -> None:
-        """Runs an action that saves a unit's files, until the store takes them."""
+        """Runs an action, `save`, that saves a unit's files, until the store takes them."""
 
     def tell(self, text: str) -> None:
         """Shows the user a line during the run."""
@@ -169,12 +169,13 @@ class TimeLeft:
             whole = self._estimates(key)
             alone = max(alone, sum((whole[kind] - made[kind]) * factors[kind] for kind in whole))
         pace: float = self._workers  # seconds of work that are done in one second
-        if self._times:
-            if now - self._times[-1][0] >= 1:
-                self._times.append((now, done))
-            while len(self._times) > 2 and now - self._times[1][0] >= PACE_S:
-                self._times.popleft()
-            then, before = self._times[0]
+        times = self._times
+        if times:
+            if now - times[-1][0] >= 1:
+                times.append((now, done))
+            while len(times) > 2 and now - times[1][0] >= PACE_S:
+                times.popleft()
+            then, before = times[0]
             since = sum((seconds - before.get(kind, 0.0)) * factors[kind] for kind, seconds in done.items())
             if since > 0 and now > then:
                 settled = min(1.0, (now - then) / SETTLED_S)
@@ -212,7 +213,7 @@ class TimeLeft:
     def _unit_seconds(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
         """Returns the estimated seconds of the finished part of a unit at work, by kind."""
         work = self.at_work[key]
-        made = dict[str, float]()
+        made: dict[str, float] = {}
         part = work.part(work.passes)
         beyond = now - work.since if part else 0.0
         for kind, seconds in self._estimates(key).items():
@@ -227,8 +228,9 @@ class RunProgress:
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console = console
-        self._num_done = plan.num_done
-        self._total = plan.num_done + plan.num_todo
+        num_done = plan.num_done
+        self._num_done = num_done
+        self._total = num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
         self.num_clean = self._predicted = 0  # clean predictions: to make before attacks, and made
@@ -243,8 +245,8 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        records = f"{plan.num_done}/{self._total}"
-        self._task = self.bar.add_task("starting", total=self._total, completed=plan.num_done, records=records, rest="")
+        records = f"{num_done}/{self._total}"
+        self._task = self.bar.add_task("starting", total=self._total, completed=num_done, records=records, rest="")
 
     def wait(self, text: str) -> None:
         """Names what a run waits for: in the bar, or in a line."""
@@ -272,13 +274,14 @@ class RunProgress:
 
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
+        console = self._console
         now = time.monotonic()
         if outcome.clean:
             self._predicted += len(outcome.clean)
             is_due = now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
-            if not self._console.is_terminal and is_due:
+            if not console.is_terminal and is_due:
                 self._last_line = now
-                self._console.print(self._clean_text, highlight=False)
+                console.print(self._clean_text, highlight=False)
         else:
             self._left.end(outcome, now)
         self.num_failed += len(outcome.errors)
@@ -286,7 +289,7 @@ class RunProgress:
         for error in (*outcome.errors, *lost):
             if error not in self._said:
                 self._said.add(error)
-                self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     @property
     def _clean_text(self) -> str:

@@ -60,7 +60,7 @@ def _facts_of_model(model: ModelSpec) -> dict[str, Any]:
         "name": model.name,
         "checkpoint": model.checkpoint,
         "sha256": model.checkpoint_sha256,
-        "migration": model.reading.get("migration"),
+        "migration": model.migration,
         "training": model.training,
     }
 

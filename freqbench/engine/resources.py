@@ -33,24 +33,34 @@ class Pool:
 
 
 def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int, grows: bool = False) -> Pool:
-    """Decides the workers for a number of units on some machines: one for each share of `gpus_per_worker`; without
-    GPUs, for each two cores (or `threads`), at least two on one machine of two cores; fewer if memory (`model_bytes`
-    each) is short. The job's numbers stand, with GPUs that may join (`grows`), but no worker without a unit."""
-    is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
+    """Decides the workers for a run: one for each share of `gpus_per_worker`; without GPUs, for each two cores (or
+    `threads`), at least two on one machine of two cores; fewer if memory is short.
+
+    Args:
+        resources: those of the job, whose numbers stand.
+        nodes: the machines.
+        num_units: units to compute; no worker is without one.
+        model_bytes: memory of a worker's networks.
+        grows: GPUs may join that the job asks for.
+    """
+    asked = resources.workers
+    threads = resources.threads
+    is_asked = grows and asked != "auto" and "gpus_per_worker" in resources.model_fields_set
     gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0
     rooms = [_room(resources, node, gpus, model_bytes) for node in nodes]
-    if len(nodes) == 1 and not gpus and resources.threads == "auto":
+    if len(nodes) == 1 and not gpus and threads == "auto":
         rooms = [max(rooms[0], min(2, int(nodes[0].cores), _memory_room(nodes[0], model_bytes)))]
-    workers = sum(rooms) if resources.workers == "auto" else resources.workers
+    workers = sum(rooms) if asked == "auto" else asked
     workers = max(1, min(workers, num_units))
     if len(nodes) == 1:
         rooms = [workers]
     fair = min((int(node.cores // room) for node, room in zip(nodes, rooms, strict=True) if room), default=1)
-    return Pool(workers=workers, threads=max(1, fair) if resources.threads == "auto" else resources.threads, gpus=gpus)
+    return Pool(workers=workers, threads=max(1, fair) if threads == "auto" else threads, gpus=gpus)
 
 
 def room(resources: Resources, pool: Pool, model_bytes: int, nodes: Sequence[Node]) -> int:
-    """Returns how many workers of a pool's kind fit on some machines; a job's own number is used unchanged."""
+    """Returns how many workers of a pool's kind, each with `model_bytes` of networks, fit on machines, `nodes`; the
+    number in a job's `resources` is used unchanged."""
     if resources.workers != "auto":
         return pool.workers
     return sum(min(_room(resources, node, pool.gpus, model_bytes), int(node.cores // pool.threads)) for node in nodes)

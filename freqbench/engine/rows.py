@@ -84,8 +84,9 @@ def failure(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
 
 def clean_facts(unit: Unit, target: ModelSpec, **facts: Any) -> Row:
     """Returns facts on the clean prediction of a unit's case by one target, beside what tells both."""
-    _, case_key, model_id = unit.cell.key(unit.ref, target)
-    case = {"case_key": case_key, "case_id": unit.ref.case_id, "patient_id": unit.ref.patient_id}
+    ref = unit.ref
+    _, case_key, model_id = unit.cell.key(ref, target)
+    case = {"case_key": case_key, "case_id": ref.case_id, "patient_id": ref.patient_id}
     return {"dataset": unit.cell.dataset.name, "target_model_id": model_id, **case, **facts}
 
 
@@ -109,14 +110,15 @@ def scored_outcome(
         metrics: the metrics that the rows cover.
         measured: columns of this execution, such as its time and its device, for the rows of all targets.
     """
+    reasons = volume.reasons
     cell = unit.cell
-    values = {column: None if column in volume.reasons else value for column, value in volume.values.items()}
+    values = {column: None if column in reasons else value for column, value in volume.values.items()}
     shared = {
         **values,
         **measured,
         "status": "ok",
         "metrics": ",".join(metrics),
-        "null_reasons": json.dumps(dict(volume.reasons), sort_keys=True) if volume.reasons else None,
+        "null_reasons": json.dumps(dict(reasons), sort_keys=True) if reasons else None,
         "eps_native": native_budget(cell.attack, case) if case else None,
     }
     added = [type(load(name_of(text))) for text in metrics if "@" in text]
@@ -156,19 +158,21 @@ def _fold_added(row: Row, columns: Mapping[str, None]) -> Row:
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     """Returns a record with the identity columns filled and all others None."""
-    _, case_key, target_model_id = unit.cell.key(unit.ref, target)
+    cell = unit.cell
+    ref = unit.ref
+    _, case_key, target_model_id = cell.key(ref, target)
     identity = {
         "case_key": case_key,
         "target_model_id": target_model_id,
-        "case_id": unit.ref.case_id,
-        "patient_id": unit.ref.patient_id,
+        "case_id": ref.case_id,
+        "patient_id": ref.patient_id,
         "target_model": target.name,
         "target_defence": target.defence_text,
         "target_method": target.method_id,
     }
-    if unit.cell.scored_on == ScoredOn.FILE and isinstance(target.space, Pipeline):
+    if cell.scored_on == ScoredOn.FILE and isinstance(target.space, Pipeline):
         identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
-    return {**_RECORD, **cell_columns(unit.cell), **identity}
+    return {**_RECORD, **cell_columns(cell), **identity}
 
 
 def releases_of(cell: Cell, metrics: Iterable[str]) -> str:

@@ -86,6 +86,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
         console: where progress and warnings are shown.
         options: engine, part of the grid, and what may be read of earlier runs.
     """
+    fresh = options.fresh
     cache.require_usable()
     store = Store(out)
     root = volumes_root(grid, out)
@@ -93,7 +94,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
     covered = store.covered()
     shard = options.shard or Shard()
     part = grid.shard(shard)
-    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if options.fresh else covered
+    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
     added = Additions.read(store)
     proven = added.proven_in(grid)
@@ -120,10 +121,10 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
     with Lease(out, run.run_id, shard).held(options.force, warn_of_loss):
         for line in run.critic.of_files():
             run.warn(line)
-        if options.fresh:
+        if fresh:
             _forget(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            spec = replace(spec, fresh=options.fresh)
+            spec = replace(spec, fresh=fresh)
             engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, run.seconds)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
@@ -218,44 +219,49 @@ class Recorder:
         """Context in which an engine makes the plan's rows, all stored at its end; yields the spec of its workers,
         which save adversarial volumes in `volumes`, a folder or URI, or with `reuse` read them there instead of
         attacking."""
-        job = self._plan.grid.job
-        unavailable = scoring.unavailable(self._plan.metrics)
+        writer = self._writer
+        plan = self._plan
+        grid = plan.grid
+        job = grid.job
+        store = self._store
+        attempt = self._patience.attempt
+        unavailable = scoring.unavailable(plan.metrics)
         for reason in unavailable.values():
             self.warn(f"{reason}; the columns of LPIPS stay empty")
-        for text in self._plan.grid.warnings:
+        for text in grid.warnings:
             self.warn(text)
-        if self._plan.num_done and (line := self._mixture()):
-            self.warn(f"{self._store.root}: {line}")
+        if plan.num_done and (line := self._mixture()):
+            self.warn(f"{store.root}: {line}")
         spec = WorkerSpec(
             run_id=self.run_id,
-            metrics=self._plan.metrics,
+            metrics=plan.metrics,
             unavailable=unavailable,
             window_batch=None if job.window_batch == "auto" else job.window_batch,
             volumes=volumes,
-            learned=storage.join(self._store.root, LEARNED),
+            learned=storage.join(store.root, LEARNED),
             reuse=reuse,
             trust_code=job.trust_code,
         )
-        facts = {"job": job.model_dump(mode="json"), **provenance.collect(self._plan.grid)}
+        facts = {"job": job.model_dump(mode="json"), **provenance.collect(grid)}
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            if self._plan.num_done and self.critic.unjudged:
-                for record in self._store.records(FIT_COLUMNS).to_pylist():
+            if plan.num_done and self.critic.unjudged:
+                for record in store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:
                 try:
                     yield spec
                 finally:
                     if line := self.critic.of_gradients():
-                        self.warn(f"{line} (freqbench audit {self._store.root} --run)")
-                    self._commit(self._writer.flush)
-                    if waiting := self._writer.num_waiting:
+                        self.warn(f"{line} (freqbench audit {store.root} --run)")
+                    self._commit(writer.flush)
+                    if waiting := writer.num_waiting:
                         waits = f"{waiting} records wait for room or an answer: Ctrl-C gives them up"
-                        self.tell(f"{self._store.root}: {waits}")
-                    while self._writer.num_waiting:
+                        self.tell(f"{store.root}: {waits}")
+                    while writer.num_waiting:
                         time.sleep(COMMIT_EVERY_S)
-                        self._commit(self._writer.flush)
+                        self._commit(writer.flush)
             self._status = "done"
         except KeyboardInterrupt:
             self._status = "interrupted"
@@ -263,11 +269,11 @@ class Recorder:
             self._status = "stopped"
             raise
         finally:
-            self._patience.attempt(partial(self._record, self._status))
-        self._patience.attempt(self._look)
+            attempt(partial(self._record, self._status))
+        attempt(self._look)
         if self._status == "done":
-            self._patience.attempt(self._store.compact)
-            self._patience.attempt(self._store.write_classes)
+            attempt(store.compact)
+            attempt(store.write_classes)
             self._spent.remember()
 
     def plan_clean(self) -> Plan:
@@ -308,7 +314,8 @@ class Recorder:
 
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; MisfitError once a network's clean predictions show a misfit."""
-        for record in outcome.records:
+        records = outcome.records
+        for record in records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)
             for line in self.critic.of_record(record):
@@ -317,8 +324,8 @@ class Recorder:
         self._facts["compiled"] |= outcome.forms
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
-        self._commit(partial(self._writer.add, outcome.records, outcome.class_records))
-        for facts in (*outcome.clean, *outcome.records):
+        self._commit(partial(self._writer.add, records, outcome.class_records))
+        for facts in (*outcome.clean, *records):
             self._require_fit(facts)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
@@ -377,14 +384,15 @@ class Recorder:
 
     def _mixture(self) -> str | None:
         """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
+        store = self._store
         todo = self._todo
-        others = index_keys((self._store.job() if self._store.has_job else EMPTY)["index"]) - todo
-        counts = Counter[Origin]()
-        for *key, made_by, run_id in self._store.rows((*KEY, RELEASES.name, "run_id")):
+        others = index_keys((store.job() if store.has_job else EMPTY)["index"]) - todo
+        counts: Counter[Origin] = Counter()
+        for *key, made_by, run_id in store.rows((*KEY, RELEASES.name, "run_id")):
             if tuple(key) in others:
                 counts[made_by, run_id] += 1
         counts[releases(frozenset({*TOOLCHAINS, *self._plan.metrics})), self.run_id] += len(todo)
-        return mixture(counts, [*self._store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
+        return mixture(counts, [*store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
 
     @property
     def _todo(self) -> set[Key]:

@@ -33,7 +33,7 @@ def cell_folder(cell: Cell) -> str:
 
 
 def folder(root: str, cell: Cell, ref: CaseRef) -> str:
-    """Returns the folder below `root` with the volumes of a cell and case."""
+    """Returns the folder below `root` with the volumes of a cell and of the case `ref`."""
     return storage.join(root, cell_folder(cell), f"{ref.case_id}-{cell.dataset.case_key(ref)}")
 
 
@@ -51,7 +51,15 @@ def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
 
 
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
-    """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
+    """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts.
+
+    Args:
+        root: folder of a store's volumes, a path or URI.
+        cell: dataset, source and attack.
+        case: the clean volume `[C, H, W, D]`, with label and affine.
+        attacked: the adversarial volume and its facts.
+        attack_seconds: seconds of the attack; None: unknown.
+    """
     place = _own_folder(root, cell, case.ref)
     for name, volume in ((layout.ADVERSARIAL, attacked.adversarial), (layout.CLEAN, case.image)):
         write(storage.join(place, name), volume, case.affine)
@@ -68,14 +76,16 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
 
 
 def save_maps(root: str, cell: Cell, ref: CaseRef, maps: Mapping[str, Tensor], affine: npt.NDArray[np.float64]) -> None:
-    """Writes label maps of a cell and case, or several that are one tensor, by the names of their files."""
+    """Writes label maps `[1, H, W, D]` of a cell and the case `ref`, or several that are one tensor, below `root`, by
+    the names of their files; `affine` is voxel to world (RAS+, mm)."""
     place = _own_folder(root, cell, ref)
     for name, labels in maps.items():
         write(storage.join(place, name), cell.dataset.classes.shown(labels), affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
-    """Reads a saved adversarial volume and the seconds of its attack, None if unknown; refuses files of others."""
+    """Reads the adversarial volume of a cell and the case `ref` below `root`, and the seconds of its attack, None if
+    unknown; refuses files of others."""
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), SavedFacts, path)
@@ -88,18 +98,19 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
 
 
 def read_volume(path: str) -> Tensor:
-    """Reads the volume of a file of `write`, `[C, H, W, D]`."""
+    """Reads the volume of a file of `write` at `path`, `[C, H, W, D]`."""
     voxels = nibabel_files.read_packed(storage.read_bytes(path), path)
     return torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
-    """Writes a volume as one `.nii.gz` file, atomically; see `pack_nifti`."""
+    """Writes a volume as one `.nii.gz` file at `path`, a file or URI, atomically; `affine` as in `pack_nifti`."""
     storage.write_atomic(path, pack_nifti(volume, affine))
 
 
 def pack_nifti(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
-    """Packs `[H, W, D]` or `[C, H, W, D]` as a `.nii.gz` of its type by `affine` (RAS+, mm): equal bytes if equal."""
+    """Packs a `volume` `[H, W, D]` or `[C, H, W, D]` as a `.nii.gz` of its type by `affine` (RAS+, mm): equal bytes if
+    equal."""
     import nibabel
 
     voxels = volume.movedim(0, -1) if volume.ndim == 4 and len(volume) > 1 else volume.reshape(volume.shape[-3:])
@@ -109,7 +120,7 @@ def pack_nifti(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
 
 
 def require_shared(volumes: str | None, num_nodes: int) -> None:
-    """Raises UserError if several machines would each save volumes at a local path."""
+    """Raises UserError if several machines, `num_nodes` of them, would each save volumes at a local path."""
     if volumes and num_nodes > 1 and "://" not in volumes:
         raise UserError(
             f"save_adversarial: expected --out as a URI, or as file:///... on a file system that all {num_nodes} nodes "

@@ -38,7 +38,9 @@ class Schedule:
         # Sorted, so that every engine, and a run that goes on, takes units in one order.
         for source, cases in sorted(waiting.items()):
             queues = {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
-            works = [work for queue in queues.values() for work, _ in queue]
+            works: list[int] = []
+            for queue in queues.values():
+                works += [work for work, _ in queue]
             self._waiting[source] = queues
             self._work[source] = sum(works)
             self._longest[source] = max(works)
@@ -62,7 +64,8 @@ class Schedule:
         if place is None:
             return None
         source, case = place
-        waiting = self._waiting[source][case]
+        cases = self._waiting[source]
+        waiting = cases[case]
         # The very first is the shortest, at the end: its rows soon show whether model and data are right.
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
@@ -71,9 +74,9 @@ class Schedule:
         self._has_begun = True
         self._work[source] -= work
         self._left -= 1
-        if not self._waiting[source][case]:
-            del self._waiting[source][case]
-            if not self._waiting[source]:
+        if not waiting:
+            del cases[case]
+            if not cases:
                 del self._waiting[source]
         return unit
 
@@ -101,16 +104,18 @@ class Schedule:
         self._at.pop(worker, None)
 
     def _choose(self, worker: Hashable) -> Place | None:
-        if not self._waiting:
+        at = self._at
+        waiting = self._waiting
+        if not waiting:
             return None
-        source, case = self._at.get(worker, ("", ("", "")))
-        others = [place for other, place in self._at.items() if other != worker]
-        if source not in self._waiting:
+        source, case = at.get(worker, ("", ("", "")))
+        others = [place for other, place in at.items() if other != worker]
+        if source not in waiting:
             workers = Counter(source for source, _ in others)
             # With the asking worker counted in, the model that would end last.
-            source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
-        cases = self._waiting[source]
-        if self._at.get(worker) != (source, case) or case not in cases:
+            source = max(waiting, key=lambda source: self._work[source] / (1 + workers[source]))
+        cases = waiting[source]
+        if at.get(worker) != (source, case) or case not in cases:
             at_cases = Counter(others)
             by = self._predicted
             case = min(cases, key=lambda case: (at_cases[source, case], by.get((source, case), worker) != worker))

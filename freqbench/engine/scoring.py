@@ -69,16 +69,17 @@ def score_volume(
         device: where large sums and the network of LPIPS are computed.
         unavailable: the reason by metric that cannot be computed here; its values are NaN with that reason.
     """
-    body = measures.body_mask(case.image)
-    clean = case.image.to(device)
+    image = case.image
+    body = measures.body_mask(image)
+    clean = image.to(device)
     attacked = adversarial.to(device)
     shape = triple(clean.shape[1:])
     seams = measures.seam_scores(clean, attacked, attack_windows(shape, source.roi_of(case.ref, shape)))
-    parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
+    parts = [measures.image_scores(image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
-        reasons = dict.fromkeys(columns, unavailable["lpips"])
-        parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
+        causes = dict.fromkeys(columns, unavailable["lpips"])
+        parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=causes))
     elif "lpips" in metrics:
         parts.append(measures.lpips_scores(clean, attacked, body))
     wanted = {column for column, metric in METRIC_OF.items() if metric in (*metrics, *ALWAYS)}
@@ -126,7 +127,7 @@ def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps)
     rows = [dict(region.classes[1]) for region in regions]
     for name in rows[0].keys() - _OF_BACKGROUND:
         rows[0][name] = math.nan
-    record = dict[str, float | int | str]()
+    record: dict[str, float | int | str] = {}
     for name in regions[0].record:
         column, first = MEANS.get(name) or UNDEFINED.get(name) or ("", 1)
         holders: Sequence[Mapping[str, Any]] = rows if column else [region.record for region in regions]
@@ -168,11 +169,12 @@ def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
     """Returns what a clean prediction of a `dataset` says of a network's fit: its foreground Dice, and the classes of
     both maps."""
     maps = label_maps(clean.judged, clean.truth, dataset)
+    classes = maps.classes
     (overlap,) = score_prediction(maps, ["dsc"])
     return {
         "dsc_foreground_clean": float(overlap.record["dsc_foreground"]),
-        "label_classes": maps.classes.present(maps.label),
-        "pred_classes": maps.classes.present(maps.pred),
+        "label_classes": classes.present(maps.label),
+        "pred_classes": classes.present(maps.pred),
     }
 
 
@@ -221,7 +223,8 @@ def score_target(
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
-    """Computes Dice and voxel counts of `num_classes` classes in the map `pred` `[H, W, D]` against the true one."""
+    """Computes Dice and voxel counts of `num_classes` classes in the map `pred` `[H, W, D]` against the true one,
+    `label`, of the same shape."""
     counts = measures.confusion(pred, label, num_classes)
     voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
     columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}
@@ -236,8 +239,8 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     def shapes(maps: LabelMaps) -> PredictionScores:
         num_classes = len(maps.classes)
         given = {**vars(maps), "num_classes": num_classes, "tolerances": maps.classes.tolerances_mm}
-        columns = dict[str, Vector]()
-        others = dict[str, float]()
+        columns: dict[str, Vector] = {}
+        others: dict[str, float] = {}
         for metric in shapes_of(metrics):
             columns |= measures.class_values(metric, **given)
         if "hd95_mm" in columns:

@@ -77,7 +77,7 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
             f"{path}: expected a label map of the classes of {dataset.name}, got the number {known[0]}: give "
             "the network's own label maps, with the numbers of the data set's files"
         )
-    meant = list[tuple[Labels, Ties]]()
+    meant: list[tuple[Labels, Ties]] = []
     for table in fitting:
         labels = np.zeros(numbers.shape, np.uint8)
         for value in values:
@@ -100,16 +100,17 @@ def _likeliest(numbers: npt.NDArray[Any], spec: ModelSpec) -> tuple[Labels, Ties
 
 def _tables(dataset: Dataset, spec: ModelSpec) -> list[dict[int, int]]:
     """Returns the label of each number in a file, by the dataset's files and perhaps by the network's outputs."""
-    tables = list[dict[int, int]]()
+    classes = dataset.classes
+    tables: list[dict[int, int]] = []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
         tables.append(dict(dataset.reading.of_value))
-    elif dataset.classes.overlap:
-        tables.append(dict(dataset.classes.stated))
+    elif classes.overlap:
+        tables.append(dict(classes.stated))
     else:
-        tables.append({k: k for k in range(len(dataset.classes))})
+        tables.append({k: k for k in range(len(classes))})
     is_by_name = any("by their names" in line for line in spec.found)
-    if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(dataset.classes)):
-        of_output = dict[int, int]()
+    if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(classes)):
+        of_output: dict[int, int] = {}
         for k, outputs in enumerate(spec.class_map):
             of_output |= dict.fromkeys(outputs, k)
         tables.append(of_output)

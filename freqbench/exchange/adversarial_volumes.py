@@ -40,7 +40,7 @@ class Imported(Attack):
     content: str  # digest of the volumes' files, so that other volumes are another cell
 
     def perturb(self, task: Task) -> Tensor:
-        """Raises UserError: volumes cannot be made, only imported."""
+        """Raises UserError for any `task`: volumes cannot be made, only imported."""
         raise UserError(f"{self.label}: expected the volumes that were brought in, found none: bring them in again")
 
     @property
@@ -52,10 +52,17 @@ class Imported(Attack):
 def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
     """Saves volumes of third-party code in a store and scores them on the job's targets. The released code saves
     `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid; they are divided by 255.
-    Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its affine. `grid` has the data
-    and the targets; `out` is the store and `folder` has the volumes (folders or URIs); `source` is the job's model
-    whose gradients made them, `label` their name in tables; `console` shows progress. Raises UserError for no such
-    model, no file of a case, or a volume of another shape or range; nothing is stored then."""
+    Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its affine. Raises UserError for
+    no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
+
+    Args:
+        grid: the data and the targets.
+        out: the store, a folder or URI.
+        folder: folder or URI of the volumes.
+        source: name of the job's model whose gradients made them.
+        label: their name in tables.
+        console: shows progress.
+    """
     names = [entry.name for entry in grid.job.models]
     if source not in names:
         raise UserError(f"--source: {unknown('model', source, names)}")
@@ -83,7 +90,7 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
 
 
 def join_imported(grid: Grid, out: str) -> Grid:
-    """Joins a job's grid with the cells that were imported into its store, if they fit its data and models."""
+    """Joins a job's grid with the cells that were imported into its store `out`, if they fit its data and models."""
     templates = {(cell.dataset.name, cell.source.name): cell for cell in reversed(grid.cells)}
     further = []
     for entry in Additions.read(Store(out)).imported:
@@ -101,20 +108,30 @@ def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tupl
     names = [name for name in storage.list_files(folder, "") if name.endswith(image_files.SUFFIXES)]
     by_case = {image_files.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
-    cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
-    datasets = [name for name, refs in cases.items() if refs]
+    ids: list[str] = []
+    datasets: list[str] = []
+    for name in templates:
+        of_dataset = [ref.case_id for ref in grid.cases[name]]
+        ids += of_dataset
+        if not by_case.keys().isdisjoint(of_dataset):
+            datasets.append(name)
     if len(datasets) != 1:
-        ids = [ref.case_id for name in templates for ref in grid.cases[name]]
         got = f"files of {' and '.join(datasets)}" if datasets else f"{', '.join(sorted(names)[:3]) or 'no file'}"
         example = f"{PREFIX}{ids[0]}.nii.gz" if ids else f"{PREFIX}CASE.nii.gz"
         rest = f"such as {example}, got {got}: rename them, or give a job of these cases"
         raise UserError(f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, {rest}")
     (name,) = datasets
-    files = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
-    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - files.keys()))
-    without = [ref.case_id for ref in grid.cases[name] if ref.case_id not in files]
+    files: list[tuple[CaseRef, str]] = []
+    without: list[str] = []
+    for ref in grid.cases[name]:
+        path = by_case.pop(ref.case_id, None)
+        if path:
+            files.append((ref, path))
+        else:
+            without.append(ref.case_id)
+    tell_left_out(console, "files of no case of the job are", sorted(by_case))
     tell_left_out(console, "cases without a file are", without)
-    return templates[name], [(ref, files[ref.case_id]) for ref in cases[name]]
+    return templates[name], files
 
 
 def _read(path: str, case: Case) -> Tensor:
@@ -130,7 +147,8 @@ def _read(path: str, case: Case) -> Tensor:
     voxels = image_files.read_image(header)
     if header.stored == "uint8":  # scaled bytes stand for floats
         voxels /= 255
-    low, high = float(voxels.min()), float(voxels.max())
+    low = float(voxels.min())
+    high = float(voxels.max())
     if low < 0 or high > 1:
         raise DataError(f"{path}: expected uint8 0..255 or floats in [0, 1], got {low:g} to {high:g}: convert the file")
     return torch.from_numpy(voxels)

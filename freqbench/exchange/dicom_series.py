@@ -2,7 +2,7 @@
 the patient, the place or the staff is copied, nor a UID."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -48,26 +48,33 @@ EMPTY = (
     *("PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "AccessionNumber", "StudyDate"),
     *("StudyTime", "StudyID", "AcquisitionNumber", "PatientPosition"),
 )
-UNSCANNED = {
-    CT: {"KVP": "", "RescaleType": "HU"},
-    MR: {
-        **{"ScanningSequence": "RM", "SequenceVariant": "NONE", "ScanOptions": "", "MRAcquisitionType": ""},
-        **{"RepetitionTime": "", "EchoTime": "", "EchoTrainLength": ""},
-    },
+UNSCANNED_CT = {"KVP": "", "RescaleType": "HU"}
+UNSCANNED_MR = {
+    "ScanningSequence": "RM",
+    "SequenceVariant": "NONE",
+    "ScanOptions": "",
+    "MRAcquisitionType": "",
+    "RepetitionTime": "",
+    "EchoTime": "",
+    "EchoTrainLength": "",
 }
+UNSCANNED = {CT: UNSCANNED_CT, MR: UNSCANNED_MR}
 
 # Fields that identify a patient or lead to one, and are copied with consent alone.
-IDENTITY = (
+OF_PATIENT = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientBirthTime", "PatientSex"),
     *("OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName"),
     *("PatientAge", "PatientSize", "PatientWeight", "PatientAddress", "PatientTelephoneNumbers", "EthnicGroup"),
     *("MedicalRecordLocator", "PatientComments", "AdditionalPatientHistory", "MedicalAlerts", "Allergies"),
+)
+OF_STUDY = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
     *("ReferringPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "RequestingPhysician"),
     *("PerformingPhysicianName", "OperatorsName", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime"),
     *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "ProtocolName"),
     *("FrameOfReferenceUID", "PositionReferenceIndicator"),
 )
+IDENTITY = (*OF_PATIENT, *OF_STUDY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +100,8 @@ class Derivation:
 
 
 def made_kind(dataset: Dataset) -> str:
-    """Returns the kind of object for cases that are no DICOM: CT if a window of negative intensities scales them."""
+    """Returns the kind of object for cases of `dataset` that are no DICOM: CT if a window of negative intensities
+    scales them."""
     scaling = parse_intensity(dataset.space.intensity)
     return CT if scaling.kind == "window" and scaling.low < 0 else MR
 
@@ -107,14 +115,22 @@ def require_packages() -> None:
 
 
 def slices(image: Volume, native: NativeCase, derivation: Derivation, whole: bool) -> tuple[list[Any], Volume, float]:
-    """Returns the slices of a volume `[H, W, D]`, what readers get of it, and the step between two intensities. Steps
-    are 1 if `whole`, else the range of the volume in LEVELS. Raises DataError for axes not at right angles."""
+    """Returns the slices of a volume, what readers get of it, and the step between two intensities. Raises DataError
+    for axes not at right angles.
+
+    Args:
+        image: intensities in the data's unit, `[H, W, D]`.
+        native: the case in its file's grid, whose affine places the slices.
+        derivation: what the series is made of.
+        whole: whether steps are 1, for int16, else the range of the volume in LEVELS.
+    """
     low = "0"
     step = "1"
     kind = np.dtype("<i2" if whole else "<u2")
     if not whole:
-        bounds = float(image.min()), float(image.max())
-        low, step = (f"{value:.9e}" for value in (bounds[0], (bounds[1] - bounds[0]) / LEVELS or 1.0))
+        lowest = float(image.min())
+        low = f"{lowest:.9e}"
+        step = f"{(float(image.max()) - lowest) / LEVELS or 1.0:.9e}"
     codes = np.rint((image.astype(np.float64) - float(low)) / float(step))
     stored = codes.clip(np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
     grid = _grid(native)
@@ -137,7 +153,7 @@ def slices(image: Volume, native: NativeCase, derivation: Derivation, whole: boo
 
 
 def pack_file(fields: Any) -> bytes:
-    """Returns the content of a file."""
+    """Returns the content of a file with these fields, a dataset of pydicom."""
     stream = BytesIO()
     fields.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
@@ -255,25 +271,40 @@ def _place(fields: Any, grid: npt.NDArray[np.float64], k: int) -> None:
 def segmentation(
     voxels: npt.NDArray[Any], series: Sequence[Any], names: Sequence[str], target: str, uids: Sequence[str]
 ) -> Any:
-    """Returns the SEG of a label map `[H, W, D]`, or of masks `[K, H, W, D]` that may overlap, of a series' slices.
-    `names` are those of classes from 1 on, `target` is the predicting network, `uids` are of object and series."""
+    """Returns the SEG of a prediction.
+
+    Args:
+        voxels: label map `[H, W, D]`, or masks `[K, H, W, D]` that may overlap.
+        series: the slices that it is of, as `slices` made them.
+        names: those of the classes from 1 on.
+        target: the predicting network.
+        uids: of the object and of its series.
+    """
     import highdicom
     from pydicom.sr.codedict import codes
 
     family = codes.DCM.ArtificialIntelligence
     algorithm = highdicom.AlgorithmIdentificationSequence(name=target[:64], family=family, version=__version__)
-    common: dict[str, Any] = {"algorithm_type": "AUTOMATIC", "algorithm_identification": algorithm}
-    common |= dict.fromkeys(("segmented_property_category", "segmented_property_type"), codes.SCT.AnatomicalStructure)
-    describe = partial(highdicom.seg.SegmentDescription, **common)
+    describe = partial(
+        highdicom.seg.SegmentDescription,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=codes.SCT.AnatomicalStructure,
+    )
+    segments = [describe(segment_number=k, segment_label=name[:64]) for k, name in enumerate(names, 1)]
+    kind = np.uint8 if len(names) < 256 else np.uint16
+    pixels = np.ascontiguousarray(voxels.T, kind)
+    uid, series_uid = uids
     made = highdicom.seg.Segmentation(
         source_images=list(series),
-        pixel_array=np.ascontiguousarray(voxels.T, np.uint8 if len(names) < 256 else np.uint16),
+        pixel_array=pixels,
         segmentation_type="BINARY",
         omit_empty_frames=bool(voxels.any()),
-        segment_descriptions=[describe(segment_number=k, segment_label=name[:64]) for k, name in enumerate(names, 1)],
-        series_instance_uid=uids[1],
+        segment_descriptions=segments,
+        series_instance_uid=series_uid,
         series_number=int(series[0].SeriesNumber),
-        sop_instance_uid=uids[0],
+        sop_instance_uid=uid,
         instance_number=1,
         manufacturer="freqbench",
         manufacturer_model_name="freqbench",
@@ -296,13 +327,21 @@ class CaseSeries:
     keeps_identity: bool
 
     def write(self, folder: str, cells: list[Cell], number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
-        """Writes a volume `[C, H, W, D]` as a series a channel, clean if `number` is 0, and predictions of `cells` to
-        `labels` beside the folder, where `loader: dicom` finds them. Returns what readers get, and its largest step."""
-        files = dict[str, bytes]()
-        first = list[Any]()
-        stored = list[Tensor]()
-        steps = list[float]()
-        labels = dict[str, bytes]()
+        """Writes a volume as a series a channel, and predictions to `labels` beside the folder, where `loader: dicom`
+        finds them. Returns what readers get, and its largest step.
+
+        Args:
+            folder: path of the series; `channel_<c>` below it where there are several.
+            cells: those whose predictions are written; the first one made the volume.
+            number: place of the volume among those of the case; 0: the clean one.
+            image: intensities in the data's unit, `[C, H, W, D]`.
+            whole: as in `slices`.
+        """
+        files: dict[str, bytes] = {}
+        first: list[Any] = []
+        stored: list[Tensor] = []
+        steps: list[float] = []
+        labels: dict[str, bytes] = {}
         above, _, case = folder.rpartition("/")
         with dicom.files.quiet():
             for channel, voxels in enumerate(image.numpy()):
@@ -313,7 +352,8 @@ class CaseSeries:
                 stored.append(torch.from_numpy(read))
                 steps.append(step)
                 first = first or series
-            for target, path in self._predictions(cells, layout.ON_ADVERSARIAL if number else layout.ON_CLEAN).items():
+            kind = layout.ON_ADVERSARIAL if number else layout.ON_CLEAN
+            for target, path in self._predictions(cells, kind).items():
                 uids = tuple(derivation.uid(derivation.key, part, target) for part in ("object", "series"))
                 made = segmentation(self._masks(path), first, self.dataset.class_names[1:], target, uids)
                 labels[f"prediction-{target}.dcm"] = pack_file(made)
@@ -333,34 +373,44 @@ class CaseSeries:
         label: Volume = affine_transform(held, *at, shape, order=0, mode="grid-constant")
         if not (regions := self.dataset.classes.of_labels):
             return label
-        numbers = range(1, len(self.dataset.classes))
-        labels = ([value for value, inside in enumerate(regions) if number in inside] for number in numbers)
-        return np.stack([np.isin(label, of_region) for of_region in labels])
+        masks: list[npt.NDArray[np.bool_]] = []
+        for number in range(1, len(self.dataset.classes)):
+            values = [value for value, inside in enumerate(regions) if number in inside]
+            masks.append(np.isin(label, values))
+        return np.stack(masks)
 
     def _predictions(self, cells: Sequence[Cell], kind: str) -> dict[str, str]:
         """Returns the paths of saved label maps by their target."""
-        return {
-            target: storage.join(folder, names[kind])
-            for folder in (saved_volumes.folder(self.root, cell, self.ref) for cell in cells)
-            for target, names in layout.predictions(storage.list_files(folder, layout.SUFFIX)).items()
-            if kind in names
-        }
+        paths: dict[str, str] = {}
+        for cell in cells:
+            folder = saved_volumes.folder(self.root, cell, self.ref)
+            found = layout.predictions(storage.list_files(folder, layout.SUFFIX))
+            paths |= {target: storage.join(folder, names[kind]) for target, names in found.items() if kind in names}
+        return paths
 
     def _derivation(self, cell: Cell, number: int, channel: int, channels: int) -> Derivation:
         attack = cell.attack
         own = self.dataset.slices(self.ref) if isinstance(self.dataset, DicomFolders) else None
         budget = f" {attack.budget_name}={getattr(attack, attack.budget_name):g}" if attack.budget_name else ""
         made = f"{attack.name}{budget} on {cell.source.name}"
-        attacked = f"Adversarial volume, not for diagnosis: {made}, {cell.params}"
-        return Derivation(
+        clean = Derivation(
             case=self.dataset.case_key(self.ref),
             patient=self.ref.patient_id,
-            key=f"{cell.cell_id if number else CLEAN}-{channel}",
-            clean=f"{CLEAN}-{channel}" if number else None,
+            key=f"{CLEAN}-{channel}",
+            clean=None,
             number=number * channels + channel + 1,
-            title=f"freqbench {made if number else 'clean'}",
-            text=attacked if number else "The clean volume that adversarial ones were made of",
+            title="freqbench clean",
+            text="The clean volume that adversarial ones were made of",
             kind=made_kind(self.dataset),
             source=own,
             keeps_identity=self.keeps_identity,
+        )
+        if number == 0:
+            return clean
+        return replace(
+            clean,
+            key=f"{cell.cell_id}-{channel}",
+            clean=clean.key,
+            title=f"freqbench {made}",
+            text=f"Adversarial volume, not for diagnosis: {made}, {cell.params}",
         )

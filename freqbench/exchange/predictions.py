@@ -58,7 +58,7 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
         return content
 
     def table(self, dataset: Dataset, where: str) -> dict[int, int]:
-        """Maps each label to its class; raises UserError, which begins with `where`, for an unknown class."""
+        """Maps each label to its class in `dataset`; UserError, which begins with `where`, for an unknown class."""
         names = dataset.class_names
         for label, value in self.root.items():
             if isinstance(value, str) and value not in names:
@@ -69,7 +69,8 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
 
 
 def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
-    """Describes a tool as a target whose `model_id` is by name, label map and classes: new files replace old rows."""
+    """Describes a tool as a target whose `model_id` is by name, label map and classes: new files replace old rows.
+    `table` has the class of each label (None: they are the dataset's), of `num_classes` with the background."""
     args = {} if table is None else {"label_map": table}
     return ModelSpec(
         name=name, arch=ARCH, args=args, roi=(1, 1, 1), num_classes=num_classes, checkpoint="", checkpoint_sha256=name
@@ -91,48 +92,33 @@ class _Case:
 
 def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
     """Scores label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
-    Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...) do
-    not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for no
-    label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels that
-    `export.stated_regions` names, and no `label_map`. `grid` is that of the store's job, `out` the store and
-    `predictions` the label maps (folders or URIs), `name` the tool's name in tables; `label_map` a YAML file, see
-    LabelMap (None: the tool's labels are the dataset's); `console` shows progress."""
-    if name in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
-        raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
+    The distances of a volume (SSIM, LPIPS, ...) do not depend on a target: they are copied from the store's record of
+    the same cell and case. Raises UserError for no label map, or one of another grid or with other labels; nothing is
+    stored then.
+
+    Args:
+        grid: cells and cases of the store's job.
+        out: the store, a folder or URI.
+        predictions: folder or URI of the label maps, named as `export` names the volumes, and on their grid.
+        name: the tool's name in tables.
+        label_map: path of a YAML file, see LabelMap; None: the tool's labels are the dataset's. Maps of regions have
+            the labels that `export.stated_regions` names, and no `label_map`.
+        console: shows progress.
+    """
+    for cell in grid.cells:
+        if name in [model.name for model in (cell.source, *cell.targets)]:
+            raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     for dataset in datasets.values():
-        if dataset.classes.overlap:
-            export.stated_regions(dataset)
-            if mapping:
-                raise UserError(
-                    f"--label-map: expected none, as a label of {dataset.name} may lie in several regions, got "
-                    f"{label_map}: give maps with the labels of the export's {export.REGIONS}"
-                )
-        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.reading.moved:
-            raise UserError(
-                f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
-                "got none: name the class of each of the tool's labels"
-            )
-    tables = {
-        key: each.classes.stated if each.classes.overlap else mapping.table(each, str(label_map)) if mapping else None
-        for key, each in datasets.items()
-    }
+        _require_map(dataset, label_map)
+    tables = {key: _table(dataset, mapping, str(label_map)) for key, dataset in datasets.items()}
     targets = {key: tool(name, tables[key], len(dataset.classes)) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
     cases = _find_cases(grid, out, predictions, console)
     for case in cases:
-        if case.dataset.reference == "prediction" and not case.clean:
-            wanted = export.path_of(grid, case.units[0].cell, case.units[0].ref, is_clean=True)
-            raise UserError(
-                f"{predictions}: expected {wanted}, as {case.dataset.name} has reference: prediction and scores hold "
-                "the tool against its label map of the clean volume, found none: predict that volume too"
-            )
-        native = case.dataset.native(case.units[0].ref)
-        for path in filter(None, (*case.paths, case.clean)):
-            _read(path, native, tables[case.dataset.name], case.dataset)
-
+        _require_scorable(case, grid, predictions, tables[case.dataset.name])
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric_of(metric).of == "labels")  # computed here
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
@@ -150,10 +136,48 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     return recorder.summary
 
 
+def _require_map(dataset: Dataset, label_map: str | None) -> None:
+    """Raises UserError for a label map that a dataset takes none of, or for none where it must have one."""
+    if dataset.classes.overlap:
+        export.stated_regions(dataset)
+        if label_map:
+            raise UserError(
+                f"--label-map: expected none, as a label of {dataset.name} may lie in several regions, got "
+                f"{label_map}: give maps with the labels of the export's {export.REGIONS}"
+            )
+    elif not label_map and isinstance(dataset, ListedFolder) and dataset.reading.moved:
+        raise UserError(
+            f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
+            "got none: name the class of each of the tool's labels"
+        )
+
+
+def _table(dataset: Dataset, mapping: LabelMap | None, where: str) -> LabelTable | None:
+    """Maps the labels of a tool's files to classes, or to codes of regions; None where they are the dataset's own."""
+    if dataset.classes.overlap:
+        return dataset.classes.stated
+    return mapping.table(dataset, where) if mapping else None
+
+
+def _require_scorable(case: _Case, grid: Grid, predictions: str, table: LabelTable | None) -> None:
+    """Reads the label maps of a case; raises UserError for one that is missing or does not fit."""
+    dataset = case.dataset
+    first = case.units[0]
+    if dataset.reference == "prediction" and not case.clean:
+        wanted = export.path_of(grid, first.cell, first.ref, is_clean=True)
+        raise UserError(
+            f"{predictions}: expected {wanted}, as {dataset.name} has reference: prediction and scores hold "
+            "the tool against its label map of the clean volume, found none: predict that volume too"
+        )
+    native = dataset.native(first.ref)
+    for path in filter(None, (*case.paths, case.clean)):
+        _read(path, native, table, dataset)
+
+
 def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """Finds the cases with label maps; reports missing ones."""
-    files = dict[tuple[str, str], list[tuple[Unit, str]]]()
-    missing = list[str]()
+    files: dict[tuple[str, str], list[tuple[Unit, str]]] = {}
+    missing: list[str] = []
     is_saved = saved_volumes.find_saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
@@ -215,7 +239,8 @@ def _outcomes(
         scores = (*parts, *scores_of(pred))
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
-        covered = frozenset(spec.metrics) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
+        copied = metrics if row is None else (row["metrics"] or "").split(",")
+        covered = {*spec.metrics, *copied}
         flips = {"voxel_success": None if clean is None else voxel_success(clean, pred, native.label)}
         beside = {column: row and row[column] for column in BESIDE} | {"scored_on": "file"}
         seconds = time.perf_counter() - started

@@ -15,8 +15,9 @@ from freqbench.ops.heads import HEADS
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """Makes an attack, by name, path or class, from a file's parameters, for a dataset whose classes it takes. Raises
-    UserError, whose line begins with `place`, for an unknown attack, or parameters that it or the dataset refuses."""
+    """Makes an attack, by name, path or class, from the parameters `written` in a file, for a dataset whose classes it
+    takes. Raises UserError, whose line begins with `place`, for an unknown attack, or parameters that it or the dataset
+    refuses."""
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
     with sweep.prefix_errors(place):

@@ -66,6 +66,10 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """16 hex digits of all that the adversarial volumes depend on beside the case, and the scores' grid."""
+        attack = self.attack
+        # The pool that the reference is drawn from; the draw depends on the seed and the case.
+        drawn_from = {"references": self.dataset.references} if attack.needs_reference else {}
+        learned_from = {"learns_from": [ref.fingerprint for ref in self.learns_from]} if attack.needs_learned else {}
         content = {
             "protocol": PROTOCOL_VERSION,
             "recipe": self.recipe,
@@ -76,9 +80,8 @@ class Cell:
             "compile": self.compile,
             **self._coupling,
             **self.scored_on.identity,
-            # The pool that the reference is drawn from; the draw depends on the seed and the case.
-            **({"references": self.dataset.references} if self.attack.needs_reference else {}),
-            **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
+            **drawn_from,
+            **learned_from,
         }
         return digest(content)
 
@@ -153,7 +156,7 @@ class Unit:
         return self.passes_of(model, *(attack.passes if model is self.cell.source else attack.surrogate_passes))
 
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
-        """Returns the passes of a model over all windows, from the forward and backward passes of one sample."""
+        """Returns the passes of a model over all windows, from the `forwards` and `backwards` of one sample."""
         passes = self._windows(model) * (forwards + backwards) + self.recomputed_windows(model) * backwards
         return passes * model.passes
 
@@ -165,8 +168,10 @@ class Unit:
         return max(0, windows - windows_in_graph(self.cell.models))
 
     def _windows(self, model: ModelSpec) -> int:
-        shape = self.cell.dataset.shape_in(self.ref, model.space)
-        with sweep.prefix_errors(f"{self.cell.dataset.name}: {self.ref.case_id}"):
+        ref = self.ref
+        dataset = self.cell.dataset
+        shape = dataset.shape_in(ref, model.space)
+        with sweep.prefix_errors(f"{dataset.name}: {ref.case_id}"):
             if self.cell.attack.follows_prediction:
-                return num_windows(model, shape, self.ref)
-            return len(attack_windows(shape, model.roi_of(self.ref, shape)))
+                return num_windows(model, shape, ref)
+            return len(attack_windows(shape, model.roi_of(ref, shape)))

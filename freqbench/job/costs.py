@@ -72,10 +72,10 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     operations = {name: forward_flops(model) + OPERATIONS_A_BYTE * step_bytes(model) for name, model in models.items()}
     rate = _rate_reached(a_pass, operations) or rate
     is_rough = False
-    learning = set[str]()
+    learning: set[str] = set()
     predicted = Predicted()
-    attack = dict[Place, float]()
-    scoring = dict[Place, float]()
+    attack: dict[Place, float] = {}
+    scoring: dict[Place, float] = {}
     for unit in units:
         cell = unit.cell
         source = cell.source.model_id
@@ -121,13 +121,15 @@ def _scoring_seconds(
 ) -> float:
     """Returns the seconds to predict and score a unit by all targets, and notes its clean predictions."""
     total = 0.0
+    ref = unit.ref
     for target in unit.targets:
-        is_clean_new = (unit.ref, target.model_id) not in predicted
-        predicted.add((unit.ref, target.model_id))
-        shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-        windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
-        predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
-        total += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
+        model_id = target.model_id
+        is_clean_new = (ref, model_id) not in predicted
+        predicted.add((ref, model_id))
+        shape = unit.cell.dataset.shape_in(ref, target.space)
+        windows = num_windows(target, shape, ref) * target.predictions * (1 + is_clean_new)
+        predicting = windows * 2 ** len(target.inference.mirror) * operations[model_id] / rate
+        total += a_record.get(model_id, predicting + SCORING_S * math.prod(shape))
     return total
 
 
@@ -167,7 +169,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
 
     a_pass = Paces()
     a_record = Scoring()
-    by_surrogates = _by_surrogates()
+    by_surrogates = _surrogate_attacks()
     for row in latest_last("source_model_id", "attack"):
         if row["passes_sum"] and row["attack_seconds_sum"]:
             seconds = row["attack_seconds_sum"] / row["passes_sum"]
@@ -180,7 +182,7 @@ def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring
     return a_pass, a_record
 
 
-def _by_surrogates() -> set[str]:
+def _surrogate_attacks() -> set[str]:
     """Returns the names of attacks whose seconds include networks beside the source."""
     return {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
 
@@ -223,7 +225,7 @@ class Spent:
 
     def remember(self) -> None:
         """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
-        by_surrogates = _by_surrogates()
+        by_surrogates = _surrogate_attacks()
         paces = defaultdict[tuple[str, bool], dict[str, float]](dict)
         alone = defaultdict[tuple[str, bool], _Sum](_Sum)  # of any attack that follows no surrogates
         for (model_id, on_gpu, name), spent in self._spent.items():

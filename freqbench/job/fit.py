@@ -13,11 +13,12 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import Dataset, channel_names
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
 from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
+from freqbench.ops.classes import Classes
 from freqbench.ops.regions import members
 from freqbench.ops.voxels import counted
 from freqbench.pipelines import AnySpace
@@ -54,16 +55,17 @@ class Assumption:
 def assumptions(
     entry: ModelEntry, facts: Facts, dataset: Dataset | None = None, stated: Collection[str] = ()
 ) -> tuple[Assumption, ...]:
-    """Lists what is assumed of a network that its files do not tell, such as a state dict of MONAI. `stated` are the
-    keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed. Nothing is assumed
-    of untrained weights, of a command, and of what freqbench trained."""
+    """Lists what is assumed of a network that its files (`facts`) do not tell, such as a state dict of MONAI. `stated`
+    are the keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed. Nothing is
+    assumed of untrained weights, of a command, and of what freqbench trained."""
     if facts.is_settled:
         return ()
     return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
 
 def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
-    """Refuses an assumption that contradicts what the data say: CT by list or header, and percentiles as for MR."""
+    """Refuses an assumption, of those `found`, that contradicts what a `dataset` says: CT by list or header, and
+    percentiles as for MR."""
     is_ct = any("ct" in re.split(r"\W+", name.casefold()) for name in channel_names(dataset))
     if is_ct and any(each.key == "intensity" and each.value == Preprocess().intensity for each in found):
         raise UserError(
@@ -74,7 +76,8 @@ def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
 
 
 def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
-    """Returns the facts of a model on a dataset, its channels and classes paired with the dataset's."""
+    """Returns the facts of a model's `entry` on a dataset, its channels and classes paired with the dataset's, by the
+    labels of the first `refs` if need be."""
     facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     require_head(entry, facts, dataset.name, dataset.classes)
     bound = match_channels(entry.name, facts.path, facts.channel_names, channel_names(dataset), facts.space)
@@ -85,7 +88,8 @@ def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Fa
 
 
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
-    """Returns the facts with the class map that `matching` finds, unless the entry states one."""
+    """Returns the facts with the class map that `matching` finds by cases `refs` of a `dataset`, unless the entry
+    states one."""
     outputs = None if entry.class_map is not None else matching(entry.name, facts.space, dataset, refs)
     if outputs is None:
         return facts
@@ -101,41 +105,36 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
 def matching(
     name: str, space: AnySpace | None, dataset: Dataset, refs: Sequence[CaseRef]
 ) -> tuple[dict[int, tuple[int, ...]], int, str] | None:
-    """Returns the output that each class is, the number of outputs and the evidence, if transforms of MONAI's change
-    labels: by name, else by equal voxels in the first LAST cases. Raises UserError if none or several are it."""
+    """Returns the outputs that each class is, the number of outputs and the evidence; None unless transforms of MONAI's
+    change labels.
+
+    Args:
+        name: the model's, for messages.
+        space: the model's own pipeline, or None.
+        dataset: classes are paired by their names, else by equal voxels.
+        refs: its cases, of which the first LAST are compared.
+
+    Raises UserError if a class is none of the outputs, or several.
+    """
     if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
         return None
     names = [*map(plain_name, dataset.class_names)]
     theirs = space.region_names
     if theirs and {*names[1:]} <= {*theirs}:
         return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
-    found = list[tuple[int, dict[int, set[int]]]]()
-    first = int(dataset.classes.overlap)
-    for native in map(dataset.native, refs[:LAST]):
-        if (made := space.relabel(native)) is None:  # labels stay
-            continue
-        # a channel an output, no background of regions
-        label = native.label[0]
-        is_split = bool(first) or len(made) > 1
-        number = len(made) if is_split else int(made.max()) + 1
-        outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
-        pairs, counts = {}, ... if (marked := counted(label)) is None else marked
-        for k in range(1, len(dataset.classes)):
-            voxels = members(label, k) if first else label == k
-            if voxels.any():  # else the case tells nothing of it
-                pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
-        found.append((number, pairs))
+    compared = [_same_voxels(space, native, dataset.classes) for native in map(dataset.native, refs[:LAST])]
+    found = [*filter(None, compared)]
     if not found:
         return None
     count = max(number for number, _ in found)
-    alike = dict[int, tuple[int, ...]]()
+    alike: dict[int, tuple[int, ...]] = {}
     for k in range(1, len(names)):
         seen = [pairs[k] for _, pairs in found if k in pairs]
         alike[k] = tuple(sorted(set.intersection(*seen))) if seen else ()
     why = f"with the same voxels in {amount(len(found), 'case')}"
+    shown = ", ".join(f"{k}: {[*each]}" for k, each in alike.items())
     for k, each in alike.items():
         if len(each) != 1:
-            shown = ", ".join(f"{number}: {[*pair]}" for number, pair in alike.items())
             raise UserError(
                 f"{name}: expected one of the {count} outputs that its transforms make of labels {why} as "
                 f"{dataset.class_names[k]!r} of {dataset.name}, got {len(each)}: set classes: {count} and class_map of "
@@ -144,24 +143,50 @@ def matching(
     return alike, count, why
 
 
+def _same_voxels(space: MonaiPipeline, native: NativeCase, classes: Classes) -> tuple[int, dict[int, set[int]]] | None:
+    """Returns the number of outputs that transforms make of a case's labels, and by class that it has the outputs of
+    the same voxels; None if labels stay."""
+    overlap = classes.overlap
+    made = space.relabel(native)
+    if made is None:
+        return None
+    label = native.label[0]
+    first = int(overlap)
+    is_split = overlap or len(made) > 1  # a channel an output, no background of regions
+    number = len(made) if is_split else int(made.max()) + 1
+    outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, number + first)}
+    marked = counted(label)
+    counts = ... if marked is None else marked
+    pairs: dict[int, set[int]] = {}
+    for k in range(1, len(classes)):
+        voxels = members(label, k) if overlap else label == k
+        if voxels.any():  # else the case tells nothing of it
+            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
+    return number, pairs
+
+
 def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
+    written = entry.input
+    own_roi = facts.roi
+    space = facts.space
+    stated = entry.inference
     is_bare = source_of(facts.arch).is_checkpoint
-    adapter = facts.input.merge_input(entry.input)
-    told = {*(entry.input.model_fields_set if entry.input else ())}
+    adapter = facts.input.merge_input(written)
+    told = {*(written.model_fields_set if written else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
-    if not entry.roi and (is_bare or not facts.roi):
-        roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
+    if not entry.roi and (is_bare or not own_roi):
+        roi = adapter.volume_order(own_roi) if own_roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
     is_told = (facts.class_map, entry.class_map) != (None, None) or facts.metadata.class_names
-    if dataset and isinstance(facts.space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
+    if dataset and isinstance(space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
         yield Assumption("model", "class_map", f"outputs in the order {', '.join(names[1:])}", "they have no names")
-    if facts.space is None and not facts.knows_axes and "axes" not in told:
+    if space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
-    if facts.space is None and told <= {"axes"}:
+    if space is None and told <= {"axes"}:
         why = "the dataset's intensities from 0 to 1, and no z-scores of them"
         yield Assumption("model", "input.scale", adapter.scale, why)
-    inference = {**facts.inference} if entry.inference is None else entry.inference.model_fields_set
-    if entry.inference or not inference:  # files that state a sliding window mean its defaults too
+    inference = {**facts.inference} if stated is None else stated.model_fields_set
+    if stated or not inference:  # files that state a sliding window mean its defaults too
         for key, why in (("overlap", "as in the papers; MONAI's is 0.25"), ("weighting", "as in the papers and MONAI")):
             if key not in inference:
                 yield Assumption("model", f"inference.{key}", getattr(DEFAULT_INFERENCE, key), why)
@@ -197,7 +222,7 @@ def space_notes(dataset: Dataset) -> Iterator[str]:
 
 
 def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
-    """Yields one line on all that is assumed of a model, if anything is."""
+    """Yields one line on all that was `found` to be assumed of the model `name`, if anything is."""
     if found:
         all_of = "; ".join(map(str, found))
         yield f"{name}: assumed, as neither job nor files say it: {all_of}: set what its training used"
@@ -206,17 +231,21 @@ def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
 def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, str], Sequence[Assumption]]) -> str:
     """Returns what a model's clean number rests on before a run: `stated`, or `assumed` by dataset and model."""
     nets = model.members or (model,)
-    found = {each.key: None for net in nets for each in assumed.get((dataset, net.name), ())}
+    found: dict[str, None] = {}
+    for net in nets:
+        found |= dict.fromkeys(each.key for each in assumed.get((dataset, net.name), ()))
     return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
 def mean_error(values: Clean) -> tuple[float, float]:
-    """Returns the mean over patients' means and its standard error, infinite for fewer than FIRST patients."""
+    """Returns the mean over patients' means of `values` and its standard error, infinite for fewer than FIRST
+    patients."""
     patients = defaultdict[str, list[float]](list)
     for (patient, _), value in values.items():
         patients[patient].append(value)
     means = [*map(statistics.fmean, patients.values())]
-    return statistics.fmean(means), statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
+    return statistics.fmean(means), error
 
 
 def figure(expected: float | None, clean: Clean) -> str:

@@ -78,8 +78,10 @@ class Grid:
             if cell.surrogates:
                 cells[-1]["params"] = cell.params
             if of not in names:
-                cases = {"case_ids": [ref.case_id for ref in refs], "patients": [ref.patient_id for ref in refs]}
-                names[of] = {"models": {}, "classes": list(cell.dataset.class_names), **cases}
+                case_ids = [ref.case_id for ref in refs]
+                patients = [ref.patient_id for ref in refs]
+                classes = list(cell.dataset.class_names)
+                names[of] = {"models": {}, "classes": classes, "case_ids": case_ids, "patients": patients}
             names[of]["models"] |= {each.model_id: each.name for each in (cell.source, *cell.targets)}
         for (of, model_id), words in self.clean.items():
             if of in names:
@@ -208,10 +210,11 @@ class Expansion:
         self, dataset: Dataset, assumed: Mapping[_OnDataset, Sequence[fit.Assumption]]
     ) -> Iterator[str]:
         """Yields lines on what is assumed of the models for a dataset, and which of their Dice is not judged on it."""
+        name = dataset.name
         for _, entry in _members_first(self._job.models, dataset):
-            yield from fit.note_of(f"{entry.name} on {dataset.name}", assumed.get((dataset.name, entry.name), ()))
+            yield from fit.note_of(f"{entry.name} on {name}", assumed.get((name, entry.name), ()))
             if entry.expected_dice is not None and dataset.reference == "prediction":
-                unjudged = f"expected_dice is not judged on {dataset.name}, which has no label maps"
+                unjudged = f"expected_dice is not judged on {name}, which has no label maps"
                 yield f"{entry.name}: {unjudged}"
 
     def _notes_on_witnesses(self, witnesses: Mapping[_OnDataset, Witness]) -> Iterator[str]:
@@ -329,7 +332,8 @@ def _cells(
     """Yields the cells of one dataset, and adds to `concerns`."""
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     for source, (attack, only, learns_from) in product(models.values(), attacks):
-        if source.name not in only:
+        called = source.name
+        if called not in only:
             continue
         if source.black_box and attack.needs_gradient:
             concerns.append(_left_out(attack, source, [model for name, model in models.items() if name in only]))
@@ -342,14 +346,14 @@ def _cells(
                 concerns += file_concerns(target)
         if attack.moves_labels:
             within = tuple(target for target in targets if _grid_of(target, dataset) == _grid_of(source, dataset))
-            reason = f"as labels move on the grid of {source.name}"
+            reason = f"as labels move on the grid of {called}"
             concerns += [
                 f"{attack.name}: not scored on {each.name}, {reason}" for each in targets if each not in within
             ]
             targets = within
         _require_detector_known(attack, source)
-        if source.name in getattr(attack, "surrogates", ()):
-            concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+        if called in getattr(attack, "surrogates", ()):
+            concerns.append(f"{attack.name}: {called} is no surrogate of itself: left out there")
         surrogates = surrogates_of(attack, source, models)
         for seed in _seeds(job, attack):
             cell = Cell(
@@ -367,7 +371,7 @@ def _cells(
                 saves=_is_saved(job, attack),
             )
             if cut := cell.block_cut:
-                concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+                concerns.append(f"{attack.name}: its block is longer than a window of {called}: cut to {cut}")
             yield cell
 
 
@@ -430,15 +434,16 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[_Attacking]:
     """Yields the attacks on one dataset, each with the source models that it is for."""
+    name = dataset.name
     with sweep.prefix_errors(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]
-    sources = models_for(job.models, dataset.name)
+    sources = models_for(job.models, name)
     models = [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"attacks[{i}]"
-        if dataset.name in entry.only("datasets", datasets, place):
-            for written, only in entry.settings_on(dataset.name, sources, models, place):
+        if name in entry.only("datasets", datasets, place):
+            for written, only in entry.settings_on(name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
@@ -446,7 +451,7 @@ def _models_of(
     given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset, scored: Sequence[CaseRef]
 ) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
-    models = dict[str, ModelSpec]()
+    models: dict[str, ModelSpec] = {}
     asked = (len(dataset.classes), dataset.num_channels, dataset.space)
     for i, entry in _members_first(given, dataset):
         with sweep.prefix_errors(f"models[{i}]"):
@@ -454,9 +459,10 @@ def _models_of(
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 model = resolve(entry, *asked, facts=facts[entry.name])
-            clean = learning_cases(dataset, model.defence, scored)
-            if isinstance(model.defence, Detector):
-                model.defence.require_enough(len(clean))
+            defence = model.defence
+            clean = learning_cases(dataset, defence, scored)
+            if isinstance(defence, Detector):
+                defence.require_enough(len(clean))
             model = replace(model, learns_from={dataset.case_key(ref): ref for ref in clean})
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other
@@ -470,15 +476,16 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     needed. Raises UserError for an unknown name, none left, or one with other classes, channels, window or space."""
     if not isinstance(attack, SurrogateAttack):
         return ()
+    wanted = attack.surrogates
     place = f"{attack.name}.surrogates"
-    require_known("model", attack.surrogates, models, place)
+    require_known("model", wanted, models, place)
     surrogates: list[ModelSpec] = []
-    for name in attack.surrogates:
+    for name in wanted:
         model = models[name]
         if source.model_id not in {net.model_id for net in (model, *model.members)}:
             surrogates.append(model)
     if not surrogates:
-        there = f"got {', '.join(attack.surrogates) or 'none'}: name some, or say in sources which models to attack"
+        there = f"got {', '.join(wanted) or 'none'}: name some, or say in sources which models to attack"
         raise UserError(f"{place}: expected other models of the job than {source.name}, which is attacked, {there}")
     for model in surrogates:
         if model.black_box:

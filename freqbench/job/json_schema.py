@@ -28,8 +28,8 @@ SEVERAL: list[Schema] = [{"type": "array"}, {"type": "object"}, {"type": "string
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """Returns the JSON Schema of a job file, in which an entry's name or `loader` chooses its keys; `module:Class` has
-    any."""
+    """Returns the JSON Schema of a job file, by its pydantic `model`, in which an entry's name or `loader` chooses its
+    keys; `module:Class` has any."""
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
     places, generated = models_json_schema([(cls, "validation") for cls in asked])
@@ -78,18 +78,21 @@ def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Sc
     required = [field.name for field in fields(attack) if field.default is MISSING]
     parameters: dict[str, Schema] = {}
     for field in fields(attack):
-        parameters[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
-        if field.name in attack.parameters:
-            parameters[field.name]["description"] = attack.parameters[field.name].meaning
-    return {
+        key = field.name
+        parameters[key] = {"anyOf": _one_or_more(list(_values(hints[key])))}
+        if key in attack.parameters:
+            parameters[key]["description"] = attack.parameters[key].meaning
+    schema: Schema = {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],
         "type": "object",
         "properties": {**common, **parameters},
         "required": ["name", *(parameter for parameter in required if parameter != budget)],
         "additionalProperties": False,
-        **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),
     }
+    if budget in required:
+        schema["anyOf"] = [{"required": [budget]}, {"required": ["match"]}]
+    return schema
 
 
 def _one_or_more(values: list[Schema]) -> list[Schema]:

@@ -58,17 +58,24 @@ class Plan:
 
 
 def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """Plans the rest of a grid, given the metrics that each good row of a store covers, and, unless None, the volumes
-    that must be saved too. Raises UserError if a package of a metric that rows lose otherwise is missing."""
+    """Plans the rest of a grid.
+
+    Args:
+        grid: all cells, or those of a shard.
+        covered: the metrics that each good row of a store covers, by its key.
+        is_saved: True for a cell and a case whose volume is saved; None: none has to be.
+
+    Raises UserError if a package of a metric that rows lose otherwise is missing.
+    """
     wanted = frozenset(grid.metrics)
     units = []
     num_done = 0
     num_unsaved = 0
-    former = set[str]()
+    former: set[str] = set()
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
-            missing = list[ModelSpec]()
+            missing: list[ModelSpec] = []
             lacks_volume = bool(covered) and is_saved is not None and cell.saves and not is_saved(cell, ref)
             for target in cell.targets:
                 present = covered.get((cell.cell_id, case_key, target.model_id))
@@ -91,15 +98,19 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySpace]]:
-    """Yields the first READ_FIRST cases of each dataset and space of a source, with that space."""
+    """Yields the first READ_FIRST cases, among those of `units`, of each dataset and space of a source, with that
+    space."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in units:
-        dataset = unit.cell.dataset
-        space = unit.cell.source.space or unit.cell.dataset.space
+        cell = unit.cell
+        ref = unit.ref
+        dataset = cell.dataset
+        space = cell.source.space or dataset.space
         case_ids = looked_at[dataset.name, str(space)]
-        if unit.ref.case_id not in case_ids and len(case_ids) < READ_FIRST:
-            case_ids.add(unit.ref.case_id)
-            yield dataset, unit.ref, space
+        case_id = ref.case_id
+        if case_id not in case_ids and len(case_ids) < READ_FIRST:
+            case_ids.add(case_id)
+            yield dataset, ref, space
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:
@@ -145,19 +156,29 @@ class Outlook:
 
 @steady()
 def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str, price: float | None = None) -> Outlook:
-    """Counts a grid's missing, done and remaining parts; `saved` as in `make_plan`, `price` per worker's hour."""
+    """Counts a grid's missing, done and remaining parts.
+
+    Args:
+        grid: the grid, on stand-ins for what is missing.
+        lacks: data and checkpoints that this machine lacks; with any, nothing is counted as done.
+        saved: as `is_saved` of `make_plan`.
+        out: the result store, a folder or URI, which need not exist.
+        price: price of a worker's hour; None: no cost.
+    """
     store = Store(out)
+    warnings = () if lacks else dict.fromkeys(data_check(first_cases(grid.units())))
+    patients: dict[str, str] = {}
+    for name, refs in grid.cases.items():
+        of_cases = [ref.patient_id for ref in refs]
+        if len({*of_cases}) < len(refs):
+            patients[name] = counted_patients(of_cases)
     summary = Outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_count_rows(grid)),
         notes=grid.notes,
-        patients={
-            name: counted_patients([ref.patient_id for ref in refs])
-            for name, refs in grid.cases.items()
-            if len({ref.patient_id for ref in refs}) < len(refs)
-        },
-        warnings=(*grid.warnings, *(() if lacks else dict.fromkeys(data_check(first_cases(grid.units()))))),
+        patients=patients,
+        warnings=(*grid.warnings, *warnings),
         missing=tuple(lacks),
         price=price,
     )
@@ -175,11 +196,12 @@ def outlook(grid: Grid, lacks: Sequence[Missing], saved: Saved | None, out: str,
 def _count_rows(grid: Grid) -> Iterator[dict[str, Any]]:
     rows = defaultdict[tuple[str, str, str], list[int]](lambda: [0] * 5)
     for unit in grid.units():
-        row = rows[unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name]
+        cell = unit.cell
+        row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[1] += 1
         row[2] += unit.passes
         row[3] += sum(target.predictions for target in unit.targets if target.predictions > 1)
-        row[4] = max(row[4], *map(unit.recomputed_windows, unit.cell.models))
+        row[4] = max(row[4], *map(unit.recomputed_windows, cell.models))
     for cell in grid.cells:
         row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[0] += 1
@@ -201,16 +223,17 @@ def table(found: Outlook) -> Table:
 
 def lines(found: Outlook) -> Iterator[str]:
     """Yields warnings, notes, patients, recomputed windows, missing things, done and left records, and the cost."""
+    missing = found.missing
     yield from (f"warning: {warning}" for warning in found.warnings)
     yield from (f"note: {note}" for note in found.notes)
     yield from (f"{name}: {counted}, over whom intervals are taken" for name, counted in found.patients.items())
     recomputed = {f"{row['source']} on {row['dataset']}": row["recomputed"] for row in found.grid if row["recomputed"]}
     for where, windows in recomputed.items():
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
-    if found.missing:
-        yield from (f"{thing.word}: {thing}" for thing in found.missing)
+    if missing:
+        yield from (f"{thing.word}: {thing}" for thing in missing)
         stand_ins = "untrained networks in their place; records are counted once they exist"
-        if any(thing.word == Missing.word for thing in found.missing):
+        if any(thing.word == Missing.word for thing in missing):
             stand_ins = "volumes of a usual size and on untrained networks in the place of what is missing; "
             stand_ins += "run --dry-data phantom tries this grid now"
         yield f"passes are counted on {stand_ins}"

@@ -55,7 +55,8 @@ def missing(job: JobSpec) -> tuple[Missing, ...]:
 
 
 def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
-    """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
+    """Returns the job with stand-ins for missing things, `lacking`: all counts except the shapes of volumes stay
+    exact."""
     names = {thing.what for thing in lacking}
     regions = _region_datasets(job)
     with trusting(job.trust_code):

@@ -141,7 +141,10 @@ class JobSpec(Strict):
     @classmethod
     def _a_model_each(cls, given: list[ModelEntry]) -> list[ModelEntry]:
         limits.require(sum(entry.replicates for entry in given), limits.MODELS, "models")
-        return [network for entry in given for network in entry.networks()]
+        networks: list[ModelEntry] = []
+        for entry in given:
+            networks += entry.networks()
+        return networks
 
     @field_validator("attacks")
     @classmethod
@@ -163,7 +166,8 @@ class JobSpec(Strict):
 
 
 def load_any(path: str, overrides: Sequence[str] = ()) -> JobSpec | TrainJob:
-    """Reads a job file of either kind as `config.load` does: a training job has splits, and no attacks."""
+    """Reads a job file of either kind, at `path` and with `overrides`, as `config.load` does: a training job has
+    splits, and no attacks."""
     content = config.read(path, overrides)
     if "splits" in content and "attacks" not in content:
         return config.validate(content, TrainJob, where=path)
@@ -171,12 +175,13 @@ def load_any(path: str, overrides: Sequence[str] = ()) -> JobSpec | TrainJob:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads a job with attacks as `load_any` does; refuses a training job (`require_attacks`)."""
+    """Reads a job with attacks, at `path` and with `overrides`, as `load_any` does; refuses a training job
+    (`require_attacks`)."""
     return require_attacks(load_any(path, overrides), path)
 
 
 def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
-    """Returns a job with attacks; refuses a training job, with the command that takes it."""
+    """Returns a job with attacks; refuses a training job, from `path`, with the command that takes it."""
     if isinstance(job, TrainJob):
         raise UserError(f"{path}: expected a job with attacks, got a training job: freqbench run {path} trains it")
     return job
@@ -185,9 +190,10 @@ def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
 def require_sound(job: JobSpec) -> None:
     """Refuses wrong keys, values, splits, parameters and class maps, and commands without trust. It imports no attacks
     and no networks, and so skips classes of other packages, and rules that need an attack's defaults."""
-    classes = dict[str, Classes | None]()
+    where = job.where
+    classes: dict[str, Classes | None] = {}
     for i, entry in enumerate(job.datasets):
-        place = f"{job.where}: datasets[{i}]"
+        place = f"{where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         classes[entry.name] = None
         if dataset:
@@ -195,7 +201,7 @@ def require_sound(job: JobSpec) -> None:
                 listed_cases(dataset)  # refuses an unknown split
                 classes[entry.name] = dataset.classes
     for i, model in enumerate(job.models):
-        with sweep.prefix_errors(f"{job.where}: models[{i}]"):
+        with sweep.prefix_errors(f"{where}: models[{i}]"):
             for name in model.datasets or classes:
                 if known := classes[name]:
                     model.merged_classes(len(known), model.classes, known.head)
@@ -203,26 +209,27 @@ def require_sound(job: JobSpec) -> None:
                 plugins.require_trust(str(model.path))
     named = {name: known.names if known else None for name, known in classes.items()}
     for i, attack in enumerate(job.attacks):
-        place = f"{job.where}: attacks[{i}]"
+        place = f"{where}: attacks[{i}]"
         attack.check(place, {name: named[name] for name in attack.only("datasets", list(classes), place)})
 
 
 def require_names(job: JobSpec) -> JobSpec:
     """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, and unknown names."""
     datasets = [entry.name for entry in job.datasets]
-    models = [entry.name for entry in job.models]
+    entries = job.models
+    models = [entry.name for entry in entries]
     sweep.require_distinct("datasets", datasets)
-    for i, model in enumerate(job.models):
+    for i, model in enumerate(entries):
         require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
     for dataset in datasets:
-        available = sweep.models_for(job.models, dataset)
+        available = sweep.models_for(entries, dataset)
         sweep.require_distinct("models", available)
         if not available:
             raise UserError(f"models: expected one for {dataset}, got none: give one without `datasets`")
-        single = [model.name for model in job.models if model.name in available and not model.ensemble]
-        for i, model in enumerate(job.models):
-            if model.name in available:
-                require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
+        single = [model.name for model in entries if model.name in available and not model.ensemble]
+        for i, (name, model) in enumerate(zip(models, entries, strict=True)):
+            if name in available:
+                require_known("model", model.ensemble or (), single, f"models[{i}]: {name}: ensemble")
     for i, target in enumerate(job.targets if isinstance(job.targets, list) else ()):
         require_known("model", [target], models, f"targets[{i}]")
     if job.save_adversarial != "none":
@@ -238,7 +245,8 @@ def require_names(job: JobSpec) -> JobSpec:
 
 
 def stored_job(content: Any, trusted: bool, where: str, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads the job in a store with `trusted` as its `trust_code`: a store's writer must not run code here."""
+    """Reads the job in a store, its JSON `content` after `overrides`, with `trusted` as its `trust_code`: a store's
+    writer must not run code here. A UserError's line begins with `where`."""
     stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
     if isinstance(stored, dict):
         config.override(stored, overrides)

@@ -142,23 +142,25 @@ class AttackEntry(Entry):
         return math.prod(len(value) for value in (*self.own.values(), self.match) if isinstance(value, list))
 
     def choices(self, place: str) -> dict[str, list[Any]]:
-        """Returns the values of each parameter, as the file writes them; raises UserError for an empty list."""
+        """Returns the values of each parameter, as the file writes them; raises UserError, after `place`, for an empty
+        list."""
         return {key: _several(value, f"{place}.{key}") for key, value in self.own.items()}
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
-        """Yields the parameters of each attack that the lists multiply into; see `choices`."""
+        """Yields the parameters of each attack that the lists multiply into; `place` as in `choices`."""
         choices = self.choices(place)
         yield from (dict(zip(choices, choice, strict=True)) for choice in product(*choices.values()))
 
     def matches(self, place: str) -> Iterator[Match]:
-        """Yields the requested distances; raises UserError for none, or an impossible one."""
+        """Yields the requested distances; raises UserError, after `place`, for none, or an impossible one."""
         for match in _several(self.match, f"{place}.match"):
             if not isinstance(match, Mapping):
                 raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {match!r}")
             yield config.validate(match, Match, f"{place}.match")
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
-        """Returns the datasets or sources that it is for; raises UserError for one that the job does not have."""
+        """Returns the datasets or sources, by `key`, of the `known` ones that it is for; raises UserError, after
+        `place`, for one that the job does not have."""
         if (stated := getattr(self, key)) is None:
             return known
         wanted = stated if isinstance(stated, list) and stated else [stated]
@@ -166,7 +168,8 @@ class AttackEntry(Entry):
         return wanted
 
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
-        """Refuses wrong parameters of freqbench's own attacks, unimported; `classes` by dataset, None if unknown."""
+        """Refuses wrong parameters of freqbench's own attacks, unimported, in lines after `place`; `classes` by
+        dataset, None if unknown."""
         if not (outline := declared(self.class_name)):
             return
         choices = self.choices(place)
@@ -192,17 +195,19 @@ class AttackEntry(Entry):
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
         """Yields the parameters of each attack on a dataset, and those of its `sources` on which it is made. Raises
-        UserError for an empty list, a source that is none of `models`, or a budget that has not been found yet."""
+        UserError, after `place`, for an empty list, a source that is none of `models`, or a budget that has not been
+        found yet."""
         named = self.only("sources", models, place)
+        matched = self.matched
         if self.match is None:
-            more = {} if self.matched is None else {"matched": self.matched}  # refused like any unknown parameter
+            more = {} if matched is None else {"matched": matched}  # refused like any unknown parameter
             for parameters in self.combinations(place):
                 yield parameters | more, [name for name in sources if name in named]
             return
-        if self.matched is None:
+        if matched is None:
             got = "got none: use freqbench run or freqbench.engine.matching.match_budgets"
             raise UserError(f"{place}.match: expected budgets that were found before the grid is made, {got}")
-        yield from ((budget.parameters, [budget.source]) for budget in self.matched if budget.dataset == dataset)
+        yield from ((budget.parameters, [budget.source]) for budget in matched if budget.dataset == dataset)
 
 
 def _several(written: Any, place: str) -> list[Any]:
@@ -241,37 +246,41 @@ def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
 
 
 def require_untargeted(value: Any, place: str) -> None:
-    """Refuses `targeted: true`, as a job has no labels but the true ones."""
+    """Refuses `targeted: true`, by its `value` and its `place` in the job, as a job has no labels but the true ones."""
     if value:
         rest = "and towards them no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         raise UserError(f"{place}.targeted: expected false, got true: a job knows the true labels alone, {rest}")
 
 
 def require_known(kind: str, wanted: Iterable[str], known: Collection[str], place: str) -> None:
-    """Refuses names that are not among the known ones."""
+    """Refuses names in `wanted` that are not among the known ones, by a line that begins with `place` and calls them
+    `kind`."""
     for name in wanted:
         if name not in known:
             raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:
-    """Returns the names of the models that a job has for a dataset."""
+    """Returns the names of the models, of those `given` by a job, that are for a dataset."""
     return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
 def require_distinct(what: str, names: Sequence[str]) -> None:
-    """Refuses two entries of a list with one name."""
+    """Refuses two entries of a list with one of the `names`, by a message that calls the list `what`."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(f"{what}[{i}].name: {name!r} is taken already: give each its own name")
 
 
 def require_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
-    """Returns cases; refuses ids that differ in capitals only, or not at all: some disks keep one file for both."""
+    """Returns the cases `refs`; refuses ids that differ in capitals only, or not at all: some disks keep one file for
+    both."""
     seen: dict[str, str] = {}
     for ref in refs:
-        if first := seen.get(ref.case_id.casefold()):
-            rest = f"as files are named after them, got {first} and {ref.case_id}: rename one"
+        name = ref.case_id
+        folded = name.casefold()
+        if first := seen.get(folded):
+            rest = f"as files are named after them, got {first} and {name}: rename one"
             raise UserError(f"expected cases whose names differ in more than capitals, {rest}")
-        seen[ref.case_id.casefold()] = ref.case_id
+        seen[folded] = name
     return refs

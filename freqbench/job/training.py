@@ -2,7 +2,7 @@
 defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the 18
 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -112,10 +112,12 @@ class Union(Strict):
 
     @model_validator(mode="after")
     def _has_a_share_each(self) -> "Union":
-        if self.shares and self.mix != "random":
+        shares = len(self.shares or ())
+        attacks = len(self.attacks)
+        if shares and self.mix != "random":
             raise ValueError(f"expected no shares for mix: {self.mix}, got some: leave them out, or say random")
-        if self.shares and len(self.shares) != len(self.attacks):
-            raise ValueError(f"expected {len(self.attacks)} shares, one for each attack, got {len(self.shares)}")
+        if shares and shares != attacks:
+            raise ValueError(f"expected {attacks} shares, one for each attack, got {shares}")
         return self
 
 
@@ -163,9 +165,10 @@ class Validation(Strict):
     @property
     def attacks(self) -> tuple[AttackEntry | Literal["own"], ...]:
         """The attacks of `attack`, one or several; empty if it is None."""
-        if self.attack is None:
+        attack = self.attack
+        if attack is None:
             return ()
-        return self.attack if isinstance(self.attack, tuple) else (self.attack,)
+        return attack if isinstance(attack, tuple) else (attack,)
 
 
 QUICK_ATTACK = AttackEntry.model_validate({"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"})
@@ -221,20 +224,23 @@ class ModelRecipe(Strict):
 
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
-        if self.objective == "clean":
+        name = self.name
+        objective = self.objective
+        budget = self.random_budget
+        if objective == "clean":
             keys = ("attack", "union", "random_budget", "frequency_consistency")
             if surplus := [key for key in keys if getattr(self, key)]:
-                raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
+                raise ValueError(f"{name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attacks:
-            raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
-        if self.union and (self.attack or self.random_budget):
+            raise ValueError(f"{name}: expected an attack for objective: {objective}, got none: give one")
+        if self.union and (self.attack or budget):
             key = "attack" if self.attack else "random_budget"
-            raise ValueError(f"{self.name}: expected no {key} beside union, got both: each of its attacks has a budget")
-        for key, objective in (("beta", "trades"), ("frequency_consistency", "vaft")):
-            if getattr(self, key) and self.objective != objective:
-                raise ValueError(f"{self.name}: expected {key} for objective: {objective} alone: say {objective}")
-        if self.random_budget and self.random_budget[0] > self.random_budget[1]:
-            raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
+            raise ValueError(f"{name}: expected no {key} beside union, got both: each of its attacks has a budget")
+        for key, of in (("beta", "trades"), ("frequency_consistency", "vaft")):
+            if getattr(self, key) and objective != of:
+                raise ValueError(f"{name}: expected {key} for objective: {of} alone: say {of}")
+        if budget and budget[0] > budget[1]:
+            raise ValueError(f"{name}: expected random_budget: [lowest, highest], got {budget}")
         return self
 
     @property
@@ -251,8 +257,13 @@ class ModelRecipe(Strict):
 
 
 def suffix(number: int) -> str:
-    """Returns the suffix of a replicate's name: empty for the first, then `.1`, `.2` and so on."""
+    """Returns the suffix of the name of the replicate `number`: empty for the first, 0, then `.1`, `.2` and so on."""
     return f".{number}" if number else ""
+
+
+def _nearest(chain: Sequence[ModelRecipe], key: str) -> Any:
+    """Returns a setting of the first model in a chain that states it; None if none does."""
+    return next((value for model in chain if (value := getattr(model, key)) is not None), None)
 
 
 class TrainJob(TrainingSchedule):
@@ -300,24 +311,30 @@ class TrainJob(TrainingSchedule):
         require_distinct("models", names)
         replicates = {model.name: self.replicates_of(model) for model in self.models}
         limits.require(sum(replicates.values()), limits.MODELS, "networks to train")
-        taken = {f"{name}{suffix(n)}": name for name, several in replicates.items() for n in range(1, several)}
-        if twice := [name for name in names if name in taken]:
-            called = f"which is what a replicate of {taken[twice[0]]} is called"
-            raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
+        taken: dict[str, str] = {}
+        for name, several in replicates.items():
+            taken |= {f"{name}{suffix(number)}": name for number in range(1, several)}
+        for name in names:
+            if name in taken:
+                called = f"which is what a replicate of {taken[name]} is called"
+                raise ValueError(f"expected names that replicates leave free, got {name}, {called}: rename one")
         for model in self.models:
-            if (schedule := self.schedule(model)).warmup_steps >= schedule.steps:
+            name = model.name
+            schedule = self.schedule(model)
+            if schedule.warmup_steps >= schedule.steps:
                 got = f"{schedule.warmup_steps} and {schedule.steps}"
-                raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
+                raise ValueError(f"{name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)
             if schedule.batch_size % parts:
                 expected = f"a batch_size that accumulate x workers = {parts} divides"
-                raise ValueError(f"{model.name}: expected {expected}, got {schedule.batch_size}: change one of them")
+                raise ValueError(f"{name}: expected {expected}, got {schedule.batch_size}: change one of them")
             self.whole(model)
             start = self.start(model)
-            if replicates.get(start, limits.MODELS) < replicates[model.name]:
+            several = replicates[name]
+            if replicates.get(start, limits.MODELS) < several:
                 raise ValueError(
-                    f"{model.name}: expected at most the {replicates[start]} replicates of {start}, from which they "
-                    f"start, got {replicates[model.name]}: give {start} as many"
+                    f"{name}: expected at most the {replicates[start]} replicates of {start}, from which they "
+                    f"start, got {several}: give {start} as many"
                 )
         return self
 
@@ -346,7 +363,7 @@ class TrainJob(TrainingSchedule):
                 raise ValueError(f"{model.name}: start: {' -> '.join([*seen, start])} has no beginning: change one")
             seen.append(start)
             chain.append(by_name[start])
-        inherited = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
+        inherited = {key: _nearest(chain, key) for key in INHERITED}
         if inherited["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
         return model.model_copy(update={**inherited, "start": self.start(model)})
@@ -358,8 +375,9 @@ class TrainJob(TrainingSchedule):
         for model in self.models:
             if number >= self.replicates_of(model):
                 continue
-            start = f"{model.start}{suffix(number)}" if model.start in names else model.start
-            named = {"name": f"{model.name}{suffix(number)}", "start": start, "replicates": None}
+            ending = suffix(number)
+            start = f"{model.start}{ending}" if model.start in names else model.start
+            named = {"name": f"{model.name}{ending}", "start": start, "replicates": None}
             models.append(model.model_copy(update=named))
         return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
 
@@ -371,7 +389,10 @@ class TrainJob(TrainingSchedule):
     @property
     def networks(self) -> list[ModelRecipe]:
         """All networks in training order: one replicate of all models after the other, each model after its start."""
-        return [model for job in self.seed_jobs for model in job.ordered_models]
+        networks: list[ModelRecipe] = []
+        for job in self.seed_jobs:
+            networks += job.ordered_models
+        return networks
 
     @property
     def ordered_models(self) -> list[ModelRecipe]:
@@ -383,13 +404,14 @@ class TrainJob(TrainingSchedule):
 
     def wanted_models(self, only: Collection[str] | None) -> list[ModelRecipe]:
         """Returns the models named in `only` and those that they start from, in training order; None: all."""
+        ordered = self.ordered_models
         if only is None:
-            return self.ordered_models
+            return ordered
         names = set(only)
-        for model in reversed(self.ordered_models):
+        for model in reversed(ordered):
             if model.name in names:
                 names.add(self.start(model))
-        return [model for model in self.ordered_models if model.name in names]
+        return [model for model in ordered if model.name in names]
 
     def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""

@@ -133,12 +133,12 @@ def renumber(labels: Labels, pairs: dict[int, int], classes: Classes) -> Labels:
 
 def _changes(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Change]:
     """Yields changes of a whole map: classes exchanged, axes turned, a shift."""
-    yield from _exchanged(ours, theirs, classes)
-    yield from _turned(theirs)
-    yield from _shifted(ours, theirs)
+    yield from _exchanges(ours, theirs, classes)
+    yield from _turns(theirs)
+    yield from _shifts(ours, theirs)
 
 
-def _exchanged(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Change]:
+def _exchanges(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Change]:
     pairs = exchange(ours, theirs, classes)
     if moved := [classes.names[k] for k, other in pairs.items() if k != other]:
         what = f"the classes {', '.join(moved)} are exchanged"
@@ -146,7 +146,7 @@ def _exchanged(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[Chang
         yield Pattern(what=what, causes=causes), partial(renumber, pairs=pairs, classes=classes)
 
 
-def _turned(theirs: Labels) -> Iterator[Change]:
+def _turns(theirs: Labels) -> Iterator[Change]:
     """Yields each order and direction of a map's axes, beside its own, that gives it the shape of `theirs`."""
     causes = "input.axes, Orientation of transforms, and the affines of the predictions' files"
     for order, against in product(permutations(range(3)), product((False, True), repeat=3)):
@@ -167,7 +167,7 @@ def _turn(labels: Labels, order: Sequence[int], flips: tuple[int, ...]) -> Label
     return np.flip(labels.transpose(order), flips)
 
 
-def _shifted(ours: Labels, theirs: Labels) -> Iterator[Change]:
+def _shifts(ours: Labels, theirs: Labels) -> Iterator[Change]:
     by = _shift(ours, theirs)
     if any(by):
         what = f"it is shifted by {', '.join(map(str, by))} voxels of the file"

@@ -33,8 +33,10 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     for kind, part, classes in zip(kinds, parts, maps, strict=True):
         kind[part.ravel()] = classes.ravel()
     common = (maps[0] == maps[1]) & (maps[0] > 0)
-    pairs, shared = np.unique(parts[0][common].astype(np.int64) * len(sizes[1]) + parts[1][common], return_counts=True)
-    predicted, labelled = np.divmod(pairs, len(sizes[1]))
+    base = len(sizes[1])
+    together = parts[0][common].astype(np.int64) * base + parts[1][common]
+    pairs, shared = np.unique(together, return_counts=True)
+    predicted, labelled = np.divmod(pairs, base)
     is_matched = 3 * shared > sizes[0][predicted] + sizes[1][labelled]
     matched = np.bincount(kinds[0][predicted[is_matched]], minlength=num_classes)
     in_pred, in_label = (np.bincount(kind[1:], minlength=num_classes) for kind in kinds)

@@ -60,11 +60,11 @@ def calibration(
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
 
-    score = _by_region if has_regions else _by_class
+    score = _region_scores if has_regions else _class_scores
     return score(sure, predicted, is_right, num_classes)
 
 
-def _by_region(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
+def _region_scores(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
     insides = [members(predicted, k) for k in range(num_classes)]
     ece, wrong = _score(sure, is_right)
     ece_by_class, wrong_by_class = np.array([_score(sure[inside], is_right[inside]) for inside in insides]).T
@@ -73,7 +73,7 @@ def _by_region(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: i
     )
 
 
-def _by_class(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
+def _class_scores(sure: Tensor, predicted: Tensor, is_right: Tensor, num_classes: int) -> Calibration:
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
 

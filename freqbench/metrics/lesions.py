@@ -87,21 +87,23 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
 
     zone = tuple(slice(max(0, side.start - DILATION), side.stop + DILATION) for side in box)
     inside = label[zone] == k
-    near = ndimage.generate_binary_structure(3, 2)
-    dilated = ndimage.binary_dilation(inside, near, iterations=DILATION)
+    dilated = _dilate(inside)
     lesions = np.zeros(label.shape, np.int32)
-    lesions[zone], num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
-    touches = dilated & (parts.kinds[parts.numbers[zone]] == k)
-    pairs = _distinct(lesions[zone][touches], parts.numbers[zone][touches])
+    inner, num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
+    lesions[zone] = inner
+    predicted = parts.numbers[zone]
+    touches = dilated & (parts.kinds[predicted] == k)
+    pairs = _distinct(inner[touches], predicted[touches])
     false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
-    volumes = np.bincount(lesions[zone][inside], minlength=num_lesions + 1) * float(lengths(spacing).prod())
-    boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
+    voxels = np.bincount(inner[inside], minlength=num_lesions + 1)
+    volumes = voxels * float(lengths(spacing).prod())
+    boxes = [_move(each, zone) for each in ndimage.find_objects(inner)]
     dice = [0.0] * false
     distances = [PENALTY_MM] * false
     missed = 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
-        around = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
+        around = _hull([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
         matching = np.isin(parts.numbers[around], matched)
         lesion = (label[around] == k) & (lesions[around] == number)
         dice.append(_dice(matching, lesion))
@@ -112,15 +114,24 @@ def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacin
     return [class_mean(np.array(dice)), class_mean(np.array(distances)), missed, false]
 
 
+def _dilate(mask: Mask) -> Mask:
+    """Returns a mask with the voxels around it, DILATION times by the 18 neighbours that share a face or an edge."""
+    from scipy import ndimage
+
+    near = ndimage.generate_binary_structure(3, 2)
+    return ndimage.binary_dilation(mask, near, iterations=DILATION)
+
+
 def _dice(first: Mask, second: Mask) -> float:
     return 2.0 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
 def _distinct(first: Numbers, second: Numbers) -> Numbers:
     """Returns the pairs `[2, N]` of two lists, each pair once; neighbours in the lists are often equal."""
-    keys = first * np.int64(second.max(initial=0) + 1) + second
+    base = np.int64(second.max(initial=0) + 1)
+    keys = first * base + second
     keys = np.unique(keys[np.diff(keys, prepend=-1) != 0])
-    return np.stack(np.divmod(keys, second.max(initial=0) + 1))
+    return np.stack(np.divmod(keys, base))
 
 
 def _move(box: Box, zone: Box) -> Box:
@@ -128,10 +139,11 @@ def _move(box: Box, zone: Box) -> Box:
     return tuple(slice(side.start + of.start, side.stop + of.start) for side, of in zip(box, zone, strict=True))
 
 
-def _union(boxes: Sequence[Box]) -> Box:
+def _hull(boxes: Sequence[Box]) -> Box:
     """Returns the smallest box around some."""
-    return tuple(map(_hull, zip(*boxes, strict=True)))
-
-
-def _hull(sides: Sequence[slice]) -> slice:
-    return slice(min(side.start for side in sides), max(side.stop for side in sides))
+    hull: list[slice] = []
+    for sides in zip(*boxes, strict=True):
+        first = min(side.start for side in sides)
+        last = max(side.stop for side in sides)
+        hull.append(slice(first, last))
+    return tuple(hull)

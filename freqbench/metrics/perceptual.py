@@ -64,18 +64,19 @@ def _distances(clean: Volume, adversarial: Volume, body: Tensor | None) -> tuple
 @torch.inference_mode()
 def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
     height, width, depth = clean.shape
-    network = alexnet(str(clean.device))
-    total = in_body = torch.zeros((), dtype=torch.float64, device=clean.device)
+    device = clean.device
+    network = alexnet(str(device))
+    total = in_body = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, depth, SLICES_AT_ONCE):
         part = slice(start, start + SLICES_AT_ONCE)
-        pair = [_make_images(volume[..., part].to(clean.device)) for volume in (clean, adversarial)]
+        pair = [_make_images(volume[..., part].to(device)) for volume in (clean, adversarial)]
         maps = _difference_maps(network, *pair)
         total = total + sum(layer.double().mean(dim=(1, 2, 3)).sum() for layer in maps)
         if body is None:
             continue
         size = list(pair[0].shape[-2:])
         everywhere = sum(F.interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in maps)
-        mask = body[..., part].to(clean.device).movedim(-1, 0)
+        mask = body[..., part].to(device).movedim(-1, 0)
         in_body = in_body + (torch.as_tensor(everywhere)[:, 0, :height, :width].double() * mask).sum()
     voxels = 0 if body is None else int(body.sum())
     return float(total) / depth, float(in_body) / voxels if voxels else math.nan

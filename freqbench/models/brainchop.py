@@ -42,8 +42,9 @@ FILES: Mapping[str, Mapping[str, str]] = {  # SHA-256 of the volume's file, and 
 
 
 def local(uri: str) -> Path:
-    """Returns the volume's file or a network's folder in the node's cache; missing files come from FREQBENCH_DATA, else
-    from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError, or UserError for an unknown name."""
+    """Returns the volume's file or a network's folder in the node's cache, by its `uri`, `brainchop://NAME`; missing
+    files come from FREQBENCH_DATA, else from ADDRESS unless FREQBENCH_OFFLINE is set. Raises MissingDataError, or
+    UserError for an unknown name."""
     name = uri.removeprefix(SCHEME)
     if name not in FILES:
         raise UserError(f"{uri}: {unknown('file of brainchop', name, FILES)}")

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -29,8 +29,19 @@ COMMAND = "command"
 IMAGE = "{image}"
 LABELS = "{labels}"
 OF_A_NETWORK = (
-    *("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "transforms", "bounds", "outputs"),
-    *("classes", "class_map", "channels"),
+    "arch",
+    "args",
+    "roi",
+    "migration",
+    "prefix",
+    "input",
+    "preprocess",
+    "transforms",
+    "bounds",
+    "outputs",
+    "classes",
+    "class_map",
+    "channels",
 )
 SEED_DIGITS = 18
 ANY_DICE = 0.01  # an expected Dice that any network reaches
@@ -104,13 +115,17 @@ class Inference(Strict):
     def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
-        given = self.mirror, self.whole
-        mirror, whole = ("".join(sorted((letters.get(x, x) for x in axes), key=AXES.index)) for axes in given)
-        overlap, sigma = (ras_order(x, codes) if isinstance(x, tuple) else x for x in (self.overlap, self.sigma))
-        return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap, "sigma": sigma})
+        turned: dict[str, Any] = {}
+        for name in ("mirror", "whole"):
+            axes = [letters.get(axis, axis) for axis in getattr(self, name)]
+            turned[name] = "".join(sorted(axes, key=AXES.index))
+        for name in ("overlap", "sigma"):
+            given = getattr(self, name)
+            turned[name] = ras_order(given, codes) if isinstance(given, tuple) else given
+        return self.model_copy(update=turned)
 
     def window(self, roi: Shape, shape: Shape) -> Shape:
-        """Returns the window in a volume of this shape, `whole` turned to its axes."""
+        """Returns the window of `roi` voxels in a volume of this `shape`, both on the axes H, W, D, as `whole` is."""
         return triple(shape[i] if axis in self.whole else roi[i] for i, axis in enumerate(AXES))
 
 
@@ -154,7 +169,8 @@ class InputAdapter(Strict):
         return axes
 
     def merge_input(self, stated: "InputAdapter | None") -> "InputAdapter":
-        """Returns a job's `input`; omitted axes stay these, as wrong ones spoil predictions without an error."""
+        """Returns a job's `input`, `stated` (None: these); omitted axes stay these, as wrong ones spoil predictions
+        without an error."""
         if stated is None or "axes" in stated.model_fields_set:
             return stated or self
         return stated.model_copy(update={"axes": self.axes})
@@ -187,7 +203,7 @@ class InputAdapter(Strict):
         return self.model_copy(update={"axes": axes})
 
     def network_order(self, shape: Shape) -> Shape:
-        """Returns the lengths of the volume's axes H, W, D (or the file's I, J, K) in the network's order."""
+        """Returns a `shape`, lengths of the volume's axes H, W, D (or the file's I, J, K), in the network's order."""
         return triple(shape[axis] for axis in self._order)
 
     def volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
@@ -244,14 +260,18 @@ DEFAULT_INPUT = InputAdapter()
 def seed_of(checkpoint: str) -> int | None:
     """Returns the seed of untrained weights, requested by `random` or `random:SEED`; None for any other checkpoint."""
     match = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
-    if match and len(match[1] or "") > SEED_DIGITS:
-        got = f"random:{match[1][:20]}..."
+    if match is None:
+        return None
+    digits = match[1] or "0"
+    if len(digits) > SEED_DIGITS:
+        got = f"random:{digits[:20]}..."
         raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
-    return int(match[1] or 0) if match else None
+    return int(digits)
 
 
 def advice_on_classes(outputs: int, num_classes: int, head: Outputs = "softmax") -> str:
-    """Returns the remedy for a network with another number of classes, or of regions, than its dataset."""
+    """Returns the remedy for a network of `outputs` classes, background included, or regions (`head`: sigmoid), on a
+    dataset of another number, `num_classes`, counted alike."""
     if head == "sigmoid" and outputs < num_classes:
         return "state those regions of the dataset that it knows"
     if head == "sigmoid":
@@ -271,6 +291,27 @@ def _label_map(classes: Sequence[int], num_classes: int) -> str:
     kept = [k for k in range(1, num_classes) if k not in classes]
     pairs = {k: kept.index(k) + 1 if k in kept else 0 for k in range(1, num_classes)}
     return "{" + ", ".join(f"{k}: {new}" for k, new in pairs.items()) + "}"
+
+
+def _named_outputs(
+    where: str, class_map: Mapping[int, Sequence[int]], num_classes: int, outputs: int | None, first: int
+) -> set[int]:
+    """Returns the network's classes that a class map names (`first` 1: regions), each once, for the dataset's own."""
+    part, parts = ("region", "regions") if first else ("class", "classes")
+    seen = set[int]()
+    for number, merged in class_map.items():
+        if not first <= number < num_classes:
+            raise UserError(f"{where}: expected {parts} of the dataset, {first} to {num_classes - 1}, got {number}")
+        if first and len(merged) > 1:
+            rest = f"as regions cannot be merged, got {len(merged)}: give one"
+            raise UserError(f"{where}: {number}: expected one region of the network, {rest}")
+        for theirs in merged:
+            if theirs in seen or not first <= theirs < first + (outputs or theirs + 1):
+                last = "" if outputs is None else f" to {outputs - 1 + first}"
+                why = "was there before" if theirs in seen else f"is not in {first}{last}"
+                raise UserError(f"{where}: {number}: expected each {part} of the network once, but {theirs} {why}")
+            seen.add(theirs)
+    return seen
 
 
 class Trained(Strict):
@@ -309,7 +350,8 @@ Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]  # two intensit
 
 
 def defence_of(content: Any) -> Defence | None:
-    """Returns the defence of a mapping (`name` and its keys); a Defence or None as it is; UserError otherwise."""
+    """Returns the defence of `content`: a mapping with `name` and its keys, or a Defence or None, which stay as they
+    are. Raises UserError for anything else."""
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None
@@ -426,21 +468,30 @@ class ModelEntry(Strict):
         return str(self.checkpoint).startswith(TRAIN)
 
     def num_outputs(self, num_classes: int | None, outputs: Outputs = "softmax") -> int | None:
-        """Returns the number of the network's outputs for a dataset; None if its files have to say it."""
+        """Returns the number of the network's outputs for a dataset of `num_classes`, background included (None: not
+        known), if its files state `outputs`; None if its files have to say it."""
         if self.classes or self.class_map is not None or num_classes is None:
             return self.classes
         return num_classes - (self.head(outputs) == "sigmoid")
 
     def head(self, stated: Outputs | None) -> Outputs:
-        """Returns the job's `outputs`, else what the network's files state, else `softmax`."""
+        """Returns the job's `outputs`, else those that the network's files state (`stated`), else `softmax`."""
         return self.outputs or stated or "softmax"
 
     def merged_classes(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
-        """Returns the class map for a network with `outputs` classes, that of regions beginning with the outputs left
-        out. Raises UserError if it leaves a class open; without `outputs`, which a file may state later, only this."""
+        """Returns the class map for a network, that of regions beginning with the outputs left out.
+
+        Args:
+            num_classes: classes of the dataset, background included, or regions and one more.
+            outputs: outputs of the network; None: a file may state them later, and the result is None.
+            head: the network's, `sigmoid` of regions.
+
+        Raises UserError if it leaves a class of the dataset open, or names one that is none.
+        """
+        class_map = self.class_map
         has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
-        if self.class_map is None:
+        if class_map is None:
             wanted = num_classes - first
             if self.classes not in (None, wanted):
                 parts = "regions" if has_regions else "dataset"
@@ -450,48 +501,30 @@ class ModelEntry(Strict):
                 )
             return None
         where = f"{self.name}: class_map"
-        seen = set[int]()
-        for number, merged in self.class_map.items():
-            if not first <= number < num_classes:
-                parts = "regions" if has_regions else "classes"
-                raise UserError(f"{where}: expected {parts} of the dataset, {first} to {num_classes - 1}, got {number}")
-            if has_regions and len(merged) > 1:
-                raise UserError(
-                    f"{where}: {number}: expected one region of the network, as regions cannot be merged, got "
-                    f"{len(merged)}: give one"
-                )
-            for theirs in merged:
-                if theirs in seen or not first <= theirs < first + (outputs or theirs + 1):
-                    last = "" if outputs is None else f" to {outputs - 1 + first}"
-                    why = "was there before" if theirs in seen else f"is not in {first}{last}"
-                    part = "region" if has_regions else "class"
-                    raise UserError(f"{where}: {number}: expected each {part} of the network once, but {theirs} {why}")
-                seen.add(theirs)
-        missing = [number for number in range(1, num_classes) if number not in self.class_map]
-        if missing and has_regions:
-            raise UserError(
-                f"{where}: expected each region of the dataset, got none for {missing[0]}: give its region of the "
-                "network, or take it out of the dataset's regions"
-            )
+        seen = _named_outputs(where, class_map, num_classes, outputs, first)
+        missing = [number for number in range(1, num_classes) if number not in class_map]
         if missing:
-            raise UserError(
-                f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the "
-                f"network has none for it, take it out of the dataset: label_map: {_label_map(missing, num_classes)}"
-            )
+            part = "class"
+            advice = "give its classes; if the network has none for it, take it out of the dataset: label_map: "
+            advice += _label_map(missing, num_classes)
+            if has_regions:
+                part = "region"
+                advice = "give its region of the network, or take it out of the dataset's regions"
+            raise UserError(f"{where}: expected each {part} of the dataset, got none for {missing[0]}: {advice}")
         if outputs is None:
             return None
         rest = set(range(first, outputs + first)) - seen
         if has_regions:
-            kept = (self.class_map[number] for number in range(1, num_classes))
-            return tuple(tuple(theirs - 1 for theirs in group) for group in (sorted(rest), *kept))
-        groups = {number: tuple(sorted(merged)) for number, merged in self.class_map.items()}
-        if not groups.setdefault(0, tuple(sorted(rest))):
+            left_out = tuple(theirs - 1 for theirs in sorted(rest))
+            return left_out, *((class_map[number][0] - 1,) for number in range(1, num_classes))
+        groups: Mapping[int, Collection[int]] = {0: rest, **class_map}
+        if not groups[0]:
             raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
-        if 0 in self.class_map and rest:
+        if 0 in class_map and rest:
             raise UserError(
                 f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
             )
-        return tuple(groups[number] for number in range(num_classes))
+        return tuple(tuple(sorted(groups[number])) for number in range(num_classes))
 
     def networks(self) -> list["ModelEntry"]:
         """Returns the entry of each replicate."""
@@ -536,7 +569,6 @@ class ModelEntry(Strict):
         """Yields each test of keys that exclude each other (true: a mistake), and its complaint."""
         checkpoint = str(self.checkpoint)
         defence = self.defence
-        command = self.command
         if checkpoint.startswith(SCHEME):
             networks = FILES.keys() - {T1}
             name = checkpoint.removeprefix(SCHEME)
@@ -561,22 +593,11 @@ class ModelEntry(Strict):
         )
         words = "expected one of preprocess and transforms, got both: leave one out"
         yield self.preprocess and self.transforms is not None, words
-        if command is None:
+        if self.command is None:
             words = f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words'
             yield self.arch == COMMAND or self.timeout or self.format, words
         else:
-            for key in ("args", "roi", "migration", "prefix", "inference"):
-                words = f"expected a command without {key}: it segments whole volumes: leave it out"
-                yield getattr(self, key), words
-            yield (
-                self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True),
-                "expected input of a command to hold axes alone, as it sees the file's own unit",
-            )
-            words = f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out"
-            yield self.arch not in (None, COMMAND), words
-            for place in (IMAGE, LABELS):
-                words = f"expected {place} in a word of the command, got none: it stands for the file's path"
-                yield not any(place in word for word in command), words
+            yield from self._complaints_of_command(self.command)
         yield (
             self.replicates > 1 and not self.is_to_train,
             f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME alone; "
@@ -589,3 +610,18 @@ class ModelEntry(Strict):
         for key in OF_A_NETWORK:
             words = f"expected an ensemble without {key}: that is its members' own"
             yield self.ensemble and getattr(self, key), words
+
+    def _complaints_of_command(self, command: Sequence[str]) -> Iterator[tuple[object, str]]:
+        """Yields those of the entry's `command`."""
+        for key in ("args", "roi", "migration", "prefix", "inference"):
+            words = f"expected a command without {key}: it segments whole volumes: leave it out"
+            yield getattr(self, key), words
+        yield (
+            self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True),
+            "expected input of a command to hold axes alone, as it sees the file's own unit",
+        )
+        words = f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out"
+        yield self.arch not in (None, COMMAND), words
+        for place in (IMAGE, LABELS):
+            words = f"expected {place} in a word of the command, got none: it stands for the file's path"
+            yield not any(place in word for word in command), words

@@ -63,15 +63,23 @@ def windows(channels: int, roi: Sequence[int]) -> Tensor:
 @torch.no_grad()
 def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "softmax") -> Examination:
     """Examines a bare network in evaluation mode by four passes of one of the two `windows`, five if it seems to return
-    probabilities, which of regions (`head`: sigmoid) need not add up to 1; `num_classes` are its outputs."""
+    probabilities.
+
+    Args:
+        net: the bare network.
+        inputs: the two `windows` as the network takes them, on its device.
+        num_classes: outputs that it should have, of exclusive classes with the background's.
+        head: `sigmoid`: probabilities are of regions, and need not add up to 1.
+    """
     try:
         buffers = [buffer.clone() for buffer in net.buffers()]
-        first = _logits(net, inputs[:1], num_classes)
+        one = inputs[:1]
+        first = _logits(net, one, num_classes)
         if not first.isfinite().all():
             raise UnfitError(
                 "expected finite logits, got NaN or infinities: check its weights and the input that it expects"
             )
-        again = _logits(net, inputs[:1], num_classes)
+        again = _logits(net, one, num_classes)
         if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
             raise UnfitError(
                 "expected parameters and buffers as they were after a pass, got others: save it in evaluation mode"
@@ -90,7 +98,7 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "s
         if torch.equal(first, other):
             return Examination(singly=singly, caution="its output does not depend on the volume")
         # Also of an input far out of its range, which logits would follow.
-        outputs = first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)
+        outputs = first, other, _logits(net, 20 * one - 10, num_classes)
         if all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs):
             if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
                 raise UnfitError(
@@ -148,7 +156,7 @@ class LogitsOfProbabilities(nn.Module):
         self._head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
+        """Maps images, windows `[B, C, h, w, d]`, to logits `[B, K, h, w, d]`."""
         probabilities: Tensor = self.net(images)
         exact = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
         return (exact + _SMALLEST).log() if self._head == "softmax" else SIGMOID.logits_of(exact)
@@ -162,18 +170,20 @@ class OneByOne(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
+        """Maps images, windows `[B, C, h, w, d]`, to logits `[B, K, h, w, d]`."""
         return torch.cat([self.net(image) for image in torch.split(images, 1)])
 
 
 def mend(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax") -> nn.Module:
-    """Returns a network that returns logits, each window's by itself; the same network if it does already."""
+    """Returns a network that returns logits, each window's by itself; the same `net` if it does already. `yields` is
+    what it returns now, `singly` if its output depends on the batch, `head` the way in which outputs are classes."""
     net = OneByOne(net) if singly else net
     return LogitsOfProbabilities(net, head) if yields == PROBABILITIES else net
 
 
 def outcomes(name: str, kind: type[K], *depends: str) -> Kept[K]:
-    """Returns the keeper of the outcomes of a check of networks, in the node's cache."""
+    """Returns the keeper of the outcomes of a check of networks, in the node's cache, under its `name`; outcomes are of
+    the class `kind`, and depend on the facts named `depends`."""
     return Kept(
         name=name,
         depends=(*depends, "limits", "code", "libraries"),

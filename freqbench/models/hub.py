@@ -66,24 +66,28 @@ class _Place(NamedTuple):
 
 
 def local(uri: str) -> Path:
-    """Returns a file or folder in the node's cache, fetched if missing. Raises UserError for a URI of none of SCHEMES,
-    CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
+    """Returns the file or folder of `uri` in the node's cache, fetched if missing. Raises UserError for one of none of
+    SCHEMES, CheckpointError for what the hub does not have or give, MissingDataError if nothing can be reached."""
     place = _parse(uri)
+    path = place.path
     snapshot, _ = _ask_hub(uri, place)
-    within = f"{place.path}/" if place.path else ""
-    wanted = [place.path] if place.path in snapshot.files else []
+    within = f"{path}/" if path else ""
+    wanted = [name for name in snapshot.files if name == path or (name.startswith(within) and _is_read(name))]
     if not wanted:
-        below = (name for name in snapshot.files if name.startswith(within))
-        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in READ)]
-    if not wanted:
-        raise CheckpointError(f"{uri}: {unknown('file or folder of a network', place.path, snapshot.files)}")
+        raise CheckpointError(f"{uri}: {unknown('file or folder of a network', path, snapshot.files)}")
     hashes = {downloads.require_below(uri, name): snapshot.files[name].sha256 for name in wanted}
     get = partial(_get, uri, place, snapshot)
-    return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
+    return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / path
+
+
+def _is_read(name: str) -> bool:
+    """True if a folder's reader may ask for a file."""
+    return any(fnmatch(name, pattern) for pattern in READ)
 
 
 def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
-    """Returns a URI of SCHEMES with a commit for its revision, and a note, else the path; raises as `local` does."""
+    """Returns a `uri` of SCHEMES with a commit for its revision, and a note, else the path that it is; raises as
+    `local` does."""
     if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
     snapshot, is_old = _ask_hub(uri, place)
@@ -114,8 +118,9 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
     try:
         with _lend_client(uri) as api:
             info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=SECONDS)
-            listed = {each.rfilename: (each.size, each.lfs) for each in info.siblings}
-            files = {name: _ListedFile(size=size, sha256=lfs and lfs.sha256) for name, (size, lfs) in listed.items()}
+            files = {}
+            for each in info.siblings:
+                files[each.rfilename] = _ListedFile(size=each.size, sha256=each.lfs and each.lfs.sha256)
             known = _Snapshot(commit=info.sha, files=files)
     except MissingDataError:
         if known is None:

@@ -39,7 +39,7 @@ Restore = Callable[[Tensor, Outputs, bool, bool], tuple[Tensor, Tensor | None]]
 
 
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
-    """Returns the windows of `roi` voxels that tile a volume for an attack: side by side, in raster order.
+    """Returns the windows of `roi` voxels that tile a volume of a `shape` for an attack: side by side, in raster order.
 
     The last window on an axis is shifted back inside, and its result overwrites the overlap. On an axis shorter than
     the ROI, the window is the whole axis.
@@ -58,7 +58,8 @@ def sliding_windows(
     even: bool = False,
     turned: tuple[int, ...] = (),
 ) -> tuple[Window, ...]:
-    """Returns the windows that a prediction runs, MONAI's or nnU-Net's, in raster order.
+    """Returns the windows of `roi` voxels that a prediction of a volume of this `shape` runs, MONAI's or nnU-Net's, in
+    raster order.
 
     MONAI's are laid out as `attack_windows`, in steps of `int(roi * (1 - overlap))`, at least 1. With `even`, as few as
     have steps of at most `roi * (1 - overlap)` are spread evenly. On the axes `turned`, they start at the high end.
@@ -89,7 +90,7 @@ def sliding_windows(
 
 
 def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
-    """Returns the number of windows that a model runs in one prediction of a case with this shape."""
+    """Returns the number of windows that the model of `spec` runs in one prediction of the case `ref` of this shape."""
     first = spec.members[0] if spec.members else spec
     inference = spec.inference.turn_to_file(ref.axes) if first.input.is_of_file else spec.inference
     return len(sliding_windows(shape, spec.roi_of(ref, shape), inference.overlap, inference.windows == "even"))
@@ -105,11 +106,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap. The weights `[h, w, d]`,
     set by `model.inference.weighting`, are positive and at most 1; a window shorter than the ROI has the weights of its
     place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike."""
-    if model.inference.weighting == "constant":
-        return scores.new_ones(1).expand(scores.shape[2:])
+    inference = model.inference
+    size = scores.shape[2:]
+    if inference.weighting == "constant":
+        return scores.new_ones(1).expand(size)
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
-    if model.inference.weighting == "nnunet":
-        overlap = model.inference.overlap
+    if inference.weighting == "nnunet":
+        overlap = inference.overlap
         apart = [of_axis == 0 for of_axis in overlap] if isinstance(overlap, tuple) else [False] * 3
         sides = triple(1 if alone else side for alone, side in zip(apart, model.roi, strict=True))
         of_network = torch.from_numpy(_nnunet_weights(model.order.network_order(sides))).to(**kind)
@@ -117,8 +120,8 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     else:
         from monai.data.utils import compute_importance_map
 
-        weights = compute_importance_map(model.roi, mode="gaussian", sigma_scale=model.inference.sigma, **kind)
-    return weights[model.window_place(scores.shape[2:])]
+        weights = compute_importance_map(model.roi, mode="gaussian", sigma_scale=inference.sigma, **kind)
+    return weights[model.window_place(size)]
 
 
 @lru_cache(maxsize=16)
@@ -152,15 +155,24 @@ LABELS = Wanted()
 def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
-    """Predicts a volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]: by a sliding window, or with smoothing by many.
-    `case` seeds the draws of a random defence, with the number of the window or of the vote's sample: its fingerprint,
-    for example, which is the same for a clean and an adversarial volume. Raises ValueError for more than one volume;
-    UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence that
-    votes: a certificate holds for the voxels that it counts."""
+    """Predicts a volume: by a sliding window, or with smoothing by many.
+
+    Args:
+        model: in eval mode.
+        image: the volume, `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1].
+        window_batch: windows of a forward pass.
+        case: seeds the draws of a random defence, with the number of the window or of the vote's sample: the case's
+            fingerprint, for example, which is the same for a clean and an adversarial volume.
+        wanted: what is computed beside labels.
+
+    Raises ValueError for more than one volume; UserError for more classes than a label map holds, a network that
+    returns NaN, or a `file_grid` for a defence that votes: a certificate holds for the voxels that it counts.
+    """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
-    if model.smoothing is None:
+    smoothing = model.smoothing
+    if smoothing is None:
         made = _stitch(model, [volume], window_batch, case, wanted)[0]
         if model.watch is None:
             return made
@@ -175,14 +187,15 @@ def prediction(
     at_once = max(1, window_batch // len(_windows_of(model, volume.shape[2:]))) if model.is_parallel else 1
 
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields the label map of each of the draws, changed volumes `[1, C, H, W, D]`."""
         queue = iter(draws)
         while some := list(islice(queue, at_once)):
             yield from (each.labels for each in _stitch(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
-    if isinstance(model.smoothing, Smoothing):
-        return model.smoothing.vote(segment, volume, key, wanted.judge, wanted.seed)
-    return model.smoothing.vote(segment, volume, key)
+    if isinstance(smoothing, Smoothing):
+        return smoothing.vote(segment, volume, key, wanted.judge, wanted.seed)
+    return smoothing.vote(segment, volume, key)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
@@ -195,7 +208,7 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
 
     Sums are kept for the rows along the first axis that a window covers, and become labels as soon as no later window
     reaches them. They take `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the
-    model's device. Arguments and refusals are those of `prediction`."""
+    model's device. `model`, `image`, `window_batch` and `case`, and refusals, are those of `prediction`."""
     return prediction(model, image, window_batch, case).labels
 
 
@@ -236,7 +249,7 @@ def _add_scores(
     keys: Sequence[int],
 ) -> None:
     """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
-    crops = torch.cat([volume[:, :, h, w, d] for volume in volumes for h, w, d in windows])
+    crops = torch.cat([_cut(volume, windows) for volume in volumes])
     scores = model.cut([*windows] * len(slabs)).scores(
         crops.to(next(model.parameters()).device), model.inference.mirror, [*keys] * len(slabs)
     )
@@ -268,20 +281,21 @@ class _Slab:
                 "leave out or merge some of its outputs"
             )
         rows, w, d = window
+        start = rows.start
         plane = self.label.shape[1:]
         if not len(self._scores):
             self._scores = scores.new_empty(*scores.shape[:2], *plane)
             self._weights = weights.new_empty(1, len(weights), *plane)
-        self.settle(rows.start)
-        fresh = max(self._reached, rows.start)
-        for places, of_window in self._places(rows.start, fresh):
+        self.settle(start)
+        fresh = max(self._reached, start)
+        for places, of_window in self._places(start, fresh):
             self._scores[:, places, w, d] += scores[:, of_window]
             self._weights[:, places, w, d] += weights[None, of_window]
         for places, of_window in self._places(fresh, rows.stop):
             if scores.shape[2:] != plane:
                 self._scores[:, places] = self._weights[:, places] = 0
-            self._scores[:, places, w, d] = scores[:, fresh - rows.start :][:, of_window]
-            self._weights[:, places, w, d] = weights[fresh - rows.start :][of_window]
+            self._scores[:, places, w, d] = scores[:, fresh - start :][:, of_window]
+            self._weights[:, places, w, d] = weights[fresh - start :][of_window]
         self._reached = rows.stop
 
     def settle(self, row: int) -> None:
@@ -324,7 +338,7 @@ class _InFile:
         self._confidence = torch.ones(shape) if with_confidence else None
 
     def take(self, means: Tensor) -> None:
-        """Takes the scores `[K, h, W, D]` of the next rows."""
+        """Takes the mean scores of the next rows, `means` `[K, h, W, D]`."""
         _, w, d = (axis.inside for axis in self._rows.grid.axes)
         for row in means.unbind(1):
             for place, scores in self._rows.take(row.cpu()):
@@ -350,7 +364,7 @@ class _Restored:
         self._rows: list[Tensor] = []
 
     def take(self, means: Tensor) -> None:
-        """Takes scores `[K, rows, W, D]`."""
+        """Takes the mean scores of the next rows, `means` `[K, h, W, D]`."""
         self._rows.append(means.clone())
 
     def prediction(self) -> VolumePrediction:
@@ -361,11 +375,8 @@ class _Restored:
         merged = any(part.class_map is not None for part in model.parts)
         own = model.order.to_network_axes(logits[None])[0].contiguous()
         labels, probabilities = self._restore(own, model.head.name, merged, self._with_confidence)
-        if probabilities is None:
-            return VolumePrediction(labels=labels, confidence=None)
-        likely = probabilities if model.head.has_background else torch.maximum(probabilities, 1 - probabilities)
-        sure = likely.amax(dim=0) if model.head.has_background else likely.amin(dim=0)
-        return VolumePrediction(labels=labels, confidence=sure.clamp(max=1))
+        sure = None if probabilities is None else _sureness(model, probabilities).clamp(max=1)
+        return VolumePrediction(labels=labels, confidence=sure)
 
 
 def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
@@ -378,8 +389,14 @@ def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
 def _confidence(model: SegmentationModel, means: Tensor) -> Tensor:
     """Returns the probability of the largest class, or of the least sure region's side, of mean scores `[K, ...]`."""
     probabilities = means if model.averages_probabilities else model.head.probabilities(means[None])[0]
+    sure = _sureness(model, probabilities)
+    return sure.clamp(max=1) if model.head.has_background else sure  # classes' may round above it
+
+
+def _sureness(model: SegmentationModel, probabilities: Tensor) -> Tensor:
+    """Returns the same of probabilities `[K, ...]`."""
     if model.head.has_background:
-        return probabilities.amax(dim=0).clamp(max=1)  # may round above it
+        return probabilities.amax(dim=0)
     return torch.maximum(probabilities, 1 - probabilities).amin(dim=0)
 
 
@@ -444,14 +461,16 @@ class SlidingWindowModel(nn.Module):
         return self.model.head.mean_of_probabilities(draws)
 
     def allow(self, image: Tensor) -> None:
-        """Lets an attacker look as suspicious to the network's detector, if it has one, as a volume `[C, H, W, D]`."""
+        """Lets an attacker look as suspicious to the network's detector, if it has one, as the volume `image`,
+        `[C, H, W, D]`."""
         if self._watch is not None:
             with torch.no_grad():
                 own = self._watch.suspicion(image[None], self.logits(image[None]), self)
                 self._allowed = own.maximum(self._watch.usual)
 
     def logits(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the stitched logits of volumes."""
+        """Returns the stitched logits `[B, K, H, W, D]` of images `[B, C, H, W, D]`; `keys` seed the draws of a random
+        defence, one per image."""
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         return self.model.head.logits_of(stitched) if self.model.averages_probabilities else stitched
 
@@ -460,7 +479,8 @@ class SlidingWindowModel(nn.Module):
         return self.model.head.probabilities(logits)[:, int(self.model.head.has_background) :]
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """Returns the outputs `[W, F, ...]` of the network's convolutions for the windows of a volume, in order."""
+        """Returns the outputs `[W, F, ...]` of the network's convolutions for the W windows of a volume, `images`
+        `[1, C, H, W, D]`, in order."""
         made: list[Tensor] = []
         convolutions = [module for module in self.model.net.modules() if isinstance(module, _ConvNd)]
         hooks = [module.register_forward_hook(lambda *of: made.append(of[2])) for module in convolutions]
@@ -474,20 +494,22 @@ class SlidingWindowModel(nn.Module):
         return made
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
-        """Returns the windows of volumes of this shape."""
+        """Returns the windows of volumes of the shape of `images`, `[B, C, H, W, D]`."""
         return _windows_of(self.model, images.shape[2:])
 
     def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
-        """Yields the windows in batches of `window_batch`."""
+        """Yields the windows of `images` in batches of `window_batch`."""
         windows = self.windows(images)
         for first in range(0, len(windows), self.window_batch):
             yield windows[first : first + self.window_batch]
 
     def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
-        """Returns the logits or probabilities to average where windows overlap, in the order of `_cut`."""
+        """Returns the logits or probabilities to average where windows overlap, of their `crops`, in the order of
+        `_cut`; `keys` seed the draws of a random defence, one per volume."""
         seeds = None
         if keys is not None:
-            seeds = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
+            pairs = product(windows, keys)
+            seeds = [draw_seed(key, h.start, w.start, d.start) for (h, w, d), key in pairs]
         return self.model.averaged_form(self.model.cut(windows)(crops, seeds))
 
 
@@ -510,24 +532,34 @@ class JointModel(SlidingWindowModel):
         return torch.isin(numbers, assemble(numbers, self.tiles), assume_unique=True)
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the stitched logits of the joined windows; `keys` has one key, that of the volume."""
+        """Returns the stitched logits `[1, K, H, W, D]` of the joined windows, `images` `[W, C, h, w, d]`; `keys` has
+        one key, that of the volume."""
         return super().forward(assemble(images, self.tiles), keys)
 
 
 def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Returns the volume `[1, C, H, W, D]` of windows `[W, C, h, w, d]` that tile it; the later of two overwrites."""
+    """Returns the volume `[1, C, H, W, D]` of windows that tile it, whose content is `parts`, `[W, C, h, w, d]`; the
+    later of two overwrites."""
     sides = []
     for axis, length in enumerate(parts.shape[2:]):
         starts = sorted({window[axis].start for window in windows})
         sides.append([after - start for start, after in pairwise(starts)] + [length])
     part = iter(parts[:, None])
-    rows = ([torch.cat([next(part)[:, :, :h, :w, :d] for d in sides[2]], 4) for w in sides[1]] for h in sides[0])
-    return torch.cat([torch.cat(row, 3) for row in rows], 2)
+    slabs = []
+    for h in sides[0]:
+        rows = []
+        for w in sides[1]:
+            row = [next(part)[:, :, :h, :w, :d] for d in sides[2]]
+            rows.append(torch.cat(row, 4))
+        slabs.append(torch.cat(rows, 3))
+    return torch.cat(slabs, 2)
 
 
 class _Stitched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
+        """Returns the stitched scores of images `[B, C, H, W, D]` by the model `sliding`, its draws seeded by `keys`;
+        `ctx` keeps what the backward pass needs."""
         total = images.new_zeros(0)
         sums = torch.zeros_like(images[:1, :1])
         graphs: deque[tuple[Tensor, Tensor]] = deque()
@@ -555,20 +587,24 @@ class _Stitched(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Returns the gradient of the images for that of the scores, `upstream`; `ctx` is the forward pass's."""
         images, sums = ctx.saved_tensors
+        sliding = ctx.sliding
+        model = sliding.model
         upstream = upstream / sums
         gradient = torch.zeros_like(images)
-        for windows in ctx.sliding.batches(images):
+        for windows in sliding.batches(images):
+            passes = len(windows) * model.passes
             if ctx.graphs:
                 crops, scores = ctx.graphs.popleft()
             else:
                 crops = _cut(images, windows).requires_grad_()
                 with torch.enable_grad():
-                    scores = ctx.sliding.scores(crops, ctx.keys, windows)
-                ctx.sliding.num_forwards += len(windows) * ctx.sliding.model.passes
-            weights = window_weights(ctx.sliding.model, scores)
+                    scores = sliding.scores(crops, ctx.keys, windows)
+                sliding.num_forwards += passes
+            weights = window_weights(model, scores)
             (part,) = torch.autograd.grad(scores, crops, _cut(upstream, windows) * weights)
-            ctx.sliding.num_backwards += len(windows) * ctx.sliding.model.passes
+            sliding.num_backwards += passes
             _add(gradient, part, windows)
         return gradient, None, None
 

@@ -16,7 +16,8 @@ from freqbench.models.wrapper import MeanOfLogits, MeanOfProbabilities, Segmenta
 
 
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
-    """Loads the model of a spec onto a device, in eval mode, its parameters without gradients. Raises CheckpointError
+    """Loads the model of a spec onto a device, in eval mode, its parameters without gradients, with the `precision` of
+    SegmentationModel; `compile` it for speed, unless no gradient goes through it. Raises CheckpointError
     or UserError if the checkpoint is not the one that was resolved, UserError for an unknown precision or untrusted
     code, StorageRefused or StorageUnavailable if object storage does not deliver it."""
     if spec.members:
@@ -53,7 +54,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
 
 @contextmanager
 def naming(given: str, local: str) -> Iterator[None]:
-    """Renames a checkpoint's local copy in errors to the path that the job gave."""
+    """Renames a checkpoint's local copy in errors to the path that the job has `given`."""
     try:
         yield
     except UserError as error:
@@ -63,7 +64,7 @@ def naming(given: str, local: str) -> Iterator[None]:
 
 
 def wrap_network(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
-    """Wraps a network by its spec; `settings` are further arguments of SegmentationModel."""
+    """Wraps a bare network, `net`, by its spec; `settings` are further arguments of SegmentationModel."""
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
     around |= {"class_map": spec.class_map, "outputs": spec.head}
     model = SegmentationModel(net, spec.roi, **around, **settings)

@@ -37,6 +37,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, volume: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        """Returns the convolution of a volume `[1, C, h, w, d]` with `weight` and `bias`; `ctx` keeps them."""
         ctx.save_for_backward(volume, weight)
         ctx.bias_sizes = None if bias is None else list(bias.shape)
         ctx.geometry = geometry
@@ -44,6 +45,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of volume, weight and bias, and None for the rest; `ctx` is the forward pass's."""
         volume, weight = ctx.saved_tensors
         [grad] = grads
         if not torch.is_grad_enabled():  # else a gradient of the gradient is wanted, which oneDNN's has none of

@@ -42,7 +42,8 @@ def zoo_names() -> list[str]:
 
 
 def zoo_path(address: str) -> Path:
-    """Returns the file of `zoo://DATASET/NAME`; raises CheckpointError for a name that the package does not carry."""
+    """Returns the file of an `address`, `zoo://DATASET/NAME`; raises CheckpointError for a name that the package does
+    not carry."""
     name = address.removeprefix(ZOO)
     if name not in zoo_names():
         raise CheckpointError(f"{address}: {unknown('zoo checkpoint', name, zoo_names())}")
@@ -50,7 +51,7 @@ def zoo_path(address: str) -> Path:
 
 
 def card(address: str) -> Packaged:
-    """Reads the card of `zoo://DATASET/NAME`; raises CheckpointError as `zoo_path`."""
+    """Reads the card of an `address`, `zoo://DATASET/NAME`; raises CheckpointError as `zoo_path`."""
     from safetensors import safe_open
 
     with safe_open(zoo_path(address), framework="np") as stream:
@@ -58,24 +59,28 @@ def card(address: str) -> Packaged:
     training = facts["training"]
     written = training.get("attack", [])
     attacks = tuple(written) if isinstance(written, list) else (written,)
-    named = ", ".join(dict.fromkeys(attack["name"] for attack in attacks))
-    several = "a union of " if training.get("union") else ""
-    ranked = _worst_cases().get(address)
-    consistent = " with frequency consistency" if training.get("frequency_consistency") else ""
+    trained_by = "clean"
+    if attacks:
+        several = "a union of " if training.get("union") else ""
+        named = ", ".join(dict.fromkeys(attack["name"] for attack in attacks))
+        consistent = " with frequency consistency" if training.get("frequency_consistency") else ""
+        trained_by = f"{training['objective']} on {several}{named}{consistent}"
+    worst_case = None
+    threat_models: tuple[str, ...] = ()
+    if ranked := _worst_cases().get(address):
+        worst_case = float(ranked["worst_case"])
+        threat_models = tuple(ranked["threat_models"].split("; "))
+    of_training = {name: training[name] for name in ("dataset", "seed", "steps", "seconds", "job")}
     return Packaged(
         address=address,
         arch=facts["arch"],
-        dataset=training["dataset"],
         licence=facts["licence"],
-        trained_by=f"{training['objective']} on {several}{named}{consistent}" if attacks else "clean",
-        seed=training["seed"],
-        steps=training["steps"],
-        seconds=training["seconds"],
-        job=training["job"],
+        trained_by=trained_by,
         attacks=attacks,
         dice=training["dice_test"],
-        worst_case=float(ranked["worst_case"]) if ranked else None,
-        threat_models=tuple(ranked["threat_models"].split("; ")) if ranked else (),
+        worst_case=worst_case,
+        threat_models=threat_models,
+        **of_training,
     )
 
 

@@ -16,7 +16,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef, ScoredOn
+from freqbench.core.types import CaseRef, Outputs, ScoredOn
 from freqbench.models import Inference, InputAdapter, ModelEntry, ModelSpec, hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
@@ -40,8 +40,17 @@ SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 def facts_of(
     entry: ModelEntry, num_classes: int | None = None, num_channels: int | None = None, class_names: Sequence[str] = ()
 ) -> Facts:
-    """Returns the facts of a model, not an ensemble: the part of `resolve` that makes no network, and refuses as it."""
-    (path, at), source = hub.pin_commit(_path_of(entry)), source_of(entry.reader)
+    """Returns the facts of a model, not an ensemble: the part of `resolve` that makes no network, and refuses as it.
+
+    Args:
+        entry: the model in a job file.
+        num_classes: classes of the dataset, background included; None: not known yet.
+        num_channels: channels of the dataset's volumes; None: not known yet.
+        class_names: names of the dataset's classes, background first, to pair the network's with; empty: the order of
+            classes is not compared.
+    """
+    path, at = hub.pin_commit(_path_of(entry))
+    source = source_of(entry.reader)
     local = source.locate(path, entry.args)
     with naming(path, local):
         try:
@@ -56,7 +65,8 @@ def facts_of(
     if entry.transforms is not None:
         if facts.arch == "nnunet" or facts.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
-        own = {"space": (pipeline := transforms_of(entry)), "input": adapter_of(pipeline), "knows_axes": True}
+        pipeline = transforms_of(entry)
+        own = {"space": pipeline, "input": adapter_of(pipeline), "knows_axes": True}
     named = facts.metadata.class_names or facts.class_names
     by_name = match_names(entry.name, path, named, class_names) if named and entry.class_map is None else {}
     if by_name:
@@ -74,13 +84,21 @@ def resolve(
     class_names: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ModelSpec:
-    """Checks everything that can be wrong with a model, without computing, and fixes its identity. `entry` is a job
-    file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and `class_names` are the
-    dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if `space` is None, no
-    checkpoint has. Without `class_names`, the order of classes is not compared. `facts` are those of `facts_of`, if it
-    was asked for the same dataset before. Raises UserError for an unknown architecture or argument, a value or ROI the
-    network refuses, a contradiction with the checkpoint's metadata, or code that is not trusted; CheckpointError for a
-    checkpoint that is missing, unreadable or does not fit."""
+    """Checks everything that can be wrong with a model, without computing, and fixes its identity.
+
+    Args:
+        entry: the model in a job file, not an ensemble.
+        num_classes: classes of the dataset, background included.
+        num_channels: channels of its volumes.
+        space: the dataset's way from its files to volumes: a checkpoint that was trained in it gets no space of its
+            own; None: no checkpoint gets one.
+        class_names: names of the dataset's classes; empty: the order of classes is not compared.
+        facts: those of `facts_of`, if it was asked for the same dataset before; None: asks it.
+
+    Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
+    the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
+    or does not fit.
+    """
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     if facts.class_map:
         outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))
@@ -91,38 +109,34 @@ def resolve(
     outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
-    wanting = "dataset" if entry.classes is None else "classes"
-    theirs = facts.num_classes
-    if not source.is_checkpoint and theirs not in (None, outputs):  # whose weights are compared with their network
-        advice = f"set classes: {theirs}"
-        if entry.classes is None and theirs:
-            advice = advice_on_classes(theirs, outputs, head)
-        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
-    if not source.is_checkpoint and facts.num_channels != num_channels:
-        raise UserError(
-            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
-            f"{num_channels}: take data or a network with as many"
-        )
+    if not source.is_checkpoint:  # whose weights are compared with their network
+        _require_counts(entry, facts, outputs, num_channels)
+    stated = _job_fields(entry)
+    method = stated["method"] or facts.metadata.training.method or None
+    trained_roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
+    own_space = _space(entry, facts, space)
     # The job's window is no whole volume.
     sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}
-    stated = _job_fields(entry)
+    inference = entry.inference or validate(sliding, Inference, where=entry.name)
+    class_map = entry.merged_classes(num_classes, outputs, head)
     draft = ModelSpec(
-        **{**stated, **facts.origin, "method": stated["method"] or facts.metadata.training.method or None},
+        **{**stated, **facts.origin, "method": method},
         num_classes=num_classes,
         num_channels=num_channels,
-        roi=entry.roi or (adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
+        roi=entry.roi or trained_roi,
         input=adapter,
-        space=_space(entry, facts, space),
-        inference=entry.inference or validate(sliding, Inference, where=entry.name),
-        reading={} if entry.prefix is None else {"prefix": entry.prefix},
+        space=own_space,
+        inference=inference,
+        prefix=entry.prefix,
         head=head,
-        class_map=entry.merged_classes(num_classes, outputs, head),
+        class_map=class_map,
     )
     _require_agreement(draft, facts, entry)
     # The path of the local copy would change an error from node to node.
     with naming(facts.path, facts.checkpoint):
         spec = source.fit(source, draft, facts, entry)
-    notes, found = (tuple(f"{entry.name}: {line}" for line in lines) for lines in (spec.notes, spec.found))
+    notes = _of_model(entry.name, spec.notes)
+    found = _of_model(entry.name, spec.found)
     silent = frozenset(source.silent(spec.arch, spec.args))
     # Untrained weights have a clean Dice that nobody expects, and that stops no run.
     dice = None if spec.is_random else entry.expected_dice
@@ -130,24 +144,41 @@ def resolve(
     return _examine_spec(spec)
 
 
+def _of_model(name: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Returns lines that begin with the model's name."""
+    return tuple(f"{name}: {line}" for line in lines)
+
+
 def _job_fields(entry: ModelEntry) -> dict[str, Any]:
     """Returns the fields of a spec that the job alone states."""
+    fields = {name: getattr(entry, name) for name in ("name", "defence", "adaptive", "expected_dice")}
     training = entry.trained
-    return {
-        "name": entry.name,
-        "defence": entry.defence,
-        "adaptive": entry.adaptive,
-        "expected_dice": entry.expected_dice,
-        "training": training.identity if training else None,
-        "method": training.method if training else None,
-        "weights_sha256": training.weights if training else None,
-    }
+    if training is None:
+        return {**fields, "method": None}
+    return {**fields, "training": training.identity, "method": training.method, "weights_sha256": training.weights}
+
+
+def _require_counts(entry: ModelEntry, facts: Facts, outputs: int, num_channels: int) -> None:
+    """Refuses a network whose files state other counts of classes and channels than the job wants."""
+    wanting = "dataset" if entry.classes is None else "classes"
+    theirs = facts.num_classes
+    if theirs not in (None, outputs):
+        advice = f"set classes: {theirs}"
+        if entry.classes is None and theirs:
+            advice = advice_on_classes(theirs, outputs, entry.head(facts.outputs))
+        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
+    if facts.num_channels != num_channels:
+        raise UserError(
+            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
+            f"{num_channels}: take data or a network with as many"
+        )
 
 
 def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> None:
     """Refuses settings that contradict each other or what the files say, and keys for weights of another kind."""
     name = entry.name
     defence = entry.defence
+    space = draft.space
     is_of_regions = draft.head == "sigmoid"
     if is_of_regions and isinstance(defence, RandomizedSmoothing):
         raise UserError(
@@ -156,15 +187,15 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
         )
     if is_of_regions and draft.takes_volumes:
         raise UserError(f"{name}: expected outputs: softmax for {draft.arch}, got sigmoid: it knows no regions")
-    if isinstance(defence, RandomResizePad) and isinstance(draft.space, Pipeline):
+    if isinstance(defence, RandomResizePad) and isinstance(space, Pipeline):
         raise UserError(
             f"{name}: expected no {defence.name} beside a pipeline of its own, as it moves the window from under "
             "what belongs to its place: take another defence, or a network without"
         )
-    if isinstance(draft.space, Pipeline):
+    if isinstance(space, Pipeline):
         _require_no_other_input(name, entry.input, draft.inference)
-    if isinstance(draft.space, MonaiPipeline):
-        draft.space.bound(draft.num_channels)
+    if isinstance(space, MonaiPipeline):
+        space.bound(draft.num_channels)
     elif entry.channels is not None:
         raise UserError(f"{name}: expected no channels beside {facts.path}, which MONAI does not prepare: leave it out")
     for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
@@ -204,39 +235,47 @@ def transforms_of(entry: ModelEntry) -> MonaiPipeline:
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
-    """Resolves the mean of other models' probabilities to a spec. Raises UserError if members differ in window, space,
-    or, unless the job gives one, sliding window, or if one comes twice or has a random defence."""
+    """Resolves the mean of other models' probabilities, the `members`, to a spec with the settings of `entry`. Raises
+    UserError if members differ in window, space, or, unless the job gives one, sliding window, or if one comes twice or
+    has a random defence."""
     first = members[0]
-    for i, member in enumerate(members):
-        if member.defence and member.defence.is_random:
+    where = f"{entry.name}: ensemble"
+    seen = set[str]()
+    for member in members:
+        name = member.name
+        defence = member.defence
+        if defence and defence.is_random:
             raise UserError(
-                f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
-                f"{member.defence.name}: put the defence around the ensemble"
+                f"{where}: expected members without a random defence, got {name} with {defence.name}: put the defence "
+                "around the ensemble"
             )
         if member.takes_volumes:
-            raise UserError(f"{entry.name}: ensemble: expected networks, got {member.name}, a command: leave it out")
-        if member.model_id in [other.model_id for other in members[:i]]:
-            raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
+            raise UserError(f"{where}: expected networks, got {name}, a command: leave it out")
+        if member.model_id in seen:
+            raise UserError(f"{where}: expected each member once, got {name} twice")
+        seen.add(member.model_id)
         for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
             ours = getattr(first, what)
             theirs = getattr(member, what)
             if ours != theirs:
                 raise UserError(
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
-                    f"{member.name}: state one for both"
+                    f"{name}: state one for both"
                 )
+    fields = _job_fields(entry)
+    if all(member.is_random for member in members):
+        fields["expected_dice"] = None
+    shared = {name: getattr(first, name) for name in ("num_classes", "num_channels", "roi", "head", "space")}
+    names = " + ".join(member.name for member in members)
+    are_nnunets = all(member.arch == "nnunet" for member in members)
     return ModelSpec(
-        **_job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {}),
-        num_classes=first.num_classes,
-        num_channels=first.num_channels,
+        **fields,
+        **shared,
         arch=ENSEMBLE,
-        roi=first.roi,
-        head=first.head,
-        checkpoint=" + ".join(member.name for member in members),
-        space=first.space,
+        checkpoint=names,
         inference=entry.inference or first.inference,
         members=tuple(members),
-        averages="logits" if all(member.arch == "nnunet" for member in members) else "probabilities",
+        averages="logits" if are_nnunets else "probabilities",
         black_box=next((member.black_box for member in members if member.black_box), None),
     )
 
@@ -244,19 +283,29 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
 def resolve_network(
     net: nn.Module, entry: ModelEntry, num_classes: int | None, num_channels: int, device: torch.device | None
 ) -> tuple[ModelSpec, nn.Module]:
-    """Checks a network that the caller has, fixes its identity, and sees the shape of its logits (None: any
-    `num_classes`) by one window of zeros. Returns the spec, and a copy in eval mode, without gradients of parameters.
-    Raises UserError for a network that cannot be copied, does not take its window, or does not return logits of it."""
+    """Checks a network that the caller has, and fixes its identity; one window of zeros shows the shape of its logits.
+
+    Args:
+        net: maps windows, as `entry.input` makes them, to logits; it stays as it is.
+        entry: its settings; `checkpoint` means nothing.
+        num_classes: classes that it should return, background included; None: as many as it returns.
+        num_channels: channels of the volumes.
+        device: device to compute on; None: the network's.
+
+    Returns the spec, and a copy of the network on the device, in eval mode, its parameters without gradients. Raises
+    UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
+    """
     name = entry.name
     roi = entry.roi or DEFAULT_ROI
     adapter = DEFAULT_INPUT
+    inference = entry.inference or DEFAULT_INFERENCE
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
         adapter = adapter_of(pipeline)
         space = pipeline
         pipeline.bound(num_channels)
-        _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
+        _require_no_other_input(name, entry.input, inference)
     adapter = adapter.merge_input(entry.input)
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")
@@ -266,20 +315,48 @@ def resolve_network(
     checkpoints.check_sound(name, net.state_dict())
     net = net.to(device).eval()
     code = identify(net).digest  # before a pass, after which it may hold what it computed
-    size = "x".join(map(str, (num_channels, *roi)))
+    head = entry.head(None)
+    outputs = _outputs_of(net, name, adapter, (num_channels, *roi), head, device)
+    wanted = entry.num_outputs(num_classes)
+    if wanted not in (None, outputs):
+        raise UserError(f"{name}: expected {wanted} output classes, got {outputs}: leave num_classes out, or fix it")
+    kind = type(net)
+    arch = f"{kind.__module__}:{kind.__qualname__}"
+    sha256 = checkpoints.state_sha256(net.state_dict())
+    spec = ModelSpec(
+        **_job_fields(entry),
+        num_classes=outputs + (head == "sigmoid"),
+        num_channels=num_channels,
+        roi=roi,
+        inference=inference,
+        head=head,
+        arch=arch,
+        code=code,
+        checkpoint_sha256=sha256,
+        input=adapter,
+        space=space,
+    )
+    inputs = adapter.to_network(windows(num_channels, roi).to(device))
+    return _add_findings(spec, examine(net, inputs, outputs, head)), net
+
+
+def _outputs_of(
+    net: nn.Module, name: str, adapter: InputAdapter, shape: Sequence[int], head: Outputs, device: torch.device
+) -> int:
+    """Counts a network's outputs by one window of zeros of a shape `[C, h, w, d]`; refuses what are no logits of it."""
+    size = "x".join(map(str, shape))
     with torch.no_grad(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
-        window = adapter.to_network(torch.zeros(1, num_channels, *roi, device=device))
+        window = adapter.to_network(torch.zeros(1, *shape, device=device))
         version = window._version
         logits = net(window)
     if window._version != version:
         raise UserError(
             f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
         )
-    head = entry.head(None)
     least, parts = (1, "region") if head == "sigmoid" else (2, "classes")
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    sides = adapter.network_order(roi)
-    if not isinstance(got, tuple) or len(got) != 5 or got[1] < least or (got[0], *got[2:]) != (1, *sides):
+    sides = window.shape[2:]
+    if not isinstance(got, tuple) or got[:1] + got[2:] != (1, *sides) or got[1] < least:
         raise UserError(
             f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with {least} {parts} or more, got "
             f"{got}: wrap the network so that it returns them"
@@ -289,30 +366,12 @@ def resolve_network(
             f"{name}: expected dense logits of floating-point numbers, got {logits.dtype}, {logits.layout}: return the "
             "scores of classes"
         )
-    if entry.num_outputs(num_classes) not in (None, got[1]):
-        raise UserError(
-            f"{name}: expected {entry.num_outputs(num_classes)} output classes, got {got[1]}: leave num_classes out, "
-            "or fix it"
-        )
-    spec = ModelSpec(
-        **_job_fields(entry),
-        num_classes=got[1] + (head == "sigmoid"),
-        num_channels=num_channels,
-        roi=roi,
-        inference=entry.inference or DEFAULT_INFERENCE,
-        head=head,
-        arch=f"{type(net).__module__}:{type(net).__qualname__}",
-        code=code,
-        checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
-        input=adapter,
-        space=space,
-    )
-    inputs = adapter.to_network(windows(num_channels, roi).to(device))
-    return _add_findings(spec, examine(net, inputs, got[1], head)), net
+    return got[1]
 
 
 def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes) -> None:
-    """Refuses a network of exclusive classes on a dataset of regions, and the other way round."""
+    """Refuses a network of exclusive classes (by `entry`, else its `facts`) on a dataset of regions, and the other way
+    round; `classes` are those of the dataset, whose name is `dataset`."""
     head = entry.head(facts.outputs)
     if head == classes.head:
         return
@@ -342,7 +401,15 @@ def match_names(
     name: str, path: str, trained: Sequence[str], class_names: Sequence[str]
 ) -> Mapping[int, tuple[int, ...]]:
     """Returns the class map that pairs a dataset's classes with a network's by name; empty if no name says another.
-    Refuses names of which some stand elsewhere and others are the dataset's alone."""
+
+    Args:
+        name: the model's, for messages.
+        path: the file that names the network's classes, for messages.
+        trained: names of the network's classes in the order of its outputs, background first.
+        class_names: names of the dataset's classes, background first.
+
+    Refuses names of which some stand elsewhere and others are the dataset's alone.
+    """
     places = _moved_places(trained, class_names)
     guess = {number: (place,) for number, place in enumerate(_fill(places, 1), 1)}
     if None not in places[1:]:
@@ -370,12 +437,13 @@ def _fill(places: Sequence[int | None], first: int) -> list[int]:
 
 
 def shown_map(class_map: Mapping[int, Sequence[int]]) -> str:
-    """Returns a class map as a job file has it."""
+    """Returns `class_map` (for each class of a dataset, the network's that are merged into it) as a job file has it."""
     return str({number: [*merged] for number, merged in class_map.items()})
 
 
 def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:
-    """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
+    """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs.
+    `name`, `path`, `trained` and `class_names` are those of `match_names`."""
     if by_name := match_names(name, path, trained, class_names):
         raise UserError(
             f"{name}: expected the classes {', '.join(class_names)}, got a network of the same in another order, "
@@ -386,9 +454,18 @@ def require_order(name: str, path: str, trained: Sequence[str], class_names: Seq
 def match_channels(
     name: str, path: str, trained: Sequence[str], channel_names: Sequence[str], space: AnySpace | None
 ) -> Mapping[str, int | Sequence[int]]:
-    """Returns the dataset's channels for each key of a network's transforms, by the names of both sides (the network's
-    files, or keys that its transforms join); empty if none says another order, or the job says the channels. Refuses
-    another order where no transforms have keys, and moved names beside the dataset's own."""
+    """Returns the dataset's channels for each key of a network's transforms, by the names of both sides; empty if none
+    says another order, or the job says the channels.
+
+    Args:
+        name: the model's, for messages.
+        path: the file that names the network's channels, for messages.
+        trained: names of the network's channels in their order, by its files; empty: not stated.
+        channel_names: names of the dataset's channels in their order.
+        space: the network's way to its input; of MONAI's, the keys that its transforms join name channels too.
+
+    Refuses another order where no transforms have keys, and moved names beside the dataset's own.
+    """
     keys = space.keys.images if isinstance(space, MonaiPipeline) else ()
     if isinstance(space, MonaiPipeline) and space.channels is not None:
         return {}
@@ -411,7 +488,7 @@ def match_channels(
 
 
 def shown_channels(bound: Mapping[str, int | Sequence[int]]) -> str:
-    """Returns the channels of keys as a job file has them."""
+    """Returns the channels that keys are `bound` to, as a job file has them."""
     return "{" + ", ".join(f"{key}: {at}" for key, at in bound.items()) + "}"
 
 
@@ -422,29 +499,32 @@ def plain_name(name: str) -> str:
 
 def _path_of(entry: ModelEntry) -> str:
     """Returns the path of a model's files, variables filled in; for a network of the job, the planned weights."""
-    if entry.is_to_train and not entry.trained:
+    name = entry.name
+    trained = entry.trained
+    if entry.is_to_train and not trained:
         raise UserError(
-            f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
+            f"{name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
             "none: use freqbench run or freqbench.training.link"
         )
-    path = storage.filled_in(str(entry.path), entry.name)
-    if entry.trained:
+    path = storage.filled_in(str(entry.path), name)
+    if trained:
         if not storage.exists(path):
             raise CheckpointError(
-                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
+                f"{name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
                 "trains them again"
             )
-        if (weights := checkpoints.weights_sha256(path)) != entry.trained.weights:
+        weights = checkpoints.weights_sha256(path)
+        if weights != trained.weights:
             raise CheckpointError(
-                f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
-                f"{entry.trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
+                f"{name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
+                f"{trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
                 "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path
 
 
 def differ(one: Preprocess, other: Preprocess) -> bool:
-    """True if two spaces scale intensities by other rules, however each is written."""
+    """True if two spaces, `one` and the `other`, scale intensities by other rules, however each is written."""
     return parse_intensity(one.intensity) != parse_intensity(other.intensity)
 
 
@@ -482,35 +562,55 @@ def _examine_spec(spec: ModelSpec) -> ModelSpec:
 def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:
     if result.fault:
         raise UserError(f"{spec.name}: {result.fault}")
-    notes = (*spec.notes, *(f"{spec.name}: {note}" for note in result.notes))
+    notes = (*spec.notes, *_of_model(spec.name, result.notes))
     return replace(spec, yields=result.yields, singly=result.singly, caution=result.caution, notes=notes)
 
 
 def scoring_concerns(
     model: ModelSpec, facts: Facts, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef], space: AnySpace
 ) -> Iterator[str]:
-    """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
+    """Yields one line per reason to doubt scores of a model on cases of a dataset.
+
+    Args:
+        model: spec of the model.
+        facts: those of its files.
+        dataset: name of the dataset.
+        class_names: names of the dataset's classes, background first.
+        refs: the cases that are scored.
+        space: preprocessing of the dataset.
+    """
     metadata = facts.metadata
-    trained = facts.metadata.preprocess
+    trained = metadata.preprocess
     if trained and model.space == trained and isinstance(space, Preprocess) and differ(trained, space):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    names = facts.class_names
-    merged = model.class_map or [(number,) for number in range(len(facts.class_names))]
-    shift = int(model.head == "sigmoid" and model.class_map is not None)  # of regions, the background has no output
-    called = [
-        names[:1] if shift and not number else [name for k in group for name in names[k + shift : k + shift + 1]]
-        for number, group in enumerate(merged)
-    ]
-    both = min(len(called), len(class_names)) if names else 0  # classes that both sides name
-    pairs = list(zip(called[:both], class_names[:both], strict=True))
-    if pairs and len(called) != len(class_names):
+    if facts.class_names:
+        yield from _name_concerns(model, facts.class_names, dataset, class_names)
+    scored = {ref.fingerprint for ref in refs}
+    seen = {role: len(scored.intersection(taught)) for role, taught in metadata.training.fingerprints}
+    shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
+    if shares:
+        yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
+
+
+def _name_concerns(model: ModelSpec, names: Sequence[str], dataset: str, class_names: Sequence[str]) -> Iterator[str]:
+    """Yields lines on classes that a model's files and a dataset call otherwise."""
+    groups: Sequence[Sequence[int]] = model.class_map or [(number,) for number in range(len(names))]
+    called = dict(enumerate(names))  # by the network's output
+    if model.class_map and model.head == "sigmoid":  # of regions, the background has no output
+        called = dict(enumerate(names, -1))
+        groups = [(-1,), *groups[1:]]
+    merged = []  # for each class, the names of those that are merged into it
+    for group in groups:
+        merged.append([called[number] for number in group if number in called])
+    pairs = list(zip(merged, class_names, strict=False))  # of the classes that both sides name
+    if pairs and len(merged) != len(class_names):
         yield (
-            f"{model.name}: its files name {len(called)} classes, {dataset} has {len(class_names)}: only the first "
-            f"{both} are compared by name: check the others"
+            f"{model.name}: its files name {len(merged)} classes, {dataset} has {len(class_names)}: only the first "
+            f"{len(pairs)} are compared by name: check the others"
         )
     others = [
         (theirs[0], ours)
@@ -523,11 +623,6 @@ def scoring_concerns(
             f"{model.name}: {len(others)} of its {len(pairs)} classes are called otherwise in {dataset} (first: "
             f"{theirs!r} there is {ours!r} here): check that they are the same"
         )
-    scored = {ref.fingerprint for ref in refs}
-    seen = {role: len(scored.intersection(taught)) for role, taught in metadata.training.fingerprints}
-    shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
-    if shares:
-        yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
 
 
 def file_concerns(model: ModelSpec) -> Iterator[str]:
@@ -542,7 +637,8 @@ def file_concerns(model: ModelSpec) -> Iterator[str]:
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
-    """Yields a line on the axes that a network (an ensemble: its first member) is assumed to take, and the files'."""
+    """Yields a line on the axes that a network (an ensemble: its first member) is assumed to take, and the files'.
+    `facts` are the model's, `refs` the cases of the dataset of the name `dataset`."""
     if facts.knows_axes:
         return
     first = model.members[0] if model.members else model

@@ -28,6 +28,22 @@ GRAPH_BYTES = 4 << 30
 pass; a GPU with more free memory gives more."""
 
 
+# Fields of a spec that enter its identity where they are not at their default; the first two have none.
+_STATED_IF_NEW = (
+    "num_classes",
+    "roi",
+    "num_channels",
+    "migration",
+    "prefix",
+    "head",
+    "class_map",
+    "yields",
+    "singly",
+    "averages",
+    "adaptive",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """Facts of a network that pass from its files to its spec unchanged, but for what a check of its weights mends."""
@@ -60,7 +76,8 @@ class ModelSpec(Origin):
     roi: Shape
     num_classes: int
     num_channels: int = 1
-    reading: Mapping[str, str] = field(default_factory=dict)  # a checkpoint's `migration`, `prefix` of names
+    migration: str | None = None  # that its checkpoint needs; None: its weights stay as they are
+    prefix: str | None = None  # of the weights' names in its checkpoint; None: the one that fits best
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None  # in which it is attacked and scored; None: the dataset's
     inference: Inference = DEFAULT_INFERENCE
@@ -105,30 +122,26 @@ class ModelSpec(Origin):
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:
-        facts = {  # None at its default, and then left out
-            "arch": self.arch,
-            "args": {name: value for name, value in self.args.items() if name not in self.silent_args},
-            "num_classes": self.num_classes,
-            "roi": self.roi,
-            "checkpoint": weights,
-            "num_channels": self.num_channels if self.num_channels != 1 else None,
-            **self.reading,
-            "input": self.input.model_dump(exclude_defaults=True) or None,
-            "space": self.space.identity() if self.space else None,
-            "inference": self._sliding() or None,
+        args = {name: value for name, value in self.args.items() if name not in self.silent_args}
+        facts: dict[str, Any] = {"arch": self.arch, "args": args, "checkpoint": weights}
+        space = self.space and self.space.identity()
+        members = [member.model_id for member in self.members]
+        defence = self.defence and self.defence.identity()
+        parts = {  # left out if there is nothing
+            "input": self.input.model_dump(exclude_defaults=True),
+            "space": space,
+            "inference": self._sliding(),
             "code": self.code,
-            "head": None if self.head == "softmax" else self.head,
-            "class_map": self.class_map,
-            "yields": None if self.yields == "logits" else self.yields,
-            "singly": self.singly or None,
-            "members": [member.model_id for member in self.members] or None,
-            "averages": None if self.averages == "probabilities" else self.averages,
+            "members": members,
             "training": training,
-            "defence": self.defence.identity() if self.defence else None,
-            "learns_from": [*self.learns_from] or None,
-            "adaptive": None if self.adaptive else False,
+            "defence": defence,
+            "learns_from": [*self.learns_from],
         }
-        return digest({key: value for key, value in facts.items() if value is not None})
+        facts |= {name: part for name, part in parts.items() if part}
+        for name in _STATED_IF_NEW:
+            if getattr(self, name) != getattr(ModelSpec, name, None):
+                facts[name] = getattr(self, name)
+        return digest(facts)
 
     def _sliding(self) -> dict[str, Any]:
         """Returns the sliding window's settings; padding only where it differs from `volume`, as it was before."""
@@ -145,7 +158,7 @@ class ModelSpec(Origin):
         return stated if follows_volume and np.all(lowest == padding) else {**stated, "padding": padding}
 
     def roi_of(self, ref: CaseRef, shape: Shape) -> Shape:
-        """Returns the ROI along the axes of a case's volume, which has this shape."""
+        """Returns the ROI along the axes of the volume of the case `ref`, which has this shape."""
         first = self.members[0] if self.members else self
         roi = self.roi
         inference = self.inference
@@ -210,19 +223,22 @@ class ModelSpec(Origin):
 
 
 def forward_flops(spec: ModelSpec) -> int:
-    """Returns the floating-point operations of a forward pass over one window; a multiply-add counts as two."""
+    """Returns the floating-point operations of a forward pass of the network of `spec` over one window; a multiply-add
+    counts as two."""
     if spec.members:
         return sum(map(forward_flops, spec.members))
     return UNCOUNTED_FLOPS if spec.flops is None else spec.flops
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
+    """Returns the bytes of weights and all tensors of a forward pass of the network of `spec` over one window: an upper
+    bound for a step."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     return UNCOUNTED_BYTES if spec.step_bytes is None else spec.step_bytes
 
 
 def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:
-    """Returns the number of windows whose graphs fit at once, of an attack that follows all these models."""
+    """Returns the number of windows whose graphs fit at once into `available` bytes, of an attack that follows all the
+    models of `specs`."""
     return available // sum(step_bytes(spec) * spec.passes for spec in specs)

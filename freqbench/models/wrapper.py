@@ -210,8 +210,9 @@ class SegmentationModel(nn.Module):
         return self
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI. `keys` seed
-        the draws of each window; without them all windows share one fixed key."""
+        """Returns the logits `[B, K, h, w, d]` that an attacker follows, of images `[B, C, h, w, d]` in [0, 1]; raises
+        UserError if an axis is longer than the ROI. `keys` seed the draws of each window; without them all windows
+        share one fixed key."""
         h, w, d = self._logits_place(images.shape[2:])
         draws = []
         mirror = self.inference.attacked_mirror
@@ -230,7 +231,8 @@ class SegmentationModel(nn.Module):
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id}, \text{ softmax or sigmoid}
 
-        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here."""
+        Mirror images share one draw of a defence, seeded by `keys`, one per image (None: one fixed key for all);
+        randomised smoothing adds its noise to the whole volume, not here."""
         h, w, d = self._logits_place(images.shape[2:])
         seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
         return back(self._mean_over_mirrors(self._input(seen), mirror)[:, :, h, w, d])
@@ -241,8 +243,9 @@ class SegmentationModel(nn.Module):
         mean = self.averaged_form(self._run(padded))
         if mirror:
             mean = mean * share
+        mirrored = [2 + AXES.index(axis) for axis in mirror]
         for count in range(1, len(mirror) + 1):
-            for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
+            for axes in combinations(mirrored, count):
                 mean.add_(self.averaged_form(self._run(padded.flip(axes))).flip(axes), alpha=share)
         return mean
 
@@ -264,9 +267,11 @@ class SegmentationModel(nn.Module):
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        sides = enumerate(zip(self.roi, size, strict=True))
-        low = [(full - side + (axis in self.turned)) // 2 for axis, (full, side) in sides]
-        return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
+        places = []
+        for axis, (full, length) in enumerate(zip(self.roi, size, strict=True)):
+            start = (full - length + (axis in self.turned)) // 2
+            places.append(slice(start, start + length))
+        return triple(places)
 
     @property
     def turned(self) -> tuple[int, ...]:
@@ -296,18 +301,22 @@ class SegmentationModel(nn.Module):
 
     def _input(self, images: Tensor) -> Tensor:
         """Returns windows of the ROI in the network's unit, with the volume's axes."""
+        padding = self.inference.padding
         if self.takes_volumes:
             return images.view_as(images)
         if self._prepared is not None:
-            return self._pad(self._prepared.input(images), self.inference.padding)
-        if self.inference.padding == "volume":
+            return self._pad(self._prepared.input(images), padding)
+        if padding == "volume":
             return self.adapter.scale_images(self._pad(images, 0.0))
-        return self._pad(self.adapter.scale_images(images), self.inference.padding)
+        return self._pad(self.adapter.scale_images(images), padding)
 
     def _pad(self, images: Tensor, padding: float | str) -> Tensor:
-        axes = [] if self._leaves_padding else [*zip(self.window_place(images.shape[2:]), self.roi, strict=True)]
+        size = images.shape[2:]
+        axes = [] if self._leaves_padding else [*zip(self.window_place(size), self.roi, strict=True)]
         # The last axis first, its low side before its high.
-        widths = [width for place, full in reversed(axes) for width in (place.start, full - place.stop)]
+        widths = list[int]()
+        for place, full in reversed(axes):
+            widths += (place.start, full - place.stop)
         if not any(widths):
             # A view, so that hooks never land on the caller's tensor.
             return images.view_as(images)
@@ -317,7 +326,7 @@ class SegmentationModel(nn.Module):
         if padding == "reflect" and any(max(low, high) >= side for side, low, high in sides):
             raise UserError(
                 f"{self.name}: inference.padding: expected reflect to be shorter than the volume, got "
-                f"{tuple(images.shape[2:])} for a window of {self.roi}: take replicate, a number or a smaller roi"
+                f"{tuple(size)} for a window of {self.roi}: take replicate, a number or a smaller roi"
             )
         return F.pad(images, widths, mode=padding)
 
@@ -365,13 +374,17 @@ class _BesideWindows:
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
         """Returns the bounds and tensors of windows of the volume, in their order."""
-        own = self.rest, self.fixed
-        rest, fixed = (x if x is None else torch.cat([x[:, :, h, w, d] for h, w, d in windows]) for x in own)
-        return replace(self, rest=rest, fixed=fixed)
+        own = {"rest": self.rest, "fixed": self.fixed}
+        crops = {}
+        for name, volume in own.items():
+            if volume is not None:
+                crops[name] = torch.cat([volume[:, :, h, w, d] for h, w, d in windows])
+        return replace(self, **crops)
 
     def input(self, images: Tensor) -> Tensor:
         """Returns the network's input for images in [0, 1]; several images of a window follow each other."""
-        low, high = self.low.to(images.dtype), self.high.to(images.dtype)
+        low = self.low.to(images.dtype)
+        high = self.high.to(images.dtype)
         made = low + (high - low) * images
         if self.fixed is not None:
             made = made.masked_fill(self._repeat(self.fixed, len(images)), 0.0)
@@ -405,7 +418,7 @@ class MeanOfProbabilities(nn.Module):
         return [member for member in self.members if isinstance(member, SegmentationModel)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the logits of the members' mean probabilities."""
+        """Returns the logits `[B, K, h, w, d]` of the members' mean probabilities for images `[B, C, h, w, d]`."""
         return self.models[0].head.mean_of_probabilities([member(images) for member in self.models])
 
 
@@ -413,5 +426,5 @@ class MeanOfLogits(MeanOfProbabilities):
     """Maps `[B, C, h, w, d]` to the mean of its members' logits, as nnU-Net averages its folds."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the mean logits."""
+        """Returns the members' mean logits `[B, K, h, w, d]` for images `[B, C, h, w, d]`."""
         return torch.stack([member(images) for member in self.models]).mean(dim=0)

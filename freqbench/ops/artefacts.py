@@ -15,7 +15,7 @@ from freqbench.ops.resampling import area_matrix, linear_matrix
 
 
 def blurred(volume: Tensor, sigma: float) -> Tensor:
-    """Blurs volumes `[B, C, H, W, D]` with a Gaussian of sigma voxels, up to 4 sigma; borders are repeated. Equals
+    """Blurs a `volume` `[B, C, H, W, D]` with a Gaussian of sigma voxels, up to 4 sigma; borders are repeated. Equals
     `scipy.ndimage.gaussian_filter(mode="nearest")`. MONAI's `GaussianSmooth` darkens borders, its parts do not."""
     from monai.networks.layers import gaussian_1d, separable_filtering
 
@@ -38,7 +38,7 @@ def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
 
 
 def coarser(volume: Tensor, factor: float) -> Tensor:
-    """Shows volumes `[B, C, H, W, D]` with voxels `factor` (1 or more) times as large, on the same grid: means of
+    """Shows a `volume` `[B, C, H, W, D]` with voxels `factor` (1 or more) times as large, on the same grid: means of
     round(n / factor) equal parts of each axis, linear between the parts' middles, constant beyond the outermost."""
     parts = [(side, max(1, round(side / factor))) for side in volume.shape[2:]]
     return along_axes(volume, [(linear_matrix(few, side) @ area_matrix(side, few)).to(volume) for side, few in parts])
@@ -87,7 +87,7 @@ def _turn(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
 
 
 def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
-    r"""Weakens every `period`-th k-space line of volumes `[B, C, H, W, D]`, which adds shifted copies along W.
+    r"""Weakens every `period`-th k-space line of a `volume` `[B, C, H, W, D]`, which adds shifted copies along W.
 
     Line k is scaled by 1 - loss (in [0, 1]) if k = period / 2 modulo period. For W a multiple of an even period this is
 
@@ -117,7 +117,8 @@ def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor
 
 
 def reconstructed_noise(normals: Tensor) -> Tensor:
-    r"""Gives white noise `[..., H, W, D]` the spectrum that back projection gives to detector noise, at unit variance.
+    r"""Gives white noise, the `normals` `[..., H, W, D]`, the spectrum that back projection gives to detector noise, at
+    unit variance.
 
     A filter |f| A(f) on projections, here with Hann's window A, gives a slice the power spectrum
 

@@ -10,8 +10,8 @@ Block = tuple[int, int, int]
 
 
 def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool = False) -> Block:
-    """Returns the block as three sides, none longer than the window `H, W, D`; `per_slice` makes it one voxel deep.
-    `block` is one side for all axes, or three, in voxels; for a slice one side, or two."""
+    """Returns the block as three sides, none longer than a window of `shape` `H, W, D`; `per_slice` makes it one voxel
+    deep. `block` is one side for all axes, or three, in voxels; for a slice one side, or two."""
     sides = (block,) * 3 if isinstance(block, int) else tuple(block)
     if per_slice:
         sides = (*sides[:2], 1)
@@ -20,8 +20,8 @@ def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool 
 
 
 def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
-    """Pads the window `[B, C, H, W, D]` on its high sides by reflection until blocks tile it. A block no longer than
-    the window leaves less than a window to fill, so that reflection always suffices."""
+    """Pads the window `x` `[B, C, H, W, D]` on its high sides by reflection until blocks tile it. A block no longer
+    than the window leaves less than a window to fill, so that reflection always suffices."""
     missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
     if not any(missing):
         return x
@@ -32,7 +32,7 @@ def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
 
 
 def tiled(mask: Tensor, like: Tensor) -> Tensor:
-    """Repeats a mask of a block, `[h, w, d]`, over a padded volume `[B, C, H, W, D]`, on its device."""
+    """Repeats a mask of a block, `[h, w, d]`, over a padded volume `like` `[B, C, H, W, D]`, on its device."""
     return mask.repeat([size // side for size, side in zip(like.shape[2:], mask.shape, strict=True)]).to(like.device)
 
 
@@ -44,8 +44,8 @@ def repeated(tile: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def split(x: Tensor, block: Block) -> Tensor:
-    """Converts voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`. Block n = (ih * W/w + iw) * D/d +
-    id: raster order, H slowest. Blocks must tile the volume."""
+    """Converts `x` from voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]` for a `block` `h, w, d`.
+    Block n = (ih * W/w + iw) * D/d + id: raster order, H slowest. Blocks must tile the volume."""
     h, w, d = block
     batch, channels, *shape = x.shape
     tiles = x.reshape(batch, channels, shape[0] // h, h, shape[1] // w, w, shape[2] // d, d)
@@ -53,7 +53,8 @@ def split(x: Tensor, block: Block) -> Tensor:
 
 
 def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Converts blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`; undoes `split`."""
+    """Converts `blocks` in blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`; undoes
+    `split`."""
     batch, channels, _, *block = blocks.shape
     counts = [size // side for size, side in zip(shape, block, strict=True)]
     by_axis = blocks.reshape(batch, channels, *counts, *block).permute(0, 1, 2, 5, 3, 6, 4, 7)
@@ -61,15 +62,16 @@ def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def split_slices(x: Tensor, block: Block) -> Tensor:
-    """Converts voxel layout `[B, C, H, W, D]` to the blocked layout of each depth slice, `[B, C, D, N, h, w]`. Block n
-    = ih * W/w + iw. Blocks, one voxel deep, must tile the slices."""
+    """Converts `x` from voxel layout `[B, C, H, W, D]` to the blocked layout of each depth slice, `[B, C, D, N, h, w]`,
+    for a `block` `h, w, 1`. Block n = ih * W/w + iw. Blocks, one voxel deep, must tile the slices."""
     h, w, _ = block
     batch, channels, *_, depth = x.shape
     return split(x.movedim(4, 2), (1, h, w)).reshape(batch, channels, depth, -1, h, w)
 
 
 def merge_slices(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Converts blocked layout `[B, C, D, N, h, w]` back to voxel layout `[B, C, H, W, D]`; undoes `split_slices`."""
+    """Converts `blocks` in blocked layout `[B, C, D, N, h, w]` back to voxel layout `[B, C, H, W, D]`, of which `shape`
+    is `H, W, D`; undoes `split_slices`."""
     height, width, depth = shape
     return merge(blocks.flatten(2, 3).unsqueeze(3), (depth, height, width)).movedim(2, 4).contiguous()
 
@@ -87,7 +89,7 @@ def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
 
 
 def along_axis(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Transforms as `along_axes` does, on one axis."""
+    """Transforms `x` by a `matrix` as `along_axes` does, on one axis."""
     rows, side = matrix.shape
     shape = list(x.shape)
     shape[axis] = shape[axis] // side * rows

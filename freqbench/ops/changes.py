@@ -38,18 +38,19 @@ class Change:
 
 
 def added(volumes: Tensor) -> Apply:
-    """Adds c to the voxels."""
+    """Adds c `[B, C, H, W, D]` to the voxels of `volumes`, `[B, C, H, W, D]` as everywhere here."""
     return lambda c: volumes + c
 
 
 def biased(volumes: Tensor) -> Apply:
-    """Multiplies by the field exp(sum of c_n B_n), as the attack `bias_field` does."""
+    """Multiplies `volumes` by the field exp(sum of c_n B_n), as the attack `bias_field` does."""
     matrices = [cubic_spline_matrix(CUBIC, side).to(volumes) for side in volumes.shape[2:]]
     return lambda c: volumes * along_axes(c, matrices).exp()
 
 
 def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
-    """Returns the layout of `scaled`; raises UserError for several channels, of which no bound is derived."""
+    """Returns the layout of `scaled` for a volume of `shape` `C, H, W, D`; raises UserError for several channels, of
+    which no bound is derived."""
     if shape[0] > 1:
         raise UserError(
             f"gain_offset: expected volumes of 1 channel, got {shape[0]}: its bound holds for one gain only"
@@ -58,7 +59,7 @@ def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def scaled(volumes: Tensor) -> Apply:
-    """Adds an offset b, then multiplies by exp(k): c is (k, b) of the channel."""
+    """Adds an offset b to `volumes`, then multiplies by exp(k): c is (k, b) of the channel."""
 
     def apply(c: Tensor) -> Tensor:
         k, b = c[..., None, None, None].unbind(2)
@@ -68,7 +69,7 @@ def scaled(volumes: Tensor) -> Apply:
 
 
 def reweighted(volumes: Tensor) -> Apply:
-    """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
+    """Multiplies the DCT of every block of `volumes` by exp(c_n) in radial band n; the mean of a block stays."""
     h, w, d = block = dividing_block(volumes.shape[2:])
     *batch, height, width, depth = volumes.shape
     transform = BlockDCT.of(volumes, block)
@@ -84,7 +85,8 @@ def reweighted(volumes: Tensor) -> Apply:
 
 
 def shifted(volumes: Tensor) -> Apply:
-    r"""Moves all channels by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N), one axis at a time.
+    r"""Moves all channels of `volumes` by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N), one axis
+    at a time.
 
     On an axis of N voxels it is the circulant matrix of the Dirichlet kernel, which is faster than a DFT for N up to
     some hundreds:
@@ -112,7 +114,7 @@ def shifted(volumes: Tensor) -> Apply:
 
 
 def rolled(volumes: Tensor) -> Apply:
-    """Moves all channels by c voxels, each rounded to the nearest, circularly; without a gradient."""
+    """Moves all channels of `volumes` by c voxels, each rounded to the nearest, circularly; without a gradient."""
 
     def apply(c: Tensor) -> Tensor:
         # Halves are rounded upwards, so that a whole number added before or after is one.
@@ -123,7 +125,8 @@ def rolled(volumes: Tensor) -> Apply:
 
 
 def dividing_block(shape: Sequence[int]) -> Block:
-    """Returns the longest sides up to BLOCK that divide those of a volume: padding would not be the same twice."""
+    """Returns the longest sides up to BLOCK that divide those of a volume of `shape`: padding would not be the same
+    twice."""
     h, w, d = map(_dividing_side, shape)
     return h, w, d
 
@@ -141,7 +144,8 @@ def radial_bands(block: Block) -> Tensor:
 
 
 def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor]:
-    """Returns volumes `[B, C, H, W, D]` after one change with parameters from N(0, sigma^2), clamped, for any seed."""
+    """Returns `volumes` `[B, C, H, W, D]` after one change of a `kind` in CHANGES with parameters from N(0, sigma^2),
+    clamped, for any seed."""
     layout = CHANGES[kind].layout(volumes.shape[1:])
     apply = CHANGES[kind].on(volumes)
 

@@ -63,7 +63,7 @@ class Classes:
         return frozenset[int]().union(*map(numbers_of, codes)) if self.overlap else frozenset(codes)
 
     def single(self, number: int) -> "Classes":
-        """Returns one region, or voxels in none (0), as class 1 of two."""
+        """Returns the region of a `number` from 1 on, or voxels in none (0), as class 1 of two."""
         tolerances = self.tolerances_mm[number - 1 : number] if number else (0.0,)
         return Classes(names=(f"not {self.names[number]}", self.names[number]), tolerances_mm=tolerances)
 

@@ -55,7 +55,8 @@ _within: list[Mapping[str, Tolerance]] = []  # not of a context, as a GPU's back
 
 @contextmanager
 def compiling(logits: float, within: Mapping[str, Tolerance]) -> Iterator[None]:
-    """Compiles functions inside for so many logits; those that leave the tolerance of a dtype stay plain."""
+    """Compiles functions inside for so many logits; those that leave the tolerance of a dtype, `within` by its name,
+    stay plain."""
     _within[:] = [within] if logits >= WORTH else []
     try:
         yield
@@ -64,7 +65,7 @@ def compiling(logits: float, within: Mapping[str, Tolerance]) -> Iterator[None]:
 
 
 def compiled(plain: F) -> F:
-    """Returns a function of tensors that takes its compiled form where `compiling` allows it."""
+    """Returns a `plain` function of tensors that takes its compiled form where `compiling` allows it."""
 
     @wraps(plain)
     def chosen(first: Tensor, *given: Any, **named: Any) -> Any:
@@ -76,7 +77,8 @@ def compiled(plain: F) -> F:
 
 @cache
 def form_of(plain: F, device: torch.device) -> F:
-    """Returns the compiled form of a function, or the function itself if the form cannot be made or differs."""
+    """Returns the compiled form of a `plain` function on a `device`, or the function itself if the form cannot be made
+    or differs."""
     name = f"{plain.__module__}.{plain.__name__}".removeprefix("freqbench.ops.")
     try:
         form = _compile(plain)
@@ -110,7 +112,8 @@ def _compile(plain: F) -> F:
 
 
 def difference(plain: Callable[..., Any], form: Callable[..., Any], device: torch.device) -> str:
-    """Returns how far a form leaves the tolerance on hard arguments; empty if it stays within."""
+    """Returns how far a form leaves the `plain` function by more than the tolerance on hard arguments on a `device`;
+    empty if it stays within."""
     for kind, tolerance in _within[-1].items():
         for given in hard_arguments(plain, getattr(torch, kind), device):
             for one, other in zip(*(_numbers(each, given) for each in (plain, form)), strict=True):
@@ -133,7 +136,8 @@ def _numbers(form: Callable[..., Any], given: Arguments) -> list[Tensor]:
 
 
 def hard_arguments(function: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> list[Arguments]:
-    """Returns lists of arguments for a function, by its module and its name; those with a gradient ask for one."""
+    """Returns lists of arguments of a `dtype` on a `device` for a function, by its module and its name; those with a
+    gradient ask for one."""
     module = function.__module__.rpartition(".")[2]
     name = function.__name__
     move = partial(_move, dtype=dtype, device=device)

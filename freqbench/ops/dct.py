@@ -41,11 +41,12 @@ class BlockDCT:
 
     @classmethod
     def of(cls, like: Tensor, block: Block) -> "BlockDCT":
-        """Returns the transform for volumes like `[B, C, H, W, D]`, in their dtype and on their device."""
+        """Returns the transform by a `block` (three sides in voxels) for volumes like `[B, C, H, W, D]`, in their dtype
+        and on their device."""
         return cls(block, tuple(like.shape[2:]), [dct_matrix(side).to(like) if side > 1 else None for side in block])
 
     def spectrum(self, x: Tensor) -> Tensor:
-        """Returns the coefficients, over the padded volume."""
+        """Returns the coefficients of volumes `x` `[B, C, H, W, D]`, over the padded volume."""
         return along_axes(pad_to_blocks(x, self.block), self.matrices)
 
     def volume(self, spectrum: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ def band_mask(band: str, block: Block) -> Tensor:
 
 def band_magnitude(perturbation: Tensor, block: int | Block) -> Tensor:
     """Returns the mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in each of BANDS, `[B, 3]`, over
-    all its coefficients in all blocks (one side or three, cut to the volume, which is padded by reflection); NaN for a
-    band without one, which needs blocks of fewer than three voxels."""
+    all its coefficients in all blocks (`block`: one side or three, cut to the volume, which is padded by reflection);
+    NaN for a band without one, which needs blocks of fewer than three voxels."""
     block = cut_block(block, perturbation.shape[2:])
     spectrum = BlockDCT.of(perturbation, block).spectrum(perturbation)
     magnitude = split(spectrum, block).abs().mean(dim=(1, 2))  # [B, h, w, d]

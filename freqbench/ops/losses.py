@@ -71,7 +71,8 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the Dice part of `dice_ce` alone, `[B]`."""
+    """Returns the Dice part of `dice_ce` alone, `[B]`, of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W, D]`
+    in `scope`."""
     if scope.voxels is None and scope.classes is None:
         return _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
     p = torch.softmax(logits, dim=1)
@@ -137,12 +138,14 @@ class _Dice(torch.autograd.Function):
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the cross-entropy of each sample, `[B]`: :math:`\frac1N \sum -\log p_{label}` with p the softmax."""
+    r"""Returns the cross-entropy of each sample, `[B]`, of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W,
+    D]` in `scope`: :math:`\frac1N \sum -\log p_{label}` with p the softmax."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
 
 
 def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    r"""Returns the difference of logits ratio, mean over the voxels in `scope`, `[B]` (Croce and Hein, ICML 2020,
+    arXiv:2003.01690), of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W, D]`.
 
     With z the logits of a voxel, y its label, and pi their order from the largest down:
 
@@ -179,7 +182,8 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the cross-entropy on voxels still predicted correctly (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns the cross-entropy of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W, D]` on voxels still
+    predicted correctly, `[B]` (Croce et al., ECCV 2024, arXiv:2306.12941).
 
     .. math:: \frac1N \sum [\arg\max z = y] \, (-\log p_y)
 
@@ -210,7 +214,8 @@ def _counting(like: Tensor, scope: Scope) -> Tensor:
 
 
 def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns weights of voxels, `[B, 1, H, W, D]`: a sum with them is the mean over classes of each class's mean."""
+    """Returns weights of voxels, `[B, 1, H, W, D]`, by `labels` in `scope`, on the grid and in the dtype of `logits`: a
+    sum with them is the mean over classes of each class's mean."""
     index = labels.flatten(1).long()
     counts = _counting(logits, scope)
     size = _per_class(counts, index, logits.shape[1], logits.dtype)
@@ -219,7 +224,8 @@ def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns `mask_ce` with equal weights for all classes (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns `mask_ce` of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W, D]` in `scope` with equal weights
+    for all classes, `[B]` (Croce et al., ECCV 2024, arXiv:2306.12941).
 
     With N_k the voxels of class k in the sample (the paper has a constant of the dataset), and the mean over the
     sample's classes:
@@ -231,7 +237,8 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Jensen-Shannon divergence of softmax and label (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns the Jensen-Shannon divergence of softmax and label, `[B]`, of `logits` `[B, K, H, W, D]` against
+    `labels` `[B, 1, H, W, D]` in `scope` (Croce et al., ECCV 2024, arXiv:2306.12941).
 
     It is half of KL(p, m) + KL(o, m) with m = (p + o) / 2, natural logarithm, mean over voxels. As o is one-hot, a
     voxel's value depends only on p at its label:
@@ -250,7 +257,8 @@ def js_of(log_p: Tensor) -> Tensor:
 
 
 def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns one minus the cosine between logits and one-hot label (Halmosi et al., ECCV 2024, arXiv:2407.09150).
+    r"""Returns one minus the cosine between `logits` `[B, K, H, W, D]` and one-hot `labels` in `scope`, `[B]` (Halmosi
+    et al., ECCV 2024, arXiv:2407.09150).
 
     .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
 
@@ -261,7 +269,7 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the class-balanced margin of the logits, cut off at 2, `[B]`.
+    r"""Returns the class-balanced margin of the logits, cut off at 2, `[B]`, over the voxels in `scope`.
 
     With z the logits of a voxel, y its label, and the mean over the classes k that the sample's labels hold:
 
@@ -274,12 +282,14 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:
-    """Returns `margin` from the margins of the voxels, which `flips` has made, `[B]`."""
+    """Returns `margin` from the margins m of the voxels, which `flips` has made of `logits`, `labels` and `scope`,
+    `[B]`."""
     return (balance(logits, labels, scope) * m.clamp(max=MARGIN)).flatten(1).sum(dim=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the margin of each voxel and what its flip takes from the hard Dice, in two parts: `[B, 1, H, W, D]`.
+    r"""Returns the margin of each voxel of `logits` `[B, K, H, W, D]` against `labels` `[B, 1, H, W, D]` and what its
+    flip takes from the hard Dice, in two parts: `[B, 1, H, W, D]`.
 
     The margin :math:`m = \max_{i \ne y} z_i - z_y` has a gradient; a voxel is wrong above 0. With N_k the voxels of
     label k, P_k those of prediction k, D_k their Dice, y a voxel's label and j the class that it would become (of a
@@ -366,7 +376,8 @@ def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None)
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Dice loss of the foreground with linear denominators, `[B]`, like the score.
+    r"""Returns the Dice loss of the foreground with linear denominators, `[B]`, like the score, of `logits` `[B, K, H,
+    W, D]` on the voxels in `scope`.
 
     With p the softmax, y the one-hot label and the mean over the foreground classes k of the sample's labels:
 
@@ -385,11 +396,17 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     else:
         weights = weights.index_select(1, scope.classes)
         scores = scores.index_select(1, scope.classes)
-    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
+    return (1 - weighted_mean(scores, weights)).to(p.dtype)
+
+
+def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
+    """Returns the mean of scores of classes, `[B]`, by weights of 0 and 1, both `[B, K]`; 0 if all weights are."""
+    return (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
+    """Returns -log p of the label in every voxel, `[B, H, W, D]`, of `logits` `[B, K, H, W, D]` against `labels` `[B,
+    1, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
 
 
@@ -400,7 +417,7 @@ def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
 
 def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
-    """Returns the mean of voxel values `[B, H, W, D]` over the voxels that count, `[B]`; 0 if none does."""
+    """Returns the mean of voxel values `[B, H, W, D]` over the voxels that count in `scope`, `[B]`; 0 if none does."""
     if scope.voxels is None:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
@@ -408,7 +425,8 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns True for each voxel that is predicted as labelled, bool `[B, 1, H, W, D]`.
+    """Returns True for each voxel that is predicted by `logits` `[B, K, H, W, D]` as in `labels`, bool `[B, 1, H, W,
+    D]`.
 
     If two classes share the largest logit, both count as predicted: an argmax over classes is much slower.
     """
@@ -416,13 +434,15 @@ def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
-    r"""Returns the cosine between softmax p and one-hot label, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`."""
+    r"""Returns the cosine between softmax p `[B, K, H, W, D]` and one-hot `labels`, :math:`p_{label} / \|p\|_2`, `[B,
+    1, H, W, D]`."""
     squares: Tensor = torch.einsum("bk...,bk...->b...", p, p)  # seven times as fast as a norm over the second axis
     return p.gather(1, labels.long()) / squares.sqrt()[:, None]
 
 
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-    r"""Returns one Dice loss over a set S of voxels of a whole batch, all classes and samples pooled, a scalar.
+    r"""Returns one Dice loss against `labels` over a set S of voxels, the `members`, of a whole batch, all classes and
+    samples pooled, a scalar.
 
     .. math:: 1 - \frac{2 \sum_S p_{label} + 10^{-5}}{|S| + \sum_S \sum_k p_k^2 + 10^{-5}}
 

@@ -18,12 +18,12 @@ VISIBLE = 16 / 255  # twice the largest L-infinity bound of the board, a rule of
 
 def plane(volume: Array, axis: int, index: int) -> Array:
     """Returns a slice as a radiologist reads it: superior or anterior on top, patient's right (or front) on the left.
-    The volume is `[H, W, D]` along right, anterior, superior; the slice lies across `axis`."""
+    The volume is `[H, W, D]` along right, anterior, superior; the slice lies across `axis` at `index`."""
     return np.asarray(np.take(volume, index, axis=axis).T[::-1, ::-1])
 
 
 def aspect(spacing: Sequence[float], axis: int) -> float:
-    """Returns height over width of a voxel in a slice of `plane`."""
+    """Returns height over width of a voxel of `spacing` (millimetres) in a slice of `plane` across `axis`."""
     across, up = (step for other, step in enumerate(spacing) if other != axis)
     return up / across
 
@@ -35,7 +35,8 @@ def busiest(weights: Array, axis: int) -> int:
 
 
 def class_places(mask: Array) -> list[tuple[int, float, float]]:
-    """Returns each class in a slice: its number, and row and column of its largest part furthest from the edge."""
+    """Returns each class in a slice `mask` `[rows, columns]`: its number, and row and column of its largest part
+    furthest from the edge."""
     places = []
     for index in np.unique(mask):
         if index:
@@ -54,7 +55,8 @@ def span(change: Array) -> float:
 
 
 def window_words(window: Window | None) -> str:
-    """Returns words for the intensities that are black and white in a picture.
+    """Returns words for the intensities that are black and white in a picture: the `window` in the file's unit; None:
+    unknown.
 
     >>> window_words((-175.0, 250.0))
     'grey from -175 to 250 in the unit of the file'
@@ -66,6 +68,6 @@ def window_words(window: Window | None) -> str:
 
 
 def visible_words(full: float) -> str:
-    """Returns words for a change of this `span` if a person sees it: above VISIBLE. No change is called invisible: the
-    eye, the display and the anatomy decide on the others."""
+    """Returns words for a change of this `span`, `full`, if a person sees it: above VISIBLE. No change is called
+    invisible: the eye, the display and the anatomy decide on the others."""
     return "visible change" if full > VISIBLE else ""

@@ -46,7 +46,8 @@ def l2_ball(clean: Tensor, eps: float, counted: Tensor | None = None) -> Callabl
 
 
 def unit_rms(gradient: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Returns a gradient scaled to a root mean square of 1, as in `rms`; zeros stay, and NaN counts as 0."""
+    """Returns a gradient scaled to a root mean square of 1 over the `counted` voxels, as in `rms`; zeros stay, and NaN
+    counts as 0."""
     finite = _counted(gradient.nan_to_num(), counted)
     return (finite / rms(finite, counted).clamp(min=torch.finfo(torch.double).tiny)).to(gradient)
 

@@ -56,7 +56,8 @@ def _steepness_and_scale(alpha: float) -> tuple[float, float]:
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
-    r"""Returns the change of a constant spectrum c quantised by a table q > 0: :math:`\varphi(c / q) \, q - c`.
+    r"""Returns the change of a constant spectrum c quantised by a table q > 0, of steepness `alpha`: :math:`\varphi(c /
+    q) \, q - c`.
 
     The gradient reaches the table through the division and the product: :math:`\varphi(u) - u \varphi'(u)` with u = c /
     q. Returning the difference to the spectrum keeps float32 exact where little changes.
@@ -93,17 +94,19 @@ class Reach:
     bounds: Interval  # lowest and highest error of each coefficient
 
     def nearest(self, error: Tensor) -> Tensor:
-        """Returns the reachable errors nearest to the wanted ones, in the spectrum's shape."""
+        """Returns the reachable errors nearest to the wanted `error`, in the spectrum's shape."""
         return nearest_error(error, self.first, self.second)
 
     def table(self, error: Tensor) -> Tensor:
-        """Returns steps q in [q_min, q_max] for reachable errors, which `hard_error` returns for them, to rounding."""
+        """Returns steps q in [q_min, q_max] for a reachable `error`, which `hard_error` returns for them, to
+        rounding."""
         return table_of(error, self.first, self.second, self.spectrum, self.few, *self.steps)
 
 
 @compiled
 def nearest_error(error: Tensor, first: Interval, second: Interval) -> Tensor:
-    """Returns the number of two intervals that is nearest to each error; of equal distances that of the first."""
+    """Returns the number of two intervals that is nearest to each error; of equal distances that of the first, not the
+    second."""
     one = torch.clamp(error, *first)
     other = torch.clamp(error, *second)
     return torch.where((other - error).abs_() < (one - error).abs_(), other, one)
@@ -122,7 +125,7 @@ def table_of(
 
 
 def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
-    r"""Returns the values q round(c / q) of constant coefficients c over all steps q in [q_min, q_max], q_min above 0.
+    r"""Returns the values q round(c / q) of a constant `spectrum` c over all steps q in [q_min, q_max], q_min above 0.
 
     The sign stays. With a = |c|, c becomes n steps if a / (n + 1/2) <= q <= a / (n - 1/2), which gives an interval of
     sizes n q for every n, and the size 0 for n = 0. The fewest steps are :math:`n_0 = \lceil a / q_{max} - 1/2 \rceil`.
@@ -141,7 +144,8 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
 
 @compiled
 def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Interval, Interval, Interval]:
-    """Returns the fewest steps that coefficients become, the errors of so many, of one more, and of both (`reach`)."""
+    """Returns the fewest steps in [q_min, q_max] that coefficients of a `spectrum` become, the errors of so many, of
+    one more, and of both (`reach`)."""
     size = spectrum.abs()
     under = size * (1 - TIE)
     over = size * (1 + TIE)

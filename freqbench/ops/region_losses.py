@@ -13,19 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope, js_of
+from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope, js_of, weighted_mean
 from freqbench.ops.losses import voxel_mean as mean_over_voxels
 from freqbench.ops.regions import inside
 
 
 def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
-    """Returns the mean of values `[B, K, H, W, D]` over the regions and voxels that count, `[B]`."""
+    """Returns the mean of values `[B, K, H, W, D]` over the regions and voxels that count in `scope`, `[B]`."""
     values = values if scope.classes is None else values.index_select(1, scope.classes)
     return mean_over_voxels(values.mean(dim=1), scope)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Returns the binary cross-entropy :math:`-\log p_y` of every region and voxel, `[B, K, H, W, D]`."""
+    r"""Returns the binary cross-entropy :math:`-\log p_y` of every region and voxel, `[B, K, H, W, D]`, of `logits`
+    against `labels`, codes of regions `[B, 1, H, W, D]`."""
     return F.softplus(-_signed(logits, labels))
 
 
@@ -35,12 +36,13 @@ def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the binary cross-entropy of each sample, `[B]`: the mean over voxels and regions."""
+    """Returns the binary cross-entropy of each sample, `[B]`, of `logits` against `labels`: the mean over voxels and
+    regions in `scope`."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Dice loss of each sample, `[B]`, the mean over regions.
+    r"""Returns the Dice loss of each sample, `[B]`, of `logits` against `labels`: the mean over regions in `scope`.
 
     .. math:: \frac1K \sum_k \Bigl[1 - \frac{2 \sum p_k y_k}{\sum p_k^2 + \sum y_k + 10^{-6}}\Bigr]
 
@@ -52,7 +54,7 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns `dice` + `ce`, `[B]`.
+    """Returns `dice` + `ce` of `logits` against `labels` in `scope`, `[B]`.
 
     It is MONAI's `DiceLoss(sigmoid=True)` plus PyTorch's `BCEWithLogitsLoss`. MONAI's own `DiceCELoss(sigmoid=True)`
     takes the binary cross-entropy for one region alone; for more it has a softmax across regions, which overlap, so
@@ -72,11 +74,12 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     if scope.classes is not None:
         scores = scores.index_select(1, scope.classes)
         weights = weights.index_select(1, scope.classes)
-    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
+    return (1 - weighted_mean(scores, weights)).to(logits.dtype)
 
 
 def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns weights by region and voxel: a sum with them is the mean of each mean inside and outside of a region."""
+    """Returns weights by region and voxel, of `labels` in `scope` for `logits`: a sum with them is the mean of each
+    mean inside and outside of a region."""
     within = inside(labels, logits.shape[1])
     sides = torch.stack([scope.among(within), scope.among(~within)], dim=1)  # [B, 2, K, H, W, D]
     size = sides.flatten(3).sum(dim=3)
@@ -86,7 +89,7 @@ def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the balanced margin of the signed logits, cut off at 2, `[B]`.
+    r"""Returns the balanced margin of the signed logits in `scope`, cut off at 2, `[B]`.
 
     The mean over regions k and sides c (voxels inside, voxels outside), as far as the sample's labels hold them:
 
@@ -96,13 +99,15 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:
-    """Returns `margin` from the margins of regions and voxels, which `flips` has made, `[B]`."""
+    """Returns `margin` from the margins m of regions and voxels, which `flips` has made of `logits`, `labels` and
+    `scope`, `[B]`."""
     return (balance(logits, labels, scope) * m.clamp(max=MARGIN)).flatten(1).sum(dim=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, `[B, K, H, W, D]`:
-    :math:`(2 - D_k) / (N_k + P_k)` inside, :math:`D_k / (N_k + P_k)` outside (letters of `losses.flips`)."""
+    """Returns the margin -s z of each region and voxel of `logits`, which `labels` sign, and what its flip takes from
+    the hard Dice in `scope`, `[B, K, H, W, D]`: :math:`(2 - D_k) / (N_k + P_k)` inside, :math:`D_k / (N_k + P_k)`
+    outside (letters of `losses.flips`)."""
     pred = logits > 0
     within = inside(labels, logits.shape[1])
     voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
@@ -124,18 +129,21 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the binary cross-entropy of regions and voxels that are still right (towards a target: wrong), `[B]`."""
+    """Returns the binary cross-entropy of `logits` against `labels` of regions and voxels in `scope` that are still
+    right (towards a target: wrong), `[B]`."""
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns `mask_ce` with the mean over regions and sides of `margin`, `[B]`."""
+    """Returns `mask_ce` of `logits` against `labels` in `scope` with the mean over regions and sides of `margin`,
+    `[B]`."""
     open_ce = voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)
     return (balance(logits, labels, scope) * open_ce).flatten(1).sum(dim=1)
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Jensen-Shannon divergence of (p, 1 - p) and (y, 1 - y), mean over regions and voxels, `[B]`.
+    r"""Returns the Jensen-Shannon divergence of (p, 1 - p) by `logits` and (y, 1 - y) by `labels`, mean over regions
+    and voxels in `scope`, `[B]`.
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr)
     """
@@ -143,7 +151,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
-    r"""Returns the cosine of (p, 1 - p) and (y, 1 - y) for p `[B, K, H, W, D]`, in its shape.
+    r"""Returns the cosine of (p, 1 - p) and (y, 1 - y), y by `labels`, for p `[B, K, H, W, D]`, in its shape.
 
     .. math:: \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
     """
@@ -152,7 +160,7 @@ def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
 
 
 def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns one minus `cosine_to_label`, mean over regions and voxels, `[B]` in [0, 1].
+    r"""Returns one minus `cosine_to_label` against `labels`, mean over regions and voxels in `scope`, `[B]` in [0, 1].
 
     .. math:: 1 - \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
 
@@ -162,7 +170,8 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-    """Returns `freqbench.ops.losses.dice_of_set` of pairs of region and voxel, bool `[B, K, H, W, D]`: a scalar."""
+    """Returns `freqbench.ops.losses.dice_of_set` of p against `labels` over `members`, pairs of region and voxel, bool
+    `[B, K, H, W, D]`: a scalar."""
     weights = members.to(p)
     p = _of_label(p, labels)
     squares = weights * (p.square() + (1 - p).square())
@@ -184,7 +193,7 @@ def mean_dice(
     for k in range(1, size.shape[1] + 1) if classes is None else classes:
         weights[:, k - 1] = 1
     weights *= size > 0
-    mean = (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    mean = weighted_mean(scores, weights)
     right = ((pred == true) & counts).flatten(1).sum(dim=1)
     share = right / (counts.flatten(1).sum(dim=1) * size.shape[1]).clamp(min=1)
     return mean if classes is not None else torch.where(weights.any(dim=1), mean, share.double())

@@ -37,13 +37,15 @@ def numbers_of(code: int) -> list[int]:
 
 
 def members(codes: "Tensor", region: int) -> "Tensor":
-    """Returns the voxels in a region, counted from 1, as bool; 0: those in none. IGNORED voxels are in none."""
+    """Returns the voxels in a region, counted from 1, as bool in the shape of `codes`; 0: those in none. IGNORED voxels
+    are in none."""
     inside = (codes >> region - 1) & 1 == 1 if region else codes == 0
     return inside & (codes != IGNORED)
 
 
 def alone(codes: "Tensor", region: int) -> "Tensor":
-    """Returns the label map of one region, uint8: 1 inside (0: in no region), 0 outside; IGNORED stays."""
+    """Returns the label map of one region, uint8 in the shape of `codes`: 1 inside (0: in no region), 0 outside;
+    IGNORED stays."""
     import torch
 
     return torch.where(codes == IGNORED, codes, members(codes, region)).to(torch.uint8)
@@ -66,7 +68,7 @@ def codes_of_labels(num_regions: int, stated: Iterable[int]) -> list[int]:
 
 
 def relabelled(labels: "Tensor", table: Sequence[int]) -> "Tensor":
-    """Returns a label map, uint8, with `table[v]` in place of v; values beyond the table stay."""
+    """Returns a label map like `labels`, uint8, with `table[v]` in place of v; values beyond the table stay."""
     import torch
 
     values = torch.arange(256, dtype=torch.uint8, device=labels.device)
@@ -75,7 +77,8 @@ def relabelled(labels: "Tensor", table: Sequence[int]) -> "Tensor":
 
 
 def inside(codes: "Tensor", num_regions: int) -> "Tensor":
-    """Returns bool `[B, K, H, W, D]` from codes `[B, 1, H, W, D]` without voxels that do not count."""
+    """Returns bool `[B, K, H, W, D]`, K being `num_regions`, from codes `[B, 1, H, W, D]` without voxels that do not
+    count."""
     import torch
 
     bits = torch.arange(num_regions, device=codes.device).reshape(1, -1, *[1] * (codes.dim() - 2))
@@ -83,7 +86,7 @@ def inside(codes: "Tensor", num_regions: int) -> "Tensor":
 
 
 def codes_of(inside: "Tensor") -> "Tensor":
-    """Returns the codes, uint8 `[...]`, of membership bool `[K, ...]`."""
+    """Returns the codes, uint8 `[...]`, of membership `inside`, bool `[K, ...]`."""
     import torch
 
     codes = torch.zeros(inside.shape[1:], dtype=torch.uint8, device=inside.device)

@@ -63,8 +63,8 @@ def _to_control_points(points: int, rows: int) -> Tensor:
 
 
 def linear_at(x: Tensor, places: Tensor) -> Tensor:
-    """Interpolates volumes `[B, C, H, W, D]` linearly at places `[B, 3, h, w, d]` in voxels: `[B, C, h, w, d]`. Beyond
-    the outermost voxels their value is held. Whole numbers return voxels to the bit."""
+    """Interpolates volumes `x` `[B, C, H, W, D]` linearly at places `[B, 3, h, w, d]` in voxels: `[B, C, h, w, d]`.
+    Beyond the outermost voxels their value is held. Whole numbers return voxels to the bit."""
     # A floor has no slope: the gradient of places goes through their shares alone.
     below = places.detach().floor()
     ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
@@ -77,7 +77,8 @@ def linear_at(x: Tensor, places: Tensor) -> Tensor:
 
 
 def nearest_at(x: Tensor, places: Tensor) -> Tensor:
-    """Returns the value of the nearest voxel at places as in `linear_at`, the higher voxel on a tie; for any dtype."""
+    """Returns the value of the voxel of `x` nearest to places as in `linear_at`, the higher voxel on a tie; for any
+    dtype."""
     h, w, d = _flat_indices(x, (places + 0.5).floor())
     return _gathered(x, h + w + d)
 
@@ -139,16 +140,16 @@ class Zoom:
         return (h[:, None, None] & w[:, None] & d)[None, None]
 
     def zoom(self, x: Tensor) -> Tensor:
-        """Returns the resized volumes in their window, `[B, C, H, W, D]`."""
+        """Returns the volumes `x` resized in their window, `[B, C, H, W, D]`."""
         return along_axes(x, self.there)
 
     def undo(self, x: Tensor) -> Tensor:
-        """Maps the zoomed window back to the voxels of the volume; 0 for voxels out of sight."""
+        """Maps the zoomed window `x` back to the voxels of the volume, `[B, C, H, W, D]`; 0 for voxels out of sight."""
         return along_axes(x, self.back)
 
 
 def by_sample(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | None], x: Tensor) -> Tensor:
-    """Changes each sample of a batch by its own zoom; None leaves it unchanged."""
+    """Returns for each sample of the batch `x` its `change` by its own of the `zooms`; None leaves it unchanged."""
     samples = x.chunk(len(x))
     return torch.cat([one if zoom is None else change(zoom, one) for zoom, one in zip(zooms, samples, strict=True)])
 

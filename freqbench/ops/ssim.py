@@ -35,9 +35,14 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
     (and give no gradient), then over blocks and channels. This is pytorch-msssim's `ssim(win_size=3,
     nonnegative_ssim=True)` in three dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by
     block) and SA2 (whole) calls it. An axis shorter than three voxels is not smoothed, as there; at the high side of a
-    volume that blocks do not tile, the remainder is a block of its own. The distance maps a volume y of the shape of
-    `clean`, `[B, C, H, W, D]` in [0, 1], to `[B]` in [0, 1], and can be differentiated once. No window crosses a block
-    of the sides `block`; None: the whole volume is one.
+    volume that blocks do not tile, the remainder is a block of its own.
+
+    Args:
+        clean: x, `[B, C, H, W, D]` in [0, 1].
+        block: sides in voxels of the blocks that no window crosses; None: the whole volume is one.
+
+    Returns:
+        A function from a volume y of the same shape to `[B]` in [0, 1]; it can be differentiated once.
     """
     shape = clean.shape[2:]
     axes = [_Axis.of(clean, size, side) for size, side in zip(shape, block or shape, strict=True)]
@@ -238,7 +243,8 @@ class _Ssim(torch.autograd.Function):
 
 @compiled
 def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy]."""
+    """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy], given the
+    smoothed mean_x and variance_x of the clean volume."""
     mean_y, square_y, product = moments.chunk(3, dim=1)
     covariance = torch.addcmul(product, mean_x, mean_y, value=-1)
     variance_y = torch.addcmul(square_y, mean_y, mean_y, value=-1)

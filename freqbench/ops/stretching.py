@@ -41,7 +41,8 @@ class _Stretch(torch.autograd.Function):
 
 @compiled
 def stretched(x: Tensor, low: Tensor, high: Tensor, scale: float | None, offset: float) -> Tensor:
-    """Returns slices stretched by their extremes, `[B, C, 1, 1, D]`."""
+    """Returns slices x `[B, C, H, W, D]` stretched by their extremes `low` and `high`, `[B, C, 1, 1, D]`: as
+    `stretch_slices` by `scale`, or where that is None as `stretch_slices_offset` by `offset`."""
     base, width, _ = _line(low, high, scale, offset)
     return (x - base).add_(offset).div_(width)
 

@@ -26,7 +26,7 @@ class ParallelBeam:
 
     @classmethod
     def of(cls, like: Tensor, angles: int) -> "ParallelBeam":
-        """Returns the beam for volumes like `[B, C, H, W, D]`, slice by slice along D."""
+        """Returns the beam of so many `angles` for volumes like `[B, C, H, W, D]`, slice by slice along D."""
         height, width = like.shape[2:4]
         return _beam(height, width, angles, like.dtype, like.device)
 

@@ -28,7 +28,8 @@ def body_of(above: Mask) -> Mask:
 
 
 def counted(label: "Tensor", num_classes: int = IGNORED) -> "Tensor | None":
-    """Returns the voxels that count, bool in the label's shape; None if all do, or IGNORED is one of the classes."""
+    """Returns the voxels that count, bool in the label's shape; None if all do, or IGNORED is one of the `num_classes`
+    classes."""
     if num_classes > IGNORED or int(label.max()) < IGNORED:
         return None
     counts = label != IGNORED

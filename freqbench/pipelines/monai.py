@@ -45,7 +45,8 @@ class Config:
     content: Mapping[str, Any]
 
     def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
-        """Returns the value of an id, its own reference resolved but not those inside it; None if absent."""
+        """Returns the value of an id, its own reference resolved but not those inside it; None if absent. `seen` are
+        the ids whose references led here."""
         if id in seen:
             raise CheckpointError(f"{self.where}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
         parent, _, last = id.rpartition("::")
@@ -66,7 +67,8 @@ class Config:
         return target
 
     def value(self, id: str) -> Any:
-        """Returns the value with all references inside it resolved; an object that has to be made needs trust."""
+        """Returns the value of an id with all references inside it resolved; an object that has to be made needs
+        trust."""
         node = self.find(id)
         if isinstance(node, Mapping):
             if "_target_" in node:
@@ -258,7 +260,8 @@ class MonaiPipeline(Pipeline):
         return Keys(out=out, images=made_of[out], label=label)
 
     def bound(self, num_channels: int) -> dict[str, list[int]]:
-        """Returns the data's channels of each key of an image; raises UserError unless each has its place."""
+        """Returns the data's channels, of `num_channels`, of each key of an image; raises UserError unless each has its
+        place."""
         images = self.keys.images or (_IMAGE,)
         if self.channels is None:
             if len(images) == 1:
@@ -290,7 +293,8 @@ class MonaiPipeline(Pipeline):
         return self._dry((8, 8, 8), (1.0, 1.0, 1.0), codes)[1]
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns the shape after the transforms of space, run on no voxels; crops to the foreground are left out."""
+        """Returns the shape along RAS axes after the transforms of space, run on no voxels, for a file of this shape
+        and spacing (mm), whose axes lie towards `codes`; crops to the foreground are left out."""
         made, towards = self._dry(shape, spacing, codes)
         return ras_order(made, towards)
 
@@ -350,7 +354,8 @@ class MonaiPipeline(Pipeline):
         return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume by the transforms; `fixed` voxels lie outside of it, or at 0 off the file's line."""
+        """Prepares the volume of a file, `native`, by the transforms; `fixed` voxels lie outside of it, or at 0 off the
+        file's line."""
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
@@ -358,6 +363,7 @@ class MonaiPipeline(Pipeline):
         data = made.as_tensor().float().contiguous()
 
         def to_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
+            """Returns a volume of the file on the prepared grid, by a mode of interpolation and of padding."""
             at = MetaTensor(volume.float(), affine=torch.from_numpy(native.affine))
             resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
             return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
@@ -402,7 +408,8 @@ class MonaiPipeline(Pipeline):
         return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
 
     def relabel(self, native: NativeCase) -> Tensor | None:
-        """Returns a file's label map `[L, H, W, D]` as the transforms change its numbers; None if none does."""
+        """Returns the label map of a file, `native`, `[L, H, W, D]`, as the transforms change its numbers; None if none
+        does."""
         from monai.data import MetaTensor
         from monai.transforms import Compose
 
@@ -447,10 +454,12 @@ class MonaiPipeline(Pipeline):
 
     def restore(self, facts: Facts, logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits by the bundle's postprocessing, or, as merged ones, as MONAI's examples do: softmax or
-        sigmoid, the inverted transforms (linear in probabilities), then argmax or a threshold of one half."""
+        sigmoid, the inverted transforms (linear in probabilities), then argmax or a threshold of one half. `facts`,
+        `head`, `is_merged` and `with_probabilities` are those of `Pipeline.restore`."""
         from monai.data import MetaTensor
 
         def to_network(volume: Tensor) -> Any:
+            """Returns a volume `[K, *grid]` with the affine and the transforms that made its grid."""
             affine = torch.tensor(facts["affine"], dtype=torch.float64)
             return MetaTensor(volume, affine=affine, applied_operations=_back(facts["trace"]))
 
@@ -483,7 +492,8 @@ class MonaiPipeline(Pipeline):
 
 
 def from_words(words: Sequence[Mapping[str, Any]], where: str, **stated: Any) -> MonaiPipeline:
-    """Returns the pipeline of a list of `_target_` entries, as a bundle's `preprocessing` has them."""
+    """Returns the pipeline of a list of `_target_` entries, `words`, as a bundle's `preprocessing` has them; `where` is
+    their place in a job, for errors."""
     config = {_BEFORE: {"_target_": "Compose", "transforms": [*words]}}
     return MonaiPipeline(release=version("monai"), config=config, where=where, **stated)
 
@@ -497,7 +507,7 @@ def _filled_voxels(raw: Tensor, data: Tensor, line: pipeline.Line | None, bounds
 
 
 def short(name: str) -> str:
-    """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and full names."""
+    """Returns `Spacing` for a `name` of `Spacingd`, `SpacingD`, `SpacingDict` and full names."""
     last = name.rpartition(".")[2]
     for suffix in ("Dict", "d", "D"):
         if last.endswith(suffix):
@@ -515,13 +525,15 @@ def _moves(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def name_of(config: Config, id: str) -> str:
-    """Returns `Spacing` for an entry of `Spacingd`, however it is written; empty for anything else."""
+    """Returns `Spacing` for an entry of `Spacingd` with this id in `config`, however it is written; empty for anything
+    else."""
     definition = config.find(id)
     return short((definition.get("_target_") if isinstance(definition, Mapping) else None) or "")
 
 
 def is_on(config: Config, id: str, key: str) -> bool:
-    """True if a transform works on the image or prediction of this key, or does not say on what."""
+    """True if the transform with this id in `config` works on the image or prediction of this key, or does not say on
+    what."""
     keys = config.value(f"{id}::keys")
     return keys is None or key in ([keys] if isinstance(keys, str) else keys)
 

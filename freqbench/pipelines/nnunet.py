@@ -3,11 +3,12 @@ residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556."""
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from freqbench.core import plugins
 from freqbench.core.code import Code, identify
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, UserError, installing, one_line, unknown
+from freqbench.core.errors import CheckpointError, UserError, installing, unknown
 from freqbench.core.files import downloads
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Millimetres, file_codes, orient, turned_affine, turning
@@ -107,22 +108,20 @@ def _find_own(where: str, what: str, name: str) -> Any:
     """Returns a class or function that nnunetv2 does not bring, which needs trust; None for one that it brings."""
     place, *modules = _PLACES[what]
     is_meant = callable if what == RESAMPLING else inspect.isclass
-    brought = [
-        key
-        for module in (f"{place}.{each}" for each in modules)
-        for key, each in vars(_module(module)).items()
-        if is_meant(each) and getattr(each, "__module__", None) == module
-    ]
+    brought = list[str]()
+    for part in modules:
+        module = f"{place}.{part}"
+        for key, each in vars(_module(module)).items():
+            if is_meant(each) and getattr(each, "__module__", None) == module:
+                brought.append(key)
     if name in brought:
         return None
     if not plugins.is_trusted():
         raise UserError(f"{where}: {unknown(what, name, brought)}; one of your own in {place} needs --trust-code")
-    try:
-        with quiet():
-            find = _module("nnunetv2.utilities.find_class_by_name").recursive_find_python_class
-            found = find(_module(place).__path__[0], name, place)
-    except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-        raise UserError(f"{where}: {what} {name}: nnunetv2 cannot look for it: {one_line(error)}") from None
+    # Importing a module runs it, and it may raise anything.
+    with running(f"{where}: {what} {name}: nnunetv2 cannot look for it", UserError), quiet():
+        find = _module("nnunetv2.utilities.find_class_by_name").recursive_find_python_class
+        found = find(_module(place).__path__[0], name, place)
     if not is_meant(found):
         raise UserError(f"{where}: {unknown(what, name, brought)}; put your own into the folder of {place}")
     return found
@@ -152,7 +151,7 @@ class NnunetPipeline(Pipeline):
     def described(self) -> Mapping[str, Any]:
         """The content of its files in short, and which part of them is meant."""
         stated = {} if self.orientation is None else {"orientation": self.orientation}
-        files = sorted({content for each in self.own for content in _files_of(each)})
+        files = sorted({*chain.from_iterable(map(_files_of, self.own))})
         code = {"code": digest([self.code.digest, files])} if self.code else {}
         return {"files": digest([self.plans, self.dataset]), "configuration": self.configuration, **stated, **code}
 
@@ -165,12 +164,10 @@ class NnunetPipeline(Pipeline):
     def own(self) -> tuple[Any, ...]:
         """Classes and functions in its plans that nnunetv2 does not bring; refuses what is not found or not trusted."""
         stated = self.settings.configuration
-        named = [
-            ("label_manager", self.plans.get("label_manager", "LabelManager")),
-            ("preprocessor_name", stated["preprocessor_name"]),
-            *(("normalization_schemes", scheme) for scheme in stated["normalization_schemes"]),
-            *((RESAMPLING, stated[f"resampling_fn_{of}"]) for of in ("data", "seg", "probabilities")),
-        ]
+        manager = self.plans.get("label_manager", "LabelManager")
+        named = [("label_manager", manager), ("preprocessor_name", stated["preprocessor_name"])]
+        named += [("normalization_schemes", scheme) for scheme in stated["normalization_schemes"]]
+        named += [(RESAMPLING, stated[f"resampling_fn_{of}"]) for of in ("data", "seg", "probabilities")]
         found = [_find_own("plans.json", what, name) for what, name in dict.fromkeys(named)]
         return tuple(each for each in found if each is not None)
 
@@ -236,18 +233,19 @@ class NnunetPipeline(Pipeline):
         return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
 
     def codes_of(self, codes: str) -> str:
-        """Returns the directions of the network's axes for a file's: the reader's, reversed, then transposed."""
+        """Returns directions of the network's axes for a file's, `codes`: the reader's, reversed, then transposed."""
         return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
 
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns nnU-Net's shape of a volume without zeros around it, along RAS axes."""
+        """Returns nnU-Net's shape of a volume without zeros around it, along RAS axes, as the shape and spacing (mm)
+        given are; the file's own axes lie towards `codes`."""
         if self.settings.configuration["resampling_fn_data"] == "no_resampling_hack":
             return shape
         compute = _module("nnunetv2.preprocessing.resampling.default_resampling").compute_new_shape
         order, _ = turning("RAS", self.codes_of(codes))
         old = [shape[axis] for axis in order]
         own = [spacing[axis] for axis in order]
-        new = compute(old, own, [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing])
+        new = compute(old, own, self._resampled_sides(own))
         return triple(max(1, int(new[order.index(axis)])) for axis in range(3))
 
     @property
@@ -261,8 +259,9 @@ class NnunetPipeline(Pipeline):
         for index, scheme in enumerate(self.settings.normalization_schemes):
             if scheme == "CTNormalization":
                 clip = self.manager.foreground_intensity_properties_per_channel[str(index)]
-                low, high = clip["percentile_00_5"] - clip["mean"], clip["percentile_99_5"] - clip["mean"]
-                known[index] = low / max(clip["std"], 1e-8), high / max(clip["std"], 1e-8)
+                mean = clip["mean"]
+                std = max(clip["std"], 1e-8)
+                known[index] = (clip["percentile_00_5"] - mean) / std, (clip["percentile_99_5"] - mean) / std
         return tuple(known)
 
     @property
@@ -281,24 +280,30 @@ class NnunetPipeline(Pipeline):
         return f"{super().rule}; where voxels of 0 around it are cut off, windows are fewer than planned"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume and label by nnunetv2; `fixed` lie outside of a mask that normalises a channel."""
+        """Prepares volume and label of a file, `native`, by nnunetv2; `fixed` lie outside of a mask that normalises a
+        channel."""
         file = file_codes(native.affine)
         data, seg, made, ran = self._run(native, file)
+        shape = triple(data.shape[1:])
         facts = self._facts(native, file, made)
         fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
+        label = self._label(native, file, facts, ran.outside, shape)
+        affine = self._affine(native, file, facts, shape)
+        bounds = own_bounds(native.source, data, self.stated_bounds)
         return PreparedInput(
             data=data,
-            label=self._label(native, file, facts, ran.outside, triple(data.shape[1:])),
+            label=label,
             codes=self.codes_of(file),
-            affine=self._affine(native, file, facts, triple(data.shape[1:])),
-            bounds=own_bounds(native.source, data, self.stated_bounds),
+            affine=affine,
+            bounds=bounds,
             lines=ran.lines,
             fixed=fixed if fixed.any() else None,
             facts=facts,
         )
 
     def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
-        """Prepares an attacked volume as nnunetv2 does the file; one with another box is interpolated linearly."""
+        """Prepares an attacked volume as nnunetv2 does the file; one with another box than the `clean` one's is
+        interpolated linearly."""
         from scipy.ndimage import affine_transform
 
         file = clean.facts["codes"]
@@ -311,28 +316,28 @@ class NnunetPipeline(Pipeline):
         return torch.from_numpy(np.stack([affine_transform(one, *at, shape, order=1, mode="nearest") for one in data]))
 
     def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> Mask:
-        """Returns what lies outside of the crop's box; of a network that is normalised within a mask, outside of it."""
+        """Returns what lies outside of the crop's box of a file, `native`, which `facts` of its `PreparedInput` hold;
+        of a network that is normalised within a mask, outside of it."""
         image = native.image
-        codes = self.codes_of(facts["codes"])
+        file = facts["codes"]
+        codes = self.codes_of(file)
         if any(self.settings.use_mask_for_norm):
             within: Mask = _module("nnunetv2.preprocessing.cropping.cropping").create_nonzero_mask(image.numpy())
             return ~within
-        outside = torch.ones(1, *orient(image[:1], facts["codes"], codes).shape[1:], dtype=torch.bool)
+        outside = torch.ones(1, *orient(image[:1], file, codes).shape[1:], dtype=torch.bool)
         outside[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))] = False
-        return orient(outside, codes, facts["codes"])[0].numpy()
+        return orient(outside, codes, file)[0].numpy()
 
     def clips(self, channel: int) -> bool | None:
-        """False but for CT, whose normalisation clips at ends that `bounds` may lie within."""
+        """False but for a channel of CT, whose normalisation clips at ends that `bounds` may lie within."""
         return None if self.settings.normalization_schemes[channel] == "CTNormalization" else False
 
     def _facts(self, native: NativeCase, file: str, made: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what leads back to a file, of nnunetv2's properties of a case."""
-        return {
-            "codes": file,
-            "spacing": self._sides(native, self._reader_codes(file)),
-            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
-            **{name: [int(size) for size in made[name]] for name in _SHAPES},
-        }
+        sides = self._sides(native, self._reader_codes(file))
+        box = [[*map(int, ends)] for ends in made["bbox_used_for_cropping"]]
+        shapes = {name: [*map(int, made[name])] for name in _SHAPES}
+        return {"codes": file, "spacing": sides, "bbox_used_for_cropping": box, **shapes}
 
     def _reader_codes(self, codes: str) -> str:
         """Returns the directions of the axes of the array that nnU-Net's reader makes of a file towards `codes`."""
@@ -342,6 +347,11 @@ class NnunetPipeline(Pipeline):
         """Returns the sides of a file's voxels along axes towards `codes`."""
         order, _ = turning(file_codes(native.affine), codes)
         return [float((native.stated or native.spacing)[axis]) for axis in order]
+
+    def _resampled_sides(self, sides: Sequence[float]) -> list[float]:
+        """Returns the sides of voxels after resampling of those before, in the network's axes: of 2d, two change."""
+        stated = self.settings.spacing
+        return [*sides[: 3 - len(stated)], *stated]
 
     def _run(self, native: NativeCase, file: str) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
         """Runs nnunetv2's preprocessor on a volume as its reader hands it over: data, mask, properties, recorder."""
@@ -364,9 +374,8 @@ class NnunetPipeline(Pipeline):
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
         label = np.where((label == 0) & outside, np.int16(-1), label)
         own = self._sides(native, network)
-        wanted = [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing]
         with running(f"{native.source}: nnunetv2 cannot resample its label map"):
-            made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
+            made = self.settings.resampling_fn_seg(label, list(shape), own, self._resampled_sides(own))
         return torch.as_tensor(made).clamp(min=0).to(torch.uint8)
 
     def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> pipeline.Affine:
@@ -380,7 +389,8 @@ class NnunetPipeline(Pipeline):
 
     def restore(self, facts: Facts, logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file,
-        regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half."""
+        regions by `regions_class_order`. Of merged logits a region is where its own sigmoid is above one half. `facts`,
+        `head`, `is_merged` and `with_probabilities` are those of `Pipeline.restore`."""
         export = _module("nnunetv2.inference.export_prediction")
         labels = self.labels
         is_sigmoid = head == "sigmoid"
@@ -404,11 +414,12 @@ class NnunetPipeline(Pipeline):
             classes = codes_of(probabilities > 0.5)
         elif is_sigmoid:
             held = [np.atleast_1d(each) for each in labels.foreground_regions]
-            numbers = range(max(labels.all_labels) + 1)
-            codes = [code_of(k for k, each in enumerate(held, 1) if label in each) for label in numbers]
+            codes = []
+            for label in range(max(labels.all_labels) + 1):
+                codes.append(code_of(k for k, each in enumerate(held, 1) if label in each))
             classes = torch.tensor(codes)[classes.long()]
         file = facts["codes"]
-        reader = self._reader_codes(facts["codes"])
+        reader = self._reader_codes(file)
         back = orient(classes[None].to(torch.uint8), reader, file)[0].contiguous()
         return back, orient(probabilities, reader, file) if with_probabilities else None
 
@@ -436,7 +447,18 @@ def _recording(cls: type[Any]) -> Any:
 def pipeline_of(
     path: str, plans: Facts, dataset: Facts, configuration: str, orientation: str | None, bounds: pipeline.Bounds | None
 ) -> NnunetPipeline:
-    """Returns the pipeline of a folder's files; raises UserError or CheckpointError for what nnunetv2 does not run."""
+    """Returns the pipeline of a folder's files.
+
+    Args:
+        path: the folder, for messages.
+        plans: content of `plans.json`.
+        dataset: content of `dataset.json`.
+        configuration: name of one of the plans' configurations.
+        orientation: three letters towards which images were turned before nnU-Net read them; None: as its reader does.
+        bounds: those that the job states; None: by the pipeline's own rule.
+
+    Raises UserError or CheckpointError for what nnunetv2 does not run.
+    """
     where = f"{path}/plans.json"
     read = validate(dict(plans), _Plans, where)
     if sorted(read.transpose_forward) != [0, 1, 2]:
@@ -462,24 +484,38 @@ def pipeline_of(
         made.described  # noqa: B018 (finds code of one's own while it is trusted)
     except UserError as error:
         raise UserError(f"{path}/{error}") from None
-    with running(f"{path}/dataset.json: nnunetv2 cannot read it", CheckpointError):
+    _check_labels(made, f"{path}/dataset.json")
+    _check_channels(made, stated, where)
+    return made
+
+
+def _check_labels(made: NnunetPipeline, where: str) -> None:
+    """Refuses labels that are no row of classes, or regions in an order of what are no labels."""
+    with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         labels = made.labels
     known = [*map(int, labels.all_labels)]
     if labels.has_regions and not {*labels.regions_class_order} <= {*known}:
         wrong = f"expected some of the labels {known}, got {[*labels.regions_class_order]}"
-        raise UserError(f"{path}/dataset.json: regions_class_order: {wrong}")
+        raise UserError(f"{where}: regions_class_order: {wrong}")
     if not labels.has_regions and known != [*range(len(known))]:
-        wrong = f"expected each name with one of 0..{len(known) - 1}, as nnU-Net v2 writes, got {dataset['labels']}"
-        raise UserError(f"{path}/dataset.json: labels: {wrong}")
+        got = f"got {made.dataset['labels']}"
+        wrong = f"expected each name with one of 0..{len(known) - 1}, as nnU-Net v2 writes, {got}"
+        raise UserError(f"{where}: labels: {wrong}")
+
+
+def _check_channels(made: NnunetPipeline, stated: _Configuration, where: str) -> None:
+    """Refuses settings of channels that are not one for each, and a clip of CT that is none."""
     schemes = stated.normalization_schemes
-    masks = stated.use_mask_for_norm
-    spans = bounds or schemes
-    counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}
-    for what, count in counts.items():
-        if count != made.num_channels:
-            raise UserError(f"{where}: {what}: expected one for each of the {made.num_channels} channels, got {count}")
-    for index, scheme in enumerate(stated.normalization_schemes):
+    per_channel: Mapping[str, Sequence[Any]] = {
+        "normalization_schemes": schemes,
+        "use_mask_for_norm": stated.use_mask_for_norm,
+        "bounds": made.bounds or schemes,
+    }
+    for what, settings in per_channel.items():
+        if len(settings) != made.num_channels:
+            wanted = f"expected one for each of the {made.num_channels} channels"
+            raise UserError(f"{where}: {what}: {wanted}, got {len(settings)}")
+    for index, scheme in enumerate(schemes):
         if scheme == "CTNormalization":
             clip = dict(made.manager.foreground_intensity_properties_per_channel[str(index)])
             validate(clip, _Clip, f"{where}: foreground_intensity_properties_per_channel.{index}")
-    return made

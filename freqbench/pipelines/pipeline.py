@@ -41,7 +41,7 @@ class Line:
     offset: float
 
     def raw(self, prepared: float) -> float:
-        """Returns the intensity in the file's unit."""
+        """Returns the intensity in the file's unit of one in the network's input, `prepared`."""
         return (prepared - self.offset) / self.slope
 
 
@@ -90,14 +90,15 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, native: NativeCase) -> PreparedInput:
-        """Prepares a file's volume as the toolchain does; raises DataError for one that it refuses."""
+        """Prepares the volume of a file, `native`, as the toolchain does; raises DataError for one that it refuses."""
 
     @abc.abstractmethod
     def again(self, attacked: NativeCase, clean: PreparedInput) -> "Tensor":
         """Prepares an attacked volume as `prepare` does; returns it on the clean one's grid, `[C, *grid]`."""
 
     def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
-        """Returns the voxels of a file, `[H, W, D]`, a change of which would move its crop or mask; None: not known."""
+        """Returns the voxels of a file, `native`, `[H, W, D]`, a change of which would move its crop or mask; None: not
+        known. `facts` are those of its `PreparedInput`."""
         return None
 
     def clips(self, channel: int) -> bool | None:
@@ -106,17 +107,27 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def restore(self, facts: Facts, logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
-        """Restores logits `[K, *grid]`, in the network's axes, to the file's grid as the toolchain does: uint8 `[I, J,
-        K]`, and probabilities `[K, I, J, K]` if wanted; `is_merged`: of the dataset's classes."""
+        """Restores logits to the file's grid as the toolchain does: labels, uint8 `[h, w, d]`, and probabilities
+        `[K, h, w, d]` if wanted.
+
+        Args:
+            facts: those of the file's `PreparedInput`.
+            logits: `[K, *grid]`, in the network's axes.
+            head: `sigmoid`: each output is a region's.
+            is_merged: True: they are of the dataset's classes, not of the network's own.
+            with_probabilities: True: probabilities are wanted.
+        """
 
     def restoring(self, head: Outputs, is_merged: bool) -> str:
-        """Returns in words what makes labels of logits on the file's grid."""
+        """Returns in words what makes labels of logits on the file's grid; `head` and `is_merged` are those of
+        `restore`."""
         of_regions = self.drawing if not is_merged else "each region's sigmoid above one half"
         return f"{self.toolchain} {self.release}: {of_regions if head == 'sigmoid' else 'the largest class'}"
 
     @abc.abstractmethod
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
-        """Returns the most voxels along RAS axes that it makes of a file; `codes` are of the file's own axes."""
+        """Returns the most voxels along RAS axes that it makes of a file of a shape and spacing (mm) along RAS axes;
+        `codes` are of the file's own axes."""
 
     @abc.abstractmethod
     def codes_of(self, codes: str) -> str:
@@ -136,7 +147,8 @@ class Pipeline(abc.ABC):
 
 @contextmanager
 def running(what: str, kind: type[UserError] = DataError) -> Iterator[None]:
-    """Runs a toolchain: its thread counts stay inside, and its errors become a line that begins with `what`."""
+    """Runs a toolchain: its thread counts stay inside, and its errors become one of the class `kind`, whose line begins
+    with `what`."""
     import torch
 
     threads = torch.get_num_threads()
@@ -164,8 +176,10 @@ def quiet() -> Iterator[None]:
 def line_of(raw: Volume, prepared: Volume) -> Line | None:
     """Fits the line from raw to prepared intensities of a grid, without ends and 0; None unless nearly all fit."""
     x, y = (voxels.ravel()[:: max(1, raw.size // SAMPLED)].astype(np.float64) for voxels in (raw, prepared))
-    if (within := (y > y.min()) & (y < y.max()) & (y != 0)).sum() > 1:
-        x, y = x[within], y[within]
+    within = (y > y.min()) & (y < y.max()) & (y != 0)
+    if within.sum() > 1:
+        x = x[within]
+        y = y[within]
     for _ in range(2):  # the second time without the voxels off the line
         if len(x) < 2 or x.min() == x.max():
             return None
@@ -174,12 +188,14 @@ def line_of(raw: Volume, prepared: Volume) -> Line | None:
         off = np.abs(line.slope * x + line.offset - y) > OFF_LINE * (y.max() - y.min())
         if off.mean() > MOST_OFF_LINE:
             return None
-        x, y = x[~off], y[~off]
+        x = x[~off]
+        y = y[~off]
     return line if line.slope > 0 else None
 
 
 def own_bounds(source: str, data: "Tensor", stated: Sequence[tuple[float, float] | None]) -> Bounds:
-    """Returns the bounds of each channel of `[C, *grid]`: stated, or its own ends; refuses one without contrast."""
+    """Returns the bounds of each channel of a prepared volume, `data` `[C, *grid]`: stated, or its own ends; refuses
+    one without contrast. `source` is the file, for messages."""
     bounds = []
     for index, (channel, ends) in enumerate(zip(data, stated, strict=True)):
         low, high = ends or tuple(map(float, channel.aminmax()))

@@ -57,11 +57,12 @@ class Dashboard:
     def job_lines(self) -> dict[str, str]:
         """Returns a line for each job that was submitted, by its id, the latest last: its state, and its store."""
         sent = self._answer("jobs/", lambda found: [each for each in found if each["submission_id"]])
-        return {
-            each["submission_id"]: f"{each['submission_id']}: {each['status'].lower()}, "
-            f"{(each['metadata'] or {}).get('out', 'not a job of freqbench')}"
-            for each in sorted(sent, key=lambda each: each["start_time"] or 0)
-        }
+        lines: dict[str, str] = {}
+        for each in sorted(sent, key=lambda each: each["start_time"] or 0):
+            name = each["submission_id"]
+            out = (each["metadata"] or {}).get("out", "not a job of freqbench")
+            lines[name] = f"{name}: {each['status'].lower()}, {out}"
+        return lines
 
     def _answer(self, path: str, read: Callable[[Any], list[Any]]) -> list[Any]:
         """Returns what the head says; raises UserError where none answers in ANSWER_S, or it refuses the token."""
@@ -80,7 +81,8 @@ class Dashboard:
         raise UserError(f"{self.url}: expected a token that this head takes ({answer.text.strip()}): {advice}")
 
     def shared_place(self, out: str, what: str) -> str:
-        """Returns a place for results that all nodes share; `what` begins the line of an error."""
+        """Returns the place for results at `out`, a path or URI, that all nodes share; `what` begins the line of an
+        error."""
         refuse_credentials(out, what)
         protocol, is_uri, _ = out.partition("://")
         if is_uri:
@@ -119,8 +121,9 @@ def new_id(name: str) -> str:
 def submit(
     head: Dashboard, job: Texts, options: Sequence[str], packed: WorkingDirectory, env: Texts, follow: bool
 ) -> None:
-    """Sends a job with its working directory, the options of `run`, and `env`, which all nodes and everyone see. Raises
-    UserError if the head does not take the job, or if it fails while its output is shown, as `follow` asks."""
+    """Sends a job with its working directory `packed`, the options of `run`, and `env`, which all nodes and everyone
+    see. Raises UserError if the head does not take the job, or if it fails while its output is shown, as `follow`
+    asks."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
     # Without `exec` the signal that stops the job would reach a shell first.
     run = ["exec", "python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", *options]

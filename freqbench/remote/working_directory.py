@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,9 +57,13 @@ class _Named(NamedTuple):
 def pack(job: JobSpec) -> WorkingDirectory:
     """Packs the files that travel with a job. Relative paths begin in the current folder, as for `run`. Their targets
     must lie in it, or, if the job file is elsewhere, in the job file's folder. Modules of `module:Class` entries are
-    sought in both, and lie at the top of the working directory, where Python finds them. The content of the job's
-    training jobs, which are described (`freqbench.training.link`), travels as an override, and their data as the job's
-    own do. Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes."""
+    sought in both, and lie at the top of the working directory, where Python finds them. Raises UserError for a path
+    that leads out of the folder or to nothing, or for too many bytes.
+
+    Args:
+        job: a job that was read from a file, with overrides applied and training jobs described
+            (`freqbench.training.link`): their content travels as an override, and their data as the job's own do.
+    """
     here = Path.cwd().resolve()
     job_path = Path(job.where).resolve()
     root = here if job_path.is_relative_to(here) else job_path.parent
@@ -81,21 +86,24 @@ def pack(job: JobSpec) -> WorkingDirectory:
 
 
 def require_zoo(job: JobSpec) -> None:
-    """Raises UserError for an unknown zoo checkpoint, which nodes would refuse; `job_of` has checked the rest."""
+    """Raises UserError for an unknown zoo checkpoint in `job`, which nodes would refuse; `job_of` has checked the
+    rest."""
     for i, model in enumerate(job.models):
         with sweep.prefix_errors(f"{job.where}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
 
 
 def refuse_credentials(text: str, where: str) -> None:
-    """Raises UserError, which does not repeat it, for a password, key or signature in a URI of a text."""
+    """Raises UserError, which begins with `where` and does not repeat it, for a password, key or signature in a URI of
+    a text."""
     if _SECRETS.search(text):
         got = "got one with some, which all who reach the cluster could read: credentials come from the node"
         raise UserError(f"{where}: expected URIs without credentials, {got}")
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
-    """Variables of this process that are to travel; raises UserError for one that is not set or may be a secret."""
+    """Variables of this process by `names` that are to travel; raises UserError for one that is not set or may be a
+    secret."""
     values = {}
     for name in names:
         if _SECRET_NAME.search(name):
@@ -109,7 +117,7 @@ def environment(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_on_nodes(text: str) -> bool:
-    """True if a path belongs to the nodes, not to this machine."""
+    """True if a path, the `text`, belongs to the nodes, not to this machine."""
     return "://" in text or bool(_VARIABLE.search(text))
 
 
@@ -140,11 +148,12 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
 
 def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     """Yields the local modules and packages of classes that a job names; modules in no folder must be on the nodes."""
-    of_entries = (entry.class_name for entries in (job.datasets, job.attacks) for entry in entries)
-    named = [*of_entries, *(str(model.arch) for model in job.models)]
+    named = [str(model.arch) for model in job.models]
+    named += [entry.class_name for entry in job.datasets]
+    named += [entry.class_name for entry in job.attacks]
     tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
     for name in sorted(tops - {"freqbench"}):
-        candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
+        candidates = (folder / file for folder, file in product(folders, (name, f"{name}.py")))
         if path := next(filter(Path.exists, candidates), None):
             yield name, path
 

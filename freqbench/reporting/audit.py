@@ -23,7 +23,8 @@ HOW = (
 )
 DISTANCES = "distances"
 GRAVITY: tuple[Verdict, ...] = ("violated", "in doubt", "not checked", "noted")  # of sentences on the first screen
-CLAIMS, MASKING = ([key for key, each in CHECKS.items() if getattr(each, kind)] for kind in ("is_claim", "is_masking"))
+CLAIMS = [key for key, each in CHECKS.items() if each.is_claim]
+MASKING = [key for key, each in CHECKS.items() if each.is_masking]
 MODEL_GRAVITY = ("flagged", "in doubt", "not checked", "no sign")  # of its verdicts
 # of the first screen
 LINES = 20
@@ -44,8 +45,9 @@ RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they
 
 
 def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
-    """Returns at most LINES lines: a verdict per model, what matters most, and `remedies`, whole. Graver verdicts come
-    first, then claims, then gradients. A sentence speaks of all models with a check and verdict."""
+    """Returns at most LINES lines of `width` characters: a verdict per model, what matters most of `findings`, and
+    `remedies`, whole. Graver verdicts come first, then claims, then gradients. A sentence speaks of all models with a
+    check and verdict."""
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
     shown = models[:MOST_MODELS]
     names = [f"{each.model} on {each.dataset}" for each in shown]
@@ -90,7 +92,8 @@ def _sentence(name: str, group: Sequence[Finding]) -> str:
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
     """Returns the whole audit: one verdict per model, the findings by model and dataset, and how far attacks go."""
-    data = pd.DataFrame([vars(each) for each in findings], columns=[field.name for field in fields(Finding)])
+    names = [field.name for field in fields(Finding)]
+    data = pd.DataFrame(map(vars, findings), columns=names)
     data.insert(1, "should", [CHECKS[each.check].should for each in findings])
     others = [each for each in findings if each.check != DISTANCES]
     places: dict[tuple[str, str], list[Finding]] = {}
@@ -99,15 +102,11 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     columns = ("should", "verdict", "sentence")
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == "not checked" for each in findings)
-    return [
-        _belief_section(findings, MODELS, data),
-        *[
-            Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
-            for (dataset, model), rows in places.items()
-        ],
-        Section("Audit: how far attacks go", far, data=data),
-        Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
-    ]
+    parts = [_belief_section(findings, MODELS, data)]
+    for (dataset, model), rows in places.items():
+        parts.append(Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data))
+    parts.append(Section("Audit: how far attacks go", far, data=data))
+    return [*parts, Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW)]
 
 
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
@@ -129,7 +128,11 @@ _TITLES = {"label": "verdict", "should": "what should hold", "subject": "attack"
 
 
 def _table(rows: Sequence[Finding] | Sequence[ModelVerdict], *names: str) -> pd.DataFrame:
-    def value(row: Finding | ModelVerdict, name: str) -> Any:
-        return titled(row.check) if isinstance(row, Finding) and name == "should" else getattr(row, name)
-
-    return pd.DataFrame({_TITLES.get(name, name): [value(each, name) for each in rows] for name in names})
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        of_check = name == "should"
+        values = [
+            titled(each.check) if of_check and isinstance(each, Finding) else getattr(each, name) for each in rows
+        ]
+        columns[_TITLES.get(name, name)] = values
+    return pd.DataFrame(columns)

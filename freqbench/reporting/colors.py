@@ -24,7 +24,8 @@ class SeriesStyle(NamedTuple):
 
 
 def class_color(index: int) -> str:
-    """Returns a class's colour as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes."""
+    """Returns the colour of the class of this `index` as `#rrggbb`: black for 0, the background, then CYCLE, which
+    repeats after 17 classes."""
     return BACKGROUND if index == 0 else CYCLE[(index - 1) % len(CYCLE)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -25,16 +26,21 @@ class Contents:
     @property
     def restricted(self) -> list[str]:
         """Datasets whose volumes must not be passed on: some run does not allow it, or no run names the dataset."""
-        stated = [item for store in self.facts for run in store["runs"] for item in run.get("datasets", {}).items()]
-        kept = {name for name, dataset in stated if dataset.get("redistributable") is not True}
-        shared = {name for name, _ in stated} - kept
-        return sorted(name for name in self.records["dataset"].unique() if dataset_name(name) not in shared)
+        kept = set[str]()
+        shared = set[str]()
+        for run in chain.from_iterable(store["runs"] for store in self.facts):
+            for name, dataset in run.get("datasets", {}).items():
+                names = shared if dataset.get("redistributable") is True else kept
+                names.add(name)
+        return sorted(name for name in self.records["dataset"].unique() if dataset_name(name) not in shared - kept)
 
 
 def regions_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, RegionsOfLabels]:
     """Returns the regions of each label, by name in the job, of those datasets of runs whose classes are regions."""
-    datasets = [(run["run_id"], *item) for run in runs for item in (run.get("datasets") or {}).items()]
-    stated = {name: volumes.regions_of(dataset, f"run {run_id}: {name}") for run_id, name, dataset in datasets}
+    stated = {}
+    for run in runs:
+        for name, dataset in (run.get("datasets") or {}).items():
+            stated[name] = volumes.regions_of(dataset, f"run {run['run_id']}: {name}")
     return {name: regions for name, regions in stated.items() if regions}
 
 
@@ -44,8 +50,16 @@ def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
 
 
 def contents(stores: Sequence[Store], columns: Collection[str] | None = None, with_classes: bool = True) -> Contents:
-    """Reads what a page, figures or a comparison show: of rows with the same key, the best and latest, with `columns`
-    of RECORDS, None for all. Raises UserError for a store that cannot be read, or nothing to show."""
+    """Reads what a page, figures or a comparison show.
+
+    Args:
+        stores: of rows with the same key in several, the best and latest counts.
+        columns: of RECORDS, beside those that identify a row; None: all.
+        with_classes: read class records too, many times as many rows; else their frame is empty.
+
+    Raises:
+        UserError: a store cannot be read, or there is nothing to show.
+    """
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns)
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]

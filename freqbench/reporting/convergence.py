@@ -34,7 +34,8 @@ Entry = Mapping[str, Any]
 
 
 def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
-    """Returns by cell id the entry of each attack that more steps or queries make stronger, as `settings` takes it."""
+    """Returns by cell id the entry of each attack of `cells` that more steps or queries make stronger, as `settings`
+    takes it."""
     from freqbench.job.attacks import counted_entry
 
     return {cell.cell_id: entry for cell in cells if (entry := counted_entry(cell.attack))}
@@ -42,9 +43,16 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
 
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries). A setting
-    that failed on some case is left out: its mean would cover other cases. Entries are those of `counted_entries`.
-    Returns the columns of SETTING, ordered by passes in a curve: `passes`, forward and backward, of one window; `best`,
-    the largest drop up to these; `l2_body` and `seconds`, means of a volume."""
+    that failed on some case is left out: its mean would cover other cases.
+
+    Args:
+        records: rows of RECORDS with COLUMNS; those that are not white-box are passed over.
+        entries: by cell id, the entry of a job file that makes the attack, as of `counted_entries`.
+
+    Returns:
+        The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
+        largest drop up to these passes, in points; `l2_body` and `seconds`: means of a volume.
+    """
     rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
@@ -61,14 +69,14 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
 
 
 def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
-    """Returns one line per setting that `settings` leaves out."""
+    """Returns one line per setting that `settings` of these `records` and `entries` leaves out."""
     groups = _describe_rows(records, entries).groupby([*CURVE, "steps"], as_index=False)
     counts = groups.agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
-    return [
-        f"{title(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
-        f"{row['n']} records failed"
-        for row in counts[counts["failed"] > 0].to_dict("records")
-    ]
+    lines = []
+    for row in counts[counts["failed"] > 0].to_dict("records"):
+        place = f"{title(row)} steps={row['steps']} on {row['dataset']}"
+        lines.append(f"{place}: {row['model']} is left out: {row['failed']} of {row['n']} records failed")
+    return lines
 
 
 def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
@@ -92,16 +100,16 @@ def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[
     return {
         "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
         "attack": " ".join([str(entry["name"]), *words]),
-        "loss": "",
-        "restarts": 1,
-        **{key: entry[key] for key in CHOICES if key in entry},
+        "loss": entry.get("loss", ""),
+        "restarts": entry.get("restarts", 1),
         "steps": entry[counted],
     }
 
 
 def knee(drops: Sequence[float]) -> int:
-    """Index of the first setting of a curve, ordered by passes, after which more passes add less than ENOUGH points."""
-    return next(i for i, drop in enumerate(drops) if all(not _is_more(later, drop) for later in drops[i + 1 :]))
+    """Index of the first setting of a curve after which more passes add less than ENOUGH; `drops` in points, ordered by
+    passes."""
+    return next(place for place, drop in enumerate(drops) if not _is_more(max(drops[place:]), drop))
 
 
 def _is_more(drop: float, other: float) -> bool:
@@ -110,7 +118,8 @@ def _is_more(drop: float, other: float) -> bool:
 
 
 def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
-    """Says how much the last passes of a curve add if that is ENOUGH or more; empty where the curve has converged."""
+    """Says how much the last `passes` of a curve add to its `drops`, in points and in the same order, if that is ENOUGH
+    or more; empty where the curve has converged."""
     if len(drops) < 2:
         return "one setting only: it cannot show whether more passes add anything"
     before = max(drops[:-1])
@@ -121,8 +130,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row per curve of `settings`: CURVE, the `steps` and `passes` that are enough (the last ones if the
-    curve still rises), `drop` there, `best` of the curve, and `still_gains`."""
+    """Returns one row per curve of a `table` of `settings`: CURVE, the `steps` and `passes` that are enough (the last
+    ones if the curve still rises), `drop` there, `best` of the curve, and `still_gains`."""
     columns = [*CURVE, "steps", "passes", "drop"]
     rows = []
     for _, curve in table.groupby(CURVE, sort=False):
@@ -133,8 +142,9 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommend(table: pd.DataFrame) -> pd.DataFrame:
-    """Picks by dataset, model, threat model and budget the setting of fewest passes, then larger drop, less than ENOUGH
-    points below the `largest`; none where that curve still rises. `note` says where it has one setting only."""
+    """Picks from a `table` of `settings`, by dataset, model, threat model and budget, the setting of fewest passes,
+    then larger drop, less than ENOUGH points below the `largest`; none where that curve still rises. `note` says where
+    it has one setting only."""
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
@@ -160,7 +170,8 @@ def title(row: Mapping[Hashable, Any]) -> str:
 
 
 def sections(table: pd.DataFrame) -> list[Section]:
-    """Shows for each dataset and model the curves, those that still rise, and the recommended settings."""
+    """Shows of a `table` of `settings`, for each dataset and model, the curves, those that still rise, and the
+    recommended settings."""
     parts = []
     ends = curves(table)
     chosen = recommend(table)
@@ -192,12 +203,16 @@ def sections(table: pd.DataFrame) -> list[Section]:
 
 
 def _format_counts(table: pd.DataFrame) -> pd.DataFrame:
-    integers = [name for name in ("restarts", "steps", "passes") if name in table]
-    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in integers})
+    texts = {}
+    for name in ("restarts", "steps", "passes"):
+        if name in table:
+            texts[name] = [f"{value:.0f}" for value in table[name]]
+    return table.assign(**texts)
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
-    """Writes the settings of `recommend` as the `attacks` of a job file, a line each after a comment with its drop."""
+    """Writes the settings of `recommend` that were `chosen` as the `attacks` of a job file, a line each after a comment
+    with its drop; `entries` are those of `counted_entries`."""
     lines = [
         "# Recommended by freqbench audit --converge: per threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop, where that drop has converged.",
@@ -208,10 +223,9 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
         entry = {key: _spell_value(key, value) for key, value in entries[row["cell_id"]].items()}
         dataset = dataset_name(row["dataset"])  # its name in jobs
         place = {"datasets": [dataset], "sources": [row["model"]]} if several else {}
-        about = (
-            f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {points(row['drop'])} "
-            f"{interval} at {row['passes']:.0f} passes a window; the largest is {points(row['largest'])}"
-        )
+        where = f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}"
+        drop = f"drop {points(row['drop'])} {interval} at {row['passes']:.0f} passes a window"
+        about = f"{where}: {drop}; the largest is {points(row['largest'])}"
         lines += [f"  # {' '.join(printable(text).split())}" for text in (about, row["note"]) if text]
         lines.append(f"  - {yaml.safe_dump({**entry, **place}, default_flow_style=True, sort_keys=False, width=999)}")
     return "\n".join(line.rstrip() for line in lines) + "\n"

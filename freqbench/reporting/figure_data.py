@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import LIMITS, is_minimal, is_null_row, is_white_box
+from freqbench.analysis.groups import LIMITS, is_counted, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import current
@@ -41,38 +41,43 @@ class Material:
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows that figures show (ok, not left out) with `family` (the label without its budget), all DSC
-    x100, `drop` of foreground DSC in points, and `budget` x255 where it is an intensity."""
+    """Selects the rows of `records` that figures show (ok, not left out) with `family` (the label without its budget),
+    all DSC x100, `drop` of foreground DSC in points, and `budget` x255 where it is an intensity. The records have the
+    columns of NUMBERS, beside those that identify a row."""
     frame = current(records)
-    frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
+    frame = frame[is_counted(frame)]
     frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
+    family = families(frame).astype("category")
+    budget = frame["budget"]
     percent = {name: 100 * frame[name] for name in SCORES}
     return frame.assign(
         **percent,
-        family=families(frame).astype("category"),
+        family=family,
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
-        budget=frame["budget"].where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * frame["budget"]),
+        budget=budget.where(~frame["budget_name"].isin(INTENSITY_PARAMETERS), 255 * budget),
         is_white_box=is_white_box(frame),
     )
 
 
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    """Numbers values of `label`, `family` or `threat_model` by threat model, attack and budget, for all figures."""
+    """Numbers the values of a `column` of `rows`, `label`, `family` or `threat_model`, by threat model, attack and
+    budget, for all figures."""
     ordered = rows[[*dict.fromkeys((*_ORDER, column))]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Returns mean over cases and 95 % interval over patients by group, of those with a value; `n` counts cases."""
+    """Returns the mean of a `column` over cases and its 95 % interval over patients by group, of those of the
+    `shown_rows` in `rows` with a value; `n` counts cases."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
     return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop and distance, one row per attack that has both (`label`, `family`, `threat_model`, `budget`): `drop` in
-    points with `low` and `high` of its 95 % interval over patients and `n`, its cases; `l2_body`, the mean over cases
-    and seeds; and `is_null`, true where nothing was optimised."""
+    """Drop and distance, one row per attack of `shown_rows` in `rows` that has both (`label`, `family`, `threat_model`,
+    `budget`): `drop` in points with `low` and `high` of its 95 % interval over patients and `n`, its cases; `l2_body`,
+    the mean over cases and seeds; and `is_null`, true where nothing was optimised."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     by = ["label", "family", "threat_model", "budget"]
     sizes = both.groupby(by, observed=True, dropna=False)["l2_body"].mean()
@@ -84,7 +89,8 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the `size` in 1/255 of the smallest change an attack found for each patient, infinite if none: a row for
-    each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one, as reported."""
+    each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one, as reported. Besides
+    these, `rows` have `smallest_linf` and `smallest_l2`, on the [0, 1] scale."""
     rows = rows[is_minimal(rows)]
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]

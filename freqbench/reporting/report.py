@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from freqbench.analysis.frames import caption_of, classes_frame, found_records
-from freqbench.analysis.groups import is_minimal, steps_text
+from freqbench.analysis.groups import by_dataset, is_minimal, steps_text
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table
 from freqbench.audit import checks
@@ -54,7 +55,7 @@ def report(
     without `table` one table of all means). `table` is a paper's, by its name in RECIPES or a recipe's path, a view of
     VIEWS, or `audit`; None: all attacks, unasked views, and the audit in short, of datasets with AUDITED_PATIENTS.
     Raises UserError for no such format or table, nothing to show, or a store that cannot be read."""
-    runs = [run for store in stores for run in store.runs()]
+    runs = list(chain.from_iterable(store.runs() for store in stores))
     render_all = renderer(format, regions_of(runs))
     if table is not None:
         sections, caption = _one_table(table, stores, job_keys, runs, format != "csv")
@@ -121,7 +122,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     if left_out:
         sections.append(Section("Left out of the tables", text=left_out))
     ranked = records[(records["left_out"] == "") & ~is_minimal(records)]
-    for dataset, of_dataset in ranked.groupby("dataset", observed=True):
+    for dataset, of_dataset in by_dataset(ranked):
         rows = summary(of_dataset)
         targets = [] if len(table := attack_table(rows)) else sorted(of_dataset["target_model"].unique())
         table = pd.concat([table, *(attack_table(rows, target) for target in targets)])
@@ -154,10 +155,9 @@ def _left_out(records: pd.DataFrame, others: int) -> str:
     keys = [*PAIR, "label"]
     rows = current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
-    lines += [
-        f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"
-        for dataset, source, target, label, reason in rows[[*keys, "left_out"]].head(LEFT_OUT_LINES).to_numpy()
-    ]
+    for dataset, source, target, label, reason in rows[[*keys, "left_out"]].head(LEFT_OUT_LINES).to_numpy():
+        whom = source if target == source else f"{source}, transferred to {target}"
+        lines.append(f"- {dataset}: {label} on {whom}: {reason}")
     if len(rows) > LEFT_OUT_LINES:
         lines.append(f"- and {len(rows) - LEFT_OUT_LINES:,} more rows, not run in fp32 or too far from it")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ class _LoggedCell(NamedTuple):
 
 
 def require(tracker: str, out: str) -> None:
-    """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
+    """Raises a UserError if a `tracker` of TRACKERS is not installed, or does not reach the store `out`, its root."""
     if importlib.util.find_spec(tracker) is None:
         raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {installing(tracker)}")
     if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
@@ -46,7 +46,8 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Logs a store's scored cells to a tracker of TRACKERS; returns the place. UserError: no server, or it refuses."""
+    """Logs the scored cells of the store with the root `out` to a `tracker` of TRACKERS; returns the place. UserError:
+    no server, or it refuses."""
     store = Store(out)
     try:
         return TRACKERS[tracker](out, str(store.job()["spec"]["name"]), _runs(store))
@@ -126,10 +127,12 @@ def _runs(store: Store) -> Iterator[_LoggedCell]:
         scores = cell[[*METRIC_OF]].join(added_scores(cell))
         settings = cell[[*SETTINGS]].iloc[0]
         picture = pictures.get(str(cell_id))
+        values = {str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()}
+        means = {str(name): float(column.mean()) for name, column in scores.items()}
         yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
-            settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
-            means={name: mean for name in map(str, scores) if math.isfinite(mean := float(scores[name].mean()))},
+            settings=values,
+            means={name: mean for name, mean in means.items() if math.isfinite(mean)},
             cases=len(cell),
             picture=drawn(picture) if picture else None,
         )

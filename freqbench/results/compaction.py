@@ -54,7 +54,7 @@ def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
     """Returns the files to merge: those with many superseded rows, and small ones, while a file is not larger than all
     smaller ones together: so a row is copied a few times in a store's life, and few files remain."""
     small = []
-    names = set[str]()
+    names: set[str] = set()
     total = 0
     for file in sorted(files, key=lambda file: file.size):
         if file.size < FULL_BYTES / 2:
@@ -90,7 +90,7 @@ class _Merged:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._names = list[str]()
+        self._names: list[str] = []
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(self._sink, ROWS, **OPTIONS)
         self._waiting: list[pa.Table] = []

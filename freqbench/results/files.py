@@ -77,7 +77,7 @@ class Files:
                     raise UserError(f"{self.root}: a file is listed but missing: move it away ({error})") from None
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
-        """Maps in order as `map` does; if the store is remote, works on the next few items meanwhile."""
+        """Maps `work` in order as `map` does; if the store is remote, works on the next few items meanwhile."""
         if storage.is_local(self.root):
             yield from map(work, items)
             return
@@ -91,40 +91,44 @@ class Files:
                 yield waiting.popleft().result()
 
     def open(self, name: str) -> Any:
-        """Opens a file for `pieces`: its content, or for a merged file a handle that reads the requested ranges."""
+        """Opens the file `name` for `pieces`: its content, or for a merged file a handle that reads the requested
+        ranges."""
         path = storage.join(self.root, "records", name)
         if name.startswith(MERGED_PREFIX):
             return _Ranges(None, path, cache_type="none", size=storage.size(path))
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, name: str, columns: Collection[str]) -> pa.Table:
-        """Reads some columns of one file, texts as codes; those of classes are `classes.NAME`."""
+        """Reads some columns of the file `name`, texts as codes; those of classes are `classes.NAME`."""
         schema = coded_schema(columns)
         return pa.concat_tables([*self.pieces(name, self.open(name), schema)] or [schema.empty_table()])
 
     def pieces(
         self, name: str, source: Any, schema: pa.Schema = ROWS, keep: NDArray[np.bool_] | None = None
     ) -> Iterator[pa.Table]:
-        """Yields columns of a file from `open` by some rows, or those of the mask `keep`; closes it at the end."""
+        """Yields the columns in `schema` of the file `name`, by some rows, or those of the mask `keep` `[rows]`;
+        `source`, from `open`, is closed at the end."""
         with source, self._explain_errors(name) as path:
             file, most, values = _open_parquet(source, path, schema)
-            rows = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1))
+            num_rows = file.metadata.num_rows
+            rows = max(1, PIECE_VALUES * num_rows // max(values, 1))
             start = 0
             for group in range(file.num_row_groups):  # Arrow reads codes of nested texts of one group at a time alone
                 for batch in file.iter_batches(rows, row_groups=[group], columns=leaves_of(schema), use_threads=False):
                     piece = _whole(pa.Table.from_batches([batch]).select(schema.names), schema, path, most)
                     yield piece if keep is None else piece.filter(pa.array(keep[start : start + len(piece)]))
                     start += len(piece)
-            if start != file.metadata.num_rows:  # Arrow ends where a column does
-                raise pa.ArrowInvalid(f"{start} of {file.metadata.num_rows} rows")
+            if start != num_rows:  # Arrow ends where a column does
+                raise pa.ArrowInvalid(f"{start} of {num_rows} rows")
 
     def schema(self, name: str, source: Any = None) -> pa.Schema:
-        """Returns all columns of a file, whether or not rows have them; `source` from `open` stays open."""
+        """Returns all columns of the file `name`, whether or not rows have them; `source` from `open` stays open, None:
+        it is opened here."""
         with nullcontext(source) if source else self.open(name) as file, self._explain_errors(name) as path:
             return _check_schema(pq.read_schema(file), path)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files; ignores those that another driver has removed."""
+        """Removes the files `names`; ignores those that another driver has removed."""
 
         def remove_file(name: str) -> None:
             with suppress(FileNotFoundError):
@@ -196,7 +200,7 @@ def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.Parquet
 def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int, size: int) -> tuple[list[str], int]:
     """Refuses a file with too many rows, classes or bytes; returns the columns of texts, and the most values of one."""
     groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-    texts = dict[str, None]()
+    texts: dict[str, None] = {}
     values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
         raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")
@@ -204,14 +208,15 @@ def _require_small(meta: pq.FileMetaData, path: str, leaves: set[str], rows: int
         chunks = [group.column(number) for number in range(group.num_columns)]
         chunks = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
         for chunk in chunks:
+            column = chunk.path_in_schema
             is_plain = chunk.physical_type != "FIXED_LEN_BYTE_ARRAY" and _ENCODINGS.issuperset(chunk.encodings)
-            most = _MOST_CLASSES if chunk.path_in_schema.startswith(f"{CLASSES}.") else 1
+            most = _MOST_CLASSES if column.startswith(f"{CLASSES}.") else 1
             if not group.num_rows <= chunk.num_values <= most * group.num_rows or not is_plain:
                 wanted = "a value" if most == 1 else f"at most {most} values"
-                what = f"{chunk.path_in_schema}: expected {wanted} a row in a usual encoding, got something else"
+                what = f"{column}: expected {wanted} a row in a usual encoding, got something else"
                 raise UserError(f"{path}: {what}: {_FOREIGN}")
             if chunk.physical_type == "BYTE_ARRAY":
-                texts[chunk.path_in_schema] = None
+                texts[column] = None
         _require_bytes(sum(chunk.total_uncompressed_size for chunk in chunks), size, path)
         values += max((chunk.num_values for chunk in chunks), default=0)
     return list(texts), values

@@ -87,7 +87,8 @@ def pack_planes(planes: Planes) -> str:
 
 
 def read(path: str, names: Mapping[str, str]) -> Slice | None:
-    """Reads a glimpse, with captions of the `names` of models by id; None for no such file or another one."""
+    """Reads the glimpse at `path`, with captions of the `names` of models by id; None for no such file or another
+    one."""
     try:
         content = storage.read_range(path, 0, MAX_BYTES + 1)
         return KeptSlice.model_validate_json(content).rename(names) if len(content) <= MAX_BYTES else None
@@ -125,20 +126,22 @@ class Glimpses:
 
     def flush(self) -> None:
         """Replaces stored glimpses by waiting ones that are worse; after an OSError the rest keep waiting."""
-        if self._waiting and not self._there:
-            self._there = _drops(self._folder)
-        for cell_id, glimpse in list(self._waiting.items()):
+        waiting = self._waiting
+        folder = self._folder
+        if waiting and not self._there:
+            self._there = _drops(folder)
+        for cell_id, glimpse in list(waiting.items()):
             former = self._there.setdefault(cell_id, {})
             if glimpse.name not in former and all(glimpse.drop > drop for drop in former.values()):
-                storage.write_atomic(storage.join(self._folder, glimpse.name), glimpse.shown.model_dump_json().encode())
+                storage.write_atomic(storage.join(folder, glimpse.name), glimpse.shown.model_dump_json().encode())
                 self._there[cell_id] = {glimpse.name: glimpse.drop}
                 for name in former:
-                    storage.remove(storage.join(self._folder, name))
-            del self._waiting[cell_id]
+                    storage.remove(storage.join(folder, name))
+            del waiting[cell_id]
 
 
 def paths_of(root: str) -> dict[tuple[str, str], str]:
-    """Returns the paths of a store's glimpses, one per cell, by cell id and case key."""
+    """Returns the paths of the glimpses of the store at `root`, one per cell, by cell id and case key."""
     folder = storage.join(root, GLIMPSES)
     worst = {cell_id: max(drops, key=drops.__getitem__) for cell_id, drops in _drops(folder).items()}
     return {(cell_id, name.split("_")[1]): storage.join(folder, name) for cell_id, name in worst.items()}

@@ -89,17 +89,19 @@ class Lease:
 
     def take(self, force: bool = False) -> Facts | None:
         """Takes the lease; returns None if this run holds it now, else the facts of a run on the same cells, which on
-        another machine is alive if it renews its lease within `fresh_seconds`: clocks cannot be compared."""
+        another machine is alive if it renews its lease within `fresh_seconds`: clocks cannot be compared. `force`: in
+        spite of that run."""
+        path = self._path
         if force:
-            self._read(self._path)
-            storage.write_atomic(self._path, self._content())
+            self._read(path)
+            storage.write_atomic(path, self._content())
             return None
         if holder := self._other():
             return holder
-        if not storage.create(self._path, self._content()):
-            if holder := self._alive(self._path):
+        if not storage.create(path, self._content()):
+            if holder := self._alive(path):
                 return holder
-            storage.write_atomic(self._path, self._content())
+            storage.write_atomic(path, self._content())
         if holder := self._other():  # a run that came at the same time saw this lease, or is seen here
             self.release()
         return holder

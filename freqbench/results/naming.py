@@ -59,7 +59,8 @@ class Index(BaseModel):
 
 
 def rename_rows(table: pa.Table, index: Index) -> pa.Table:
-    """Returns rows with the names of an index, in columns of IDENTIFIED_BY; those of what it does not know stay."""
+    """Returns the rows of a `table` with the names of an index, in columns of IDENTIFIED_BY; those of what it does not
+    know stay."""
     if not index.names:
         return table
     names = _names(index)
@@ -79,8 +80,8 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
 def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
     """Returns a run's facts with the names of an index for its datasets, known by a case, and for its models."""
     names = _names(index)
-    known = dict[str, Any]()
-    others = dict[str, Any]()
+    known: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for name, facts in (run.get("datasets") or {}).items():
         # As in `data.case_key_of`.
         keys = (digest([facts.get("recipe") or {}, each]) for each in (facts.get("cases") or {}).values())
@@ -95,13 +96,15 @@ def _look_up(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Ar
     """Returns the name of each id, null for an unknown one; ids have few values, which alone are looked up."""
     coded = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
-    places = pc.index_in(coded.dictionary.cast(pa.string()), value_set=pa.array(list(names), pa.string()))
-    return pa.array(list(names.values()), pa.string()).take(places).take(coded.indices)
+    text = pa.string()
+    places = pc.index_in(coded.dictionary.cast(text), value_set=pa.array(list(names), text))
+    return pa.array(list(names.values()), text).take(places).take(coded.indices)
 
 
 def _names(index: Index) -> dict[str, dict[str, str]]:
     """Returns for each column of IDENTIFIED_BY its names by identity; by `DATASET/IDENTITY` where datasets differ."""
     names = {column: dict[str, str]() for column in IDENTIFIED_BY}
+    models = names["source_model"]
     names["params"] = {cell.cell_id: cell.params for cell in index.cells if cell.params is not None}
     for dataset, of in index.names.items():
         keys = index.cases[dataset]
@@ -111,6 +114,6 @@ def _names(index: Index) -> dict[str, dict[str, str]]:
         names["class_name"] |= {f"{dataset}/{number}": name for number, name in enumerate(of.classes)}
         names["clean_number"] |= {f"{dataset}/{model_id}": words for model_id, words in of.clean.items()}
         for model_id, name in of.models.items():
-            if names["source_model"].setdefault(model_id, name) != name:
-                names["source_model"][f"{dataset}/{model_id}"] = name
-    return names | {"target_model": names["source_model"]}
+            if models.setdefault(model_id, name) != name:
+                models[f"{dataset}/{model_id}"] = name
+    return names | {"target_model": models}

@@ -12,9 +12,10 @@ _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def nest(records: pa.Table, classes: pa.Table, counts: Sequence[int]) -> pa.Table:
-    """Returns rows of ROWS: each record with the next of the class rows, as many as its number in `counts` says."""
+    """Returns rows of ROWS: each of `records` with the next rows of `classes`, as many as its number in `counts`
+    says."""
     lists = ROWS.field(CLASSES).type
-    own = ROWS.field(CLASSES).type.value_type
+    own = lists.value_type
     parts = [classes[each.name].combine_chunks() for each in own]
     offsets = pa.array(np.cumsum([0, *counts]), pa.int32())
     nested = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(own)), type=lists)
@@ -51,8 +52,10 @@ def coded_schema(columns: Collection[str]) -> pa.Schema:
 
 def coded_texts(table: pa.Table) -> list[pa.DictionaryArray]:
     """Returns the columns of a table that hold texts as codes, those of classes too, in their chunks."""
-    chunks = [chunk for column in table.columns for chunk in column.chunks]
-    parts = [part for chunk in chunks for part in (chunk.flatten().flatten() if _is_nested(chunk.type) else [chunk])]
+    parts: list[pa.Array] = []
+    for column in table.columns:
+        for chunk in column.chunks:
+            parts += chunk.flatten().flatten() if _is_nested(chunk.type) else [chunk]
     return [part for part in parts if pa.types.is_dictionary(part.type)]
 
 

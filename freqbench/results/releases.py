@@ -17,7 +17,8 @@ def parse_releases(text: str | None) -> dict[str, str]:
     >>> parse_releases("monai 1.6.0, torch 2.13.0"), parse_releases(None)
     ({'monai': '1.6.0', 'torch': '2.13.0'}, {})
     """
-    return {name: release for name, _, release in (part.rpartition(" ") for part in (text or "").split(", ")) if name}
+    parts = (part.rpartition(" ") for part in (text or "").split(", "))
+    return {name: release for name, _, release in parts if name}
 
 
 def code_text(code: Mapping[str, Any] | None) -> str:
@@ -28,9 +29,10 @@ def code_text(code: Mapping[str, Any] | None) -> str:
 
 
 def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns a line on rows, by origin, of several releases or commits; rows that say none have their run's."""
+    """Returns a line on rows, counted by origin, of several releases or commits; rows that say none have their run's,
+    of `runs`."""
     of_run = {run["run_id"]: run for run in runs}
-    kinds = list[tuple[dict[str, str], int]]()
+    kinds: list[tuple[dict[str, str], int]] = []
     releases = defaultdict[str, set[str]](set)
     for (text, run_id), count in rows.items():
         run = of_run.get(run_id, {})
@@ -44,7 +46,7 @@ def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> st
         for name, release in used.items():
             releases[name].add(release)
     mixed = sorted(name for name in releases if len(releases[name]) > 1)
-    counts = Counter[str]()
+    counts: Counter[str] = Counter()
     for used, count in kinds:
         counts[" and ".join(f"{name} {used[name]}" for name in mixed if name in used)] += count
     counts.pop("", None)

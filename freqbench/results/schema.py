@@ -104,6 +104,10 @@ CLEAN_NUMBER = _measured_column(
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
+_UNDEFINED = [each for each in NUMBERS if each.undefined]
+_COUNTED = [each for each in NUMBERS if each.is_count and not each.undefined]
+_SCORED = [each for each in NUMBERS if not each.is_count and each not in _CHANGED]
+
 RECORDS: tuple[Column, ...] = (
     *_KEYS,
     _identity("source_model_id", "the model whose gradients made the volume"),
@@ -165,7 +169,7 @@ RECORDS: tuple[Column, ...] = (
         "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of its code's identity",
     ),
     _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
-    *_metric_columns(each for each in NUMBERS if not each.is_count and each not in _CHANGED),
+    *_metric_columns(_SCORED),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _score(
         "resampling_error",
@@ -205,8 +209,8 @@ RECORDS: tuple[Column, ...] = (
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
         "measured",
     ),
-    *_metric_columns(each for each in NUMBERS if each.undefined),
-    *_metric_columns(each for each in NUMBERS if each.is_count and not each.undefined),
+    *_metric_columns(_UNDEFINED),
+    *_metric_columns(_COUNTED),
     _count("num_windows", "windows of the volume that were attacked"),
     _count("num_forwards", "forward passes of the source's network for the volume, one per draw of a random defence"),
     _count("num_backwards", "backward passes of the source's network for the volume, likewise"),

@@ -21,23 +21,31 @@ def facts(out: str) -> dict[str, Any]:
     store = Store(out)
     wanted = index_keys(store.job()["index"])
     counts = Counter(row[3:] for row in store.rows((*KEY, "attack", "source_model", "status")) if row[:3] in wanted)
-    by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
+    groups = sorted({group[:2] for group in counts})
+    attacks = [_attack(counts, *group) for group in groups]
+    ok = sum(row["ok"] for row in attacks)
+    failed = sum(row["failed"] for row in attacks)
     runs = store.runs()
     latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]
+    workers = [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")]
     return {
         "out": out,
-        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total()},
-        "attacks": [
-            {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
-            for attack, source in sorted({group[:2] for group in counts})
-        ],
-        "runs": [
-            {name: run.get(name) for name in RUN}
-            | {"warnings": len(warnings) if isinstance(warnings := run.get("warnings"), list) else 0}
-            for run in runs
-        ],
-        "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
+        "records": {"wanted": len(wanted), "ok": ok, "failed": failed, "left": len(wanted) - counts.total()},
+        "attacks": attacks,
+        "runs": [*map(_run, runs)],
+        "workers": workers,
     }
+
+
+def _attack(counts: Counter[Any], attack: str, source: str) -> dict[str, Any]:
+    ok = counts[attack, source, "ok"]
+    failed = counts[attack, source, "failed"]
+    return {"attack": attack, "source": source, "ok": ok, "failed": failed}
+
+
+def _run(facts: Mapping[str, Any]) -> dict[str, Any]:
+    warnings = facts.get("warnings")
+    return {name: facts.get(name) for name in RUN} | {"warnings": len(warnings) if isinstance(warnings, list) else 0}
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
@@ -80,7 +88,8 @@ def _workers(out: str, run: Mapping[str, Any]) -> Table:
     title = f"workers of {run['run_id']}"
     columns = ("worker", "node", "load s", "device s", "idle s", "device share")
     table = Table(*(Column(head, overflow="fold") for head in columns), title=title)
-    load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
+    times = zip(*(worker.seconds for worker in workers), strict=True)
+    load, device, idle = map(sum, times)
     everyone = _Worker(worker=0, node="", units=0, load_seconds=load, device_seconds=device, idle_seconds=idle)
     least = sorted(sorted(workers, key=lambda one: one.share)[:MOST_WORKERS], key=lambda one: one.worker)
     for name, one in ((f"all {len(workers)}", everyone), *((str(one.worker), one) for one in least)):

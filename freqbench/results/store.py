@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,8 @@ class Store:
         self._files = Files(root)
 
     def writer(self, run_id: str, interval_s: float = 15.0) -> Writer:
-        """Returns the writer of a run's rows, for one thread."""
+        """Returns the writer of the rows of the run `run_id`, for one thread, which commits every `interval_s`
+        seconds."""
         return Writer(self.root, run_id, interval_s)
 
     @property
@@ -84,18 +85,19 @@ class Store:
         return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """Returns `columns` of one row per key, in order of time and key; `coded`: texts as Arrow dictionaries."""
+        """Returns one row per key, ok before failed, then the latest, in order of time and key: the `columns`, the
+        fewer the faster; `coded`: texts as Arrow dictionaries, which take a tenth of the memory."""
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
     def found(self, keys: Collection[Key], as_written: bool = False) -> dict[Key, tuple[Row, list[Row]]]:
-        """Returns some rows of `records` with their classes; `as_written`: with the names of their run."""
+        """Returns the rows of `records` with `keys` and their classes; `as_written`: with the names of their run."""
         texts = pa.array(map("/".join, keys), pa.string())
         index = NAMELESS if as_written else self._index(IDENTIFIED_BY)
         return self._files.consistent(lambda names: self._find_rows(names, texts, index))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Yields the rows of `records` as tuples; equal texts are one object, which saves memory."""
+        """Yields the rows of `records`, their `columns`, as tuples; equal texts are one object, which saves memory."""
         return shared_rows(self._winners(columns))
 
     def class_records(self, columns: Sequence[str] = _ALL_CLASSES, coded: bool = False) -> pa.Table:
@@ -131,7 +133,7 @@ class Store:
         return [rename_run(run, index) for run in runs] if index.names else list(runs)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Returns the facts of a run of `run_ids`; raises UserError if some have the wrong type."""
+        """Returns the facts of the run `run_id`, one of `run_ids`; raises UserError if some have the wrong type."""
         run = self._files.read_json(f"runs/{run_id}.json")
         try:
             RunFacts.model_validate(run)
@@ -218,11 +220,14 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
     """Expands an index of `Grid.index` to its keys (a cell with `cases` has those alone), as many as a job may have."""
     cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
     limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
-    return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
+    keys: set[Key] = set()
+    for cell, cases in cells:
+        keys.update(product([cell["cell_id"]], cases, cell["targets"]))
+    return keys
 
 
 def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
-    """Returns 16 hex digits that name a record: a digest of its key.
+    """Returns 16 hex digits that name a record: a digest of its key, `cell_id`, `case_key` and `target_model_id`.
 
     >>> row_id("0123456789abcdef", "fedcba9876543210", "feedfacefeedface")
     'fd9e36ab26584a29'
@@ -231,7 +236,7 @@ def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
 
 
 def find_row(store: Store, text: str) -> Key:
-    """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
+    """Returns the key of the row of `store` whose id begins with `text`; raises UserError if none or several do."""
     if not _PREFIX.fullmatch(text):
         there = f"got {text!r}: the page of `report --format html` has them in the details of a case"
         raise UserError(f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, {there}")
@@ -244,7 +249,7 @@ def find_row(store: Store, text: str) -> Key:
 
 
 def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
-    """Returns the keys `first` and those of `count` other ok rows at random, the same for one store."""
+    """Returns the keys `first` and those of `count` other ok rows at random, the same for one store and one `seed`."""
     if not (keys := sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")):
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
     others = [key for key in keys if key not in first]

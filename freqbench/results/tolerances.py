@@ -20,9 +20,18 @@ from freqbench.core.measures import NUMBERS
 from freqbench.core.measures import Tolerance as Tolerance
 
 EXACT = Tolerance()
+
+
+def _tolerances_of_metrics(of_classes: bool = False) -> dict[str, Tolerance]:
+    found: dict[str, Tolerance] = {}
+    for number in NUMBERS:
+        found |= {name: agrees for name, _, agrees in number.columns(of_classes) if agrees != EXACT}
+    return found
+
+
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "records": {
-        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns() if agrees != EXACT},
+        **_tolerances_of_metrics(),
         "displacement_mean_mm": Tolerance(absolute=0.01, relative=0.05),
         "displacement_max_mm": Tolerance(absolute=0.01, relative=0.05),
         "jacobian_min": Tolerance(absolute=0.05),
@@ -36,7 +45,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "class_records": {
         "pred_voxels": Tolerance(absolute=20, relative=0.4),
         "pred_voxels_clean": Tolerance(absolute=5, relative=0.01),
-        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns(True) if agrees != EXACT},
+        **_tolerances_of_metrics(of_classes=True),
     },
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""

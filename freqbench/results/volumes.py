@@ -42,17 +42,19 @@ def volume_facts(facts: Mapping[str, Any], where: str) -> VolumeFacts:
 
 
 def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
-    """Returns the `regions` of `volume_facts`."""
+    """Returns the `regions` in `facts` of `volume_facts`; a UserError's line begins with `where`."""
     return volume_facts(facts, where).regions
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:
-    """Name of a cell's folder; raises UserError if a name may not become part of a file name."""
+    """Returns the name of a cell's folder, by the names `attack` and `source` and the id `cell_id`; raises UserError if
+    a name may not become part of a file name."""
     return f"{names.require_name(attack, 'attack')}-{names.require_name(source, 'model')}-{cell_id}"
 
 
 def prediction(kind: str, target: str) -> str:
-    """Name of the file of a target's label map, for ON_CLEAN or ON_ADVERSARIAL; raises as `cell_folder`."""
+    """Returns the name of the file of a target's label map, of the `kind` ON_CLEAN or ON_ADVERSARIAL; raises as
+    `cell_folder`."""
     return f"{kind}-{names.require_name(target, 'model')}{SUFFIX}"
 
 

@@ -20,7 +20,8 @@ def latest(table: pa.Table) -> pa.Table:
 
 
 def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
-    """Returns the positions of the rows of `latest`; if all else is equal, the larger number in `last` wins."""
+    """Returns the positions of the rows of `latest` in a `table`; if all else is equal, the larger number in `last`
+    `[rows]` wins."""
     keys = [_ranks(table[name]) for name in KEY]
     finished = pc.fill_null(table["finished_at"].cast(pa.int64()), 0).to_numpy()
     best = [_ranks(table["status"]), finished, _ranks(table["run_id"])]  # "ok" > "failed"

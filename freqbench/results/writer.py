@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +23,12 @@ Row = Mapping[str, Any]
 
 
 def commit(root: str, name: str, rows: pa.Table) -> None:
-    """Writes a file of rows with their classes: its put is the commit."""
+    """Writes the file `name` of rows with their classes into the store at `root`: its put is the commit."""
     write_table(storage.join(root, "records", name), rows, **OPTIONS)
 
 
 def write_table(path: str, table: pa.Table, **options: Any) -> None:
-    """Writes a Parquet file whole, or not at all."""
+    """Writes a `table` as a Parquet file at `path`, whole or not at all; `options` go to pyarrow."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
     storage.write_atomic(path, bytes(sink.getvalue()))
@@ -52,11 +53,12 @@ class Writer:
         self.names = set[str]()  # of the files committed so far
 
     def add(self, records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> int:
-        """Queues rows of `RECORDS`, each with its classes, once; ValueError for a misfit, or a row of another run."""
+        """Queues `records`, rows of RECORDS, each with its `class_records`, once; ValueError for a misfit, or a row of
+        another run."""
         table = to_rows(records, class_records)
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
-        commits = [tuple(row[name] for name in COMMIT) for row in records]
+        commits = [*map(itemgetter(*COMMIT), records)]
         self._tables.append(table.filter(pa.array([commit not in self._waiting for commit in commits], pa.bool_())))
         self._waiting.update(commits)
         return self.flush_due()
@@ -89,7 +91,8 @@ class Writer:
 
 
 def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> pa.Table:
-    """Converts rows of RECORDS, each with those of CLASS_RECORDS, to a table of ROWS; ValueError as `to_table`."""
+    """Converts `records`, rows of RECORDS, each with those of CLASS_RECORDS in `class_records`, to a table of ROWS;
+    ValueError as `to_table`."""
     counts = [len(rows) for rows in class_records]
     return nest(to_table(RECORDS, records), to_table(CLASS_RECORDS, chain.from_iterable(class_records)), counts)
 
@@ -125,9 +128,11 @@ _prepared = lru_cache(_Prepared)  # once per table
 
 def _check(row: Row, schema: _Prepared) -> None:
     """Refuses rows that Arrow would accept."""
-    if row.keys() != schema.names:
-        missing = sorted(schema.names - row.keys())
-        unknown = sorted(row.keys() - schema.names)
+    given = row.keys()
+    wanted = schema.names
+    if given != wanted:
+        missing = sorted(wanted - given)
+        unknown = sorted(given - wanted)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
     for name in schema.required:
         if row[name] is None:

@@ -31,23 +31,24 @@ class CropSampler:
         self._cases: list[dict[str, Any]] = [prepare({"image": case.image, "label": case.label}) for case in cases]
         flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
         indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
-        self._transform = t.Compose(
-            [
-                t.RandCropByPosNegLabeld(KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices),
-                *(t.RandFlipd(KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
-                *([t.RandRotate90d(KEYS, augmentation.rotate90, max_k=3)] if roi[0] == roi[1] else []),
-                t.RandScaleIntensityd("image", factors=0.1, prob=augmentation.scale_intensity),
-                t.RandShiftIntensityd("image", offsets=0.1, prob=augmentation.shift_intensity),
-            ]
-        )
+        cut = t.RandCropByPosNegLabeld(KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
+        mirror = [t.RandFlipd(KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)]
+        turn = [t.RandRotate90d(KEYS, augmentation.rotate90, max_k=3)] if roi[0] == roi[1] else []
+        scale = t.RandScaleIntensityd("image", factors=0.1, prob=augmentation.scale_intensity)
+        shift = t.RandShiftIntensityd("image", offsets=0.1, prob=augmentation.shift_intensity)
+        self._transform = t.Compose([cut, *mirror, *turn, scale, shift])
         self._seed = seed
         self._noise = noise
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Cuts crops by number, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""
+        """Cuts crops by their `numbers`, from 0 on: images float32 `[B, C, h, w, d]`, labels uint8 `[B, 1, h, w,
+        d]`."""
         crops = [self._crop(number) for number in numbers]
         # Plain tensors: MONAI's metadata would be kept up through the network.
-        images, labels = (torch.stack([torch.as_tensor(c[key]) for c in crops]).as_subclass(Tensor) for key in KEYS)
+        stacks = []
+        for key in KEYS:
+            stacks.append(torch.stack([torch.as_tensor(crop[key]) for crop in crops]).as_subclass(Tensor))
+        images, labels = stacks
         return images, labels.to(torch.uint8)  # an eighth of int64 to transfer
 
     def _crop(self, number: int) -> dict[str, Any]:
@@ -71,8 +72,8 @@ def _left_to_its_parent(_: int) -> None:
 def load_batches(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand). `pinned`:
-    in memory from which CUDA copies while it computes."""
+    """Loads `batches`, lists of numbers of crops of the `sampler`, cut ahead of time by `loaders` processes (0: on
+    demand). `pinned`: in memory from which CUDA copies while it computes."""
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
         batch_size=None,

@@ -35,14 +35,11 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
     with tempfile.TemporaryDirectory() as scratch, _follow_log(folder, tell):
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
-            scaling_config=ray.train.ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),
-            run_config=ray.train.RunConfig(
-                name=name, storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES)
-            ),
-        )
+        work = {"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place}
+        scaling = ray.train.ScalingConfig(num_workers=job.workers, use_gpu=on_gpu)
+        failures = ray.train.FailureConfig(max_failures=MAX_FAILURES)
+        run = ray.train.RunConfig(name=name, storage_path=scratch, failure_config=failures)
+        trainer = TorchTrainer(_work, train_loop_config=work, scaling_config=scaling, run_config=run)
         try:
             result = ray_cluster.result_of(trainer.fit)  # whose handler of Ctrl-C ends the process with 0 and no line
         except ray.train.TrainingFailedError as error:

@@ -80,8 +80,15 @@ def present(job: JobSpec) -> JobSpec:
 
 def train_rest(job: JobSpec, say: Say, shard: Shard | None = None, address: str | None = None) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
-    `say` gets a line per training; of several shards only the first trains; `address` as in `ray_for`. Raises UserError
-    as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same call goes on."""
+    Raises UserError as `plan_training`, and if data are not on this machine or a training fails; after Ctrl-C the same
+    call goes on.
+
+    Args:
+        job: the benchmark job.
+        say: gets a line per training.
+        shard: the part of the grid that the run is for; of several, only the first trains. None: all of it.
+        address: as in `ray_for`.
+    """
     resolved, todo, missing = _state(job)
     if missing:
         raise UserError(f"{job.where}: {missing[0]}; or give the trained file as its checkpoint")
@@ -203,7 +210,9 @@ def _read(job: JobSpec) -> list[_Training]:
 
 def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
-    choices = [_Link(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
+    choices: list[_Link] = []
+    for training in trainings:
+        choices += [_Link(training=training, recipe=recipe) for recipe in training.job.networks]
     return {
         i: _named_network(str(entry.checkpoint), choices, f"{job.where}: models[{i}].checkpoint")
         for i, entry in enumerate(job.models)

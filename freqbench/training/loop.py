@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -95,12 +96,12 @@ class NetworkTraining:
         return models.InputAdapter(axes=models.MODELS[self.arch].axes)
 
     def entry(self, checkpoint: str) -> models.ModelEntry:
-        """Makes the entry of a benchmark job for the network with these weights."""
+        """Makes the entry of a benchmark job for the network with the weights of a `checkpoint`."""
         outputs = None if self.outputs == "softmax" else self.outputs
         return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, outputs=outputs, **self.shape)
 
     def resolve(self, checkpoint: str, roi: Shape | None = None) -> models.ModelSpec:
-        """Resolves the network with these weights, or `random`; `roi` replaces its own."""
+        """Resolves the network with the weights of a `checkpoint`, or `random`; `roi` replaces its own."""
         entry = self.entry(checkpoint).model_copy(update={"roi": roi or self.roi})
         return models.resolve(entry, self.num_classes, self.num_channels)
 
@@ -145,13 +146,13 @@ class Team:
         return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
 
     def local_gradients(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-        """Context in which, if wanted, gradients are added up locally only."""
+        """Context in which, if wanted, gradients of a `parallel` objective are added up locally only."""
         if wanted and isinstance(objective, nn.parallel.DistributedDataParallel):
             return objective.no_sync()
         return nullcontext()
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Averages each value over the team."""
+        """Averages each of the `values` over the team."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -159,11 +160,13 @@ class Team:
         return list((total / self.size).tolist())
 
     def gather(self, scores: Mapping[int, Scores]) -> Scores:
-        """Gathers the team's rows, in the order of their numbers."""
+        """Gathers the team's rows of `scores`, `[N, K]`, in the order of their numbers."""
         parts = [dict(scores)] * self.size
         if self.size > 1:
             torch.distributed.all_gather_object(parts, dict(scores))
-        rows = {number: row for each in parts for number, row in each.items()}
+        rows: dict[int, Scores] = {}
+        for part in parts:
+            rows |= part
         return np.stack([rows[number] for number in sorted(rows)])
 
 
@@ -180,19 +183,23 @@ class Trainer:
         schedule = training.schedule
         net = training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
-        decay = training.model.ema
-        average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
-        averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
+        recipe = training.model
+        averaged = None
+        if recipe.ema:
+            average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+            averaged = AveragedModel(net, multi_avg_fn=average)
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe = training.model
-        head = HEADS[training.outputs]
-        around: dict[str, Any] = {"adapter": training.adapter, "outputs": training.outputs}
-        weights = recipe.frequency_consistency, half, recipe.divergence_weight
-        self._objective = team.parallel(StepLoss(net, training.adapter, *weights, head))
+        adapter = training.adapter
+        outputs = training.outputs
+        consistency = recipe.frequency_consistency
+        loss = StepLoss(net, adapter, consistency, half, recipe.divergence_weight, HEADS[outputs])
+        self._objective = team.parallel(loss)
         precision = "bf16" if half else "fp32"
-        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, **around)
+        self._attacked_model = models.SegmentationModel(
+            net, training.roi, precision=precision, adapter=adapter, outputs=outputs
+        )
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""
@@ -203,7 +210,8 @@ class Trainer:
         return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """Takes one optimizer step; a UserError, and unchanged weights, if loss or gradient are not finite."""
+        """Takes one optimizer step on the next of `batches`, one for each of the step's `parts`; a UserError, and
+        unchanged weights, if loss or gradient are not finite."""
         training = self.training
         state = self.state
         began = time.perf_counter()
@@ -222,12 +230,10 @@ class Trainer:
                 sums += self._backward(images, labels.long(), part, number) / len(parts)
         norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), training.schedule.clip_norm or math.inf)
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
-        if not math.isfinite(loss) or not math.isfinite(gradient):
-            what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
-            resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
-            precise = "say precision: fp32, " if training.schedule.precision == "bf16" else ""
-            advice = f"{precise}lower lr or set clip_norm; {resumable} in {self.folder}"
-            raise UserError(f"{training.model.name}: {what} at step {state.step + 1}: {advice}")
+        if not math.isfinite(loss):
+            self._refuse(f"the loss is {loss:g}")
+        if not math.isfinite(gradient):
+            self._refuse(f"the gradient's norm is {gradient:g}")
         state.optimizer.step()
         if state.averaged is not None:
             state.averaged.update_parameters(state.net)
@@ -236,6 +242,14 @@ class Trainer:
         seconds, waited = self.team.mean([time.perf_counter() - began, waited])  # one clock for all: it ends them
         state.seconds += seconds
         state.waited += waited
+
+    def _refuse(self, what: str) -> NoReturn:
+        training = self.training
+        state = self.state
+        resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
+        precise = "say precision: fp32, " if training.schedule.precision == "bf16" else ""
+        advice = f"{precise}lower lr or set clip_norm; {resumable} in {self.folder}"
+        raise UserError(f"{training.model.name}: {what} at step {state.step + 1}: {advice}")
 
     def _backward(self, images: Tensor, labels: Tensor, numbers: range, part: int) -> Tensor:
         """Adds the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""
@@ -255,7 +269,8 @@ class Trainer:
         return torch.cat([loss.detach()[None], terms])
 
     def validate(self, select: Cases, rate: float) -> None:
-        """Measures the select list, each process its share, keeps the best weights and saves."""
+        """Measures the select list, each process its share, keeps the best weights and saves; `rate` of the last step
+        stands in the log."""
         training = self.training
         state = self.state
         began = time.perf_counter()
@@ -287,17 +302,24 @@ class Trainer:
 
 
 def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, seen: Seen, team: Team = ALONE) -> State:
-    """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
-    `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside `last.pt` and
-    `log.csv`. `seen` is called after every step, in each process of the team. A resumed run ends with the weights of an
-    uninterrupted one, to the bit on the CPU at equal threads. Raises UserError if loss or gradient is not finite,
-    KeyboardInterrupt at Ctrl-C once the step is saved."""
+    """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state. A
+    resumed run ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads. Raises UserError
+    if loss or gradient is not finite, KeyboardInterrupt at Ctrl-C once the step is saved.
+
+    Args:
+        training: settings that shape the weights.
+        train: cases to cut crops of.
+        select: cases that choose the best weights.
+        folder: the model's own, for `best.safetensors`, `last.pt` and `log.csv`.
+        seen: called after every step, in each process of the team.
+        team: the processes that share the crops of a step.
+    """
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
     state = trainer.state
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
-    parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
+    parts = [*chain.from_iterable(map(trainer.parts, range(state.step, schedule.steps)))]
     crops = load_batches(sampler, parts, training.loaders, pinned=team.device.type == "cuda")
     with deferred_interrupt() as interrupt, crops as batches:
         while state.step < schedule.steps and state.seconds < limit:
@@ -313,15 +335,18 @@ def fit(training: NetworkTraining, train: Cases, select: Cases, folder: str, see
 
 
 def save_best(training: NetworkTraining, state: State, folder: str, figures: dict[str, Any]) -> None:
-    """Writes `best.safetensors`: the best weights, the settings that build and feed the network, and its training."""
+    """Writes `best.safetensors` into `folder`: the best weights of `state`, the settings that build and feed the
+    network, and its training with `figures` by name."""
+    outputs = {} if training.outputs == "softmax" else {"outputs": training.outputs}
+    identity = {"fingerprints": training.fingerprints, "method": training.method}
     metadata = {
         "arch": training.arch,
         "args": training.args,
         "roi": list(training.roi),
         "num_classes": training.num_outputs,
-        **({} if training.outputs == "softmax" else {"outputs": training.outputs}),
+        **outputs,
         **training.facts,
-        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | figures,
+        "training": training.record | identity | figures,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)
 
@@ -329,8 +354,9 @@ def save_best(training: NetworkTraining, state: State, folder: str, figures: dic
 def case_dice(
     model: models.SegmentationModel, cases: Numbered, num_classes: int, attack: Attack | None = None, whole: Cases = ()
 ) -> dict[int, Scores]:
-    """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`. An
-    attack comes first, with seed 0, window by window; one that mixes cases takes the next of `whole`."""
+    """Computes the Dice of a model for each of the numbered cases and each of `num_classes` classes, `[K]`, NaN if a
+    case's label lacks the class, by case number in `whole`. An attack comes first, with seed 0, window by window; one
+    that mixes cases takes the next of `whole`."""
     device = next(model.parameters()).device
     scores = {}
     for number, case in cases:
@@ -349,13 +375,14 @@ def case_dice(
 
 
 def mean_foreground(scores: Scores) -> float:
-    """Mean over cases of each one's mean over its foreground classes; 0 if no case has any."""
+    """Mean over cases of each one's mean over its foreground classes, of scores `[N, K]`; 0 if no case has any."""
     means = _case_means(scores)
     return float(means.mean()) if len(means) else 0.0
 
 
 def attacked_dice(scores: Sequence[Scores]) -> tuple[float, float]:
-    """Mean foreground Dice over attacks, and mean over cases of the lowest, of `[N, K]` each; NaN without any."""
+    """Mean foreground Dice over attacks, and mean over cases of the lowest, of scores `[N, K]` each; NaN without
+    any."""
     if not scores:
         return math.nan, math.nan
     means = np.stack([_case_means(each) for each in scores])  # [attacks, cases]
@@ -371,5 +398,6 @@ def _case_means(scores: Scores) -> Scores:
 
 
 def choice(by: str, clean: float, attacked: float, worst: float) -> float:
-    """Score that picks the best weights: the Dice of `clean` or `attacked` volumes, their `mean`, or the `worst`."""
+    """Score that picks the best weights `by` the Dice of `clean` or `attacked` volumes, their `mean`, or the
+    `worst`."""
     return {"clean": clean, "attacked": attacked, "mean": math.fsum((clean, attacked)) / 2, "worst": worst}[by]

@@ -52,8 +52,9 @@ class StepLoss(nn.Module):
         self._beta = beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the loss, and its terms (NaN if missing) on clean crops `[B, C, h, w, d]`, on attacked ones (which
-        may be several times as many, in the same order), and by consistency. Labels are integers `[B, 1, h, w, d]`."""
+        """Returns the loss, and its terms (NaN if missing) on `clean` crops `[B, C, h, w, d]`, on `adversarial` ones
+        (which may be several times as many, in the same order), and by consistency; `labels` are integers `[B, 1, h, w,
+        d]`."""
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
@@ -78,8 +79,8 @@ class StepLoss(nn.Module):
 
 
 def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tensor:
-    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar. Of
-    regions it is the sum of the divergences of each region's two probabilities."""
+    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar. If
+    `head` is of regions it is the sum of the divergences of each region's two probabilities."""
 
     def side_divergence(sign: int) -> Tensor:
         of_clean, of_adversarial = (head.log_probabilities(sign * logits) for logits in (clean, adversarial))
@@ -112,7 +113,8 @@ class Adversary:
     def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops in [0, 1] on the current network in evaluation mode, by `step` and the crops' `numbers`."""
+        """Attacks crops on the current `model` in evaluation mode, by `step` and the crops' `numbers`: `images` `[B, C,
+        h, w, d]` in [0, 1], `labels` `[B, 1, h, w, d]`."""
         if (attack := self.step_attack(step)).needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
         generators = [window_generator(self.seed, "training", number) for number in numbers]
@@ -138,7 +140,8 @@ class MixedAdversary:
     def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops as `Adversary.attack_crops`; an `average` returns those of one adversary after the other."""
+        """Attacks crops as `Adversary.attack_crops` does with `model`, `images`, `labels`, `step` and `numbers`; an
+        `average` returns those of one adversary after the other."""
         if self.mix == "random":
             return self.draw_adversary(numbers[0]).attack_crops(model, images, labels, step, numbers)
         volumes = [each.attack_crops(model, images, labels, step, numbers) for each in self.adversaries]

@@ -59,8 +59,15 @@ class TrainResult:
 def train(
     job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
 ) -> list[TrainResult]:
-    """Trains the networks of a job (`only` those named and what they start from) into `out`, else `runs/<name>`; skips
-    finished ones and resumes interrupted ones. Raises UserError as `prepare`, or if a loss is not finite."""
+    """Trains the networks of a job; skips finished ones and resumes interrupted ones. Raises UserError as `prepare`, or
+    if a loss is not finite.
+
+    Args:
+        job: the training job.
+        out: folder or URI with a folder for each network; None: `runs/<name>` by the job's name.
+        progress: whether lines and a bar are shown, on stderr.
+        only: names of the networks to train, with what they start from; None: all.
+    """
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)
@@ -68,13 +75,14 @@ def train(
     with trusting(job.trust_code):
         prepared = prepare(job, out, only)
         cases = cache(prepared.cases)
-        told = set[Shape]()
+        told: set[Shape] = set()
         names = prepared.lists["test"].class_names
         return [_train_one(job, training, names, cases, out, progress, told) for training in prepared.trainings]
 
 
 def finished_result(training: NetworkTraining, out: str) -> TrainResult | None:
-    """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
+    """Returns the result of the network of a `training` that `train` would skip in `out`: its weights are still those
+    measured."""
     path, best = (join(out, training.model.name, name) for name in (RESULT, BEST))
     if not storage.exists(path) or not storage.exists(best):
         return None
@@ -112,39 +120,48 @@ def _train_one(
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
         result = _measure(training, state, classes, cases("test"), folder)
-        on_cuda = ALONE.device.type == "cuda"
-        processes = job.workers if job.engine == "ray" else 1
         content = {
             "key": _key(training),
             "sha256": storage.sha256(result.path),
             "result": asdict(result),
-            "job": job.model_dump(mode="json", exclude_none=True),
-            "identity": training.identity,
-            "record": training.record,
-            "fingerprints": training.fingerprints,
-            "versions": versions(),
-            "device": torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads",
-            "seed": training.seed,
-            "seconds": {
-                "wall_of_last_call": time.time() - began,
-                "steps": state.seconds,
-                "waited_for_crops": state.waited,
-                "validation": state.validated,
-                "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
-            },
+            **_circumstances(job, training, state, time.time() - began),
         }
         storage.write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
     return result
 
 
+def _circumstances(job: TrainJob, training: NetworkTraining, state: State, wall: float) -> dict[str, Any]:
+    """Collects what a training was of and what it took; `wall` are the seconds of the last call."""
+    on_cuda = ALONE.device.type == "cuda"
+    device = torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads"
+    processes = job.workers if job.engine == "ray" else 1
+    seconds = {
+        "wall_of_last_call": wall,
+        "steps": state.seconds,
+        "waited_for_crops": state.waited,
+        "validation": state.validated,
+        "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
+    }
+    return {
+        "job": job.model_dump(mode="json", exclude_none=True),
+        "identity": training.identity,
+        "record": training.record,
+        "fingerprints": training.fingerprints,
+        "versions": versions(),
+        "device": device,
+        "seed": training.seed,
+        "seconds": seconds,
+    }
+
+
 def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     """Reports volumes smaller than the crop; if all are, also the largest crop within them that the network takes."""
-    shapes = [tuple(case.image.shape[1:]) for case in cases]
-    small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
+    shapes = np.array([case.image.shape[1:] for case in cases])  # [cases, 3]
+    small = int((shapes < training.roi).any(axis=1).sum())
     hint = ""
     if small == len(cases):
-        least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
+        least = shapes.min(axis=0).clip(max=training.roi).tolist()
         hint = f". The network takes no crop within {least}"
         for multiple in (1, 2, 4, 8, 16, 32):
             roi = [side // multiple * multiple for side in least]
@@ -172,6 +189,8 @@ def _measure(training: NetworkTraining, state: State, classes: Names, test: list
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
         means = np.nanmean(scores, axis=0)
+    by_class = {name: _unless_nan(mean) for name, mean in zip(classes, means.tolist(), strict=True)}
+    wait_share = state.waited / state.seconds if state.seconds else 0.0
     result = TrainResult(
         name=training.model.name,
         path=path,
@@ -179,10 +198,10 @@ def _measure(training: NetworkTraining, state: State, classes: Names, test: list
         dice_attacked=_unless_nan(state.dice_attacked),
         dice_worst=_unless_nan(state.dice_worst),
         dice_test=mean_foreground(scores),
-        dice_test_classes={name: _unless_nan(mean) for name, mean in zip(classes, means.tolist(), strict=True)},
+        dice_test_classes=by_class,
         seconds=state.seconds,
         steps=state.step,
-        wait_share=state.waited / state.seconds if state.seconds else 0.0,
+        wait_share=wait_share,
     )
     facts: dict[str, Any] = asdict(result)
     save_best(training, state, folder, {key: facts[key] for key in facts if key not in ("name", "path")})
@@ -202,7 +221,8 @@ class StepsLeft:
         self._first: tuple[int, float] | None = None  # a step and the time when it was heard of
 
     def time_left(self, step: int, now: float) -> float | None:
-        """Returns the seconds left after a step that has just ended, at most the limit's; None without a pace."""
+        """Returns the seconds left after a step that has ended `now` (on a clock in seconds), at most the limit's; None
+        without a pace."""
         if self._first is None:
             self._first = step, now
         first, began = self._first
@@ -220,7 +240,7 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
     name = training.model.name
     schedule = training.schedule
     steps = schedule.steps
-    left = StepsLeft(schedule.steps, schedule.max_minutes)
+    left = StepsLeft(steps, schedule.max_minutes)
     draw = _curves(folder)
     with bar:
         task = bar.add_task(name, total=steps, rest="")

@@ -40,13 +40,15 @@ class Row:
 
 
 def read_log(folder: str) -> list[Row]:
-    """Reads the rows of a log as `State.save` wrote it, rounded as they are; empty if there is no log."""
+    """Reads the rows of the log in `folder` as `State.save` wrote it, rounded as they are; empty if there is none."""
     path = join(folder, LOG)
     if not exists(path):
         return []
-    lines = csv.DictReader(io.StringIO(read_bytes(path).decode()))
-    values = [{name: float(text) if text else math.nan for name, text in line.items()} for line in lines]
-    return [Row(step=int(each.pop("step")), **each) for each in values]
+    rows: list[Row] = []
+    for line in csv.DictReader(io.StringIO(read_bytes(path).decode())):
+        values = {name: float(text) if text else math.nan for name, text in line.items()}
+        rows.append(Row(step=int(values.pop("step")), **values))
+    return rows
 
 
 @dataclass(kw_only=True)
@@ -80,25 +82,31 @@ class State:
         return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Writes `log.csv`, then `last.pt`: a run killed in between writes its last row again, and loses none."""
+        """Writes `log.csv`, then `last.pt` of a training's `identity`, into `folder`: a run killed in between writes
+        its last row again, and loses none."""
+        log = [*map(asdict, self.log)]
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        kept = {name: getattr(self, name) for name in KEPT}
         content = {
             "identity": identity,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "log": [asdict(row) for row in self.log],
-            **({} if self.averaged is None else {"averaged": self.averaged.state_dict()}),
-            **{name: getattr(self, name) for name in KEPT},
+            "log": log,
+            **averaged,
+            **kept,
         }
         stream = io.BytesIO()
         torch.save(content, stream)
-        rows = (["" if value != value else f"{value:.6g}" for value in asdict(row).values()] for row in self.log)
-        lines = [[column.name for column in fields(Row)], *rows]
+        lines = [[column.name for column in fields(Row)]]
+        for row in log:
+            lines.append(["" if value != value else f"{value:.6g}" for value in row.values()])
         write_atomic(join(folder, LOG), "".join(",".join(line) + "\n" for line in lines).encode())
         write_atomic(join(folder, LAST), stream.getvalue())
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Restores what `save` wrote under the same identity, if anything; CheckpointError if the file is damaged."""
+        """Restores what `save` wrote into `folder` under the same identity, if anything; CheckpointError if the file is
+        damaged."""
         path = join(folder, LAST)
         if not exists(path):
             return

@@ -1,5 +1,6 @@
 """Frames of stores: coded texts behave as texts do, and tables of them are those of plain frames."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,7 @@ def rows() -> list[dict[str, Any]]:
     scores = {"dsc_clean": 0.9, "hd95": 2.0, "ssim": 0.8, "hd95_undefined_classes": 1}
     return [
         row(attack, source=source, target=target, case=case, dsc=0.5 + 0.01 * case, **scores)
-        for attack in ("vafa", "pgd")
-        for source, target in pairs
-        for case in (1, 0)
+        for attack, (source, target), case in product(("vafa", "pgd"), pairs, (1, 0))
     ]
 
 

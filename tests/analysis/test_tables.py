@@ -1,6 +1,7 @@
 """The means are those that one gets by hand, and what is undefined, failed or of a former version does not enter."""
 
 import math
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -99,7 +100,7 @@ def test_models_have_latest_names_and_equal_names_differ() -> None:
 
 
 def test_seeds_are_averaged_and_latest_versions_count() -> None:
-    rows = [row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)]
+    rows = [row(case=case, seed=seed, dsc=0.1 * seed) for case, seed in product(range(2), range(3))]
     rows.append(row(dsc=0.9, cell_id="old", minute=-5))
     shown = only(attack_table(summary(records(*rows))), PGD)
     assert (shown["cases"], shown["seeds"], shown["dsc"]) == (2, 3, pytest.approx(10))

@@ -8,6 +8,7 @@ import torch
 from attacks.examples import generators
 from attacks.small import Net, volumes
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from freqbench.attacks import AttackResult, make
 from freqbench.metrics import dice
@@ -32,6 +33,12 @@ class Asked(nn.Module):
         self.logits.append(logits.detach().clone())
         self.with_gradient.append(torch.is_grad_enabled())
         return logits
+
+
+def entropies(model: Asked, labels: Tensor) -> Tensor:
+    """The cross-entropy of everything that was asked, `[queries, B]`."""
+    values = [F.cross_entropy(logits, labels[:, 0], reduction="none") for logits in model.logits]
+    return torch.stack(values).flatten(2).mean(2)
 
 
 def task() -> tuple[Tensor, Tensor]:

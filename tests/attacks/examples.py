@@ -15,16 +15,17 @@ from freqbench.core.types import triple
 from freqbench.testing import SmallNet as SmallNet
 from freqbench.testing import volumes as volumes
 
+EPS = 8 / 255
 EXAMPLES: dict[str, dict[str, Any]] = {
-    "gn": {"std": 8 / 255},
-    "fgsm": {"eps": 8 / 255},
-    "bim": {"eps": 8 / 255, "steps": 5},
-    "pgd": {"eps": 8 / 255, "steps": 8},
-    "apgd": {"eps": 8 / 255, "steps": 8},
-    "segpgd": {"eps": 8 / 255, "steps": 8},
-    "cospgd": {"eps": 8 / 255, "steps": 8},
-    "ssa": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
-    "ssa_2d": {"eps": 8 / 255, "steps": 3, "num_spectra": 2, "block": 4},
+    "gn": {"std": EPS},
+    "fgsm": {"eps": EPS},
+    "bim": {"eps": EPS, "steps": 5},
+    "pgd": {"eps": EPS, "steps": 8},
+    "apgd": {"eps": EPS, "steps": 8},
+    "segpgd": {"eps": EPS, "steps": 8},
+    "cospgd": {"eps": EPS, "steps": 8},
+    "ssa": {"eps": EPS, "steps": 3, "num_spectra": 2, "block": 4},
+    "ssa_2d": {"eps": EPS, "steps": 3, "num_spectra": 2, "block": 4},
     "vafa": {"q_max": 20, "steps": 5, "block": 4},
     "vafa_2d": {"q_max": 20, "steps": 5, "block": 4},
     "vafa_opt": {"q_max": 20, "steps": 5, "block": 4},
@@ -35,19 +36,19 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sa2_opt_2d": {"rho": 0.4, "steps": 5, "block": 4},
     "dfb": {"band": "middle", "block": 4},
     "dfb_2d": {"band": "middle", "block": 4},
-    "mifgsm": {"eps": 8 / 255, "steps": 5},
-    "difgsm": {"eps": 8 / 255, "steps": 5, "min_scale": 0.6},
-    "tifgsm": {"eps": 8 / 255, "steps": 5, "kernel_size": 3},
-    "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
-    "padam": {"eps": 8 / 255, "steps": 12},
+    "mifgsm": {"eps": EPS, "steps": 5},
+    "difgsm": {"eps": EPS, "steps": 5, "min_scale": 0.6},
+    "tifgsm": {"eps": EPS, "steps": 5, "kernel_size": 3},
+    "dynamic_scaling": {"eps": EPS, "steps": 5},
+    "padam": {"eps": EPS, "steps": 12},
     "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
     "fmn": {"steps": 20, "step_size": 0.05},
     "ddn": {"steps": 20, "step_size": 0.05},
-    "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
-    "rays": {"eps": 8 / 255, "queries": 40, "dice": 0.2},
-    "bases": {"eps": 8 / 255, "queries": 7, "steps": 4, "weight_step": 0.2},
-    "sea": {"eps": 8 / 255, "steps": 10},
-    "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "members": ("apgd-ce", "apgd-dlr", "square")},
+    "square": {"eps": EPS, "queries": 40, "p_init": 0.3},
+    "rays": {"eps": EPS, "queries": 40, "dice": 0.2},
+    "bases": {"eps": EPS, "queries": 7, "steps": 4, "weight_step": 0.2},
+    "sea": {"eps": EPS, "steps": 10},
+    "autoattack": {"eps": EPS, "steps": 8, "queries": 20, "members": ("apgd-ce", "apgd-dlr", "square")},
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
     "kspace": {"eps_k": 0.1, "steps": 5},
     "bias_field": {"log_amplitude": 1.0, "steps": 3},
@@ -55,13 +56,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "intensity_curve": {"deviation": 0.3, "steps": 3, "pieces": 16},
     "deformation": {"max_mm": 1.5, "steps": 10, "knot_mm": 2},
     "ball": {"kind": "bias_field", "radius": 4.0, "steps": 5},
-    "universal": {"eps": 8 / 255, "steps": 5},
-    "random_noise": {"linf": 8 / 255},
+    "universal": {"eps": EPS, "steps": 5},
+    "random_noise": {"linf": EPS},
     "corruption": {"kind": "motion", "severity": 3},
 }
 # Those, and one of another package: what every attack is held to, it is held to.
 CLASSES: dict[str, type[Attack]] = {**ATTACKS, "walk": Walk}
-SETTINGS: dict[str, dict[str, Any]] = {**EXAMPLES, "walk": {"eps": 8 / 255, "steps": 5}}
+SETTINGS: dict[str, dict[str, Any]] = {**EXAMPLES, "walk": {"eps": EPS, "steps": 5}}
 GRADIENT = [name for name, attack in ATTACKS.items() if issubclass(attack, GradientAttack)]
 FREQUENCY = ["vafa", "vafa_2d", "sa2", "sa2_2d"]
 every_attack = pytest.mark.parametrize("name", CLASSES)
@@ -77,6 +78,11 @@ class Threshold(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.slope * torch.cat([0.5 - x, x - 0.5], dim=1)
+
+
+def of_class(images: Tensor, number: int = 0) -> Tensor:
+    """Labels of volumes, one class everywhere."""
+    return torch.full_like(images, number, dtype=torch.long)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

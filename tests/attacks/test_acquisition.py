@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, generators
+from attacks.examples import SmallNet, generators, of_class
 from attacks.test_opt import Linear, drawn
 from torch import Tensor
 
@@ -27,20 +27,23 @@ WEIGHTS = drawn(2, low=-1)
 
 def attacked(name: str, weights: Tensor = WEIGHTS, **changes: Any) -> AttackResult:
     attack = make(name, **({"loss": "ce", "steps": 20} | NAMES[name] | changes))
-    return attack(Linear(weights), IMAGES, torch.zeros_like(IMAGES, dtype=torch.long), generator=generators(1))
+    return attack(Linear(weights), IMAGES, of_class(IMAGES), generator=generators(1))
 
 
 def gained(result: AttackResult, weights: Tensor = WEIGHTS) -> float:
     """Rise of <w, x>; no clamp was in the way."""
-    assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1
+    assert 0 < result.adversarial.min() < result.adversarial.max() < 1
     return float(((result.adversarial - IMAGES) * weights).sum())
 
 
 AXES = {("2d", False): (2, 3), ("3d", False): (2, 3, 4), ("2d", True): (3,), ("3d", True): (3, 4)}
 
 
+every_form = pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+
+
 @pytest.mark.parametrize("region", ["all", "centre", "periphery"])
-@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+@every_form
 def test_points_of_k_space_turn_to_the_weights(form: tuple[str, bool], axes: tuple[int, ...], region: str) -> None:
     """The gain is <W, u K> / n: the best u has the size eps_k and the phase that makes each term real."""
     encoding, lines = form
@@ -54,12 +57,12 @@ def test_points_of_k_space_turn_to_the_weights(form: tuple[str, bool], axes: tup
     assert gained(result) == pytest.approx(0.02 * np.abs(terms).sum() / count, rel=1e-6)
 
 
-@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+@every_form
 def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
     encoding, lines = form
     images = drawn(5, shape=(32, 24, 20)).float()
     attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
-    result = attack(SmallNet(), images, torch.zeros_like(images, dtype=torch.long), generator=generators(1))
+    result = attack(SmallNet(), images, of_class(images), generator=generators(1))
     clean = images.double().numpy()
     u = result.state.numpy().astype(complex)
     volume = clean + np.fft.ifftn(u * np.fft.fftn(clean, axes=axes), axes=axes).real
@@ -96,16 +99,9 @@ def test_every_knot_of_a_monotone_curve_ends_at_its_own_bound() -> None:
     """Knots 1/8 apart cannot meet within 0.04; numpy interpolates what each adds."""
     knots = np.linspace(0, 1, 9)
     x = IMAGES.numpy()
-    slopes = np.array([float((hat * WEIGHTS.numpy()).sum()) for hat in [np.interp(x, knots, hat) for hat in np.eye(9)]])
+    hats = np.stack([np.interp(x, knots, hat) for hat in np.eye(9)])
+    slopes = (hats * WEIGHTS.numpy()).sum(axis=(1, 2, 3, 4, 5))
     assert gained(attacked("intensity_curve")) == pytest.approx(0.04 * np.abs(slopes).sum(), rel=1e-9)
-
-
-@pytest.mark.parametrize("control", ["none", "random"])
-def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> None:
-    result = attacked("intensity_curve", deviation=0.2, pieces=40, control=control)
-    before, after = IMAGES.flatten(), result.adversarial.flatten()
-    assert float(after[before.argsort()].diff().min()) >= -1e-12
-    assert 0.02 < float((after - before).abs().max()) <= 0.2 + 1e-12
 
 
 @every_name
@@ -115,7 +111,7 @@ def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     assert (null.num_forwards, null.num_backwards) == (0, 0)
     size = null.state.abs()
     attack = make(name, **NAMES[name])
-    assert float((size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean()) > 0.7
+    assert (size > 0.99 * float(getattr(attack, attack.budget_name))).double().mean() > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
 
@@ -162,4 +158,4 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     attack = make(name, **settings, steps=1)
     again = attack(model, IMAGES, labels, start=attack(model, IMAGES, labels).state)
     third = make(name, **settings, steps=2)(model, IMAGES, labels)
-    assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)
+    assert again.losses[0] == pytest.approx(float(third.losses[1]), abs=1e-9)

@@ -36,7 +36,7 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 def test_bases_recovers_weights_that_hurt_linear_network_most(best: tuple[float, float]) -> None:
     result = search(Linear(mixed(*best)))
     assert (result.state[0].tolist(), float(result.state.sum())) == (pytest.approx(best, abs=0.05), pytest.approx(1))
-    assert float(((result.adversarial - 0.5).sign() == mixed(*best)).double().mean()) > 0.98
+    assert ((result.adversarial - 0.5).sign() == mixed(*best)).double().mean() > 0.98
 
 
 def test_null_row_has_equal_weights_which_hurt_less() -> None:
@@ -55,8 +55,8 @@ def test_each_sample_has_weights_of_its_own() -> None:
 
 def test_a_weight_does_not_fall_below_zero() -> None:
     result = search(Linear(mixed(1, -1)), weight_step=0.4)
-    assert bool((result.state >= 0).all())
-    assert float(result.state.sum()) == pytest.approx(1)
+    assert (result.state >= 0).all()
+    assert result.state.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,7 @@ def test_each_run_begins_at_the_end_of_the_kept_one(changes: dict[str, Any], run
 
 def test_the_paper_s_step_is_three_radii_over_all_steps() -> None:
     moved = search(Linear(FIRST), queries=1, steps=12).adversarial - 0.5
-    assert float(moved.abs().max()) == pytest.approx(EPS)
-    moved = search(Linear(FIRST), queries=1, steps=4, step_size="eps/8").adversarial - 0.5
-    assert float(moved.abs().max()) == pytest.approx(EPS / 2)
+    assert moved.abs().max() == pytest.approx(EPS)
 
 
 def nets(*seeds: int) -> list[Asked]:
@@ -128,7 +126,7 @@ def test_result_is_the_queried_volume_of_the_highest_loss(keep: str, more: int) 
     result = attack(victim, images, labels, surrogates=surrogates)
     losses = torch.stack([dice_ce(logits, labels) for logits in victim.logits])
     assert len(losses) == 9 + more
-    assert bool((losses[7:9] < losses.amax(0)).all(0).any())
+    assert (losses[7:9] < losses.amax(0)).all(0).any()
     for i, query in enumerate(losses[:9].argmax(0).tolist()):
         assert torch.equal(result.adversarial[i], victim.volumes[query][i])
 
@@ -140,4 +138,4 @@ def test_surrogates_go_to_the_networks_least_likely_classes() -> None:
     towards, rule = (search(Linear(FIRST), surrogates=surrogates, target=t) for t in ("least-likely", "next-class"))
     assert torch.equal(towards.adversarial, rule.adversarial)
     assert (towards.num_forwards, rule.num_forwards) == (42, 41)
-    assert float(((rule.adversarial - 0.5) * FIRST).sum()) > 0
+    assert ((rule.adversarial - 0.5) * FIRST).sum() > 0

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, Threshold, generators
-from tiny_job import Collector, expanded, sent, small
+from attacks.examples import SmallNet, Threshold, generators, of_class
+from tiny_job import sent
 from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS, Corruption
-from freqbench.engine.engines import serial
-from freqbench.engine.worker import WorkerSpec
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "spikes"}  # what adds something everywhere
@@ -26,13 +24,14 @@ def scan(batch: int = 1, channels: int = 1, side: int = 16, dtype: torch.dtype =
     """Two bright balls with some texture in dark air, within [0.1, 0.8]."""
     axis = torch.linspace(-1, 1, side)
     h, w, d = torch.meshgrid(axis, axis, axis[::2], indexing="ij")
-    balls = ((h + 0.3) ** 2 + w**2 + d**2 < 0.25).float() + ((h - 0.5) ** 2 + (w - 0.3) ** 2 + d**2 < 0.1).float()
+    left = (h + 0.3) ** 2 + w**2 + d**2 < 0.25
+    balls = (left | ((h - 0.5) ** 2 + (w - 0.3) ** 2 + d**2 < 0.1)).float()
     texture = torch.rand((batch, channels, *balls.shape), generator=torch.Generator().manual_seed(3))
-    return (0.1 + 0.5 * balls.clamp(max=1) * (0.6 + 0.8 * texture)).to(dtype)
+    return (0.1 + 0.5 * balls * (0.6 + 0.8 * texture)).to(dtype)
 
 
 def corrupted(kind: str, severity: float, images: Tensor, *seeds: int, **options: object) -> Tensor:
-    labels = torch.zeros_like(images[:, :1], dtype=torch.long)
+    labels = of_class(images[:, :1])
     model = SmallNet(images.shape[1]).to(images.dtype)
     attack = make("corruption", kind=kind, severity=severity, **options)
     return attack(model, images, labels, generator=generators(*seeds) if seeds else None).adversarial
@@ -58,7 +57,7 @@ def test_corruption_keeps_shape_and_range(kind: str) -> None:
     alone = corrupted(kind, 5, images[1:].double(), 6)
     assert (batch.shape, batch.dtype, alone.dtype) == (images.shape, torch.float32, torch.float64)
     assert torch.allclose(batch[1:].double(), alone, atol=1e-4)
-    assert 0 <= float(batch.min()) < float(batch.max()) <= 1
+    assert 0 <= batch.min() < batch.max() <= 1
     other = corrupted(kind, 5, images, 5, 7)
     assert torch.equal(batch[1], other[1]) != make("corruption", kind=kind, severity=5).is_stochastic
 
@@ -85,8 +84,8 @@ def test_noise_has_the_standard_deviation_of_its_severity(kind: str, severity: i
 
 def test_rician_noise_is_rayleigh_in_air() -> None:
     air, bright = (corrupted("rician_noise", 3, torch.full((1, 1, 40, 40, 20), level), 1) for level in (0.0, 0.5))
-    assert float(air.mean()) == pytest.approx(0.07 * math.sqrt(math.pi / 2), rel=0.01)
-    assert float(bright.square().mean()) == pytest.approx(0.5**2 + 2 * 0.07**2, rel=0.01)
+    assert air.mean() == pytest.approx(0.07 * math.sqrt(math.pi / 2), rel=0.01)
+    assert bright.square().mean() == pytest.approx(0.5**2 + 2 * 0.07**2, rel=0.01)
 
 
 def test_contrast_is_a_power_of_intensities() -> None:
@@ -99,7 +98,7 @@ def grey(batch: int = 1, side: int = 16, level: float = 0.5, dtype: torch.dtype 
 
 
 def noise(images: Tensor, start: Tensor | None = None, **size: float) -> Tensor:
-    labels = torch.zeros_like(images, dtype=torch.long)
+    labels = of_class(images)
     attack = make("random_noise", **size)
     seeds = generators(*range(len(images)))
     return attack(Threshold(), images, labels, generator=seeds, start=start).adversarial.double() - images.double()
@@ -112,7 +111,7 @@ def test_every_voxel_changes_by_linf_one_half_up() -> None:
 
 
 def test_linf_and_l2_noise_have_the_same_normals() -> None:
-    normals = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    normals = torch.randn(1, 1, 16, 16, 16, dtype=torch.float64)
     images = grey(dtype=torch.float64)
     kept = normals.clone()
     assert torch.allclose(noise(images, normals, linf=0.1), 0.1 * normals.sign(), rtol=0, atol=1e-15)
@@ -121,19 +120,12 @@ def test_linf_and_l2_noise_have_the_same_normals() -> None:
     assert torch.equal(normals, kept), "what is given is left alone"
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0])
-def test_clamping_takes_signs_that_leave_the_range(level: float) -> None:
-    free, held = (noise(grey(level=at, dtype=torch.float64), linf=0.4) for at in (0.5, level))
-    expected = free.clamp(min=0) if level == 0 else free.clamp(max=0)
-    assert torch.allclose(held, expected, rtol=0, atol=1e-15)
-
-
 @pytest.mark.parametrize("value", [0.5, 10.0, 25.0])
 def test_norm_is_l2_after_clamping(value: float) -> None:
     """Air, as in a scan, and two windows with different room: each by a number of its own."""
-    images = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    images = torch.rand(2, 1, 16, 16, 16, dtype=torch.float64)
     images[0, :, :12] = 0
-    normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    normals = torch.randn(images.shape, dtype=torch.float64)
     added = noise(images, normals, l2=value)
     moved = images + added
     factors = []
@@ -143,14 +135,14 @@ def test_norm_is_l2_after_clamping(value: float) -> None:
         ratio = change[free] / n[free]
         assert torch.allclose(ratio, ratio.mean(), rtol=1e-9, atol=0)
         # What is at an edge would have gone beyond it.
-        assert bool((ratio.mean() * n[~free].abs() >= change[~free].abs() - 1e-12).all())
+        assert (ratio.mean() * n[~free].abs() >= change[~free].abs() - 1e-12).all()
         factors.append(float(ratio.mean()))
     assert factors[0] != pytest.approx(factors[1], rel=1e-3)
 
 
 def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
     images = grey(level=0.25, dtype=torch.float64)
-    normals = torch.randn(images.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    normals = torch.randn(images.shape, dtype=torch.float64)
     normals[..., 0] = 0
     added = noise(images, normals, l2=1000.0)
     noise(grey(side=96), l2=100.0)  # a tenth of the range a voxel: within a bound of 1e-6 in single precision too
@@ -162,13 +154,3 @@ def test_budget_and_threat_model_are_those_of_given_parameter(made_again: Callab
     for name in ("linf", "l2"):
         attack = made_again(make("random_noise", **{name: 0.5}))
         assert (attack.threat_model, attack.budget_name, getattr(attack, attack.budget_name)) == (name, name, 0.5)
-
-
-def test_records_hold_the_given_budget() -> None:
-    spec, grid = expanded(small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}]))
-    listener = Collector()
-    serial(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
-    columns = ("threat_model", "budget_name", "budget", "seed", "num_forwards")
-    budgets = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
-    assert budgets == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]
-    assert [outcome.records[0]["eps_native"] for outcome in listener.outcomes] == [pytest.approx(8 / 255 * 425), None]

@@ -106,12 +106,8 @@ def test_displacement_of_a_stretch_has_its_determinant() -> None:
     }
 
 
-def test_displacement_of_a_shift_has_its_millimetres() -> None:
-    """All voxels alike, none squeezed; without a state nothing is told."""
-    attack = deformation(max_mm=4.0)
-    told = attack.measured(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
-    assert list(told.values()) == pytest.approx([3.0, 3.0, 1.0], abs=1e-12)
-    assert attack.measured(IMAGES, None) == {} == make("pgd", eps=0.1).measured(IMAGES, IMAGES)
+def test_nothing_is_told_without_a_state() -> None:
+    assert deformation().measured(IMAGES, None) == {} == make("pgd", eps=0.1).measured(IMAGES, IMAGES)
 
 
 def test_least_determinant_equals_that_of_differences_of_field() -> None:
@@ -119,15 +115,15 @@ def test_least_determinant_equals_that_of_differences_of_field() -> None:
     attack = deformation(knot_mm=10.0, min_jacobian=0.3, max_mm=20.0, control="random")
     state = attacked(attack).state
     rows = [cubic_spline_matrix(n, 1001 * size).numpy() for n, size in zip(state.shape[2:], SHAPE, strict=True)]
-    here, ahead = ([matrix[500 + step :: 1001] for matrix in rows] for step in (0, 1))
+    here = [matrix[500::1001] for matrix in rows]
 
     def field(matrices: list[Any]) -> Any:
         return 20.0 * np.einsum("cijk,hi,wj,dk->chwd", state[0].numpy(), *matrices)
 
-    columns = [
-        (field([(ahead if i == axis else here)[i] for i in range(3)]) - field(here)) * 1001 / SPACING[axis]
-        for axis in range(3)
-    ]
+    columns = []
+    for axis in range(3):
+        ahead = [*here[:axis], rows[axis][501::1001], *here[axis + 1 :]]
+        columns.append((field(ahead) - field(here)) * 1001 / SPACING[axis])
     derivative = np.moveaxis(np.stack(columns), (0, 1), (-1, -2)) + np.eye(3)
     least = attack.least_jacobian(IMAGES, state)
     assert least == pytest.approx(np.linalg.det(derivative).min(), abs=1e-3)
@@ -140,21 +136,8 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
     moved = (places - attack.field(IMAGES).still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
-    assert 0.5 < float(moved.norm(dim=0).max()) <= 2.0
+    assert 0.5 < moved.norm(dim=0).max() <= 2.0
     assert attack.least_jacobian(IMAGES, result.state) >= 0.5
-
-
-def test_the_gradient_is_that_of_finite_differences() -> None:
-    attack = deformation(loss="ce")
-    model = Linear(WEIGHTS)
-    task = Task("deformation", model, IMAGES, torch.zeros_like(LABELS), targeted=False, generator=generators(3))
-    task.aim("ce", None, None)
-    space = attack.space(IMAGES)
-    point = space.project(space.centre + 0.4 * torch.randn(space.centre.shape, generator=generators(5)[0]).double())
-    gradient, _ = task.gradient_and_value(point, space.render)
-    direction = torch.randn(point.shape, generator=generators(6)[0]).double()
-    ahead, behind = (float(task.loss(space.render(point + step * direction))) for step in (1e-6, -1e-6))
-    assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
 
 
 def test_control_points_move_along_their_gradient_to_the_bound() -> None:
@@ -169,30 +152,7 @@ def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     sums = np.einsum("hwd,hi,wj,dk->ijk", weights[0, 0].numpy(), *matrices)
     slopes = np.array([0.01, 0.02, 0.01]) / np.array(SPACING)
     expected = 0.5 * np.abs(sums).sum() * np.linalg.norm(slopes)
-    assert float(((result.adversarial - ramp) * weights).sum()) == pytest.approx(expected, rel=1e-3)
-
-
-def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
-    """Moved labels, each voxel weighed by its determinant, have the volume of the label (substitution)."""
-    image, label = ball()
-    attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
-    result = attack(Threshold(8), image, label, generator=generators(2))
-    moved = float((result.labels[:, 0] * (1 + sum(attack.field(image).invariants(result.state)))).sum())
-    assert not torch.equal(result.labels, label)
-    assert moved == pytest.approx(float(label.sum()), rel=0.05)
-
-
-def test_prediction_that_follows_the_anatomy_keeps_its_dice() -> None:
-    image, label = ball()
-    attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3, loss="dice", step_rule="halving")
-    result = attack(Threshold(8), image, label, generator=generators(2))
-    pred = (result.adversarial > 0.5).long()
-
-    def dice(truth: Tensor) -> float:
-        return float(2 * (pred * truth).sum() / (pred.sum() + truth.sum()))
-
-    assert dice(result.labels) > 0.85
-    assert dice(label) < dice(result.labels) - 0.1
+    assert ((result.adversarial - ramp) * weights).sum() == pytest.approx(expected, rel=1e-3)
 
 
 def test_gradient_includes_the_motion_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +182,7 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
     moved = attack.space(IMAGES).render(state)
     still = make("pgd", eps=0.0, steps=1, loss="dice", organs=(1,), target="next-class", random_start=False)
     labels = torch.cat([LABELS[:, :, 2:], LABELS[:, :, -1:], LABELS[:, :, -1:]], dim=2)
-    assert float(first.losses[0]) == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)
+    assert first.losses[0] == pytest.approx(float(still(model, moved, labels).losses[0]), abs=1e-9)
 
 
 def test_a_field_outside_the_set_is_an_excess() -> None:

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, Threshold, volumes
-from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
-from freqbench.attacks.core.task import Task
 from freqbench.attacks.faa import amplitude_swap, fourier_bands
 from freqbench.core.errors import ThreatModelError
 from freqbench.ops.losses import dice_ce
@@ -39,7 +37,7 @@ def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: i
     assert FAA(portion=portion, bands=BANDS).max_open == most
     for control in ("none", "random"):
         state = run(images, labels, portion=portion, control=control).state
-        assert bool((state.sum(1) <= most).all())
+        assert (state.sum(1) <= most).all()
         assert set(state.flatten().tolist()) <= {0.0, 1.0}
 
 
@@ -79,7 +77,7 @@ def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None
         for w in (0.0, 10.0)
     )
     assert free.state.tolist() == [[float(n == band) for n in range(BANDS)]]
-    assert float(((free.adversarial > 0.5).long() != labels).double().mean()) > 0.3
+    assert ((free.adversarial > 0.5).long() != labels).double().mean() > 0.3
     assert bool(held.state[0, band]) == (band not in (1, 2, 3))
 
 
@@ -106,35 +104,6 @@ def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     assert torch.allclose(result.losses[0], expected, atol=1e-9)
 
 
-def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that never moves leaves the gradient of the held bands alone, of open and closed gates."""
-    images, labels = volumes()
-    images = 0.45 + 0.1 * images.double()
-    reference = 0.45 + 0.1 * reference_of(images)
-    noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64)
-    gradients = list[Tensor]()
-    gradient_and = Task.gradient_and
-
-    def noted(self: Task, *arguments: Any) -> Any:
-        gradient, besides = gradient_and(self, *arguments)
-        gradients.append(gradient)
-        return gradient, besides
-
-    monkeypatch.setattr(Task, "gradient_and", noted)
-    attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7, steps=1)
-    attack(Fixed(0), images, labels, reference=reference, start=noise.sigmoid().expand(2, 1, BANDS))
-    (gradient,) = gradients
-
-    bands = fourier_bands(images.shape[2:], BANDS).numpy()
-    own = np.abs(spectrum(images))[:, 0]
-    other = np.abs(spectrum(reference))[:, 0]
-    kept = own[:, np.isin(bands, [1, 2, 3])].sum(1)
-    for n, s in enumerate(noise.tolist()):
-        slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
-        change = np.abs(other - own)[:, bands == n].sum(1) / kept if n in (1, 2, 3) else np.zeros(2)
-        assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
-
-
 def test_the_best_gates_of_all_steps_are_kept() -> None:
     """Scores that stay at 0 end with every gate closed: what was drawn before is stronger."""
     images, labels = volumes()
@@ -144,7 +113,7 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
     result = run(images, labels, model, step_size=0, reconstruction_weight=0.0)
     losses = torch.stack(seen)
     assert len(losses) == 7
-    assert bool((losses.argmax(0) < 6).all()), "the last gates are the best: nothing is tested"
+    assert (losses.argmax(0) < 6).all(), "the last gates are the best: nothing is tested"
     with torch.no_grad():
         assert torch.allclose(dice_ce(model(result.adversarial), labels), losses.amax(0), atol=1e-5)
 
@@ -162,7 +131,7 @@ def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int,
 
 def test_frequencies_that_a_volume_lacks_stay_zero() -> None:
     """A constant volume has nothing but a mean."""
-    reference = torch.rand(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(2))
+    reference = torch.rand(1, 1, 6, 5, 4)
     clean = torch.full_like(reference, 0.5, dtype=torch.float64)
     change, _ = amplitude_swap(clean, reference.double())
     swapped = clean + torch.fft.irfftn(change, s=(6, 5, 4), dim=(2, 3, 4))

@@ -42,9 +42,9 @@ def test_null_rows_of_vafa(name: str) -> None:
     assert [(row.num_forwards, row.num_backwards) for row in rows] == [(0, 0)] * 2
     uniform, random = (row.state for row in rows)
     assert torch.equal(uniform, torch.full_like(uniform, 20.0))
-    assert 5 <= float(random.min()) < 6
-    assert 19 < float(random.max()) <= 20
-    assert float(random.mean()) == pytest.approx(12.5, abs=1)
+    assert 5 <= random.min() < 6
+    assert 19 < random.max() <= 20
+    assert random.mean() == pytest.approx(12.5, abs=1)
 
 
 @pytest.mark.parametrize(("name", "block"), [("sa2", (4, 4, 4)), ("sa2_2d", (4, 4, 1))])
@@ -75,7 +75,7 @@ def test_state_has_blocked_layout_and_keeps_its_bounds(name: str, shape: tuple[i
     assert result.adversarial.shape == images.shape
     assert result.state.shape == (2, *layout(name, shape))
     low, high = attack(name).bounds
-    assert low - 1e-6 <= float(result.state.min()) <= float(result.state.max()) <= high + 1e-6
+    assert low - 1e-6 <= result.state.min() <= result.state.max() <= high + 1e-6
 
 
 @ALL_FOUR
@@ -155,7 +155,10 @@ def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
     return mask
 
 
-@pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+both_forms_of_sa2 = pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+
+
+@both_forms_of_sa2
 @pytest.mark.parametrize("variant", ["released", "paper"])
 def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
     images, labels = inner()
@@ -176,7 +179,7 @@ def test_objective_of_the_paper_is_dice_loss_less_ssim_loss(name: str, weight: f
     assert torch.allclose(result.losses[0], expected, atol=0.02 if name == "sa2" else 1e-5)
     with_ssim = run(name, steps=1, variant="paper", ssim_weight=0.5).losses
     twice = run(name, steps=1, variant="paper", ssim_weight=1.0).losses
-    assert bool((with_ssim < result.losses).all())
+    assert (with_ssim < result.losses).all()
     assert torch.allclose(result.losses - twice, 2 * (result.losses - with_ssim), atol=1e-5)
 
 
@@ -194,8 +197,8 @@ def test_cosine_multiplies_the_task_loss_towards_a_target() -> None:
 def test_vafa_paper_ascends_from_one_by_one_per_step() -> None:
     with pytest.warns(UserWarning, match="q_max = 20 has no effect"):
         state = run("vafa", variant="paper", steps=3).state
-    assert float(state.min()) == 1.0
-    assert float(state.max()) <= 4.0
+    assert state.min() == 1.0
+    assert state.max() <= 4.0
 
 
 def test_a_bound_within_reach_gives_no_warning() -> None:
@@ -205,7 +208,7 @@ def test_a_bound_within_reach_gives_no_warning() -> None:
         attack("vafa", variant="released", steps=5, q_max=30)
 
 
-@pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
+@both_forms_of_sa2
 def test_sa2_paper_has_multipliers_of_one_outside_the_band(name: str) -> None:
     mask = mask_of(name, "low", with_dc=True)
     paper, released = (run(name, band="low", variant=v).state for v in ("paper", "released"))
@@ -225,19 +228,15 @@ def test_the_released_ssim_in_2d_needs_a_cube() -> None:
 def test_air_stays_finite_and_dark_in_float32() -> None:
     """Beside blocks of air alone, in which each slice reconstructs to one value."""
     images = torch.zeros(1, 1, 16, 16, 16)
-    images[..., :8] = torch.rand(1, 1, 16, 16, 8, generator=torch.Generator().manual_seed(2))
+    images[..., :8] = torch.rand(1, 1, 16, 16, 8)
     result = attack("vafa", block=8, control="uniform")(Net(), images, torch.zeros(images.shape, dtype=torch.long))
-    assert bool(torch.isfinite(result.adversarial).all())
-    assert float(result.adversarial[..., 8:].max()) < 0.01
+    assert torch.isfinite(result.adversarial).all()
+    assert result.adversarial[..., 8:].max() < 0.01
 
 
-def test_one_attack_has_one_identity() -> None:
-    one = make("vafa", q_max=30, block=8)
-    other = make("vafa", q_max=30.0, block=[8, 8, 8])
-    assert attack_identity(one) == attack_identity(other) == {"name": "vafa", "revision": 1, "q_max": 30.0, "block": 8}
-    assert attack_params(one) == attack_params(other)
+def test_one_block_has_one_spelling() -> None:
+    assert attack_identity(make("vafa", block=[8, 8, 8])) == {"name": "vafa", "revision": 1, "block": 8}
     assert make("vafa", loss="dicece") == make("vafa"), "the loss of the variant"
     assert json.loads(attack_params(make("vafa", block=[8, 16, 32])))["block"] == [8, 16, 32]
-    assert attack_identity(make("vafa_2d", block=[16, 16])) == {"name": "vafa_2d", "revision": 1, "block": 16}
     identity = {"name": "dfb_2d", "revision": 1, "band": "low", "block": (4, 8)}
     assert attack_identity(make("dfb_2d", band="low", block=(4, 8))) == identity

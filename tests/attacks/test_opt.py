@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet
+from attacks.examples import SmallNet, of_class
 from attacks.small import Net, volumes
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -56,7 +56,7 @@ def transform(volume: Tensor) -> NDArray[np.float64]:
 
 def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
     attack = make(name, **({"block": BLOCK, "steps": 20} | changes))
-    return attack(model, images, torch.zeros_like(images, dtype=torch.long))
+    return attack(model, images, of_class(images))
 
 
 def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
@@ -67,8 +67,8 @@ def test_quantisation_reaches_the_end_of_every_coefficient() -> None:
     low, high = reach(torch.from_numpy(transform(255 * images - 128)), 5, 20).bounds
     slope = transform(weights)
     best = np.where(slope > 0, slope * high.numpy(), slope * low.numpy()).sum() / 255
-    assert float(((result.adversarial - images) * weights).sum()) == pytest.approx(best, rel=1e-4)
-    assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1  # no clamp was in the way
+    assert ((result.adversarial - images) * weights).sum() == pytest.approx(best, rel=1e-4)
+    assert 0 < result.adversarial.min() < result.adversarial.max() < 1  # no clamp was in the way
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])
@@ -87,8 +87,8 @@ def test_scaling_reaches_the_bound_of_every_multiplier(variant: str) -> None:
 def on_unit_scale(volume: Tensor, renormalize: bool) -> NDArray[np.float64]:
     """Volumes of VAFA from the 0..255 scale: each slice stretched, or divided by 255 and clamped."""
     whole = volume.numpy()
-    low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
-    return (whole - low) / (high - low) if renormalize else np.clip(whole / 255, 0, 1)
+    low = whole.min(axis=(2, 3), keepdims=True)
+    return (whole - low) / np.ptp(whole, axis=(2, 3), keepdims=True) if renormalize else np.clip(whole / 255, 0, 1)
 
 
 def apart(volume: NDArray[np.float64], result: AttackResult) -> float:
@@ -160,8 +160,8 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
     low, high = reach(spectrum, 5, 20).bounds
     table = random.state[0, 0]
     error = (spectrum / table).round() * table - spectrum
-    assert float(torch.minimum((error - low).abs(), (error - high).abs()).max()) < 1e-9
-    assert 0.2 < float(((error - low).abs() < 1e-9).double().mean()) < 0.8
+    assert torch.minimum((error - low).abs(), (error - high).abs()).max() < 1e-9
+    assert 0.2 < ((error - low).abs() < 1e-9).double().mean() < 0.8
     assert set(attacked("sa2_opt", model, images, control="random", rho=0.25).state.unique().tolist()) == {0.75, 1.25}
     assert attacked("sa2_opt", model, images, control="uniform", rho=0.25).state.unique().tolist() == [0.75]
     assert uniform.num_backwards == random.num_backwards == uniform.num_forwards == 0
@@ -170,7 +170,7 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
 def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
     images = drawn(7)
     for attack in (make(name, block=4, steps=2) for name in ("vafa_opt", "sa2_opt")):
-        result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
+        result = attack(SmallNet().double(), images, of_class(images))
         assert attack.excess(images, result.adversarial, result.state) <= 1e-9
         moved = result.adversarial.clone()
         moved[0, 0, 2, 2, 2] = 1 - moved[0, 0, 2, 2, 2]
@@ -201,7 +201,7 @@ def test_uniform_null_row_equals_the_volume_of_its_table(short: float) -> None:
     root = math.sqrt(8)
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
     attack = make("vafa_opt", q_max=20.0, block=2, renormalize=False, control="uniform")
-    result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
+    result = attack(SmallNet().double(), images, of_class(images))
     step = float(result.state.flatten()[0])
     made = (step * round(value / step) / root + 128) / 255
     assert float(result.adversarial.flatten()[0]) == pytest.approx(made, abs=1e-9)

@@ -1,6 +1,7 @@
 """Rows of one healthy evaluation, which a test then breaks in one place."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -15,14 +16,16 @@ CLEAN = 90.0
 STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1, "loss": "dicece"}
 STRONGEST = {"steps": 20, "scope": "joint", "step_rule": "cosine", "keep": "best"}
 TABLE = {"q_min": 5.0, "block": 32, "renormalize": True}
+PGD = {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40}
+VAFA = {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40}
 KINDS: Mapping[str, dict[str, Any]] = {
-    "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 1},
-    "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
-    "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
-    "vafa": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40},
-    "vafa_opt": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 60},
+    "pgd": PGD,
+    "apgd": PGD,
+    "fgsm": PGD | {"num_backwards": 1},
+    "square": PGD | {"num_backwards": 0, "variant": "paper"},
+    "random_noise": PGD | {"budget_name": "linf", "num_backwards": 0},
+    "vafa": VAFA,
+    "vafa_opt": VAFA | {"num_backwards": 60},
 }
 HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "half": ("pgd", EPS / 2, STEPS, 60),
@@ -72,12 +75,12 @@ def healthy(model: str = "m", but: Mapping[str, Mapping[str, Any]] | None = None
     """Every attack of HEALTHY on one model; `but` changes some or, with None in place of changes, leaves them out."""
     changes = but or {}
     kept = [name for name in HEALTHY if changes.get(name, {}) is not None]
-    return [row for name in kept for row in rows(name, model, model, **dict(changes.get(name, {})))]
+    return [*chain.from_iterable(rows(name, model, model, **dict(changes.get(name, {}))) for name in kept)]
 
 
 def but_for(planted_rows: list[dict[str, Any]], name: str) -> frozenset[str]:
     """The cells of all other attacks than one, as if an audit had added them."""
-    own = {row["cell_id"] for source in ("m", "n") for row in rows(name, source, source)}
+    own = {row["cell_id"] for row in rows(name, "m", "m") + rows(name, "n", "n")}
     return frozenset(row["cell_id"] for row in planted_rows) - own
 
 
@@ -102,11 +105,6 @@ def gradients(**changes: Any) -> Gradients:
 def classes_of(rows: list[dict[str, Any]], dsc: tuple[float, ...], voxels: tuple[int, ...]) -> pd.DataFrame:
     """Class rows with the same scores and label voxels in every record."""
     keys = ("cell_id", "case_key", "target_model_id")
-    return pd.DataFrame(
-        [
-            {**{key: row[key] for key in keys}, "class_index": k, "class_name": f"organ {k}"}
-            | {"label_voxels": voxels[k], "dsc": dsc[k]}
-            for row in rows
-            for k in range(len(dsc))
-        ]
-    )
+    names = [f"organ {number}" for number in range(len(dsc))]
+    scores = pd.DataFrame({"class_index": range(len(dsc)), "class_name": names, "label_voxels": voxels, "dsc": dsc})
+    return pd.DataFrame(rows)[list(keys)].merge(scores, how="cross")

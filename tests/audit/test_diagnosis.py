@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Bench
+from command_line import Bench, done
 from models import nnunet_folder
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
@@ -123,7 +123,8 @@ def test_ages_within_two_standard_errors_are_not_told_apart(swin: Path) -> None:
     cases = {"datasets": [{"name": "phantom", "shape": [32, 32, 32], "cases": 3}]}
     lines = said(swin, {**swin_job(swin, expected_dice=0.01), **cases})
     dice = [dice_by_hand({**swin_job(swin, migration=name), **cases}) for name in ("none", "monai-1.4")]
-    assert [text.split()[0] for name, text in lines if name == "clean Dice"][::3] == [f"{value:.3f}" for value in dice]
+    told = [float(text.split()[0]) for name, text in lines if name == "clean Dice"]
+    assert told[::3] == pytest.approx(dice, abs=5e-4)
     assert lines[-1][1].startswith("cannot tell: migration: ")
     assert isinstance(lines[-1][1], Wrong)
 
@@ -146,7 +147,7 @@ def test_an_age_is_chosen_by_two_standard_errors(
     """The Dice are given: a network whose two ages differ so much would have to be trained."""
 
     def given(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
-        return 0.5 + (ahead[int(ref.case_id[-1])] if spec.reading.get("migration") != "monai-1.4" else 0)
+        return 0.5 + (ahead[int(ref.case_id[-1])] if spec.migration != "monai-1.4" else 0)
 
     monkeypatch.setattr(diagnosis, "clean_dice", given)
     content = swin_job(swin, **({"migration": stated} if stated else {}))
@@ -164,12 +165,6 @@ def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     stated = dict(said("m", small(models=[{**entry, "args": args}])))
     assert {"to state", "no trace"} & {*asked}
     assert not {"to state", "no trace"} & {*stated}
-
-
-@pytest.mark.integration
-def test_a_model_that_fits_under_none_is_told_the_causes(swin: Path) -> None:
-    verdict = said(swin, swin_job(swin, expected_dice=0.9))[-1][1]
-    assert verdict.endswith(f", expected_dice 0.9: below half of it: {CAUSES}")
 
 
 def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> None:
@@ -195,9 +190,8 @@ def test_expected_dice_is_held_against_three_patients(own: Path, tmp_path: Path)
         datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 4}],
     )
     lines = said("m", content)
-    assert [text.split(" on ")[1].split()[0] for name, text in lines if name == "clean Dice"] == [
-        f"phantom_200{number}" for number in range(3)
-    ]
+    cases = [text.split(" on ")[1].split()[0] for name, text in lines if name == "clean Dice"]
+    assert cases == ["phantom_2000", "phantom_2001", "phantom_2002"]
     assert lines[-1][1].startswith("clean foreground Dice 0.")
     assert " (3 cases), expected_dice 0.87: lower by more than two standard errors" in lines[-1][1]
     keys = [text.partition(":")[0] for name, text in lines if name == "assumed"]
@@ -277,8 +271,7 @@ def test_unfetched_bundle_is_refused_first(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_prints_it(tmp_path: Path, own: Path, bench: Bench) -> None:
     path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
-    code, out, _ = bench("doctor", "--checkpoint", str(own), "--job", path)
-    assert code == 0
+    out = done(bench, "doctor", "--checkpoint", str(own), "--job", path)
     assert [line.split(":")[0] for line in out.splitlines()] == [
         *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
     ]

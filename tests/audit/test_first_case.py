@@ -56,17 +56,14 @@ def test_bare_network_keeps_the_usual_intensity(scans: Path, tmp_path: Path) -> 
     bare = {"name": "unet", "arch": "unet", "args": args, "checkpoint": str(tmp_path / "bare.pt")}
     first = first_case(described(scans, {"0": "CT"}), bare, is_trained=True)
     assert first.dataset["intensity"] == {"window": [-175.0, 250.0]}
-    lines = {of: [line.partition("    # ")[0] for line in lines] for of, lines in first.open.items()}
-    assert lines == {
-        "model": [
-            "roi: [96, 96, 96]",
-            "input: {axes: HWD}",
-            "input: {scale: [0.0, 1.0]}",
-            "inference: {overlap: 0.5}",
-            "inference: {weighting: constant}",
-        ],
-        "dataset": ["spacing: null", "crop_foreground: true"],
-    }
+    assert [line.partition("    # ")[0] for line in first.open["dataset"]] == ["spacing: null", "crop_foreground: true"]
+    assert [line.partition("    # ")[0] for line in first.open["model"]] == [
+        "roi: [96, 96, 96]",
+        "input: {axes: HWD}",
+        "input: {scale: [0.0, 1.0]}",
+        "inference: {overlap: 0.5}",
+        "inference: {weighting: constant}",
+    ]
     assert "this is CT, as its list says CT" in first.beside["dataset"]["intensity"]
     assert first.verdict.startswith("clean Dice of phantom_2000: 0.")
 

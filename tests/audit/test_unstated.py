@@ -55,31 +55,42 @@ def test_the_right_pipelines_are_proven_and_nothing_is_sought(place: Path) -> No
 
 
 AXES, RANGE = roads.CT
-WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "mirrored axis": ("ct", {"transforms": [{**AXES, "axcodes": "LAS"}, RANGE]}, "axes: RAS in place of LAS"),
-    "window": (
-        "ct",
-        {"transforms": [AXES, {**RANGE, "a_min": -1000, "a_max": 1000}]},
-        "intensity: window -175 to 250 in place of window -1000 to 1000",
-    ),
-    "roi": ("ct", {"roi": [16, 16, 16]}, "roi: 24x24x24 in place of 16x16x16"),
-    "no Gaussian": (
-        "ct",
-        {"inference": {**USUAL, "weighting": "constant"}},
-        "weighting: gaussian in place of constant",
-    ),
-    "z-score": (
-        "brats",
-        {"transforms": [roads.BRATS[0], {**roads.BRATS[1], "nonzero": False}]},
-        "intensity: z-scores of voxels that are not 0 in place of z-scores",
-    ),
-    "swapped channels": ("brats", {"channels": {"image": [1, 0, 2, 3]}}, "channels: 0x1x2x3 in place of 1x0x2x3"),
-}
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_setting_is_told_by_name(name: str, place: Path) -> None:
-    kind, changes, word = WRONG[name]
+@pytest.mark.parametrize(
+    ("kind", "changes", "word"),
+    [
+        pytest.param(
+            "ct", {"transforms": [{**AXES, "axcodes": "LAS"}, RANGE]}, "axes: RAS in place of LAS", id="mirrored axis"
+        ),
+        pytest.param(
+            "ct",
+            {"transforms": [AXES, {**RANGE, "a_min": -1000, "a_max": 1000}]},
+            "intensity: window -175 to 250 in place of window -1000 to 1000",
+            id="window",
+        ),
+        pytest.param("ct", {"roi": [16, 16, 16]}, "roi: 24x24x24 in place of 16x16x16", id="roi"),
+        pytest.param(
+            "ct",
+            {"inference": {**USUAL, "weighting": "constant"}},
+            "weighting: gaussian in place of constant",
+            id="no Gaussian",
+        ),
+        pytest.param(
+            "brats",
+            {"transforms": [roads.BRATS[0], {**roads.BRATS[1], "nonzero": False}]},
+            "intensity: z-scores of voxels that are not 0 in place of z-scores",
+            id="z-score",
+        ),
+        pytest.param(
+            "brats",
+            {"channels": {"image": [1, 0, 2, 3]}},
+            "channels: 0x1x2x3 in place of 1x0x2x3",
+            id="swapped channels",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_told_by_name(kind: Any, changes: Any, word: Any, place: Path) -> None:
     held, settings = looked_at(place, kind, **changes)
     assert not held.is_proven
     assert settings is not None

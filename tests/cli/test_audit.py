@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from alterations import set_first
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from faint_balls import job
 from tiny_job import execute, write
 
@@ -30,8 +30,7 @@ def small() -> dict[str, object]:
 
 
 def test_audit_of_store_says_what_was_and_what_was_not_checked(audited_store: str, bench: Bench) -> None:
-    code, out, _ = bench("audit", audited_store, "--all")
-    assert code == 0
+    out = done(bench, "audit", audited_store, "--all")
     assert "Audit: plain on balls" in out
     assert "not checked" in out
     assert "freqbench audit OUT --plan lists the cells that they need" in " ".join(out.split())
@@ -77,7 +76,7 @@ def test_more_cases_may_settle_a_doubt(low: float, high: float, told: str, audit
 
 def test_an_audit_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:
     place = tmp_path / "audit.md"
-    assert bench("audit", audited_store, "--format", "md", "--to", str(place))[0] == 0
+    done(bench, "audit", audited_store, "--format", "md", "--to", str(place))
     assert "| what should hold" in place.read_text()
 
 
@@ -92,8 +91,7 @@ def test_run_computes_what_is_missing_and_shows_it(
 ) -> None:
     monkeypatch.setattr(computing, "QUERIES", 10)
     options = ("--job", write(tmp_path, small()), "--cases", "1", "--eps", "0.1", "--engine", "serial")
-    code, out, _ = bench("audit", audited_store, "--run", *options)
-    assert code == 0
+    out = done(bench, "audit", audited_store, "--run", *options)
     assert "window passes" in out
     assert "checks hold" in out
     assert (Path(audited_store) / "audit" / "gradients.json").exists()
@@ -112,7 +110,7 @@ def test_run_computes_what_is_missing_and_shows_it(
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
         (
             ("--run", "--plan"),
-            "audit: expected one of --run, --plan, --rows, --converge, --certify, got --run and --plan",
+            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
         ),
         (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
@@ -123,8 +121,7 @@ def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...]
 
 
 def test_equal_rows_exit_with_0(small_store: Path, bench: Bench) -> None:
-    code, out, err = bench("audit", str(small_store), "--rows", "1")
-    assert (code, err) == (0, "")
+    out = done(bench, "audit", str(small_store), "--rows", "1")
     assert "equal to the bit: fgsm on a, scored on a: case phantom_2000 of phantom (" in out
 
 
@@ -141,7 +138,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--rows", "000000"), "expected one row whose id begins with 000000, got none"),
         (("--rows", "abc"), "--rows: expected a number, or 6 to 16 hex digits"),
         (("--rows", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
-        (("--rows", "1", "--plan"), "audit: expected one of --run, --plan, --rows, "),
+        (("--rows", "1", "--plan"), "audit: expected one of --run, --plan, --files, --rows, "),
         (("--seed", "1"), "audit: --seed: expected --rows beside it, got none"),
     ],
 )
@@ -150,7 +147,7 @@ def test_a_mistake_is_one_line_and_code_2(small_store: Path, bench: Bench, typed
 
 
 def test_files_exits_with_0_for_a_sound_store_and_1_for_another(small_copy: Path, bench: Bench) -> None:
-    assert bench("audit", str(small_copy), "--files")[0] == 0
+    done(bench, "audit", str(small_copy), "--files")
     (small_copy / "records" / "torn-000000.parquet").write_bytes(b"PAR1")
     code, out, _ = bench("audit", str(small_copy), "--files")
     assert code == 1

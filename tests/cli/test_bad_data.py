@@ -6,7 +6,7 @@ from typing import Any
 
 import nibabel
 import pytest
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from data import downloads
 from tiny_job import ARGS, ROI, small, write
 
@@ -66,9 +66,8 @@ def test_volumes_in_0_to_1_under_window_of_ct_are_told_with_both(root: Path, ben
         changed(root, f"training/patient089/{case}.nii.gz", lambda voxels: voxels / 150)
     code, warnings = warned(root, bench, intensity="released")
     assert code == 0
-    assert [line.partition(": expected ")[0] for line in warnings] == [
-        str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES
-    ]
+    files = [str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES]
+    assert [line.partition(": expected ")[0] for line in warnings] == files
     assert "expected intensities on the scale of the window [-175, 250], got 0 to 0.99" in warnings[0]
     assert warned(root, bench, intensity="percentile") == (0, [])
 
@@ -80,8 +79,7 @@ def test_a_case_whose_label_is_empty_is_named_once(root: Path, bench: Bench) -> 
 
 
 def test_plan_shows_the_grid_and_what_is_missing(bench: Bench, tmp_path: Path) -> None:
-    code, out, err = bench("plan", JOB)
-    assert (code, err) == (0, "")
+    out = done(bench, "plan", JOB)
     assert "vafa_table4: the grid" in out
     assert "missing: dataset synapse: ${FREQBENCH_DATA}/synapse: expected the environment variable" in out
     assert "missing: model unetr: ${FREQBENCH_CHECKPOINTS}/synapse/unetr/clean.pt" in out
@@ -90,8 +88,8 @@ def test_plan_shows_the_grid_and_what_is_missing(bench: Bench, tmp_path: Path) -
 
 def test_plan_counts_on_a_window_that_a_usual_unet_refuses(bench: Bench, tmp_path: Path) -> None:
     onnx = {"name": "net", "arch": "onnx", "checkpoint": "net.onnx", "roi": [9, 8, 7]}
-    code, out, _ = bench("plan", write(tmp_path, small(models=[onnx])))
-    assert (code, "missing: model net: expected a checkpoint at net.onnx, found none" in out) == (0, True)
+    out = done(bench, "plan", write(tmp_path, small(models=[onnx])))
+    assert "missing: model net: expected a checkpoint at net.onnx, found none" in out
 
 
 def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
@@ -102,7 +100,6 @@ def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, t
 @pytest.mark.integration
 def test_dry_data_runs_every_cell(bench: Bench, tmp_path: Path) -> None:
     """Without LPIPS, whose weights may have to be fetched, into a store of its own name."""
-    code, out, _ = bench("run", JOB, "--dry-data", "phantom")
-    assert code == 0
+    out = done(bench, "run", JOB, "--dry-data", "phantom")
     assert "6 records in" in out
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vafa_table4-dry"]

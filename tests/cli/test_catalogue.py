@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from tiny_job import job
 
 from freqbench.attacks.core.declared import declared
@@ -31,8 +31,7 @@ TABLES: dict[str, Callable[[str], catalogue.Described]] = {
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_list_has_every_name_that_a_job_may_have(table: str, bench: Bench) -> None:
-    code, out, err = bench("list", table)
-    assert (code, err) == (0, "")
+    out = done(bench, "list", table)
     assert set(KNOWN[table]) <= {line.split()[0] for line in out.splitlines() if line.strip()}
 
 
@@ -61,8 +60,7 @@ def test_the_line_of_a_model_is_let_through(name: str) -> None:
 
 
 def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
-    code, out, err = bench("list", "attacks", "vafa-3d")  # another name of vafa
-    assert (code, err) == (0, "")
+    out = done(bench, "list", "attacks", "vafa-3d")
     for text in (
         *("arXiv:2307.07269", "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]"),
         *("a = R(IDCT(q φ(c / q)) + 128)", "smallest entry of the table; None: 5", "20.0"),
@@ -91,8 +89,7 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
     """Names of all tables but metrics are read on first use, as in a process of its own."""
     KNOWN.pop("models", None)
-    code, out, err = bench("list", *arguments)
-    assert (code, err) == (0, "")
+    out = done(bench, "list", *arguments)
     assert [text for text in texts if text not in out] == []
 
 
@@ -124,9 +121,8 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
     ],
 )
 def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
-    code, out, err = bench("list", *words)
+    out = done(bench, "list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
-    assert (code, err) == (0, "")
     assert names <= firsts
     assert not others & firsts
 
@@ -156,8 +152,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
     ],
 )
 def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: tuple[str, ...], bench: Bench) -> None:
-    code, out, _ = bench("list", "jobs", name)
-    assert code == 0
+    out = done(bench, "list", "jobs", name)
     assert [text for text in texts if text not in " ".join(out.split())] == []
     assert out.endswith(f"\nrun it:\nfreqbench run {name}\n")
 
@@ -218,8 +213,7 @@ def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkey
     tmp_path.joinpath("own_attack_of_test.py").write_text(OWN_ATTACK)
     monkeypatch.syspath_prepend(tmp_path)
     assert "needs --trust-code" in refused(bench, "list", "attacks", "own_attack_of_test:Mine")
-    code, out, _ = bench("list", "attacks", "own_attack_of_test:Mine", "--trust-code")
-    assert code == 0
+    out = done(bench, "list", "attacks", "own_attack_of_test:Mine", "--trust-code")
     for text in ("Steps of a laboratory. Doe et al., 2026", "step_size", "eps: 8/255"):
         assert text in out
 

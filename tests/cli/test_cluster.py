@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from ray.dashboard.modules.job import cli as ray_job
 
 from freqbench.core import __version__
@@ -94,7 +94,7 @@ def test_submit_ends_with_what_to_type_next(
 def test_a_command_is_that_of_ray(
     typed: tuple[str, ...], expected: tuple[str, ...], small_job: Path, words: Words, bench: Bench
 ) -> None:
-    assert bench("cluster", *typed, "--address", URL)[0] == 0
+    done(bench, "cluster", *typed, "--address", URL)
     ((*called,),) = words
     assert tuple(called[: len(expected)]) == expected
 

@@ -3,12 +3,13 @@
 import csv
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from tiny_job import ARGS, JOB, ROI, execute, expanded, rows, small, write
 
 from freqbench.core.errors import UserError
@@ -26,15 +27,15 @@ def test_converge_shows_the_curves_and_writes_its_files(tmp_path: Path, bench: B
     """Attacks without steps have no curve."""
     content = small(attacks=[PGD, {"name": "gn", "std": "8/255"}], metrics=["dsc"], models=JOB["models"], targets="all")
     execute(content, tmp_path)
-    code, text, _ = bench("audit", str(tmp_path), "--converge")
-    assert code == 0
+    text = done(bench, "audit", str(tmp_path), "--converge")
     assert "drop against passes, attacks on a" in text
     curve = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
     points = [(row["model"], row["attack"], row["steps"], float(row["passes"])) for row in curve]
-    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model in "ab" for steps in "12"]
+    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model, steps in product("ab", "12")]
     attacks = yaml.safe_load((tmp_path / "converge.yaml").read_text())["attacks"]
     recommended = expanded({**content, "attacks": attacks})[1].cells
-    assert {cell.cell_id for cell in recommended} <= {key[0] for key in rows(tmp_path)}
+    cells = {cell for cell, *_ in rows(tmp_path)}
+    assert {cell.cell_id for cell in recommended} <= cells
 
 
 @pytest.mark.integration
@@ -42,10 +43,10 @@ def test_search_has_a_curve_by_queries_and_step_sizes_by_steps(tmp_path: Path, b
     """One pass a query, and of `rays` one for the clean Dice."""
     rays = {"name": "rays", "eps": "32/255", "queries": [3, 12]}
     execute(small(attacks=[rays, {**PGD, "step_size": ["eps/2", "eps/8"]}], metrics=["dsc"]), tmp_path)
-    assert bench("audit", str(tmp_path), "--converge")[0] == 0
+    done(bench, "audit", str(tmp_path), "--converge")
     curves = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
     points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
-    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part in "28" for steps in "12"]
+    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part, steps in product("28", "12")]
     assert sorted(points) == [*pgd, ("rays", "12", 13), ("rays", "3", 4)]
 
 
@@ -64,8 +65,7 @@ def content(**changes: Any) -> dict[str, Any]:
 @pytest.mark.integration
 def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, bench: Bench) -> None:
     execute(content(), tmp_path)
-    code, text, _ = bench("audit", str(tmp_path), "--certify")
-    assert code == 0
+    text = done(bench, "audit", str(tmp_path), "--certify")
     assert "at least" in text
     brackets = list(csv.DictReader((tmp_path / "bounds.csv").read_text().splitlines()))
     assert {row["radius"] for row in brackets} == {"0.1", "0.2"}
@@ -112,6 +112,5 @@ def test_plan_counts_draws_and_predictions_by_radius_and_seed(tmp_path: Path, be
 
 
 def test_plan_says_before_a_run_that_nothing_will_be_certified(tmp_path: Path, bench: Bench) -> None:
-    code, said, _ = bench("plan", write(tmp_path, content(attacks=[BALL])))
-    assert code == 0
+    said = done(bench, "plan", write(tmp_path, content(attacks=[BALL])))
     assert "note: no certificate: ball on a: expected draws of the clean volume, got none" in said

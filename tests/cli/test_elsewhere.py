@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from command_line import Bench, refused
+from command_line import Bench, done, refused
 from tiny_job import rows
 
 from freqbench.data.loaders.phantom import Phantom
@@ -18,8 +18,7 @@ CASE = "phantom_2000.nii.gz"
 def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench) -> None:
     out = str(small_copy)
     made = small_copy.parent
-    code, said, err = bench("export", out)
-    assert (code, err) == (0, "")
+    said = done(bench, "export", out)
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
     for each in json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]:
         image = nibabel.load(made / "out" / "export" / each["path"])
@@ -28,8 +27,7 @@ def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench
         nibabel.save(found, made / "tool" / each["path"])
     (made / "map.yaml").write_text("1: liver\n")
     arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
-    code, said, _ = bench("score", out, *arguments)
-    assert code == 0
+    said = done(bench, "score", out, *arguments)
     assert "\n1 record in " in said
     assert "  threshold\n" in said  # a column beside the job's models
     assert len(rows(out)) == 2
@@ -47,10 +45,9 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "theirs" / f"adv_{CASE}")
     arguments = ["--adversarial", str(tmp_path / "theirs"), "--source", "a"]
     arguments += ["--job", str(small_store.with_name("job.yaml"))]
-    code, said, _ = bench("score", str(tmp_path / "new"), *arguments)
-    assert code == 0
+    said = done(bench, "score", str(tmp_path / "new"), *arguments)
     assert "imported label=theirs " in said
-    code, said, _ = bench("cluster", "status", str(tmp_path / "new"))
+    said = done(bench, "cluster", "status", str(tmp_path / "new"))
     assert "1 of 1 record" in " ".join(said.split())
 
 
@@ -77,5 +74,5 @@ def test_private_data_ask_yes(small_store: Path, tmp_path: Path, monkeypatch: py
     assert (code, out) == (2, "")
     assert err == "error: phantom: expected permission to write volumes that must not be passed on: give --yes\n"
     assert not (tmp_path / "to").exists()
-    assert bench(*arguments, "--yes")[0] == 0
+    done(bench, *arguments, "--yes")
     assert (tmp_path / "to" / "clean" / CASE).exists()

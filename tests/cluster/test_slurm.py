@@ -47,6 +47,8 @@ class Job:
             "STARTED": str(self.started),
             "DRIVER_EXIT": str(code),
             "SLURM_JOB_ID": str(self.number),
+        }
+        environment |= {
             "SLURM_JOB_NODELIST": "node-[7-8]",
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_CPUS_PER_TASK": "32",

@@ -4,6 +4,7 @@ import io
 import math
 import re
 import sys
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_first_column_of_metric_is_one_that_its_direction_is_of(metric: str) -> 
 
 
 def test_each_column_is_of_one_metric_and_in_records() -> None:
-    columns = [column for metric in METRICS.values() for column in metric.columns]
+    columns = [*chain.from_iterable(metric.columns for metric in METRICS.values())]
     assert len(columns) == len(METRIC_OF)
     assert {*columns} <= {column.name for column in RECORDS}
 

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from freqbench.core.config import validate
 from freqbench.core.errors import DataError, UserError
-from freqbench.data import DATASETS
+from freqbench.core.types import Case, NativeCase
+from freqbench.data import DATASETS, Dataset
+from freqbench.data.layouts import Layout, recognise
 from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.job.schema import build_dataset
 
 from .downloads import Array, Nifti1, put, volume
 
@@ -39,7 +43,7 @@ class Folder:
 
     def list(self, **changes: Any) -> None:
         self.listed |= changes
-        (self.root / "dataset.json").write_text(json.dumps(self.listed))
+        put_json(self.root / "dataset.json", self.listed)
 
     def dataset(self, **arguments: Any) -> Decathlon:
         return Decathlon(**{"name": "small", "root": str(self.root), "split": "validation", **arguments})
@@ -53,8 +57,44 @@ def refused(text: str, read: Callable[[], object], kind: type[UserError] = DataE
     assert "\n" not in str(error.value)
 
 
-def made(loader: str, **arguments: Any) -> Any:
-    return validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml")
+def made(loader: str, root: Path | str = ".", **arguments: Any) -> Any:
+    return validate({"name": "x", "root": str(root), **arguments}, DATASETS[loader], where="job.yaml")
+
+
+def put_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def layout_of(root: Path, **options: bool) -> Layout:
+    return recognise(str(root), **options)
+
+
+def proposed(root: Path, **keys: Any) -> Any:
+    """The dataset of the line that doctor proposes for a folder; keywords change it."""
+    (entry,) = yaml.safe_load(layout_of(root).job_line)
+    return build_dataset({**entry, **keys}, where="job.yaml")
+
+
+def names_of(dataset: Dataset, *split: str) -> list[str]:
+    """The ids of a dataset's cases, or of those of another split."""
+    return [ref.case_id for ref in dataset.refs(*split)]
+
+
+def first_case(dataset: Dataset) -> Case:
+    return dataset.load(dataset.refs()[0])
+
+
+def first_native(dataset: Dataset) -> NativeCase:
+    return dataset.native(dataset.refs()[0])
+
+
+def first_key(dataset: Dataset) -> str:
+    return dataset.case_key(dataset.refs()[0])
+
+
+def first_label(dataset: Dataset) -> Array:
+    """The label map `[H, W, D]` of a dataset's first case on the grid of its file."""
+    return first_native(dataset).label[0].numpy()
 
 
 def prepared_by_monai(

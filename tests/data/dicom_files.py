@@ -123,9 +123,10 @@ def put_seg(
         )
         for number, label in enumerate(masks, 1)
     ]
+    voxels = np.stack([mask.T for mask in masks.values()], axis=-1)
     seg = highdicom.seg.Segmentation(
         source_images=[pydicom.dcmread(file) for file in series],
-        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8),
+        pixel_array=voxels.astype(np.uint8),
         segmentation_type=kind,
         segment_descriptions=segments,
         series_instance_uid=generate_uid(),

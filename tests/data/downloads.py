@@ -47,6 +47,10 @@ def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8
     return image, label
 
 
+VOXELS, CLASSES = volume()
+"""The usual volume, only to be read."""
+
+
 def native_case(image: Array, label: Array, source: str = "x.nii.gz", **changes: Any) -> NativeCase:
     """A case of `[H, W, D]`, or with channels before, in voxels of 1 mm."""
     voxels, classes = (torch.as_tensor(np.asarray(each)) for each in (image, label))

@@ -1,5 +1,6 @@
 """A loader of a listed folder is its settings, its splits and what its list states; little else is its own."""
 
+from collections import ChainMap
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,16 @@ OF_FOLDERS = {"splits", "stated_labels", "source", "other", "num_channels", "_ro
 
 def overridden(*bases: type) -> set[str]:
     """The members of base classes that freqbench's own loaders below the last of them define anew."""
-    loaders = {each for loader in DATASETS.values() for each in loader.__mro__ if issubclass(each, bases[-1])} - {
-        *bases
-    }
-    of_bases = {
+    lines = set().union(*(loader.__mro__ for loader in DATASETS.values()))
+    loaders = [each for each in lines - {*bases} if issubclass(each, bases[-1])]
+    of_bases = ChainMap(*map(vars, bases))
+    anew = of_bases.keys() & set().union(*map(vars, loaders))
+    return {
         name
-        for base in bases
-        for name, value in vars(base).items()
+        for name in anew
         if not name.startswith("__")
-        and (callable(value) or isinstance(value, property | classmethod) or hasattr(value, "func"))
+        and (hasattr(of_bases[name], "func") or isinstance(of_bases[name], Callable | property | classmethod))
     }
-    return {name for loader in loaders for name in vars(loader)} & of_bases
 
 
 def test_loaders_override_eight_members_of_a_dataset() -> None:

@@ -15,18 +15,17 @@ import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.types import NativeCase
 from freqbench.data import dicom
-from freqbench.data.layouts import recognise
 
-from .conftest import made, refused
+from .conftest import first_case, first_label, first_native, layout_of, made, refused
 from .dicom_files import LABELS, PATIENT, put_seg, put_series
-from .downloads import LPS, SRA, TURN, Array, put, volume
+from .downloads import CLASSES, LPS, SRA, TURN, VOXELS, Array, put, volume
 
 SHEARED = LPS.copy()
 SHEARED[1, 2] = 2.0
 
 
 def _dataset(root: Path, **keys: Any) -> Any:
-    return made("dicom", name="ct", root=str(root), **keys)
+    return made("dicom", name="ct", root=root, **keys)
 
 
 def _image(root: Path, **keys: Any) -> NativeCase:
@@ -39,6 +38,13 @@ def _masks(label: Array) -> dict[str, Array]:
     return {name: label == k for k, name in enumerate(LABELS, 1)}
 
 
+def _put_case(root: Path, **settings: Any) -> Path:
+    """Puts a series and the segmentation of its two classes; returns the segmentation's file."""
+    path = root / "labels/a.dcm"
+    put_seg(path, put_series(root / "images/a", VOXELS), _masks(CLASSES), **settings)
+    return path
+
+
 @pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
 def test_a_case_is_that_of_its_nifti_files(tmp_path: Path, grid: Array) -> None:
     image, label = volume()
@@ -48,17 +54,17 @@ def test_a_case_is_that_of_its_nifti_files(tmp_path: Path, grid: Array) -> None:
     series = put_series(tmp_path / "dicom/images/a", image, grid, scale=(0.5, -1024.0))
     put_seg(tmp_path / "dicom/labels/a.dcm", series, _masks(label))
     keys = {"label": "{case}_seg.nii.gz", "labels": ["background", *LABELS]}
-    pairs = made("pairs", root=str(tmp_path / "nifti"), image="{case}.nii.gz", **keys)
+    pairs = made("pairs", root=tmp_path / "nifti", image="{case}.nii.gz", **keys)
     dataset = _dataset(tmp_path / "dicom")
     assert dataset.class_names == pairs.class_names
-    wanted, case = (each.load(each.refs()[0]) for each in (pairs, dataset))
+    wanted, case = (first_case(each) for each in (pairs, dataset))
     torch.testing.assert_close(case.image, wanted.image, rtol=0, atol=1e-5)
     assert torch.equal(case.label, wanted.label)
     assert case.spacing == pytest.approx(wanted.spacing, abs=1e-5)
 
 
 def test_each_slice_has_its_own_slope_and_intercept(tmp_path: Path) -> None:
-    voxels = np.rint(volume()[0])
+    voxels = np.rint(VOXELS)
     put_series(tmp_path / "a", voxels, changes={3: {"RescaleSlope": 2.5, "RescaleIntercept": -7}})
     scaled = voxels.copy()
     scaled[:, :, 3] = voxels[:, :, 3] * 2.5 - 7
@@ -66,7 +72,7 @@ def test_each_slice_has_its_own_slope_and_intercept(tmp_path: Path) -> None:
 
 
 def test_compressed_slices_are_decoded_without_their_slope(tmp_path: Path) -> None:
-    voxels = np.rint(volume()[0])
+    voxels = np.rint(VOXELS)
     for path in put_series(tmp_path / "a", voxels, scale=(0.5, -10)):
         fields = pydicom.dcmread(path)
         fields.compress(RLELossless)
@@ -100,7 +106,7 @@ def _damage(paths: list[Path]) -> None:
     ],
 )
 def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> None:
-    spoil(put_series(tmp_path / "a", volume()[0], LPS))
+    spoil(put_series(tmp_path / "a", VOXELS, LPS))
     refused(text, lambda: _image(tmp_path))
 
 
@@ -122,12 +128,12 @@ def test_a_spoilt_series_is_refused(tmp_path: Path, spoil: Any, text: str) -> No
     ],
 )
 def test_slices_that_are_no_volume_are_refused(tmp_path: Path, changes: Mapping[int, Any], text: str) -> None:
-    put_series(tmp_path / "a", volume()[0], LPS, changes=changes)
+    put_series(tmp_path / "a", VOXELS, LPS, changes=changes)
     refused(text, lambda: _image(tmp_path))
 
 
 def test_a_gantry_tilt_is_refused(tmp_path: Path) -> None:
-    put_series(tmp_path / "a", volume()[0], SHEARED)
+    put_series(tmp_path / "a", VOXELS, SHEARED)
     refused("got a gantry tilt of 33.7 degrees: resample", lambda: _image(tmp_path))
 
 
@@ -136,7 +142,7 @@ def test_a_series_of_several_is_chosen_and_said(tmp_path: Path) -> None:
     long = put_series(tmp_path / "a/x", image, LPS, uid="1.2.3")
     short = put_series(tmp_path / "a/y", image[:, :, :6] + 1, LPS, uid="1.2.4")
     dataset = _dataset(tmp_path, reference="prediction", labels=3)
-    assert dataset.native(dataset.refs()[0]).label.shape[-1] == 8
+    assert first_native(dataset).label.shape[-1] == 8
     (line,) = dataset.remarks(["a"])
     assert "of the series 1.2.3 (8 slices), 1.2.4 (6 slices), 1.2.3 is read, as it has the most slices" in line
     assert _image(tmp_path, series={"a": "1.2.4"}).image.shape[-1] == 6
@@ -159,13 +165,13 @@ def test_segments_that_overlap_are_regions(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path)
     assert dataset.classes.overlap
     assert dataset.class_names == ("background", "whole", "core")
-    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], np.array([0, 1, 3])[label])
+    np.testing.assert_array_equal(first_label(dataset), np.array([0, 1, 3])[label])
     single = _dataset(tmp_path, labels=["background", "core"])
     assert not single.classes.overlap
-    np.testing.assert_array_equal(single.native(single.refs()[0]).label[0], label == 2)
+    np.testing.assert_array_equal(first_label(single), label == 2)
     fused = _dataset(tmp_path, label_map={1: 1, 2: 1})
     assert not fused.classes.overlap
-    np.testing.assert_array_equal(fused.native(fused.refs()[0]).label[0], label > 0)
+    np.testing.assert_array_equal(first_label(fused), label > 0)
 
 
 def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
@@ -189,8 +195,7 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
     ],
 )
 def test_another_segmentation_is_refused(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), **fields)
+    _put_case(tmp_path, **fields)
     refused(text, _dataset(tmp_path, labels=["background", *LABELS]).refs)
 
 
@@ -204,23 +209,21 @@ def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_labelmap_is_read(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), kind="LABELMAP")
+    _put_case(tmp_path, kind="LABELMAP")
     dataset = _dataset(tmp_path)
-    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], label)
+    np.testing.assert_array_equal(first_label(dataset), CLASSES)
 
 
 def test_a_truncated_segmentation_is_refused(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(path := tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
+    path = _put_case(tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
     dataset = _dataset(tmp_path)
-    refused("labels/a: expected 720 voxels, got damaged or truncated data", lambda: dataset.native(dataset.refs()[0]))
-    assert len(recognise(str(tmp_path)).problems) == 1
+    refused("labels/a: expected 720 voxels, got damaged or truncated data", lambda: first_native(dataset))
+    assert len(layout_of(tmp_path).problems) == 1
 
 
 def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
-    for path in put_series(tmp_path / "a", volume()[0]):
+    for path in put_series(tmp_path / "a", VOXELS):
         fields = pydicom.dcmread(path)
         fields.compress(RLELossless)
         fields.file_meta.TransferSyntaxUID = MPEG2MPML
@@ -229,21 +232,20 @@ def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_doctor_knows_a_folder(tmp_path: Path) -> None:
-    image, label = volume()
-    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
-    layout = recognise(str(tmp_path), with_labels=True)
+    _put_case(tmp_path)
+    layout = layout_of(tmp_path, with_labels=True)
     assert layout.loader == "dicom"
     assert layout.problems == ()
     assert len(made(**layout.entry).classes) == 3
     (tmp_path / "labels/a.dcm").unlink()
-    assert recognise(str(tmp_path)).entry["reference"] == "prediction"
-    assert recognise(str(tmp_path / "images/a")).loader == "dicom"
+    assert layout_of(tmp_path).entry["reference"] == "prediction"
+    assert layout_of(tmp_path / "images/a").loader == "dicom"
 
 
 def test_wrong_value_hidden(tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
     """Pydicom warns of a date that is a name, and logs it."""
     with dicom.files.quiet():
-        put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})
+        put_series(tmp_path / "a", VOXELS, changes={-1: {"PatientBirthDate": "Zweistein"}})
     _image(tmp_path)
     assert not caplog.text
     assert not list(recwarn)
@@ -259,7 +261,11 @@ def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     dataset = _dataset(tmp_path)
     ref = dataset.refs("test[0:1]")[0]
     told = [repr(ref), repr(dataset.native(ref).source), *dataset.remarks([ref.patient_id]), *dataset.notes]
-    told += [repr(dataset.whole_recipe()), *dataset.faults(ref, dataset.space), repr(recognise(str(tmp_path), True))]
+    told += [
+        repr(dataset.whole_recipe()),
+        *dataset.faults(ref, dataset.space),
+        repr(layout_of(tmp_path, with_labels=True)),
+    ]
     assert re.fullmatch("case-[0-9a-f]{8}", ref.case_id)
     assert {scan.patient for scan in dataset.scans.values()} == {ref.patient_id}
     for spoil in (_truncate, _double, _drop, _damage):
@@ -267,9 +273,9 @@ def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFi
         with pytest.raises(UserError) as error:
             _dataset(tmp_path).refs("test[0:1]")
         told.append(str(error.value))
-    told += [repr(recognise(str(tmp_path))), *capfd.readouterr()]
-    words = {word.lower() for value in PATIENT.values() for word in value.split("^")}
-    assert not [(word, text) for word in words for text in told if word in text.lower()]
+    told += [repr(layout_of(tmp_path)), *capfd.readouterr()]
+    words = "^".join(PATIENT.values()).lower().split("^")
+    assert not [word for word in words if word in "\n".join(told).lower()]
 
 
 def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
@@ -280,7 +286,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     put_seg(tmp_path / "labels/a.dcm", series, _masks(label))
     window: dict[str, Any] = {"intensity": {"window": [0, 150]}}
     dataset = _dataset(tmp_path, **window)
-    wanted = dataset.load(dataset.refs()[0])
+    wanted = first_case(dataset)
     folder = tmp_path / "images/a"
     seg = tmp_path / "labels/a.dcm"
     with pytest.warns(UserWarning, match=r"a: of the series 1.2.3 \(8 slices\), .* the segmentation is of it"):
@@ -305,9 +311,9 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:
-    first, *_ = put_series(tmp_path / "a", volume()[0])
+    first, *_ = put_series(tmp_path / "a", VOXELS)
     first.rename(tmp_path / "a/first.dcm")
-    put(tmp_path / "b.nii.gz", volume()[1])
+    put(tmp_path / "b.nii.gz", CLASSES)
     (tmp_path / "empty").mkdir()
     place = image if "://" in image else tmp_path / image
     refused(text, lambda: fb.Case.from_file(place, label and tmp_path / label))

@@ -18,9 +18,8 @@ from pydicom.uid import generate_uid
 from freqbench.core.errors import UserError
 from freqbench.data import dicom, image_files
 
-from .conftest import made, refused
 from .dicom_files import put_series
-from .downloads import LPS, SRA, TURN, Array, volume
+from .downloads import LPS, SRA, TURN, VOXELS, Array
 
 SAMPLES = Path(pydicom.__file__).parent / "data"
 REFUSAL = re.compile(r"CASE: expected [^\n]+, got [^\n]+: [^\n]+")
@@ -189,7 +188,7 @@ def made_by_highdicom(kind: str, series: list[Path]) -> Any:
     ],
 )
 def test_other_objects_of_highdicom_are_refused(tmp_path: Path, kind: str, image: str, label: str) -> None:
-    made_by_highdicom(kind, put_series(tmp_path / "a", volume()[0])).save_as(tmp_path / "b.dcm")
+    made_by_highdicom(kind, put_series(tmp_path / "a", VOXELS)).save_as(tmp_path / "b.dcm")
     assert image in told([tmp_path / "b.dcm"], "series")
     assert f"expected a DICOM SEG, {label}: convert it" in told([tmp_path / "b.dcm"], "segmentation")
 
@@ -198,7 +197,7 @@ def test_other_objects_of_highdicom_are_refused(tmp_path: Path, kind: str, image
 @pytest.mark.parametrize("kind", ["plain", "packed", "deflated"])
 def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid: Array) -> None:
     """Each voxel of SimpleITK's array, at its place in the world, is that of the volume at this place."""
-    made = made_by_highdicom("enhanced", put_series(tmp_path / "a", np.rint(volume()[0]), grid, scale=(0.5, -10.0)))
+    made = made_by_highdicom("enhanced", put_series(tmp_path / "a", np.rint(VOXELS), grid, scale=(0.5, -10.0)))
     made.save_as(tmp_path / "b.dcm")
     theirs = SimpleITK.ReadImage(tmp_path / "b.dcm")
     if kind == "packed":
@@ -215,7 +214,7 @@ def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid
 
 
 def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> None:
-    voxels = np.rint(volume()[0])
+    voxels = np.rint(VOXELS)
     series = put_series(tmp_path / "a", voxels, changes={2: {"RescaleSlope": 3}})
     made = made_by_highdicom("enhanced", series)
     order = [3, 0, 7, 1, 2, 6, 4, 5]
@@ -225,13 +224,3 @@ def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> N
     voxels[:, :, 2] *= 3
     ours = dicom.series.read_series([tmp_path / "b.dcm"], Path("CASE"))
     np.testing.assert_array_equal(image_files.read_image(ours)[0], voxels)
-
-
-def test_contours_are_refused_by_name(tmp_path: Path) -> None:
-    put_series(tmp_path / "images/a", volume()[0])
-    contours = pydicom.dcmread(SAMPLES / "test_files/rtstruct.dcm", force=True)
-    contours.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    (tmp_path / "labels").mkdir()
-    contours.save_as(tmp_path / "labels/a.dcm", enforce_file_format=True)
-    dataset = made("dicom", root=str(tmp_path), labels=["background", "liver"])
-    refused("expected a DICOM SEG, got RTSTRUCT, contours", dataset.refs)

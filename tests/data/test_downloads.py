@@ -1,6 +1,5 @@
 """MSD, AMOS, TotalSegmentator and raw folders of nnU-Net."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
 from . import conftest, downloads
-from .conftest import made
+from .conftest import first_case, first_key, first_label, made, names_of, put_json
 from .downloads import put, volume
 
 
@@ -30,7 +29,7 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path) -> None:
     downloads.decathlon(own, {"training": ["spleen_2", "spleen_3"]})
     for task, root in (("Task09_Spleen", tmp_path), (9, own), ("09", tmp_path)):
         dataset = MSD(name="x", root=str(root), task=task, cases=1)
-        assert [ref.case_id for ref in dataset.refs()] == ["spleen_2"]
+        assert names_of(dataset) == ["spleen_2"]
         assert dataset.class_names == ("air", "left", "right")
 
 
@@ -47,12 +46,22 @@ def test_an_unknown_task_is_refused() -> None:
     refused("msd", "unknown task '11'", task=11)
 
 
-def test_a_dumped_dataset_validates_again() -> None:
-    own = {"msd": {"task": 7}, "amos": {"modality": "mr"}, "totalsegmentator": {"classes": ["liver"]}}
-    own |= {"nnunet_raw": {"fold": 1}, "decathlon": {"list": "mine.json", "labels": 3, "intensity": {"zscore": 2}}}
-    for loader, keys in own.items():
-        dataset = DATASETS[loader].model_validate({"name": "x", "root": ".", **keys})
-        assert DATASETS[loader].model_validate(dataset.model_dump(mode="json")) == dataset
+@pytest.mark.parametrize(
+    ("loader", "keys"),
+    [
+        ("msd", {"task": 7, "root": "."}),
+        ("msd", {"task": "hippocampus"}),
+        ("msd", {"task": "hippocampus", "list": "mine.json"}),
+        ("amos", {"root": ".", "modality": "mr"}),
+        ("totalsegmentator", {"root": ".", "classes": ["liver"]}),
+        ("nnunet_raw", {"root": ".", "fold": 1}),
+        ("decathlon", {"root": ".", "list": "mine.json", "labels": 3, "intensity": {"zscore": 2}}),
+    ],
+    ids=str,
+)
+def test_a_dumped_dataset_validates_again(loader: str, keys: dict[str, Any]) -> None:
+    dataset = DATASETS[loader].model_validate({"name": "x", **keys})
+    assert DATASETS[loader].model_validate(dataset.model_dump(mode="json")) == dataset
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def amos(tmp_path: Path) -> Path:
 )
 def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: list[str], intensity: object) -> None:
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
-    assert [ref.case_id for ref in dataset.refs()] == cases
+    assert names_of(dataset) == cases
     assert (dataset.space.intensity, len(dataset.classes), dataset.class_names[8]) == (intensity, 16, "aorta")
 
 
@@ -99,19 +108,19 @@ def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
         ("spleen", "liver"): np.where(boxes > 0, 2, 0),
     }.items():
         dataset = total(bodies, *classes)
-        assert np.array_equal(dataset.load(dataset.refs()[0]).label[0].numpy(), expected)
+        assert np.array_equal(first_case(dataset).label[0].numpy(), expected)
         assert dataset.class_names == ("background", *classes)
 
 
 def test_splits_are_the_tables_and_all_used_masks_identify(bodies: Path) -> None:
-    assert [ref.case_id for ref in total(bodies, "liver").refs()] == ["s0001", "s0002"]
+    assert names_of(total(bodies, "liver")) == ["s0001", "s0002"]
     assert [ref.patient_id for ref in total(bodies, "liver", split="training").refs()] == ["s0000"]
     dataset = total(bodies, "spleen", "liver", cases=1)
     keys = []
     for structure in ("aorta", "spleen", "liver"):
-        keys.append(dataset.case_key(dataset.refs()[0]))
+        keys.append(first_key(dataset))
         put(bodies / f"s0001/segmentations/{structure}.nii.gz", (volume(5)[1][::-1] > 0).astype(np.uint8))
-    keys.append(dataset.case_key(dataset.refs()[0]))
+    keys.append(first_key(dataset))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
 
@@ -123,7 +132,7 @@ def test_a_mask_on_another_grid_or_of_other_values_is_refused(bodies: Path) -> N
     put(bodies / "s0001/segmentations/liver.nii.gz", volume(1)[1])
     dataset = total(bodies, "spleen", "liver", cases=1)
     with pytest.raises(DataError, match=r"liver.nii.gz: expected labels 0 to 1, got 2"):
-        dataset.load(dataset.refs()[0])
+        first_case(dataset)
 
 
 @pytest.mark.parametrize(
@@ -160,27 +169,27 @@ def nnunet(root: Path, **arguments: Any) -> NnunetRaw:
 def test_cases_are_those_of_the_label_maps(raw: Path) -> None:
     put(raw / "imagesTr/unlabelled_0000.nii.gz", volume(9)[0])
     (raw / "labelsTr/._a.nii.gz").write_bytes(b"")
-    assert [ref.case_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001_frame01"]
+    assert names_of(nnunet(raw)) == ["a", "b", "patient001_frame01"]
     assert [ref.patient_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001"]
-    assert [ref.case_id for ref in nnunet(raw, split="test").refs()] == ["c"]
+    assert names_of(nnunet(raw, split="test")) == ["c"]
     assert nnunet(raw).unlabelled_cases() == ("unlabelled",)
     dataset = nnunet(raw, crop_foreground=False, cases=("b",))
-    assert np.array_equal(dataset.load(dataset.refs()[0]).label[0].numpy(), volume(ord("b"))[1])
+    assert np.array_equal(first_case(dataset).label[0].numpy(), volume(ord("b"))[1])
     assert dataset.class_names == ("background", "left", "right")
 
 
 def test_a_folds_cases_are_those_of_its_file(raw: Path) -> None:
     folds = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["patient001_frame01"]}]
-    (raw / "splits_final.json").write_text(json.dumps(folds))
+    put_json(raw / "splits_final.json", folds)
     dataset = nnunet(raw, fold=1, split="validation")
-    assert [ref.case_id for ref in dataset.refs()] == ["patient001_frame01"]
-    assert [ref.case_id for ref in dataset.refs("train")] == ["b"]
-    assert [ref.case_id for ref in dataset.refs("test")] == ["c"]
+    assert names_of(dataset) == ["patient001_frame01"]
+    assert names_of(dataset, "train") == ["b"]
+    assert names_of(dataset, "test") == ["c"]
 
 
 def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
     content = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "tumour", "2": "cyst"}}
-    (raw / "dataset.json").write_text(json.dumps(content))
+    put_json(raw / "dataset.json", content)
     dataset = nnunet(raw)
     assert dataset.class_names == ("background", "tumour", "cyst")
     assert len(dataset.refs()) == 3
@@ -219,12 +228,12 @@ def test_labels_are_classes_in_order_ignore_if_the_job_says(raw: Path) -> None:
     downloads.nnunet(raw, ["a"], labels={"background": 0, "left": 1, "ignore": 2})
     dataset = nnunet(raw, cases=("a",))
     assert dataset.class_names == ("background", "left")
-    label = dataset.native(dataset.refs()[0]).label[0].numpy()
+    label = first_label(dataset)
     expected = volume(ord("a"))[1]
     assert np.array_equal(label, np.where(expected == 2, 254, expected))
     assert dataset.notes == ("raw: voxels with the label 2 do not count: not in losses, metrics or success",)
     scored = nnunet(raw, cases=("a",), ignore=[], labels=["air", "left", "unsure"])
-    assert np.array_equal(scored.native(scored.refs()[0]).label[0].numpy(), expected)
+    assert np.array_equal(first_label(scored), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Formats beside NIfTI: the same volume gives the same case, and damaged, hostile or ambiguous files one line."""
 
-import json
 import re
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import freqbench as fb
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.data import image_files
-from freqbench.data.layouts import Layout, recognise
+from freqbench.data.layouts import Layout
 from freqbench.job.schema import build_dataset
 
-from .conftest import made, refused
-from .downloads import LPS, SRA, TURN, volume
+from .conftest import layout_of, made, put_json, refused
+from .downloads import CLASSES, LPS, VOXELS, volume
 from .itk_files import put_itk, spoil
 
 FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
@@ -25,20 +24,6 @@ FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 
 def _read(path: Path) -> np.ndarray:
     return image_files.read_image(image_files.read_header(path, multichannel=True))
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
-def test_a_volume_is_that_of_its_nifti_file(tmp_path: Path, suffix: str, packed: bool, grid: np.ndarray) -> None:
-    voxels = volume()[0]
-    put_itk(tmp_path / "a.nii.gz", voxels, grid)
-    put_itk(tmp_path / f"a{suffix}", voxels, grid, packed)
-    nifti, other = (image_files.read_header(tmp_path / f"a{end}") for end in (".nii.gz", suffix))
-    assert other.shape == nifti.shape
-    np.testing.assert_allclose(other.affine, nifti.affine, atol=1e-5)  # NIfTI has it in 32 bits
-    np.testing.assert_array_equal(image_files.read_image(other), image_files.read_image(nifti))
-    image_files.check_length(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", FORMATS[:-1])
@@ -49,7 +34,10 @@ def test_numbers_of_a_voxel_are_channels(tmp_path: Path, suffix: str) -> None:
     refused("expected a 3D volume, got shape", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+one_file_formats = pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+
+
+@one_file_formats
 def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
     voxels = np.stack([volume(0)[0], volume(1)[0]])
     image = SimpleITK.GetImageFromArray(voxels.transpose(0, 3, 2, 1), isVector=False)
@@ -59,7 +47,7 @@ def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(("space", "signs"), [("RAS", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1))])
 def test_axes_of_nrrd_file_are_those_of_its_space(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
-    put_itk(tmp_path / "a.nrrd", volume()[0], LPS)
+    put_itk(tmp_path / "a.nrrd", VOXELS, LPS)
     spoil(tmp_path / "a.nrrd", b"left-posterior-superior", space.encode())
     header = image_files.read_header(tmp_path / "a.nrrd")
     np.testing.assert_array_equal(header.affine[:3, :3], np.diag([*signs]) * [1, 2, 3])
@@ -70,7 +58,7 @@ def test_axes_of_nrrd_file_are_those_of_its_space(tmp_path: Path, space: str, si
 @pytest.mark.parametrize("suffix", [*FORMATS, ".gipl", ".gipl.gz"])
 def test_truncation_is_reported(tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"a{suffix}"
-    put_itk(path, volume()[0], packed=packed)
+    put_itk(path, VOXELS, packed=packed)
     data = next((file for file in tmp_path.iterdir() if file != path), path)
     data.write_bytes(data.read_bytes()[:-50])
     refused("got damaged or truncated data", lambda: image_files.check_length(path))
@@ -78,7 +66,10 @@ def test_truncation_is_reported(tmp_path: Path, suffix: str, packed: bool, capfd
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+two_file_formats = pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+
+
+@two_file_formats
 def test_a_file_of_voxels_of_two_bytes_is_told(tmp_path: Path, suffix: str) -> None:
     """A packed file is long enough for some voxels, but has no end that states their length."""
     put_itk(tmp_path / f"a{suffix}", np.arange(8, dtype=np.uint8).reshape(2, 2, 2), packed=True)
@@ -87,11 +78,11 @@ def test_a_file_of_voxels_of_two_bytes_is_told(tmp_path: Path, suffix: str) -> N
     refused("got damaged or truncated data", lambda: image_files.check_length(tmp_path / f"a{suffix}"))
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@one_file_formats
 def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path, suffix: str) -> None:
     """SimpleITK reads them as other voxels."""
     path = tmp_path / f"a{suffix}"
-    put_itk(path, volume()[0], packed=True)
+    put_itk(path, VOXELS, packed=True)
     content = bytearray(path.read_bytes())
     content[-30] ^= 1
     path.write_bytes(content)
@@ -100,8 +91,8 @@ def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path, suffix: str) -> 
 
 def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> None:
     """Other voxels beside the same header are another case."""
-    put_itk(tmp_path / "a.mhd", volume()[0])
-    scans = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    put_itk(tmp_path / "a.mhd", VOXELS)
+    scans = made("images", root=tmp_path, reference="prediction", labels=2)
     before = scans.refs()[0].fingerprint
     raw = tmp_path / "a.raw"
     raw.write_bytes(raw.read_bytes()[::-1])
@@ -109,10 +100,10 @@ def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "../b.raw", "x/../../b.raw", "LIST", "a%03d.raw 1 8 1", "C:\\b.raw"])
-@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+@two_file_formats
 def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, suffix: str, place: str) -> None:
     path = tmp_path / "a" / f"a{suffix}"
-    put_itk(path, volume()[0])
+    put_itk(path, VOXELS)
     (tmp_path / "b.raw").write_bytes((tmp_path / "a" / "a.raw").read_bytes())
     spoil(path, b"a.raw", place.encode())
     refused("a list, " if place[0] in "La" else "of its own folder", lambda: image_files.read_header(path))
@@ -120,7 +111,7 @@ def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, su
 
 @pytest.mark.parametrize(("suffix", "data"), [(".nhdr", "a.raw"), (".mhd", "a.raw"), (".hdr", "a.img")])
 def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: str) -> None:
-    put_itk(tmp_path / f"a{suffix}", volume()[0])
+    put_itk(tmp_path / f"a{suffix}", VOXELS)
     (tmp_path / data).unlink()
     refused(f"expected its voxels in {data} beside it", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
 
@@ -151,7 +142,7 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
 )
 def test_header_without_volume_is_refused(tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str) -> None:
     path = tmp_path / f"a{suffix}"
-    put_itk(path, volume()[0])
+    put_itk(path, VOXELS)
     spoil(path, old, new)
     with pytest.raises(DataError) as error:
         _read(path)
@@ -167,13 +158,13 @@ def test_header_without_volume_is_refused(tmp_path: Path, suffix: str, old: byte
     ],
 )
 def test_header_units_become_millimetres(tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float) -> None:
-    put_itk(tmp_path / f"a{suffix}", volume()[0])
+    put_itk(tmp_path / f"a{suffix}", VOXELS)
     spoil(tmp_path / f"a{suffix}", after, after + b"\n" + line)
     assert image_files.read_header(tmp_path / f"a{suffix}").spacing == pytest.approx((side,) * 3)
 
 
 def test_analyze_is_refused_as_readers_take_different_directions(tmp_path: Path) -> None:
-    nibabel.save(nibabel.AnalyzeImage(volume()[0], None), tmp_path / "a.hdr")
+    nibabel.save(nibabel.AnalyzeImage(VOXELS, None), tmp_path / "a.hdr")
     refused("got Analyze 7.5", lambda: image_files.read_header(tmp_path / "a.hdr"))
 
 
@@ -191,11 +182,11 @@ def _laid_out(root: Path, suffix: str) -> dict[str, Layout]:
             put_itk(root / folder / f"{mask}{suffix}", label, LPS)
     labels = {"background": 0, "left": 1, "right": 2}
     described = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": suffix}
-    (root / "nnunet_raw/dataset.json").write_text(json.dumps(described))
+    put_json(root / "nnunet_raw/dataset.json", described)
     listed = {"labels": {value: name for name, value in labels.items()}}
     lines = [{"image": f"./imagesTr/x{suffix}", "label": f"./labelsTr/x{suffix}"}]
-    (root / "decathlon/dataset.json").write_text(json.dumps({**listed, "training": lines}))
-    return {path.name: recognise(str(path)) for path in root.iterdir()}
+    put_json(root / "decathlon/dataset.json", {**listed, "training": lines})
+    return {path.name: layout_of(path) for path in root.iterdir()}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -207,20 +198,20 @@ def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suf
         (ref,) = dataset.refs()
         native = dataset.native(ref)
         assert ref.case_id == "x"
-        assert np.array_equal(native.image[0], volume()[0])
+        assert np.array_equal(native.image[0], VOXELS)
         if loader != "images":
-            assert np.array_equal(native.label[0], volume()[1])
+            assert np.array_equal(native.label[0], CLASSES)
 
 
 def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
-    put_itk(tmp_path / "a.mhd", volume()[0])
+    put_itk(tmp_path / "a.mhd", VOXELS)
     root = f"memory://{tmp_path.name}"
     for file in tmp_path.iterdir():
         storage.write_atomic(f"{root}/{file.name}", file.read_bytes())
     dataset = made("images", root=root, reference="prediction", labels=2)
     (ref,) = dataset.refs()
-    assert np.array_equal(dataset.native(ref).image[0], volume()[0])
-    assert made("images", root=str(tmp_path), reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
+    assert np.array_equal(dataset.native(ref).image[0], VOXELS)
+    assert made("images", root=tmp_path, reference="prediction", labels=2).refs()[0].fingerprint == ref.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -233,20 +224,20 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
 )
 def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path, suffix: str, directions: str) -> None:
     if suffix == ".gipl":
-        put_itk(tmp_path / "a.gipl", volume()[0])
+        put_itk(tmp_path / "a.gipl", VOXELS)
     else:
         bare = nibabel.Nifti1Pair if suffix == ".hdr" else nibabel.Nifti1Image
-        nibabel.save(bare(volume()[0], None), tmp_path / f"a{suffix}")  # with neither sform nor qform
-    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+        nibabel.save(bare(VOXELS, None), tmp_path / f"a{suffix}")  # with neither sform nor qform
+    dataset = made("images", root=tmp_path, reference="prediction", labels=2)
     dataset.refs()
     said = f"a{suffix}: the header names no anatomical directions: its axes of space are taken as towards {directions}"
-    for lines in (dataset.remarks(["a"]), recognise(str(tmp_path)).notes):
+    for lines in (dataset.remarks(["a"]), layout_of(tmp_path).notes):
         assert [line for line in lines if said in line]
 
 
 @pytest.mark.parametrize("form", ["sform", "qform"])
 def test_directions_that_one_form_states_are_no_guess(tmp_path: Path, form: str) -> None:
-    image = nibabel.Nifti1Image(volume()[0], None)
+    image = nibabel.Nifti1Image(VOXELS, None)
     getattr(image, f"set_{form}")(LPS, 1)
     nibabel.save(image, tmp_path / "a.nii")
     header = image_files.read_header(tmp_path / "a.nii")
@@ -255,9 +246,9 @@ def test_directions_that_one_form_states_are_no_guess(tmp_path: Path, form: str)
 
 
 def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
-    put_itk(tmp_path / "a.mha", volume()[0])
+    put_itk(tmp_path / "a.mha", VOXELS)
     spoil(tmp_path / "a.mha", b"ElementSpacing = 1 1 1\n", b"")
-    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    dataset = made("images", root=tmp_path, reference="prediction", labels=2)
     (ref,) = dataset.refs()
     assert "got 1 x 1 x 1 without fields for them" in " ".join(dataset.faults(ref, dataset.space))
 

@@ -5,14 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_job
-from command_line import Bench
-from command_line import refused as told
 
 from freqbench.core.errors import DataError, MissingDataError
-from freqbench.data.layouts import recognise
 
-from .conftest import made, refused
+from .conftest import layout_of, made, names_of, refused
 from .test_reads import LISTS, dicom, listed
 
 IMAGES = {
@@ -28,11 +24,12 @@ IMAGES = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_label_map_without_its_image_is_named(name: str, tmp_path: Path) -> None:
     dataset = listed(name, tmp_path) if name in LISTS else dicom(tmp_path, images=".")
-    (first, _), path = (ref.case_id for ref in dataset.refs()), tmp_path / IMAGES[name]
+    first = names_of(dataset)[0]
+    path = tmp_path / IMAGES[name]
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     again = dataset.model_validate(dataset.model_dump(by_alias=True))
     refused(f"{path}: expected the ", again.refs, MissingDataError)
-    assert [ref.case_id for ref in again.model_copy(update={"cases": (first,)}).refs()] == [first]
+    assert names_of(again.model_copy(update={"cases": (first,)})) == [first]
 
 
 @pytest.mark.parametrize(
@@ -46,18 +43,18 @@ def test_a_folder_without_slices_is_named_if_a_label_is_there(tmp_path: Path, im
     for name in beside:
         (folder / name).write_text("x")
     text = f"{folder}: expected the slices of case b, found none: add them"
-    refused(text, made("dicom", root=str(tmp_path)).refs, MissingDataError)
-    assert any("test: 1 files are missing" in problem for problem in recognise(str(tmp_path)).problems)
+    refused(text, made("dicom", root=tmp_path).refs, MissingDataError)
+    assert any("test: 1 files are missing" in problem for problem in layout_of(tmp_path).problems)
 
 
 def test_an_empty_folder_of_images_is_a_case_and_another_is_none(tmp_path: Path) -> None:
     dicom(tmp_path / "x", "a")
     (tmp_path / "x/images/b").mkdir()
     keys = {"reference": "prediction", "labels": 3}
-    refused("expected the slices of case b", made("dicom", root=str(tmp_path / "x"), **keys).refs, MissingDataError)
+    refused("expected the slices of case b", made("dicom", root=tmp_path / "x", **keys).refs, MissingDataError)
     dicom(tmp_path / "y", "a", images=".")
     (tmp_path / "y/notes").mkdir()
-    assert [ref.case_id for ref in made("dicom", root=str(tmp_path / "y")).refs()] == ["a"]
+    assert names_of(made("dicom", root=tmp_path / "y")) == ["a"]
 
 
 def test_a_segmentation_without_slices_tells_no_patient(tmp_path: Path) -> None:
@@ -65,20 +62,8 @@ def test_a_segmentation_without_slices_tells_no_patient(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "images/b")
     (tmp_path / "labels/b.dcm").rename(tmp_path / "labels/MRN4711.dcm")
     with pytest.raises(DataError, match="expected the slices of case case-") as error:
-        made("dicom", root=str(tmp_path)).refs()
+        made("dicom", root=tmp_path).refs()
     assert "4711" not in str(error.value)
-
-
-def test_plan_and_run_name_the_case(tmp_path: Path, bench: Bench) -> None:
-    dicom(tmp_path / "data")
-    for path in (tmp_path / "data/images/b").iterdir():
-        path.unlink()
-    datasets = [{"name": "d", "loader": "dicom", "root": str(tmp_path / "data")}]
-    path = tiny_job.write(tmp_path, tiny_job.small(datasets=datasets))
-    text = "images/b: expected the slices of case b, found none: add them"
-    _, out, _ = bench("plan", path)
-    assert text in out
-    assert text in told(bench, "run", path)
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["itself", "by a link"])
@@ -89,4 +74,4 @@ def test_a_pipe_among_slices_is_left_out_and_never_opened(tmp_path: Path, is_lin
     if is_link:
         (tmp_path / "images/a/000.dcm").symlink_to(pipe)
     (ref,) = dataset.refs()
-    assert (len(dataset.slices(ref).files), recognise(str(tmp_path)).loader) == (8, "dicom")
+    assert (len(dataset.slices(ref).files), layout_of(tmp_path).loader) == (8, "dicom")

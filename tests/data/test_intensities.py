@@ -1,6 +1,5 @@
 """Intensities against the window: what is clipped of labels and body, and what honest volumes clip without a word."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,9 @@ def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True
 SOFT = {1: 60.0, 2: 110.0}
 
 
+with_and_without_labels = pytest.mark.parametrize("labelled", [True, False])
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -59,7 +61,7 @@ SOFT = {1: 60.0, 2: 110.0}
         (lambda hu: np.rint(hu) % 65536, "stored without a sign"),
     ],
 )
-@pytest.mark.parametrize("labelled", [True, False])
+@with_and_without_labels
 def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: bool) -> None:
     image, label = ct(SOFT)
     if labelled or "inverted" not in cause:
@@ -75,7 +77,7 @@ def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: 
     [SOFT, {1: -980.0}, {1: 700.0, 2: 900.0}, {1: -960.0, 2: 800.0}, {1: 60.0, 2: 380.0}],
     ids=["soft tissue", "airways", "bones", "airways and bones", "a vessel with contrast agent"],
 )
-@pytest.mark.parametrize("labelled", [True, False])
+@with_and_without_labels
 def test_an_honest_ct_is_not_suspected(organs: dict[int, float], labelled: bool) -> None:
     assert lines(*ct(organs), labelled=labelled) == []
 
@@ -110,8 +112,4 @@ def test_a_case_of_files_warns_in_python(tmp_path: Path) -> None:
     put(tmp_path / "x.nii.gz", (image + 1024).astype(np.float32))
     put(tmp_path / "y.nii.gz", label)
     with pytest.warns(UserWarning, match=r"x\.nii\.gz: expected intensities on the scale of the window"):
-        fb.Case.from_file(tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", labels=3, intensity={"window": [-160, 240]})
-    put(tmp_path / "x.nii.gz", image.astype(np.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
         fb.Case.from_file(tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", labels=3, intensity={"window": [-160, 240]})

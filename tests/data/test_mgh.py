@@ -9,7 +9,7 @@ import pytest
 from freqbench.data import image_files
 
 from .conftest import refused
-from .downloads import LPS, SRA, TURN, volume
+from .downloads import LPS, SRA, TURN, VOXELS, volume
 
 PLACE = 28  # of the field that says if the grid is stated
 
@@ -23,7 +23,7 @@ def put_mgh(path: Path, voxels: np.ndarray, grid: np.ndarray = LPS, kind: type =
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
 @pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
 def test_a_volume_is_that_of_nibabel(tmp_path: Path, suffix: str, kind: type, grid: np.ndarray) -> None:
-    path = put_mgh(tmp_path / f"a{suffix}", volume()[0], grid, kind)
+    path = put_mgh(tmp_path / f"a{suffix}", VOXELS, grid, kind)
     header = image_files.read_header(path)
     theirs = nibabel.load(path)
     assert (header.shape, header.stored) == (theirs.shape, np.dtype(kind).name)
@@ -41,7 +41,7 @@ def test_frames_are_channels(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path) -> None:
-    path = put_mgh(tmp_path / "a.mgz", volume()[0])
+    path = put_mgh(tmp_path / "a.mgz", VOXELS)
     content = bytearray(path.read_bytes())
     content[-6] ^= 1  # of the checksum
     path.write_bytes(content)
@@ -62,7 +62,7 @@ def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_header_that_is_wrong_is_refused(tmp_path: Path, start: int, field: bytes, text: str) -> None:
-    path = put_mgh(tmp_path / "a.mgh", volume()[0])
+    path = put_mgh(tmp_path / "a.mgh", VOXELS)
     content = bytearray(path.read_bytes())
     content[start : start + len(field)] = field
     path.write_bytes(content)

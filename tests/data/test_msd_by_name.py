@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -26,11 +27,12 @@ from freqbench.data.loaders import msd
 from freqbench.data.loaders.decathlon import SPLITS, Decathlon
 from freqbench.data.loaders.msd import MSD
 
+from .conftest import names_of, put_json
 from .downloads import put_case
 
 TASK = "Task04_Hippocampus"
 SPLIT_OF = {"h_1": "training", "h_2": "validation", "h_3": "reported", "h_4": "test"}
-FILES = [f"{folder}/{case}.nii.gz" for case in SPLIT_OF for folder in ("imagesTr", "labelsTr")]
+FILES = [f"{folder}/{case}.nii.gz" for case, folder in itertools.product(SPLIT_OF, ("imagesTr", "labelsTr"))]
 
 
 class Mirrors:
@@ -98,19 +100,12 @@ def hippocampus(**keys: Any) -> Any:
 
 
 def cases(**keys: Any) -> list[str]:
-    return [ref.case_id for ref in hippocampus(**keys).refs()]
+    return names_of(hippocampus(**keys))
 
 
 def left(cache: Path) -> list[str]:
     """The files of the cache that are no locks or marks."""
     return sorted(path.name for path in (cache / "files").rglob("*") if path.is_file() and path.suffix != ".lock")
-
-
-@pytest.mark.parametrize(
-    "task", ["Task04_Hippocampus", "task04_hippocampus", 4, "4", "04", "hippocampus", "Hippocampus"]
-)
-def test_a_task_is_called_by_folder_number_or_bare_name(task: object) -> None:
-    assert MSD(name="x", root=".", task=task).task == TASK
 
 
 def test_archive_is_fetched_once_and_then_needs_no_server(mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +196,10 @@ HARMS: dict[str, tuple[Callable[[Mirrors], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
+every_harm = pytest.mark.parametrize("harm", HARMS)
+
+
+@every_harm
 def test_a_wrong_archive_is_one_line_and_leaves_nothing(
     mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -215,7 +213,7 @@ def test_a_wrong_archive_is_one_line_and_leaves_nothing(
     assert left(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@every_harm
 def test_the_next_mirror_is_asked_after_a_wrong_archive(mirrors: Mirrors, harm: str) -> None:
     HARMS[harm][0](mirrors)
     assert (cases(split="test"), mirrors.asked) == (["h_4"], ["first", "second"])
@@ -260,25 +258,19 @@ def test_other_task_is_looked_for_by_name(mirrors: Mirrors, tmp_path: Path, monk
     )
     shutil.copytree(mirrors.task, tmp_path / "spleen")
     shutil.copy(mirrors.list, tmp_path / "spleen/dataset.json")
-    assert [ref.case_id for ref in MSD(name="x", task="spleen").refs()] == ["h_1"]
+    assert names_of(MSD(name="x", task="spleen")) == ["h_1"]
     assert mirrors.asked == []
 
 
 def test_a_job_with_root_reads_the_folders_own_list(mirrors: Mirrors, tmp_path: Path) -> None:
     lines = json.loads(mirrors.list.read_text())
-    (mirrors.task / "dataset.json").write_text(json.dumps({**lines, "training": lines["test"]}))
+    put_json(mirrors.task / "dataset.json", {**lines, "training": lines["test"]})
     root = str(mirrors.task.parent)
     for task in (TASK, 4, "hippocampus"):
         assert cases(task=task, root=root) == ["h_4"]
     assert cases(root=root, list="freqbench") == ["h_1"]
     shutil.copy(mirrors.task / "dataset.json", tmp_path / "mine.json")
     assert (cases(list=str(tmp_path / "mine.json")), mirrors.asked) == (["h_4"], ["first"])
-
-
-@pytest.mark.parametrize("keys", [{}, {"root": "x"}, {"list": "mine.json"}])
-def test_a_dumped_dataset_by_name_validates_again(keys: dict[str, str]) -> None:
-    dataset = hippocampus(**keys)
-    assert MSD.model_validate(dataset.model_dump(mode="json")) == dataset
 
 
 def test_a_job_runs_on_data_by_name(mirrors: Mirrors, tmp_path: Path) -> None:
@@ -331,13 +323,3 @@ def test_cases_by_name_are_those_of_the_folder(split: str, part: str) -> None:
         theirs = in_folder.load(ref)
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.label, theirs.label)
-
-
-@pytest.mark.integration
-def test_whole_task_equals_the_folders_cases(real: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tarfile.open(mirrors.archives[0], "w") as tar:
-        tar.add(real, TASK)
-    monkeypatch.setattr(msd, "LISTS", {TASK: SPLITS / "msd_hippocampus.json"})
-    in_folder = Decathlon(name="x", root=str(real), split="validation[40:60]", intensity="percentile")
-    monkeypatch.delenv("FREQBENCH_DATA", raising=False)
-    assert (hippocampus(split="test").refs(), mirrors.asked) == (in_folder.refs(), ["first"])

@@ -54,7 +54,7 @@ def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Pre
     attacked = attacked_native(native, case, adversarial, space)
     again = prepare(attacked, space, clean=native)
     assert again.image.shape == case.image.shape
-    assert float((again.image - adversarial).abs().max()) < 2e-6
+    assert (again.image - adversarial).abs().max() < 2e-6
     assert resampling_error(native, attacked, adversarial, space) < 1e-6
 
 
@@ -117,7 +117,7 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     native = _native(GRIDS[grid])
     native = replace(native, image=native.image.clamp(-50, 250))
     case = prepare(native, KEPT.model_copy(update={"spacing": (1.4, 1.2, 2.0)}))
-    adversarial = case.image + torch.randn(case.image.shape, generator=torch.Generator().manual_seed(1)) * 0.01
+    adversarial = case.image + torch.randn(case.image.shape) * 0.01
     delta = MetaTensor((adversarial - case.image) * 400, affine=torch.from_numpy(case.affine))
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)
     expected = resample(delta, dst_affine=torch.from_numpy(native.affine), spatial_size=SHAPE).as_tensor()

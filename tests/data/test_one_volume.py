@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from freqbench.core.types import Case
 from freqbench.data import image_files
 
-from .conftest import made
+from .conftest import first_case, made
 from .dicom_files import put_series
 from .downloads import Array
 from .itk_files import put_itk
@@ -34,16 +34,16 @@ def drawn(seed: int) -> tuple[Array, Array, Array]:
     return voxels, label, affine
 
 
-def put_file(path: Path, voxels: Array, affine: Array) -> None:
+def put_file(path: Path, voxels: Array, affine: Array, packed: bool) -> None:
     if path.suffix == ".mgz":
         nibabel.save(nibabel.MGHImage(voxels, affine), path)
     else:
-        put_itk(path, voxels, affine)
+        put_itk(path, voxels, affine, packed)
 
 
 def case_of(folder: Path, suffix: str) -> Case:
     files = {"image": f"{{case}}{suffix}", "label": f"{{case}}_seg{suffix}", "labels": 3}
-    dataset = made("pairs", root=str(folder), **files, **SETTINGS)
+    dataset = made("pairs", root=folder, **files, **SETTINGS)
     (ref,) = dataset.refs()
     case: Case = dataset.load(ref)
     return case
@@ -56,8 +56,8 @@ def test_a_volume_is_one_case_in_eight_formats_and_as_a_series(tmp_path: Path, s
     for suffix in FORMATS:
         folder = tmp_path / suffix
         folder.mkdir()
-        put_file(folder / f"a{suffix}", voxels, affine)
-        put_file(folder / f"a_seg{suffix}", label, affine)
+        put_file(folder / f"a{suffix}", voxels, affine, packed=seed > 3)
+        put_file(folder / f"a_seg{suffix}", label, affine, packed=seed > 3)
         header = image_files.read_header(folder / f"a{suffix}")
         np.testing.assert_allclose(header.affine, affine, atol=1e-4)
         np.testing.assert_allclose(header.spacing, np.linalg.norm(affine[:3, :3], axis=0), rtol=1e-6)
@@ -68,7 +68,7 @@ def test_a_volume_is_one_case_in_eight_formats_and_as_a_series(tmp_path: Path, s
         np.testing.assert_allclose(case.image, first.image, atol=1e-3)
         np.testing.assert_array_equal(case.label, first.label)
     put_series(tmp_path / "dicom/images/a", voxels, affine)
-    series = made("dicom", root=str(tmp_path / "dicom"), reference="prediction", labels=3, **SETTINGS)
-    case = series.load(series.refs()[0])
+    series = made("dicom", root=tmp_path / "dicom", reference="prediction", labels=3, **SETTINGS)
+    case = first_case(series)
     np.testing.assert_allclose(case.affine, first.affine, atol=1e-3)
     np.testing.assert_allclose(case.image, first.image, atol=1e-3)

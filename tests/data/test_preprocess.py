@@ -24,7 +24,7 @@ from freqbench.data.preprocess import prepare
 from freqbench.data.scans import ImageFiles
 from freqbench.job.fit import space_notes
 
-from .conftest import Folder, refused
+from .conftest import Folder, first_case, first_native, refused
 from .downloads import LPS, SHAPE, SRA, TURN, volume
 
 GRIDS = {
@@ -35,7 +35,7 @@ GRIDS = {
 
 def _first(folder: Folder, **arguments: Any) -> Case:
     dataset = folder.dataset(**arguments)
-    return dataset.load(dataset.refs()[0])
+    return first_case(dataset)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_spacing_that_leaves_one_voxel_is_refused_as_such(folder: Folder) -> N
 
 def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
     dataset = folder.dataset(crop_foreground=False)
-    native = dataset.native(dataset.refs()[0])
+    native = first_native(dataset)
     prepare(native, dataset.space)
     assert np.array_equal(native.image[0].numpy(), volume(ord("a"))[0])
 
@@ -215,7 +215,7 @@ def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
         assert dataset.num_channels == 2
-    case = dataset.load(dataset.refs()[0])
+    case = first_case(dataset)
     voxels = two_channels(ord("a")).astype(np.float64)
     ranges = np.percentile(voxels, [0.5, 99.5], axis=(0, 1, 2)).T
     assert np.array(case.native_ranges) == pytest.approx(ranges, rel=1e-5, abs=1e-4)
@@ -238,7 +238,7 @@ def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
         transforms.CropForeground(),
     ]
     expected = transforms.Compose(steps)(f"{dataset.root}/imagesTr/a.nii.gz")
-    assert np.array_equal(dataset.load(dataset.refs()[0]).image.numpy(), expected.numpy())
+    assert np.array_equal(first_case(dataset).image.numpy(), expected.numpy())
 
 
 def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: Folder) -> None:
@@ -268,7 +268,7 @@ def test_a_constant_channel_is_refused(fourth: Decathlon, folder: Folder) -> Non
     spoilt[..., 1] = 7
     folder.put("imagesTr/a.nii.gz", spoilt)
     text = "/a.nii.gz: expected an image, got the same intensity 7 everywhere in channel 1: "
-    refused(text, lambda: fourth.load(fourth.refs()[0]))
+    refused(text, lambda: first_case(fourth))
 
 
 class Given(Balls):
@@ -302,7 +302,7 @@ class Windowed(Hounsfield):
 def pair(cls: type[Balls], **settings: Any) -> tuple[Tensor, Tensor]:
     """The first volume as the class gives it, and as it is attacked."""
     dataset = cls(name="own", **settings)
-    return dataset.native(dataset.refs()[0]).image, dataset.load(dataset.refs()[0]).image
+    return first_native(dataset).image, first_case(dataset).image
 
 
 def test_a_class_without_a_space_keeps_intensities_and_extent() -> None:
@@ -325,7 +325,7 @@ def test_a_class_with_a_space_is_scaled_by_it_alone() -> None:
 def test_a_model_s_own_space_takes_the_place_of_a_missing_one() -> None:
     dataset = Hounsfield(name="own")
     own = Preprocess(intensity={"window": [-1000, 1000]}, crop_foreground=False)
-    assert float(dataset.load(dataset.refs()[0], own).image.max()) <= 0.9
+    assert dataset.load(dataset.refs()[0], own).image.max() <= 0.9
 
 
 def test_way_of_keeping_volumes_is_in_the_key() -> None:

@@ -13,7 +13,7 @@ from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.synapse import Synapse
 
 from . import downloads
-from .conftest import made, prepared_by_monai, refused
+from .conftest import first_case, made, names_of, prepared_by_monai, refused
 from .downloads import ACDC_PLACES, PLACES, TURN, put
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +35,12 @@ def cases_of(name: str, split: str) -> list[str]:
     ],
 )
 def test_splits_have_the_published_counts_and_share_no_patient(name: str, counts: dict[str, tuple[int, int]]) -> None:
-    patients = {split: {case.partition("_")[0] for case in cases_of(name, split)} for split in counts}
-    assert {split: (len(set(cases_of(name, split))), len(patients[split])) for split in counts} == counts
-    assert len(set().union(*patients.values())) == sum(number for _, number in counts.values())
+    everyone = set[str]()
+    for split, (cases, patients) in counts.items():
+        of_split = {case.partition("_")[0] for case in cases_of(name, split)}
+        assert (len(set(cases_of(name, split))), len(of_split)) == (cases, patients)
+        assert not everyone & of_split
+        everyone |= of_split
 
 
 def test_the_splits_are_in_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +79,7 @@ def test_acdc_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None:
 def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"], "validation": ["b"]})
     dataset = Synapse(name="synapse", root=str(tmp_path), list="dataset.json")
-    assert [ref.case_id for ref in dataset.refs()] == ["b"]
+    assert names_of(dataset) == ["b"]
     assert len(dataset.classes) == 14
 
 
@@ -105,7 +108,7 @@ def test_a_case_equals_the_papers_pipeline(
     for path, voxels in zip(paths, _native(1, -1000, 400), strict=True):
         put(path, voxels, TURN @ np.diag([-0.8, -0.8, 3, 1]))
     dataset = DATASETS[loader].model_validate({"name": "x", "root": str(tmp_path), "cases": 1, **keys})
-    case = dataset.load(dataset.refs()[0])
+    case = first_case(dataset)
     expected = prepared_by_monai(paths[0], paths[1], (-175, 250), size=size)
     assert np.array_equal(case.image.numpy(), expected["image"].numpy())
     assert np.array_equal(case.label.numpy(), expected["label"].numpy())
@@ -117,7 +120,7 @@ def test_acdc_scales_by_percentiles_unless_asked(tmp_path: Path) -> None:
     for name, voxels in zip(ACDC_FILES, _native(2, 0, 900), strict=True):
         put(tmp_path / f"{name}.nii.gz", voxels, np.diag([1.4, 1.4, 10, 1]))
     dataset = ACDC(name="acdc", root=str(tmp_path), cases=1)
-    ((low, high),) = dataset.load(dataset.refs()[0]).native_ranges
+    ((low, high),) = first_case(dataset).native_ranges
     assert low == 0
     assert high > 700
 

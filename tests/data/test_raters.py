@@ -1,18 +1,16 @@
 """Label maps of several raters, readers or versions beside an image: never scans, and the key `rater` chooses."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 import freqbench as fb
 from freqbench.core.errors import UserError
-from freqbench.data.layouts import Layout, recognise
-from freqbench.job.schema import build_dataset
 
-from .conftest import made, refused
+from .conftest import layout_of, made, names_of, proposed, refused
 from .downloads import put, volume
 
 CASES = ("p01", "p02")
@@ -32,99 +30,100 @@ def _mask(number: int) -> Any:
     return mask
 
 
-def _proposed(layout: Layout, **keys: Any) -> Any:
-    (entry,) = yaml.safe_load(layout.job_line)
-    return build_dataset({**entry, **keys}, where="job.yaml")
-
-
 # Image, label maps of two raters, the pattern that doctor proposes for these, and the raters.
-LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
-    "numbers": ("{}.nii.gz", ("{}_seg1.nii.gz", "{}_seg2.nii.gz"), "{case}_seg{rater}.nii.gz", ("1", "2")),
-    "tasks": (
-        "{}/image.nii.gz",
-        ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
-        "{case}/task01_seg{rater}.nii.gz",
-        ("01", "02"),
-    ),
-    "labels": (
-        "images/{}.nii.gz",
-        ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
-        "labels/rater{rater}/{case}.nii.gz",
-        ("1", "2"),
-    ),
-    "readers": (
-        "images/{}.nii.gz",
-        ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"),
-        "reader_{rater}/{case}.nii.gz",
-        ("A", "B"),
-    ),
-    "named": (
-        "scans/{}.nii.gz",
-        ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"),
-        "raters/{rater}/{case}.nii.gz",
-        ("jane", "yu"),
-    ),
-    "rater at the end": (
-        "{}.nii.gz",
-        ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
-        "{case}_rater-{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "rater between": (
-        "{}.nii",
-        ("{}_expert1_seg.nii", "{}_expert2_seg.nii"),
-        "{case}_expert{rater}_seg.nii",
-        ("1", "2"),
-    ),
-    "versions": ("{}/ct.nii.gz", ("{}/mask_v1.nii.gz", "{}/mask_v2.nii.gz"), "{case}/mask_v{rater}.nii.gz", ("1", "2")),
-    "folders of versions": (
-        "images/{}.nii.gz",
-        ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
-        "labels_v{rater}/{case}.nii.gz",
-        ("1", "3"),
-    ),
-    "folders of cases": (
-        "images/{}.nii.gz",
-        ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
-        "labels/{case}/{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "trees": (
-        "images/{}/ct.nii.gz",
-        ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
-        "labels/{case}/seg{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "below the case": (
-        "{}/image.nii.gz",
-        ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
-        "{case}/rater{rater}/seg.nii.gz",
-        ("A", "B"),
-    ),
-    "twice": (
-        "images/{}.nii.gz",
-        ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
-        "rater{rater}/{case}_rater{rater}.nii.gz",
-        ("1", "2"),
-    ),
-    "Decathlon's folders": (
-        "imagesTr/{}.nii.gz",
-        ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
-        "labelsTr/{case}_{rater}.nii.gz",
-        ("1", "2"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str) -> None:
-    image, masks, label, raters = LAYOUTS[name]
+@pytest.mark.parametrize(
+    ("image", "masks", "label", "raters"),
+    {
+        "numbers": ("{}.nii.gz", ("{}_seg1.nii.gz", "{}_seg2.nii.gz"), "{case}_seg{rater}.nii.gz", ("1", "2")),
+        "tasks": (
+            "{}/image.nii.gz",
+            ("{}/task01_seg01.nii.gz", "{}/task01_seg02.nii.gz"),
+            "{case}/task01_seg{rater}.nii.gz",
+            ("01", "02"),
+        ),
+        "labels": (
+            "images/{}.nii.gz",
+            ("labels/rater1/{}.nii.gz", "labels/rater2/{}.nii.gz"),
+            "labels/rater{rater}/{case}.nii.gz",
+            ("1", "2"),
+        ),
+        "readers": (
+            "images/{}.nii.gz",
+            ("reader_A/{}.nii.gz", "reader_B/{}.nii.gz"),
+            "reader_{rater}/{case}.nii.gz",
+            ("A", "B"),
+        ),
+        "named": (
+            "scans/{}.nii.gz",
+            ("raters/jane/{}.nii.gz", "raters/yu/{}.nii.gz"),
+            "raters/{rater}/{case}.nii.gz",
+            ("jane", "yu"),
+        ),
+        "rater at the end": (
+            "{}.nii.gz",
+            ("{}_rater-1.nii.gz", "{}_rater-2.nii.gz"),
+            "{case}_rater-{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "rater between": (
+            "{}.nii",
+            ("{}_expert1_seg.nii", "{}_expert2_seg.nii"),
+            "{case}_expert{rater}_seg.nii",
+            ("1", "2"),
+        ),
+        "versions": (
+            "{}/ct.nii.gz",
+            ("{}/mask_v1.nii.gz", "{}/mask_v2.nii.gz"),
+            "{case}/mask_v{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "folders of versions": (
+            "images/{}.nii.gz",
+            ("labels_v1/{}.nii.gz", "labels_v3/{}.nii.gz"),
+            "labels_v{rater}/{case}.nii.gz",
+            ("1", "3"),
+        ),
+        "folders of cases": (
+            "images/{}.nii.gz",
+            ("labels/{}/1.nii.gz", "labels/{}/2.nii.gz"),
+            "labels/{case}/{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "trees": (
+            "images/{}/ct.nii.gz",
+            ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
+            "labels/{case}/seg{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "below the case": (
+            "{}/image.nii.gz",
+            ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
+            "{case}/rater{rater}/seg.nii.gz",
+            ("A", "B"),
+        ),
+        "twice": (
+            "images/{}.nii.gz",
+            ("rater1/{}_rater1.nii.gz", "rater2/{}_rater2.nii.gz"),
+            "rater{rater}/{case}_rater{rater}.nii.gz",
+            ("1", "2"),
+        ),
+        "Decathlon's folders": (
+            "imagesTr/{}.nii.gz",
+            ("labelsTr/{}_1.nii.gz", "labelsTr/{}_2.nii.gz"),
+            "labelsTr/{case}_{rater}.nii.gz",
+            ("1", "2"),
+        ),
+    }.values(),
+)
+def test_label_maps_of_raters_are_cases_of_one_patient(
+    tmp_path: Path, image: str, masks: tuple[str, str], label: str, raters: tuple[str, str]
+) -> None:
     _write(tmp_path, image, *masks)
-    layout = recognise(str(tmp_path), with_labels=True)
-    dataset = _proposed(layout)
+    layout = layout_of(tmp_path, with_labels=True)
+    dataset = proposed(tmp_path)
     assert (dataset.loader, dataset.label, dataset.rater, layout.problems) == ("pairs", label, "all", ())
     refs = dataset.refs()
-    expected = [(f"{case}_{rater}", case) for case in CASES for rater in raters]
+    expected = [(f"{case}_{rater}", case) for case, rater in itertools.product(CASES, raters)]
     assert [(ref.case_id, ref.patient_id) for ref in refs] == expected
     for number, ref in enumerate(refs[2:]):
         np.testing.assert_array_equal(dataset.native(ref).image[0], volume(1)[0])
@@ -132,8 +131,8 @@ def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str
     (survey,) = layout.surveys
     assert (len(survey.complete), len(set(survey.patients))) == (4, 2)
     assert f"raters {', '.join(raters)}: 4 label maps of 2 scans" in " ".join(layout.notes)
-    second = _proposed(layout, rater=raters[1])
-    assert [ref.case_id for ref in second.refs()] == [f"{case}_{raters[1]}" for case in CASES]
+    second = proposed(tmp_path, rater=raters[1])
+    assert names_of(second) == [f"{case}_{raters[1]}" for case in CASES]
 
 
 def test_scan_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
@@ -141,8 +140,8 @@ def test_scan_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
     folder = tmp_path / "p01"
     _write(flat, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz", cases=("p01",))
     _write(folder, "image.nii.gz", "task01_seg01.nii.gz", "task01_seg02.nii.gz", cases=("",))
-    assert [ref.case_id for ref in _proposed(recognise(str(flat))).refs()] == ["p01_1", "p01_2"]
-    layout = recognise(str(folder))
+    assert names_of(proposed(flat)) == ["p01_1", "p01_2"]
+    layout = layout_of(folder)
     assert [survey.complete for survey in layout.surveys] == [["image"]]
     assert "2 files are label maps by their names and few whole values, and no scans" in " ".join(layout.notes)
 
@@ -150,7 +149,7 @@ def test_scan_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rater", "chosen"), [("02", 1), (2, 1), ("seg-1", 0), ("rater01", 0)])
 def test_a_rater_is_chosen_by_name_or_number(tmp_path: Path, rater: object, chosen: int) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg01.nii.gz", "{}_seg02.nii.gz")
-    dataset = _proposed(recognise(str(tmp_path)), rater=rater)
+    dataset = proposed(tmp_path, rater=rater)
     assert [ref.patient_id for ref in dataset.refs()] == [*CASES]
     np.testing.assert_array_equal(dataset.native(dataset.refs()[1]).label[0], _mask(chosen))
 
@@ -159,17 +158,17 @@ def test_equal_maps_of_raters_are_cases_of_their_own(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz")
     for case in CASES:
         put(tmp_path / f"{case}_seg2.nii.gz", _mask(0))
-    layout = recognise(str(tmp_path))
-    dataset = _proposed(layout)
-    second = _proposed(layout, rater=2)
+    dataset = proposed(tmp_path)
+    second = proposed(tmp_path, rater=2)
     keys = {ref.case_id: dataset.case_key(ref) for ref in dataset.refs()}
     assert len({*keys.values()}) == 4
-    assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == {id: keys[id] for id in ("p01_2", "p02_2")}
+    expected = {id: keys[id] for id in ("p01_2", "p02_2")}
+    assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == expected
 
 
 def test_reference_of_a_case_of_raters_is_another_patient(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz", "{}_seg3.nii.gz")
-    dataset = _proposed(recognise(str(tmp_path)))
+    dataset = proposed(tmp_path)
     for ref in dataset.refs():
         assert {dataset.other(ref, seed).patient_id for seed in range(8)} == {*CASES} - {ref.patient_id}
 
@@ -177,9 +176,8 @@ def test_reference_of_a_case_of_raters_is_another_patient(tmp_path: Path) -> Non
 def test_scan_that_some_raters_did_not_draw_has_cases_of_others(tmp_path: Path) -> None:
     _write(tmp_path, "{}/ct.nii.gz", "{}/seg1.nii.gz", "{}/seg2.nii.gz")
     (tmp_path / "p02/seg1.nii.gz").unlink()
-    layout = recognise(str(tmp_path))
-    assert [ref.case_id for ref in _proposed(layout).refs()] == ["p01_1", "p01_2", "p02_2"]
-    refused("expected a label map of case p02", _proposed(layout, rater=1).refs)
+    assert names_of(proposed(tmp_path)) == ["p01_1", "p01_2", "p02_2"]
+    refused("expected a label map of case p02", proposed(tmp_path, rater=1).refs)
 
 
 KEYS: dict[str, Any] = {"image": "{case}.nii.gz", "label": "{case}_seg{rater}.nii.gz", "labels": 3}
@@ -195,7 +193,7 @@ KEYS: dict[str, Any] = {"image": "{case}.nii.gz", "label": "{case}_seg{rater}.ni
 )
 def test_several_raters_without_choice_among_them_are_refused(tmp_path: Path, keys: dict[str, Any], text: str) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz")
-    refused(text, made("pairs", root=str(tmp_path), **{**KEYS, **keys}).refs)
+    refused(text, made("pairs", root=tmp_path, **{**KEYS, **keys}).refs)
 
 
 @pytest.mark.parametrize("keys", [{"label": "{case}_seg1.nii.gz"}, {"reference": "prediction"}])
@@ -211,35 +209,28 @@ def test_a_pattern_of_one_rater_reads_the_scans_alone(tmp_path: Path) -> None:
 
 def test_agreement_has_one_case_a_scan(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz")
-    assert [ref.case_id for ref in made("pairs", root=str(tmp_path), reference="prediction", **KEYS).refs()] == [*CASES]
-
-
-def test_names_of_raters_with_values_of_scans_are_scans(tmp_path: Path) -> None:
-    for seed, name in enumerate(("p01", "p01_seg1", "p01_seg2")):
-        put(tmp_path / f"{name}.nii.gz", volume(seed)[0])
-    layout = recognise(str(tmp_path))
-    assert (layout.loader, layout.surveys[0].complete) == ("images", ["p01", "p01_seg1", "p01_seg2"])
+    assert names_of(made("pairs", root=tmp_path, reference="prediction", **KEYS)) == [*CASES]
 
 
 @pytest.mark.parametrize("names", [("img_{}", "mask_{}"), ("volume-{}", "segmentation-{}")])
 def test_numbers_that_images_have_too_are_cases_and_no_raters(tmp_path: Path, names: tuple[str, str]) -> None:
     _write(tmp_path / "set", f"{names[0]}.nii.gz", f"{names[1]}.nii.gz", cases=("1", "2"))
-    refused("give one of its folders: set (images and label maps", lambda: recognise(str(tmp_path)), UserError)
-    dataset = _proposed(recognise(str(tmp_path / "set")))
-    assert ([ref.case_id for ref in dataset.refs()], dataset.rater) == (["1", "2"], None)
+    refused("give one of its folders: set (images and label maps", lambda: layout_of(tmp_path), UserError)
+    dataset = proposed(tmp_path / "set")
+    assert (names_of(dataset), dataset.rater) == (["1", "2"], None)
 
 
 def test_a_version_beside_the_label_map_is_said_and_no_scan(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg.nii.gz", "{}_seg_v2.nii.gz")
-    layout = recognise(str(tmp_path))
-    assert (layout.problems, _proposed(layout).label) == ((), "{case}_seg.nii.gz")
+    layout = layout_of(tmp_path)
+    assert (layout.problems, proposed(tmp_path).label) == ((), "{case}_seg.nii.gz")
     assert "not used: {case}_seg_v2.nii.gz" in layout.notes
-    assert [ref.case_id for ref in _proposed(layout).refs()] == [*CASES]
+    assert names_of(proposed(tmp_path)) == [*CASES]
 
 
 def test_file_called_as_scan_and_more_is_label_map_by_its_values(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_jane.nii.gz", "{}-2.nii.gz")
     put(tmp_path / "p01_post.nii.gz", volume(5)[0])
-    layout = recognise(str(tmp_path))
+    layout = layout_of(tmp_path)
     assert layout.surveys[0].complete == ["p01", "p01_post", "p02"]
     assert "4 files are label maps by their names and few whole values" in " ".join(layout.notes)

@@ -1,6 +1,5 @@
 """Lists, folders and headers are read as often for many cases as for few."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from freqbench.data.dicom import series
 from freqbench.data.loaders import folder
 
 from . import downloads
-from .conftest import made
+from .conftest import made, put_json
 from .dicom_files import put_seg, put_series
 from .downloads import put_case, volume
 
@@ -47,17 +46,17 @@ def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
         voxels, label = volume(seed)
         series = put_series(root / images / case, voxels)
         put_seg(root / f"labels/{case}.dcm", series, {"liver": label == 1, "tumour": label == 2})
-    return made("dicom", root=str(root))
+    return made("dicom", root=root)
 
 
 def _put_synapse(root: Path, count: int) -> None:
-    dataset = made("synapse", root=str(root), cases=count)
+    dataset = made("synapse", root=root, cases=count)
     downloads.synapse(root, "raw", (line.case_id for line in dataset.splits()["validation"]))
 
 
 def _put_fold(root: Path, count: int) -> None:
     downloads.nnunet(root, _names(count))
-    (root / "splits_final.json").write_text(json.dumps([{"train": [], "val": _names(count)}]))
+    put_json(root / "splits_final.json", [{"train": [], "val": _names(count)}])
 
 
 def _put_nnunet_list(root: Path, count: int) -> None:
@@ -97,7 +96,7 @@ LISTS: dict[str, tuple[Callable[[Path, int], object], dict[str, Any]]] = {
 def listed(name: str, root: Path, count: int = 2) -> Dataset:
     put, keys = LISTS[name]
     put(root, count)
-    return made(name.partition(",")[0], root=str(root), **keys, **({"cases": count} if name == "synapse" else {}))
+    return made(name.partition(",")[0], root=root, **keys, **({"cases": count} if name == "synapse" else {}))
 
 
 def test_every_loader_of_files_is_here() -> None:
@@ -168,5 +167,5 @@ def test_headers_of_hundreds_of_series_are_kept(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # files of a minute ago
     stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     for _ in range(2):
-        assert len(made("dicom", root=str(tmp_path), reference="prediction", labels=2).refs()) == 300
+        assert len(made("dicom", root=tmp_path, reference="prediction", labels=2).refs()) == 300
     assert len(stacked) == 300

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from .conftest import Folder, refused
+from .conftest import Folder, first_case, refused
 from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
@@ -62,60 +62,153 @@ def _header(**fields: Any) -> Spoil:
 
 
 # What spoils the folder, then the file that the error names, and how it goes on.
-IN_REFS: dict[str, tuple[Spoil, str, str]] = {
-    "no list": (_without(LIST), LIST, ": expected the JSON list of cases, found no file: check `root` and the list"),
-    "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": not readable as JSON: "),
-    "other split": (lambda folder: (folder.listed.pop("validation"), folder.list(validatoin=[])),
-        LIST, ": unknown split 'validation'. Did you mean 'validatoin'? Known: training, validatoin"),
-    "empty split": (_list(validation=[]), LIST, ": expected cases in split validation, got none: fill the list"),
-    "no label": (_list(validation=[{"image": "imagesTr/a.nii.gz"}]), LIST, ": expected a label map for imagesTr/a.nii"),
-    "no image": (_list(validation=[{"label": "x"}]), LIST, ": expected {image, label} or an image's name, got {'label"),
-    "twice": (lambda folder: folder.list(validation=folder.listed["validation"][:1] * 2),
-        LIST, ": expected each case of validation once, got a twice: drop it"),
-    "same content": (lambda folder: (folder.write("a", *volume()), folder.write("c", *volume())),
-        LIST, ": expected different cases, got a and c with the same files: remove one"),
-    "missing image": (_without(IMAGE), IMAGE, ": expected the image of case b, found no file: check `root` and the li"),
-    "missing label": (_without(LABEL), LABEL, ": expected the label map of case b, found no file"),
-    "a pipe as image": (_in_place_of(IMAGE, os.mkfifo), IMAGE, ": expected the image of case b, found no file"),
-    "a folder as label": (_in_place_of(LABEL, Path.mkdir), LABEL, ": expected the label map of case b, found no file"),
-    "empty file": (_rewritten(IMAGE, lambda _: b""), IMAGE, ": expected a NIfTI file, got an unreadable header:"),
-    "other name": (_list(validation=[{"image": LIST, "label": LABEL}]),
-        LIST, f": expected a name that ends in {ENDINGS}, got 'dataset.json': convert the file"),
-    "4D label": (_zeros(LABEL, *SHAPE, 2), LABEL, ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on"),
-    "2D": (_zeros(IMAGE, 12, 10), IMAGE, ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,"),
-    "channel first": (_zeros(LABEL, 1, *SHAPE), LABEL,
-        ": expected a 3D volume, got shape (1, 12, 10, 8): move its first axis behind the others, as (12, 10"),
-    "5D": (_zeros(IMAGE, *SHAPE, 1, 2), IMAGE, ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into on"),
-    "other channels": (_zeros(IMAGE, *SHAPE, 2), IMAGE, ": expected as many channels as a.nii.gz has, 1, got 2: give"),
-    "no voxels": (_header(dim=(3, 12, 0, 8)), IMAGE, ": expected"),
-    "other shape": (_zeros(LABEL, 12, 10, 7), LABEL, ": expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7):"),
-    "other place": (_put(LABEL, volume()[1], SHIFTED),
-        LABEL, ": expected the orientation and origin of b.nii.gz, got a grid up to 2 mm away: resample"),
-    "too large": (_header(dim=(3, 30000, 30000, 30)), IMAGE, ": expected a volume of at most 8 GiB as float32, got ("),
-    "colours": (_put(IMAGE, np.zeros(SHAPE, RGB)), IMAGE, ": expected real numbers, got [('R', 'u1'), ('G', 'u1'), "),
-    "flat affine": (_header(srow_z=[0] * 4), IMAGE, ": expected an invertible affine, got [[1.0,"),
-    "NaN affine": (_header(srow_x=[np.nan] * 4), IMAGE, ": expected an invertible affine, got [[nan,"),
-    "infinite affine": (_header(srow_x=[np.inf, 0, 0, 0]), IMAGE, ": expected an invertible affine, got [[inf,"),
-    **{
-        name: (_header(sform_code=0, pixdim=[1, *sides]), IMAGE, f": expected sides above 0, got {got} in pix")
-        for name, sides, got in (("no sides", (0, 0, 0), "0 x 0 x 0"), ("negative side", (1, -2, 1), "1 x -2 x 1"),
-            ("NaN side", (1, 1, np.nan), "1 x 1 x nan"))
-    },
-    "no rotation": (_header(qform_code=1, quatern_b=5), IMAGE, ": expected a rotation as qform, got none: w2 should b"),
-    "two sizes": (_header(qform_code=1, pixdim=(1, 5, 5, 5)), IMAGE,
-        ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 5 x 5 x 5 RAS (no unit): set the"),
-    "two directions": (_header(qform_code=1, quatern_b=1), IMAGE,
-        ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 1 x 1 x 1 RPI (no unit): set the"),
-    "voxels within the header": (_header(vox_offset=0),
-        IMAGE, ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: fix the header"),
-    "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: fix"),
-    "metres": (_header(xyzt_units=1), IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm"),
-    "micrometres without a unit": (_header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),
-        IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1000"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("spoil", "file", "text"), IN_REFS.values(), ids=IN_REFS)
+@pytest.mark.parametrize(
+    ("spoil", "file", "text"),
+    {
+        "no list": (
+            _without(LIST),
+            LIST,
+            ": expected the JSON list of cases, found no file: check `root` and the list",
+        ),
+        "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": not readable as JSON: "),
+        "other split": (
+            lambda folder: (folder.listed.pop("validation"), folder.list(validatoin=[])),
+            LIST,
+            ": unknown split 'validation'. Did you mean 'validatoin'? Known: training, validatoin",
+        ),
+        "empty split": (_list(validation=[]), LIST, ": expected cases in split validation, got none: fill the list"),
+        "no label": (
+            _list(validation=[{"image": "imagesTr/a.nii.gz"}]),
+            LIST,
+            ": expected a label map for imagesTr/a.nii",
+        ),
+        "no image": (
+            _list(validation=[{"label": "x"}]),
+            LIST,
+            ": expected {image, label} or an image's name, got {'label",
+        ),
+        "twice": (
+            lambda folder: folder.list(validation=folder.listed["validation"][:1] * 2),
+            LIST,
+            ": expected each case of validation once, got a twice: drop it",
+        ),
+        "same content": (
+            lambda folder: (folder.write("a", *volume()), folder.write("c", *volume())),
+            LIST,
+            ": expected different cases, got a and c with the same files: remove one",
+        ),
+        "missing image": (
+            _without(IMAGE),
+            IMAGE,
+            ": expected the image of case b, found no file: check `root` and the li",
+        ),
+        "missing label": (_without(LABEL), LABEL, ": expected the label map of case b, found no file"),
+        "a pipe as image": (_in_place_of(IMAGE, os.mkfifo), IMAGE, ": expected the image of case b, found no file"),
+        "a folder as label": (
+            _in_place_of(LABEL, Path.mkdir),
+            LABEL,
+            ": expected the label map of case b, found no file",
+        ),
+        "empty file": (_rewritten(IMAGE, lambda _: b""), IMAGE, ": expected a NIfTI file, got an unreadable header:"),
+        "other name": (
+            _list(validation=[{"image": LIST, "label": LABEL}]),
+            LIST,
+            f": expected a name that ends in {ENDINGS}, got 'dataset.json': convert the file",
+        ),
+        "4D label": (
+            _zeros(LABEL, *SHAPE, 2),
+            LABEL,
+            ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on",
+        ),
+        "2D": (
+            _zeros(IMAGE, 12, 10),
+            IMAGE,
+            ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,",
+        ),
+        "channel first": (
+            _zeros(LABEL, 1, *SHAPE),
+            LABEL,
+            ": expected a 3D volume, got shape (1, 12, 10, 8): move its first axis behind the others, as (12, 10",
+        ),
+        "5D": (
+            _zeros(IMAGE, *SHAPE, 1, 2),
+            IMAGE,
+            ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into on",
+        ),
+        "other channels": (
+            _zeros(IMAGE, *SHAPE, 2),
+            IMAGE,
+            ": expected as many channels as a.nii.gz has, 1, got 2: give",
+        ),
+        "no voxels": (_header(dim=(3, 12, 0, 8)), IMAGE, ": expected"),
+        "other shape": (
+            _zeros(LABEL, 12, 10, 7),
+            LABEL,
+            ": expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7):",
+        ),
+        "other place": (
+            _put(LABEL, volume()[1], SHIFTED),
+            LABEL,
+            ": expected the orientation and origin of b.nii.gz, got a grid up to 2 mm away: resample",
+        ),
+        "too large": (
+            _header(dim=(3, 30000, 30000, 30)),
+            IMAGE,
+            ": expected a volume of at most 8 GiB as float32, got (",
+        ),
+        "colours": (
+            _put(IMAGE, np.zeros(SHAPE, RGB)),
+            IMAGE,
+            ": expected real numbers, got [('R', 'u1'), ('G', 'u1'), ",
+        ),
+        "flat affine": (_header(srow_z=[0] * 4), IMAGE, ": expected an invertible affine, got [[1.0,"),
+        "NaN affine": (_header(srow_x=[np.nan] * 4), IMAGE, ": expected an invertible affine, got [[nan,"),
+        "infinite affine": (_header(srow_x=[np.inf, 0, 0, 0]), IMAGE, ": expected an invertible affine, got [[inf,"),
+        **{
+            name: (_header(sform_code=0, pixdim=[1, *sides]), IMAGE, f": expected sides above 0, got {got} in pix")
+            for name, sides, got in (
+                ("no sides", (0, 0, 0), "0 x 0 x 0"),
+                ("negative side", (1, -2, 1), "1 x -2 x 1"),
+                ("NaN side", (1, 1, np.nan), "1 x 1 x nan"),
+            )
+        },
+        "no rotation": (
+            _header(qform_code=1, quatern_b=5),
+            IMAGE,
+            ": expected a rotation as qform, got none: w2 should b",
+        ),
+        "two sizes": (
+            _header(qform_code=1, pixdim=(1, 5, 5, 5)),
+            IMAGE,
+            ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 5 x 5 x 5 RAS (no unit): set the",
+        ),
+        "two directions": (
+            _header(qform_code=1, quatern_b=1),
+            IMAGE,
+            ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 1 x 1 x 1 RPI (no unit): set the",
+        ),
+        "voxels within the header": (
+            _header(vox_offset=0),
+            IMAGE,
+            ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: fix the header",
+        ),
+        "no such unit": (
+            _header(xyzt_units=5),
+            IMAGE,
+            ": expected a unit of length in xyzt_units (0 to 3), got 5: fix",
+        ),
+        "metres": (
+            _header(xyzt_units=1),
+            IMAGE,
+            ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm",
+        ),
+        "micrometres without a unit": (
+            _header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),
+            IMAGE,
+            ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1000",
+        ),
+    }.values(),
+)
 def test_a_spoilt_folder_is_refused_before_anything_is_computed(
     folder: Folder, spoil: Spoil, file: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,25 +259,33 @@ def _bad_checksum(content: bytes) -> bytes:
     return content[:-6] + bytes([content[-6] ^ 255]) + content[-5:]
 
 
-IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
-    "torn gzip": (_rewritten(IMAGE, lambda content: content[:-200]), IMAGE, "960 voxels, got damaged or truncated dat"),
-    "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
-    "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
-    "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
-    "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
-    "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
-    "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
-    "fraction": (
-        _voxel(LABEL, 0.5),
-        LABEL,
-        "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map",
-    ),
-    "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 at voxel (4, 4, 4) (1 such voxels)"),
-    "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
-}
-
-
-@pytest.mark.parametrize(("spoil", "file", "text"), IN_LOAD.values(), ids=IN_LOAD)
+@pytest.mark.parametrize(
+    ("spoil", "file", "text"),
+    {
+        "torn gzip": (
+            _rewritten(IMAGE, lambda content: content[:-200]),
+            IMAGE,
+            "960 voxels, got damaged or truncated dat",
+        ),
+        "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
+        "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
+        "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
+        "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
+        "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
+        "constant": (
+            _put(IMAGE, np.full(SHAPE, 7, np.int16)),
+            IMAGE,
+            "an image, got the same intensity 7 everywhere: dro",
+        ),
+        "fraction": (
+            _voxel(LABEL, 0.5),
+            LABEL,
+            "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map",
+        ),
+        "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 at voxel (4, 4, 4) (1 such voxels)"),
+        "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
+    }.values(),
+)
 def test_damaged_voxels_are_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
     spoil(folder)
     dataset = folder.dataset()
@@ -209,7 +310,7 @@ def test_repairs_of_headers_by_nibabel_are_not_logged(folder: Folder, caplog: py
 )
 def test_intensity_that_leaves_nothing_is_refused(folder: Folder, intensity: object, text: str) -> None:
     dataset = folder.dataset(intensity=intensity)
-    refused(text, lambda: dataset.load(dataset.refs()[0]))
+    refused(text, lambda: first_case(dataset))
 
 
 def test_fitting_labels_are_taken_from_any_list(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -220,7 +321,7 @@ def test_fitting_labels_are_taken_from_any_list(folder: Folder, tmp_path_factory
     image, label = volume()
     folder.write("b", image[..., None], label[..., None])
     dataset = folder.dataset(cases=("b",), list=str(elsewhere))
-    assert dataset.load(dataset.refs()[0]).label.max() == 2
+    assert first_case(dataset).label.max() == 2
 
 
 @pytest.mark.parametrize(

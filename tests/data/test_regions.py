@@ -14,16 +14,11 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.ops.regions import codes_of_labels, members
 
 from . import downloads
-from .conftest import Folder, made, refused
+from .conftest import Folder, first_case, first_key, first_label, made, refused
 from .downloads import volume
 
 BRATS = {"whole": (1, 2), "core": (2,)}
 LISTED = {"background": 0, "whole": [1, 2], "core": 2}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
 
 
 def of_nnunet(root: Path, **changes: Any) -> NnunetRaw:
@@ -35,7 +30,7 @@ def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> 
     assert dataset.class_names == ("background", "whole", "core")
     assert dataset.classes.overlap
     label = volume(ord("a"))[1]
-    codes = dataset.load(dataset.refs()[0]).label[0].numpy()
+    codes = first_case(dataset).label[0].numpy()
     assert np.array_equal(codes, np.array([0, 1, 3])[label])
     regions = "1 (left) in whole, 2 (right) in whole and core"
     assert dataset.notes == (f"small: labels of the files make up regions that may overlap: {regions}",)
@@ -50,7 +45,7 @@ def test_regions_are_part_of_a_cases_identity(folder: Folder) -> None:
     alone = folder.dataset(label_map={1: 1, 2: 1}, labels=["background", "any"])
     region = folder.dataset(labels=["background", "any"], label_map={1: 1, 2: 1}, regions={"any": (1,)})
     assert alone.class_names == region.class_names
-    assert alone.case_key(alone.refs()[0]) != region.case_key(region.refs()[0])
+    assert first_key(alone) != first_key(region)
 
 
 def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> None:
@@ -59,7 +54,7 @@ def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> 
     dataset = of_nnunet(raw, cases=("a",))
     classes = dataset.classes
     assert (classes.names, classes.overlap, classes.ignored) == (("background", "whole", "core"), True, (3,))
-    assert np.array_equal(dataset.native(dataset.refs()[0]).label[0].numpy(), np.array([0, 1, 3])[volume(ord("a"))[1]])
+    assert np.array_equal(first_label(dataset), np.array([0, 1, 3])[volume(ord("a"))[1]])
     assert not of_nnunet(raw, labels=["air", "rim", "core"]).classes.overlap
 
 
@@ -103,12 +98,12 @@ def test_region_that_a_crop_loses_is_named(folder: Folder) -> None:
     image[...] = np.where(np.indices(image.shape)[0] < image.shape[0] // 2, image, 0)
     folder.write("a", image, np.where(np.indices(image.shape)[0] == image.shape[0] - 1, 2, label * (label < 2)))
     dataset = folder.dataset(regions=BRATS, cases=("a",))
-    assert [line.partition("`")[2].partition("`")[0] for line in dataset.load(dataset.refs()[0]).lost][-1] == "core"
+    assert [line.partition("`")[2].partition("`")[0] for line in first_case(dataset).lost][-1] == "core"
 
 
 def test_the_phantoms_lesions_lie_inside_each_other() -> None:
     dataset = Phantom(name="lesions", regions=True, shape=(40, 32, 16))
-    case = dataset.load(dataset.refs()[0])
+    case = first_case(dataset)
     assert (dataset.num_channels, dataset.class_names) == (4, ("background", *REGIONS))
     assert case.image.shape == (4, 40, 32, 16)
     inside = [members(case.label, k) for k in (1, 2, 3)]
@@ -158,7 +153,3 @@ def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -
 )
 def test_regions_number_the_labels_that_nothing_names(loader: str, keys: dict[str, str]) -> None:
     assert made(loader, regions=BRATS, **keys).class_names == ("background", "whole", "core")
-
-
-def test_an_entry_of_a_job_states_regions() -> None:
-    assert made("decathlon", regions={"whole tumour": [1, 2, 3], "core": [1, 3]}).regions["core"] == (1, 3)

@@ -20,10 +20,11 @@ from .itk_files import spoil
 
 NAMES = ("background", "liver", "tumour")
 SEED = 3
+SEGMENTED = "a.seg.nrrd"
 
 
 def put_segments(
-    path: Path, label: np.ndarray, names: dict[str, int], first: tuple[int, int, int] = (0, 0, 0), **more: str
+    folder: Path, label: np.ndarray, names: dict[str, int], first: tuple[int, int, int] = (0, 0, 0), **more: str
 ) -> None:
     """Writes a label map as 3D Slicer does, from a first voxel of the image on."""
     image = SimpleITK.GetImageFromArray(label.T)
@@ -32,7 +33,7 @@ def put_segments(
     for number, (name, value) in enumerate(names.items()):
         for key, text in {"Name": name, "LabelValue": str(value), "Layer": "0", **more}.items():
             image.SetMetaData(f"Segment{number}_{key}", text)
-    SimpleITK.WriteImage(image, str(path), True)
+    SimpleITK.WriteImage(image, str(folder / SEGMENTED), True)
 
 
 def put_image(path: Path, voxels: np.ndarray) -> None:
@@ -40,7 +41,7 @@ def put_image(path: Path, voxels: np.ndarray) -> None:
 
 
 def labelled(folder: Path, **settings: object) -> np.ndarray:
-    files = (folder / "a.nii.gz", folder / "a.seg.nrrd")
+    files = (folder / "a.nii.gz", folder / SEGMENTED)
     plain = {"intensity": "minmax", "crop_foreground": False}
     return np.asarray(fb.Case.from_file(*files, **plain, **settings).label)[0]
 
@@ -58,41 +59,41 @@ def test_segments_are_the_classes_of_their_names(tmp_path: Path, label: np.ndarr
         numbers = np.zeros_like(label)
         for name, value in values.items():
             numbers[label == NAMES.index(name.lower())] = value
-        put_segments(tmp_path / "a.seg.nrrd", numbers, values)
+        put_segments(tmp_path, numbers, values)
         np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
 
 
 def test_ignored_labels_beside_named_segments_do_not_count(tmp_path: Path, label: np.ndarray) -> None:
     label[0, 0, 0] = 9
-    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
+    put_segments(tmp_path, label, {"liver": 1, "tumour": 2})
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, ignore=[9]), np.where(label == 9, IGNORED, label))
 
 
 def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path, label: np.ndarray) -> None:
-    put_segments(tmp_path / "a.seg.nrrd", label, {"Segment_1": 1, "Segment_2": 2})
+    put_segments(tmp_path, label, {"Segment_1": 1, "Segment_2": 2})
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
 
 
 def test_names_that_contradict_the_job_are_refused(tmp_path: Path, label: np.ndarray) -> None:
-    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
+    put_segments(tmp_path, label, {"liver": 1, "vessel": 2})
     refused("called liver, tumour, got 'vessel' (label 2)", lambda: labelled(tmp_path, labels=NAMES))
-    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
+    put_segments(tmp_path, label, {"liver": 1, "tumour": 2})
     mapped = {"labels": NAMES, "label_map": {1: 2, 2: 1}}
     refused("label 1 to be liver, as the file names its segment", lambda: labelled(tmp_path, **mapped))
-    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
+    put_segments(tmp_path, label, {"liver": 1, "vessel": 2})
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={2: 0}), np.where(label == 1, 1, 0))
 
 
 def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path, label: np.ndarray) -> None:
     label[:2] = 0
     label[:, -1:] = 0
-    put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(2, 0, 0))
+    put_segments(tmp_path, label[2:, :-1], {"liver": 1, "tumour": 2}, first=(2, 0, 0))
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
-    put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(3, 0, 0))
+    put_segments(tmp_path, label[2:, :-1], {"liver": 1, "tumour": 2}, first=(3, 0, 0))
     refused("expected the shape", lambda: labelled(tmp_path, labels=NAMES))
 
 
-def put_layers(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[str, int, int]]) -> None:
+def put_layers(folder: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[str, int, int]]) -> None:
     """Writes layers of segments (name, value, layer) as 3D Slicer does, along a first axis of kind `list`."""
     stored = np.stack(layers).astype(np.uint8)
     lines = [
@@ -103,42 +104,42 @@ def put_layers(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tupl
     for number, (name, value, layer) in enumerate(segments):
         fields = {"ID": f"Segment_{number + 1}", "Name": name, "LabelValue": value, "Layer": layer}
         lines.extend(f"Segment{number}_{key}:={text}" for key, text in fields.items())
-    path.write_bytes("\n".join([*lines, "", ""]).encode() + gzip.compress(stored.tobytes(order="F")))
+    (folder / SEGMENTED).write_bytes("\n".join([*lines, "", ""]).encode() + gzip.compress(stored.tobytes(order="F")))
 
 
 def test_segments_of_several_layers_make_one_label_map(tmp_path: Path, label: np.ndarray) -> None:
     """Values repeat between layers, as Slicer counts in each from 1."""
     layers = [label == 2, label == 1]
     segments = [("tumour", 1, 0), ("Liver", 1, 1)]
-    put_layers(tmp_path / "a.seg.nrrd", layers, segments)
+    put_layers(tmp_path, layers, segments)
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
-    image_files.check_length(tmp_path / "a.seg.nrrd")
-    header = image_files.read_header(tmp_path / "a.seg.nrrd")
+    image_files.check_length(tmp_path / SEGMENTED)
+    header = image_files.read_header(tmp_path / SEGMENTED)
     np.testing.assert_array_equal(image_files.read_integers(header), np.array([0, 2, 1])[label])
 
 
 def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path, label: np.ndarray) -> None:
     part = label[2:, :, 1:]
-    put_layers(tmp_path / "a.seg.nrrd", [part == 1, 5 * (part == 2)], [("liver", 1, 0), ("tumour", 5, 1)])
-    spoil(tmp_path / "a.seg.nrrd", b"space origin: (0,0,0)", b"space origin: (-2,0,1)")
+    put_layers(tmp_path, [part == 1, 5 * (part == 2)], [("liver", 1, 0), ("tumour", 5, 1)])
+    spoil(tmp_path / SEGMENTED, b"space origin: (0,0,0)", b"space origin: (-2,0,1)")
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES, label_map={1: 1, 5: 2}), label)
 
 
 def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path, label: np.ndarray) -> None:
-    put_layers(tmp_path / "a.seg.nrrd", [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
+    put_layers(tmp_path, [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
     first = tuple(map(int, np.argwhere(label == 2)[0]))
     count = int((label == 2).sum())
     text = f"got 'liver' and 'tumour' at voxel {first} ({count} such voxels)"
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
-    header = image_files.read_header(tmp_path / "a.seg.nrrd")
+    header = image_files.read_header(tmp_path / SEGMENTED)
     refused(text, lambda: image_files.read_integers(header))
     np.testing.assert_array_equal(labelled(tmp_path, labels=["background", "organ"], label_map={1: 1, 2: 1}), label > 0)
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES[:2], label_map={"other": "background"}), label > 0)
 
 
 def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path, label: np.ndarray) -> None:
-    put_layers(tmp_path / "a.seg.nrrd", [label > 0, label == 2], [("whole", 1, 0), ("core", 1, 1)])
+    put_layers(tmp_path, [label > 0, label == 2], [("whole", 1, 0), ("core", 1, 1)])
     codes = labelled(tmp_path, regions={"whole": [1, 2], "core": [2]})
     np.testing.assert_array_equal(codes, np.array([0, 1, 3])[label])
 
@@ -157,12 +158,12 @@ def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path,
     ],
 )
 def test_unexplained_layers_are_refused(tmp_path: Path, label: np.ndarray, segments: list[object], text: str) -> None:
-    put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)
+    put_layers(tmp_path, [label == 1, label == 2], segments)
     refused(text, lambda: labelled(tmp_path, labels=NAMES))
 
 
 def test_plan_says_that_names_decide(tmp_path: Path, label: np.ndarray) -> None:
-    put_segments(tmp_path / "a.seg.nrrd", label, {"tumour": 1, "liver": 2})
+    put_segments(tmp_path, label, {"tumour": 1, "liver": 2})
     files = {"image": "{case}.nii.gz", "label": "{case}.seg.nrrd", "labels": list(NAMES)}
     dataset = build_dataset({"name": "d", "loader": "pairs", "root": str(tmp_path), **files}, "job")
     assert dataset.refs()
@@ -181,14 +182,6 @@ def test_labels_of_many_digits_stay_whole(tmp_path: Path, suffix: str, kind: typ
     assert read.dtype.kind in "iu"
 
 
-def test_a_label_that_is_not_whole_is_told_with_its_voxel(tmp_path: Path) -> None:
-    label = np.zeros((4, 4, 4), np.float32)
-    label[1, 2, 3] = 1.5
-    put_image(tmp_path / "a.nii.gz", label)
-    header = image_files.read_header(tmp_path / "a.nii.gz")
-    refused("got 1.5 at voxel (1, 2, 3) (1 such voxels)", lambda: image_files.read_integers(header))
-
-
 STRANGERS = {
     "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "an HTML page": (b"\n<!DOCTYPE html><html>Log in</html>", "fetch the file itself"),
@@ -199,7 +192,7 @@ STRANGERS = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".hdr", ".nrrd", ".mha", ".gipl", ".mgh", ".mgz"])
 @pytest.mark.parametrize("what", STRANGERS)
 def test_a_file_that_is_no_image_is_called_what_it_is(tmp_path: Path, what: str, suffix: str) -> None:
     content, advice = STRANGERS[what]

@@ -1,18 +1,27 @@
 """Cases made of a volume, for tests that read no file, and units that the serial engine carries out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tiny_job import Collector, expanded
+from tiny_job import ROI, Collector, expanded
 from torch import Tensor, nn
 
+from freqbench import models
 from freqbench.core.types import Case, CaseRef, Shape
 from freqbench.engine.engines import serial
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid
+from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.results import Key, Store
+
+CUBE: dict[str, Any] = {"name": "phantom", "shape": ROI, "cases": 1}
+"""An entry of phantoms of one window of the tiny job's networks."""
 
 
 def volume(shape: Shape, channels: int = 1, seed: int = 0) -> Tensor:
@@ -43,8 +52,33 @@ class Threshold(nn.Module):
         return torch.cat([self.middle - total, total - self.middle], dim=1)
 
 
+def grid_of(content: Mapping[str, Any]) -> Grid:
+    return expanded(content)[1]
+
+
+def row_keys(grid: Grid) -> list[Key]:
+    """The keys of the rows that a grid asks for."""
+    keys = list[Key]()
+    for unit in grid.units():
+        keys += [unit.cell.key(unit.ref, target) for target in unit.targets]
+    return keys
+
+
+def records_of(outcomes: Iterable[Outcome]) -> list[Mapping[str, Any]]:
+    return [*chain.from_iterable(outcome.records for outcome in outcomes)]
+
+
+def network_of(spec: ModelSpec) -> SegmentationModel:
+    return models.load(spec, torch.device("cpu"))
+
+
+def stored(out: Path | str, *columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of a store, all columns of them or some."""
+    return Store(str(out)).records(*columns).to_pylist()
+
+
 def units_of(content: Mapping[str, Any]) -> list[Unit]:
-    return list(expanded(content)[1].units())
+    return list(grid_of(content).units())
 
 
 def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:

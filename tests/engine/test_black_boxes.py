@@ -2,16 +2,17 @@
 
 import sys
 import textwrap
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Bench
+from engine.cases import stored
 from models import nifti_tool
 from tiny_job import ARGS, ROI, SHAPE, execute, expanded, job, write
 
 from freqbench.core.errors import UserError
-from freqbench.results import Store
 
 CLASS = "sum(value > ordered[k * len(ordered) // 10] for k in range(5, 10))"
 TOOL = nifti_tool.script(CLASS)
@@ -40,12 +41,11 @@ def test_onnx_file_and_command_are_scored_on_white_box_volumes(tmp_path: Path, b
     out = tmp_path / "out"
     code, _, err = bench("run", write(tmp_path, content), "--out", str(out), "--engine", "serial")
     assert code == 0, err
-    rows = Store(str(out)).records(("attack", "source_model", "target_model", "status", "dsc_clean")).to_pylist()
+    rows = stored(out, ("attack", "source_model", "target_model", "status", "dsc_clean"))
     assert {row["status"] for row in rows} == {"ok"}
     pairs = {(row["attack"], row["source_model"], row["target_model"]) for row in rows}
     targets = ("white", "onnx", "tool")
-    sources = {"fgsm": ("white", "onnx"), "square": targets}
-    assert pairs == {(attack, a, b) for attack, named in sources.items() for a in named for b in targets}
+    assert pairs == {*product(["fgsm"], ["white", "onnx"], targets), *product(["square"], targets, targets)}
     assert len({row["dsc_clean"] for row in rows if row["target_model"] == "tool"}) == 1
 
 
@@ -54,7 +54,7 @@ def test_command_that_fails_makes_failed_row_with_its_last_line(tmp_path: Path) 
         tool(tmp_path, "print('out of licences'); raise SystemExit(4)"), attacks=[{"name": "gn", "std": 0.1}]
     )
     execute(content, tmp_path / "out")
-    (row,) = Store(str(tmp_path / "out")).records(("status", "error")).to_pylist()
+    (row,) = stored(tmp_path / "out", ("status", "error"))
     assert row["status"] == "failed"
     assert row["error"].endswith("expected exit code 0, got 4: it last said 'out of licences'")
 
@@ -65,7 +65,7 @@ def test_failing_command_costs_its_own_row_alone(tmp_path: Path) -> None:
     columns = ("target_model", "status", "dsc", "hd95", "error")
 
     def rows() -> list[dict[str, Any]]:
-        return sorted(Store(str(tmp_path / "out")).records(columns).to_pylist(), key=lambda row: row["target_model"])
+        return sorted(stored(tmp_path / "out", columns), key=lambda row: row["target_model"])
 
     first = execute(content, tmp_path / "out")
     lost, kept = rows()
@@ -117,7 +117,7 @@ def test_a_map_of_classes_scores_a_tool_of_other_classes(tmp_path: Path) -> None
     (tmp_path / "eleven").mkdir()
     eleven = {**tool(tmp_path / "eleven", script, classes=11, class_map=halves), "name": "eleven"}
     execute(with_models(WHITE, tool(tmp_path), eleven), tmp_path / "out")
-    rows = Store(str(tmp_path / "out")).records(("target_model", "status", "dsc", "dsc_clean")).to_pylist()
+    rows = stored(tmp_path / "out", ("target_model", "status", "dsc", "dsc_clean"))
     scores = {row["target_model"]: (row["status"], row["dsc"], row["dsc_clean"]) for row in rows}
     assert scores["eleven"] == scores["tool"]
     assert scores["tool"][0] == "ok"

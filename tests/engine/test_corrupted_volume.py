@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from engine.cases import units_of
-from tiny_job import expanded, small
+from engine.cases import grid_of, network_of, units_of
+from tiny_job import small
 
-from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.identity import window_generator
@@ -31,7 +30,7 @@ def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
     """Equal to the attack called on the whole volume, though the model's windows are smaller; no pass is made."""
     (unit,) = (unit for unit in units() if unit.cell.attack.kind == kind)
     case = unit.cell.dataset.load(unit.ref)
-    model = models.load(unit.cell.source, torch.device("cpu"))
+    model = network_of(unit.cell.source)
     passes = []
     model.net.register_forward_hook(lambda *_: passes.append(1))
     attacked = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
@@ -43,7 +42,7 @@ def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
-    cells = expanded(yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8")))[1].cells
+    cells = grid_of(yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8"))).cells
     kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
     assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()
     assert {cell.attack.threat_model for cell in cells} > {"corruption", "linf"}

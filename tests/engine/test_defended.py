@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.cases import run_serially, units_of
-from tiny_job import ARGS, ROI, class_rows, execute, results, rows, small
+from engine.cases import records_of, run_serially, stored, units_of
+from tiny_job import ARGS, ROI, execute, results, rows, small
 
-from freqbench.engine import engines
 from freqbench.engine.rows import Outcome
 from freqbench.job.cells import Unit
-from freqbench.results import Store
 
 SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
 DEFENCES: dict[str, dict[str, Any]] = {
@@ -55,15 +53,15 @@ def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome])
 @pytest.mark.integration
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
-    again = {(r["cell_id"], r["target_model_id"]): r for o in run_serially(units, window_batch=2) for r in o.records}
-    for row in (row for outcome in first for row in outcome.records):
+    again = {(row["cell_id"], row["target_model_id"]): row for row in records_of(run_serially(units, window_batch=2))}
+    for row in records_of(first):
         other = again[row["cell_id"], row["target_model_id"]]
         for column in ("dsc", "dsc_clean", "l2", "linf", "certified_share", "certified_dice"):
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
 def test_rows_have_passes_and_certificates_of_targets(first: list[Outcome]) -> None:
-    records = [row for outcome in first for row in outcome.records]
+    records = records_of(first)
     passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
         for row in records
@@ -87,20 +85,6 @@ def test_rows_have_passes_and_certificates_of_targets(first: list[Outcome]) -> N
 
 
 @pytest.mark.integration
-def test_run_that_goes_on_has_rows_of_one_that_was_not_stopped(tmp_path: Path) -> None:
-    job = content(PGD, names=("resized", "smoothed"))
-    execute(job, tmp_path / "whole")
-    with pytest.MonkeyPatch.context() as patch:
-        real = engines.serial
-        patch.setattr(engines, "serial", lambda units, spec, listener: real(units[:1], spec, listener))
-        execute(job, tmp_path / "parts")
-    assert len(rows(tmp_path / "parts")) == 2
-    execute(job, tmp_path / "parts")
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
-
-
-@pytest.mark.integration
 def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path) -> None:
     """A volume saved in one run is predicted in another with the draws of the case."""
     job = content(PGD, names=("plain", "resized")) | {"save_adversarial": "nifti"}
@@ -118,7 +102,7 @@ def test_randomised_network_is_held_to_its_undrawn_prediction(tmp_path: Path) ->
     job |= {"models": [model | {"defence": smoothing}], "targets": "source"}
     job["datasets"][0] |= {"reference": "prediction"}
     execute(job, tmp_path / "out")
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     drawn = json.loads(row["draws"])["dsc"]
     assert (row["status"], len(drawn)) == ("ok", 9)
     assert 0 < drawn[0] < 1
@@ -130,6 +114,6 @@ def test_smoothed_target_leaves_calibration_to_others(tmp_path: Path) -> None:
     job = content({"name": "fgsm", "eps": "8/255"}, names=("plain", "naive")) | {"metrics": ["dsc", "calibration"]}
     job["models"][1] |= {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1, "samples": 5, "eot": 1}}
     execute(job, tmp_path)
-    records = Store(str(tmp_path)).records().to_pylist()
+    records = stored(tmp_path)
     assert [row["error"] for row in records] == [None] * 4
     assert {(row["target_model"], row["ece"] is None) for row in records} == {("plain", False), ("naive", True)}

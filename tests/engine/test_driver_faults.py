@@ -26,7 +26,10 @@ def ended_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
 
 
-@pytest.mark.usefixtures("ended_cluster")
+after_an_ended_cluster = pytest.mark.usefixtures("ended_cluster")
+
+
+@after_an_ended_cluster
 def test_stated_cluster_goes_before_this_machines_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that was submitted to a cluster has these variables."""
     joined: list[str] = []
@@ -37,7 +40,7 @@ def test_stated_cluster_goes_before_this_machines_last(monkeypatch: pytest.Monke
             assert joined == [os.environ["RAY_ADDRESS"]]
 
 
-@pytest.mark.usefixtures("ended_cluster")
+@after_an_ended_cluster
 @pytest.mark.parametrize(("address", "reason"), [("auto", "ConnectionRefused"), ("127.0.0.1:1", "")])
 def test_absent_or_ended_cluster_is_refused(address: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.process_iter", lambda: iter(()))
@@ -46,7 +49,7 @@ def test_absent_or_ended_cluster_is_refused(address: str, reason: str, monkeypat
         pass
 
 
-@pytest.mark.usefixtures("ended_cluster")
+@after_an_ended_cluster
 @pytest.mark.parametrize("variables", [{}, {MARK: "of a run"}])
 def test_address_auto_means_the_ray_of_a_user_and_not_of_a_run(tmp_path: Path, variables: dict[str, str]) -> None:
     raylet = tmp_path / "raylet"

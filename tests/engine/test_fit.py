@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from data.downloads import put
+from engine.cases import CUBE, grid_of, stored
 from rich.console import Console
 from tiny_job import ARGS, ROI, execute, expanded, noted, save_weights, small
 
@@ -43,13 +44,16 @@ def carry_out(
     out: Path, checkpoint: str, expected: float | None, cases: int = 2, engine: run.Engine = "serial", **changes: Any
 ) -> list[str]:
     said = io.StringIO()
-    phantoms = [{"name": "phantom", "shape": SHAPE, "cases": cases}]
+    phantoms = [{**CUBE, "cases": cases}]
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": expected}
     execute(small(**{"datasets": phantoms, "models": [entry], "metrics": ["dsc"], **changes}), out, said, engine)
     return said.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+every_engine = pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+
+
+@every_engine
 def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     with pytest.raises(MisfitError) as stop:
         carry_out(tmp_path, checkpoint, None, cases=3, engine=engine)
@@ -66,7 +70,7 @@ def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, eng
     assert len(store.records()) == 0
 
 
-@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+@every_engine
 def test_network_as_good_as_expected_is_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     lines = carry_out(tmp_path, checkpoint, 0.01, engine=engine)
     store = Store(str(tmp_path))
@@ -90,7 +94,8 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
     outcome, _ = worker.run(unit)
-    (facts,), (row,) = outcome.clean, worker.run(plan.units[0])[0].records
+    (facts,) = outcome.clean
+    (row,) = worker.run(plan.units[0])[0].records
     assert outcome.records == ()
     assert facts["dsc_foreground_clean"] == row["dsc_foreground_clean"]
     case = unit.cell.dataset.load(unit.ref)
@@ -101,13 +106,13 @@ def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str)
 
 def plan_of(checkpoint: str, **keys: Any) -> Plan:
     entry = {"name": "m", "checkpoint": checkpoint, "roi": ROI, "expected_dice": None, **keys}
-    return make_plan(expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}]))[1], {})
+    return make_plan(grid_of(small(models=[entry], datasets=[CUBE])), {})
 
 
 def judgement(plan: Plan, **facts: Any) -> Judgement | None:
     (unit,) = plan.units
-    dataset, case_key, model_id = "phantom", *unit.cell.key(unit.ref, unit.targets[0])[1:]
-    named = {"dataset": dataset, "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}
+    _, case_key, model_id = unit.cell.key(unit.ref, unit.targets[0])
+    named = {"dataset": "phantom", "target_model_id": model_id, "case_key": case_key, "patient_id": "p"}
     return Critic(plan).judge({**named, "dsc_foreground_clean": 0.9, **facts})
 
 
@@ -189,7 +194,7 @@ def test_unpredictable_case_fails_its_attacks(checkpoint: str, tmp_path: Path, m
     lines = carry_out(tmp_path, checkpoint, 0.01)
     assert "failed: clean prediction of phantom_2001: RuntimeError: no such luck" in lines
     assert [line for line in lines if "(1 case), expected_dice 0.01" in line]
-    statuses = {row["case_id"]: row["status"] for row in Store(str(tmp_path)).records().to_pylist()}
+    statuses = {row["case_id"]: row["status"] for row in stored(tmp_path)}
     assert statuses == {"phantom_2000": "ok", "phantom_2001": "failed"}
 
 
@@ -218,7 +223,7 @@ def scaled(folder: Path, scale: float) -> list[dict[str, Any]]:
 
 def test_gradients_of_nan_fail_the_row(tmp_path: Path) -> None:
     summary = execute(small(models=scaled(tmp_path, 1e18)), tmp_path / "out")
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     assert (summary.num_failed, row["status"]) == (1, "failed")
     assert row["error"].startswith("huge: expected finite gradients of the network, got NaN or infinities")
 
@@ -230,7 +235,7 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
     out = tmp_path / "out"
     attacks = [{"name": name, "eps": "8/255", "loss": "dice", "scope": scope} for name in ("fgsm", "pgd")]
     execute(small(models=scaled(tmp_path, 1e10), attacks=attacks, metrics=["dsc"]), out, said)
-    rows = Store(str(out)).records().to_pylist()
+    rows = stored(out)
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert {row["caution"] for row in rows} == {"every gradient was 0: the attack had nothing to follow"}
     warned = " ".join(said.getvalue().split())
@@ -279,14 +284,14 @@ def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     label = np.zeros(image.shape, np.uint8)
     label[6:12, 6:12, 4:10] = 1
     for name, voxels in (("i", image), ("l", label)):
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        put(tmp_path / f"{name}.nii.gz", voxels)
     listed = {"labels": {"0": "air", "1": "organ"}, "test": [{"image": "i.nii.gz", "label": "l.nii.gz"}]}
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     window = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}
     data = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}
     said = io.StringIO()
     execute(small(datasets=[data], metrics=["dsc"]), tmp_path / "out", said)
-    (row,) = Store(str(tmp_path / "out")).records(("caution",)).to_pylist()
+    (row,) = stored(tmp_path / "out", ("caution",))
     assert row["caution"].startswith("i.nii.gz: expected intensities on the scale of the window [-175, 250]")
     assert "100% of labelled voxels clipped to 1" in row["caution"]
     warned = " ".join(said.getvalue().split())

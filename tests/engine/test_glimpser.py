@@ -4,7 +4,6 @@ import io
 import logging
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -13,19 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, run_serially, units_of
-from engine.ray_session import ray_session, run_by_ray
+from engine.cases import CUBE, case_of
 from tiny_job import execute, job, rows, small
 from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import glimpser
 from freqbench.engine.glimpser import axial_slice, slice_of_loss
-from freqbench.engine.rows import Outcome
 from freqbench.results import Store
 from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, paths_of, read
 
-SMALL = small(metrics=["dsc"], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
+SMALL = small(metrics=["dsc"], datasets=[CUBE])
 BOTH = {"models": job()["models"], "metrics": ["dsc"]}
 
 
@@ -80,8 +77,9 @@ def test_a_change_below_a_grey_level_is_kept() -> None:
 def test_slice_is_the_one_of_most_loss() -> None:
     label = np.zeros((4, 4, 5), np.uint8)
     label[:, :, 1:4] = 1
-    before, after = label.copy(), label.copy()
-    before[:, :, 1] = after[:, :, 1] = 0
+    before = label.copy()
+    before[:, :, 1] = 0
+    after = before.copy()
     after[:2, :, 3] = 0
     assert slice_of_loss(label, before, after) == 3
     label[:, :, 4] = 1
@@ -114,7 +112,7 @@ def worst(out: Path) -> dict[str, str]:
 def of(cases: int) -> dict[str, Any]:
     """Two models, each attacked by two attacks."""
     attacks = [{"name": "fgsm", "eps": ["4/255", "8/255"]}]
-    return small(**BOTH, datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": cases}], attacks=attacks)
+    return small(**BOTH, datasets=[{**CUBE, "cases": cases}], attacks=attacks)
 
 
 @pytest.mark.integration
@@ -130,7 +128,7 @@ def test_each_cell_has_a_glimpse_of_its_worst_case(tmp_path: Path) -> None:
 
 
 def test_private_and_transferred_units_have_no_glimpse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    private = small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1, "share": False}])
+    private = small(datasets=[{**CUBE, "cases": 1, "share": False}])
     execute(private, tmp_path / "private")
     assert paths_of(str(tmp_path / "private")) == {}
     (run,) = Store(str(tmp_path / "private")).runs()
@@ -158,16 +156,3 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     assert "no glimpse of it could be drawn" in caplog.text
     assert rows(tmp_path / "undrawn") == rows(tmp_path / "as_ever")
     assert paths_of(str(tmp_path / "undrawn")) == {}
-
-
-@pytest.mark.slow
-def test_ray_hands_over_the_glimpses_that_the_serial_engine_does() -> None:
-    def names(outcomes: Sequence[Outcome]) -> set[str]:
-        """The worst of each cell is shown, whichever worker drew it."""
-        drawn = sorted((each.glimpse for each in outcomes if each.glimpse), key=lambda glimpse: glimpse.drop)
-        return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
-
-    units = units_of(of(3))
-    with ray_session(3):
-        by_ray = run_by_ray(units, ["dsc"], 2)
-    assert names(by_ray.outcomes) == names(run_serially(units))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, run_all, units_of, volume
+from engine.cases import case_of, grid_of, network_of, stored, units_of, volume
 from tiny_job import SHAPE, class_rows, execute, expanded, job, noted, rows, small
 
 import freqbench as fb
-from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.universal import Universal
 from freqbench.core.errors import UserError
@@ -25,7 +25,6 @@ from freqbench.job.grid import learning_cases
 from freqbench.job.rehearsal import shrink_job
 from freqbench.models import SegmentationModel, SlidingWindowModel
 from freqbench.models.entry import Inference
-from freqbench.results import Store
 from freqbench.testing import SmallNet
 
 UNIVERSAL = {"name": "universal", "eps": "8/255", "learn_cases": 2, "steps": 2}
@@ -45,14 +44,15 @@ def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, l
     execute({**content, "datasets": [{**PHANTOM, "cases": 1}]}, tmp_path / "out")
     assert sorted(learned) == [4 / 255, 8 / 255]
     kept = {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")}
-    assert {path.stem for path in kept} == {cell.cell_id for cell in expanded(content)[1].cells}
+    expected = {cell.cell_id for cell in grid_of(content).cells}
+    assert {path.stem for path in kept} == expected
     execute(content, tmp_path / "out")
     assert len(learned) == 2
     assert {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")} == kept
     execute(content, tmp_path / "anew")
     assert (len(learned), rows(tmp_path / "out")) == (4, rows(tmp_path / "anew"))
     assert class_rows(tmp_path / "out") == class_rows(tmp_path / "anew")
-    assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"ok"}
+    assert {row["status"] for row in stored(tmp_path / "out")} == {"ok"}
 
 
 @pytest.mark.parametrize("control", ["none", "random"])
@@ -78,34 +78,24 @@ def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: s
 
 def test_a_tensor_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> None:
     execute(job(**ONE, metrics=["dsc"]), tmp_path)
-    rows = Store(str(tmp_path)).records().to_pylist()
+    rows = stored(tmp_path)
     pairs = {(row["source_model"], row["target_model"]) for row in rows if row["status"] == "ok"}
     assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(list(tmp_path.glob("learned/*"))) == 2
     assert {(row["num_forwards"], row["num_backwards"]) for row in rows} == {(0, 0)}
 
 
-@pytest.mark.integration
-def test_each_worker_without_a_store_learns_the_same_tensor_once(learned: list[float]) -> None:
-    """`audit --rows` does the same."""
-    first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
-    assert {row["status"] for row in first} == {"ok"}
-    assert [row["dsc"] for row in first] == [row["dsc"] for row in again]
-    assert [row["l2"] for row in first] == [row["l2"] for row in again]
-    assert len(learned) == 2
-
-
 @pytest.mark.parametrize("content", [b"", b"nonsense", "empty", "wide"])
 def test_a_file_that_is_not_what_was_learned_fails_in_one_line(tmp_path: Path, content: Any) -> None:
     from safetensors.torch import save
 
-    (cell,) = expanded(small(**ONE))[1].cells
+    (cell,) = grid_of(small(**ONE)).cells
     path = tmp_path / "learned" / f"{cell.cell_id}.safetensors"
     path.parent.mkdir()
     tensors = {"empty": {"other": torch.zeros(1)}, "wide": {"learned": torch.full((1, 16, 16, 16), 0.1)}}
     path.write_bytes(content if isinstance(content, bytes) else save(tensors[content]))
     execute(small(**ONE), tmp_path)
-    (error,) = {row["error"] for row in Store(str(tmp_path)).records().to_pylist()}
+    (error,) = {row["error"] for row in stored(tmp_path)}
     assert f"{path}: expected a tensor that universal learned, got another file (" in error
     assert error.endswith("): remove it")
 
@@ -116,7 +106,7 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out" / "learned").symlink_to(tmp_path / "elsewhere")
     execute(small(**ONE), tmp_path / "out")
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"failed"}
+    assert {row["status"] for row in stored(tmp_path / "out")} == {"failed"}
 
 
 def test_volume_of_windows_teaches_its_predictions_loss() -> None:
@@ -146,14 +136,14 @@ def test_tile_for_windows_of_whole_volumes_is_as_large_as_first() -> None:
 
 def cell_id(**changes: Any) -> str:
     attack = {**UNIVERSAL, **{key: value for key, value in changes.items() if key != "cases"}}
-    (cell,) = expanded(small(attacks=[attack], datasets=[{**PHANTOM, "cases": changes.get("cases", 2)}]))[1].cells
+    (cell,) = grid_of(small(attacks=[attack], datasets=[{**PHANTOM, "cases": changes.get("cases", 2)}])).cells
     return cell.cell_id
 
 
 def test_learning_cases_are_in_the_id_scored_ones_not() -> None:
     assert cell_id() == cell_id(cases=3)
     assert len({cell_id(), cell_id(learn_cases=3), cell_id(learn_split="validation")}) == 3
-    (cell,) = expanded(small(**ONE))[1].cells
+    (cell,) = grid_of(small(**ONE)).cells
     other = replace(cell.learns_from[0], fingerprint="f" * 16)
     assert replace(cell, learns_from=(other, *cell.learns_from[1:])).cell_id != cell.cell_id
     plain = replace(cell, attack=make("fgsm", eps=0.1))  # as an audit makes cells of others
@@ -183,7 +173,7 @@ def test_unlearnable_lists_are_refused_before_the_run(entry: Any, dataset: Any, 
 
 def test_other_cases_of_a_split_may_be_learned_from() -> None:
     cases = ["phantom_0005", "phantom_0006"]
-    (cell,) = expanded(small(attacks=[UNIVERSAL], datasets=[{**PHANTOM, "split": "train", "cases": cases}]))[1].cells
+    (cell,) = grid_of(small(attacks=[UNIVERSAL], datasets=[{**PHANTOM, "split": "train", "cases": cases}])).cells
     assert [ref.case_id for ref in cell.learns_from] == ["phantom_0000", "phantom_0001"]
 
 
@@ -200,7 +190,7 @@ def test_scored_patients_scans_and_copies_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_a_plan_counts_what_it_takes_to_learn_once_a_cell() -> None:
     """Each case of two windows, 24x20x16 in windows of 16, in each step forward and back; then nothing a case."""
-    grid = expanded(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": ["none", "random"]}]}))[1]
+    grid = grid_of(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": ["none", "random"]}]}))
     windows = 2 * 2  # with half a window's overlap, on 24 and 20 voxels
     assert [cell.learning_passes for cell in grid.cells] == [2 * 2 * windows * 2, 0]
     ((row,),) = [list(plan._count_rows(grid))]
@@ -213,18 +203,20 @@ def test_rehearsal_learns_from_other_stand_ins(tmp_path: Path) -> None:
     attacks = [{**UNIVERSAL, "learn_split": split} for split in ("training", "train", "test[0:9]")]
     spec = expanded(small(**ONE))[0].model_validate(small(attacks=attacks, datasets=[real]))
     dry = shrink_job(spec).model_dump(exclude_unset=True)
-    grid = expanded(dry)[1]
-    scored = {ref.case_id for refs in grid.cases.values() for ref in refs}
+    grid = grid_of(dry)
+    scored = {ref.case_id for ref in chain.from_iterable(grid.cases.values())}
     assert len(grid.cells) == 3
-    assert all(cell.learns_from and not {ref.case_id for ref in cell.learns_from} & scored for cell in grid.cells)
+    assert all(cell.learns_from for cell in grid.cells)
+    learns_from = chain.from_iterable(cell.learns_from for cell in grid.cells)
+    assert scored.isdisjoint(ref.case_id for ref in learns_from)
     execute(dry, tmp_path)
-    assert {row["status"] for row in Store(str(tmp_path)).records().to_pylist()} == {"ok"}
+    assert {row["status"] for row in stored(tmp_path)} == {"ok"}
 
 
 @pytest.fixture
 def model() -> Any:
     unit = units_of(small(**ONE))[0]
-    network = models.load(unit.cell.source, torch.device("cpu"))
+    network = network_of(unit.cell.source)
     return fb.load_model(network.net, roi=unit.cell.source.roi, num_classes=6)
 
 

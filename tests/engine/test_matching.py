@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from engine.cases import CUBE, network_of
+from job.places import Changes, changed
 from tiny_job import execute, job, rows
 
-from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking
@@ -23,7 +24,7 @@ from freqbench.results import Store
 L2 = {"metric": "l2_body", "value": 1.5}
 ONE = {**L2, "cases": 1}
 SHAPE = [16, 16, 16]
-PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 2}
+PHANTOM = {**CUBE, "cases": 2}
 MODELS = job()["models"]
 
 
@@ -47,7 +48,7 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
-    model = models.load(cell.source, torch.device("cpu"))
+    model = network_of(cell.source)
     values = []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
@@ -56,17 +57,18 @@ def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float
     return sum(values) / len(values)
 
 
-ATTACKS = [
-    ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
-    ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
-    ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
-    ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
-    pytest.param({"name": "sinogram", "steps": 2, "angles": 12}, L2, marks=pytest.mark.integration),
-    pytest.param({"name": "deformation", "control": "random"}, L2, marks=pytest.mark.integration),
-]
-
-
-@pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        ({"name": "fgsm"}, {"metric": "ssim_body", "value": 0.9}),
+        ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
+        ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
+        ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
+        pytest.param({"name": "sinogram", "steps": 2, "angles": 12}, L2, marks=pytest.mark.integration),
+        pytest.param({"name": "deformation", "control": "random"}, L2, marks=pytest.mark.integration),
+    ],
+    ids=lambda value: value.get("name"),
+)
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
     grid, (line,) = matching(small({**entry, "match": match}, datasets=[PHANTOM]), tmp_path)
     assert len(grid.cells) == 1
@@ -89,9 +91,7 @@ def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
     grid, said = matching(two(datasets=datasets, models=MODELS[:1], attacks=attacks), tmp_path)
     cells = [cell for cell in grid.cells if cell.attack.name == "bim"]
     assert len(said) == len(cells) == 2 * 2 * 2
-    assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {
-        (dataset, steps) for dataset in ("test", "train") for steps in (1, 2)
-    }
+    assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {*product(("test", "train"), (1, 2))}
     assert len({cell.attack.eps for cell in cells}) > 4
     assert [cell.attack.std for cell in grid.cells if cell.attack.name == "gn"] == [0.1] * 2
 
@@ -121,20 +121,22 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("change", "count"),
+    ("changes", "count"),
     [
-        (lambda c: c.update(name="other", metrics=["psnr"], targets="source", resources={"threads": 1}), 0),
-        (lambda c: c["attacks"][0].update(match={**L2, "cases": 2}), 0),
-        (lambda c: c["attacks"][0].update(match={**L2, "value": 1.6}), 2),
-        (lambda c: c["attacks"][0].update(variant="paper"), 2),
-        (lambda c: c["datasets"][0].update(shape=[16, 16, 17]), 2),
-        (lambda c: c["models"][1].update(roi=[16, 16, 8]), 1),
-        (lambda c: c.update(precision="bf16"), 2),
+        ({"name": "other", "metrics": ["psnr"], "targets": "source", "resources": {"threads": 1}}, 0),
+        ({"attacks.0.match": {**L2, "cases": 2}}, 0),
+        ({"attacks.0.match": {**L2, "value": 1.6}}, 2),
+        ({"attacks.0.variant": "paper"}, 2),
+        ({"datasets.0.shape": [16, 16, 17]}, 2),
+        ({"models.1.roi": [16, 16, 8]}, 1),
+        ({"precision": "bf16"}, 2),
     ],
+    ids=str,
 )
-def test_budget_follows_dependencies(known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int) -> None:
-    content = two(attacks=[{"name": "gn", "match": L2}])
-    change(content)
+def test_budget_follows_dependencies(
+    known: Path, tmp_path: Path, attacked: list[str], changes: Changes, count: int
+) -> None:
+    content = changed(two(attacks=[{"name": "gn", "match": L2}]), changes)
     (tmp_path / FILE).write_bytes((known / FILE).read_bytes())
     assert len(matching(content, tmp_path)[1]) == count
     assert bool(attacked) is bool(count)
@@ -169,7 +171,8 @@ def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[st
     known, _ = matching(content, tmp_path)
     planned, silence = matching(content, tmp_path, compute=False)
     assert silence == []
-    assert [cell.cell_id for cell in planned.cells] == [cell.cell_id for cell in known.cells]
+    expected = [cell.cell_id for cell in known.cells]
+    assert [cell.cell_id for cell in planned.cells] == expected
 
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
@@ -196,24 +199,31 @@ def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
-    ({"name": "fgsm", "match": {**L2, "value": 0}}, "attacks[0].match: value: Input should be greater than 0, got 0"),
-    ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
-    (
-        {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
-        "attacks[0].match: value: expected a similarity below 1, got 1",
-    ),
-    ({"name": "fgsm", "match": []}, "attacks[0].match: expected a value or a list of values, got an empty list"),
-    ({"name": "fgsm", "match": L2, "eps": 0.1}, "attacks[0].eps: expected none beside match, which finds it, got 0.1"),
-    ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
-    ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
-    ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
-    ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a mapping"),
-]
-
-
-@pytest.mark.parametrize(("entry", "expected"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"name": "fgsm", "match": 3}, "attacks[0].match: expected {metric: ..., value: ...}, got 3"),
+        (
+            {"name": "fgsm", "match": {**L2, "value": 0}},
+            "attacks[0].match: value: Input should be greater than 0, got 0",
+        ),
+        ({"name": "fgsm", "match": {**L2, "valeu": 1}}, "attacks[0].match: unknown key 'valeu'. Did you mean 'value'?"),
+        (
+            {"name": "fgsm", "match": {"metric": "ssim_body", "value": 1}},
+            "attacks[0].match: value: expected a similarity below 1, got 1",
+        ),
+        ({"name": "fgsm", "match": []}, "attacks[0].match: expected a value or a list of values, got an empty list"),
+        (
+            {"name": "fgsm", "match": L2, "eps": 0.1},
+            "attacks[0].eps: expected none beside match, which finds it, got 0.1",
+        ),
+        ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
+        ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
+        ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
+        ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a mapping"),
+    ],
+    ids=str,
+)
 def test_mistake_is_refused_first(entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
         expand(match_budgets(spec_of(small(entry)), str(tmp_path), pytest.fail))
@@ -258,20 +268,20 @@ def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[
     assert attacked == []
 
 
-CURVES: dict[str, Callable[[float], float]] = {
-    "straight": lambda b: 90 * b,
-    "square": lambda b: 40 * b**2,
-    "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
-    "with an offset": lambda b: 0.5 + 20 * b,
-    "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
-}
-
-
-@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize(
+    "curve",
+    {
+        "straight": lambda b: 90 * b,
+        "square": lambda b: 40 * b**2,
+        "bounded": lambda b: 50 * (1 - math.exp(-b / 0.05)),
+        "with an offset": lambda b: 0.5 + 20 * b,
+        "from nothing": lambda b: max(0.0, 30 * (b - 0.01)),
+    }.values(),
+)
 @pytest.mark.parametrize("value", [0.6, 2.0, 10.0])
-def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
-    best = search(CURVES[curve], value, 2**-12, 1.0)
-    assert best.distance == CURVES[curve](best.budget) == pytest.approx(value, rel=0.011)
+def test_the_distance_is_met_within_a_percent(curve: Callable[[float], float], value: float) -> None:
+    best = search(curve, value, 2**-12, 1.0)
+    assert best.distance == curve(best.budget) == pytest.approx(value, rel=0.011)
     assert best.tried <= 12
 
 

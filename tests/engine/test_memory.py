@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import EXAMPLES
-from engine.cases import units_of
+from engine.cases import network_of, units_of
 from tiny_job import noted, small
 
-from freqbench import models
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
@@ -111,7 +110,7 @@ def passes() -> Iterator[list[tuple[int, bool]]]:
 @pytest.fixture(scope="module")
 def model_and_case() -> tuple[SegmentationModel, Case]:
     unit = unit_of()
-    return models.load(unit.cell.source, torch.device("cpu")), unit.cell.dataset.load(unit.ref)
+    return network_of(unit.cell.source), unit.cell.dataset.load(unit.ref)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -3,13 +3,14 @@
 import io
 import json
 import math
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine.cases import Threshold, case_of
+from engine.cases import Threshold, case_of, grid_of, stored
 from exchange.elsewhere import voxels_of as load
 from rich.console import Console
 from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
@@ -43,7 +44,10 @@ def dice(image: Tensor, label: Tensor) -> float:
     return float(mean_dice(torch.stack([0.5 - image, image - 0.5], dim=1), label[None]))
 
 
-@pytest.mark.parametrize("side", [20, 12])
+one_and_several_windows = pytest.mark.parametrize("side", [20, 12])
+
+
+@one_and_several_windows
 def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
     """One window, and several that are one volume to the attack: a threshold finds the moved ball."""
     case = ball()
@@ -65,7 +69,7 @@ def test_other_attacks_leave_the_case_its_label() -> None:
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
     """The moved label is saved beside the case's own."""
     execute(small(**ONE, **SERIAL), tmp_path)
-    (row,) = Store(str(tmp_path)).records().to_pylist()
+    (row,) = stored(tmp_path)
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
     label, moved, pred, clean = (
         load(folder / f"{name}.nii.gz")
@@ -86,11 +90,11 @@ def test_rows_say_how_far_anatomy_was_moved_within_bounds(control: str, tmp_path
     """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
-    moved = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
+    moved = {row["attack"]: itemgetter(*MOVED)(row) for row in stored(tmp_path)}
     mean, largest, least = moved["deformation"]
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
-    assert moved["fgsm"] == [None, None, None]
+    assert moved["fgsm"] == (None, None, None)
 
 
 def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
@@ -99,11 +103,10 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     attacks = [{**few, "norm": "linf"}, {**few, "norm": "l2"}, {**few, "norm": "linf", "dice": 0, "steps": 1}]
     attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})
     execute(small(attacks=[*attacks, {"name": "fgsm", "eps": 0.1}], metrics=["dsc"], **SERIAL), tmp_path)
-    by_params = {(row["attack"], row["params"]): row for row in Store(str(tmp_path)).records().to_pylist()}
-    stated = {
-        (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
-        for (name, text), setting in {key: json.loads(key[1]) for key in by_params}.items()
-    }
+    stated = {}
+    for row in stored(tmp_path):
+        setting = json.loads(row["params"])
+        stated[row["attack"], setting.get("norm"), setting.get("dice")] = row
     linf = stated["fmn", "linf", 0.999]
     l2 = stated["fmn", "l2", 0.999]
     never = stated["fmn", "linf", 0]
@@ -122,7 +125,7 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
     assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 
 
-@pytest.mark.parametrize("side", [20, 12])
+@one_and_several_windows
 def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     """The same field on voxels of twice the length is twice as long, in one window and in several."""
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
@@ -137,9 +140,9 @@ def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
         for times in (1.0, 2.0)
     )
     assert torch.equal(small.adversarial, large.adversarial)
-    moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
-    assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
-    assert 1 < moved[0][1] <= 4
+    mean, largest, least = attrgetter(*MOVED)(small.facts)
+    assert attrgetter(*MOVED)(large.facts) == pytest.approx((2 * mean, 2 * largest, least))
+    assert 1 < largest <= 4
 
 
 def test_saved_volumes_whose_facts_lack_displacement_are_refused(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_saved_volumes_whose_facts_lack_displacement_are_refused(tmp_path: Path)
     (facts,) = tmp_path.glob("volumes/*/*/attack.json")
     stated = json.loads(facts.read_text())
     facts.write_text(json.dumps({name: stated[name] for name in stated if name not in MOVED}))
-    cell = expanded(content)[1].cells[0]
+    cell = grid_of(content).cells[0]
     with pytest.raises(UserError, match=r"attack\.json: displacement_mean_mm: "):
         saved_volumes.read(str(tmp_path / "volumes"), cell, cell.dataset.refs()[0])
 
@@ -160,7 +163,7 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
     execute({**content, "targets": "all"}, tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     grid = further_targets(expanded(content)[0], ["a", "b"])
-    summary = run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    summary = run.rescore(grid, str(tmp_path / "scored"), Console(quiet=True))
     assert (summary.num_done, summary.num_new, summary.num_failed) == (2, 2, 0)
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
@@ -172,9 +175,10 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
     attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
-    targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
-    assert (targets["deformation", "a"], targets["deformation", "b"]) == (["a"], ["b"])
-    assert targets["fgsm", "a"] == ["a", "b"]
+    targets = {(cell.attack.name, cell.source.name): cell.targets for cell in grid.cells}
+    assert [target.name for target in targets["deformation", "a"]] == ["a"]
+    assert [target.name for target in targets["deformation", "b"]] == ["b"]
+    assert [target.name for target in targets["fgsm", "a"]] == ["a", "b"]
     assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
     _, same = expanded(small(models=[first, second], attacks=attacks))
     assert all(len(cell.targets) == 2 for cell in same.cells)
@@ -184,7 +188,7 @@ def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
     content = small(**{**ONE, "attacks": [DEFORMATION, {"name": "gn", "std": 0.1}]}, **SERIAL)
     execute(content, tmp_path / "out")
     said = io.StringIO()
-    made = export.export(expanded(content)[1], str(tmp_path / "out"), str(tmp_path / "to"), Console(file=said))
+    made = export.export(grid_of(content), str(tmp_path / "out"), str(tmp_path / "to"), Console(file=said))
     assert {each.attack for each in made} == {None, "gn"}
     assert "1 attacks that move labels left out: deformation" in said.getvalue()
 

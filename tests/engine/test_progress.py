@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
-from engine.cases import units_of
+from engine.cases import grid_of, units_of
 from engine.faults import Faulty, add_attack
 from rich.console import Console
 from tiers import quick
@@ -38,7 +38,7 @@ def shown_of(
 ) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
     """The progress of a run of PGD on one case, a second a pass, its units, and the lines on the console."""
     said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}]))[1], {})
+    plan = make_plan(grid_of(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}])), {})
     places = [place(unit) for unit in plan.units]
     attack = {key: float(unit.passes) for key, unit in zip(places, plan.units, strict=True)}
     costs = Costs(attack=attack, scoring=dict.fromkeys(places, scoring), basis="")
@@ -49,7 +49,7 @@ def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...]
     """The progress of two units of FGSM, then two of noise, of these estimated seconds; the units, and the lines."""
     said = io.StringIO()
     attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
-    plan = make_plan(expanded(small(attacks=attacks))[1], {})
+    plan = make_plan(grid_of(small(attacks=attacks)), {})
     attack = dict(zip(map(place, plan.units), seconds, strict=True))
     costs = Costs(attack=attack, scoring=dict.fromkeys(attack, 0.0), basis="")
     return RunProgress(plan, Console(file=said, width=120), costs), plan.units, said
@@ -95,7 +95,8 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
     """A part of a recorded run's records, the seconds left that it tells, and the true ones; loading is left out."""
     run = json.loads(Path(__file__).with_name("time_left.json").read_bytes())[name]
     units = [Recorded(number, *facts[:3]) for number, facts in enumerate(run["units"])]
-    attack, scoring = ({(str(n), "case"): facts[part] for n, facts in enumerate(run["units"])} for part in (3, 4))
+    attack = {(str(number), "case"): facts[3] for number, facts in enumerate(run["units"])}
+    scoring = {(str(number), "case"): facts[4] for number, facts in enumerate(run["units"])}
     time_left = TimeLeft(units, Costs(attack=attack, scoring=scoring, basis=""))  # type: ignore[arg-type]
     events = deque(run["events"])
     stored = 0
@@ -169,24 +170,6 @@ def test_attempt_that_begins_once_more_is_measured_from_then_on(at: list[float])
     assert left(said)
 
 
-def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
-    """A first pass that takes a minute, as libraries set up, makes no run of five days."""
-    shown, (unit,), said = shown_of(1000)
-    shown.advance(unit, 0)
-    at[0] += 60
-    shown.advance(unit, 1)
-    assert left(said) == [pytest.approx(8010, rel=0.3)]
-
-
-def test_estimate_three_times_too_long_is_put_right_in_minute(at: list[float]) -> None:
-    shown, (unit,), said = shown_of(1000)
-    shown.advance(unit, 0)
-    for passes in range(1, 191):
-        at[0] += 1 / 3
-        shown.advance(unit, passes)
-    assert left(said)[-1] == pytest.approx((8010 - 190) / 3, rel=0.1)
-
-
 def test_slow_scoring_makes_attacks_no_longer(at: list[float]) -> None:
     """Scoring takes 40 seconds instead of 10, an attack a second a pass, and half of the units are left."""
     shown, units, said = shown_of(1, [0.001 * number for number in range(1, 41)])
@@ -213,7 +196,7 @@ def test_unit_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
 def test_learning_counts_as_attack_and_not_as_scoring(at: list[float]) -> None:
     """A universal attack learned for 500 seconds, then scored as was estimated."""
     said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}]))[1], {})
+    plan = make_plan(grid_of(small(attacks=[{"name": "universal", **EXAMPLES["universal"]}])), {})
     (unit,) = plan.units
     costs = Costs(attack={place(unit): 500.0}, scoring={place(unit): 10.0}, basis="")
     shown = RunProgress(plan, Console(file=said, width=120), costs)
@@ -327,7 +310,10 @@ def plan_of(**resources: Any) -> Plan:
     return make_plan(replace(grid, job=grid.job.model_copy(update={"resources": Resources(**resources)})), {})
 
 
-@pytest.mark.usefixtures("no_start")
+without_a_ray = pytest.mark.usefixtures("no_start")
+
+
+@without_a_ray
 def test_the_number_of_workers_is_told_before_ray_starts() -> None:
     """Else the first lines tell the seconds of one worker."""
     told = list[Any]()
@@ -341,7 +327,7 @@ def test_the_number_of_workers_is_told_before_ray_starts() -> None:
     assert told == [3]
 
 
-@pytest.mark.usefixtures("no_start")
+@without_a_ray
 def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.engine.engines.available_cores", lambda: 4)
     spec = WorkerSpec(run_id="r", metrics=())
@@ -416,7 +402,8 @@ def test_serial_unit_without_pass_is_reported_repeatedly(tmp_path: Path, monkeyp
     add_attack(monkeypatch, Faulty)
     monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(1.75))
     faulty = {"name": "faulty", "place": str(tmp_path), "fault": "hang"}
-    (unit,), listener = units_of(small(attacks=[faulty])), Collector()
+    (unit,) = units_of(small(attacks=[faulty]))
+    listener = Collector()
     serial([unit], WorkerSpec(run_id="r", metrics=("dsc",), threads=1, trust_code=True), listener)
     told = [text for text in listener.said if "no network has made a pass" in text]
     of = f"waiting for {unit.name} of phantom (cell {unit.cell.cell_id}), begun "

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import entry
-from engine.cases import run_serially, units_of
+from engine.cases import CUBE, run_serially, units_of
 from engine.faults import Faulty, add_attack
 from engine.ray_session import ray_session, run_by_ray
 from third_party.own_classes import units as foreign_units
@@ -23,7 +23,7 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 
-CASES = {"name": "phantom", "shape": [16, 16, 16], "cases": 3}
+CASES = {**CUBE, "cases": 3}
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "bases", "autoattack", "faa", "corruption")  # one of each kind
 
@@ -51,7 +51,7 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
 def test_rows_are_the_serial_engines_and_a_killer_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units of some attacks and of somebody else's package, on one window each."""
     monkeypatch.setattr(retry, "TRIES", 1)
-    phantom = {"name": "phantom", "shape": [16, 16, 16], "cases": 1}
+    phantom = CUBE
     good = units_of(job(attacks=list(map(entry, FEW)), datasets=[phantom], targets=["a"]))
     require_serial_rows(tmp_path / "faults", good + foreign_units(), workers=2)
 
@@ -73,7 +73,8 @@ def require_serial_rows(place: Path, good: list[Unit], workers: int) -> None:
 def glimpses(outcomes: Sequence[Outcome]) -> set[str]:
     """The worst of each cell, whichever worker drew it."""
     drawn = sorted((each.glimpse for each in outcomes if each.glimpse), key=lambda glimpse: glimpse.drop)
-    return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
+    worst = {glimpse.cell_id: glimpse for glimpse in drawn}
+    return {glimpse.name for glimpse in worst.values()}
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
 def test_code_that_ends_its_worker_fails_as_if_serial(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "exits", "exit")
     listener = run_by_ray(units, METRICS, workers=1)
-    assert sorted(error for outcome in listener.outcomes for error in outcome.errors) == ["SystemExit: 3"]
+    assert [outcome.errors for outcome in listener.outcomes if outcome.errors] == [["SystemExit: 3"]]
     assert not [text for text in listener.said if "died" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
@@ -121,7 +122,8 @@ def test_death_in_a_clean_prediction_is_survived(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir()] == ["fault-0"]
     assert any(text.startswith("clean prediction of ") and "tried again" in text for text in listener.said)
     assert [bool(outcome.clean) for outcome in listener.outcomes] == [True] * 3 + [False] * 3
-    assert not any("error" in facts for outcome in listener.outcomes for facts in outcome.clean)
+    for outcome in listener.outcomes:
+        assert not any("error" in facts for facts in outcome.clean)
     assert not any(outcome.errors for outcome in listener.outcomes)
 
 

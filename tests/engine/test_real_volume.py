@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import bench
+from engine.cases import stored
 from golden.network import Find, load, reference_network
 from monai.losses import DiceCELoss
 from pytorch_msssim import ssim
@@ -15,7 +16,6 @@ from tiny_job import write
 from torch import Tensor, nn
 
 from freqbench.models import build, save_checkpoint
-from freqbench.results import Store
 
 pytestmark = pytest.mark.integration
 
@@ -61,8 +61,8 @@ def released_vafa(
         slope = math.log(2 / alpha - 1)
         rounded = whole + (1 + torch.tanh(slope * (scaled - whole - 0.5)) / (1 - alpha)) / 2
         volume = merged(turned(rounded * table, basis.T) + 128)
-        low, high = volume.amin((2, 3), keepdim=True), volume.amax((2, 3), keepdim=True)  # of every depth slice
-        seen = (volume - low) / (high - low)
+        low = volume.amin((2, 3), keepdim=True)  # of every depth slice
+        seen = (volume - low) / (volume.amax((2, 3), keepdim=True) - low)
         objective = -task_loss(net(seen), labels)
         if with_ssim:
             pair = blocks(x)[:, None], blocks(seen)[:, None]
@@ -78,7 +78,7 @@ def test_the_algorithm_written_down_here_is_the_released_one(golden: Find) -> No
     params = reference.params
     setting = params["q_max"], params["block_size"][0], params["use_ssim_loss"], params["steps"]
     made = released_vafa(reference_network(golden).double(), images, reference.labels, *setting)
-    assert float((made - torch.from_numpy(reference.arrays["adversarial"])).abs().max()) <= 2e-6
+    assert (made - torch.from_numpy(reference.arrays["adversarial"])).abs().max() <= 2e-6
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_rows_agree_with_the_released_attack(
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     theirs = foreground_dice(net(released_vafa(net, image, label, Q_MAX, BLOCK, with_ssim=True, steps=STEPS)), label)
     assert row["dsc_foreground_clean"] == pytest.approx(foreground_dice(net(image), label), abs=1e-6)
     assert row["dsc_foreground_clean"] - theirs > 0.05, "an attack that moves nothing shows nothing"

@@ -43,15 +43,16 @@ def test_each_region_has_the_scores_of_a_binary_map(maps: LabelMaps) -> None:
         pred = alone(maps.pred, k)
         label = alone(maps.label, k)
         surfaces = metrics.surface_scores(pred, label, 2, SIDES)
+        nsd = metrics.nsd(pred, label, 2, maps.classes.tolerances_mm[k - 1], SIDES)
         expected = {
             "dsc": metrics.dice(pred, label, 2)[1],
             "hd95_medpy_mm": surfaces["hd95_medpy_mm"][1],
-            "nsd": metrics.nsd(pred, label, 2, maps.classes.tolerances_mm[k - 1], SIDES)[1],
+            "nsd": nsd[1],
             "component_f1": metrics.component_f1(pred, label, 2)[1],
         }
         row = {**overlap.classes[k], **shapes.classes[k]}
         assert {name: row[name] for name in expected} == pytest.approx(expected, nan_ok=True)
-        assert row["label_voxels"] == int((label == 1).sum())
+        assert row["label_voxels"] == (label == 1).sum()
 
 
 def test_dice_of_regions_is_the_definition(maps: LabelMaps) -> None:
@@ -97,12 +98,13 @@ def test_calibration_counts_voxels_right_in_all_regions(maps: LabelMaps) -> None
     doubt = metrics.calibration(1 - sure, maps.pred, maps.label, 4, has_regions=True)
     assert doubt.ece == 1
     in_third = (maps.pred & 4) > 0
-    assert doubt.wrong_confidence_by_class[3] == float((1 - sure)[in_third & ~right].mean())
+    assert doubt.wrong_confidence_by_class[3] == (1 - sure)[in_third & ~right].mean()
 
 
 def test_draws_of_certificates_are_scored_by_region(maps: LabelMaps) -> None:
     drawn = score_draw(maps.label, maps.pred, SIDES, maps.classes.tolerances_mm, has_regions=True)
-    (overlap,), shapes = score_prediction(maps, ("dsc",)), score_shapes(maps, ("nsd", "volume"))
+    (overlap,) = score_prediction(maps, ("dsc",))
+    shapes = score_shapes(maps, ("nsd", "volume"))
     expected = {f"dsc_{k}": row["dsc"] for k, row in enumerate(overlap.classes[:3])}
     expected |= {f"nsd_{k}": shapes.classes[k]["nsd"] for k in (1, 2)}
     expected |= {name: overlap.record[name] for name in ("dsc", "dsc_foreground")}

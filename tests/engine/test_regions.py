@@ -1,5 +1,6 @@
 """A job on regions that overlap: attacks of every kind, transfer, joint windows, saved maps, verification."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from engine.cases import grid_of, network_of, stored
 from tiny_job import JOB, ROI, class_rows, execute, expanded, job, rows
 
 from freqbench import models
@@ -26,10 +28,11 @@ pytestmark = pytest.mark.integration
 
 NETWORKS = [{**entry, "outputs": "sigmoid"} for entry in JOB["models"]]
 LESIONS = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}
+JOINT = {"name": "vafa_opt", "q_max": 20, "steps": 2, "block": 4, "scope": "joint", "sources": "a"}
 ATTACKS: list[dict[str, Any]] = [
     {"name": "pgd", "eps": "8/255", "steps": 2, "organs": [["lesion core"]]},
     {"name": "vafa", "q_max": 20, "steps": 1, "block": 4},
-    {"name": "vafa_opt", "q_max": 20, "steps": 2, "block": 4, "scope": "joint", "sources": "a"},
+    JOINT,
     {"name": "square", "eps": "8/255", "queries": 3, "sources": "a"},
 ]
 
@@ -63,8 +66,8 @@ def test_saved_labels_have_the_number_of_the_innermost_region(out: Path) -> None
 
 
 def test_glimpses_have_numbers_of_saved_maps_and_dice_of_row(out: Path) -> None:
-    names = ("cell_id", "case_key", "target_model")
-    scores = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
+    names = itemgetter("cell_id", "case_key", "target_model")
+    scores = {names(row): row["dsc_foreground"] for row in stored(out)}
     glimpses = paths_of(str(out))
     assert glimpses.keys() == {key[:2] for key in scores}
     for (cell, case), path in glimpses.items():
@@ -76,7 +79,8 @@ def test_glimpses_have_numbers_of_saved_maps_and_dice_of_row(out: Path) -> None:
         (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
         files = ["label", f"prediction_clean-{models[0]}", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
-        assert any(np.array_equal(shown.unpack()[3:], [each[index] for each in stacks]) for index in range(16))
+        slices = np.stack(stacks, axis=1)
+        assert any(np.array_equal(shown.unpack()[3:], each) for each in slices)
 
 
 def test_rows_of_regions_have_medpy_s_scores(out: Path) -> None:
@@ -85,13 +89,13 @@ def test_rows_of_regions_have_medpy_s_scores(out: Path) -> None:
     store = Store(str(out))
     reports = list(Reproducer(store, None).each(sample_rows(store, 99, 0)))
     assert [each.verdict for each in reports] == ["equal"] * 12
-    columns = [each.column for report in reports for each in report.by_medpy]
-    assert sum(column.endswith(": hd95_medpy_mm by MedPy") for column in columns) == 12 * (1 + len(REGIONS))
+    for report in reports:
+        assert sum(each.column.endswith(": hd95_medpy_mm by MedPy") for each in report.by_medpy) == 1 + len(REGIONS)
 
 
 def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
     attack = {"name": "deformation", "max_mm": 12, "knot_mm": 30, "steps": 1, "min_jacobian": 0.3}
-    cell = expanded(content(attacks=[attack]))[1].cells[0]
+    cell = grid_of(content(attacks=[attack])).cells[0]
     case = cell.dataset.load(cell.dataset.refs()[0])
     codes = (torch.arange(case.label.numel()) % 8).to(torch.uint8).reshape(case.label.shape)
     facts = attacking.UNKNOWN.model_copy(update=dict.fromkeys(attacking.NOT_MEASURED, 1.0))
@@ -103,7 +107,7 @@ def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_an_audit_scores_saved_volumes_again_by_region(out: Path) -> None:
-    probes.rescore_saved(expanded(content(save_adversarial="nifti"))[1], str(out), lambda _: None)
+    probes.rescore_saved(grid_of(content(save_adversarial="nifti")), str(out), lambda _: None)
     saved = probe_files.read(str(out), probe_files.SavedScores)
     assert saved is not None
     assert len(saved.volumes) == 2
@@ -116,13 +120,9 @@ def test_doctor_scores_a_network_by_region() -> None:
     lines, _ = diagnose(None, "unet", spec)
     (cell,) = grid.cells
     case = cell.dataset.load(cell.dataset.refs()[0])
-    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
+    pred = models.predict(network_of(cell.source), case.image)
     value = np.nanmean(dice(pred, case.label[0], 4, has_regions=True)[1:])
     assert dict(lines)["clean Dice"].startswith(f"{value:.3f} under migration")
-
-
-def test_a_second_run_has_nothing_to_do(out: Path) -> None:
-    assert execute(content(save_adversarial="nifti"), out).num_new == 0
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,8 @@ def pool(
         # one worker for two cores, and two at least where there are two
         ({"cores": 1}, 1, 1, 0),
         ({"cores": 3}, 2, 1, 0),
-        ({"cores": 4}, 2, 2, 0),
         ({"cores": 9}, 4, 2, 0),
-        ({"cores": 16}, 8, 2, 0),
         # none without a unit: the cores go to the others
-        ({"units": 1}, 1, 8, 0),
         ({"units": 3}, 3, 2, 0),
         # memory bounds them
         ({"cores": 16, "memory": 10, "model": 2}, 3, 5, 0),

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from engine.cases import CUBE, grid_of, row_keys, stored
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.core import machine
@@ -34,7 +36,7 @@ from freqbench.results import KEY, Lease, Shard, Store, index_keys
 from freqbench.results.status import facts, tables
 from freqbench.results.writer import Writer
 
-JOB = job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
+JOB = job(datasets=[CUBE])
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 
 
@@ -46,8 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
 
 
 def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summary]) -> None:
-    _, grid = expanded(JOB)
-    planned = {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
+    planned = {*row_keys(grid_of(JOB))}
     out, summary = whole
     assert (set(rows(out)), summary.num_new, summary.num_failed, summary.num_done) == (planned, 12, 0, 0)
     assert len(class_rows(out)) == 12 * 6
@@ -197,7 +198,7 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
     monkeypatch.setattr("freqbench.engine.rows.score_masks", lambda masks: 1 / 0)
     summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
     assert summary.num_failed == summary.num_new > 0
-    row = Store(str(tmp_path)).records().to_pylist()[0]
+    row = stored(tmp_path)[0]
     assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
 
 
@@ -232,7 +233,7 @@ def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
     assert (summary.num_new, summary.num_failed) == (2, 0)
     (warning,) = [line for line in said.getvalue().splitlines() if "lpips" in line]
     assert warning.endswith("the columns of LPIPS stay empty")
-    for row in Store(str(tmp_path)).records().to_pylist():
+    for row in stored(tmp_path):
         assert row["status"] == "ok"
         assert [row[column] for column in METRICS["lpips"].columns] == [None] * 3
         reasons = json.loads(row["null_reasons"])
@@ -258,7 +259,7 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
-    keys = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
+    keys = {itemgetter(*KEY)(row) for row in stored(tmp_path)}
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < keys
     assert (len(own), len(keys)) == (1, 2)
@@ -340,7 +341,7 @@ def test_a_limit_on_the_size_of_files_ends_a_run_at_once(tmp_path: Path, engine:
 MANY = small(
     metrics=["dsc"],
     attacks=[{"name": "gn", "std": [0.02 * number for number in range(1, 10)]}],
-    datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}],
+    datasets=[CUBE],
 )
 
 
@@ -410,8 +411,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "AGAIN_S", 0.0)
 
 
+in_haste = pytest.mark.usefixtures("hasty")
+
+
 @pytest.mark.integration
-@pytest.mark.usefixtures("hasty")
+@in_haste
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
@@ -426,7 +430,7 @@ def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, m
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
 
-@pytest.mark.usefixtures("hasty")
+@in_haste
 def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
 
@@ -442,7 +446,7 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
     assert execute(small(**TWO), tmp_path).num_new == 2
 
 
-@pytest.mark.usefixtures("hasty")
+@in_haste
 @pytest.mark.parametrize("part", ["records/", "volumes/"])
 def test_store_that_refuses_for_good_ends_run(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, part, PermissionError(13, "Permission denied"))

@@ -10,9 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from engine.cases import CUBE, stored, units_of
 from exchange import elsewhere
 from rich.console import Console
-from tiny_job import ROI, execute, expanded, job, noted, rows, small
+from tiny_job import execute, expanded, job, noted, rows, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError
@@ -27,8 +28,9 @@ ONE = {
     "save_adversarial": "nifti",
     "resources": {"workers": 1, "threads": 1},  # so that `rescore`, which takes Ray where it pays, does not
 }
-BOTH = small(**ONE, models=job()["models"], targets="source", datasets=[{"name": "phantom", "shape": ROI, "cases": 1}])
+BOTH = small(**ONE, models=job()["models"], targets="source", datasets=[CUBE])
 FILES = {"adversarial", "clean", "label", "prediction_clean-a", "prediction_adversarial-a"}
+WRITTEN = {"attack.json", *(f"{name}.nii.gz" for name in FILES)}
 
 
 def saved(out: Path) -> list[Path]:
@@ -45,7 +47,7 @@ def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
     assert execute(both, tmp_path).num_new == 2
     assert [path.parent.name.split("-")[0] for path in saved(tmp_path)] == ["gn"]
-    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{key}.nii.gz" for key in FILES} | {"attack.json"}
+    assert {path.name for path in saved(tmp_path)[0].iterdir()} == WRITTEN
     assert (len([*tmp_path.glob("volumes/*")]), execute(both, tmp_path).num_new) == (1, 0)
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 
@@ -54,10 +56,10 @@ def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> No
     execute(small(**ONE), tmp_path)
     _, grid = expanded(small(**ONE))
     case = grid.cells[0].dataset.load(grid.cases["phantom"][0])
-    by_cell = {row["cell_id"]: row for row in Store(str(tmp_path)).records().to_pylist()}
+    by_cell = {row["cell_id"]: row for row in stored(tmp_path)}
     assert len(saved(tmp_path)) == 2
     for folder in saved(tmp_path):
-        assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in FILES} | {"attack.json"}
+        assert {path.name for path in folder.iterdir()} == WRITTEN
         row = by_cell[folder.parent.name.rsplit("-", 1)[1]]
         volume = {name: elsewhere.voxels_of(folder / f"{name}.nii.gz") for name in FILES}
         assert np.array_equal(volume["clean"], case.image[0].numpy())
@@ -115,20 +117,19 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
         **{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}, datasets=[elsewhere.folder(tmp_path / "data", channels=2)]
     )
     execute(content, tmp_path)
-    _, grid = expanded(content)
-    (cell,), (ref,) = grid.cells, grid.cases["small"]
-    prepared = cell.dataset.load(ref)
+    (unit,) = units_of(content)
+    prepared = unit.cell.dataset.load(unit.ref)
     written = elsewhere.voxels_of(saved(tmp_path)[0] / "clean.nii.gz")
     assert written.shape == (*prepared.image.shape[1:], 2)
     assert np.array_equal(np.moveaxis(written, -1, 0), prepared.image.numpy())
-    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
-    (row,) = Store(str(tmp_path)).records().to_pylist()
+    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), unit.cell, unit.ref)
+    (row,) = stored(tmp_path)
     assert attacked.adversarial.shape == prepared.image.shape
     facts = json.loads((saved(tmp_path)[0] / "attack.json").read_text())
     assert facts["native_ranges"] == [list(each) for each in prepared.native_ranges]
     assert facts["unit"] == ""  # percentiles, as of MR
     bent = replace(prepared, native_ranges=((math.nan, math.nan), (0.0, 5.0)))
-    saved_volumes.save(str(tmp_path / "bent"), cell, bent, attacked, None)
+    saved_volumes.save(str(tmp_path / "bent"), unit.cell, bent, attacked, None)
     (path,) = tmp_path.glob("bent/*/*/attack.json")
     assert json.loads(path.read_text())["native_ranges"] == [None, [0, 5]]
     change = (attacked.adversarial - prepared.image).double()

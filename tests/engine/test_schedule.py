@@ -4,14 +4,21 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
-from tiny_job import expanded, job
+from engine.cases import grid_of
+from tiny_job import job
 
 from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit
 
 
 def all_units() -> list[Unit]:
-    return list(expanded(job())[1].units())
+    return list(grid_of(job()).units())
+
+
+def take(schedule: Schedule, worker: str) -> Unit:
+    unit = schedule.take(worker)
+    assert unit is not None
+    return unit
 
 
 def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
@@ -19,7 +26,8 @@ def taken(schedule: Schedule, worker: str = "w") -> list[Unit]:
 
 
 def places(units: list[Unit]) -> list[tuple[str, str]]:
-    return [place for place, _ in groupby((unit.cell.source.name, unit.ref.case_id) for unit in units)]
+    of_units = [(unit.cell.source.name, unit.ref.case_id) for unit in units]
+    return [place for place, _ in groupby(of_units)]
 
 
 def test_worker_does_a_model_and_a_case_at_a_time() -> None:
@@ -30,7 +38,8 @@ def test_worker_does_a_model_and_a_case_at_a_time() -> None:
 def test_longest_unit_comes_first_after_a_short_one() -> None:
     units = all_units()
     first = taken(Schedule(units))[:3]
-    assert [unit.passes for unit in first] == [min(unit.passes for unit in units), 16, 16]
+    expected = [min(unit.passes for unit in units), 16, 16]
+    assert [unit.passes for unit in first] == expected
     two = [min(units, key=lambda unit: unit.passes), first[1]]
     assert max(unit.passes for unit in two) == taken(Schedule(two))[0].passes, "a grid that is about to end"
 
@@ -63,8 +72,7 @@ def test_the_next_unit_is_known_and_nothing_is_taken() -> None:
     schedule = Schedule(all_units())
     seen = schedule.next_unit("w")
     assert len(schedule) == 12
-    unit = schedule.take("w")
-    assert unit is not None
+    unit = take(schedule, "w")
     assert seen is unit
     assert Schedule([]).next_unit("w") is None
 
@@ -80,8 +88,7 @@ def test_next_unit_is_one_that_is_taken_whatever_is_left_of_grid(number: int) ->
 
 def test_a_unit_that_is_put_back_comes_behind_its_case() -> None:
     schedule = Schedule(all_units())
-    unit = schedule.take("w")
-    assert unit is not None
+    unit = take(schedule, "w")
     schedule.put_back(unit)
     order = taken(schedule)
     assert order[2] is unit, "of three units of its case"
@@ -90,8 +97,7 @@ def test_a_unit_that_is_put_back_comes_behind_its_case() -> None:
 
 def test_the_last_unit_that_is_put_back_is_taken_again() -> None:
     schedule = Schedule(all_units()[:1])
-    unit = schedule.take("v")
-    assert unit is not None
+    unit = take(schedule, "v")
     assert schedule.take("w") is None
     schedule.put_back(unit)
     assert schedule.take("w") is unit
@@ -99,11 +105,9 @@ def test_the_last_unit_that_is_put_back_is_taken_again() -> None:
 
 def test_a_worker_that_left_counts_no_more() -> None:
     schedule = Schedule(all_units()[:-2])
-    first = schedule.take("v")
-    assert first is not None
+    first = take(schedule, "v")
     schedule.leave("v")
-    second = schedule.take("w")
-    assert second is not None
+    second = take(schedule, "w")
     assert second.cell.source.name == first.cell.source.name, "the same model has again most work left a worker"
 
 
@@ -142,16 +146,16 @@ def test_clean_unit_put_back_holds_attacks_up_until_it_ends() -> None:
 
 def test_a_worker_attacks_first_the_cases_that_it_has_predicted() -> None:
     """Two workers predicted one case each of one source."""
-    clean, units = ([unit for unit in each if unit.cell.source.name == "a"] for each in with_clean())
-    schedule = Schedule([*clean, *units])
+    clean, units = with_clean()
+    clean = [unit for unit in clean if unit.cell.source.name == "a"]
+    schedule = Schedule([*clean, *(unit for unit in units if unit.cell.source.name == "a")])
     predicted = {worker: schedule.take(worker) for worker in "vw"}
     for unit in clean:
         schedule.end(unit)
     for worker in "vw":
         schedule.leave(worker)
     for worker in "wv":
-        unit = schedule.take(worker)
+        unit = take(schedule, worker)
         before = predicted[worker]
-        assert unit is not None
         assert before is not None
         assert unit.ref.case_id == before.ref.case_id

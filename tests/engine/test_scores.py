@@ -86,20 +86,13 @@ def test_overlap_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
     scores = score_overlap(pred, label, 6)
     dice = metrics.dice(pred, label, 6)
     assert (scores.record["dsc"], scores.record["dsc_foreground"]) == (np.nanmean(dice), np.nanmean(dice[1:]))
-    in_label, in_pred = ({k for k in range(6) if (volume == k).any()} for volume in (label, pred))
+    in_label = {*label.unique().tolist()}
+    in_pred = {*pred.unique().tolist()}
     assert scores.record["missed_classes"] == len(in_label - in_pred) == 1
     assert scores.record["hallucinated_classes"] == len(in_pred - in_label)
     for k, row in enumerate(scores.classes):
         assert row["dsc"] == pytest.approx(dice[k], nan_ok=True)
         assert (row["label_voxels"], row["pred_voxels"]) == (int((label == k).sum()), int((pred == k).sum()))
-
-
-def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
-    label = torch.zeros(4, 4, 4, dtype=torch.uint8)
-    pred = torch.zeros(4, 4, 4, dtype=torch.uint8)
-    pred[0, 0, 0] = 2
-    record = score_overlap(pred, label, 3).record
-    assert (record["missed_classes"], record["hallucinated_classes"]) == (0, 1)
 
 
 def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMaps) -> None:
@@ -157,7 +150,7 @@ def test_single_metrics_fill_their_own_columns_alone(maps: LabelMaps) -> None:
 
 
 def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
-    confidence = torch.rand(maps.pred.shape, generator=torch.Generator().manual_seed(0))
+    confidence = torch.rand(maps.pred.shape)
     calibrated = metrics.calibration(confidence, maps.pred, maps.label, 6)
     (scores,) = score_prediction(maps, ("calibration",), confidence)
     assert scores.record["ece"] == calibrated.ece
@@ -168,21 +161,24 @@ def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
 
 
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, maps: LabelMaps) -> None:
+    of_records = {column.name for column in RECORDS}
+    of_classes = {column.name for column in CLASS_RECORDS}
     for scores in (score_overlap(pred, case.label[0], 6), score_shapes(maps, ("hd95",))):
         clean = clean_columns(scores)
-        assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
+        assert set(clean.record) == {f"{name}_clean" for name in scores.record} & of_records
         for row, own in zip(clean.classes, scores.classes, strict=True):
-            assert set(row) == {f"{name}_clean" for name in own} & {column.name for column in CLASS_RECORDS}
+            assert set(row) == {f"{name}_clean" for name in own} & of_classes
             assert all(np.array_equal(row[name], own[name.removesuffix("_clean")], equal_nan=True) for name in row)
 
 
 def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, maps: LabelMaps) -> None:
+    columns = set().union(*(metric.columns for metric in METRICS.values()))
     volume = score_volume(case, adversarial, tuple(METRICS), SOURCE, CPU, {"lpips": "not here"})
     parts = score_prediction(maps, tuple(METRICS), torch.ones(maps.pred.shape))
     filled = {"voxel_success", *volume.values}
     for part in parts:
         filled |= {*part.record, *clean_columns(part).record}
-    assert {column for metric in METRICS.values() for column in metric.columns} == filled
+    assert filled == columns
 
 
 def test_a_budget_on_intensities_is_told_in_the_data_s_unit(case: Case) -> None:
@@ -190,3 +186,4 @@ def test_a_budget_on_intensities_is_told_in_the_data_s_unit(case: Case) -> None:
     assert native_budget(make("fgsm", eps=8 / 255), case) == pytest.approx(8 / 255 * 425)
     assert native_budget(make("gn", std=0.1), case) == pytest.approx(42.5)
     assert native_budget(make("pgd", eps=0.1, norm="l2"), case) == pytest.approx(42.5)
+    assert native_budget(make("random_noise", l2=2), case) is None

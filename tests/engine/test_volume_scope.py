@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import EXAMPLES, entry, twin
-from engine.cases import case_of, volume
-from tiny_job import expanded, job
+from engine.cases import case_of, grid_of, volume
+from tiny_job import job
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
@@ -139,7 +139,7 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
 def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     one, three = (attacked(name, model, case, scope, batch).adversarial for batch in (1, 3))
-    assert float(((one - three).abs() > 1e-5).double().mean()) < 5e-3
+    assert ((one - three).abs() > 1e-5).double().mean() < 5e-3
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationMo
     case = make_case(model, LONG)
     counted.clear()
     volume = attacked(name, model, case, scope, 3, graphs=1000)
-    (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
+    (cell,) = grid_of(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])])).cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
     assert (sum(counted), max(counted)) == (volume.facts.num_forwards, 3)
     assert unit.passes_on(unit.cell.source) == volume.facts.num_forwards + volume.facts.num_backwards
@@ -177,19 +177,3 @@ def test_a_case_s_own_dice_is_at_most_that_of_any_member(model: SegmentationMode
     for member in ensemble.attacks:
         assert dice <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
     assert dice < 1
-
-
-def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: SegmentationModel) -> None:
-    case = make_case(model, SHAPE)
-    fallen, standing = (
-        attack_case(
-            make("autoattack", eps=0.05, steps=4, queries=5, members=("apgd-ce", "apgd-dlr", "square"), threshold=t),
-            model,
-            case,
-            0,
-            2,
-        )
-        for t in (1.0, 0.0)
-    )
-    windows = len(sliding_windows(SHAPE, ROI))
-    assert (fallen.facts.num_backwards, standing.facts.num_backwards) == (4 * windows, 8 * windows)

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ def test_a_series_says_what_it_is_and_not_of_whom(tmp_path: Path, case: Any) -> 
     to = tmp_path / "to"
     root = Path(case[1]["root"])
     files = exported(*case, to)
-    uids = {value for path in root.rglob("*.dcm") for value in _uids(pydicom.dcmread(path))}
-    words = {word.lower() for value in PATIENT.values() for word in value.split("^")}
+    uids = {*chain.from_iterable(_uids(pydicom.dcmread(path)) for path in root.rglob("*.dcm"))}
+    words = {*"^".join(PATIENT.values()).lower().split("^")}
     for path in to.rglob("*.dcm"):
         content = path.read_bytes().lower() + str(path.relative_to(to)).lower().encode()
         assert not [word for word in words if word.encode() in content]

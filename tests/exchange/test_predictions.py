@@ -148,6 +148,8 @@ def test_a_wrong_file_is_named_and_nothing_is_stored(place: Path, content: dict[
     spoiled: list[tuple[npt.NDArray[Any], Any, str | None, str]] = [
         (10 * LABEL, np.diag([3.0, 2, 2.5, 1]), "map.yaml", "expected the orientation and origin of x.nii.gz"),
         (10 * LABEL[:-1], AFFINE, "map.yaml", r"expected the shape \(12, 10, 8\) of x.nii.gz, got \(11, 10, 8\)"),
+    ]
+    spoiled += [
         (LABEL + np.float32(0.5), AFFINE, "map.yaml", "expected integers from 0 as labels, got 0.5"),
         (10 * LABEL, AFFINE, None, "expected labels 0 to 2 of small, got 20: give --label-map"),
     ]

@@ -1,11 +1,13 @@
 """Assumptions of a network that nobody described, and a clean Dice far below the one that is expected."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from engine.cases import grid_of
 from tiny_job import ARGS, ROI, expanded, save_weights, small
 
 from freqbench.core.errors import UserError
@@ -81,7 +83,7 @@ def test_untrained_and_own_weights_need_no_assumption(tmp_path: Path) -> None:
 
 def test_a_plan_says_in_one_line_what_is_assumed(bare: str) -> None:
     entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare}
-    (line,) = [note for note in expanded(small(models=[entry]))[1].notes if "assumed" in note]
+    (line,) = [note for note in grid_of(small(models=[entry])).notes if "assumed" in note]
     assert line.startswith("m on phantom: assumed, as neither job nor files say it: input.axes: HWD (towards RAS); ")
     assert "inference.weighting: constant" in line
     assert list(note_of("m", ())) == []
@@ -104,17 +106,18 @@ def test_far_below_is_two_errors_and_margin(clean: dict[tuple[str, str], float],
     assert shortfall(first, clean) is not None
 
 
+TWO_PATIENTS = {(patient, str(case)): 0.01 * case for patient, case in itertools.product("ab", range(9))}
+
+
 @pytest.mark.parametrize(("expected", "is_short"), [(0.87, True), (0.089, False), (0.079, False), (None, True)])
 def test_two_patients_have_half_of_the_margin(expected: float | None, is_short: bool) -> None:
     """The mean is 0.04: below half of 0.089 by too little to say something."""
-    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)}
-    assert (shortfall(expected, clean) is not None) == is_short
+    assert (shortfall(expected, TWO_PATIENTS) is not None) == is_short
 
 
 def test_the_line_says_figure_expectation_margin_and_causes() -> None:
     """The third patient's one case counts as much as the nine of another."""
-    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)} | {("c", "x"): 0.07}
-    assert shortfall(0.87, clean) == (
+    assert shortfall(0.87, {**TWO_PATIENTS, ("c", "x"): 0.07}) == (
         "clean foreground Dice 0.050 (19 cases), expected_dice 0.87: lower by more than two standard errors (each "
         f"0.010) and 0.05: {CAUSES}"
     )

@@ -1,36 +1,22 @@
 """Changes that move a cell's id, and those that do not: a wrong id recomputes all, or takes one result for another."""
 
-import copy
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attacks.examples import EXAMPLES, entry
-from tiny_job import ARGS, expanded, job, save_weights, sent, small
+from engine.cases import grid_of, row_keys
+from tiny_job import expanded, job, save_weights, sent, small
 
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.code import identify, provenance
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.job.cells import Cell
 
-Change = Callable[[dict[str, Any]], object]
-
 
 def cell_of(content: dict[str, Any]) -> Cell:
-    return expanded(content)[1].cells[0]
-
-
-def changed(change: Change) -> dict[str, Any]:
-    content = copy.deepcopy(pgd())
-    change(content)
-    return content
-
-
-def pgd() -> dict[str, Any]:
-    return small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
+    return grid_of(content).cells[0]
 
 
 def test_ids_of_today_stay() -> None:
@@ -42,57 +28,17 @@ def test_ids_of_today_stay() -> None:
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
     """Their rows are then the serial engine's, which `test_ray_engine` shows on one attack of each kind."""
-    units = list(expanded(job(attacks=list(map(entry, EXAMPLES)), targets="source"))[1].units())
+    units = list(grid_of(job(attacks=list(map(entry, EXAMPLES)), targets="source")).units())
     received = sent(units)
     assert received == units
-    assert [unit.cell.cell_id for unit in received] == [unit.cell.cell_id for unit in units]
+    expected = [unit.cell.cell_id for unit in units]
+    assert [unit.cell.cell_id for unit in received] == expected
 
 
 PINNED = [
     ("8eea1793f5430e7e", "6cc1bdd12e87040d", "1549e6e321eeb967"),
     ("a36a34526ef2877c", "6cc1bdd12e87040d", "1549e6e321eeb967"),
 ]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: c.update(name="other"),
-        lambda c: c["datasets"][0].update(name="other", loader="phantom"),
-        lambda c: c["datasets"][0].update(cases=["phantom_2000"]),
-        lambda c: c["datasets"][0].update(cases=3),
-        lambda c: c["datasets"][0].update(split="train"),
-        lambda c: c["models"][0].update(name="other"),
-        lambda c: c["models"].append({**job()["models"][1]}),
-        lambda c: c["attacks"].append({"name": "gn", "std": 0.1}),
-        lambda c: c["attacks"][0].update(random_start=True, step_size=0.01, targeted=False, variant="released"),
-        lambda c: c["attacks"][0].update(eps=8 / 255),
-        lambda c: c.update(targets="source", seeds=[0, 1], metrics=["psnr"], window_batch=3),
-        lambda c: c.update(resources={"workers": 1, "threads": 2}),
-        lambda c: c.update(save_adversarial="nifti", save_only=["pgd"]),
-    ],
-)
-def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change) -> None:
-    assert cell_of(changed(change)).cell_id == cell_of(pgd()).cell_id
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: c["attacks"][0].update(eps="7/255"),
-        lambda c: c["attacks"][0].update(variant="paper"),
-        lambda c: c["attacks"][0].update(random_start=False),
-        lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),
-        lambda c: c.update(seeds=[1]),
-        lambda c: c.update(precision="bf16"),
-        lambda c: c.update(compile=True),
-        lambda c: c["datasets"][0].update(shape=[24, 20, 17]),
-        lambda c: c["models"][0].update(roi=[16, 16, 8]),
-        lambda c: c["models"][0].update(args=ARGS | {"channels": [4, 9]}),
-    ],
-)
-def test_a_cell_changes_its_id_with_all_that_makes_its_volumes(change: Change) -> None:
-    assert cell_of(changed(change)).cell_id != cell_of(pgd()).cell_id
 
 
 def coupled(variant: str, window_batch: object) -> Cell:
@@ -131,11 +77,10 @@ def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
 
 def test_the_order_of_a_job_changes_no_key() -> None:
     content = job()
-    keys = [
-        {unit.cell.key(unit.ref, target) for unit in expanded(each)[1].units() for target in unit.targets}
-        for each in (content, {**content, **{key: content[key][::-1] for key in ("models", "attacks", "metrics")}})
-    ]
-    assert (keys[0], len(keys[0])) == (keys[1], 2 * 2 * 3 * 2)
+    keys = {*row_keys(grid_of(content))}
+    turned = {key: content[key][::-1] for key in ("models", "attacks", "metrics")}
+    assert len(keys) == 2 * 2 * 3 * 2
+    assert {*row_keys(grid_of(content | turned))} == keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +115,7 @@ def test_identities_keep_parameters_off_their_default() -> None:
 
 def test_whole_numbers_are_the_floats_that_they_stand_for() -> None:
     """`eps: 0` and `eps: 0/255` are one budget."""
-    cells = expanded(small(attacks=[{"name": "fgsm", "eps": [0, "0/255", 1, 1.0]}]))[1].cells
+    cells = grid_of(small(attacks=[{"name": "fgsm", "eps": [0, "0/255", 1, 1.0]}])).cells
     assert [cell.attack.eps for cell in cells] == [0, 1]
     assert [repr(attack_identity(cell.attack)["eps"]) for cell in cells] == ["0.0", "1.0"]
 

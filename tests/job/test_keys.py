@@ -15,6 +15,7 @@ import yaml
 from attacks.examples import CLASSES, SETTINGS
 from data.conftest import Folder
 from data.downloads import put, volume
+from engine.cases import row_keys
 from pydantic import BaseModel
 from tiny_job import ARGS, JOB, SHAPE, save_weights, small
 
@@ -35,7 +36,8 @@ from freqbench.models.defences.table import DEFENCES
 from freqbench.models.entry import Inference, InputAdapter, Trained
 from freqbench.training import TrainJob
 
-Changes = Mapping[str, Any]
+from .places import Changes, changed
+
 Line = tuple[Changes, Changes]  # a job, its places changed, and what is then changed beside
 
 CHOOSES = "chooses cases, models or cells, all of which have their own keys"
@@ -126,9 +128,9 @@ MOVING: dict[str, Line] = {
 }
 OF_SPEC: dict[str, Changes] = {  # keys that need files of others, by what they become
     "model.bundle": {"checkpoint_sha256": "0" * 64},
-    "model.migration": {"reading": {"migration": "monai-1.3"}},
+    "model.migration": {"migration": "monai-1.3"},
     "model.outputs": {"head": "sigmoid"},
-    "model.prefix": {"reading": {"prefix": "ema_model."}},
+    "model.prefix": {"prefix": "ema_model."},
     "trained.weights": {"weights_sha256": "0" * 64},
 }
 STILL: dict[str, tuple[str, Line | None]] = {
@@ -186,17 +188,6 @@ def schema() -> Iterator[str]:
             yield f"{first.__name__}.{field.alias or name}"
 
 
-def changed(content: Any, changes: Changes) -> Any:
-    content = copy.deepcopy(content)
-    for place, value in changes.items():
-        *way, last = (int(part) if part.isdigit() else part for part in place.split("."))
-        at = content
-        for part in way:
-            at = at[part]
-        at[last] = value
-    return content
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """Two equal folders of small volumes and weights, and a hash, by the words that stand for them in lines."""
@@ -221,7 +212,7 @@ def keys(of: str, changes: Changes, further: Changes, places: Mapping[str, str])
         return {dataset.case_key(ref) for ref in dataset.refs()} if has_files else {repr(dataset.whole_recipe())}
     with trusting(True):
         grid = expand(validate(content, JobSpec, "job"))
-    return {unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets}
+    return {*row_keys(grid)}
 
 
 def other(value: Any) -> Any:
@@ -236,7 +227,8 @@ def test_every_key_is_in_one_of_the_two_lists() -> None:
 
 @pytest.mark.parametrize("key", MOVING)
 def test_a_key_that_may_move_a_number_moves_all_keys(key: str, places: Mapping[str, str]) -> None:
-    before, after = keys(key, MOVING[key][0], {}, places), keys(key, *MOVING[key], places)
+    before = keys(key, MOVING[key][0], {}, places)
+    after = keys(key, *MOVING[key], places)
     assert before
     assert after
     assert not before & after
@@ -247,7 +239,8 @@ def test_a_key_with_a_reason_moves_no_key(key: str, places: Mapping[str, str]) -
     """The smaller of two choices is a part of the larger."""
     line = STILL[key][1]
     assert line
-    before, after = keys(key, line[0], {}, places), keys(key, *line, places)
+    before = keys(key, line[0], {}, places)
+    after = keys(key, *line, places)
     assert before & after
     assert before & after in (before, after)
 
@@ -345,16 +338,15 @@ def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
 
 
 def test_the_schema_accepts_valid_job_files(checks: Checks) -> None:
-    attacks = [
-        {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"},
-        {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]},
-        {"name": "vafa", "q_max": 20, "block": ["8x16x16", 8], "target": {"swap": {"liver": "spleen"}}},
-        {"name": "mine.attack:Walk", "whatever": 1},
-    ]
+    swept = {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"}
+    matched = {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]}
+    aimed = {"name": "vafa", "q_max": 20, "block": ["8x16x16", 8], "target": {"swap": {"liver": "spleen"}}}
+    attacks = [swept, matched, aimed, {"name": "mine.attack:Walk", "whatever": 1}]
     datasets = [{"name": "phantom", "cases": 2}, {"name": "x", "loader": "mine:Data", "root": "y"}]
     assert list(checks[JobSpec].iter_errors(small(attacks=attacks, datasets=datasets))) == []
 
 
 def test_all_of_the_tables_are_in_it() -> None:
-    definitions = schema_of(JobSpec)["$defs"]
-    assert {f"attack-{name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(definitions)
+    tables = {f"attack-{name}" for name in ATTACKS}
+    tables |= {each.__name__ for each in DATASETS.values()}
+    assert tables <= {*schema_of(JobSpec)["$defs"]}

@@ -1,11 +1,9 @@
 """Numbers that no machine holds, and jobs that come to more than any could do, are one line before anything is made."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiers import quick
 from tiny_job import ARGS, ROI, job, small
 
 from freqbench.attacks import make
@@ -18,21 +16,9 @@ from freqbench.models import sliding_windows
 from freqbench.models.sources.source import Source
 from freqbench.reporting.papers.recipes import Recipe, TableMetric
 
-Spoil = Callable[[dict[str, Any]], object]
+from .places import Changes, changed
 
 WRONG = {"400 digits": 10**400, "5000 digits": 1 << 16_600, "inf": float("inf"), "nan": float("nan"), "flag": True}
-PLACES: dict[str, Spoil] = {
-    "seeds[0]": lambda c: c.update(seeds=[c["wrong"]]),
-    "window_batch": lambda c: c.update(window_batch=c["wrong"]),
-    "case_timeout": lambda c: c.update(case_timeout=c["wrong"]),
-    "resources.gpus_per_worker": lambda c: c["resources"].update(gpus_per_worker=c["wrong"]),
-    "datasets[0].cases": lambda c: c["datasets"][0].update(cases=c["wrong"]),
-    "models[0].roi[1]": lambda c: c["models"][0].update(roi=[16, c["wrong"], 16]),
-    "models[0].expected_dice": lambda c: c["models"][0].update(expected_dice=c["wrong"]),
-    "attacks[0].eps": lambda c: c["attacks"][0].update(eps=c["wrong"]),
-    "attacks[0].steps[1]": lambda c: c["attacks"][0].update(steps=[1, c["wrong"]]),
-    "attacks[0].match.value": lambda c: c["attacks"][0].update(match={"metric": "l2_body", "value": c["wrong"]}),
-}
 
 
 def refusal(content: dict[str, Any]) -> str:
@@ -41,15 +27,28 @@ def refusal(content: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def misplaced(wrong: Any) -> dict[str, Changes]:
+    """Changes of a job that put a number where it is wrong, by the place that the refusal names."""
+    return {
+        "seeds[0]": {"seeds": [wrong]},
+        "window_batch": {"window_batch": wrong},
+        "case_timeout": {"case_timeout": wrong},
+        "resources.gpus_per_worker": {"resources.gpus_per_worker": wrong},
+        "datasets[0].cases": {"datasets.0.cases": wrong},
+        "models[0].roi[1]": {"models.0.roi": [16, wrong, 16]},
+        "models[0].expected_dice": {"models.0.expected_dice": wrong},
+        "attacks[0].eps": {"attacks.0.eps": wrong},
+        "attacks[0].steps[1]": {"attacks.0.steps": [1, wrong]},
+        "attacks[0].match.value": {"attacks.0.match": {"metric": "l2_body", "value": wrong}},
+    }
+
+
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", misplaced(None))
 def test_a_number_that_is_none_is_refused_wherever_it_stands(place: str, wrong: str) -> None:
     if wrong == "flag" and "match" in place:
         return  # budgets are sought before a grid is made
-    content = job() | {"wrong": WRONG[wrong]}
-    PLACES[place](content)
-    del content["wrong"]
-    text = refusal(content)
+    text = refusal(changed(job(), misplaced(WRONG[wrong])[place]))
     assert text.startswith(f"job.yaml: {place.partition('[' if wrong == 'flag' else '|')[0]}")
     assert "expected" in text
     assert len(text) < 250
@@ -77,48 +76,47 @@ def test_a_number_in_words_has_the_digits_0_to_9_and_an_end(text: str) -> None:
 
 @pytest.mark.parametrize("seed", ["1" + "0" * 400, "9" * 5000])
 def test_a_seed_of_weights_has_an_end(seed: str) -> None:
-    content = small()
-    content["models"][0]["checkpoint"] = f"random:{seed}"
-    assert refusal(content).startswith("job.yaml: models[0].checkpoint: expected random:SEED with at most 18 digits")
+    text = refusal(changed(job(), {"models.0.checkpoint": f"random:{seed}"}))
+    assert text.startswith("job.yaml: models[0].checkpoint: expected random:SEED with at most 18 digits")
 
 
 NUMBERS = list(range(1, 1001))
-HUGE: dict[str, tuple[Spoil, str]] = {
-    "grid": (
-        lambda c: c.update(attacks=[{"name": "pgd", "eps": NUMBERS, "steps": NUMBERS, "decay": [0.0] * 3000}]),
-        "attacks: expected at most 100,000 attacks, got 3,000,000,000: ask for less, or raise all limits: "
-        "FREQBENCH_LIMITS=30000",
-    ),
-    "many entries": (
-        lambda c: c.update(attacks=[{"name": "gn", "std": NUMBERS * 50}] * 3),
-        "attacks: expected at most",
-    ),
-    "seeds": (
-        lambda c: c.update(attacks=[{"name": "gn", "std": 0.1}], seeds=list(range(50_001))),
-        "expected at most 100,000 cells, got 100,002",
-    ),
-    "replicates": (
-        lambda c: c.update(models=[{"name": "a", "checkpoint": "train://a", "replicates": 10**9}]),
-        "models: expected at most 1,000 models, got 1,000,000,000",
-    ),
-    "size": (
-        lambda c: c["models"][0].update(preprocess={"size": [3000, 3000, 3000]}),
-        "models[0].preprocess.size: expected at most 2,147,483,648 voxels of a volume, got 27,000,000,000",
-    ),
-    "network": (
-        lambda c: c["models"][1].update(args=ARGS | {"num_res_units": 100}),
-        "models[1]: expected at most 60 modules of a network, got 61",
-    ),
-}
 
 
-@pytest.mark.parametrize("what", quick(HUGE, *(HUGE.keys() - {"network"})))
-def test_the_size_of_a_job_is_counted_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"attacks": [{"name": "pgd", "eps": NUMBERS, "steps": NUMBERS, "decay": [0.0] * 3000}]},
+            "attacks: expected at most 100,000 attacks, got 3,000,000,000: ask for less, or raise all limits: "
+            "FREQBENCH_LIMITS=30000",
+        ),
+        ({"attacks": [{"name": "gn", "std": NUMBERS * 50}] * 3}, "attacks: expected at most"),
+        (
+            {"attacks": [{"name": "gn", "std": 0.1}], "seeds": list(range(50_001))},
+            "expected at most 100,000 cells, got 100,002",
+        ),
+        (
+            {"models": [{"name": "a", "checkpoint": "train://a", "replicates": 10**9}]},
+            "models: expected at most 1,000 models, got 1,000,000,000",
+        ),
+        (
+            {"models.0.preprocess": {"size": [3000, 3000, 3000]}},
+            "models[0].preprocess.size: expected at most 2,147,483,648 voxels of a volume, got 27,000,000,000",
+        ),
+        pytest.param(
+            {"models.1.args": ARGS | {"num_res_units": 100}},
+            "models[1]: expected at most 60 modules of a network, got 61",
+            marks=pytest.mark.integration,
+        ),
+    ],
+    ids=["grid", "many entries", "seeds", "replicates", "size", "network"],
+)
+def test_the_size_of_a_job_is_counted_before_it_is_made(
+    changes: Changes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "MODULES", 60)
-    spoil, expected = HUGE[what]
-    content = job()
-    spoil(content)
-    assert refusal(content).startswith(f"job.yaml: {expected}")
+    assert refusal(changed(job(), changes)).startswith(f"job.yaml: {expected}")
 
 
 def test_too_many_windows_are_those_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +174,9 @@ def test_remarks_on_a_job_name_what_was_made_of_it() -> None:
 def test_all_names_and_files_come_before_the_first_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     monkeypatch.setattr(Source, "outline_of", lambda source, spec: made.append(spec.name))
-    content = job()
-    content["models"][1]["checkpoint"] = str(tmp_path / "none.safetensors")
-    assert refusal(content).startswith("job.yaml: models[1]: ")
+    assert refusal(changed(job(), {"models.1.checkpoint": str(tmp_path / "none.safetensors")})).startswith(
+        "job.yaml: models[1]: "
+    )
     content = job(models=[*job()["models"], {"name": "e", "ensemble": ["a", "c"]}])
     assert "models[2]: e: ensemble: unknown model 'c'" in refusal(content)
     assert made == []

@@ -1,5 +1,6 @@
 """The jobs of the papers' tables can be tried without their data."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from data.downloads import put
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
@@ -41,11 +43,8 @@ def test_steps_of_table_3_are_those_published() -> None:
 
 def test_missing_data_and_checkpoints_name_their_source() -> None:
     said = {each.what: str(each) for each in missing(job("papers/sa2"))}
-    assert set(said) == {
-        "dataset synapse",
-        "dataset acdc",
-        *(f"model {arch} of {dataset}" for arch in ("unet", "unetr", "swin_unetr") for dataset in ("synapse", "acdc")),
-    }
+    what = ("dataset", "model unet of", "model unetr of", "model swin_unetr of")
+    assert {*said} == set(map(" ".join, itertools.product(what, ("synapse", "acdc"))))
     assert "get it from https://www.synapse.org" in said["dataset synapse"]
     assert "${FREQBENCH_CHECKPOINTS}/acdc/unet/clean.pt" in said["model unet of acdc"]
     assert "get it from https://github.com/asif-hanif/saa" in said["model unet of acdc"]
@@ -65,10 +64,6 @@ def test_cases_and_passes_are_counted_without_the_data() -> None:
     assert len(grid.cases["synapse"]) == 12
     (unit, *_) = grid.units()
     assert (unit.passes, unit.num_windows) == (2 * 20 * unit.num_windows, 3 * 3 * 2)
-
-
-def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
-    assert len(tried("papers/vafa_table3").cells) == 6
 
 
 def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None:
@@ -104,7 +99,7 @@ def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytes
     line = {"image": "ct/CHUV-048_ct_trans.nii.gz", "label": "gtvt/CHUV-048_gtvt_trans.nii.gz"}
     for path, values in ((line["image"], voxels), (line["label"], label)):
         (tmp_path / "hecktor" / path).parent.mkdir(parents=True)
-        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "hecktor" / path)
+        put(tmp_path / "hecktor" / path, values, affine)
     (tmp_path / "hecktor/dataset_hecktor.json").write_text(json.dumps({"train": [], "test": [line]}))
     monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
     spec = job("papers/malik")
@@ -127,17 +122,19 @@ def part_of_rog(model: str, *tasks: str) -> JobSpec:
     spec = job("papers/rog_msd")
     datasets = [entry for entry in spec.datasets if entry.name in tasks]
     models = [entry for entry in spec.models if entry.name == model and set(entry.datasets or ()) <= {*tasks}]
-    attacks = [
-        entry.model_copy(update={"datasets": [task for task in tasks if task in (entry.datasets or tasks)]})
-        for entry in spec.attacks
-    ]
+    attacks = []
+    for entry in spec.attacks:
+        of_entry = [task for task in tasks if task in (entry.datasets or tasks)]
+        attacks.append(entry.model_copy(update={"datasets": of_entry}))
     return spec.model_copy(update={"datasets": datasets, "models": models, "attacks": attacks})
 
 
 def test_rog_msd_lacks_ten_tasks_and_two_networks_of_each() -> None:
     lacking = missing(job("papers/rog_msd"))
-    models = {f"model {name} of {task}" for task in TASKS for name in ("rog-clean", "rog-free_at")}
-    assert {each.what for each in lacking} == {f"dataset {task}" for task in TASKS} | models
+    expected = set[str]()
+    for task in TASKS:
+        expected |= {f"dataset {task}", f"model rog-clean of {task}", f"model rog-free_at of {task}"}
+    assert {each.what for each in lacking} == expected
     assert all("http" in each.source for each in lacking)
 
 
@@ -167,10 +164,10 @@ def test_rogs_lists_and_checkpoints_are_read(tmp_path: Path, monkeypatch: pytest
         for number in (1, 7):
             case = nibabel.Nifti1Image(voxels + number % 2, np.eye(4))
             nibabel.save(case, task / kind / f"hippocampus_00{number}.nii.gz")
-    pairs = [(f"./{kind}/hippocampus_00{n}.nii.gz" for kind in ("imagesTr", "labelsTr")) for n in (1, 7)]
-    training = [dict(zip(("image", "label"), pair, strict=True)) for pair in pairs]
-    names = {"0": "background", "1": "Anterior", "2": "Posterior"}
-    (task / "dataset.json").write_text(json.dumps({"name": "hippocampus", "labels": names, "training": training}))
+    names = [f"hippocampus_00{n}.nii.gz" for n in (1, 7)]
+    training = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
+    labels = {"0": "background", "1": "Anterior", "2": "Posterior"}
+    (task / "dataset.json").write_text(json.dumps({"name": "hippocampus", "labels": labels, "training": training}))
     (lists := tmp_path / "ROG" / "Tasks" / task.name).mkdir(parents=True)
     (lists / "val_fold0.csv").write_text(f"image,label\n{training[1]['image']},{training[1]['label']}\n")
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "paper-tables.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from command_line import bench
+from engine.cases import grid_of, row_keys
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -18,21 +19,17 @@ from freqbench.data import Dataset
 from freqbench.engine import rows
 from freqbench.job import cells, costs
 from freqbench.job import plan as planning
-from freqbench.job.grid import Grid
+from freqbench.job.cells import Unit
 from freqbench.job.plan import make_plan
-from freqbench.results import Key, Store, index_keys
+from freqbench.results import Store, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
-
-
-def keys_of(grid: Grid) -> list[Key]:
-    return [unit.cell.key(unit.ref, target) for unit in grid.units() for target in unit.targets]
 
 
 def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     _, grid = expanded(job())
     empty = make_plan(grid, {})
-    full = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
+    full = make_plan(grid, dict.fromkeys(row_keys(grid), METRICS))
     assert (empty.num_done, empty.num_todo, empty.units) == (0, 24, tuple(grid.units()))
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
@@ -48,13 +45,13 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     ],
 )
 def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any], line: str | None) -> None:
-    said = [note for note in expanded(job(**changes))[1].notes if note.startswith(("save_only", "seeds", "training"))]
+    said = [note for note in grid_of(job(**changes)).notes if note.startswith(("save_only", "seeds", "training"))]
     assert [note.startswith(str(line)) for note in said] == [True] * (line is not None)
 
 
 def test_records_that_lack_their_volume_are_computed_anew() -> None:
     _, grid = expanded(job())
-    first, *rest = keys_of(grid)
+    first, *rest = row_keys(grid)
     covered = {first: frozenset({"dsc"}), **dict.fromkeys(rest[:3], METRICS)}  # the first lacks a metric too
     assert make_plan(grid, covered, lambda cell, ref: True).notes == ()
     plan = make_plan(grid, covered, lambda cell, ref: False)
@@ -74,14 +71,14 @@ def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.M
 
 def test_the_index_spells_out_all_keys() -> None:
     _, grid = expanded(job())
-    assert index_keys(grid.index()) == set(keys_of(grid))
+    assert index_keys(grid.index()) == set(row_keys(grid))
 
 
 VAFA = {"name": "vafa", "q_max": 20, "steps": 1, "block": "8x32x16"}
 
 
 def params_of(*attacks: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
-    return [json.loads(cell.params) for cell in expanded(small(attacks=list(attacks), **changes))[1].cells]
+    return [json.loads(cell.params) for cell in grid_of(small(attacks=list(attacks), **changes)).cells]
 
 
 def test_a_block_that_the_roi_cuts_is_said() -> None:
@@ -109,7 +106,7 @@ def test_cut_is_of_source_whose_roi_it_is_and_of_no_identity() -> None:
     wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
     cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
-    assert expanded(small(attacks=[VAFA]))[1].cells[0].cell_id == "e458d3eb3cb259cc"
+    assert grid_of(small(attacks=[VAFA])).cells[0].cell_id == "e458d3eb3cb259cc"
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
@@ -126,24 +123,28 @@ def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monk
     assert sum("1 windows of a volume run forward twice a step" in line for line in said) == repeats
 
 
+def measured(unit: Unit, second: int = 0, metrics: str = "hd95,dsc", **facts: Any) -> list[dict[str, Any]]:
+    """Good records of a unit, half of its passes forward, that were stored in a second of a run."""
+    half = unit.passes // 2
+    finished = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
+    good = {"status": "ok", "error": None, "metrics": metrics}
+    told = {**finished, "num_forwards": half, "num_backwards": half, **facts}
+    return [record | told | good for record in rows.failure(unit, "", told).records]
+
+
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
-    return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
+    return [*planning.lines(planning.outlook(grid_of(content), (), None, str(out), price=36.0))][-1]
 
 
 def test_estimate_goes_by_attack_s_own_rows_of_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier run was on a slower machine, and another attack's pass costs more; 16 passes and a record are left."""
     content = small(attacks=[{"name": "pgd", "eps": [0.01, 0.02, 0.03], "steps": 2}, {"name": "fgsm", "eps": 0.1}])
-    before, now, _, other = expanded(content)[1].units()
+    before, now, _, other = grid_of(content).units()
     runs = [(before, "old", 1600.0), (now, "new", 160.0), (other, "new", 8000.0)]
     for second, (unit, run_id, attack_seconds) in enumerate(runs):
-        measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
-        measured |= {"attack_seconds": attack_seconds, "score_seconds": 200.0}
-        measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
-        outcome = rows.failure(unit, "", measured)
-        good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
-        writer = Store(str(tmp_path)).writer(run_id, interval_s=0)
-        writer.add([record | good for record in outcome.records], outcome.class_records)
+        records = measured(unit, second, run_id=run_id, attack_seconds=attack_seconds, score_seconds=200.0)
+        Store(str(tmp_path)).writer(run_id, interval_s=0).add(records, [[]] * len(records))
     line = estimated(monkeypatch, content, tmp_path)
     assert line == "about 6 minutes left on one worker (from rows of the store or of earlier runs here), 3.60 at 36/h"
 
@@ -164,21 +165,20 @@ def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.usefixtures("own_cache")
+with_own_cache = pytest.mark.usefixtures("own_cache")
+
+
+@with_own_cache
 def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """10 seconds a pass, 20 a record of its metrics, half of them due to load, which triples them now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
-    (unit,) = expanded(small())[1].units()
-    half = unit.passes // 2
-    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
-    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    good |= {"metrics": "hd95,dsc"}
+    (unit,) = grid_of(small()).units()
     fresh = Store(str(tmp_path / "other"))
     spent = costs.Spent()
     assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
-    for record in rows.failure(unit, "", facts).records:
-        spent.add(record | good, 2.0)
-        spent.add(record)  # one that failed has no pace
+    for record in measured(unit, attack_seconds=10.0 * unit.passes, score_seconds=20.0):
+        spent.add(record, 2.0)
+        spent.add(record | {"status": "failed"})  # it has no pace
     spent.remember()
     assert costs.estimate_costs([unit], ("dsc",), fresh).basis == costs.ROUGH
     estimate = costs.estimate_costs([unit], ("dsc", "hd95"), fresh)
@@ -193,12 +193,10 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]
-    known, unknown = expanded(content)[1].units()
-    half = known.passes // 2
-    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
-    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    known, unknown = grid_of(content).units()
     store = Store(str(tmp_path / "out"))
-    store.writer("r", interval_s=0).add([record | good for record in rows.failure(known, "", facts).records], [[], []])
+    records = measured(known, attack_seconds=10.0 * known.passes, score_seconds=20.0)
+    store.writer("r", interval_s=0).add(records, [[], []])
     estimate = costs.estimate_costs([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     sources = [unit.cell.source for unit in (known, unknown)]
@@ -206,23 +204,19 @@ def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatc
     assert (seconds[0], seconds[1] / seconds[0]) == (10.0 * known.passes, pytest.approx(operations[1] / operations[0]))
 
 
-@pytest.mark.usefixtures("own_cache")
+@with_own_cache
 def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a store, then the memory of a run: two targets take 7 and 3 seconds, with Dice alone a tenth of that."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 1.0))
     content = small(attacks=[{"name": "gn", "std": [0.1, 0.2]}])
     content["models"] = job()["models"]
-    unit, other, *_ = expanded(content)[1].units()
+    unit, other, *_ = grid_of(content).units()
     store = Store(str(tmp_path / "out"))
     spent = costs.Spent()
     writer = store.writer("r", interval_s=0)
     for second, (done, metrics, factor) in enumerate([(unit, "hd95,dsc", 1.0), (other, "dsc", 0.1)]):
-        measured = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
-        good = {"status": "ok", "error": None, "metrics": metrics}
-        records = [
-            record | good | {"score_seconds": factor * seconds}
-            for record, seconds in zip(rows.failure(done, "", measured).records, (7.0, 3.0), strict=True)
-        ]
+        pairs = zip(measured(done, second, metrics), (7.0, 3.0), strict=True)
+        records = [record | {"score_seconds": factor * seconds} for record, seconds in pairs]
         writer.add(records, [[]] * len(records))
         for record in records:
             spent.add(record)
@@ -238,7 +232,7 @@ def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monke
 def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without earlier runs: a million voxels a second, beside the prediction, which takes no time at this rate."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e30, 1.0))
-    (unit,) = expanded(small(attacks=[{"name": "gn", "std": 0.1}]))[1].units()
+    (unit,) = grid_of(small(attacks=[{"name": "gn", "std": 0.1}])).units()
     voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
     scoring = costs.estimate_costs([unit], ("dsc",), None).scoring[costs.place(unit)]
     assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,15 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from freqbench.attacks import make
 from freqbench.core.errors import UserError
 from freqbench.metrics import METRICS, body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
 from freqbench.models import attack_windows
-from freqbench.ops.blocks import split
-from freqbench.ops.dct import BlockDCT
 
 SHAPE = (12, 10, 9)
 
 
 def test_a_column_is_filled_by_one_metric() -> None:
-    columns = [column for metric in METRICS.values() for column in metric.columns]
+    columns = [*chain.from_iterable(metric.columns for metric in METRICS.values())]
     assert len(columns) == len(set(columns))
 
 
@@ -132,15 +130,8 @@ def test_norms_and_noise_are_over_all_channels(pair: tuple[np.ndarray, np.ndarra
     assert scores["l2"] == l2(*pair) == pytest.approx(math.sqrt(size * (0.01**2 + 0.1**2)), rel=1e-5)
     assert scores["l2_body"] == pytest.approx(math.sqrt(size * 10 / 12 * (0.01**2 + 0.1**2)), rel=1e-5)
     assert scores["psnr"] == psnr(*pair) == pytest.approx(-10 * math.log10((0.01**2 + 0.1**2) / 2), rel=1e-5)
-    assert psnr(pair[0], np.stack([pair[0][0], pair[1][1]])) == pytest.approx(-10 * math.log10(0.1**2 / 2), rel=1e-5)
-
-
-# Energy: a constant c has one coefficient in the 20 of the low band, c sqrt(512)
-def test_white_noise_is_the_same_in_every_band() -> None:
-    """The mean absolute value of a normal variable is its standard deviation times sqrt(2 / pi)."""
-    noise = 0.1 * torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(1))
-    for value in energy_scores(torch.zeros_like(noise), noise).values.values():
-        assert value == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
+    of_one_channel = np.stack([pair[0][0], pair[1][1]])
+    assert psnr(pair[0], of_one_channel) == pytest.approx(-10 * math.log10(0.1**2 / 2), rel=1e-5)
 
 
 def test_shift_is_low_and_checkerboard_high() -> None:
@@ -151,17 +142,6 @@ def test_shift_is_low_and_checkerboard_high() -> None:
     signs = 1 - 2 * (torch.stack(torch.meshgrid(*map(torch.arange, (16, 8, 24)), indexing="ij")).sum(0) % 2)
     board = energy_scores(clean, clean + 0.25 * signs).values
     assert board["energy_high"] > 10 * board["energy_middle"] > 10 * board["energy_low"]
-
-
-def test_an_attack_on_one_band_has_its_energy_there() -> None:
-    """Random multipliers of SA2 on the high band alone, in blocks of the same grid; nothing is clamped."""
-    clean = 0.4 + 0.2 * torch.rand((1, 1, 32, 24, 16), generator=torch.Generator().manual_seed(0))
-    attack = make("sa2", rho=0.4, control="random", band="high", block=8)
-    adversarial = attack(torch.nn.Identity(), clean, torch.zeros_like(clean, dtype=torch.long)).adversarial
-    values = energy_scores(clean, adversarial).values
-    spectrum = split(BlockDCT.of(clean, (8, 8, 8)).spectrum(adversarial - clean), (8, 8, 8))
-    assert values["energy_high"] == pytest.approx(float(spectrum.abs().sum()) / (spectrum.numel() / 512 * 20), rel=1e-4)
-    assert max(values["energy_low"], values["energy_middle"]) < 1e-6
 
 
 # Seams: none in a ramp or in noise, known ones where windows are shifted against each other
@@ -176,7 +156,7 @@ def seam(change: Tensor, roi: tuple[int, int, int] = (4, 4, 6)) -> float:
 
 def test_ramps_and_noise_have_no_seam() -> None:
     assert seam(RAMP) == pytest.approx(1)
-    noise = torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn((64, 64, 64))
     assert seam(noise, (16, 16, 16)) == pytest.approx(1, rel=0.02)
     steep = RAMP + 0.009 * torch.arange(12.0, dtype=torch.float64)[:, None, None]
     assert seam(steep, (12, 4, 6)) == pytest.approx(1)

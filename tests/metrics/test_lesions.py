@@ -19,7 +19,6 @@ MM = (1.0, 1.0, 1.0)
 # boxes along the first axis
 BIG = (2, 8)
 OTHER = (22, 28)
-NEAR = (14, 18)
 FAR = (34, 38)
 
 

@@ -117,19 +117,6 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
         np.testing.assert_allclose(assd(pred, label, 4, spacing), means, rtol=1e-12)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
-def test_far_false_voxels_are_exact_in_both_conventions(spacing: Any) -> None:
-    """P95 of one direction and of both pooled lie far apart for a ball and single false voxels far from it."""
-    grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
-    label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
-    masks = label | (np.random.default_rng(6).random(label.shape) < 0.01), label, 2, spacing
-    monai = hd95(*masks)[1]
-    medpy = hd95(*masks, convention="medpy")[1]
-    assert monai == pytest.approx(monai_hd95(*masks)[1], rel=5e-6)
-    assert medpy == pytest.approx(medpy_hd95(*masks)[1], rel=1e-12)
-    assert monai > medpy + 1.5 * min(spacing)
-
-
 @pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (1.5, 1.5, 2.0)])
 def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, float]) -> None:
     label = blobs(11)
@@ -171,19 +158,6 @@ def test_empty_mask_has_no_distance_and_a_missed_class_nsd_0(in_pred: int, in_la
     assert nsd(pred, label, 2, 3.0)[1] == pytest.approx(share, nan_ok=True)
     assert math.isnan(assd(pred, label, 2)[1])
     assert math.isnan(hd95(pred, label, 2)[1])
-
-
-def test_nsd_and_assd_are_symmetric_and_follow_scale_of_spacing() -> None:
-    label = blobs(7)
-    masks = noisy(np.roll(label, 2, 1), 8, 0.02), label
-    spacing = np.array(SPACING)
-    shares = nsd(*masks, 4, 1.7, spacing)
-    means = assd(*masks, 4, spacing)
-    np.testing.assert_array_equal(nsd(*masks[::-1], 4, 1.7, spacing), shares)
-    np.testing.assert_allclose(assd(*masks[::-1], 4, spacing), means, rtol=1e-12)
-    np.testing.assert_array_equal(nsd(*masks, 4, 5.1, 3 * spacing), shares)
-    np.testing.assert_allclose(assd(*masks, 4, 3 * spacing), 3 * means, rtol=1e-12)
-    assert 0.1 < shares[1] < 1
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, (1.0,), (1.0, 1.0, 1.0, 1.0)])

@@ -129,7 +129,8 @@ def test_a_package_with_other_content_is_refused() -> None:
 
 
 def test_a_whole_hub_file_is_the_first_choice(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = {f"features.{i}.{part}": torch.full((2,), float(i)) for i in weights.LAYERS for part in ("weight", "bias")}
+    state = {f"features.{i}.weight": torch.full((2,), float(i)) for i in weights.LAYERS}
+    state |= {f"features.{i}.bias": torch.full((2,), float(i)) for i in weights.LAYERS}
     stream = io.BytesIO()
     torch.save(state | {"classifier.1.weight": torch.zeros(3)}, stream)
     digest = hashlib.sha256(stream.getvalue()).hexdigest()

@@ -76,7 +76,13 @@ def test_weights_are_found_anywhere(tmp_path: Path, key: str | None, prefix: str
 
 
 WEIGHTS = {"a.w": torch.ones(2), "b.w": torch.zeros(2)}
-BEHIND = {f"net.{key}": value for key, value in WEIGHTS.items()}
+
+
+def behind(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in weights.items()}
+
+
+BEHIND = behind("net.", WEIGHTS)
 WRAPPED = {"net.a._orig_mod.w": "a.w", "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": "b.w"}
 WHOLE = {
     "two equal sets are one": {"state_dict": BEHIND, "ema": WEIGHTS},
@@ -89,17 +95,17 @@ def test_sets_that_say_the_same_are_one_network(tmp_path: Path, content: dict[st
     assert same(placed(tmp_path, content).weights, WEIGHTS)
 
 
-BESIDE = {
-    "a loss beside a bare network": (WEIGHTS, {"criterion.weight": torch.ones(3)}, ""),
-    "a metric's state": (BEHIND, {"val_metrics.confmat": torch.ones(3, 3)}, "net."),
-    "a loss within the module": (BEHIND, {"net.loss.weight": torch.ones(3)}, "net."),
-    "a counter": (WEIGHTS, {"n_averaged": torch.tensor(3)}, ""),
-    "another network": (BEHIND, {"projector.0.weight": torch.ones(4, 4)}, "net."),
-    "half a copy": (WEIGHTS, {"teacher.a.w": torch.zeros(2)}, ""),
-}
-
-
-@pytest.mark.parametrize(("weights", "beside", "prefix"), BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize(
+    ("weights", "beside", "prefix"),
+    [
+        pytest.param(WEIGHTS, {"criterion.weight": torch.ones(3)}, "", id="a loss beside a bare network"),
+        pytest.param(BEHIND, {"val_metrics.confmat": torch.ones(3, 3)}, "net.", id="a metric's state"),
+        pytest.param(BEHIND, {"net.loss.weight": torch.ones(3)}, "net.", id="a loss within the module"),
+        pytest.param(WEIGHTS, {"n_averaged": torch.tensor(3)}, "", id="a counter"),
+        pytest.param(BEHIND, {"projector.0.weight": torch.ones(4, 4)}, "net.", id="another network"),
+        pytest.param(WEIGHTS, {"teacher.a.w": torch.zeros(2)}, "", id="half a copy"),
+    ],
+)
 def test_tensors_beside_the_network_are_left_out_and_noted(
     tmp_path: Path, weights: dict[str, Tensor], beside: dict[str, Tensor], prefix: str
 ) -> None:
@@ -116,21 +122,26 @@ def test_a_part_that_the_network_lacks_is_not_left_out(tmp_path: Path, name: str
 
 
 OTHER = {key: value + 1 for key, value in WEIGHTS.items()}
-TWICE = {
-    "behind two prefixes": ({"model": WEIGHTS, "ema_model": OTHER}, ("model.", "ema_model.")),
-    "beside a bare network": ({**WEIGHTS, "teacher": OTHER}, ("", "teacher.")),
-}
 
 
-@pytest.mark.parametrize(("sets", "prefixes"), TWICE.values(), ids=TWICE)
-def test_two_fitting_sets_need_a_choice(tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]) -> None:
-    flat = {f"{at}.{key}": v for at, held in sets.items() if isinstance(held, dict) for key, v in held.items()}
-    flat |= {key: value for key, value in sets.items() if isinstance(value, Tensor)}
-    choices = " or ".join(f"prefix: {prefix!r}" for prefix in prefixes)
-    with pytest.raises(CheckpointError, match=f"got 2 that differ .*: state {choices}"):
-        placed(tmp_path, {"state_dict": flat})
-    for prefix, weights in zip(prefixes, (WEIGHTS, OTHER), strict=True):
-        assert same(placed(tmp_path, {"state_dict": flat}, prefix=prefix).weights, weights)
+@pytest.mark.parametrize(
+    ("content", "first", "second"),
+    [
+        pytest.param(
+            {"state_dict": behind("model.", WEIGHTS) | behind("ema_model.", OTHER)},
+            "model.",
+            "ema_model.",
+            id="behind two prefixes",
+        ),
+        pytest.param({"state_dict": WEIGHTS | behind("ema.", OTHER)}, "", "ema.", id="beside a bare network"),
+        pytest.param({"model": WEIGHTS, "ema": OTHER}, "model.", "ema.", id="under two keys"),
+    ],
+)
+def test_two_fitting_sets_need_a_choice(tmp_path: Path, content: dict[str, Any], first: str, second: str) -> None:
+    with pytest.raises(CheckpointError, match=f"got 2 that differ .*: state prefix: {first!r} or prefix: {second!r}"):
+        placed(tmp_path, content)
+    assert same(placed(tmp_path, content, prefix=first).weights, WEIGHTS)
+    assert same(placed(tmp_path, content, prefix=second).weights, OTHER)
 
 
 def test_absent_prefix_is_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -140,10 +151,11 @@ def test_absent_prefix_is_refused_with_those_there_are(tmp_path: Path) -> None:
 
 def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Module) -> None:
     weights = tiny_unet.state_dict()
-    torch.save({f"{at}.{k}": v + n for n, at in enumerate(("s", "t")) for k, v in weights.items()}, tmp_path / "m.pt")
+    others = {key: value + 1 for key, value in weights.items()}
+    torch.save(behind("s.", weights) | behind("t.", others), tmp_path / "m.pt")
     specs = [resolve(entry(tmp_path / "m.pt", prefix=prefix), 3) for prefix in ("s.", "t.")]
     assert specs[0].model_id != specs[1].model_id
-    assert same(load(specs[1], CPU).net.state_dict(), {key: value + 1 for key, value in weights.items()})
+    assert same(load(specs[1], CPU).net.state_dict(), others)
 
 
 @pytest.mark.parametrize("core", ["_core", "core"])
@@ -277,22 +289,35 @@ def test_digest_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> Non
 
 FIRST = "model.0.conv.unit0.conv.weight"
 
-UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "NaN": (lambda w: w.clone().index_fill_(0, torch.tensor(1), torch.nan), "27 of 216 values that are NaN, infinite"),
-    "infinite half": (lambda w: (w * 1e9).half(), "values that are NaN, infinite or beyond float32"),
-    "beyond float32": (lambda w: w.double() * 1e300, "values that are NaN, infinite or beyond float32"),
-    "complex": (lambda w: w.to(torch.complex64), "a complex one (torch.complex64)"),
-    "int8": (lambda w: (100 * w).to(torch.int8), "a quantised one (torch.int8)"),
-    "sparse": (lambda w: w.to_sparse(), "a sparse or nested one (torch.sparse_coo)"),
-    "meta": (lambda w: w.to("meta"), "one without values (meta)"),
-    "bits": (lambda w: w.to(torch.uint8).view(torch.bits8), "a quantised one (torch.bits8)"),
-    "repeated": (lambda w: w[0, 0, 0, 0, 0].expand(10**15), "one of 4,000,000,000,000,000 bytes that repeats the 864"),
-    "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "a quantised one (torch.qint8)"),
-}
-
 
 @pytest.mark.filterwarnings("ignore")  # torch, of quantised tensors
-@pytest.mark.parametrize(("spoil", "text"), UNSOUND.values(), ids=UNSOUND)
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        pytest.param(
+            lambda w: w.clone().index_fill_(0, torch.tensor(1), torch.nan),
+            "27 of 216 values that are NaN, infinite",
+            id="NaN",
+        ),
+        pytest.param(lambda w: (w * 1e9).half(), "values that are NaN, infinite or beyond float32", id="infinite half"),
+        pytest.param(
+            lambda w: w.double() * 1e300, "values that are NaN, infinite or beyond float32", id="beyond float32"
+        ),
+        pytest.param(lambda w: w.to(torch.complex64), "a complex one (torch.complex64)", id="complex"),
+        pytest.param(lambda w: (100 * w).to(torch.int8), "a quantised one (torch.int8)", id="int8"),
+        pytest.param(lambda w: w.to_sparse(), "a sparse or nested one (torch.sparse_coo)", id="sparse"),
+        pytest.param(lambda w: w.to("meta"), "one without values (meta)", id="meta"),
+        pytest.param(lambda w: w.to(torch.uint8).view(torch.bits8), "a quantised one (torch.bits8)", id="bits"),
+        pytest.param(
+            lambda w: w[0, 0, 0, 0, 0].expand(10**15),
+            "one of 4,000,000,000,000,000 bytes that repeats the 864",
+            id="repeated",
+        ),
+        pytest.param(
+            lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "a quantised one (torch.qint8)", id="quantised"
+        ),
+    ],
+)
 def test_tensor_is_refused(tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str) -> None:
     """The job and `doctor --checkpoint`, which has no network to compare with, both refuse it."""
     weights = tiny_unet.state_dict()
@@ -327,7 +352,7 @@ def _safetensors(folder: Path, net: nn.Module) -> Any:
 
 
 def _wrapped(folder: Path, net: nn.Module) -> Any:
-    torch.save({"state_dict": {f"module.{key}": value for key, value in net.state_dict().items()}}, folder / "m.pth")
+    torch.save({"state_dict": behind("module.", net.state_dict())}, folder / "m.pth")
     return files.read_state_dict(str(folder / "m.pth"))
 
 
@@ -420,14 +445,3 @@ def test_files_of_other_formats_are_named(
 )
 def test_weights_look_untrained_if_scales_are_fresh(weights: dict[str, torch.Tensor], fresh: bool) -> None:
     assert files.look_untrained(weights) is fresh
-
-
-@pytest.mark.parametrize(("prefix", "expected"), [("model.", 1.0), ("ema.", 2.0)])
-def test_sets_under_two_keys_are_told_apart_by_the_key(tmp_path: Path, prefix: str, expected: float) -> None:
-    path = str(tmp_path / "m.pt")
-    wanted = {"w": torch.empty(2, 3), "v": torch.empty(4)}
-    sets = {"model": 1.0, "ema": 2.0}
-    torch.save({key: {name: torch.full(t.shape, k) for name, t in wanted.items()} for key, k in sets.items()}, path)
-    with pytest.raises(CheckpointError, match=r"2 that differ .* state prefix: 'model.' or prefix: 'ema.'"):
-        read_placed(path, wanted)
-    assert float(read_placed(path, wanted, prefix).weights["w"][0, 0]) == expected

@@ -1,10 +1,12 @@
 """The mean of several models' probabilities: closed form, gradient, identity, refusals, a grid."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from draws import seeded
 from tiny_job import ARGS, ROI, execute, expanded, rows, small
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ def ensemble(*members: nn.Module) -> MeanOfProbabilities:
 
 
 def volume() -> Tensor:
-    return torch.rand(2, 1, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.rand(2, 1, *SHAPE, generator=seeded(1), dtype=torch.float64)
 
 
 def test_probabilities_are_the_mean_of_the_members() -> None:
@@ -101,7 +103,7 @@ def test_an_attack_on_an_ensemble_follows_each_mirror_image_once() -> None:
     a, b = (spec(member, inference=settings) for member in MEMBERS)
     alone = (replace(each, inference=Inference()) for each in (a, b))
     both, one, other = (load(each, torch.device("cpu")) for each in (of(a, b), *alone))
-    crop = torch.rand(1, 1, *both.roi, generator=torch.Generator().manual_seed(0))
+    crop = torch.rand(1, 1, *both.roi, generator=seeded(0))
     seen = [(net(crop.flip(2)).flip(2), net(crop)) for net in (one, other)]
     means = [torch.stack([net[i].softmax(1) for net in seen]).mean(0).log() for i in range(2)]
     torch.testing.assert_close(both(crop), torch.stack(means).mean(0))
@@ -126,6 +128,6 @@ def test_grid_takes_an_ensemble_before_its_members(tmp_path: Any) -> None:
     summary = execute(small(models=[BOTH, *MEMBERS], metrics=["dsc"]), tmp_path)
     assert (summary.num_new, summary.num_failed) == (9, 0)
     pairs = {(row["source_model"], row["target_model"]) for row in rows(tmp_path).values()}
-    assert pairs == {(repr(a), repr(b)) for a in ("a", "b", "both") for b in ("a", "b", "both")}
+    assert pairs == {*product(map(repr, ("a", "b", "both")), repeat=2)}
     _, grid = expanded(small(models=[BOTH, *MEMBERS]))
     assert [cell.source.name for cell in grid.cells] == ["both", "a", "b"]

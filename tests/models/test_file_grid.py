@@ -7,12 +7,11 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
-from skimage.transform import resize
 from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.core.errors import UserError
-from freqbench.core.types import Shape, triple
+from freqbench.core.types import Shape
 from freqbench.models import SegmentationModel
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.ops.file_grid import FileGrid
@@ -130,23 +129,6 @@ def test_the_confidence_is_that_of_the_interpolated_logits() -> None:
     assert made is not None
     wanted = [0.5, 1 / (1 + np.exp(-4)), 1 / (1 + np.exp(-8)), 1 / (1 + np.exp(-8)), 1.0]
     assert np.allclose(made.flatten(), wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize(("coarse", "new"), [(None, (10, 6, 9)), (2, (10, 13, 15)), (0, (20, 13, 5))])
-def test_logits_are_resampled_as_nnunet_does(coarse: int | None, new: Shape) -> None:
-    """Its documented steps: order 1 with edges aligned, in planes of the coarse axis, of which the nearest is taken."""
-    scores = smooth(GRID, seed=2)
-    scale = np.array(GRID) / np.array(new)
-    to_grid = np.diag([*scale, 1.0])
-    to_grid[:3, 3] = (scale - 1) / 2
-    whole = triple((0, size) for size in GRID)
-    made = predicted(scores, FileGrid.of(new, to_grid, whole, [axis == coarse for axis in range(3)])).labels
-    volume = scores.numpy().astype(float)
-    if coarse is not None:
-        nearest = [int((place + 0.5) * GRID[coarse] / new[coarse]) for place in range(new[coarse])]
-        volume = volume.take(nearest, axis=1 + coarse)
-    classes = np.stack([resize(each, new, order=1, mode="edge", anti_aliasing=False) for each in volume])
-    assert float((made.numpy() != classes.argmax(axis=0)).mean()) < 1e-3
 
 
 def test_a_sheared_file_is_refused() -> None:

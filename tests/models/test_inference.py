@@ -1,13 +1,12 @@
 """Windows, predictions and logits of whole volumes, against MONAI's inferer and by counting."""
 
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import Any
 
 import pytest
 import torch
-from monai.data.utils import dense_patch_slices
-from monai.inferers.utils import _get_scan_interval, sliding_window_inference
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from draws import seeded
+from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +15,6 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models import Inference, SegmentationModel, SlidingWindowModel, Wanted, build, predict, prediction
-from freqbench.models.inference import window_weights
 from freqbench.ops.losses import dice_ce
 
 ROI: Shape = (8, 6, 4)
@@ -31,7 +29,7 @@ def net() -> nn.Module:
 
 
 def volume(shape: Shape, batch: int = 1, channels: int = 1) -> Tensor:
-    return torch.rand(batch, channels, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.rand(batch, channels, *shape, generator=seeded(1), dtype=torch.float64)
 
 
 def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_batch: int = 3) -> Tensor:
@@ -41,39 +39,13 @@ def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_b
     return sliding_window_inference(images, ROI, window_batch, lambda windows: 1 * predictor(windows), **options)
 
 
+def starts_of(window: Any) -> tuple[int, ...]:
+    return tuple(axis.start for axis in window)
+
+
 def test_windows_tile_side_by_side_and_the_last_is_shifted_back() -> None:
     windows = models.attack_windows((10, 4, 6), (4, 4, 4))
-    assert [tuple(axis.start for axis in window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
-
-
-@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (1, 2, 3)])
-def test_windows_are_monais(roi: Shape) -> None:
-    for shape, overlap in product([(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)], [0.0, 0.25, 0.5, 0.6, 0.9]):
-        steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
-        assert list(models.sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
-
-
-@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
-def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
-    for shape, overlap in product([(20, 19, 33), (8, 6, 40), (9, 61, 21), (33, 12, 28)], [0.25, 0.5, 0.7]):
-        padded = [max(sides) for sides in zip(shape, roi, strict=True)]
-        starts = compute_steps_for_sliding_window(padded, roi, 1 - overlap)
-        windows = models.sliding_windows(shape, roi, overlap, even=True)
-        assert [tuple(axis.start for axis in window) for window in windows] == list(product(*starts))
-    model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
-    expected = compute_gaussian(roi, value_scaling_factor=10, device=torch.device("cpu"))  # float16, as it predicts
-    torch.testing.assert_close(window_weights(model, volume(roi)), expected.double() / 10)
-
-
-def test_axis_without_overlap_has_windows_side_by_side() -> None:
-    """Slices of nnU-Net's 2d networks have the weights of a slice."""
-    windows = models.sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
-    assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
-    assert sorted({w.start for _, w, _ in windows}) == compute_steps_for_sliding_window([19], [6], 0.5)[0]
-    settings = Inference(weighting="nnunet", overlap=(0.0, 0.5, 0.5))
-    model = SegmentationModel(nn.Conv3d(1, 2, 1), (8, 6, 10), inference=settings)
-    of_slice = compute_gaussian((6, 10), value_scaling_factor=10, device=torch.device("cpu")).double() / 10
-    torch.testing.assert_close(window_weights(model, volume((8, 6, 10))), of_slice.expand(8, 6, 10))
+    assert [starts_of(window) for window in windows] == list(product((0, 4, 6), (0,), (0, 2)))
 
 
 def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:
@@ -86,18 +58,6 @@ def test_prediction_may_become_labels_of_an_attack(net: nn.Module) -> None:
     assert not predict(SegmentationModel(net, ROI), volume(ROI)).is_inference()
     with pytest.raises(ValueError, match="expected one volume"):
         predict(SegmentationModel(net, ROI), volume(ROI, batch=2))
-
-
-@pytest.mark.parametrize(
-    ("overlap", "weighting"), [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")]
-)
-def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
-    settings = Inference(overlap=overlap, weighting=weighting)
-    model = SegmentationModel(net, ROI, inference=settings)
-    for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
-        for window_batch in (1, 5):
-            labelled = predict(model, volume(shape), window_batch)
-            assert torch.equal(labelled.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
 
 
 def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
@@ -119,7 +79,7 @@ def test_finite_logits_are_labels_although_their_sum_overflows() -> None:
 def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
     """The mean over all mirror images of a padded window."""
     axes = [2 + "HWD".index(axis) for axis in mirror]
-    sets = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+    sets = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
     def predictor(windows: Tensor) -> Tensor:
         passes = [net(windows.flip(chosen)).flip(chosen) for chosen in sets]
@@ -157,15 +117,6 @@ def test_an_attack_follows_mirror_images_where_it_is_asked_to(net: nn.Module, av
     torch.autograd.grad(stitched.square().sum(), image)
     windows = len(sliding.windows(image))
     assert (sliding.num_forwards, sliding.num_backwards) == (2 * 4 * windows, 4 * windows)
-
-
-def test_channels_are_cut_together() -> None:
-    net = nn.Conv3d(3, 4, 3, padding=1).double()
-    model = SegmentationModel(net, ROI)
-    image = volume((13, 9, 3), channels=3)
-    expected = monais(net, image, PLAIN, 5).argmax(1)[0]
-    assert torch.equal(predict(model, image, 5).long(), expected)
-    assert torch.equal(predict(model, image[0], 5).long(), expected)
 
 
 def test_memory_of_prediction_does_not_grow_with_first_axis() -> None:
@@ -271,7 +222,7 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
     ids=str,
 )
 def test_gradient_is_the_whole_graphs(net: nn.Module, shape: Shape, window_batch: int, settings: Inference) -> None:
-    labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
+    labels = torch.randint(0, 3, (1, 1, *shape), generator=seeded(2))
     gradients = []
     for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
         images = volume(shape).requires_grad_()

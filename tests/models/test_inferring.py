@@ -19,41 +19,70 @@ from freqbench.models.networks.construction import build, skeleton
 from freqbench.models.networks.inferring import find_arch, infer_args
 
 SIZE = (32, 32, 32)
-NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "unet": ("unet", {"channels": (4, 8, 12), "strides": (2, 2), "num_res_units": 3}),
-    "unet of two levels without units": ("unet", {"channels": (6, 3), "strides": (2,), "num_res_units": 0}),
-    "unet that keeps its size once": ("unet", {"channels": (4, 8, 16), "strides": (1, 2), "num_res_units": 1}),
-    "unet with batch norm": ("unet", {"channels": (4, 8), "strides": (2,), "num_res_units": 1, "norm": "batch"}),
-    "unet of other kernels": (
-        "unet",
-        {"channels": (4, 8), "strides": (2,), "num_res_units": 2, "kernel_size": (3, 3, 1), "up_kernel_size": 5},
-    ),
-    "unet without biases": ("unet", {"channels": (4, 8), "strides": (2,), "num_res_units": 1, "bias": False}),
-    "unetr": ("unetr", {"feature_size": 4, "mlp_dim": 40, "qkv_bias": True}),
-    "unetr with plain blocks": ("unetr", {"feature_size": 4, "mlp_dim": 8, "conv_block": False, "res_block": False}),
-    "unetr with a convolution": ("unetr", {"feature_size": 4, "mlp_dim": 8, "proj_type": "conv"}),
-    "swin_unetr": (
-        "swin_unetr",
-        {"feature_size": 12, "depths": (1, 2, 1, 3), "num_heads": (2, 3, 4, 6), "window_size": 4, "mlp_ratio": 2.0},
-    ),
-    "swin_unetr v2": ("swin_unetr", {"feature_size": 12, "use_v2": True, "qkv_bias": False, "patch_norm": True}),
-    "segresnet": ("segresnet", {"init_filters": 16, "blocks_down": (1, 3, 2), "blocks_up": (2, 1)}),
-    "segresnet deconv": ("segresnet", {"init_filters": 16, "upsample_mode": "deconv", "norm": "batch"}),
-    "unetr_pp": (
-        "unetr_pp",
-        {"feature_size": 8, "dims": (16, 32, 32, 64), "depths": (1, 2, 1, 1), "decoder_depth": 2, "num_heads": 2}
-        | {"proj_sizes": (8, 8, 16, 8), "decoder_proj_size": 24, "stem": (1, 2, 4), "conv_blocks": 2},
-    ),
-    "rog": ("rog", {"channels": 16}),
-    "slices": ("slices", {"slices": 5, "network": "unet", "channels": (4, 8), "strides": (2,), "num_res_units": 1}),
-}
 
 
 def shapes(net: nn.Module) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in net.state_dict().items()}
 
 
-@pytest.mark.parametrize(("arch", "args"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("arch", "args"),
+    [
+        pytest.param("unet", {"channels": (4, 8, 12), "strides": (2, 2), "num_res_units": 3}, id="unet"),
+        pytest.param(
+            "unet", {"channels": (6, 3), "strides": (2,), "num_res_units": 0}, id="unet of two levels without units"
+        ),
+        pytest.param(
+            "unet", {"channels": (4, 8, 16), "strides": (1, 2), "num_res_units": 1}, id="unet that keeps its size once"
+        ),
+        pytest.param(
+            "unet",
+            {"channels": (4, 8), "strides": (2,), "num_res_units": 1, "norm": "batch"},
+            id="unet with batch norm",
+        ),
+        pytest.param(
+            "unet",
+            {"channels": (4, 8), "strides": (2,), "num_res_units": 2, "kernel_size": (3, 3, 1), "up_kernel_size": 5},
+            id="unet of other kernels",
+        ),
+        pytest.param(
+            "unet", {"channels": (4, 8), "strides": (2,), "num_res_units": 1, "bias": False}, id="unet without biases"
+        ),
+        pytest.param("unetr", {"feature_size": 4, "mlp_dim": 40, "qkv_bias": True}, id="unetr"),
+        pytest.param(
+            "unetr",
+            {"feature_size": 4, "mlp_dim": 8, "conv_block": False, "res_block": False},
+            id="unetr with plain blocks",
+        ),
+        pytest.param("unetr", {"feature_size": 4, "mlp_dim": 8, "proj_type": "conv"}, id="unetr with a convolution"),
+        pytest.param(
+            "swin_unetr",
+            {"feature_size": 12, "depths": (1, 2, 1, 3), "num_heads": (2, 3, 4, 6), "window_size": 4, "mlp_ratio": 2.0},
+            id="swin_unetr",
+        ),
+        pytest.param(
+            "swin_unetr",
+            {"feature_size": 12, "use_v2": True, "qkv_bias": False, "patch_norm": True},
+            id="swin_unetr v2",
+        ),
+        pytest.param("segresnet", {"init_filters": 16, "blocks_down": (1, 3, 2), "blocks_up": (2, 1)}, id="segresnet"),
+        pytest.param(
+            "segresnet", {"init_filters": 16, "upsample_mode": "deconv", "norm": "batch"}, id="segresnet deconv"
+        ),
+        pytest.param(
+            "unetr_pp",
+            {"feature_size": 8, "dims": (16, 32, 32, 64), "depths": (1, 2, 1, 1), "decoder_depth": 2, "num_heads": 2}
+            | {"proj_sizes": (8, 8, 16, 8), "decoder_proj_size": 24, "stem": (1, 2, 4), "conv_blocks": 2},
+            id="unetr_pp",
+        ),
+        pytest.param("rog", {"channels": 16}, id="rog"),
+        pytest.param(
+            "slices",
+            {"slices": 5, "network": "unet", "channels": (4, 8), "strides": (2,), "num_res_units": 1},
+            id="slices",
+        ),
+    ],
+)
 def test_weights_show_the_arguments_that_shape_them(arch: str, args: dict[str, Any]) -> None:
     roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
@@ -112,33 +141,42 @@ def test_stated_arguments_come_first_where_weights_show_nothing(tmp_path: Path) 
     assert not any("no trace" in note for note in spec.notes)
 
 
-SILENT = {
-    "heads beside another hidden size": ("unetr", lambda: nets.UNETR(2, 4, SIZE, 4, 48, 32, num_heads=6), "num_heads"),
-    "groups beside other filters": (
-        "segresnet",
-        lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
-        "norm",
-    ),
-    "an activation without weights": (
-        "unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})),
-        "act",
-    ),
-    "a norm that has weights alone": (
-        "unet",
-        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})),
-        "norm",
-    ),
-    "an affine norm of a transformer": (
-        "swin_unetr",
-        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})),
-        "norm_name",
-    ),
-}
-
-
 @pytest.mark.integration
-@pytest.mark.parametrize(("arch", "make", "name"), SILENT.values(), ids=SILENT)
+@pytest.mark.parametrize(
+    ("arch", "make", "name"),
+    [
+        pytest.param(
+            "unetr",
+            lambda: nets.UNETR(2, 4, SIZE, 4, 48, 32, num_heads=6),
+            "num_heads",
+            id="heads beside another hidden size",
+        ),
+        pytest.param(
+            "segresnet",
+            lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
+            "norm",
+            id="groups beside other filters",
+        ),
+        pytest.param(
+            "unet",
+            lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})),
+            "act",
+            id="an activation without weights",
+        ),
+        pytest.param(
+            "unet",
+            lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})),
+            "norm",
+            id="a norm that has weights alone",
+        ),
+        pytest.param(
+            "swin_unetr",
+            lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})),
+            "norm_name",
+            id="an affine norm of a transformer",
+        ),
+    ],
+)
 def test_traceless_argument_with_a_guess_has_to_be_stated(arch: str, make: Any, name: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pt", make())
     stated = {"migration": "none"} if arch == "swin_unetr" else {}

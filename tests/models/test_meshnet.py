@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from draws import seeded
 from models import meshnet_folder
 from models.conftest import refused
 from models.meshnet_folder import SIDE, layers_of, weights
@@ -55,7 +56,7 @@ def test_the_network_is_its_chain_on_the_arrays_of_an_lia_volume(tmp_path: Path)
     """nibabel reads the array of an LIA file with axes L, I, A: -H, -D and W of a volume in RAS."""
     spec = resolve(entry(meshnet_folder.write(tmp_path / "net")), num_classes=3)
     assert (spec.network_roi, spec.num_classes) == (SIDE, 3)
-    x = torch.rand(1, 1, *spec.roi, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(1, 1, *spec.roi, generator=seeded(1))
     got = load(spec, CPU)(x)[0].detach().numpy()
     array = x[0, 0].double().numpy()[::-1, :, ::-1].transpose(0, 2, 1)
     np.testing.assert_allclose(got, reference(array).transpose(0, 1, 3, 2)[:, ::-1, :, ::-1], atol=1e-5)
@@ -63,7 +64,7 @@ def test_the_network_is_its_chain_on_the_arrays_of_an_lia_volume(tmp_path: Path)
 
 def test_axes_of_the_job_replace_those_of_the_format(tmp_path: Path) -> None:
     spec = resolve(entry(meshnet_folder.write(tmp_path / "net"), input={"axes": "HWD"}), num_classes=3)
-    x = torch.rand(1, 1, *SIDE, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(1, 1, *SIDE, generator=seeded(1))
     np.testing.assert_allclose(load(spec, CPU)(x)[0].detach().numpy(), reference(x[0, 0].double().numpy()), atol=1e-5)
 
 
@@ -164,7 +165,7 @@ def test_damaged_and_missing_files_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dilation", "size"), [(4, (9, 16, 5)), (8, (17, 3, 8)), (16, (20, 33, 16))])
 def test_wide_dilation_is_pytorchs(dilation: int, size: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Sizes are multiples of the dilation, and are not; gradients of weights and bias are long sums, and in float64."""
-    generator = torch.Generator().manual_seed(dilation)
+    generator = seeded(dilation)
     conv = Dilated(2, 3, 3, padding=dilation, dilation=dilation, dtype=dtype)
     plain = nn.Conv3d(2, 3, 3, padding=dilation, dilation=dilation, dtype=dtype)
     plain.load_state_dict(conv.state_dict())

@@ -167,7 +167,7 @@ def test_released_file_is_loaded_and_gives_its_outputs(
     roi, args = NETS[arch]
     entry = {"name": "m", "arch": arch, "checkpoint": str(tmp_path / "old.pt"), "args": args, "roi": roi}
     spec = resolve(ModelEntry(**entry, migration=stated), 4)
-    assert spec.reading.get("migration") == migration
+    assert spec.migration == migration
     with torch.no_grad():
         logits = load(spec, torch.device("cpu"))(golden_input(roi))[0]
     if stated != "none":

@@ -96,21 +96,23 @@ def test_the_modality_of_a_decathlons_list_names_the_channels(tmp_path: Path) ->
 
 
 KEYS = [NormalizeIntensityd("t2"), NormalizeIntensityd("adc"), ConcatItemsd(["t2", "adc"], "image")]
-BOUND: list[tuple[str, str, Any, dict[str, Any]]] = [
-    ("T1 FLAIR", "flair t1", NormalizeIntensityd("image"), {"image": [1, 0]}),
-    ("T1 T2 T1ce", "T1ce T1 T2", NormalizeIntensityd("image"), {"image": [1, 2, 0]}),
-    ("", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
-    ("T2 ADC", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
-    ("", "T2 ADC", KEYS, {}),
-    ("", "dwi T2w", KEYS, {}),  # none of them is a key
-]
 
 
 def compose(steps: Any, **stated: Any) -> MonaiPipeline:
     return MonaiPipeline(release="0", compose=Compose(steps), **stated)
 
 
-@pytest.mark.parametrize(("theirs", "ours", "steps", "bound"), BOUND)
+@pytest.mark.parametrize(
+    ("theirs", "ours", "steps", "bound"),
+    [
+        ("T1 FLAIR", "flair t1", NormalizeIntensityd("image"), {"image": [1, 0]}),
+        ("T1 T2 T1ce", "T1ce T1 T2", NormalizeIntensityd("image"), {"image": [1, 2, 0]}),
+        ("", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
+        ("T2 ADC", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
+        ("", "T2 ADC", KEYS, {}),
+        ("", "dwi T2w", KEYS, {}),  # none of them is a key
+    ],
+)
 def test_transforms_channels_bind_by_both_names(theirs: str, ours: str, steps: Any, bound: dict[str, Any]) -> None:
     assert match_channels("m", "p", theirs.split(), ours.split(), compose(steps)) == bound
 
@@ -125,15 +127,15 @@ def test_misplaced_channel_beside_a_stranger_is_refused() -> None:
         match_channels("m", "p", (), ("ADC", "T2w"), compose(KEYS))
 
 
-INPUTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"volume": {"channel_def": {"0": "T1", "1": "FLAIR"}}}, ("T1", "FLAIR")),
-    ({"t2": {"num_channels": 1}, "adc": {"num_channels": 1}}, ("t2", "adc")),
-    ({"image": {"channel_def": {"0": "T1", "1": "FLAIR"}}, "mask": {}}, ("T1", "FLAIR")),
-    ({"image": {"num_channels": 2}}, ()),
-]
-
-
-@pytest.mark.parametrize(("inputs", "names"), INPUTS)
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        ({"volume": {"channel_def": {"0": "T1", "1": "FLAIR"}}}, ("T1", "FLAIR")),
+        ({"t2": {"num_channels": 1}, "adc": {"num_channels": 1}}, ("t2", "adc")),
+        ({"image": {"channel_def": {"0": "T1", "1": "FLAIR"}}, "mask": {}}, ("T1", "FLAIR")),
+        ({"image": {"num_channels": 2}}, ()),
+    ],
+)
 def test_bundles_metadata_name_its_channels(inputs: dict[str, Any], names: tuple[str, ...], tmp_path: Path) -> None:
     def two(config: dict[str, Any], metadata: dict[str, Any]) -> None:
         config["network_def"].update(in_channels=2)

@@ -45,26 +45,70 @@ def test_weights_depend_on_seed_alone_and_leave_global_state() -> None:
     assert not torch.equal(first["model.0.conv.unit0.conv.weight"], other["model.0.conv.unit0.conv.weight"])
 
 
-REFUSED = {
-    "argument": (("unet", {"chanels": [4]}, ROI), "unet: unknown argument 'chanels'. Did you mean 'channels'?"),
-    "filled in": (("unet", {"out_channels": 3}, ROI), "unet: args.out_channels follows from the dataset and the roi"),
-    "img_size": (("unetr", {"img_size": [96] * 3}, ROI), "unetr: args.img_size follows from the dataset and the roi"),
-    "value": (("unetr", {"hidden_size": 50}, ROI), "unetr: UNETR refuses its args: hidden_size should be divisible by"),
-    "unet roi": (("unet", {}, (96, 40, 96)), "unet: expected a roi of multiples of 16x16x16, got 96x40x96: the next "),
-    "uneven strides": (
-        ("unet", {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2]}, (16, 16, 15)),
-        "unet: expected a roi of multiples of 4x4x2, got 16x16x15: the next larger is 16x16x16",
-    ),
-    "unetr roi": (("unetr", {}, (96, 96, 100)), "unetr: expected a roi of multiples of 16x16x16, got 96x96x100"),
-    "swin roi": (("swin_unetr", {}, (96, 96, 80)), "swin_unetr: expected a roi of multiples of 32x32x32, got 96x96x80"),
-    "segresnet roi": (("segresnet", {}, (96, 96, 84)), "segresnet: expected a roi of multiples of 8x8x8, got 96x96x84"),
-    "single voxel": (("swin_unetr", {}, (32, 32, 32)), "swin_unetr: a roi of 32x32x32 shrinks to a single voxel"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusal_is_one_clear_line(case: str) -> None:
-    (arch, args, roi), text = REFUSED[case]
+@pytest.mark.parametrize(
+    ("arch", "args", "roi", "text"),
+    [
+        pytest.param(
+            "unet", {"chanels": [4]}, ROI, "unet: unknown argument 'chanels'. Did you mean 'channels'?", id="argument"
+        ),
+        pytest.param(
+            "unet",
+            {"out_channels": 3},
+            ROI,
+            "unet: args.out_channels follows from the dataset and the roi",
+            id="filled in",
+        ),
+        pytest.param(
+            "unetr",
+            {"img_size": [96] * 3},
+            ROI,
+            "unetr: args.img_size follows from the dataset and the roi",
+            id="img_size",
+        ),
+        pytest.param(
+            "unetr",
+            {"hidden_size": 50},
+            ROI,
+            "unetr: UNETR refuses its args: hidden_size should be divisible by",
+            id="value",
+        ),
+        pytest.param(
+            "unet",
+            {},
+            (96, 40, 96),
+            "unet: expected a roi of multiples of 16x16x16, got 96x40x96: the next ",
+            id="unet roi",
+        ),
+        pytest.param(
+            "unet",
+            {"channels": [4, 8, 8], "strides": [[2, 2, 1], 2]},
+            (16, 16, 15),
+            "unet: expected a roi of multiples of 4x4x2, got 16x16x15: the next larger is 16x16x16",
+            id="uneven strides",
+        ),
+        pytest.param(
+            "unetr", {}, (96, 96, 100), "unetr: expected a roi of multiples of 16x16x16, got 96x96x100", id="unetr roi"
+        ),
+        pytest.param(
+            "swin_unetr",
+            {},
+            (96, 96, 80),
+            "swin_unetr: expected a roi of multiples of 32x32x32, got 96x96x80",
+            id="swin roi",
+        ),
+        pytest.param(
+            "segresnet",
+            {},
+            (96, 96, 84),
+            "segresnet: expected a roi of multiples of 8x8x8, got 96x96x84",
+            id="segresnet roi",
+        ),
+        pytest.param(
+            "swin_unetr", {}, (32, 32, 32), "swin_unetr: a roi of 32x32x32 shrinks to a single voxel", id="single voxel"
+        ),
+    ],
+)
+def test_refusal_is_one_clear_line(arch: str, args: dict[str, Any], roi: Any, text: str) -> None:
     refused(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), text, 14)
 
 

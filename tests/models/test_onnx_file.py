@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from models import onnx_file
 from models.conftest import refused
 from models.onnx_file import BLACK, onnx, onnxruntime
@@ -30,7 +31,7 @@ def entry(path: str, **more: Any) -> ModelEntry:
 def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
     spec = resolve(entry(path), num_classes=3)
-    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(2, 1, *ROI, generator=seeded(1))
     session = onnxruntime.InferenceSession(path)
     wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
     np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
@@ -39,8 +40,8 @@ def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: 
 
 def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", operator="Sigmoid")
-    x = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
-    way = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    x = torch.rand(1, 1, *ROI, generator=seeded(1))
+    way = torch.randn(x.shape, generator=seeded(2))
     model = load(resolve(entry(path), num_classes=3), CPU)
     (gradient,) = torch.autograd.grad(model(point := x.clone().requires_grad_()).square().sum(), point)
     session = onnxruntime.InferenceSession(path)
@@ -81,17 +82,24 @@ def _in_a_function(model: onnx.ModelProto, array: onnx.TensorProto) -> None:
     model.functions.append(onnx.helper.make_function("own", "f", [], ["y"], nodes, []))
 
 
-PLACES: dict[str, Callable[[onnx.ModelProto, onnx.TensorProto], object]] = {
-    "constant": lambda model, array: model.graph.node.append(onnx.helper.make_node("Constant", [], ["y"], value=array)),
-    "branch": _in_a_branch,
-    "function": _in_a_function,
-    "sparse": lambda model, array: model.graph.sparse_initializer.add().values.CopyFrom(array),
-    "list": lambda model, array: model.graph.node[0].attribute.add(name="all").tensors.append(array),
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "put",
+    [
+        pytest.param(
+            lambda model, array: model.graph.node.append(onnx.helper.make_node("Constant", [], ["y"], value=array)),
+            id="constant",
+        ),
+        pytest.param(_in_a_branch, id="branch"),
+        pytest.param(_in_a_function, id="function"),
+        pytest.param(lambda model, array: model.graph.sparse_initializer.add().values.CopyFrom(array), id="sparse"),
+        pytest.param(
+            lambda model, array: model.graph.node[0].attribute.add(name="all").tensors.append(array), id="list"
+        ),
+    ],
+)
+def test_an_array_in_a_file_counts_wherever_the_graph_has_it(
+    tmp_path: Path, put: Callable[[onnx.ModelProto, onnx.TensorProto], object]
+) -> None:
     path = Path(onnx_file.write(tmp_path / "net.onnx"))
     data = tmp_path / "net.data"
     model = onnx.load(path)
@@ -99,7 +107,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
     data.write_bytes(array.raw_data)
     onnx.external_data_helper.set_external_data(array, "net.data")
     array.ClearField("raw_data")
-    PLACES[place](model, array)
+    put(model, array)
     path.write_bytes(model.SerializeToString())
     before = reader.SOURCE.sha256(str(path), {})
     data.write_bytes(bytes(8))

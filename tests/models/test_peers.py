@@ -12,11 +12,8 @@ from freqbench.core.types import Shape
 from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
 
 ROI: Shape = (8, 6, 4)
-AXES = [
-    "".join(sign + axis for sign, axis in zip(signs, order, strict=True))
-    for order in permutations("HWD")
-    for signs in product(("", "-"), repeat=3)
-]
+SIGNED = product(permutations("HWD"), product(("", "-"), repeat=3))
+AXES = ["".join(map(str.__add__, signs, order)) for order, signs in SIGNED]
 
 
 MOST_TIES = 0.002
@@ -84,6 +81,3 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
         **named,
     )
     agreement(labelled, logits.permute(0, 1, *(2 + order.index(axis) for axis in range(3))).flip(turned)[0], 1e-9)
-
-
-# Of each reader, orientation of plans, kind and number of channels one is of the integration tests.

@@ -11,7 +11,6 @@ import pytest
 import torch
 from models import nnunet_folder, test_bundle
 from models.test_bundle import INFERENCE
-from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from freqbench.core.plugins import trusting
 from freqbench.models import Facts, ModelEntry, ModelSpec, build, load, resolve, save_checkpoint
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.sources import checkpoint
-from freqbench.pipelines.monai import MonaiPipeline
 
 CPU = torch.device("cpu")
 UNET = {"name": "m", "arch": "unet", "args": {"channels": [4, 8], "strides": [2]}, "roi": (8, 8, 8)}
@@ -44,15 +42,6 @@ def nnunet(folder: Path) -> str:
 
 
 bundle = test_bundle.written
-
-
-def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    resolved = spec(bundle=bundle(tmp_path / "b"))
-    assert (resolved.arch, resolved.roi, resolved.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
-    assert isinstance(resolved.space, MonaiPipeline)
-    x = volume(*BUNDLE_ROI)
-    with torch.no_grad():  # its configuration scales to [-1, 1]
-        torch.testing.assert_close(load(resolved, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("reader", [nnunet, bundle])
@@ -166,7 +155,7 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
         spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
         for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
     )
-    assert (new.reading, recognised.reading, recognised.model_id) == ({}, {"migration": "monai-1.4"}, stated.model_id)
+    assert (new.migration, recognised.migration, recognised.model_id) == (None, "monai-1.4", stated.model_id)
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none").model_id == new.model_id
     assert spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4").model_id != new.model_id
 

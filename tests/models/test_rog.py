@@ -95,18 +95,20 @@ def test_logits_and_gradients_are_the_authors() -> None:
 
 
 STRIDES = "rog: ROG refuses its args: expected strides of three times 3 positive integers, got "
-REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
-    f"{STRIDES}((2, 2, 1), (2, 2, 1))": ({"strides": [[2, 2, 1], [2, 2, 1]]}, ROI),
-    f"{STRIDES}(2, 2, 2)": ({"strides": [2, 2, 2]}, ROI),
-    f"{STRIDES}((1, 1, 1), (0, 1, 1), (2, ": ({"strides": [[1, 1, 1], [0, 1, 1], [2, 2, 2]]}, ROI),
-    "rog: ROG refuses its args: expected channels of a positive even integer, got 5": ({"channels": 5}, ROI),
-    "rog: expected a roi of multiples of 8x8x8, got 16x24x20: the next larger is 16x24x24": ({}, (16, 24, 20)),
-    "rog: expected a roi of multiples of 32x16x8, got 32x32x12": ({"strides": PANCREAS}, (32, 32, 12)),
-    "rog: a roi of 8x8x8 shrinks to a single voxel inside the network": ({}, (8, 8, 8)),
-}
 
 
-@pytest.mark.parametrize(("text", "case"), REFUSED.items(), ids=range(len(REFUSED)))
+@pytest.mark.parametrize(
+    ("text", "case"),
+    [
+        (f"{STRIDES}((2, 2, 1), (2, 2, 1))", ({"strides": [[2, 2, 1], [2, 2, 1]]}, ROI)),
+        (f"{STRIDES}(2, 2, 2)", ({"strides": [2, 2, 2]}, ROI)),
+        (f"{STRIDES}((1, 1, 1), (0, 1, 1), (2, ", ({"strides": [[1, 1, 1], [0, 1, 1], [2, 2, 2]]}, ROI)),
+        ("rog: ROG refuses its args: expected channels of a positive even integer, got 5", ({"channels": 5}, ROI)),
+        ("rog: expected a roi of multiples of 8x8x8, got 16x24x20: the next larger is 16x24x24", ({}, (16, 24, 20))),
+        ("rog: expected a roi of multiples of 32x16x8, got 32x32x12", ({"strides": PANCREAS}, (32, 32, 12))),
+        ("rog: a roi of 8x8x8 shrinks to a single voxel inside the network", ({}, (8, 8, 8))),
+    ],
+)
 def test_refusal_is_one_clear_line(text: str, case: tuple[dict[str, Any], tuple[int, int, int]]) -> None:
     args, roi = case
     refused(entry(args=TINY | args, roi=roi), text)

@@ -28,18 +28,18 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 TINY_ROI = (16, 16, 32)
 
+DOWN = {f"down{i}": f"unetr_pp_encoder.downsample_layers.{i}" for i in range(4)}
+STAGES = {f"stage{i}": f"unetr_pp_encoder.stages.{i}" for i in range(4)}
 ENCODER = {
-    **{f"down{i}": f"unetr_pp_encoder.downsample_layers.{i}" for i in range(4)},
-    **{f"stage{i}": f"unetr_pp_encoder.stages.{i}" for i in range(4)},
+    **DOWN,
+    **STAGES,
     "s0b0_norm": "unetr_pp_encoder.stages.0.0.norm",
     "s0b0_epa": "unetr_pp_encoder.stages.0.0.epa_block",
     "s0b0_block": "unetr_pp_encoder.stages.0.0",
 }
-DECODER = {
-    "encoder1": "encoder1",
-    **{f"decoder{i}": f"decoder{i}" for i in (5, 4, 3, 2)},
-    **{f"decoder{i}_transp": f"decoder{i}.transp_conv" for i in (5, 4, 3, 2)},
-}
+DECODERS = [f"decoder{i}" for i in (5, 4, 3, 2)]
+DECODER = dict(zip(DECODERS, DECODERS, strict=True)) | {f"{name}_transp": f"{name}.transp_conv" for name in DECODERS}
+DECODER = {"encoder1": "encoder1", **DECODER}
 
 
 def contents(arrays: Path, configuration: str) -> dict[str, Any]:
@@ -141,17 +141,20 @@ def test_fresh_weights_are_the_authors_choice() -> None:
     assert float(weights[f"decoder5.decoder_block.0.0.{block}"].std()) == pytest.approx(1 / 8 / 3**0.5, rel=0.03)
 
 
-REFUSED: dict[str, dict[str, Any]] = {
-    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x": {"stem": [1, 4, 4]},
-    "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)": {"stem": [2, 2]},
-    "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)": {"depths": [3, 3, 3]},
-    "UNETRPP refuses its args: expected dims, each a multiple of the one": {"dims": [4, 8, 12, 16]},
-    "UNETRPP refuses its args: expected even dims that num_heads divides, got (4, 8, 16, ": {"num_heads": 3},
-    "UNETRPP refuses its args: expected conv_blocks of 1 or 2, got 3": {"conv_blocks": 3},
-    "args.img_size follows from the dataset and the roi: leave it out": {"img_size": [16, 16, 16]},
-}
-
-
-@pytest.mark.parametrize(("text", "args"), REFUSED.items(), ids=[next(iter(args)) for args in REFUSED.values()])
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        (
+            "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x",
+            {"stem": [1, 4, 4]},
+        ),
+        ("UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)", {"stem": [2, 2]}),
+        ("UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)", {"depths": [3, 3, 3]}),
+        ("UNETRPP refuses its args: expected dims, each a multiple of the one", {"dims": [4, 8, 12, 16]}),
+        ("UNETRPP refuses its args: expected even dims that num_heads divides, got (4, 8, 16, ", {"num_heads": 3}),
+        ("UNETRPP refuses its args: expected conv_blocks of 1 or 2, got 3", {"conv_blocks": 3}),
+        ("args.img_size follows from the dataset and the roi: leave it out", {"img_size": [16, 16, 16]}),
+    ],
+)
 def test_refusal_is_one_clear_line(text: str, args: dict[str, Any]) -> None:
     refused(tiny(**args), f"unetr_pp: {text}")

@@ -62,7 +62,7 @@ def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
     copies = sum((-1) ** j * np.roll(x, j * 16 // period, axis=3) for j in range(period))
     ghosted = with_ghosts(torch.from_numpy(x), loss, period)
     assert np.allclose(ghosted, np.abs(x - loss / period * copies), atol=1e-12)
-    assert float(ghosted.mean()) == pytest.approx(float(x.mean()))
+    assert ghosted.mean() == pytest.approx(float(x.mean()))
 
 
 def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
@@ -100,8 +100,8 @@ def normals(*shape: int) -> torch.Tensor:
 
 def test_noise_has_unit_variance_and_no_mean_in_any_slice() -> None:
     noise = reconstructed_noise(normals(48, 64, 40))
-    assert float(noise.var()) == pytest.approx(1, abs=0.02)
-    assert float(noise.mean(dim=(0, 1)).abs().max()) < 1e-12
+    assert noise.var() == pytest.approx(1, abs=0.02)
+    assert noise.mean(dim=(0, 1)).abs().max() < 1e-12
 
 
 def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
@@ -129,7 +129,7 @@ def test_axis_of_one_voxel_stays_and_slice_of_one_has_no_noise() -> None:
     x = uniform(1, 1, 6, 5, 1)
     assert coarser(x, 3.0).shape == x.shape
     assert torch.isfinite(blurred(x, 1.6)).all()
-    assert float(reconstructed_noise(normals(1, 1, 3)).abs().max()) == 0
+    assert reconstructed_noise(normals(1, 1, 3)).abs().max() == 0
 
 
 def disc(side: int, radius: float) -> Tensor:
@@ -145,11 +145,11 @@ def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
     place = torch.arange(beam.bins) - beam.bins // 2
     chords = 2 * (20**2 - place.square()).clamp(min=0).double().sqrt()
     inner = place.abs() <= 14
-    assert float((readings[0, 0, :, inner, 0] - chords[inner]).abs().mean()) < 1
+    assert (readings[0, 0, :, inner, 0] - chords[inner]).abs().mean() < 1
     assert readings.sum(dim=3).flatten().tolist() == pytest.approx([float(image.sum())] * 90)
     back = beam.reconstruct(readings)
-    assert float((back - image)[disc(64, 16) > 0].abs().mean()) < 0.02
-    assert float((back * (1 - disc(64, 24))).abs().mean()) < 0.02
+    assert (back - image)[disc(64, 16) > 0].abs().mean() < 0.02
+    assert (back * (1 - disc(64, 24))).abs().mean() < 0.02
 
 
 def test_back_projection_is_skimage_s() -> None:
@@ -164,15 +164,3 @@ def test_back_projection_is_skimage_s() -> None:
     assert torch.equal(ours[..., 0], ours[..., 1])
     inside = disc(side, 18)[0, 0, :, :, 0].numpy() > 0
     assert np.abs(np.flipud(ours[0, 0, :, :, 0].numpy()) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
-
-
-def test_a_gradient_is_that_of_the_transpose() -> None:
-    """Reconstruction is linear: the slope along a direction is the reconstruction of the direction."""
-    generator = torch.Generator().manual_seed(0)
-    image, weights = (torch.rand(2, 2, 7, 5, 3, dtype=torch.float64, generator=generator) for _ in range(2))
-    beam = ParallelBeam.of(image, 8)
-    readings = beam.project(image)
-    point = readings.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad((beam.reconstruct(point) * weights).sum(), point)
-    assert float((gradient * readings).sum()) == pytest.approx(float((beam.reconstruct(readings) * weights).sum()))
-    assert torch.equal(beam.gather.to_dense().T, beam.spread.to_dense())

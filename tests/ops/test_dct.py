@@ -8,7 +8,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, split, split_slices
 from freqbench.ops.dct import BANDS, BlockDCT, band_magnitude, band_mask, frequency_consistency
 from freqbench.ops.quantisation import alpha_schedule, hard_error, quantisation_error, reach, soft_round
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
@@ -54,14 +54,6 @@ def test_block_is_cut_to_the_window() -> None:
     assert cut_block((4, 16), (10, 4, 8), per_slice=True) == (4, 4, 1)
 
 
-def test_padding_reflects_on_the_high_side() -> None:
-    x = torch.arange(5.0).reshape(1, 1, 5, 1, 1).expand(1, 1, 5, 4, 2)
-    padded = pad_to_blocks(x, (4, 4, 2))
-    assert padded.shape[2:] == (8, 4, 2)
-    assert padded[0, 0, :, 0, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
-    assert pad_to_blocks(x, (5, 2, 1)) is x
-
-
 @pytest.mark.parametrize("block", [(4, 3, 4), (8, 3, 6), (2, 6, 1), (8, 6, 12)])
 def test_transform_of_every_block_is_scipys_and_has_an_inverse(block: Block) -> None:
     x = random(2, 1, 8, 6, 12)
@@ -84,8 +76,8 @@ def test_bands_are_the_released_ones(oracles: dict[str, np.ndarray], side: int) 
 def test_every_coefficient_is_in_one_band(block: Block) -> None:
     total = torch.stack([band_mask(band, block) for band in BANDS]).sum(dim=0)
     assert torch.equal(total, torch.ones(block, dtype=torch.long))
-    assert bool(band_mask("low", block)[0, 0, 0])
-    assert bool(band_mask("all", block).all())
+    assert band_mask("low", block)[0, 0, 0]
+    assert band_mask("all", block).all()
 
 
 def test_magnitude_of_a_wave_stands_in_its_band() -> None:
@@ -140,23 +132,6 @@ def test_every_slice_is_stretched_by_its_offset() -> None:
     assert torch.equal(stretch_slices_offset(torch.full((1, 1, 2, 2, 2), 3.0), 1e-6), torch.ones(1, 1, 2, 2, 2))
 
 
-def test_gradient_of_stretching_is_that_of_amin_and_amax() -> None:
-    x = (random(2, 1, 4, 3, 5) * 8).round()
-    x[0, 0, :, :, 0] += random(4, 3)
-    weight = random(2, 1, 4, 3, 5, seed=1)
-    low, high = (lambda t: t.amin(dim=(2, 3), keepdim=True)), (lambda t: t.amax(dim=(2, 3), keepdim=True))
-    cases = [
-        (lambda t: stretch_slices(t, 8.0), lambda t: (t - low(t)) / (high(t) - low(t))),
-        (lambda t: stretch_slices_offset(t, 0.5), lambda t: (t - low(t) + 0.5) / (high(t) - low(t) + 0.5)),
-    ]
-    for ours, plain in cases:
-        gradients = []
-        for function in (ours, plain):
-            point = x.clone().requires_grad_()
-            gradients.append(torch.autograd.grad((function(point) * weight).sum(), point)[0])
-        assert torch.allclose(*gradients, rtol=0, atol=1e-12)
-
-
 def test_gradient_of_stretching_with_a_constant_slice() -> None:
     x = random(1, 1, 3, 3, 2)
     x[..., 1] = 0.25
@@ -186,8 +161,8 @@ def test_released_and_paper_norms_are_by_hand() -> None:
 def test_untiled_volume_is_continued_by_reflection() -> None:
     clean, adversarial = maps()
     padded = [np.pad(x.numpy(), [(0, 0), (0, 0), (0, 0), (0, 2), (0, 0)], mode="reflect") for x in (clean, adversarial)]
-    tiles = [(padded[0] - padded[1])[:, :, h : h + 4, w : w + 4] for h in (0, 4) for w in (0, 4)]
-    wanted = sum(np.abs(scipy.fft.dctn(tile, axes=(2, 3, 4), norm="ortho")).sum() for tile in tiles) / 2
+    tiles = (padded[0] - padded[1]).reshape(*padded[0].shape[:2], -1, 4, 2, 4, padded[0].shape[4])
+    wanted = np.abs(scipy.fft.dctn(tiles, axes=(3, 5, 6), norm="ortho")).sum() / 2
     assert float(frequency_consistency(clean, adversarial, "paper", 4)) == pytest.approx(wanted, rel=1e-12)
 
 
@@ -212,7 +187,10 @@ def errors_of_all_steps(c: Tensor, q_min: float, q_max: float) -> Tensor:
     return (c / q).round() * q - c
 
 
-@pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+every_bound = pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+
+
+@every_bound
 def test_bounds_are_the_extremes_over_all_steps(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     low, high = reach(spectrum, q_min, q_max).bounds
@@ -220,7 +198,7 @@ def test_bounds_are_the_extremes_over_all_steps(q_min: float, q_max: float) -> N
     torch.testing.assert_close(torch.stack([low, high], dim=1), extremes, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
+@every_bound
 def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     wanted = (2 * torch.rand(spectrum.shape, dtype=torch.float64) - 1) * 0.8 * q_max
@@ -230,32 +208,22 @@ def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: fl
     pairs = zip(spectrum, wanted, strict=True)
     nearest = torch.stack([(errors_of_all_steps(c, q_min, q_max) - w).abs().min() for c, w in pairs])
     torch.testing.assert_close((error - wanted).abs(), nearest, rtol=0, atol=1e-2)
-    assert float(table.min()) >= q_min
-    assert float(table.max()) <= q_max
+    assert table.min() >= q_min
+    assert table.max() <= q_max
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_table_makes_the_errors_in_either_precision(dtype: torch.dtype) -> None:
-    spectrum = 30 * torch.randn(200_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    spectrum = 30 * torch.randn(200_000, dtype=dtype)
     reachable = reach(spectrum, 5, 20)
     for end in reachable.bounds:
         torch.testing.assert_close(reachable.nearest(end), end, rtol=0, atol=0)
         torch.testing.assert_close(hard_error(spectrum, reachable.table(end)), end, rtol=1e-5, atol=1e-4)
 
 
-def test_small_coefficients_become_zero() -> None:
-    """q in [5, 20]: 2 is rounded to 0 by every step; 4 becomes 0 or 5 to 8, by steps from 5 to 8."""
-    spectrum = torch.tensor([2.0, -2.0, 4.0, -4.0], dtype=torch.float64)
-    low, high = reach(spectrum, 5, 20).bounds
-    torch.testing.assert_close(low, torch.tensor([-2.0, 2, -4, -4], dtype=torch.float64), rtol=0, atol=1e-3)
-    torch.testing.assert_close(high, torch.tensor([-2.0, 2, 4, 4], dtype=torch.float64), rtol=0, atol=1e-3)
-    nearest = reach(spectrum, 5, 20).nearest(torch.zeros(4, dtype=torch.float64))
-    assert (nearest[2:].tolist(), reach(spectrum, 5, 20).table(nearest)[2:].tolist()) == ([1, -1], [5, 5])
-
-
 def test_the_finest_steps_leave_a_coefficient_where_it_is() -> None:
     """Half a million steps of 0.001: each has a step, and moves by no more than that and the distance from ties."""
-    spectrum = 500 * torch.randn(10_000, generator=torch.Generator().manual_seed(1))
+    spectrum = 500 * torch.randn(10_000)
     reachable = reach(spectrum, 1e-3, 1e-3)
     little = 1e-3 + 2e-5 * spectrum.abs()
     made = hard_error(spectrum, reachable.table(reachable.nearest(torch.zeros(10_000))))

@@ -39,7 +39,7 @@ def call(name: str, logits: Tensor, labels: Tensor, truth: Tensor, voxels: Tenso
 def by_voxel(logits: Tensor, labels: Tensor) -> list[list[tuple[np.ndarray, int]]]:
     """Yields the logits and the label of each voxel of every sample."""
     flat = logits.flatten(2).movedim(1, 2).numpy(), labels.flatten(1).numpy()
-    return [[(z, int(y)) for z, y in zip(*sample, strict=True)] for sample in zip(*flat, strict=True)]
+    return [[*zip(z, y.tolist(), strict=True)] for z, y in zip(*flat, strict=True)]
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -116,8 +116,8 @@ def test_js_stays_finite_where_the_softmax_saturates() -> None:
     logits = torch.tensor([200.0, -200.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
     for label, value in ((0, 0.0), (1, math.log(2))):
         loss = LOSSES["js"](logits, torch.full((1, 1, 1, 1, 1), label), EVERYTHING)
-        assert float(loss.detach()) == pytest.approx(value, abs=1e-6)
-        assert bool(torch.autograd.grad(loss.sum(), logits)[0].isfinite().all())
+        assert loss.detach() == pytest.approx(value, abs=1e-6)
+        assert torch.autograd.grad(loss.sum(), logits)[0].isfinite().all()
 
 
 @every_loss
@@ -174,7 +174,7 @@ def test_a_loss_without_voxels_has_no_gradient(name: str) -> None:
     value = call(name, logits.requires_grad_(), labels, truth, torch.zeros_like(truth, dtype=torch.bool))
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert torch.equal(gradient, torch.zeros_like(gradient))
-    assert bool(value.isfinite().all())
+    assert value.isfinite().all()
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 300])
@@ -218,7 +218,7 @@ def test_the_mean_over_samples_and_its_gradient_are_monai_s(name: str) -> None:
     logits.requires_grad_()
     ours = LOSSES[name](logits, labels, EVERYTHING).mean()
     theirs = MONAI[name](logits, labels)
-    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
+    assert ours.detach() == pytest.approx(float(theirs.detach()), abs=1e-7)
     assert torch.allclose(*[torch.autograd.grad(value, logits)[0] for value in (ours, theirs)], atol=1e-9)
 
 

@@ -37,9 +37,9 @@ def test_ramp_comes_back_where_it_is_in_sight(ratio: float, place: float) -> Non
     inner[:, :, 1:-1, 1:-1, 1:-1] = True
     back = made.undo(made.zoom(ramp))
     seen = made.in_sight & inner
-    assert bool(seen.any())
+    assert seen.any()
     assert torch.allclose(back[seen], ramp[seen], rtol=0, atol=1e-12)
-    assert bool((back[~made.in_sight] == 0).all())
+    assert (back[~made.in_sight] == 0).all()
 
 
 def test_unchanged_side_is_not_zoomed() -> None:

@@ -52,7 +52,7 @@ def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> N
     """Two channels, and noise for blocks of negative SSIM, which count 0 and have no gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
-    assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0
+    assert block == (8, 4, 6) or msssim(*blocks).min() == 0
 
     def theirs(t: Tensor) -> Tensor:
         return 1 - msssim(blocks[0], split(t, block).flatten(0, 2)[:, None]).reshape(2, -1).mean(dim=1)
@@ -73,7 +73,7 @@ def test_ssim_values_are_the_released_ones(golden: Find, oracles: dict[str, np.n
     reference = load(golden, "vafa3d_q20_s5_b32_ssim")
     loss = ssim_loss(reference.images, side and (side,) * 3)(torch.from_numpy(reference.arrays["adversarial"]))
     expected = float(oracles[f"ssim_loss_block{side}" if side else "ssim_loss_whole"])
-    assert float(loss) == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
+    assert loss == pytest.approx(expected, rel=1e-5)  # 1e-6 of the SSIM, of which the loss is what is missing
     assert 1 - float(loss) == pytest.approx(1 - expected, rel=1e-6)
 
 
@@ -91,9 +91,8 @@ def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     variance_x = smoothed(x * x) - mean_x**2
     variance_y = smoothed(y * y) - mean_y**2
     covariance = smoothed(x * y) - mean_x * mean_y
-    return ((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)) / (
-        (mean_x**2 + mean_y**2 + 1e-4) * (variance_x + variance_y + 9e-4)
-    )
+    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+    return luminance * (2 * covariance + 9e-4) / (variance_x + variance_y + 9e-4)
 
 
 def test_ssim_of_volume_that_is_all_body_is_pytorch_msssims_mean() -> None:
@@ -112,17 +111,9 @@ def test_air_around_the_body_does_not_count_and_air_inside_does() -> None:
     x = (x + 0.01) * torch.from_numpy(above)[:, None]
     inside = np.zeros((10, 9, 8), bool)
     inside[2:7, 2:7, 2:6] = True
-    maps = [ssim_map(*(each[i, 0].numpy() for each in (x, y))) for i in range(2)]
+    maps = [ssim_map(a[0].numpy(), b[0].numpy()) for a, b in zip(x, y, strict=True)]
     expected = [maps[0][inside[1:-1, 1:-1, 1:-1]].mean(), maps[1].mean()]
     np.testing.assert_allclose(body_ssim(x)(y).numpy(), expected, rtol=1e-9)
-
-
-def test_an_axis_shorter_than_the_window_is_not_smoothed() -> None:
-    x, y = volumes(1, 1, 8, 7, 2)
-    x = x.clamp(min=0.01)
-    with pytest.warns(UserWarning, match="Skipping Gaussian Smoothing"):
-        expected = pytorch_msssim.ssim(x, y, data_range=1, size_average=False, win_size=3)
-    assert torch.allclose(body_ssim(x)(y), expected)
 
 
 def test_float32_volumes_are_compared_in_float64() -> None:

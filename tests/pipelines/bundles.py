@@ -159,7 +159,7 @@ def config(words: Words) -> dict[str, Any]:
     if not words.inverts:
         del after[1]
     before = [step(name, keys=[*words.keys]) for name in ("LoadImage", "EnsureChannelFirst")]
-    return {
+    made: dict[str, Any] = {
         "network_def": {
             "_target_": "UNet",
             "spatial_dims": words.dims,
@@ -169,9 +169,12 @@ def config(words: Words) -> dict[str, Any]:
             "strides": [2],
         },
         "preprocessing": {"_target_": "Compose", "transforms": [*before, *words.steps, step("EnsureType")]},
+    }
+    made |= {
         "inferer": words.inferer,
         "postprocessing": {"_target_": "Compose", "transforms": after},
     }
+    return made
 
 
 def network(channels: int, dims: int = 3) -> UNet:

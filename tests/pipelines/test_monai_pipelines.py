@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from pipelines.bundles import PIPELINES, Words, by_freqbench, by_monai, written
 
 from freqbench.core.plugins import trusting
@@ -41,11 +42,11 @@ def test_confidences_are_probabilities_beside_classes(argmax: dict[str, Any]) ->
     ]
     config = {"preprocessing": before, "postprocessing": {"_target_": "Compose", "transforms": steps}}
     pipeline = MonaiPipeline(release="0", config=config)
-    image = torch.randn(1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, 6, 5, 4, generator=seeded(0))
     ref = CaseRef(case_id="k", patient_id="k", fingerprint="0" * 16, shape=(6, 5, 4))
     label = torch.zeros(1, 6, 5, 4, dtype=torch.uint8)
     native = NativeCase(ref=ref, image=image, label=label, affine=np.eye(4), spacing=(1, 1, 1), source="k")
-    logits = torch.randn(3, 6, 5, 4, generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(3, 6, 5, 4, generator=seeded(1))
     labels, probabilities = pipeline.restore(pipeline.prepare(native).facts, logits, "softmax", False, True)
     assert probabilities is not None
     torch.testing.assert_close(probabilities, logits.softmax(dim=0), rtol=0, atol=1e-6)

@@ -50,19 +50,19 @@ def whole(**keys: Any) -> Change:
     return lambda plans, dataset, checkpoint: plans.update(keys)
 
 
-NAMES: list[tuple[str, Callable[[str], Change]]] = [
-    ("preprocessor_name", lambda name: full(preprocessor_name=name)),
-    ("normalization_schemes", lambda name: full(normalization_schemes=[name])),
-    ("resampling function", lambda name: full(resampling_fn_data=name)),
-    ("resampling function", lambda name: full(resampling_fn_seg=name)),
-    ("resampling function", lambda name: full(resampling_fn_probabilities=name)),
-    ("label_manager", lambda name: whole(label_manager=name)),
-    ("image_reader_writer", lambda name: whole(image_reader_writer=name)),
-]
-
-
 @pytest.mark.parametrize("name", ["sprung", "sprung.Evil", "os.system", "__class__"])
-@pytest.mark.parametrize(("what", "change"), NAMES, ids=[f"{what}{i}" for i, (what, _) in enumerate(NAMES)])
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("preprocessor_name", lambda name: full(preprocessor_name=name)),
+        ("normalization_schemes", lambda name: full(normalization_schemes=[name])),
+        ("resampling function", lambda name: full(resampling_fn_data=name)),
+        ("resampling function", lambda name: full(resampling_fn_seg=name)),
+        ("resampling function", lambda name: full(resampling_fn_probabilities=name)),
+        ("label_manager", lambda name: whole(label_manager=name)),
+        ("image_reader_writer", lambda name: whole(image_reader_writer=name)),
+    ],
+)
 def test_foreign_name_in_plans_is_refused_unimported(
     what: str, change: Callable[[str], Change], name: str, tmp_path: Path, trap: Path, line: Refused
 ) -> None:

@@ -56,6 +56,8 @@ def started(folder: str, mark: str, url: str, variables: dict[str, str]) -> Iter
         *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
         # 127.0.0.1 would be replaced by the machine's own address, where all could reach it.
         *("--node-ip-address", "127.0.0.2", "--port", str(free_port()), "--ray-client-server-port", str(free_port())),
+    ]
+    command += [
         *("--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", url.rpartition(":")[2]),
         *("--dashboard-agent-listen-port", str(free_port()), "--min-worker-port", "0", "--max-worker-port", "0"),
         *("--object-store-memory", "80000000", "--temp-dir", folder),

@@ -21,14 +21,16 @@ from freqbench.results.writer import commit, to_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
+LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
+DCT = {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0}
 ATTACKS: dict[str, dict[str, Any]] = {
-    "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
-    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "pgd": LINF,
+    "segpgd": LINF,
     "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
-    "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
-    "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "vafa": DCT,
+    "vafa_opt": DCT,
     "dfb": {"threat_model": "none"},
     "fmn": {"threat_model": "linf-minimal"},
     "ddn": {"threat_model": "l2-minimal"},
@@ -97,7 +99,8 @@ def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]
     voxels = {"label_voxels": 100, "pred_voxels": 80, "pred_voxels_clean": 90}
     for record, scores in scored:
         for index, (name, (dsc, clean)) in enumerate(scores.items()):
-            own = dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in KEY}
+            own = dict.fromkeys(column.name for column in CLASS_RECORDS)
+            own |= {key: record[key] for key in KEY}
             own |= {"run_id": record["run_id"], "finished_at": record["finished_at"]}
             rows.append(own | voxels | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
     return to_table(CLASS_RECORDS, rows).to_pandas()
@@ -120,7 +123,7 @@ def t_test(*values: float) -> float:
 
 
 def data_lines(section: Section) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]
+    return section.data.rename(columns=str).to_dict("records")
 
 
 def glimpse_of(shade: int) -> Slice:

@@ -78,11 +78,8 @@ def test_nothing_is_recommended_while_curves_rise() -> None:
     assert not any("recommended" in title for title in titles)
 
 
-ENTRIES = {
-    "few": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 1},
-    "many": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 20, "loss": "dice", "restarts": 1},
-    "thrice": {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 3},
-}
+FEW = {"name": "pgd", "eps": 8 / 255, "step_size": "eps/4", "steps": 10, "loss": "dice", "restarts": 1}
+ENTRIES = {"few": FEW, "many": FEW | {"steps": 20}, "thrice": FEW | {"restarts": 3}}
 PASSES = {"num_windows": 4, "dsc_foreground_clean": 0.9}
 
 
@@ -107,6 +104,8 @@ def test_queries_of_a_search_are_its_steps() -> None:
     entries = {
         "search": {"name": "rays", "eps": 8 / 255, "queries": 300},
         "few steps": {"name": "bases", "eps": 8 / 255, "steps": 3, "surrogates": [["b", "c"]], "queries": 30},
+    }
+    entries |= {
         "ensemble": {"name": "autoattack", "eps": 8 / 255, "queries": 60, "steps": 20, "restarts": 1},
     }
     rows = [stored("search", 0, 0.4, 150), stored("few steps", 0, 0.4, 150), stored("ensemble", 0, 0.3, 20)]

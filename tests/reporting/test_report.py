@@ -5,6 +5,7 @@ import io
 import math
 import re
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,11 @@ from freqbench.results import CLASS_RECORDS, KEY, Store
 def grid() -> Store:
     """Two models with long names, three attacks, every pair, two cases; one failure with a long reason."""
     models = ("swin_unetr_of_the_second_kind", "unet")
+    scores = {"dsc": 0.5, "dsc_clean": 0.75}
+    settings = product(("pgd", "gn", "vafa"), ("none", "uniform"), models, models, range(2))
     rows = [
-        row(attack, {"steps": 20, "control": control}, source=source, target=target, case=case, dsc=0.5, dsc_clean=0.75)
-        for attack in ("pgd", "gn", "vafa")
-        for control in ("none", "uniform")
-        for source in models
-        for target in models
-        for case in range(2)
+        row(attack, {"steps": 20, "control": control}, source=source, target=target, case=case, **scores)
+        for attack, control, source, target, case in settings
     ]
     rows[0] |= {"status": "failed", "error": "CUDA | out of memory\n" * 12, "dsc": None, "dsc_clean": None}
     rows[1] |= {"hd95": 12.0, "hd95_undefined_classes": 1}
@@ -62,7 +61,7 @@ def pipe_tables(text: str) -> list[list[list[str]]]:
         elif tables[-1]:
             tables.append([])
     tables = [table for table in tables if table]
-    assert all(len(row) == len(table[0]) for table in tables for row in table)
+    assert all(len({*map(len, table)}) == 1 for table in tables)
     return tables
 
 
@@ -82,7 +81,7 @@ def test_the_markdown_tables_can_be_parsed(grid: Store) -> None:
 
 
 def test_seeds_and_hd95_counts_stand_beside_the_cases() -> None:
-    rows = [row("dfb", case=case, seed=seed, dsc=0.5) for case in range(2) for seed in range(3)]
+    rows = [row("dfb", case=case, seed=seed, dsc=0.5) for case, seed in product(range(2), range(3))]
     rows += [row(case=case, dsc=0.5, hd95=value) for case, value in enumerate((10.0, math.nan, 20.0))]
     (table,) = pipe_tables(report([stored(*rows)], format="markdown"))
     linf, none = table[2:]
@@ -186,11 +185,10 @@ def write(root: Path, rows: list[dict[str, Any]], redistributable: bool = True) 
 @pytest.fixture
 def out(tmp_path: Path) -> str:
     distances = {"ssim_body": 0.9, "lpips_body": 0.1, "l2_body": 3.0, "dsc_clean": 0.9}
+    settings = product(((4, 0.7), (8, 0.5)), ("unet", "unetr"), range(CASES))
     rows = [
-        row("pgd", budget=budget / 255, source=source, target=target, case=case, dsc=dsc - 0.01 * case, **distances)
-        for budget, dsc in ((4, 0.7), (8, 0.5))
-        for source, target in (("unet", "unet"), ("unet", "unetr"))
-        for case in range(CASES)
+        row("pgd", budget=budget / 255, source="unet", target=target, case=case, dsc=dsc - 0.01 * case, **distances)
+        for (budget, dsc), target, case in settings
     ]
     return write(tmp_path / "out", rows)
 
@@ -293,7 +291,8 @@ def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
     figure = dict(FIGURES["case"](material))["lesions", "a"]
     assert isinstance(figure, Figure)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"{k} {name}" for k, name in enumerate(REGIONS, 1)]
+    names = [f"{k} {name}" for k, name in enumerate(REGIONS, 1)]
+    assert [text.get_text() for text in legend.get_texts()] == names
 
 
 def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:

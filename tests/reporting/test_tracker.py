@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import socket
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_wandb_has_a_run_of_each_cell_and_target(out: str, monkeypatch: pytest.M
         records = wandb_records(path)
         (run,) = (each.run for each in records if each.WhichOneof("record_type") == "run")
         settings = {each.key: json.loads(each.value_json) for each in run.config.update}
-        updates = (update for each in records for update in each.summary.update)
+        updates = chain.from_iterable(each.summary.update for each in records)
         runs[run.display_name] = (run.project, settings, {u.key or u.nested_key[0]: u.value_json for u in updates})
         assert len(list(path.parent.glob("files/media/images/glimpse*.png"))) == 1
     assert set(runs) == NAMES

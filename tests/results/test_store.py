@@ -283,6 +283,8 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     refused: list[tuple[str, list[Any], list[Any]]] = [
         ("'dsc' must be double", [make_record(cell_id="bad", dsc="half")], [[]]),
         ("'seed' must be int64", [make_record(cell_id="good"), make_record(1, seed="first")], [[], []]),
+    ]
+    refused += [
         ("'label_voxels' must be int64", [make_record(cell_id="bad")], [[first, second | {"label_voxels": "many"}]]),
         ("row of another run", [make_record(run_id="run1")], [[]]),
     ]
@@ -385,4 +387,5 @@ def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
     s3.requests()
     store.write_job({"index": {"cells": []}})
     assert not [request for request in s3.requests() if "/runs/run" in request]
-    assert [run["run_id"] for run in store.runs()] == store.run_ids() == [f"run{number}" for number in range(5)]
+    assert store.run_ids() == [f"run{number}" for number in range(5)]
+    assert [run["run_id"] for run in store.runs()] == store.run_ids()

@@ -62,7 +62,8 @@ def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None
         deflated(path)
     np.testing.assert_array_equal(_read(series), wanted)
     for (_, frames), known in zip(segmentation._masks(seg, WHERE), masks, strict=True):
-        np.testing.assert_array_equal([frame for _, frame in frames], [frame for _, frame in known])
+        for (_, frame), (_, expected) in zip(frames, known, strict=True):
+            np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.parametrize("before", [b"", b"\xe0\x7f\x10\x00"], ids=["behind the voxels", "before them"])

@@ -29,26 +29,28 @@ from freqbench.training import TrainJob
 ROOT = Path(__file__).parents[2]
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 12))
-TOO_MUCH = {
-    "laughs": (LAUGHS, "more than 20,000 values, aliases spelt out"),
-    "merged laughs": (MERGED, "more than 20,000 values, aliases spelt out"),
-    "many values": ("[" + "0," * 20_000 + "0]", "more than 20,000 values"),
-    "itself": ("a: &a [*a]", "an alias inside its own anchor"),
-    "itself deeper": ("a: &a {b: [{c: *a}]}", "an alias inside its own anchor"),
-    "deep": ("[" * 5000, "more than 64 levels"),
-    "deep mapping": ("{a: " * 200 + "1" + "}" * 200, "more than 64 levels"),
-    "a key twice": ("name: a\nmodels: []\nname: b", "the key 'name' twice"),
-    "a key twice inside": ("a: [{b: 1, 'b': 2}]", "the key 'b' twice"),
-    "long": ("#" * (2**20 + 1), "expected YAML of at most 1 MiB"),
-    "digits": ("seeds: [" + "9" * 5000 + "]", "a whole number of 5,000 digits"),
-    "no day": ("a: !!timestamp 2026-02-31", "not readable as YAML"),
-    "an object": ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
-    "a key that is a list": ("{[a]: 1}", "not readable as YAML"),
-    "two documents": ("a: 1\n---\nb: 2", "expected a single document"),
-}
 
 
-@pytest.mark.parametrize(("text", "reason"), TOO_MUCH.values(), ids=TOO_MUCH)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(LAUGHS, "more than 20,000 values, aliases spelt out", id="laughs"),
+        pytest.param(MERGED, "more than 20,000 values, aliases spelt out", id="merged laughs"),
+        pytest.param("[" + "0," * 20_000 + "0]", "more than 20,000 values", id="many values"),
+        pytest.param("a: &a [*a]", "an alias inside its own anchor", id="itself"),
+        pytest.param("a: &a {b: [{c: *a}]}", "an alias inside its own anchor", id="itself deeper"),
+        pytest.param("[" * 5000, "more than 64 levels", id="deep"),
+        pytest.param("{a: " * 200 + "1" + "}" * 200, "more than 64 levels", id="deep mapping"),
+        pytest.param("name: a\nmodels: []\nname: b", "the key 'name' twice", id="a key twice"),
+        pytest.param("a: [{b: 1, 'b': 2}]", "the key 'b' twice", id="a key twice inside"),
+        pytest.param("#" * (2**20 + 1), "expected YAML of at most 1 MiB", id="long"),
+        pytest.param("seeds: [" + "9" * 5000 + "]", "a whole number of 5,000 digits", id="digits"),
+        pytest.param("a: !!timestamp 2026-02-31", "not readable as YAML", id="no day"),
+        pytest.param("!!python/object/apply:os.system [echo]", "could not determine a constructor", id="an object"),
+        pytest.param("{[a]: 1}", "not readable as YAML", id="a key that is a list"),
+        pytest.param("a: 1\n---\nb: 2", "expected a single document", id="two documents"),
+    ],
+)
 def test_too_much_is_one_line_at_once(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(text)
     began = time.process_time()
@@ -78,19 +80,19 @@ def test_yaml_of_most_values_allowed_is_read_as_library_reads_it() -> None:
         assert documents.yaml_of(text, "job.yaml") == yaml.safe_load(text)
 
 
-NO_JSON = {
-    "deep": ('{"a":' * 100_000 + "1" + "}" * 100_000, "more than 64 levels"),
-    "deep enough": ('{"a":' * 65 + "1" + "}" * 65, "more than 64 levels"),
-    "deep list": ("[" * 65 + "]" * 65, "more than 64 levels"),
-    "unfinished": ("[" * 100_000, "more than 64 levels"),
-    "nothing": ("", ""),
-    "no text": ("\xff", ""),
-    "digits": ("9" * 5000, ""),
-    "no word": ('{"a": nul}', ""),
-}
-
-
-@pytest.mark.parametrize(("text", "reason"), NO_JSON.values(), ids=NO_JSON)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param('{"a":' * 100_000 + "1" + "}" * 100_000, "more than 64 levels", id="deep"),
+        pytest.param('{"a":' * 65 + "1" + "}" * 65, "more than 64 levels", id="deep enough"),
+        pytest.param("[" * 65 + "]" * 65, "more than 64 levels", id="deep list"),
+        pytest.param("[" * 100_000, "more than 64 levels", id="unfinished"),
+        pytest.param("", "", id="nothing"),
+        pytest.param("\xff", "", id="no text"),
+        pytest.param("9" * 5000, "", id="digits"),
+        pytest.param('{"a": nul}', "", id="no word"),
+    ],
+)
 def test_json_that_is_none_or_too_deep_is_one_line(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"^a\.json: not readable as JSON: {reason}") as caught:
         documents.json_of(text.encode("latin-1"), "a.json")
@@ -106,27 +108,6 @@ def test_json_is_read_as_the_library_does(monkeypatch: pytest.MonkeyPatch) -> No
         documents.json_of(b" " * (2**20 + 1), "a.json")
 
 
-HOSTILE = {
-    "empty": "",
-    "parent": "..",
-    "up": "../../etc/cron",
-    "absolute": "/etc/cron",
-    "backslash": "a\\b",
-    "hidden": ".bashrc",
-    "option": "-rf",
-    "NUL": "a\0b",
-    "line": "a\nb",
-    "direction": "a\u202egnp",
-    "variable": "${HOME}",
-    "markup": "[red]a",
-    "formula": "=1+1",
-    "last dot": "a.",
-    "no text": "a\udcff",
-    "long": "a" * 129,
-    "long in bytes": "\u00e4" * 65,
-    "decomposed": unicodedata.normalize("NFD", "M\u00fcller"),
-    "not canonical": "\u212b",  # the sign of an angstrom, which some disks keep as the letter
-}
 GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller_1"]
 
 
@@ -140,7 +121,30 @@ def test_every_name_that_is_known_stays_as_it_is() -> None:
     assert {names.require_name(name) for name in known} == known
 
 
-@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("..", id="parent"),
+        pytest.param("../../etc/cron", id="up"),
+        pytest.param("/etc/cron", id="absolute"),
+        pytest.param("a\\b", id="backslash"),
+        pytest.param(".bashrc", id="hidden"),
+        pytest.param("-rf", id="option"),
+        pytest.param("a\0b", id="NUL"),
+        pytest.param("a\nb", id="line"),
+        pytest.param("a\u202egnp", id="direction"),
+        pytest.param("${HOME}", id="variable"),
+        pytest.param("[red]a", id="markup"),
+        pytest.param("=1+1", id="formula"),
+        pytest.param("a.", id="last dot"),
+        pytest.param("a\udcff", id="no text"),
+        pytest.param("a" * 129, id="long"),
+        pytest.param("\u00e4" * 65, id="long in bytes"),
+        pytest.param(unicodedata.normalize("NFD", "M\u00fcller"), id="decomposed"),
+        pytest.param("\u212b", id="not canonical"),
+    ],
+)
 def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError, match=r"^case: expected a name of letters, digits") as caught:
         names.require_name(name, "case")

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiny_job import expanded, small
+from engine.cases import grid_of
+from tiny_job import small
 
 from freqbench.core.plugins import trusting
 from freqbench.job.cells import Unit
@@ -21,7 +22,7 @@ TRUST = {"trust_code": True}
 
 
 def units(**changes: Any) -> list[Unit]:
-    return list(expanded(small(**{**OWN, **TRUST, **changes}))[1].units())
+    return list(grid_of(small(**{**OWN, **TRUST, **changes})).units())
 
 
 def spec(**changes: Any) -> ModelSpec:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from alterations import first, set_first
 from command_line import Bench, refused
+from engine.cases import grid_of, stored
 from exchange.elsewhere import AFFINE, case, folder, put
 from rich.console import Console
 from third_party.packages import lay_out, on_path, renew
@@ -94,7 +95,7 @@ def store(finished: Path, tmp_path: Path) -> Path:
 
 
 def row_of(out: Path) -> dict[str, Any]:
-    (row,) = Store(str(out)).records().to_pylist()
+    (row,) = stored(out)
     return row
 
 
@@ -104,7 +105,7 @@ def values(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
-    return make_plan(expanded(content)[1], Store(str(store)).covered()).num_todo
+    return make_plan(grid_of(content), Store(str(store)).covered()).num_todo
 
 
 def test_rows_hold_class_values_and_their_foreground_mean(finished: Path) -> None:
@@ -137,7 +138,7 @@ def test_each_region_is_scored_alone() -> None:
     assert regions.record == {"share": pytest.approx(20 / 64)}
     classes = score_shapes(replace(maps, pred=pred.clamp(max=1), classes=three), ["share@"])
     assert classes.classes[1] == {"share": 28 / 64}
-    assert int(pred.sum()) == 64, "the metric changed its own copies"
+    assert pred.sum() == 64, "the metric changed its own copies"
 
 
 def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path) -> None:
@@ -160,14 +161,14 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
     out = tmp_path / "out"
     to = tmp_path / "to"
     data = folder(tmp_path / "data")
-    grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
-    quiet = Console(file=io.StringIO())
+    grid = grid_of({**CONTENT, "datasets": [data], "score_on": "file"})
+    quiet = Console(quiet=True)
     run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
             put(tmp_path / "tool" / each.path, case()[1], AFFINE)
     predictions.score(grid, str(out), str(tmp_path / "tool"), "tool", None, quiet)
-    own, tool = sorted(Store(str(out)).records().to_pylist(), key=lambda row: row["target_model"])
+    own, tool = sorted(stored(out), key=lambda row: row["target_model"])
     label = first(Store(str(out)).class_records().to_pylist(), target_model_id=own["target_model_id"], class_index=1)
     assert values(label)["share"] == pytest.approx(label["pred_voxels"] / case()[1].size)
     assert values(tool) == {"share": pytest.approx((case()[1] == 1).mean())}
@@ -177,7 +178,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
     grid = expand(shrink_job(expanded(CONTENT)[0])).shard(Shard.parse("1/1"))
-    quiet = Console(file=io.StringIO())
+    quiet = Console(quiet=True)
     run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
@@ -200,7 +201,7 @@ def test_row_covers_a_metric_until_its_version_changes(store: Path, changed: Pat
 
 def test_rows_computed_anew_keep_metric_no_longer_asked_for(store: Path, changed: Path) -> None:
     lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
-    plan = make_plan(expanded({**CONTENT, "metrics": ["ssim"]})[1], Store(str(store)).covered())
+    plan = make_plan(grid_of({**CONTENT, "metrics": ["ssim"]}), Store(str(store)).covered())
     assert plan.metrics[:2] == ("ssim", "dsc")
     assert plan.metrics[2].startswith("share@own-metrics 1.1 ")
 
@@ -315,7 +316,8 @@ def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_p
     means = pd.DataFrame(of_cases).mean()
     header, *lines = report([store], format="csv", table="clinical").splitlines()
     assert header.endswith(",share,share_clean")
-    assert [[float(text) for text in line.split(",")[-2:]] for line in lines] == [[*each.values()] for each in of_cases]
+    for line, of_case in zip(lines, of_cases, strict=True):
+        assert [float(text) for text in line.split(",")[-2:]] == [*of_case.values()]
     text = report([store], table="clinical")
     assert re.search(r"Of other\s+packages, in their own units: share@own-metrics", text)
     for name in ("share", "share_clean"):

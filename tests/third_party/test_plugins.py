@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from command_line import Bench, refused
+from engine.cases import stored
 from safetensors.torch import save_file
 from scipy.ndimage import binary_erosion
 from third_party.packages import lay_out, on_path
@@ -21,7 +22,6 @@ from tiny_job import rows
 
 from freqbench import testing
 from freqbench.core.code import provenance
-from freqbench.results import Store
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "plugin"
 
@@ -60,11 +60,14 @@ def written(folder: Path) -> str:
     return str(folder / "job.yaml")
 
 
-@pytest.mark.usefixtures("site")
+with_the_template = pytest.mark.usefixtures("site")
+
+
+@with_the_template
 def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) -> None:
     code, _, err = bench("run", written(tmp_path), "--engine", "serial", "--out", str(tmp_path / "out"), "--no-page")
     assert (code, err) == (0, "")
-    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    (row,) = stored(tmp_path / "out")
     assert (row["attack"], row["dataset"], row["status"]) == ("two_steps", "spheres", "ok")
     assert row["linf"] == pytest.approx(0.1, abs=1e-6)
     assert re.fullmatch(r"dsc,boundary@freqbench-example 1\.0 [0-9a-f]{8}", row["metrics"])
@@ -83,14 +86,14 @@ def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) ->
         ("metrics", "boundary", "freqbench-example 1.0"),
     ],
 )
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]
     code, out, _ = bench("list", table, name)
     assert (code, text in out) == (0, True)
 
 
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
     from freqbench_example.metric import BoundaryDice
 
@@ -108,7 +111,7 @@ def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
     assert np.isnan(values[2])
 
 
-@pytest.mark.usefixtures("site")
+@with_the_template
 def test_class_is_trusted_by_its_own_path_alone(bench: Bench) -> None:
     assert bench("list", "attacks", "freqbench_example.attack:TwoSteps")[0] == 0
     assert "needs --trust-code" in refused(bench, "list", "attacks", "freqbench_example.attack:GradientAttack")
@@ -130,7 +133,7 @@ def test_template_is_installed_and_its_metric_in_rows(tmp_path: Path, bench: Ben
     out = str(tmp_path / "out")
     with on_path(target, "freqbench_example"):
         assert bench("run", written(tmp_path), "--engine", "serial", "--out", out, "--no-page")[0] == 0
-    (row,) = Store(out).records().to_pylist()
+    (row,) = stored(out)
     assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}
 
 

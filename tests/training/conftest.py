@@ -29,14 +29,10 @@ def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
         "dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 4},
         "splits": {"train": "train", "select": "validation", "test": "test"},
         "models": [{"name": "net", **NET}, *more],
-        "steps": 6,
-        "batch_size": 2,
-        "lr": 1e-2,
-        "warmup_steps": 2,
-        "validate_every": 2,
         "loaders": 0,
     }
-    return validate(content | changes, TrainJob, where="tiny")
+    schedule = {"steps": 6, "batch_size": 2, "lr": 1e-2, "warmup_steps": 2, "validate_every": 2}
+    return validate(content | schedule | changes, TrainJob, where="tiny")
 
 
 def identities(job: TrainJob) -> dict[str, str]:

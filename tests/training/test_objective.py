@@ -53,7 +53,7 @@ def test_adversarial_training_counts_attacked_crops_alone() -> None:
     net = Watched()
     (_, attacked, labels) = crops()
     loss, terms = objective(net)(None, attacked, labels)
-    assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
+    assert loss.item() == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
     assert torch.isnan(terms[[0, 2]]).all()
 
 
@@ -141,7 +141,8 @@ def test_random_mix_attacks_by_adversary_drawn_for_first_crop() -> None:
     for number in range(8):
         attacked = mixed.attack_crops(model, images, labels, 0, [number, 99])
         assert torch.equal(attacked, mixed.draw_adversary(number).attack_crops(model, images, labels, 0, [number, 99]))
-    assert {mixed.draw_adversary(number).attack for number in range(8)} == {each.attack for each in mixed.adversaries}
+    expected = {each.attack for each in mixed.adversaries}
+    assert {mixed.draw_adversary(number).attack for number in range(8)} == expected
 
 
 @pytest.mark.parametrize(("shares", "second"), [(None, 0.5), ((9, 1), 0.1)])
@@ -159,7 +160,8 @@ def test_worst_mix_takes_the_highest_loss_a_crop() -> None:
     by_each = [each.attack_crops(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
     by_each[1][1] = images[1]  # so that the weak attack is the worse one for this crop
     worst = _pick_highest_loss(model, by_each, labels)
-    assert [[torch.equal(worst[row], x[row]) for x in by_each] for row in range(3)] == [[0, 1], [1, 0], [0, 1]]
+    assert [torch.equal(worst[row], by_each[0][row]) for row in range(3)] == [False, True, False]
+    assert [torch.equal(worst[row], by_each[1][row]) for row in range(3)] == [True, False, True]
     assert torch.equal(mixed.attack_crops(model, images, labels, 0, [0, 1, 2])[[0, 2]], worst[[0, 2]]), (
         "the mix is of these attacks"
     )
@@ -186,7 +188,7 @@ def test_trades_adds_the_divergence_from_clean_predictions() -> None:
     distance = float(torch.distributions.kl_divergence(*of).mean())
     assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)
     assert torch.isnan(terms[1])
-    assert float(loss) == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
+    assert loss.item() == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
 
 
 def test_mean_foreground_counts_cases_not_classes() -> None:

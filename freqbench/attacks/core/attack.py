@@ -214,11 +214,13 @@ class Attack(ABC):
         raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """Raises a UserError if `learn` cannot have returned this tensor for volumes with `num_channels` channels."""
+        """Raises a UserError if `learn` cannot have returned this `learned` for volumes with `num_channels`
+        channels."""
         return
 
     def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """Returns the sides of `block` as cut to a window `H, W, D`; None if nothing is cut or there is no block."""
+        """Returns the sides of `block` as cut to a window of `shape` `H, W, D`; None if nothing is cut or there is no
+        block."""
         if self.per_slice is None:
             return None
         block: int | tuple[int, ...] = getattr(self, "block")  # noqa: B009  # no attack without blocks has it
@@ -248,7 +250,8 @@ class Attack(ABC):
         return self.scope in ("volume", "joint")
 
     def refuse(self, parameter: str, complaint: str) -> NoReturn:
-        """Raises a ParameterError in the attack's name."""
+        """Raises a ParameterError in the attack's name: of which `parameter`, and the `complaint` (expected and
+        got)."""
         raise ParameterError(self.name, parameter, complaint)
 
     def check_classes(self, num_classes: int) -> None:
@@ -300,7 +303,8 @@ class Attack(ABC):
         return self
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns how far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
+        """Returns how far `adversarial` volumes of `clean` ones, both `[B, C, H, W, D]`, lie outside the threat model's
+        bound, on its own scale; 0 or less is inside.
 
         `state` is the `task.state` that `perturb` left; bounds on a table or on multipliers need it.
         """
@@ -353,12 +357,14 @@ class Attack(ABC):
             adversarial = task.whole(adversarial)
         passes = task.passes
         forwards, backwards = passes.of_samples(len(images))
+        losses = passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images))
+        gradients = useful_and_finite(passes.gradients.stacked().reshape(-1, 4))
         return AttackResult(
             adversarial=adversarial,
             labels=task.objective.in_place(labels),
             state=task.state,
-            losses=passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images)),
-            gradients=useful_and_finite(passes.gradients.stacked().reshape(-1, 4)),
+            losses=losses,
+            gradients=gradients,
             forwards=forwards,
             backwards=backwards,
         )
@@ -371,7 +377,8 @@ class Attack(ABC):
         generator: Generators | None = None,
         given: Given | None = None,
     ) -> Task:
-        """Makes the task of a call and checks its arguments; `learn` has no `given`."""
+        """Makes the task of a call and checks its arguments, `model`, `images`, `labels` and `generator` as `__call__`
+        explains; `learn` has no `given`."""
         inputs.check_volumes(self.name, images, labels, joint=joins_windows(model))
         self.check_channels(images.shape[1])
         self.check_head(head_of(model))
@@ -408,12 +415,12 @@ class LinfAttack(Attack):
     eps: float
 
     def draw_start(self, task: Task) -> Tensor:
-        """Returns uniform noise in [-eps, eps], or the `start` of the call."""
+        """Returns uniform noise in [-eps, eps] for the volumes of `task`, or the `start` of the call."""
         start = task.given_start()
         return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest change of a voxel, less `eps`."""
+        """Returns the largest change of a voxel from `clean` to `adversarial`, less `eps`; no `state` is needed."""
         return float((adversarial - clean).abs().max()) - self.eps
 
 
@@ -442,7 +449,8 @@ class LearnedAttack(Attack):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the argument `learned` of a call, as `Attack.learn` says."""
+        """Returns the argument `learned` of a call, as `Attack.learn` says of `model`, `cases`, `window` and
+        `generator`."""
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, along_axes, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
+Change = Callable[[Tensor], Tensor]
 BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
 
 
@@ -36,12 +37,13 @@ class Blocks:
 
     @classmethod
     def of(cls, clean: Tensor, block: int | Sequence[int], per_slice: bool | None = False) -> "Blocks":
-        """Cuts `block`, one side or several, to the window of clean volumes and pads the volumes."""
+        """Cuts `block`, one side or several, to the window of clean volumes and pads the volumes; `per_slice` as in
+        Attack."""
         sides = cut_block(block, clean.shape[2:], bool(per_slice))
         return cls(sides, pad_to_blocks(clean, sides), bool(per_slice))
 
     def to_blocks(self, padded: Tensor) -> Tensor:
-        """Converts voxel layout to blocked layout."""
+        """Converts `padded` volumes `[B, C, H, W, D]` from voxel layout to blocked layout."""
         return (split_slices if self.per_slice else split)(padded, self.sides)
 
     def to_voxels(self, blocked: Tensor) -> Tensor:
@@ -57,14 +59,15 @@ class Blocks:
         return torch.full_like(self.padded, value)
 
     def drawn(self, task: Task, low: float, high: float) -> Tensor:
-        """Returns the call's `start`, or else a uniform draw in [low, high], in voxel layout."""
+        """Returns the `start` of the call of `task`, or else a uniform draw in [low, high], in voxel layout."""
         state = self.given(task, low, high)
         if state is None:
             state = low + (high - low) * task.draw(torch.rand, self.layout())
         return self.to_voxels(state).clamp(low, high)
 
     def given(self, task: Task, low: float, high: float) -> Tensor | None:
-        """Returns the call's `start` in blocked layout, or None; raises a UserError for a wrong shape or value."""
+        """Returns the `start` of the call of `task` in blocked layout, or None; raises a UserError for a wrong shape,
+        or a value below `low` or above `high`."""
         state = task.given_start(self.layout())
         if state is None:
             return None
@@ -75,7 +78,7 @@ class Blocks:
             raise UserError(f"{task.name}: expected a start in {expected}, got {got}")
         return state
 
-    def recomputed(self, change: Callable[[Tensor], Tensor], scale: float, middle: float) -> Tensor:
+    def recomputed(self, change: Change, scale: float, middle: float) -> Tensor:
         """Returns volumes made in float64 by a DCT other than the attack's, a check on its arithmetic.
 
         It is SciPy's, as what SciPy makes of unit vectors is a matrix, which a GPU applies as well. `change` receives
@@ -98,7 +101,7 @@ def _dct_by_scipy(size: int) -> Tensor:
 
 
 def outside(state: Tensor | None, low: float, high: float) -> float:
-    """Returns how far a state leaves its bounds; infinity for a missing one."""
+    """Returns how far a state leaves its bounds `low` and `high`; infinity for a missing one."""
     if state is None:
         return float("inf")
     # Bounds in the dtype of the state: 61.9 in float32 is above 61.9.

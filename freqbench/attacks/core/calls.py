@@ -74,7 +74,7 @@ class Best:
 
 
 def across(mask: Tensor, like: Tensor) -> Tensor:
-    """Reshapes a mask of samples `[B]` so that it broadcasts over a tensor `[B, ...]`."""
+    """Reshapes a mask of samples `[B]` so that it broadcasts over a tensor `like` `[B, ...]`."""
     return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -106,7 +106,8 @@ class Trace:
 
 
 def extremes(gradient: Tensor) -> Tensor:
-    """Returns the smallest and the largest entry, NaN if there is one, and both of the finite ones and 0, `[4]`."""
+    """Returns the smallest and the largest entry of a `gradient`, NaN if there is one, and both of the finite ones and
+    0, `[4]`."""
     entries = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     return torch.stack((*entries.aminmax(), *entries.nan_to_num(0.0, 0.0, 0.0).aminmax()))
 

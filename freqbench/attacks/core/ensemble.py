@@ -88,17 +88,17 @@ class Ensemble(LinfAttack):
             if num_classes < fewest:
                 complaint = f"expected at least {fewest} classes for {entry}, got {num_classes}: leave it out"
                 self.refuse(self.listed, complaint)
-        for attack in self.attacks:
-            try:
-                attack.check_classes(num_classes)
-            except ParameterError as error:
-                raise ParameterError(self.name, error.parameter, error.complaint) from None
+        self._check_members(lambda attack: attack.check_classes(num_classes))
 
     def check_head(self, head: Head) -> None:
-        """Checks each member."""
+        """Checks each member for the `head` of a network."""
+        self._check_members(lambda attack: attack.check_head(head))
+
+    def _check_members(self, check: Callable[[GradientAttack], None]) -> None:
+        """Checks each member; a ParameterError is the ensemble's own."""
         for attack in self.attacks:
             try:
-                attack.check_head(head)
+                check(attack)
             except ParameterError as error:
                 raise ParameterError(self.name, error.parameter, error.complaint) from None
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import kind_of
 from freqbench.core.types import IGNORED
-from freqbench.ops.heads import SOFTMAX, Head
+from freqbench.ops.heads import Head
 from freqbench.ops.regions import MOST_REGIONS
 
 Start = Tensor | Mapping[str, Tensor]
@@ -50,8 +50,9 @@ class Given:
 NOTHING = Given()
 
 
-def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = False) -> None:
-    """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`; `joint`: one volume's."""
+def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool) -> None:
+    """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`; `joint`: one volume's. `name`
+    begins each error."""
     if images.ndim != 5 or 0 in images.shape:
         got = _sizes(images.shape)
         raise UserError(f"{name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
@@ -69,7 +70,8 @@ def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = Fa
 
 
 def checked_volumes(name: str, given: object, clean: Tensor) -> Tensor:
-    """Returns what an attack made of clean volumes, without its graph; UserError unless it is of their kind."""
+    """Returns the volumes `given` by an attack for clean ones, without their graph; UserError, which begins with
+    `name`, unless they are of their kind."""
     if not isinstance(given, Tensor):
         raise UserError(
             f"{name}: expected a tensor of volumes from the attack, got {kind_of(given)}: return the tensor"
@@ -87,7 +89,8 @@ def checked_volumes(name: str, given: object, clean: Tensor) -> Tensor:
 
 
 def ends_of(name: str, volumes: Tensor) -> tuple[float, float]:
-    """Returns the least and greatest voxel of an attack's result; UserError if a voxel is not finite."""
+    """Returns the least and greatest voxel of an attack's `volumes`; UserError, which begins with `name`, if a voxel is
+    not finite."""
     low, high = (float(bound) for bound in volumes.aminmax())
     if not math.isfinite(low + high):
         count = volumes.numel() - int(volumes.isfinite().sum())
@@ -99,7 +102,8 @@ def ends_of(name: str, volumes: Tensor) -> tuple[float, float]:
 
 
 def check_given(name: str, needs: Collection[str], given: Given, images: Tensor) -> None:
-    """Checks that the needed arguments are given, and no others, and that a reference suits the images."""
+    """Checks that the arguments that an attack `needs` are given, and no others, and that a reference suits the images;
+    UserError begins with `name`."""
     for need, (missing, useless) in NEEDS.items():
         value = getattr(given, need)
         is_given = value is not None and not (isinstance(value, tuple) and len(value) == 0)
@@ -114,8 +118,9 @@ def check_given(name: str, needs: Collection[str], given: Given, images: Tensor)
         raise UserError(f"{name}: expected a reference in [0, 1], got {outside}: rescale it")
 
 
-def check_logits(name: str, logits: Tensor, labels: Tensor, head: Head = SOFTMAX, *, has_ignored: bool = False) -> None:
-    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1, or codes of K regions.
+def check_logits(name: str, logits: Tensor, labels: Tensor, head: Head, *, has_ignored: bool) -> None:
+    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1, or codes of K regions by
+    `head`; UserError begins with `name`.
 
     `has_ignored`: some voxels had the label IGNORED, which must be none of the classes.
     """

@@ -40,7 +40,8 @@ class NormAttack(Attack):
         return self.norm
 
     def projection(self, task: Task, eps: float | None = None) -> Callable[[Tensor], Tensor]:
-        """Returns the projection of volumes onto the ball, or onto that of another radius, and onto [0, 1]."""
+        """Returns the projection of volumes of `task` onto the ball, or onto that of another radius `eps`, and onto [0,
+        1]."""
         radius = self.eps if eps is None else eps
         if self.norm == "linf":
             return linf_ball(task.clean, radius)
@@ -70,7 +71,7 @@ class NormAttack(Attack):
         return self.eps * self.towards(task)(task.draw(torch.randn))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the norm of the change, less `eps`."""
+        """Returns the norm of the change from `clean` to `adversarial` volumes, less `eps`; no `state` is needed."""
         if self.norm == "linf":
             return float((adversarial - clean).abs().max()) - self.eps
         together = torch.ones_like(clean[:, :1], dtype=torch.bool) if self.scope == "joint" else None

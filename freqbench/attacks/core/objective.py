@@ -107,18 +107,21 @@ class Objective:
         return self.labels, self.scope
 
     def raised(self, logits: Tensor) -> Tensor:
-        """Returns the objective that the attacker raises, `[B]`: the loss, or its negative for a target."""
+        """Returns the objective that the attacker raises, `[B]`, of `logits` `[B, K, H, W, D]`: the loss, or its
+        negative for a target."""
         return self._of_each(self.sign * self.raises(logits, *self.compared_with()))
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
-        """Returns the values that compare volumes, `[B]`: the objective, or that of the loss `compares`."""
+        """Returns the values that compare volumes by their `logits`, `[B]`: the objective (`raised`, if it is known),
+        or that of the loss `compares`."""
         if raised is not None and self.compares is self.raises and self.excess is None:
             return raised.detach()
         with torch.no_grad():
             return self._of_each(self._unwatched(self.sign * self.compares(logits, *self.compared_with())))
 
     def success(self, logits: Tensor) -> Tensor:
-        """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
+        """Returns minus the mean Dice of the classes predicted by `logits`, or of the organs, against the truth,
+        `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
         counts = None if self.counted is None else self.in_place(self.counted)
         return self._of_each(self._unwatched(-self.head.mean_dice(logits.detach(), truth, self.organs, counts)))
@@ -130,7 +133,8 @@ class Objective:
         return torch.where(self.excess > 0, -WATCHED * (1 + self.excess.detach()), values)
 
     def is_reached(self, logits: Tensor) -> Tensor:
-        """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.
+        """Returns bool `[B]`: true if no voxel in scope is predicted by `logits` as labelled or, for a target, if all
+        are.
 
         If two classes share the largest logit, both count as predicted: an argmax is slow on a CPU.
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, dataclass
+from itertools import product
 from typing import Any
 
 from freqbench.attacks.core import values
@@ -21,9 +22,9 @@ NORMS = ("linf", "l2")
 STEP_RULES = ("halving", "cosine")
 SEQUENCES = ("switch", "auto", "horizon")
 MEMBERS = (
-    *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
-    *(f"apgd-{sequence}" for sequence in SEQUENCES),
-    *(f"pgd-{loss}" for loss in LOSSES),
+    *(f"apgd-{loss}{radii}" for loss, radii in product(LOSSES, ("", SHRINKING))),
+    *map("apgd-{}".format, SEQUENCES),
+    *map("pgd-{}".format, LOSSES),
     SQUARE,
 )
 SCOPES: tuple[str, ...] = ("window", "volume", "joint")
@@ -40,7 +41,8 @@ class Parameter:
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:
-    """Returns a parameter's canonical value, of an attack, class or outline; raises ParameterError if it is wrong."""
+    """Returns the canonical value of the parameter `name`, of an attack, class or outline; raises ParameterError if it
+    is wrong."""
     field: Field[Any] = attack.__dataclass_fields__[name]
     if value is None and (field.default is None or any(word in str(field.type) for word in ("None", "Optional"))):
         return None
@@ -53,7 +55,8 @@ def spelled(attack: Any, name: str, value: Any) -> Any:
 
 
 def require_together(owner: str, settings: Mapping[str, Any]) -> None:
-    """Refuses, with a ParameterError, canonical values that break a rule in TOGETHER whose parameters are all there."""
+    """Refuses `settings`, canonical values by parameter, that break a rule in TOGETHER whose parameters are all there,
+    by a ParameterError of `owner`."""
     for parameter, (involved, check) in TOGETHER.items():
         if settings.keys() >= set(involved) and (complaint := check(*(settings[name] for name in involved))):
             raise ParameterError(owner, parameter, complaint)

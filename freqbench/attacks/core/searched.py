@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import RULES, Space, search
+from freqbench.attacks.core.blocks import Blocks, Change, outside
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
 from freqbench.attacks.core.task import Task
@@ -58,16 +59,18 @@ class SearchedAttack(GradientAttack):
 
     @abstractmethod
     def space(self, clean: Tensor) -> Space:
-        """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
+        """Returns the set of points to search for `clean` volumes `[B, C, H, W, D]`; computes once what stays constant,
+        such as a spectrum."""
 
     def corners(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields no change and both ends of each of the set's `ways`: `num_corners` points that a search sees first."""
+        """Yields no change and both ends of each of the `ways` of a `space` for `clean` volumes: `num_corners` points
+        that a search sees first."""
         yield space.project(torch.full_like(space.centre, space.origin))
         for way in self.ways(clean, space):
             yield from (space.project(space.centre + sign * space.radius * way) for sign in (1, -1))
 
     def ways(self, clean: Tensor, space: Space) -> Iterator[Tensor]:
-        """Yields all numbers together."""
+        """Yields directions of a `space` for `clean` volumes; here all numbers together."""
         yield space.towards(torch.ones_like(space.centre))
 
     @property
@@ -96,7 +99,8 @@ class SearchedAttack(GradientAttack):
             return space.exact(task.state).to(task.clean)
 
     def searched(self, task: Task) -> Space:
-        """Returns the space that a call searches; with `ssim_min`, points shrink before they are rendered."""
+        """Returns the space that the call of `task` searches; with `ssim_min`, points shrink before they are
+        rendered."""
         space = self.space(task.clean)
         ssim_min = getattr(self, "ssim_min", None)
         if ssim_min is None:
@@ -106,7 +110,8 @@ class SearchedAttack(GradientAttack):
         return replace(space, render=lambda x: space.render(move(x)), state_of=lambda x: space.state_of(move(x)))
 
     def search(self, task: Task, space: Space, run: int = 0) -> Tensor:
-        """Looks at the corners, then runs the search once and returns its last point.
+        """Looks at the corners of a `space`, then runs the search of `task` once, `run` times after its first, and
+        returns its last point.
 
         Every second of several runs starts at the best corner, sample by sample, in place of a draw.
         """
@@ -122,15 +127,16 @@ class SearchedAttack(GradientAttack):
         return search(task, space, start, self.steps, self.step_rule, self.loss_name)
 
     def given(self, task: Task, space: Space) -> Tensor | None:
-        """Returns the point of the call's `start`, or None."""
+        """Returns the point in a `space` of the `start` of `task`, or None."""
         return task.given_start(space.centre.shape[1:])
 
     def null_row(self, task: Task, space: Space) -> Tensor:
-        """Returns the point of the null row, without a gradient."""
+        """Returns the point of the null row of `task` in a `space`, without a gradient."""
         return space.project(space.centre + space.radius * space.towards(_draw(task, space)))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest excess: of the state, of volumes over those of the state, of `ssim_min` over the SSIM."""
+        """Returns the largest excess: of the state, of `adversarial` volumes over those of the state, of `ssim_min`
+        over their SSIM with the `clean` ones."""
         if state is None:
             return float("inf")
         with torch.no_grad():
@@ -141,13 +147,43 @@ class SearchedAttack(GradientAttack):
         return max(excess, ssim_min - float(body_ssim(clean)(adversarial).min()))
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Recomputes volumes from a state, to check those that the search returned."""
+        """Recomputes volumes from `clean` ones and a state, to check those that the search returned."""
         space = self.space(clean)
         return space.render(space.point_of(state))
 
     def beyond(self, state: Tensor) -> float:
         """Returns how far the largest number of a state exceeds the budget."""
         return float(state.abs().max()) - float(getattr(self, self.budget_name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSearch(SearchedAttack):
+    """A search for one number, within `bounds`, for each coefficient of the DCT of every `block`."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest number."""
+
+    def blocks(self, clean: Tensor) -> Blocks:
+        """Returns the blocks of `clean` volumes `[B, C, H, W, D]`."""
+        block: int | tuple[int, ...] = getattr(self, "block")  # noqa: B009  # a parameter of each attack
+        return Blocks.of(clean, block, self.per_slice)
+
+    def given(self, task: Task, space: Space) -> Tensor | None:
+        """Returns the point in a `space` of the numbers in the `start` of `task`, or None."""
+        numbers = self.blocks(task.clean).given(task, *self.bounds)
+        return None if numbers is None else space.point_of(numbers)
+
+    def beyond(self, state: Tensor) -> float:
+        """Returns how far the numbers of a `state` leave their bounds."""
+        return outside(state, *self.bounds)
+
+    def recomputed(self, clean: Tensor, change: Change, scale: float, middle: float) -> Tensor:
+        """Returns `Blocks.recomputed` of `clean` volumes in their shape."""
+        volume = self.blocks(clean).recomputed(change, scale, middle)
+        h, w, d = clean.shape[2:]
+        return volume[:, :, :h, :w, :d]
 
 
 def _draw(task: Task, space: Space) -> Tensor:
@@ -159,10 +195,10 @@ def _draw(task: Task, space: Space) -> Tensor:
 
 
 def at_ends(task: Task, space: Space) -> Tensor:
-    """Draws the point of a null row: each number at its lower or its upper bound."""
+    """Draws the point of a null row of `task` in a `space`: each number at its lower or its upper bound."""
     return space.project(space.centre + space.radius * (2 * task.draw(torch.rand, space.centre.shape[1:]).round() - 1))
 
 
 def also_ssim(threat_model: str, ssim_min: float | None) -> str:
-    """Returns the name of a threat model that also bounds the SSIM, unless `ssim_min` is None."""
+    """Returns the name of a `threat_model` that also bounds the SSIM, unless `ssim_min` is None."""
     return threat_model if ssim_min is None else threat_model + SSIM_SUFFIX

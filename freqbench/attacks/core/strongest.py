@@ -53,6 +53,8 @@ STRONGEST |= {
     "sinogram": Strongest(("eps_p", "angles"), "sinogram"),
     "deformation": Strongest(("max_mm", "min_jacobian", "knot_mm", "spacing"), "deformation"),
     "intensity-curve": Strongest(("deviation", "pieces"), "intensity_curve"),
+}
+STRONGEST |= {
     "linf": Strongest(("eps",), "apgd", is_by_voxel=True),
     "l2": Strongest(("eps",), "apgd", {"norm": "l2"}, is_of_sample=True),
 }
@@ -89,7 +91,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, bounds."""
+    """Returns a key that each `attack` with the same set of volumes shares: threat model, windows or volume, bounds."""
     threat = threat_of(attack)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)

@@ -18,7 +18,8 @@ ERASE = "erase"
 
 
 def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "softmax") -> "Tensor":
-    """Returns the labels to reach, `[B, 1, H, W, D]`, from the truth or, for `least-likely`, from the clean logits.
+    """Returns the labels to reach by a `rule`, `[B, 1, H, W, D]`, from the truth or, for `least-likely`, from the clean
+    logits.
 
     Rules: `least-likely`: the class of least probability; `next-class`: label + 1, background for the last class;
     `("swap", a, b)`: a and b exchanged, more pairs may follow; `("erase", a)`: background in place of a, more classes
@@ -51,14 +52,16 @@ def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "s
         return (labels + 1) % num_classes
     target_of = torch.arange(num_classes)
     if rule[0] == SWAP:
-        target_of[list(rule[1:])] = torch.tensor([b for a in _pairs(rule[1:]) for b in reversed(a)])
+        for a, b in _pairs(rule[1:]):
+            target_of[a] = b
+            target_of[b] = a
     else:
         target_of[list(rule[1:])] = 0
     return target_of.to(labels.device)[labels]
 
 
 def canonical(value: Any) -> Rule | None:
-    """Returns the canonical form of a rule, or None for anything else.
+    """Returns the canonical form of a rule, the `value` of a parameter, or None for anything else.
 
     A rule is written as in `target_map`, or as in a job file: `{swap: {a: b}}`, `{erase: a}`, `{erase: [a, b]}`.
     """
@@ -78,7 +81,7 @@ def highest_class(rule: Rule | None) -> int:
 
 
 def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns an attack's parameters with class names in `organs` and `target` replaced by their indices.
+    """Returns the parameters of attack `owner` with class names in `organs` and `target` replaced by their indices.
 
     An invalid rule is passed on for the attack to refuse; `class_names` are in order of their labels, background first.
     Raises a ParameterError for a name that is no class.

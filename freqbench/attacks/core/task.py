@@ -71,11 +71,9 @@ class Task:
             head=head_of(model),
         )
         self.passes = Passes()
-        self.given = replace(
-            given,
-            reference=None if given.reference is None else self._attacked(given.reference.detach()).to(self.clean),
-            learned=None if given.learned is None else given.learned.detach().to(self.clean),
-        )
+        reference = None if given.reference is None else self._attacked(given.reference.detach()).to(self.clean)
+        learned = None if given.learned is None else given.learned.detach().to(self.clean)
+        self.given = replace(given, reference=reference, learned=learned)
         self.draws = Draws(name, generator, len(images))
         self.state: Tensor | None = None
         self.away: Tensor | None = None
@@ -99,13 +97,15 @@ class Task:
     def evaluation_mode(self) -> Iterator[None]:
         """Puts the model and its surrogates in evaluation mode, then restores the mode of every module."""
         networks = (self.model, *self.given.surrogates)
-        modes = [(module, module.training) for network in networks for module in network.modules()]
+        modes: dict[nn.Module, bool] = {}
+        for network in networks:
+            modes |= {module: module.training for module in network.modules()}
         for network in networks:
             network.eval()
         try:
             yield
         finally:
-            for module, training in modes:
+            for module, training in modes.items():
                 module.training = training
 
     def whole(self, x: Tensor) -> Tensor:
@@ -113,7 +113,8 @@ class Task:
         return x if self._index is None else self.images.index_copy(1, self._index, x)
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
-        """Runs one forward pass, `[B, K, H, W, D]`; `view` transforms the whole volumes before the model sees them."""
+        """Runs one forward pass on volumes `x` `[B, C, H, W, D]`: `[B, K, H, W, D]`; `view` transforms the whole
+        volumes before the model sees them."""
         volumes = self.whole(x) if view is None else view(self.whole(x))
         if getattr(self.model, "takes_keys", False) is True:
             seeds = self.draws.seeds[: len(self.objective.labels)]
@@ -132,11 +133,12 @@ class Task:
         return logits
 
     def loss(self, x: Tensor) -> Tensor:
-        """Returns the objective that the attacker raises, `[B]`."""
+        """Returns the objective that the attacker raises on volumes `x`, `[B]`."""
         return self.objective.raised(self.logits(x))
 
     def success(self, x: Tensor) -> Tensor:
-        """Returns the values that decide between runs, `[B]`, higher is better: one forward pass, no gradient.
+        """Returns the values of volumes `x` that decide between runs, `[B]`, higher is better: one forward pass, no
+        gradient.
 
         A value is minus the mean Dice of the predicted classes or of the organs; towards a target, it is that of
         `look`.
@@ -148,11 +150,12 @@ class Task:
             return objective.success(logits) if has_truth else objective.compared(logits)
 
     def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
-        """Runs one forward pass on a point's volumes, offers the point to `passes.best`, returns its values `[B]`."""
+        """Runs one forward pass on the volumes that `render` makes of a point `x`, offers the point to `passes.best`,
+        returns its values `[B]`."""
         return self.look_closely(x, render)[0]
 
     def look_closely(self, x: Tensor, render: View = lambda x: x) -> tuple[Tensor, Tensor]:
-        """Does the same as `look`, and returns the logits too."""
+        """Does the same as `look` with `x` and `render`, and returns the logits too."""
         with torch.no_grad():
             logits = self.logits(render(x))
             values = self.objective.compared(logits)
@@ -160,7 +163,8 @@ class Task:
         return values, logits
 
     def offer(self, logits: Tensor, x: Tensor, compared: Callable[[], Tensor]) -> None:
-        """Offers volumes, or the point that makes them, to `passes.best`, if set: by success, or what is `compared`."""
+        """Offers volumes, or the point `x` that makes them, to `passes.best`, if set: by success of their `logits`, or
+        what is `compared`."""
         best = self.passes.best
         if best is not None:
             best.offer(self.objective.success(logits) if best.by_success else compared(), x.detach())
@@ -189,8 +193,9 @@ class Task:
 
         return self.gradient_and(x, lambda point: ((objective or of_point)(point), None))[0]
 
-    def gradient_and_value(self, x: Tensor, render: View = lambda x: x) -> tuple[Tensor, Tensor]:
-        """Returns the gradient of `loss` at points, and values `[B]` that compare the volumes that `render` makes."""
+    def gradient_and_value(self, x: Tensor, render: View) -> tuple[Tensor, Tensor]:
+        """Returns the gradient of `loss` at points `x`, and values `[B]` that compare the volumes that `render`
+        makes."""
 
         def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(render(point))
@@ -202,7 +207,7 @@ class Task:
         return self.gradient_and(x, objective)
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
-        """Returns what `gradient` does, and beside it the second result of the objective."""
+        """Returns what `gradient` does at `x`, and beside it the second result of the objective."""
         x = x.detach().requires_grad_()
         values, besides = objective(x)
         if not values.requires_grad:

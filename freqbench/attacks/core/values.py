@@ -13,12 +13,12 @@ Check = Callable[[Any], str | None]
 
 
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
-    """Returns a check whose complaint names the expected and the actual value."""
+    """Returns a check, true where `is_valid`, whose complaint names the expected and the actual value."""
     return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
 
 
 def one_known(kind: str, known: Collection[str]) -> Check:
-    """Returns a check for a name in a table; its complaint suggests the nearest one."""
+    """Returns a check for a name of a `kind` in a table of those `known`; its complaint suggests the nearest one."""
 
     def check(value: Any) -> str | None:
         is_known = isinstance(value, str) and value in known
@@ -37,12 +37,12 @@ def count_of(least: int) -> Check:
 
 
 def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
-    """Returns a check for a finite number."""
+    """Returns a check for a finite number that `is_valid`, which `range_` says in words."""
     return expecting(f"a number {range_}", lambda value: is_number(value) and is_valid(value))
 
 
 def intensity(value: Any) -> str | None:
-    """Checks for a number on the [0, 1] intensity scale."""
+    """Checks for a `value` that is a number on the [0, 1] intensity scale."""
     if is_number(value) and 0 <= value <= 1:
         return None
     hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
@@ -50,7 +50,7 @@ def intensity(value: Any) -> str | None:
 
 
 def step_size(value: Any) -> str | None:
-    """Checks for a number on the [0, 1] intensity scale, or a part of eps such as `eps/4`."""
+    """Checks for a `value` that is a number on the [0, 1] intensity scale, or a part of eps such as `eps/4`."""
     is_part = isinstance(value, str) and re.fullmatch(r"eps/([0-9]+\.?[0-9]*|\.[0-9]+)", value)
     if is_part and is_number(part := float(value[4:])) and part > 0:
         return None
@@ -60,17 +60,16 @@ def step_size(value: Any) -> str | None:
 
 def _is_schedule(value: Any) -> bool:
     pairs = value if isinstance(value, tuple | list) else ()
-    return bool(
-        pairs
-        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs)
-        and all(factor >= 1 and share > 0 for factor, share in pairs)
-        and pairs[-1][0] == 1
-        and math.isclose(sum(share for _, share in pairs), 1)
-    )
+    if not pairs or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        return False
+    factors, shares = zip(*pairs, strict=True)
+    if not all(map(is_number, (*factors, *shares))):
+        return False
+    return factors[-1] == min(factors) == 1 and min(shares) > 0 and math.isclose(sum(shares), 1)
 
 
 def some_of(kind: str, known: Sequence[str], example: str) -> Check:
-    """Returns a check for a list of distinct names in a table; `example` shows some."""
+    """Returns a check for a list of distinct names of a `kind` in a table of those `known`; `example` shows some."""
 
     def check(value: Any) -> str | None:
         listed = value if isinstance(value, tuple | list) else ()
@@ -114,18 +113,18 @@ def _is_spacing(value: Any) -> bool:
 
 
 def each_once(value: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns classes or channels sorted, each once."""
+    """Returns classes or channels, one number as a `value` or several, sorted, each once."""
     return (value,) if isinstance(value, int) else tuple(sorted(set(value)))
 
 
 def as_block(value: int | Sequence[int]) -> int | tuple[int, ...]:
-    """Returns one side if all are equal, else the tuple of sides."""
+    """Returns one side if all of the `value` are equal, else the tuple of sides."""
     sides = (value,) if isinstance(value, int) else tuple(value)
     return sides[0] if len(set(sides)) == 1 else sides
 
 
 def step_length(step_size: float | str, eps: float) -> float:
-    """Returns the length of a step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
+    """Returns the length of a `step_size` on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
     return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
 
 

@@ -72,11 +72,11 @@ def titled(name: str) -> str:
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
-    return tuple(
-        replace(finding, check=name, sentence=reword_dsc(finding.sentence, finding.dataset))
-        for name, check in CHECKS.items()
-        for finding in check.run(evidence)
-    )
+    findings = []
+    for name, check in CHECKS.items():
+        for finding in check.run(evidence):
+            findings.append(replace(finding, check=name, sentence=reword_dsc(finding.sentence, finding.dataset)))
+    return tuple(findings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class ModelVerdict:
     @property
     def lacking(self) -> tuple[str, ...]:
         """Comparisons of DECIDING that were not made. Restarts of one network, which have no order to change, were."""
-        made = {name for verdict in ("violated", "in doubt", "holds") for name in self.checks[verdict]}
+        made = {*self.checks["violated"], *self.checks["in doubt"], *self.checks["holds"]}
         made |= {"restarts"} & {*self.checks["noted"]}
         return tuple(words for words, names in DECIDING.items() if made.isdisjoint(names))
 
@@ -163,19 +163,22 @@ def _statements(names: Iterable[str]) -> str:
 
 
 def may_be_made(finding: Finding) -> bool:
-    """True if a check was not made, and cells that `audit --run` adds may make it."""
+    """True if the check of a `finding` was not made, and cells that `audit --run` adds may make it."""
     decided = {unchecked(reason).sentence for reason in SILENT.values()}
     return finding.verdict == "not checked" and finding.check != "transfer" and finding.sentence not in decided
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
-    """Returns one verdict per dataset and model, from the checks of gradients and of claims."""
+    """Returns one verdict per dataset and model, from those of `findings` that are of gradients and of claims."""
     signs = [each for each in findings if CHECKS[each.check].is_masking]
     claims = [each for each in findings if CHECKS[each.check].is_claim]
     results = []
     for place in sorted({(each.dataset, each.model) for each in (*signs, *claims)}):
         of_model = [each for each in signs if (each.dataset, each.model) == place]
-        checks = {verdict: tuple(each.check for each in of_model if each.verdict == verdict) for verdict in VERDICTS}
+        checks: dict[Verdict, tuple[str, ...]] = {}
+        for verdict in VERDICTS:
+            checks[verdict] = tuple(each.check for each in of_model if each.verdict == verdict)
         claimed = tuple(each for each in claims if (each.dataset, each.model) == place)
-        results.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
+        dataset, model = place
+        results.append(ModelVerdict(dataset=dataset, model=model, checks=checks, claims=claimed))
     return results

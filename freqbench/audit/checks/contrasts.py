@@ -16,6 +16,7 @@ over seeds first, and [low, high] its 95 % interval over patients (Student's t):
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -52,15 +53,16 @@ class MeanDifference:
 
 
 def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, MeanDifference]:
-    """Means of series of cases by their place, for those that have one, with intervals as one of `comparisons`."""
+    """Means of series of cases, `values` in points by case id, by their place, for those that have one, with intervals
+    over the patients of the dataset that `on` is of, as one of `comparisons`."""
     parts = [pd.DataFrame({"value": each, "number": number}) for number, each in enumerate(values) if len(each)]
     if not parts:
         return {}
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
-    names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
-    rows = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    return {int(row["number"]): MeanDifference(**{key: row[name] for name, key in names.items()}) for row in rows}
+    names = {"mean": "difference", "n": "cases", "clusters": "patients"}
+    rows: list[Any] = t_intervals(frame, ["number"], "value", comparisons).rename(columns=names).to_dict("records")
+    return {int(row.pop("number")): MeanDifference(**row) for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,8 @@ class Contrast:
     @property
     def names(self) -> tuple[str, str]:
         """Names of the two in a sentence: their attacks, or the attacks and the models that they were made on."""
-        (source, _, attack), (other, _, against) = self.strong, self.weak
+        source, _, attack = self.strong
+        other, _, against = self.weak
         return (attack, against) if source == other else (f"{attack} made on {source}", f"{against} made on {other}")
 
 
@@ -105,13 +108,15 @@ class Judged:
 
 
 def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> Contrast:
-    """Contrasts two attacks that were made on the model itself."""
+    """Contrasts two attacks that were made on the model itself: `strong` should hurt at least as much as `weak`; `hint`
+    is the first suspect if it does not."""
     place = (on.model, on.model)
     return Contrast(strong=(*place, strong.label), weak=(*place, weak.label), hint=hint)
 
 
 def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
-    """Judges contrasts on the model's dataset by their differences; leaves out those without a common case."""
+    """Judges contrasts on the model's dataset by their differences; leaves out those without a common case. `strict`:
+    the strong one must be clearly better."""
     pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
     judged = []
     for number, gap in differences(on, pairs).items():
@@ -142,13 +147,14 @@ def _is_total(on: Attacked, side: Side) -> bool:
 
 
 def is_none(difference: float, low: float, high: float) -> bool:
-    """True for a paired difference that is none: at most POINTS, with an interval, if there is one, that holds 0."""
+    """True for a paired `difference` that is none: at most POINTS, with an interval from `low` to `high` that holds 0,
+    or none (NaN)."""
     return abs(difference) <= POINTS and not (low > 0 or high < 0)
 
 
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
-    """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference. The
-    statement introduces the comparisons if all hold."""
+    """Sums up all contrasts of a model, which are `judged`, in one finding: the gravest verdict, worded by its largest
+    difference. The statement introduces the comparisons if all hold."""
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
     if verdict == "holds":
@@ -162,7 +168,7 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
 
 
 def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator[Finding]]:
-    """Extends a check of a single model to all; `spares` models that it can decide nothing about."""
+    """Extends a check of a single model, `find`, to all; `spares` models that it can decide nothing about."""
 
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
@@ -190,17 +196,21 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
 
     def check(find: FindContrasts) -> FindOne:
         def found(on: Attacked) -> Finding:
-            candidates = list(find(on))
-            pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
-            crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
-            contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
+            settings = on.evidence.settings
+            contrasts = []
+            crossed: dict[str, None] = {}
+            for each in find(on):
+                one, other = (settings[label] for *_, label in (each.strong, each.weak))
+                if strict or one.raises == other.raises:
+                    contrasts.append(each)
+                else:
+                    crossed[f"{one.attack} ({one.raises}) and {other.attack} ({other.raises})"] = None
             if judged := [each for each in judge(on, contrasts, strict) if not each.is_silent]:
                 return summed(judged, statement)
             if contrasts:
                 return unchecked(SILENT[strict])
-            texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
-            crossed = f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients: "
-            return unchecked(f"{crossed if texts else ''}needs {needs}")
+            losses = f"{', '.join(crossed)} raise different losses, which says nothing of gradients: "
+            return unchecked(f"{losses if crossed else ''}needs {needs}")
 
         return found
 
@@ -208,5 +218,5 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
 
 
 def is_close(a: float | None, b: float | None) -> bool:
-    """True if two budgets are the same, up to rounding."""
+    """True if two budgets, `a` and `b`, are the same, up to rounding; None is no budget."""
     return a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6)

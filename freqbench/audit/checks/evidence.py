@@ -3,12 +3,14 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import caption_of, classes_frame, found_records, plain
+from freqbench.analysis.groups import is_counted
 from freqbench.analysis.labels import parameters
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
@@ -84,7 +86,7 @@ class Evidence:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """Rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
-        counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
+        counts = is_counted(self.records)
         names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *NUMBERS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(NUMBERS, float))
@@ -122,11 +124,13 @@ class Evidence:
         return {str(name): group.set_index("case_id")["patient_id"] for name, group in cases.groupby("dataset")}
 
     def place(self, dataset: str, source: str, target: str) -> pd.DataFrame:
-        """Returns the `rows` of volumes that were made on one model and scored on another."""
+        """Returns the `rows` of volumes of a `dataset` that were made on the model `source` and scored on the model
+        `target`, both by their names in tables."""
         return self._by_place.get((dataset, source, target), self.rows.iloc[:0])
 
     def scores(self, dataset: str, source: str, target: str, column: str = "dsc") -> pd.DataFrame:
-        """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
+        """Returns means of a column of `rows` over seeds, as of `place` for this `dataset`, `source` and `target`: one
+        row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
             if (rows := self.place(dataset, source, target)).empty:
@@ -135,7 +139,8 @@ class Evidence:
         return self._cache[key]
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
-        """Returns the clean score of each case, x100; of the foreground by default."""
+        """Returns the clean score of each case of a `dataset` under a `model`, x100; the `column` is that of the
+        foreground by default."""
         scores = self._clean.get((dataset, model))
         return pd.Series(dtype=float) if scores is None else scores[column].dropna()
 
@@ -164,11 +169,12 @@ class Attacked:
         return self.evidence.place(self.dataset, self.model, self.model)
 
     def scores(self, column: str = "dsc") -> pd.DataFrame:
-        """`Evidence.scores` of these attacks."""
+        """`Evidence.scores` of a `column` of these attacks."""
         return self.evidence.scores(self.dataset, self.model, self.model, column)
 
     def clean(self, column: str = "clean_fg") -> pd.Series:
-        """Returns the clean score of each case, x100; of the foreground by default."""
+        """Returns the clean score of each case, x100, by a `column` of `Evidence.clean`; of the foreground by
+        default."""
         return self.evidence.clean(self.dataset, self.model, column)
 
     @property
@@ -200,18 +206,24 @@ def gathered(stores: Sequence[Store], job_keys: Collection[Key] | None = None, a
     keys = None
     if job_keys is not None:  # cells that any call of an audit computed for cases and models of the job
         places = {key[1:] for key in job_keys}
-        keys = {*job_keys, *(key for store in audits for key in store.covered() if key[1:] in places)}
+        keys = {*job_keys}
+        for store in audits:
+            keys |= {key for key in store.covered() if key[1:] in places}
     stored, records = found_records(everything, keys, ("caution", *COLUMNS))
     is_read = all_classes or len(records) <= MAX_RECORDS
+    gradients = (probe_files.read(store.root, Gradients) for store in stores)
+    saved = (probe_files.read(store.root, SavedScores) for store in stores)
+    runs = chain.from_iterable(store.runs() for store in everything)
     return Evidence(
         records=current(records, stored),
         classes=classes_frame(everything, stored) if is_read else None,
-        gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
-        saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),
+        gradients=tuple(filter(None, gradients)),
+        saved=tuple(filter(None, saved)),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
-        caption=caption_of(records, [run for store in everything for run in store.runs()]),
+        caption=caption_of(records, [*runs]),
     )
 
 
 def _cells(stores: Sequence[Store]) -> set[str]:
-    return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
+    rows = chain.from_iterable(store.rows(("cell_id",)) for store in stores)
+    return {cell_id for (cell_id,) in rows}

@@ -32,6 +32,6 @@ def unchecked(reason: str) -> Finding:
 
 
 def interval_text(low: float, high: float) -> str:
-    """Words an interval for a sentence: `95 % interval [-1.2, 3.0]`, or `no interval` for NaN."""
+    """Words the interval from `low` to `high` for a sentence: `95 % interval [-1.2, 3.0]`, or `no interval` for NaN."""
     bounds = (f"{round(value, 1) + 0.0:.1f}" for value in (low, high))  # adding 0 makes -0.0 plain 0.0
     return "no interval" if math.isnan(low) else f"95 % interval [{', '.join(bounds)}]"

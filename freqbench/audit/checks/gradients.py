@@ -11,7 +11,7 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -158,9 +158,9 @@ def restarts(on: Attacked) -> Finding:
     size = f"the largest effect of restarts is {max(abs(each.found.difference) for each in judged):.1f} points"
     finding = summed(judged, "More restarts leave no more DSC")
     verdict = finding.verdict
-    if swaps := [swap for each in judged for swap in _swaps(on, each.contrast)]:
+    if swaps := list(chain.from_iterable(_swaps(on, each.contrast) for each in judged)):
         verdict = "violated" if any(is_sure for _, is_sure in swaps) else "in doubt"
-        sentence = f"{'; '.join(dict.fromkeys(text for text, _ in swaps))} ({size}): one restart is not enough."
+        sentence = f"{'; '.join(dict(swaps))} ({size}): one restart is not enough."
     elif not on.others and finding.verdict == "holds":
         verdict = "noted"
         sentence = f"One model, so there is no order to change; {size}."
@@ -229,7 +229,8 @@ def converged(on: Attacked) -> Finding:
         return unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
     share = float(np.median(shares))
     verdict = _graded(share, *RISES)
-    radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sorted({window.eps for window in windows}))
+    sizes = sorted({window.eps for window in windows})
+    radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sizes)
     probe = _probes(on)[-1]
     text = (
         f"The last tenth of {probe.steps} steps (pgd eps={radii} step_size={probe.step_size}) "
@@ -243,18 +244,19 @@ def converged(on: Attacked) -> Finding:
 
 
 def _windows(on: Attacked) -> list[GradientFacts]:
-    return [window for probe in _probes(on) for window in probe.windows]
+    return list(chain.from_iterable(probe.windows for probe in _probes(on)))
 
 
 def _probes(on: Attacked) -> list[Gradients]:
     """Measurements of the model's gradients, one per store, reduced to its own windows."""
     ids = on.evidence.records[["target_model", "target_model_id"]].drop_duplicates()
     model_ids = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
-    pairs = [
-        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in model_ids))
-        for probe in on.evidence.gradients
-    ]
-    return [probe.model_copy(update={"windows": windows}) for probe, windows in pairs if windows]
+    probes = []
+    for probe in on.evidence.gradients:
+        windows = tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in model_ids)
+        if windows:
+            probes.append(probe.model_copy(update={"windows": windows}))
+    return probes
 
 
 def _graded(value: float, doubtful: float, wrong: float) -> Verdict:

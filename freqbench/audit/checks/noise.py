@@ -77,21 +77,24 @@ def credit(on: Attacked) -> Iterator[Finding]:
     if not optimised:
         yield unchecked("needs a frequency attack (vafa, sa2, faa) and its null rows (control) on this model")
     for attack in optimised:
+        same = attack.same_but(*OPTIMISATION)
         nulls = [each for each in on.attacks if each.control in CONTROLS]
-        null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
+        null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == same]
         if not (judged := judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)):
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
             yield Finding(verdict="not checked", subject=attack.label, sentence=text)
             continue
         nearest = max(judged, key=lambda each: each.found.difference)
-        both = on.scores()[[attack.label, nearest.contrast.weak[2]]].dropna()
+        scores = on.scores()
+        both = scores[[attack.label, nearest.contrast.weak[2]]].dropna()
         drop, null_drop = (mean_drop(on, both[label], on.model) for label in both)
-        null_drops = ", ".join(
-            f"{on.evidence.settings[label].control} {points(mean_drop(on, on.scores()[label], on.model))}"
-            for label in (each.contrast.weak[2] for each in judged)
-        )
-        lacking = [name for name in CONTROLS if name not in {null.control for null in null_rows}]
-        advice = f"{null_drops} without optimisation. {_share(nearest, drop, null_drop)}"
+        null_drops = []
+        for *_, label in (each.contrast.weak for each in judged):
+            points_of_null = points(mean_drop(on, scores[label], on.model))
+            null_drops.append(f"{on.evidence.settings[label].control} {points_of_null}")
+        controls = {null.control for null in null_rows}
+        lacking = [name for name in CONTROLS if name not in controls]
+        advice = f"{', '.join(null_drops)} without optimisation. {_share(nearest, drop, null_drop)}"
         sentence = f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {advice}"
         if lacking:
             sentence += f" Not run: control: {', '.join(lacking)}."

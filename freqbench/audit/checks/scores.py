@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
+from freqbench.analysis.groups import by_dataset, is_counted
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, unchecked
@@ -124,20 +126,19 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
 
 def saved(on: Attacked) -> Finding:
     """Checks that a saved volume scores as it did before it was saved."""
-    volumes = [volume for each in on.evidence.saved for volume in each.volumes]
+    volumes = chain.from_iterable(each.volumes for each in on.evidence.saved)
     rescored = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
     if not rescored:
         return unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
     stored = max(100 * abs(each.dsc_stored - each.dsc) for each in rescored)
     rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in rescored)
+    number = len(rescored)
+    ends = f"{stored:.2f} points from the row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)"
     return Finding(
         verdict="violated" if stored > SAVED_POINTS else "noted" if rounded > SAVED_POINTS else "holds",
-        sentence=(
-            f"{amount(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
-            f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
-        ),
+        sentence=f"{amount(number, 'saved volume')} predicted anew: the DSC is at most {ends}.",
         difference=stored,
-        comparisons=len(rescored),
+        comparisons=number,
         cases=len({each.case_id for each in rescored}),
     )
 
@@ -194,16 +195,15 @@ def certified(on: Attacked) -> Finding:
     crossed = int((beyond > 0).sum())
     open_ = int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
     text = f"The attack leaves no less than is certified in {amount(len(rows), 'comparison')} of score, radius and case"
+    num_bounds = amount(len(rows), "bound")
     if crossed:
         worst = rows.iloc[int(beyond.to_numpy().argmax())]
-        text = (
-            f"{crossed} of {amount(len(rows), 'bound')} are above what the attack leaves, the farthest "
-            f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}: certified "
-            f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
-        )
+        place = f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}"
+        ends = f"certified {worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
+        text = f"{crossed} of {num_bounds} are above what the attack leaves, the farthest {place}: {ends}"
     elif open_:
         rest = f"but within their chance: {DECIDING:,} draws decide, by samples: {DECIDING} of the defence"
-        text = f"{open_} of {amount(len(rows), 'bound')} are above the median that the attack's draws show, {rest}"
+        text = f"{open_} of {num_bounds} are above the median that the attack's draws show, {rest}"
     text += f". {_power(rows, each)}"
     return _of_rows("violated" if crossed else "in doubt" if open_ else "holds", text, rows)
 
@@ -244,14 +244,14 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _range(values: pd.Series, name: str) -> str:
-    low, high = float(values.min()), float(values.max())
-    if math.isnan(low):
+    ends = [float(values.min()), float(values.max())]
+    if math.isnan(ends[0]):
         return ""
     if name == "lpips_body":
-        low, high = 1 - high, 1 - low
+        ends = [1 - end for end in reversed(ends)]
     title, factor, unit = _SHOWN[name]
-    texts = [f"{factor * value:.1f}" for value in (low, high)]
-    return f"{title} {texts[0] if texts[0] == texts[1] else ' to '.join(texts)}{unit}"
+    texts = dict.fromkeys(f"{factor * end:.1f}" for end in ends)
+    return f"{title} {' to '.join(texts)}{unit}"
 
 
 def _of_rows(verdict: Verdict, text: str, rows: pd.DataFrame) -> Finding:
@@ -264,10 +264,10 @@ def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     if evidence.classes is None or evidence.classes.empty:
         return
     records = evidence.records
-    records = records[(records["left_out"] == "") & (records["status"] == "ok")]
+    records = records[is_counted(records)]
     columns = ["dataset", "source_model", "target_model", "label", "case_id", "seed"]
     joined = plain(joined_classes(records, evidence.classes, columns))
-    yield from ((str(name), rows) for name, rows in joined.groupby("dataset"))
+    yield from by_dataset(joined)
 
 
 def _unread(evidence: Evidence) -> Iterator[Finding]:

@@ -68,8 +68,11 @@ class Claim:
     def lacking(self) -> list[str]:
         """Strongest forms that were not run."""
         run = [self.made[each.label] for each in (*self.own, *self.added) if each.label in self.made]
-        weaker = [form for form in self.forms if not any(_is_as_strong(each, form) for each in run)]
-        return [f"{form.name} ({getattr(form, 'loss', '')})" for form in weaker]
+        names = []
+        for form in self.forms:
+            if not any(_is_as_strong(each, form) for each in run):
+                names.append(f"{form.name} ({getattr(form, 'loss', '')})")
+        return names
 
     @property
     def left(self) -> pd.Series:

@@ -34,14 +34,21 @@ Found = Mapping[str, Mapping[str, Any]]  # facts of remote files by their names 
 
 
 def folder_of(uri: str, there: Found) -> Path:
-    """Returns the folder of these versions of these files."""
+    """Returns the folder of the node's cache for the files that are `there` below a URI, in these versions."""
     versions = {name: version_of(info) for name, info in there.items()}
     key = hashlib.sha256(json.dumps([uri, versions], sort_keys=True).encode()).hexdigest()
     return node_cache.part("files") / key[:16]
 
 
 def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
-    """Returns the facts of a remote file by name, `FRESH_S` seconds old at most, or new; raises NoFileError."""
+    """Returns the facts of a remote file by name, FRESH_S seconds old at most; raises NoFileError.
+
+    Args:
+        uri: the file, as messages name it.
+        fs: its file system.
+        inner: its path there, without scheme and options.
+        again: True: asks anew, as the known facts were wrong.
+    """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
         info = {}
@@ -64,8 +71,14 @@ def no_file(uri: str) -> NoFileError:
 
 def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found]) -> Path:
     """Returns a folder with whole copies of the remote files that `find` names; fetches those missing or damaged.
-    `find` looks up each file's facts below the URI; with True anew, as the old ones were wrong. Raises UserError if a
-    file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails."""
+
+    Args:
+        uri: the file or folder that is fetched, whose versions name the cache's folder.
+        fs: its file system.
+        find: looks up each file's facts below `uri`; with True anew, as the old ones were wrong.
+
+    Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails.
+    """
     for number in range(TRIES):
         there = find(number > 0)
         folder = folder_of(uri, there)
@@ -80,8 +93,15 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
 
 
 def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
-    """Returns a folder of a URI's cache with files of fixed SHA-256 (None: as they come first); `get` writes a name's
-    file to a path, and returns its source. Raises UserError if a source has another content."""
+    """Returns a folder of the node's cache with files of fixed content; asks for those that are missing.
+
+    Args:
+        uri: names the files together.
+        files: SHA-256 (hex) of each file, by its name; None: unknown, so that the first content stays.
+        get: writes the file of a name to a path, and returns its source.
+
+    Raises UserError if a source has another content.
+    """
     folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
 
     def lacking() -> list[str]:
@@ -102,7 +122,8 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
 
 
 def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
-    """Writes a file of the web to a path, checked by `sha256` or its first digits; raises OSError or RuntimeError."""
+    """Writes the file at an `address` of the web to the path `target`, checked by `sha256` or its first digits; raises
+    OSError or RuntimeError."""
     import torch  # takes seconds, and most commands fetch nothing
 
     before = socket.getdefaulttimeout()
@@ -132,14 +153,14 @@ def digest(path: Path) -> str:
 
 
 def require_below(uri: str, name: str) -> str:
-    """Returns a file's name; raises UserError if it leads out of the folder that it is copied into."""
+    """Returns a file's name; raises UserError if it leads out of the folder that files of `uri` are copied into."""
     if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
         raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
     return name
 
 
 def settle(temporary: Path, target: Path) -> None:
-    """Gives a finished file its name, readable by all, once its content is on the disk."""
+    """Renames a finished file, `temporary`, to `target`, readable by all, once its content is on the disk."""
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.chmod(0o644)

@@ -42,10 +42,11 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 
 def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the file system of a path or URI, and the path within it; refuses a protocol that no package reads."""
-    names.require_plain(os.fspath(path))
-    protocol, separator, _ = os.fspath(path).partition("://")
+    place = os.fspath(path)
+    names.require_plain(place)
+    protocol, separator, _ = place.partition("://")
     try:
-        fs, inner = fsspec.core.url_to_fs(os.fspath(path), **(_options(protocol) if separator else {}))
+        fs, inner = fsspec.core.url_to_fs(place, **(_options(protocol) if separator else {}))
     except (ImportError, ValueError) as error:  # no such package, no such protocol
         if isinstance(error, ImportError) and (extra := _EXTRAS.get(protocol)):
             package, _ = _CLOUDS[extra]
@@ -67,8 +68,9 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 @contextmanager
 def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
-    """Turns errors of object storage into StorageRefused or StorageUnavailable, one line after the URI; a disk's get
-    the path. Missing or existing files and others pass; while `writing`, a missing file is a missing bucket."""
+    """Turns errors of the object storage `fs` into StorageRefused or StorageUnavailable, one line after the URI; a
+    disk's get the `path`. Missing or existing files and others pass; while `writing`, a missing file is a missing
+    bucket."""
     try:
         yield
     except (StorageRefused, StorageUnavailable, FileExistsError, IsADirectoryError, NotADirectoryError):
@@ -87,12 +89,13 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
 
 
 def mark_of(info: Mapping[str, Any]) -> str:
-    """Returns what tells an object's content apart: ETag, generation or hash, else its date; empty if nothing does."""
+    """Returns what tells an object's content apart by its `info`, fsspec's facts: ETag, generation or hash, else its
+    date; empty if nothing does."""
     return next((str(info[name]) for name in (*_HASHES, *_DATES) if info.get(name)), "")
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Version string of an object: its mark, and its size, which alone is no version."""
+    """Returns the version of an object by its `info`, fsspec's facts: its mark, and its size, which alone is none."""
     return f"{mark_of(info)}:{info.get('size')}"
 
 

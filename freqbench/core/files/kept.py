@@ -31,8 +31,18 @@ Packed = tuple[Any, Mapping[str, "Tensor"]]
 _SEAL = re.compile(rb'"kept":\s?"([0-9a-f]{8}) ([0-9a-f]{16}) ')
 ROOMS = [Path(__file__).parents[2] / room for room in ("core", "data", "models", "ops", "pipelines")]
 logger = logging.getLogger(__name__)
+
+
+def _code() -> str:
+    """Digests the text of the code that makes values."""
+    texts: list[str] = []
+    for room in ROOMS:
+        texts += [path.read_text("utf-8") for path in sorted(room.rglob("*.py"))]
+    return digest(texts)
+
+
 OUTSIDE: Mapping[str, Callable[[], Any]] = {
-    "code": cache(lambda: digest([path.read_text("utf-8") for room in ROOMS for path in sorted(room.rglob("*.py"))])),
+    "code": cache(_code),
     "host": socket.gethostname,
     "libraries": cache(machine.versions),  # another release may round, resample or crop otherwise
     "limits": lambda: os.environ.get(limits.VARIABLE),
@@ -57,25 +67,29 @@ class Kept(Generic[V]):
     _coming: dict[str, "Future[V]"] = field(default_factory=dict)
 
     def anew(self, root: str | None = None, write: Callable[..., object] = lambda save: save()) -> "Kept[V]":
-        """Returns an empty keeper of the kind, with files in a store's folder, if given; `write` runs what saves."""
+        """Returns an empty keeper of the kind, with files in the folder `root` of a store, if given; `write` runs what
+        saves."""
         return replace(self, _root=root, _write=write, _values=OrderedDict(), _coming={})
 
     def key(self, **needs: Any) -> str | None:
         """Returns the key of a value, None if `digest` refuses it; TypeError without exactly what is declared."""
-        given = needs | {name: OUTSIDE[name]() for name in self.depends if name in OUTSIDE}
-        if given.keys() != set(self.depends) or needs.keys() & OUTSIDE.keys():
-            raise TypeError(f"{self.name}: expected {', '.join(self.depends)}, got {', '.join(needs)}")
+        depends = self.depends
+        given = needs | {name: OUTSIDE[name]() for name in depends if name in OUTSIDE}
+        if given.keys() != set(depends) or needs.keys() & OUTSIDE.keys():
+            raise TypeError(f"{self.name}: expected {', '.join(depends)}, got {', '.join(needs)}")
         with suppress(TypeError):
             return digest([self.name, given])
         return None
 
     def get(self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **needs: Any) -> V:
-        """Returns the value of dependencies, or makes it, and keeps it if it `stays`; `other` reads a foreign file."""
+        """Returns the value of dependencies, or what `make` returns, which it keeps if it `stays`; `other` reads a
+        foreign file."""
         if (key := self.key(**needs)) is None:
             return make()
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
+        values = self._values
+        if key in values:
+            values.move_to_end(key)
+            return values[key]
         path = self._path(key, needs)
         early = self._coming.pop(key, None)
         value, fault = self._read(path, key, other) if path else (None, "")
@@ -98,16 +112,18 @@ class Kept(Generic[V]):
                 self._save(path, key, value)
 
     def begin(self, submit: Callable[[], "Future[V]"], **needs: Any) -> None:
-        """Begins to make a value that will be asked for, if there is none; only the latest is waited for."""
+        """Begins to make a value that will be asked for, if there is none: `submit` starts it elsewhere. Only the
+        latest is waited for."""
         if (key := self.key(**needs)) and key not in self._values and key not in self._coming:
             self._coming.clear()
             self._coming[key] = submit()
 
     def _hold(self, key: str, value: V) -> V:
         if self.most:
-            self._values[key] = value
-            while len(self._values) > 1 and sum(map(self.size, self._values.values())) > self.most:
-                self._values.popitem(last=False)
+            values = self._values
+            values[key] = value
+            while len(values) > 1 and sum(map(self.size, values.values())) > self.most:
+                values.popitem(last=False)
         return value
 
     def _path(self, key: str, needs: Mapping[str, Any]) -> str:
@@ -142,7 +158,7 @@ class Kept(Generic[V]):
             with suppress(OSError):  # of a file that another user owns, or clears just now
                 os.utime(path)
         header = content
-        tensors = dict[str, "Tensor"]()
+        tensors: dict[str, Tensor] = {}
         if not content.startswith(b"{"):
             from safetensors.torch import load
 

@@ -25,12 +25,13 @@ TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp*"  # torch hub appends another suffix while it fetches
+_FETCHED = (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}")
 _MADE: Mapping[str, tuple[str, ...]] = {
     "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
     "networks": (f"{_DIGEST}.json", _UNFINISHED),
     "lpips": (f"alexnet-{'[0-9a-f]' * 8}.safetensors", _UNFINISHED),
     "inductor": ("**/*",),  # PyTorch's compiler names its own
-    "files": (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}"),
+    "files": _FETCHED,
 }
 
 
@@ -52,7 +53,8 @@ def limit() -> int:
 
 
 def part(name: str) -> Path:
-    """Returns a part of the cache, marking its folder; refuses a folder without a mark, but with files of others."""
+    """Returns the folder of a part of the cache, by its `name` (volumes, networks, ...), and marks the cache's folder;
+    refuses one without a mark, but with files of others."""
     root = folder()
     marker = root / MARKER
     # Asked again, as another process may have marked it meanwhile.
@@ -67,7 +69,8 @@ def part(name: str) -> Path:
 
 
 def temporary(folder: Path) -> tuple[int, str]:
-    """Opens a new file, to be renamed when complete; returns handle and path. Files of killed writers go first."""
+    """Opens a new file in `folder`, to be renamed when complete; returns handle and path. Files of killed writers go
+    first."""
     ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
     for left in folder.glob(_UNFINISHED):
         writer = re.match(rf"{re.escape(ours)}(\d+)-", left.name)
@@ -79,7 +82,7 @@ def temporary(folder: Path) -> tuple[int, str]:
 
 
 def made_files(name: str) -> Iterator[Path]:
-    """Yields the files of a part that freqbench made, by their names; manifests follow the files they list."""
+    """Yields the files of the part `name` that freqbench made, by their names; manifests follow the files they list."""
     root = folder() / name
     paths = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
     yield from _copies(root) if name == "files" else ()
@@ -100,12 +103,15 @@ def strangers() -> Iterator[Path]:
     """Yields all other files in the cache's folder."""
     if (root := folder()).is_file():
         yield root
-    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made_files(name))}
+    ours = {root / MARKER}
+    for name in _MADE:
+        ours |= {root / name, *made_files(name)}
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
 def entries(name: str) -> list[tuple[float, int, Path]]:
-    """Returns when each finished file of a part was last used, its bytes and path, the least recently used first."""
+    """Returns when each finished file of the part `name` was last used, its bytes and path, the least recently used
+    first."""
     found = []
     for path in (path for path in made_files(name) if not path.name.startswith(TEMPORARY)):
         with suppress(FileNotFoundError):  # another process may clear at the same time
@@ -119,7 +125,7 @@ def size(name: str) -> int:
 
 
 def shrink(name: str) -> None:
-    """Removes the least recently used files of a part while all together exceed the limit."""
+    """Removes the least recently used files of the part `name` while all together exceed the limit."""
     over = size(name) - limit()
     for _, num_bytes, path in entries(name):
         if over > 0:
@@ -128,7 +134,7 @@ def shrink(name: str) -> None:
 
 
 def clear(name: str) -> int:
-    """Removes the files that freqbench made in a part, and then empty folders; returns the freed bytes."""
+    """Removes the files that freqbench made in the part `name`, and then empty folders; returns the freed bytes."""
     root = part(name)
     freed = 0
     for path in list(made_files(name)):

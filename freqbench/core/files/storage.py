@@ -43,7 +43,8 @@ def local_path(path: str) -> str:
 
 
 def filled_in(text: str, owner: str) -> str:
-    """Returns a path with `~` and `${VARIABLES}` filled in; refuses missing and secret ones in a line after `owner`."""
+    """Returns a path, `text`, with `~` and `${VARIABLES}` filled in; refuses missing and secret ones in a line after
+    `owner`."""
 
     def value(match: re.Match[str]) -> str:
         variable = match[1] or match[2]
@@ -60,7 +61,7 @@ def filled_in(text: str, owner: str) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Joins parts below a folder or URI."""
+    """Joins parts below a folder or URI, `root`."""
     return "/".join([root.rstrip("/"), *parts])
 
 
@@ -74,12 +75,14 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """Returns the whole content of one object; raises UserError for a pipe or device, else as `write_atomic`."""
+    """Returns the whole content of one object, at `path` (or URI); raises UserError for a pipe or device, else as
+    `write_atomic`."""
     return read_range(path, None, None)
 
 
 def read_range(path: str, start: int | None, end: int | None) -> bytes:
-    """Returns the bytes of one object from `start` up to `end`; raises as `read_bytes`."""
+    """Returns the bytes of the object at `path` from `start` (None: the first) up to `end` (None: the last); raises as
+    `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
         raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
@@ -96,11 +99,11 @@ def size(path: str) -> int:
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes one object so that readers see all of it or nothing, even after a crash. Locally: a temporary file in the
-    same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the finished bytes, as an open stream
-    would publish a torn object on error; an object that s3fs sends in parts, from 100 MB on, appears with its last
-    part. Raises UserError for a folder, device or pipe in its place, StorageRefused or StorageUnavailable if object
-    storage does not accept it."""
+    """Writes `data` to one object, a file `path` or URI, so that readers see all of it or nothing, even after a crash.
+    Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
+    finished bytes, as an open stream would publish a torn object on error; an object that s3fs sends in parts, from 100
+    MB on, appears with its last part. Raises UserError for a folder, device or pipe in its place, StorageRefused or
+    StorageUnavailable if object storage does not accept it."""
     fs, inner = filesystem_of(path)
     if not filesystems.is_local(fs):
         with explain_errors(path, fs, writing=True):
@@ -129,15 +132,15 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 def require_own(path: str, mark: bytes) -> None:
-    """Refuses to overwrite a file that freqbench did not make: one without the mark of its kind."""
+    """Refuses to overwrite a file, at `path`, that freqbench did not make: one without the mark of its kind."""
     if exists(path) and mark not in read_bytes(path):
         advice = "move it away, or write elsewhere; it was left as it is"
         raise UserError(f"{path}: expected no file or one that freqbench wrote, got another: {advice}")
 
 
 def create(path: str, data: bytes) -> bool:
-    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it. Without
-    such a put, or after a lost answer, only the object's content tells whose it is."""
+    """Writes `data` to the object at `path` only if there is none, O_EXCL or a create-only put; returns True if this
+    call made it. Without such a put, or after a lost answer, only the object's content tells whose it is."""
     fs, inner = filesystem_of(path)
     try:
         if filesystems.is_local(fs):
@@ -168,7 +171,7 @@ def list_files(folder: str, suffix: str) -> list[str]:
 
 
 def list_sizes(folder: str, suffix: str) -> dict[str, int]:
-    """Returns the bytes of each file that `list_files` names."""
+    """Returns the bytes of each file of `folder` that ends in `suffix`, by the names of `list_files`."""
     sizes = {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in _list_entries(folder, detail=True)}
     return {name: size for name, size in sizes.items() if name.endswith(suffix) and not name.startswith(".")}
 
@@ -197,7 +200,7 @@ def list_tree(folder: str, depth: int) -> list[str]:
     if not filesystems.is_local(fs):
         with explain_errors(folder, fs):
             paths = [path.removeprefix(inner).strip("/") for path in fs.find(inner, maxdepth=depth)]
-        return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+        return sorted(path for path in paths if "/." not in f"/{path}")  # no part is hidden
     return sorted(_tree(inner, depth))
 
 
@@ -240,7 +243,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
 
 
 def prefetch(paths: Iterable[str]) -> None:
-    """Fetches several remote files at once, before a caller fetches them one by one; ignores missing files."""
+    """Fetches several remote files, `paths`, at once, before a caller fetches them one by one; ignores local and
+    missing ones."""
 
     def copy(path: str) -> None:
         with suppress(NoFileError):
@@ -251,7 +255,8 @@ def prefetch(paths: Iterable[str]) -> None:
 
 
 def fetch_together(folder: str, names: Sequence[str]) -> Path:
-    """Returns a local folder with some files of a folder or URI, as `fetch_folder`; raises as `fetch` without one."""
+    """Returns a local folder with the files `names` of a folder or URI, as `fetch_folder`; raises as `fetch` without
+    one."""
     fs, inner = filesystem_of(folder)
     if filesystems.is_local(fs):
         return Path(inner)
@@ -264,8 +269,9 @@ def fetch_together(folder: str, names: Sequence[str]) -> Path:
 
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
-    """Returns a local folder with files of a folder or URI: itself if local, else verified copies in the node's cache.
-    `patterns` select names, `*` crosses slashes. Raises UserError if a name leads out of it; else as `read_bytes`."""
+    """Returns a local folder with files of a folder or URI, `path`: itself if local, else verified copies in the node's
+    cache. `patterns` select names, `*` crosses slashes. Raises UserError if a name leads out of it; else as
+    `read_bytes`."""
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return Path(inner)
@@ -273,9 +279,12 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     def find(_: bool) -> downloads.Found:
         with explain_errors(path, fs):
             objects = fs.find(inner, detail=True)
-        below = {name.removeprefix(inner).strip("/"): info for name, info in objects.items()}
-        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in patterns)]
-        return {downloads.require_below(path, name): below[name] for name in wanted}
+        wanted: dict[str, Any] = {}
+        for place, info in objects.items():
+            name = place.removeprefix(inner).strip("/")
+            if any(fnmatch(name, pattern) for pattern in patterns):
+                wanted[downloads.require_below(path, name)] = info
+        return wanted
 
     return downloads.copy_files(path, fs, find)
 
@@ -291,7 +300,8 @@ def sha256(path: str) -> str:
 
 
 def once_each_content(read: Callable[[str], T], content_of: Callable[[str], str] = sha256) -> Callable[[str], T]:
-    """Returns a reader whose answers this process keeps by path and content; refuses a file that changes meanwhile."""
+    """Returns a reader that calls `read` once for each path and content, by `content_of` a path, and keeps its answers
+    in this process; refuses a file that changes meanwhile."""
 
     @lru_cache(maxsize=4096)
     def read_content(path: str, content: str) -> T:

@@ -66,7 +66,7 @@ class File:
 
 
 def is_dicom(path: Path) -> bool:
-    """True if a file has DICOM's mark."""
+    """True if the file at `path` has DICOM's mark."""
     if not path.is_file():  # a pipe has no end
         return False
     with path.open("rb") as stream:
@@ -75,12 +75,12 @@ def is_dicom(path: Path) -> bool:
 
 def label_files(files: Sequence[Path]) -> list[Path]:
     """Returns the segmentations among files, else the RTSTRUCT files; reading these raises DataError."""
-    kinds = dict[Path, str]()
+    kinds: dict[Path, str] = {}
     for path in files:
         with suppress(DataError), reading(path) as pydicom:
             kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
-    found = ([path for path in kinds if kinds[path] in wanted] for wanted in ((SEG, LABELMAP), (RTSTRUCT,)))
-    return next(filter(None, found), [])
+    segmentations = [path for path, kind in kinds.items() if kind in (SEG, LABELMAP)]
+    return segmentations or [path for path, kind in kinds.items() if kind == RTSTRUCT]
 
 
 def kind_name(uid: str) -> str:
@@ -91,7 +91,7 @@ def kind_name(uid: str) -> str:
 
 
 def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
-    """Returns files with their stamps: the key of what is cached of them."""
+    """Returns files with their stamps: the key of what is cached of them. `where` begins an error."""
     try:
         return tuple((path, downloads.stamp(path)) for path in files)
     except OSError:
@@ -99,7 +99,8 @@ def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
 
 
 def read_file(path: Path, where: Path, *tags: str) -> File:
-    """Returns a file's fields, or those of some `tags`; raises DataError for one that is damaged or no DICOM."""
+    """Returns the fields of the file at `path`, or those of some `tags` (keywords of DICOM); raises DataError, which
+    shows `where`, for one that is damaged or no DICOM."""
     with reading(where) as pydicom, open_file(path, where) as (stream, syntax):
         fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags) or None)
         fields.buffer = None  # else what was inflated is kept too
@@ -113,20 +114,22 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             stream.seek(max(start, size - TAIL))
             room *= END_OF_FRAMES in stream.read()
         count = int(fields.get("Rows", 0)) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+        bits = count * int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
         return File(
             path=path,
             fields=fields,
             kind=str(fields.get("SOPClassUID", "")),
             syntax=syntax,
             num_voxels=count,
-            num_bytes=-(-count * (int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))) // 8),
+            num_bytes=-(-bits // 8),
             room=room,
             plain=_plain(fields, syntax, start),
         )
 
 
 def read_frames(fields: Any, where: Path) -> list[dict[str, Any]]:
-    """Returns place, scale and segment of each frame, from its own functional groups, else from the shared ones."""
+    """Returns place, scale and segment of each frame of a file's `fields`, from its own functional groups, else from
+    the shared ones; DataError, which shows `where`, for frames without them."""
     shared, own = (fields.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame"))
     count = read_whole(fields, "NumberOfFrames", where)
     if len(own) != count:
@@ -137,11 +140,15 @@ def read_frames(fields: Any, where: Path) -> list[dict[str, Any]]:
 
 
 def _group_fields(groups: Any) -> dict[str, Any]:
-    return {field.keyword: field.value for name in GROUPS for item in groups.get(name) or [] for field in item}
+    fields: dict[str, Any] = {}
+    for name in GROUPS:
+        for item in groups.get(name) or ():
+            fields |= {field.keyword: field.value for field in item}
+    return fields
 
 
 def patient_fields(files: Sequence[Path]) -> dict[str, str]:
-    """Returns the fields of the patient in the first file that is DICOM, to keep them out of names."""
+    """Returns the fields of the patient in the first of `files` that is DICOM, to keep them out of names."""
     for path in files:
         with suppress(DataError):
             fields = read_file(path, path, *PATIENT).fields
@@ -159,7 +166,8 @@ def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
 
 
 def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
-    """Returns finite numbers of a field."""
+    """Returns `count` finite numbers of the field `name`; DataError, which shows `where`, for others or none in
+    `fields`."""
     with reading(where, f"expected {count} number{'s' * (count > 1)} as {name}, got none or others: fix the file"):
         values = np.array(fields.get(name), np.float64).reshape(count)
         if not np.isfinite(values).all():
@@ -168,17 +176,18 @@ def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray
 
 
 def read_whole(fields: Any, name: str, where: Path) -> int:
-    """Returns a number of a field without its fraction."""
+    """Returns the number of the field `name` without its fraction; see `read_numbers` of `fields` and `where`."""
     return int(read_numbers(fields, name, 1, where)[0])
 
 
 def read_plane(fields: Any, where: Path) -> npt.NDArray[np.float64]:
-    """Returns the numbers of PLANE, where a slice lies, in their order."""
+    """Returns the 11 numbers of PLANE, where a slice with these `fields` lies, in their order; see `read_numbers` of
+    `where`."""
     return np.concatenate([read_numbers(fields, name, count, where) for name, count in PLANE.items()])
 
 
 def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
-    """Returns the numbers as a file stores them, decoded."""
+    """Returns the numbers as the file at `path` stores them, decoded; DataError shows `where`."""
     file = read_file(path, where, *PIXELS)
     check_room(where, file.num_voxels, file.num_bytes, file.room)
     advice = "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
@@ -199,7 +208,8 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
 
 @contextmanager
 def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Opens a DICOM file with its syntax, a deflated one inflated, MOST_FIELDS and `voxels` bytes at most."""
+    """Opens the DICOM file at `path` with its syntax, a deflated one inflated, MOST_FIELDS and `voxels` bytes at most;
+    DataError shows `where`."""
     from pydicom.filereader import read_dataset, read_preamble
 
     with path.open("rb") as stream:
@@ -225,7 +235,8 @@ def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, A
 
 @contextmanager
 def reading(where: Path, complaint: str = NO_DICOM) -> Iterator[Any]:
-    """Gives pydicom as `quiet` does; raises DamagedError for whatever it raises of a damaged file."""
+    """Gives pydicom as `quiet` does; raises DamagedError for whatever it raises of a damaged file: `where`, then the
+    `complaint`."""
     with quiet() as pydicom:
         try:
             yield pydicom

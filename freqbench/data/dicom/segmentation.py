@@ -1,11 +1,12 @@
 """Reads the segmentations of a DICOM series, SEG and label maps, on the grid of their image."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from freqbench.data.dicom.files import Stamps, read_file
 from freqbench.data.dicom.series import KEPT, Series
 from freqbench.data.headers import Header, check_size
 from freqbench.data.itk import LPS_TO_RAS
+
+Planes = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +36,14 @@ class _Content:
     names: Mapping[int, str]  # of the segments by their numbers
     frame_of_reference: str
     size: tuple[int, int]  # rows and columns of a frame
-    planes: npt.NDArray[np.float64]  # where each frame lies, as `read_plane` returns it
+    planes: Planes  # `[N, 11]`, where each frame lies, as `read_plane` returns it
     numbers: tuple[int, ...]  # the segment of each frame; none for a label map
     may_overlap: bool
 
 
 def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
-    """Returns the header of a SEG on slices of the image; refuses other files, probabilities, frames and grids."""
+    """Returns the header of the SEG at `path` on slices of the image; refuses other files, probabilities, frames and
+    grids by a DataError that shows `where`."""
     content = _content(files.stamp_files([path], where), where)
     if content.frame_of_reference != image.frame_of_reference:
         raise DataError(
@@ -51,13 +55,7 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
             f"{where}: expected frames of the image's {image.shape[1]} rows and {image.shape[0]} columns, got "
             f"{content.size}: resample the segmentation onto its image"
         )
-    sides, axes, positions = np.split(content.planes, [2, 8], axis=1)
-    to_voxel = np.linalg.inv(image.affine)
-    places = positions @ LPS_TO_RAS @ to_voxel[:3, :3].T + to_voxel[:3, 3]
-    turned = axes.reshape(-1, 2, 3) - (LPS_TO_RAS @ image.affine[:3, :2] / image.spacing[:2]).T
-    last = np.array(image.shape[:2]) - 1  # where the far corner of the frame may lie by half
-    wrong = (np.abs(turned).max(axis=2) + np.abs(sides[:, ::-1] / image.spacing[:2] - 1)) * last + np.abs(places[:, :2])
-    slices = np.rint(places[:, 2])
+    wrong, slices = _places(content.planes, image)
     if (is_aside := (wrong.max(axis=1) > 0.5) | (slices < 0) | (slices >= image.shape[2])).any():
         number = int(is_aside.argmax())
         advice = "resample the segmentation onto its image"
@@ -69,13 +67,26 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
     )
 
 
+def _places(planes: Planes, image: Series) -> tuple[Planes, Planes]:
+    """Returns for each frame the voxels `[N, 2]` by which it lies aside of the image's, and its slice, `[N]`."""
+    sides, axes, positions = np.split(planes, [2, 8], axis=1)
+    to_voxel = np.linalg.inv(image.affine)
+    places = positions @ LPS_TO_RAS @ to_voxel[:3, :3].T + to_voxel[:3, 3]
+    ways = (LPS_TO_RAS @ image.affine[:3, :2] / image.spacing[:2]).T
+    turned = np.abs(axes.reshape(-1, 2, 3) - ways).max(axis=2)
+    stretched = np.abs(sides[:, ::-1] / image.spacing[:2] - 1)
+    last = np.array(image.shape[:2]) - 1  # where the far corner of the frame may lie by half
+    wrong = (turned + stretched) * last + np.abs(places[:, :2])
+    return wrong, np.rint(places[:, 2])
+
+
 def segment_names(path: Path, where: Path) -> Mapping[int, str]:
-    """Returns the label of each segment of a SEG by its number, in their order."""
+    """Returns the label of each segment of the SEG at `path` by its number, in their order; errors show `where`."""
     return _content(files.stamp_files([path], where), where).names
 
 
 def masks(segmentation: Segmentation) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-    """Yields each segment's number and its voxels, bool `[H, W, D]`."""
+    """Yields the number of each segment of a `segmentation` and its voxels, bool `[H, W, D]`."""
     for number, frames in _masks(segmentation.file, segmentation.path):
         mask = np.zeros(segmentation.shape[::-1], bool)  # [z, y, x]
         for index, frame in frames:
@@ -84,13 +95,14 @@ def masks(segmentation: Segmentation) -> Iterator[tuple[int, npt.NDArray[np.bool
 
 
 def check_segmentation(path: Path, where: Path) -> None:
-    """Raises DataError for a SEG whose voxels are damaged or truncated."""
+    """Raises DataError, which shows `where`, for a SEG at `path` whose voxels are damaged or truncated."""
     for _ in _masks(path, where):
         pass
 
 
 def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
-    """Returns the sets of segments that share a voxel, by label; reads voxels unless the header denies it."""
+    """Returns the sets of segments of the SEG at `path` that share a voxel, by label; reads voxels unless the header
+    denies it. Errors show `where`."""
     return _overlaps(files.stamp_files([path], where), where)
 
 
@@ -102,7 +114,7 @@ def _overlaps(stamps: Stamps, where: Path) -> frozenset[frozenset[str]]:
     for number, frames in _masks(stamps[0][0], where):
         for index, frame in frames:
             at[tuple(content.planes[index, 8:].round(2))].append((number, frame))
-    sets = set[frozenset[str]]()
+    sets: set[frozenset[str]] = set()
     for of_slice in at.values():
         together = np.stack([frame for _, frame in of_slice])
         shared = together[:, together.sum(axis=0) > 1]  # [frames, voxels]
@@ -135,23 +147,33 @@ def _content(stamps: Stamps, where: Path) -> _Content:
         raise DataError(f"{where}: expected a DICOM SEG, got {what}: convert it to a SEG or NIfTI")
     if kind == files.SEG and (stored := str(fields.get("SegmentationType", ""))) != "BINARY":
         raise DataError(f"{where}: expected a BINARY segmentation, got {stored or 'none'}: store yes or no a voxel")
-    names = dict[int, str]()
-    for item in fields.get("SegmentSequence", []):
+    names = _segments(fields.get("SegmentSequence", []), where)
+    frames = files.read_frames(fields, where)
+    numbers = [files.read_whole(frame, "ReferencedSegmentNumber", where) for frame in frames if kind == files.SEG]
+    if strange := sorted({*numbers} - names.keys()):
+        raise DataError(f"{where}: expected frames of segments {sorted(names)}, got one of {strange[0]}: store it anew")
+    frame_of_reference = str(fields.get("FrameOfReferenceUID", ""))
+    is_apart = str(fields.get("SegmentsOverlap", "")) == "NO"
+    size = files.read_whole(fields, "Rows", where), files.read_whole(fields, "Columns", where)
+    planes = np.array([files.read_plane(frame, where) for frame in frames]).reshape(-1, 11)
+    return _Content(
+        names=names,
+        frame_of_reference=frame_of_reference,
+        size=size,
+        planes=planes,
+        numbers=tuple(numbers),
+        may_overlap=kind == files.SEG and not is_apart and len(names) > 1,
+    )
+
+
+def _segments(items: Iterable[Any], where: Path) -> dict[int, str]:
+    """Returns the names of segments by their numbers, in their order."""
+    names: dict[int, str] = {}
+    for item in items:
         if (number := files.read_whole(item, "SegmentNumber", where)) in names:
             raise DataError(f"{where}: expected segments of different numbers, got two of {number}: store it anew")
         names[number] = str(item.get("SegmentLabel", "")).strip() or f"segment {number}"
     names.pop(0, None)  # the background of a label map
     if not names:
         raise DataError(f"{where}: expected segments, got none: store the segmentation anew")
-    frames = files.read_frames(fields, where)
-    numbers = [files.read_whole(frame, "ReferencedSegmentNumber", where) for frame in frames if kind == files.SEG]
-    if strange := sorted({*numbers} - names.keys()):
-        raise DataError(f"{where}: expected frames of segments {sorted(names)}, got one of {strange[0]}: store it anew")
-    return _Content(
-        names=dict(sorted(names.items())),
-        frame_of_reference=str(fields.get("FrameOfReferenceUID", "")),
-        size=(files.read_whole(fields, "Rows", where), files.read_whole(fields, "Columns", where)),
-        planes=np.array([files.read_plane(frame, where) for frame in frames]).reshape(-1, 11),
-        numbers=tuple(numbers),
-        may_overlap=kind == files.SEG and str(fields.get("SegmentsOverlap", "")) != "NO" and len(names) > 1,
-    )
+    return dict(sorted(names.items()))

@@ -60,9 +60,9 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
 @lru_cache(maxsize=KEPT)
 def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
-    scanned = list[File]()
+    scanned: list[File] = []
     damaged = 0
-    of_series = dict[str, list[File]]()
+    of_series: dict[str, list[File]] = {}
     for path, *_ in stamps:
         if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
             continue

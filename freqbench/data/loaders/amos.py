@@ -37,7 +37,7 @@ class AMOS(Decathlon):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, without the other modality's cases."""
-        return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
+        return {key: [*filter(self._is_wanted, lines)] for key, lines in super().splits().items()}
 
     def _is_wanted(self, line: ListedCase) -> bool:
         if not (match := _NUMBER.fullmatch(line.case_id)):

@@ -31,8 +31,9 @@ SCAN_SLICE_CM = 0.3
 
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, Labels]:
-    """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
-    The label follows a slightly wavering outline, as manual annotations do: a perfect score is out of reach."""
+    """Draws a random patient by `rng`: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both of
+    `shape` `[H, W, D]` with voxels of `spacing` millimetres. The label follows a slightly wavering outline, as manual
+    annotations do: a perfect score is out of reach."""
     from scipy.ndimage import gaussian_filter  # which takes long to import
 
     canvas = _pose(rng, shape, spacing)
@@ -47,7 +48,8 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 
 
 def lesions(rng: np.random.Generator, hu: Field, organs: Labels, spacing: Spacing) -> tuple[Field, Labels]:
-    """Draws one to three lesions into liver and spleen; returns four channels `[4, H, W, D]` and codes of REGIONS."""
+    """Draws one to three lesions by `rng` into liver and spleen of a volume `hu` `[H, W, D]` with label map `organs`
+    and voxels of `spacing` millimetres; returns four channels `[4, H, W, D]` and codes of REGIONS `[H, W, D]`."""
     places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
     grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
     parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
@@ -79,13 +81,15 @@ class Canvas:
     label: Labels
 
     def paint(self, depth: Field, hu: float | Field, organ: int = 0) -> None:
-        """Fills a solid and covers what was there before, in the label map too."""
+        """Fills a solid with `hu`, where its `depth` `[H, W, D]` is above 0, and covers what was there before, with the
+        class `organ` in the label map too unless it is 0."""
         np.copyto(self.hu, hu, where=depth > 0)
         if organ:
             np.copyto(self.label, np.uint8(organ), where=depth + self.outline > 0)
 
     def ellipsoid(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0) -> Field:
-        """Returns the depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
+        """Returns the depth in mm below the surface of an ellipsoid, of `centre` and `radii` in mm, that is turned by
+        `turn` radians about z."""
         cos = np.cos(turn)
         sin = np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
@@ -94,11 +98,12 @@ class Canvas:
         return _scaled_depth(squared, min(radii))
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
-        """Returns the depth below the surface of a tube along z."""
+        """Returns the depth in mm below the surface of a tube along z through `x` and `y`, of a `radius`, all in mm."""
         return np.float32(radius) - np.sqrt(np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y)))
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
-        """Returns the depth of an ellipsoid whose place, size and turn vary from patient to patient."""
+        """Returns the depth of an `ellipsoid` of usual `centre`, `radii` and `turn`, which vary from patient to
+        patient."""
         moved = [coordinate + self.rng.normal(0, 4) for coordinate in centre]
         sized = [radius * self.rng.uniform(0.86, 1.14) for radius in radii]
         return self.ellipsoid(moved, sized, turn + self.rng.normal(0, 0.12))
@@ -129,7 +134,8 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spa
 
 
 def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
-    """Returns noise of unit variance with the texture of an abdominal CT after the papers' preprocessing, `[H, W, D]`.
+    """Returns noise, drawn by `rng`, of unit variance and of `shape` `[H, W, D]`, with the texture of an abdominal CT
+    after the papers' preprocessing.
     At f line pairs per cm in the plane its power is f exp(-(f - 1.36)^2 / (2 * 1.78^2)), which peaks at 2.6: the model
     of Oostveen et al., J. Med. Imaging 11(3):035501, 2024, fitted to the spectrum of a body kernel that they measured
     (to 1.6 % of its peak). Across the plane, the noise is that of slices of 3 mm. A voxel counts as one of the scan,
@@ -148,28 +154,31 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
     axes = [(np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2)) * np.float32(step) for n, step in sides]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     level = y
-    x, y = x - np.float32(rng.normal(0, 5)), y - np.float32(rng.normal(2, 3))
+    x = x - np.float32(rng.normal(0, 5))
+    y = y - np.float32(rng.normal(2, 3))
     z = z - np.float32(rng.normal(0, 7))
     angle = rng.normal(0, 0.05)
     cos = np.float32(np.cos(angle))
     sin = np.float32(np.sin(angle))
-    x, y = cos * x + sin * y, cos * y - sin * x
+    turned = cos * x + sin * y
+    y = cos * y - sin * x
+    x = turned
     size = rng.uniform(0.9, 1.06)
     grid = [axis / np.float32(size * rng.uniform(0.96, 1.04)) for axis in (x, y, z)]
-    warped = []
-    for axis in grid:
-        turns = rng.uniform(0, 2 * np.pi, 3)
-        mm = rng.uniform(110, 200, 3)
-        waves = [np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, mm, turns, strict=True)]
-        warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
-    x, y, z = warped
-    return Canvas(
-        *(rng, spacing, level, x, y, z),
-        texture=_smooth_noise(rng, shape, spacing, 6.0),
-        outline=np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0),
-        hu=np.full(shape, AIR, np.float32),
-        label=np.zeros(shape, np.uint8),
-    )
+    x, y, z = (_warped(axis, grid, rng) for axis in grid)
+    texture = _smooth_noise(rng, shape, spacing, 6.0)
+    outline = np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0)
+    hu = np.full(shape, AIR, np.float32)
+    label = np.zeros(shape, np.uint8)
+    return Canvas(rng, spacing, level, x, y, z, texture, outline, hu, label)
+
+
+def _warped(axis: Field, grid: Sequence[Field], rng: np.random.Generator) -> Field:
+    """Moves coordinates along one axis by up to 7 mm, in waves along all axes of the grid."""
+    turns = rng.uniform(0, 2 * np.pi, 3)
+    mm = rng.uniform(110, 200, 3)
+    waves = [np.sin(a * np.float32(2 * np.pi / n) + np.float32(p)) for a, n, p in zip(grid, mm, turns, strict=True)]
+    return axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2])
 
 
 def _body(canvas: Canvas) -> Field:

@@ -69,8 +69,10 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
-        listed = self._entries().items()
-        return {key: [self._line(each, f"line {i}") for i, each in enumerate(entries, 1)] for key, entries in listed}
+        splits: dict[str, list[ListedCase]] = {}
+        for key, entries in self._entries().items():
+            splits[key] = [self._line(each, f"line {i}") for i, each in enumerate(entries, 1)]
+        return splits
 
     def _entries(self) -> Mapping[str, list[Any]]:
         listed = {key: value for key, value in self._content().items() if isinstance(value, list)}
@@ -96,12 +98,15 @@ class Decathlon(ListedFolder, populate_by_name=True):  # so that a dumped datase
     @cached_property
     def _names_by_folder(self) -> Mapping[str, str]:
         """Names of cases by their first image, if the files of two cases of a split have one name; else none."""
-        lists = [value for value in self._content().values() if isinstance(value, list)]
-        images = [[files for line in lines if (files := _images_in(line))] for lines in lists]
-        stems = [{files[0]: _common_stem(files) for files in lines} for lines in images]
-        if all(all(of_split.values()) and len(set(of_split.values())) == len(of_split) for of_split in stems):
-            return {}
-        return _told_apart([files[0] for lines in images for files in lines])
+        firsts: list[str] = []
+        are_named = True
+        for lines in self._content().values():
+            if isinstance(lines, list):
+                images = [*filter(None, map(_images_in, lines))]
+                stems = {files[0]: _common_stem(files) for files in images}
+                are_named &= all(stems.values()) and len({*stems.values()}) == len(stems)
+                firsts += [files[0] for files in images]
+        return {} if are_named else _told_apart(firsts)
 
     def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         """Returns the case of an entry; raises UnlabelledError for one without label map, if these are asked for."""
@@ -140,20 +145,26 @@ def _common_stem(images: Sequence[str]) -> str:
     if len(stems) == 1:
         return stems[0]
     parts = zip_longest(*(re.split(r"[._-]", stem) for stem in stems))
-    return stems[0][: len("_".join([words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]))]
+    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]
+    return stems[0][: len("_".join(shared))]
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:
     """Returns the distinctive part of each path: the name of one folder if it suffices, else of several."""
     paths = {image: image.removeprefix("./").split("/") for image in images}
     depth = min(map(len, paths.values()))
-    columns = {index: [parts[index] for parts in paths.values()] for index in range(-depth, 0)}
-    for index in range(-2, -depth - 1, -1):
-        if len(set(columns[index])) == len(paths):
+    told: list[int] = []
+    for index in range(-1, -depth - 1, -1):  # from the file's name upwards
+        num_names = len({parts[index] for parts in paths.values()})
+        if num_names == len(paths) and index < -1:
             return {image: parts[index] for image, parts in paths.items()}
-    told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
-    stems = {image: [image_files.stem(parts[index]) for index in told or [-1]] for image, parts in paths.items()}
-    return {image: "_".join([*parts[:-depth], *stems[image]]) for image, parts in paths.items()}
+        if num_names > 1:
+            told.insert(0, index)
+    names: dict[str, str] = {}
+    for image, parts in paths.items():
+        stems = [image_files.stem(parts[index]) for index in told or [-1]]
+        names[image] = "_".join([*parts[:-depth], *stems])
+    return names
 
 
 class Place(NamedTuple):
@@ -227,7 +238,8 @@ class PublishedSplit(Decathlon):
 
 
 def is_averaged(path: str) -> bool:
-    """True if a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
+    """True if the file's name in `path` is that of an average over volumes, not of a case: `avg152T1...`,
+    `DET0000101_avg...`."""
     name = image_files.stem(path)
     return name.startswith("avg") or "_avg" in name
 

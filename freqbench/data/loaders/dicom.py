@@ -71,7 +71,7 @@ class Slices(Scan):
         return dicom.series.read_series(self.found, Path(self.where), self.series, segmentation)
 
     def label(self, image: Header) -> dicom.segmentation.Segmentation:
-        """Reads the header of the segmentation, whose frames lie on slices of the series."""
+        """Reads the header of the segmentation, whose frames lie on slices of the series with header `image`."""
         series = image if isinstance(image, dicom.series.Series) else self.image()
         return dicom.segmentation.read_segmentation(self.segmentation(), series, Path(self.label_shown))
 
@@ -85,13 +85,15 @@ class Slices(Scan):
             dicom.segmentation.check_segmentation(self.segmentation(), Path(self.label_shown))
 
     def fingerprint(self, image: Header | None = None) -> str:
-        """Returns the digest of the series' slices and of the segmentation."""
+        """Returns the digest of the slices of the series, whose header `image` saves reading it, and of the
+        segmentation."""
         series = image if isinstance(image, dicom.series.Series) else self.image()
         files = [*dict.fromkeys(series.files), *([self.segmentation()] if self.has_label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
     def classes(self, label: Header, reading: Reading) -> Labels:
-        """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
+        """Returns the class `[H, W, D]` of each voxel's segment by `reading`, or the code of its regions if they
+        overlap; `label` is the header of the segmentation."""
         if not isinstance(label, dicom.segmentation.Segmentation):
             raise TypeError(f"{label.path}: expected the header of a segmentation")
         names = self.segment_names()
@@ -149,8 +151,8 @@ class DicomFolders(ListedFolder):
         if not storage.is_local(root):
             raise MissingDataError(f"{root}: expected a folder of this machine, as DICOM is not fetched: copy it here")
         top = Path(storage.local_path(root))
-        scans = dict[str, Slices]()
-        patients = dict[str, str]()
+        scans: dict[str, Slices] = {}
+        patients: dict[str, str] = {}
         for folder, labels in self._places(top):
             files = _dicom_files(folder, DEPTH)
             segmentations = [path for path in labels if path.is_file()] or dicom.files.label_files(files)
@@ -163,10 +165,12 @@ class DicomFolders(ListedFolder):
             case_id = f"case-{digest(storage.sha256(str(first)))[:8]}" if is_hashed else folder.name
             if case_id in scans:
                 raise DataError(f"{root}: expected different cases, got {case_id} twice: remove one")
+            patient = patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id))
+            shown = folder if folder == top else folder.with_name(case_id)
             scans[case_id] = Slices(
                 case_id=case_id,
-                patient=patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id)),
-                image_shown=str(folder if folder == top else folder.with_name(case_id)),
+                patient=patient,
+                image_shown=str(shown),
                 label_shown=str(top / LABELS / case_id),
                 found=tuple(files),
                 segmentations=tuple(segmentations),
@@ -194,7 +198,7 @@ class DicomFolders(ListedFolder):
             yield folder, (top / LABELS / f"{folder.name}.dcm", *_dicom_files(top / LABELS / folder.name, 2))
 
     def slices(self, ref: CaseRef) -> dicom.series.Series:
-        """Returns the header of a case's series."""
+        """Returns the header of the series of case `ref`."""
         return self.scans[ref.case_id].image()
 
     def _series_of(self, case_id: str) -> str | None:
@@ -204,7 +208,7 @@ class DicomFolders(ListedFolder):
     @cached_property
     def _segments(self) -> tuple[str, ...]:
         """Names of all cases' segments, those of `labels` first, each once."""
-        names = dict[str, str]()
+        names: dict[str, str] = {}
         for scan in self.scans.values():
             for name in scan.segment_names().values():
                 names.setdefault(plain(name), name)
@@ -221,9 +225,11 @@ class DicomFolders(ListedFolder):
         names = dict(enumerate(("background", *self._segments)))
         channels = ("CT",) if next(iter(self.scans.values())).image().is_ct else ()
         values = {plain(name): value for value, name in names.items() if value}
-        sets = (together for scan in self.scans.values() for together in scan.overlaps()) if not self.regions else ()
-        shared = frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
-        return Stated(names=names, shared=shared, channels=channels)
+        shared: set[frozenset[int]] = set()
+        for scan in () if self.regions else self.scans.values():
+            for together in scan.overlaps():
+                shared.add(frozenset(values[plain(name)] for name in together))
+        return Stated(names=names, shared=frozenset(shared), channels=channels)
 
 
 def _dicom_files(folder: Path, depth: int) -> list[Path]:

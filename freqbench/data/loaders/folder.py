@@ -19,7 +19,7 @@ from freqbench.core.input_space import Intensity, Preprocess, file_codes
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing, triple
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.headers import Header
+from freqbench.data.headers import Header, spacing_of
 from freqbench.data.intensities import scale_warnings
 from freqbench.data.labels import Reading, classes_of, group_regions
 from freqbench.data.nsd_tolerances import organ_tolerances
@@ -139,10 +139,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 return stated.regions
             numbers = {value: k for k, value in enumerate(stated.names)}  # labels may have gaps, classes have none
             return {name: tuple(map(numbers.__getitem__, values)) for name, values in stated.regions.items()}
-        if not stated.shared or self.reference == "prediction":
+        if self.reference == "prediction":
             return {}
-        together = ({classes.of_value.get(value, 0) for value in values} - {0, IGNORED} for values in stated.shared)
-        return {name: (k,) for k, name in enumerate(classes.names) if k} if max(map(len, together)) > 1 else {}
+        for values in stated.shared:
+            together = {classes.of_value.get(value, 0) for value in values} - {0, IGNORED}
+            if len(together) > 1:
+                return {name: (k,) for k, name in enumerate(classes.names) if k}
+        return {}
 
     @property
     def reading(self) -> Reading:
@@ -174,14 +177,15 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         reading = self._reading_by(stated)
         tolerance = stated.tolerance_mm
         organs = reading.names[1:]
-        sizes = [*map(len, reading.regions)]
+        sizes = {number: len(region) for number, region in enumerate(reading.regions, 1)}
+        codes = reading.of_value.items() if sizes else ()
         return Classes(
             names=reading.names,
-            overlap=bool(reading.regions),
+            overlap=bool(sizes),
             tolerances_mm=organ_tolerances(organs) if tolerance is None else (tolerance,) * len(organs),
             ignored=reading.ignored,
-            stated={value: code for value, code in reading.of_value.items() if reading.regions and code != IGNORED},
-            drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
+            stated={value: code for value, code in codes if code != IGNORED},
+            drawn=tuple(sorted(sizes, key=lambda number: -sizes[number])),
         )
 
     @property
@@ -214,10 +218,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return own | self.reading.recipe()
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
+        """Returns the cases of a `split` as `Dataset.refs` does; reads lists, headers and content hashes."""
         lines = self._lines(split or self.split)
         scans = [self._read_line(lines[case_id]) for case_id in self.chosen([*lines])]
-        storage.prefetch([path for scan in scans for path in scan.files()])
+        storage.prefetch([*chain.from_iterable(scan.files() for scan in scans)])
         images = [self._headers(scan)[0] for scan in scans]
         for image in images:
             if image.num_channels != images[0].num_channels:
@@ -225,9 +229,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     f"{image.path}: expected as many channels as {images[0].path.name} has, {images[0].num_channels}, "
                     f"got {image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
-        refs = dict[str, CaseRef]()
+        refs: dict[str, CaseRef] = {}
         for scan, image in zip(scans, images, strict=True):
-            grid, axes, fingerprint = *_grid(image), scan.fingerprint(image)
+            grid, axes = _grid(image)
+            fingerprint = scan.fingerprint(image)
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 got = f"got {first.case_id} and {scan.case_id} with the same files: remove one"
                 raise DataError(f"{self.source}: expected different cases, {got}")
@@ -243,7 +248,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return tuple(refs.values())
 
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
-        """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
+        """Loads case `ref` in a `space` as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
         self._require_content(self._scan(ref.case_id), ref)
         wanted = space or self.space
         asked = {"case": self.case_key(ref), "space": wanted.identity()}
@@ -252,7 +257,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return cache.cached_case(ref, lambda: super(ListedFolder, self).load(ref, wanted), stays=stays, **asked)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Reads a case as `Dataset.native` does; also raises DataError for files changed since the job was planned."""
+        """Reads case `ref` as `Dataset.native` does; also raises DataError for files changed since the job was
+        planned."""
         import torch
 
         scan = self._scan(ref.case_id)
@@ -263,6 +269,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             classes[label.place_in(image)] = scan.classes(label, self.reading)
         voxels = image_files.read_image(image)
         self._require_content(scan, ref, image)  # once more, as another file may have come into its place
+        values = partial(_values_of, image, label) if label and scan.reads_labels else None
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(voxels),
@@ -271,11 +278,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             spacing=image.spacing,
             stated=image.stated,
             source=str(image.path),
-            values=partial(_values_of, image, label) if label and scan.reads_labels else None,
+            values=values,
         )
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
-        """Yields one line per problem with a case in a space: what `native` refuses, unfilled headers, intensities."""
+        """Yields one line per problem with case `ref` in a space: what `native` refuses, unfilled headers,
+        intensities."""
         try:
             native = self.native(ref)
             scan = self._scan(ref.case_id)
@@ -293,7 +301,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
-        """Surveys a split for complete cases and missing parts, by headers, and label maps (not masks) if asked."""
+        """Surveys a split for complete cases and missing parts, by headers, and label maps (not masks) if
+        `with_labels`."""
         lines = self._list_cases(split)
         survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
@@ -397,8 +406,9 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     from nibabel.orientations import io_orientation
 
     order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
-    sides = np.linalg.norm(image.affine[:3, :3], axis=0)[order].tolist()
-    return (triple(image.shape[axis] for axis in order), triple(sides)), file_codes(image.affine)
+    shape = triple(image.shape[axis] for axis in order)
+    sides = spacing_of(image.affine)
+    return (shape, triple(sides[axis] for axis in order)), file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":
@@ -419,12 +429,14 @@ def _read_json(path: str) -> Any:
 
 
 def read_json(path: str, what: str) -> Any:
-    """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
+    """Returns the value in the JSON file at `path`; raises MissingDataError, which says `what` it is, without a file,
+    DataError if it holds no JSON."""
     return answer(_read_json, path, what)
 
 
 def read_object(path: str, what: str) -> dict[str, Any]:
-    """Returns the object in a JSON file; raises as `read_json`."""
+    """Returns the object in the JSON file at `path`; raises as `read_json`, and if it holds another value than `what`
+    was expected."""
     content = read_json(path, what)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected {what}, got a JSON {type(content).__name__}: fix the file")
@@ -432,7 +444,7 @@ def read_object(path: str, what: str) -> dict[str, Any]:
 
 
 def expand_variables(text: str, name: str) -> str:
-    """Fills variables in as `storage.filled_in` does, and raises MissingDataError for a dataset."""
+    """Fills variables in a `text` as `storage.filled_in` does, and raises MissingDataError for the dataset `name`."""
     try:
         return storage.filled_in(text, name)
     except UserError as error:

@@ -57,7 +57,7 @@ class Images(ListedFolder):
         if most := len(next(iter(cases.values()))) - 1:
             said = f"{len(files)} files are {len(cases)} cases of {most + 1} channels"
             self.guesses[f"{said}, as all names end in the numbers _0000 to _{most:04d}"] = {}
-        return [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]
+        return [(case, [*map(stems.__getitem__, channels)]) for case, channels in cases.items()]
 
     def _list_guesses(self, files: Sequence[str], masks: Sequence[str]) -> Iterator[str]:
         """Yields what names and values tell of the scans and of the label maps among them."""
@@ -84,7 +84,7 @@ class Images(ListedFolder):
         """Returns files that are label maps by their values, of those called so or as a scan and more, in order."""
         files = [file for file in self._all_files() if file != self._root()]
         scans = {*map(image_files.stem, files)}
-        likely = list[str]()
+        likely: list[str] = []
         ends: dict[str, list[str]] = {}
         for file in files:
             stem = image_files.stem(file)
@@ -92,7 +92,8 @@ class Images(ListedFolder):
                 likely.append(file)
             elif begin := next((stem[:i] for i, sign in enumerate(stem) if sign in "._-" and stem[:i] in scans), ""):
                 ends.setdefault(stem.removeprefix(begin), []).append(file)
-        likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
+        for alike in ends.values():
+            likely += alike if file_names.classes_in(alike[0]) else ()
         return dict.fromkeys(file for file in likely if file_names.classes_in(file))
 
     def stated_labels(self) -> Stated:

@@ -50,7 +50,8 @@ def organ_of(task: str) -> str:
 
 
 def task_of(value: object) -> str:
-    """Returns a task's folder from its folder, number or bare name; raises ValueError if there is no such task."""
+    """Returns a task's folder from a `value`, its folder, number or bare name; raises ValueError if there is no such
+    task."""
     for number, task in enumerate(TASKS, start=1):
         if str(value).lower() in (task.lower(), str(number), f"{number:02d}", organ_of(task)):
             return task
@@ -160,7 +161,8 @@ class PinnedFiles(ImageFiles):
     task: str
 
     def fingerprint(self, image: Header | None = None) -> str:
-        """Returns the digest of its files; raises DataError for one that is not the list's."""
+        """Returns the digest of its files as `Scan.fingerprint` does with `image`; raises DataError for one that is not
+        the list's."""
         for path in self.files():
             wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
             if (content := answer(storage.sha256, path, f"a file of case {self.case_id}")) != wanted:
@@ -183,7 +185,7 @@ def _sha256s(path: str) -> Mapping[str, str]:
 def _fetch_task(task: str, cache: Path) -> Path:
     """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
     files = _sha256s(str(LISTS[task]))
-    content = dict[str, bytes]()
+    content: dict[str, bytes] = {}
 
     def get(name: str, target: Path) -> str:
         if not content:

@@ -58,8 +58,11 @@ class NnunetRaw(ListedFolder):
                 if strange := [case for case in cases if listed and case not in listed]:
                     raise DataError(f"{self.source}: {unknown('case', strange[0], listed)}")
                 splits[key] = [(case, of_training.get(case) or usual[case]) for case in cases]
-        lines = {k: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[k]] for k in splits}
-        return {key: lines[key] for key in lines if lines[key]}
+        lines: dict[str, list[ListedCase]] = {}
+        for key, cases_of in splits.items():
+            if cases_of:
+                lines[key] = [ListedCase(case, partial(self._case, case, *files)) for case, files in cases_of]
+        return lines
 
     def _case(self, case_id: str, images: Sequence[str], label: str) -> ImageFiles:
         images = tuple(join(self._root(), path) for path in images)
@@ -82,9 +85,9 @@ class NnunetRaw(ListedFolder):
         folder = join(self._root(), f"labels{side}")
         files = storage.list_files(folder, "")
         names = [name for name in files if name.endswith(ending)]
-        others = sorted({other for other in image_files.SUFFIXES for name in files if name.endswith(other)})
+        others = {name.removeprefix(image_files.stem(name)) for name in files if name.endswith(image_files.SUFFIXES)}
         if others and not names:
-            got = f"got {ending}, though those of {folder} end in {others[0]}: fix file_ending"
+            got = f"got {ending}, though those of {folder} end in {min(others)}: fix file_ending"
             raise DataError(f"{self.source}: expected the file_ending of the label maps, {got}")
         return self._usual(side, [name.removesuffix(ending) for name in names])
 
@@ -92,12 +95,16 @@ class NnunetRaw(ListedFolder):
         """Returns the files of cases as nnU-Net calls them."""
         end = self._ending()
         channels = range(len(self._channels()) if cases else 0)
-        return {id: ([f"images{side}/{id}_{k:04d}{end}" for k in channels], f"labels{side}/{id}{end}") for id in cases}
+        files: dict[str, _Files] = {}
+        for case in cases:
+            images = [f"images{side}/{case}_{k:04d}{end}" for k in channels]
+            files[case] = images, f"labels{side}/{case}{end}"
+        return files
 
     def _entries(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
         listed = self._content().get("dataset")
-        cases = dict[str, _Files]()
+        cases: dict[str, _Files] = {}
         channels = len(self._channels()) if listed else 0
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
@@ -140,7 +147,7 @@ class NnunetRaw(ListedFolder):
         parts = {name: values for name, values in listed.items() if name != IGNORE}
         about: dict[str, Any] = {"ignored": ignored, "channels": tuple(map(str, self._channels().values()))}
         if any(len(values) > 1 for values in listed.values()):
-            labels = {value for values in parts.values() for value in values} | {0}
+            labels = {0}.union(*parts.values())
             names = {value: f"label {value}" if value else "background" for value in sorted(labels - {*ignored})}
             regions = {name: values for name, values in parts.items() if values != (0,)}
             order = self._content().get("regions_class_order")

@@ -96,7 +96,7 @@ class Pairs(ListedFolder):
         files = self._files()
         keys = set(chain.from_iterable(files.values()))
         raters = self._chosen_raters(sorted({rater for _, rater in keys if rater}))
-        splits = dict[str, list[ImageFiles]]()
+        splits: dict[str, list[ImageFiles]] = {}
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
             for scan in self._scans_of(names, found, raters):
@@ -215,7 +215,7 @@ def _filled(pattern: str, names: Mapping[str, str]) -> str:
 def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
     """Returns the expression that a path below `root` fits, with a group for each name."""
     text = ""
-    named = set[str]()
+    named: set[str] = set()
     for part in _PART.finditer(pattern):
         name, star, plain, _ = part.groups()
         if name:

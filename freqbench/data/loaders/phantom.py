@@ -85,7 +85,7 @@ class Phantom(Dataset):
         return SPLITS[split]
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Draws one patient (some 40 ms at the default shape on one thread)."""
+        """Draws the patient of `ref` (some 40 ms at the default shape on one thread)."""
         import torch
 
         rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
@@ -135,7 +135,7 @@ class StandIn(Phantom, populate_by_name=True):
         return range(64) if split == REHEARSED else range(3000, 4000)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Returns the phantom's volume in every channel, and its labels or regions within the classes."""
+        """Returns the phantom's volume of `ref` in every channel, and its labels or regions within the classes."""
         drawn = super().native(ref)
         image = drawn.image[:1].repeat(self.channels, 1, 1, 1)
         highest = len(self.class_names) - 1

@@ -67,8 +67,10 @@ class TotalSegmentator(ListedFolder, populate_by_name=True):  # so that a dumped
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of `meta.csv` by their split."""
-        ids = answer(_read_splits, self.source, "the list of cases")
-        return {split: [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
+        splits: dict[str, list[ListedCase]] = {}
+        for split, ids in answer(_read_splits, self.source, "the list of cases").items():
+            splits[split] = [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids]
+        return splits
 
     @property
     def source(self) -> str:

@@ -190,7 +190,7 @@ def _reachable(address: str) -> str:
 
 
 def require_answer(place: str) -> None:
-    """Raises OSError unless something listens at HOST:PORT; Ray itself would try for many minutes."""
+    """Raises OSError unless something listens at `place`, HOST:PORT; Ray itself would try for many minutes."""
     host, _, port = place.rpartition(":")
     if host and port.isdecimal() and "/" not in place:  # otherwise a word or URI that Ray understands
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
@@ -212,10 +212,11 @@ def machines() -> dict[str, Node]:
     """Returns the machines that are alive, by id."""
     import ray
 
-    return {
-        node["NodeID"]: Node(cores=amounts.get("CPU", 0), gpus=amounts.get("GPU", 0), memory=amounts.get("memory", 0))
-        for node, amounts in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
-    }
+    return {node["NodeID"]: _node(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def _node(amounts: Mapping[str, float]) -> Node:
+    return Node(cores=amounts.get("CPU", 0), gpus=amounts.get("GPU", 0), memory=amounts.get("memory", 0))
 
 
 class HeadWatch:
@@ -243,7 +244,8 @@ class HeadWatch:
 
 
 def sign_of_life(node_id: str) -> Any:
-    """Returns a reference to a machine's answer; getting it raises RayError, some health checks late, if it is gone."""
+    """Returns a reference to an answer of the machine `node_id`; getting it raises RayError, some health checks late,
+    if it is gone."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -254,8 +256,9 @@ def sign_of_life(node_id: str) -> Any:
 
 
 def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
-    """Describes what one more worker needs and what is free, if that is not enough; None otherwise, or if `workers` are
-    all that use this Ray (None: others may too) and the whole has room, as some of them still import."""
+    """Describes what one more worker needs (`wanted`, amounts by Ray's names) and what is free, if that is not enough;
+    None otherwise, or if `workers` are all that use this Ray (None: others may too) and the whole has room, as some of
+    them still import."""
     import ray
 
     wanted = {name: amount for name, amount in wanted.items() if amount}
@@ -265,7 +268,8 @@ def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
     whole = ray.cluster_resources()
     if workers and all(whole.get(name, 0) >= workers * amount for name, amount in wanted.items()):
         return None
-    needs, has = (" and ".join(f"{amounts.get(name, 0):g} {name}" for name in wanted) for amounts in (wanted, free))
+    needs = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    has = " and ".join(f"{free.get(name, 0):g} {name}" for name in wanted)
     return f"each needs {needs}; free: {has}"
 
 
@@ -287,7 +291,8 @@ def _folder_for_files() -> dict[str, str]:
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
     own = os.environ.get(name, name)
     most = LONGEST_SOCKET - len(SOCKET)
-    fault = _fault_of(own) if len(own.encode()) <= most else f"of {len(own.encode())} bytes, too long for its sockets"
+    size = len(own.encode())
+    fault = _fault_of(own) if size <= most else f"of {size} bytes, too long for its sockets"
     if not fault:
         return {}
     for folder in FOLDERS:
@@ -321,7 +326,7 @@ def _token() -> str:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
+    """Sets variables to `values` inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -329,4 +334,5 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in ("RAY_AUTH_MODE", *values):
             os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in ("RAY_AUTH_MODE", *values) if name in before})
+            if name in before:
+                os.environ[name] = before[name]

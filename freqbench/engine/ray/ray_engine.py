@@ -45,9 +45,19 @@ def run(
     case_timeout: float | None = None,
     room: Room | None = None,
 ) -> None:
-    """Carries out the units of a schedule on the Ray that this process is connected to. Units end after `case_timeout`
-    seconds, if any; `room` is how many workers fit on machines that may join and leave. The first Ctrl-C lets units in
-    flight finish, for a minute at most, the second stops at once. Raises UserError if no worker starts."""
+    """Carries out the units of a schedule on the Ray that this process is connected to. The first Ctrl-C (or SIGTERM)
+    lets units in flight finish, for a minute at most, the second stops at once.
+
+    Args:
+        schedule: the units, in the order in which workers take them.
+        spec: settings of the workers.
+        pool: number of workers, and threads and GPUs of each.
+        listener: gets each unit, and stores its rows.
+        case_timeout: seconds after which a unit ends; None: never.
+        room: gives the number of workers that fit on machines, if these may join and leave; None: they stay.
+
+    Raises UserError if no worker starts.
+    """
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
         with deferred_interrupt() as interrupt:
@@ -126,10 +136,11 @@ class _Driver:
         return sum(len(slot.assigned) for slot in self._fleet.slots) + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
-        for slot in self._fleet.slots if feed else ():
+        fleet = self._fleet
+        for slot in fleet.slots if feed else ():
             if slot.is_idle:
                 self._feed(slot)
-        slots = self._fleet.awaited_workers()
+        slots = fleet.awaited_workers()
         awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
         ready, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
         if ready and others:  # take all ready ones: with hundreds of workers a round per answer costs too much
@@ -142,41 +153,44 @@ class _Driver:
             elif ref in self._asked:
                 self._handle_answer(ref)
             elif slots[ref].ready is not None:
-                self._fleet.handle_start(slots[ref])
+                fleet.handle_start(slots[ref])
             else:
                 self._handle_end(slots[ref], feed)
         now = time.monotonic()
         if now - self._ticked >= TICK_S:
             self._ticked = now
-            self._write(partial(self._listener.tick, self._fleet.facts()))
-            for slot in self._fleet.slots:  # a hung kernel cannot be ended in another way
+            self._write(partial(self._listener.tick, fleet.facts()))
+            for slot in fleet.slots:  # a hung kernel cannot be ended in another way
                 if self._timeout and slot.assigned and not slot.killed and now - slot.since > self._timeout:
                     slot.killed = True
                     ray.kill(slot.actor, no_restart=False)
             self._ask(now)
-            self._fleet.follow_machines(len(self._schedule) + self._count_in_flight() if feed else 0)
+            fleet.follow_machines(len(self._schedule) + self._count_in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
         """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
-        ahead = slot.took <= SHORT_S and not self._schedule.is_ending
-        while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
-            following = self._schedule.next_unit(slot.clock.worker)
+        assigned = slot.assigned
+        schedule = self._schedule
+        worker = slot.clock.worker
+        ahead = slot.took <= SHORT_S and not schedule.is_ending
+        while len(assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
+            following = schedule.next_unit(worker)
             # A unit that was put back is alone with its worker, so that a death is its own.
-            if slot.assigned and (slot.assigned[0].attempt.is_retry or id(following) in self._attempts):
+            if assigned and (assigned[0].attempt.is_retry or id(following) in self._attempts):
                 return
-            unit = self._schedule.take(slot.clock.worker)
+            unit = schedule.take(worker)
             if unit is None:
                 return
             attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
             run = slot.actor.run.options(num_returns=2)
-            following = self._schedule.next_unit(slot.clock.worker)
+            following = schedule.next_unit(worker)
             if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
                 following = None  # it has the same case, and sending a unit is the most expensive step
             outcome, masks = run.remote(unit, prefetch=following)
-            slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
-            if len(slot.assigned) == 1:
+            assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
+            if len(assigned) == 1:
                 self._begins(slot)
 
     def _begins(self, slot: Slot) -> None:
@@ -184,7 +198,9 @@ class _Driver:
         self._listener.begin(slot.assigned[0].attempt.unit)
 
     def _handle_end(self, slot: Slot, feed: bool) -> None:
-        task = slot.assigned.popleft()
+        assigned = slot.assigned
+        task = assigned.popleft()
+        attempt = task.attempt
         killed = slot.killed
         slot.killed = False
         try:
@@ -192,25 +208,24 @@ class _Driver:
         except RayTaskError as error:
             if isinstance(error.cause, StoreRefuses):
                 raise error.cause from None
-            self._give_up(task.attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
-            if slot.assigned:
+            self._give_up(attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
+            if assigned:
                 self._begins(slot)
             return
         except RayError as error:
-            self._handle_death(slot, task.attempt, error, killed)
+            self._handle_death(slot, attempt, error, killed)
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        unit = task.attempt.unit
-        if slot.assigned:
+        if assigned:
             self._begins(slot)
         if feed:
             self._feed(slot)
         if outcome.failed or not self._scores_shapes:
-            self._take(unit, outcome)
+            self._take(attempt.unit, outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
-            self._scorings[score.remote(task.masks)] = task.attempt, outcome, task.masks
+            self._scorings[score.remote(task.masks)] = attempt, outcome, task.masks
 
     def _ask(self, now: float) -> None:
         """Asks the workers of long units for their progress, in turns."""

@@ -122,6 +122,7 @@ class Fleet:
 
     def handle_start(self, slot: Slot) -> None:
         """Handles a worker that is ready or failed to start; a failed one is restarted or given up."""
+        clock = slot.clock
         ready = slot.ready
         slot.ready = None
         try:
@@ -131,18 +132,18 @@ class Fleet:
             slot.refusals += is_refusal
             slot.crashes += not is_refusal
             if slot.crashes == 1 and isinstance(error, OutOfMemoryError):
-                self._listener.warn(f"worker {slot.clock.worker} died while it started: {ray_cluster.cause(error)}")
+                self._listener.warn(f"worker {clock.worker} died while it started: {ray_cluster.cause(error)}")
             if slot.refusals <= STARTS and not (slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S):
                 self.restart(slot)
                 return
-            number = slot.clock.worker
+            number = clock.worker
             why = ray_cluster.cause(error)
             self._listener.warn(f"worker {number} does not start, and the run goes on without it: {why}")
             self._remove(slot)
             self._given_up += 1
         else:
             slot.refusals = slot.crashes = 0
-            slot.clock.start(name)
+            clock.start(name)
 
     def restart(self, slot: Slot) -> None:
         """Restarts a worker; Ray itself would do so without a word, also where it ends each one for lack of memory."""
@@ -151,35 +152,38 @@ class Fleet:
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Requests workers on machines that joined, at most one per unit, gives up those of lost machines, and reports
-        those without room. Raises EngineLost if the head is gone, or the only machine is and none can join."""
+        """Requests workers on machines that joined, at most one for each of `num_units` left, gives up those of lost
+        machines, and reports those without room. Raises EngineLost if the head is gone, or the only machine is and none
+        can join."""
+        slots = self.slots
         if not self._head.answers():
             return
-        before = self._machines
-        self._machines = ray_cluster.machines()
+        before = self._machines.keys()
+        machines = ray_cluster.machines()
+        self._machines = machines
         now = time.monotonic()
-        waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
+        waiting = [slot for slot in slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
-            sharers = None if self._room else len(self.slots)  # on a Ray of this process nobody else is
+            sharers = None if self._room else len(slots)  # on a Ray of this process nobody else is
             lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus}, sharers)
             if lack:
                 self._said_waiting = now + WAITING_AGAIN_S
                 self._listener.tell(
-                    f"waiting for Ray: {len(waiting)} of {amount(len(self.slots), 'worker')} have not started: {lack}"
+                    f"waiting for Ray: {len(waiting)} of {amount(len(slots), 'worker')} have not started: {lack}"
                 )
         if self._room is None:
-            if not self._machines:
+            if not machines:
                 raise EngineLost(ray_cluster.NO_NODE)
             return
-        room = max(1, self._room(list(self._machines.values()))) - self._given_up
-        self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
-        joined = self._machines.keys() - before.keys()
-        gone = before.keys() - self._machines.keys()
+        room = max(1, self._room(list(machines.values()))) - self._given_up
+        workers = len(slots)
+        self._resize(max(room, 1) if room < workers else max(workers, min(room, num_units)))
+        joined = machines.keys() - before
+        gone = before - machines.keys()
         for count, what in ((len(joined), "joined"), (len(gone), "gone")):
             if count:
                 self._listener.tell(
-                    f"{amount(count, 'machine')} {what}: {amount(len(self.slots), 'worker')} on "
-                    f"{len(self._machines)} from now on"
+                    f"{amount(count, 'machine')} {what}: {amount(len(slots), 'worker')} on {len(machines)} from now on"
                 )
 
     def facts(self) -> list[dict[str, Any]]:
@@ -195,14 +199,15 @@ class Fleet:
 
     def _resize(self, wanted: int) -> None:
         """Requests more workers, or ends some that have not started, those of lost machines first."""
-        waiting = [slot for slot in self.slots if slot.ready is not None]
+        slots = self.slots
+        waiting = [slot for slot in slots if slot.ready is not None]
         waiting.sort(key=lambda slot: slot.node in self._machines)
-        for slot in waiting[: max(0, len(self.slots) - wanted)]:
+        for slot in waiting[: max(0, len(slots) - wanted)]:
             self._remove(slot)
-        while len(self.slots) < wanted:
-            clock = self._free.pop() if self._free else Clock(worker=len(self.slots) + self._given_up + 1)
+        while len(slots) < wanted:
+            clock = self._free.pop() if self._free else Clock(worker=len(slots) + self._given_up + 1)
             actor = self._start()
-            self.slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
+            slots.append(Slot(clock=clock, actor=actor, ready=actor.ready.remote(), since=time.monotonic()))
 
     def _remove(self, slot: Slot) -> None:
         ray.kill(slot.actor)

@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -77,7 +77,7 @@ def state_sha256(weights: Mapping[str, Tensor]) -> str:
 
 @partial(storage.once_each_content, content_of=content_sha256)
 def weights_sha256(path: str) -> str:
-    """Returns the SHA-256 of a checkpoint's weights alone: names, types, shapes and values."""
+    """Returns the SHA-256 of the weights alone of the checkpoint at `path`: names, types, shapes and values."""
     return state_sha256(read_state_dict(path))
 
 
@@ -100,9 +100,16 @@ def read_metadata(path: str) -> dict[str, Any]:
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
 ) -> None:
-    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file. With
-    `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises CheckpointError for
-    a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond 65504)."""
+    """Writes the weights of a bare network and their metadata atomically, as one safetensors file.
+
+    Args:
+        path: file or URI to write, whose name ends in `.safetensors`.
+        state_dict: the weights by their names.
+        metadata: JSON values, which `read_metadata` returns.
+        half: True: floating-point tensors are stored as float16; they are float32 again when loaded.
+
+    Raises CheckpointError for another name, or a weight that is not finite (in float16 beyond 65504).
+    """
     from safetensors.torch import save
 
     if not str(path).endswith(".safetensors"):
@@ -118,8 +125,9 @@ def save_checkpoint(
 
 
 def read_content(path: str) -> Any:
-    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values. Raises
-    CheckpointError for a file that is missing, truncated or no checkpoint, or a pickle that asks for more."""
+    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values. `path` is a file,
+    URI or `zoo://DATASET/NAME`. Raises CheckpointError for a file that is missing, truncated or no checkpoint, or a
+    pickle that asks for more."""
     local = _local(path)
     if not is_safetensors(local):
         # torch.load goes by this one suffix.
@@ -155,39 +163,57 @@ class Placed(NamedTuple):
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
-    """Returns the weights of a checkpoint, on the CPU, under the names of a network, whatever prefix (None: the one
-    that fits best) they have in the file and whatever lies beside them. Raises CheckpointError as `read_content` and
-    `check_sound`, and for two sets that fit equally well and differ, such as a teacher's beside a student's."""
-    found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placements(tensors, wanted)]
-    if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
+    """Returns the weights of a checkpoint, on the CPU, under the names of a network, whatever prefix they have in the
+    file and whatever lies beside them.
+
+    Args:
+        path: file, URI or `zoo://DATASET/NAME`.
+        wanted: the network's names and shapes (meta will do).
+        prefix: what the names of the set to take begin with in the file; None: the set that fits best.
+
+    Raises CheckpointError as `read_content` and `check_sound`, and for two sets that fit equally well and differ, such
+    as a teacher's beside a student's.
+    """
+    found = list[Placed]()
+    for key, tensors in sets_of(path):
+        found.extend(_placements(key, tensors, wanted))
+    if prefix is not None:
+        chosen = [each for each in found if prefix in (each.prefix, each.whole_prefix)]
+        if not chosen:
+            have = ", ".join(dict.fromkeys(repr(each.prefix) for each in found)) or "no weights of the network"
+            wrong = f"expected one that names of the network have, got {prefix!r}"
+            raise CheckpointError(f"{path}: prefix: {wrong}: {have}")
         found = chosen
-    elif prefix is not None:
-        have = ", ".join(dict.fromkeys(repr(each.prefix) for each in found)) or "no weights of the network"
-        raise CheckpointError(f"{path}: prefix: expected one that names of the network have, got {prefix!r}: {have}")
-    fits = list[tuple[int, int]]()  # how many of the network's names are there, and how many of them have its shape
-    for each in found:
-        shared = [key for key in wanted if key in each.weights]
-        fits.append((len(shared), sum(each.weights[key].shape == wanted[key].shape for key in shared)))
-    if not (best := [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]):
+    if not found:
         return Placed(read_state_dict(path, as_written=True))
-    first = {name: value for name, value in best[0].weights.items() if name in wanted}
-    others = [
-        each
-        for each in best[1:]
-        if not all(name in each.weights and torch.equal(value, each.weights[name]) for name, value in first.items())
-    ]
+    fits = [_fit(each.weights, wanted) for each in found]
+    best, *others = [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]
+    names = wanted.keys() & best.weights.keys()
+    others = [each for each in others if not _are_equal(best.weights, each.weights, names)]
     if others and 2 * max(fits)[0] > len(wanted):
-        sets = (best[0], *others)
+        sets = (best, *others)
         differ = len({each.prefix for each in sets}) == len(sets)
         choices = " or ".join(f"prefix: {each.prefix if differ else each.whole_prefix!r}" for each in sets)
-        got = f"got {len(others) + 1} that differ (a teacher's, or an average of the training's): state {choices}"
+        got = f"got {len(sets)} that differ (a teacher's, or an average of the training's): state {choices}"
         raise CheckpointError(f"{path}: expected one set of weights that fits the network, {got}")
-    check_sound(path, best[0].weights)
-    return best[0]
+    check_sound(path, best.weights)
+    return best
+
+
+def _fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Counts how many of the network's names are there, and how many of them have its shape."""
+    shared = wanted.keys() & found.keys()
+    return len(shared), sum(found[key].shape == wanted[key].shape for key in shared)
+
+
+def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Iterable[str]) -> bool:
+    """True if two sets have the same tensors under these names of the first."""
+    return all(name in other and torch.equal(one[name], other[name]) for name in names)
 
 
 def sets_of(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yields the sets of tensors in a checkpoint, each with its key: the usual keys, any other, and "" for its top.
+    """Yields the sets of tensors in the checkpoint at `path`, each with its key: the usual keys, any other, and "" for
+    its top.
     Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`."""
     content = read_content(path)
     if not isinstance(content, Mapping):
@@ -210,11 +236,13 @@ def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str
             yield from _tensors(value, f"{before}{key}.")
 
 
-def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
-    """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first."""
-    counts = Counter(
-        key[:at] for key in tensors for at in (0, *(dot.end() for dot in re.finditer(r"\.", key))) if key[at:] in wanted
-    )
+def _placements(place: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
+    """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first; `place`
+    is the file's key that holds them."""
+    counts = Counter[str]()
+    for key in tensors:
+        starts = [0, *(dot.end() for dot in re.finditer(r"\.", key))]
+        counts.update(key[:at] for at in starts if key[at:] in wanted)
     parts = {key.partition(".")[0] for key in wanted}
     for prefix, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]))):
         weights = dict[str, Tensor]()
@@ -228,12 +256,19 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
                 weights[name] = value
             else:
                 beside.append(key)
-        yield Placed(weights, prefix, tuple(beside))
+        yield Placed(weights, prefix, tuple(beside), place)
 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint, on the CPU: a bare state dict, or one under one of `keys`. Unless
-    `as_written`, names lose the `module.` of a data-parallel network. Raises as `read_content` and `check_sound`."""
+    """Returns the weights of a checkpoint, on the CPU.
+
+    Args:
+        path: file, URI or `zoo://DATASET/NAME` with a bare state dict, or with one under one of `keys`.
+        keys: places where frameworks put the weights.
+        as_written: True: names stay as they are; else they lose the `module.` of a data-parallel network.
+
+    Raises as `read_content` and `check_sound`.
+    """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
@@ -247,7 +282,8 @@ def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bo
 
 
 def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuses, by its name, a tensor that no network can compute with; integers are allowed, as for counters."""
+    """Refuses, by its name, a tensor of `tensors` that no network can compute with; integers are allowed, as for
+    counters. `path` is for messages."""
     for key, value in tensors.items():
         if value.is_meta:
             got = "one without values (meta)"
@@ -268,7 +304,8 @@ def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
-    """Returns the key of the weights in a checkpoint's content (None for the top level), and the weights."""
+    """Returns that of `keys` under which the weights are in a checkpoint's content (None for the top level), and the
+    weights."""
     for key in keys:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             return key, content[key]
@@ -299,9 +336,11 @@ class _Passed:
 
 # Files written under numpy 1 name functions by their old module.
 _SAFE: list[Any] = [
-    *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    (scalar, "numpy._core.multiarray.scalar"),
+    (scalar, "numpy.core.multiarray.scalar"),
     np.dtype,
-    *((_Passed, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
+    (_Passed, "numpy._core.multiarray._reconstruct"),
+    (_Passed, "numpy.core.multiarray._reconstruct"),
     (_Passed, "numpy.ndarray"),
     (_Passed, "argparse.Namespace"),
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
@@ -309,7 +348,8 @@ _SAFE: list[Any] = [
 
 
 def require_weights(path: str, file: Path | io.BytesIO) -> None:
-    """Refuses a program that torch saved, and says how to export it; reads the names of its parts alone."""
+    """Refuses a `file` that is a program that torch saved, and says how to export it; reads the names of its parts
+    alone. `path` is for messages."""
     if not zipfile.is_zipfile(file):
         return
     try:
@@ -369,7 +409,8 @@ def _unreadable(path: str, error: Exception) -> str:
 
 
 def look_untrained(weights: Mapping[str, Tensor]) -> bool:
-    """True if every scale of a norm and slope of a PReLU is that of a fresh network; False if there is none."""
+    """True if every scale of a norm and slope of a PReLU among `weights` is that of a fresh network; False if there is
+    none."""
     scales = [tensor for name, tensor in weights.items() if name.endswith("weight") and tensor.dim() == 1]
     return bool(scales) and all(float(scale[0]) in _FRESH and bool((scale == scale[0]).all()) for scale in scales)
 
@@ -377,24 +418,35 @@ def look_untrained(weights: Mapping[str, Tensor]) -> bool:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int, head: Outputs
 ) -> None:
-    """Raises CheckpointError for a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
+    """Raises CheckpointError for a checkpoint whose keys, shapes or integers are not its network's.
+
+    Args:
+        name: the model's, for messages.
+        path: the checkpoint's, for messages.
+        wanted: the network's names and shapes (meta will do).
+        found: the checkpoint's weights, as the network has them.
+        num_classes: outputs of the network that the dataset wants.
+        head: how they are classes, for the advice on another number.
+    """
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
-    shared = [key for key in wanted if key in found]
-    misshapen = [key for key in shared if wanted[key].shape != found[key].shape]
-    for key in shared:
-        if wanted[key].is_floating_point() and not found[key].is_floating_point():
-            got = f"got {found[key].dtype}: save float32 weights"
-            raise CheckpointError(f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, {got}")
+    misshapen = {}
+    for key, own in wanted.items():
+        there = found.get(key, own)
+        if own.is_floating_point() and not there.is_floating_point():
+            got = f"got {there.dtype}: save float32 weights"
+            raise CheckpointError(f"{name}: checkpoint {path}: {key}: expected {own.dtype}, {got}")
+        if own.shape != there.shape:
+            misshapen[key] = own.shape, there.shape
     if not (missing or unexpected or misshapen):
         return
-    pairs = (zip_longest(wanted[key].shape, found[key].shape) for key in misshapen)
+    pairs = (zip_longest(*both) for both in misshapen.values())
     lengths = {(ours, theirs) for ours, theirs in chain.from_iterable(pairs) if ours != theirs}
     ours, classes = next(iter(lengths)) if len(lengths) == 1 else (None, None)
     if ours == num_classes and classes and not missing and not unexpected:
         advice = advice_on_classes(classes, num_classes, head)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
-    shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
+    shapes = [f"{key}: {tuple(there)} for {tuple(own)}" for key, (own, there) in misshapen.items()]
     counts = ", ".join(
         f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
         for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))

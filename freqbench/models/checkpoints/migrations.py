@@ -29,7 +29,7 @@ class OldPatchMerging(nn.Module):
         self.norm = norm_layer(8 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `[B, d, h, w, dim]` to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
+        """Maps x, `[B, d, h, w, dim]`, to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
         d, h, w = x.shape[1:4]
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
         return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)))
@@ -39,6 +39,7 @@ def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tenso
     """Drops each key that matches as a whole and that the network does not have."""
 
     def drop(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+        """Returns the weights `found` in a checkpoint without those keys that are not `wanted` by the network."""
         return {key: value for key, value in found.items() if key in wanted or not re.fullmatch(pattern, key)}
 
     return drop
@@ -83,17 +84,18 @@ MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
 
 
 def migrations_of(arch: str) -> Mapping[str, Migration]:
-    """Returns the migrations of an architecture by name; every architecture has `none`."""
+    """Returns the migrations of an architecture, `arch`, by name; every architecture has `none`."""
     return {NONE: Migration(title="as it is"), **MIGRATIONS.get(arch, {})}
 
 
 def migration_of(arch: str, name: str | None) -> Migration:
-    """Returns the migration of that name; None: the one that leaves weights as they are."""
+    """Returns the migration of that name for `arch`; None: the one that leaves weights as they are."""
     return migrations_of(arch)[name or NONE]
 
 
 def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
-    """Returns the migration that gives a checkpoint the network's keys; None if it needs none, or none does."""
+    """Returns the migration that gives a checkpoint of `arch`, the weights `found`, the network's keys, those of
+    `wanted` (meta will do); None if it needs none, or none does."""
     if found.keys() == wanted.keys():
         return None
     fitting = (name for name, m in MIGRATIONS.get(arch, {}).items() if m.convert(found, wanted).keys() == wanted.keys())
@@ -102,7 +104,8 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
     """Returns the name of the migration for a checkpoint of the model `name`: `stated` by the job, else by its keys, or
-    `none`. Raises UserError for an unknown one, CheckpointError if the age matters and neither shows it."""
+    `none`; `arch`, `found` and `wanted` are those of `recognise`. Raises UserError for an unknown one, CheckpointError
+    if the age matters and neither shows it."""
     available = migrations_of(arch)
     if stated is not None:
         if stated not in available:

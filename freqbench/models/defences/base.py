@@ -33,13 +33,15 @@ class Defence(Strict):
     name: str
 
     def transform(self, images: "Tensor") -> "Tensor":
-        """Returns the windows `[B, C, h, w, d]` that the network sees, for a defence without random draws."""
+        """Returns what the network sees of images, windows `[B, C, h, w, d]` in [0, 1]: others of the same shape. For a
+        defence without random draws."""
         raise NotImplementedError
 
     def defend(self, images: "Tensor", seeds: Sequence[int], adaptive: bool) -> tuple["Tensor", Back]:
         """Returns the windows `[B, C, h, w, d]` that the network sees, and the map of its logits back to their grid.
 
         Args:
+            images: windows `[B, C, h, w, d]` in [0, 1].
             seeds: one seed per window, for its draws.
             adaptive: True replaces the gradient of a `transform` that is not smooth by the identity (BPDA; Athalye et
                 al., ICML 2018, arXiv:1802.00420), which serves an attacker.

@@ -22,10 +22,11 @@ class AskedNetwork(Protocol):
     """A network that a detector may ask about further volumes: `freqbench.models.SlidingWindowModel`."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """Returns the logits `[1, K, H, W, D]` of a volume `[1, C, H, W, D]`."""
+        """Returns the logits `[1, K, H, W, D]` of a volume, `images` `[1, C, H, W, D]` in [0, 1]."""
 
     def activations(self, images: Tensor) -> Sequence[Tensor]:
-        """Returns the outputs `[W, F, ...]` of the network's convolutions for the windows of a volume, in order."""
+        """Returns the outputs `[W, F, ...]` of the network's convolutions for the W windows of a volume, `images`
+        `[1, C, H, W, D]`, in order."""
 
     def foreground(self, logits: Tensor) -> Tensor:
         """Returns the probabilities of the foreground classes, or regions, of logits."""
@@ -69,13 +70,13 @@ class Detector(Defence):
         raise NotImplementedError
 
     def require_enough(self, count: int) -> None:
-        """Raises a UserError for fewer clean volumes than FEWEST."""
+        """Raises a UserError if the `count` of clean volumes is below FEWEST."""
         if count < FEWEST:
             expected = f"expected at least {FEWEST} clean volumes in the split {self.clean_split!r}"
             raise UserError(f"{self.name}: {expected}, got {count}: set clean_split or clean_cases")
 
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Returns the windows unchanged."""
+        """Returns the windows, `images`, unchanged; neither `seeds` nor `adaptive` are asked for."""
         return images, keep_logits
 
 
@@ -91,14 +92,16 @@ class Watch:
 
     @classmethod
     def learn(cls, detector: Detector, clean: Sequence[Tensor]) -> "Watch":
-        """Learns from the features `[F]` of clean volumes; raises UserError for fewer than FEWEST."""
+        """Learns what is usual for a detector from the features `[F]` of clean volumes; raises UserError for fewer than
+        FEWEST."""
         detector.require_enough(len(clean))
         x = torch.stack([*clean]).double()
         mean = x.mean(dim=0)
         spread = x.std(dim=0)
         spread = spread.where(spread > TINY, torch.inf)  # what never changes tells nothing
         x = (x - mean) / spread
-        (n, p), covariance = x.shape, x.T @ x / len(x)
+        n, p = x.shape
+        covariance = x.T @ x / n
         scale = covariance.trace() / p
         square = covariance.square().mean()
         share = (square + scale**2) / ((n + 1) * (square - scale**2 / p)).clamp(min=TINY)
@@ -111,7 +114,7 @@ class Watch:
         return cls(detector=detector, **{name: value.to(kind) for name, value in learned.items()})
 
     def suspicion(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
-        """Returns s of a volume `[1, C, H, W, D]`, a scalar."""
+        """Returns s of a volume `[1, C, H, W, D]` with these logits `[1, K, H, W, D]` of the network, a scalar."""
         away = (self.detector.features(volume, logits, network) - self.mean) / self.spread
         return (away @ self.precision @ away).clamp(min=TINY).sqrt()
 
@@ -128,7 +131,8 @@ class BandEnergy(Detector):
     bands: Annotated[int, Field(ge=2, le=64)] = 8
 
     def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
-        """Returns the logarithms, the lowest frequencies first; shells without a coefficient are left out."""
+        """Returns the logarithms of the volume's bands, the lowest frequencies first; shells without a coefficient are
+        left out. Neither `logits` nor `network` are asked for."""
         block = cut_block(self.block, volume.shape[2:])
         size = split(BlockDCT.of(volume, block).spectrum(volume), block).abs().mean(dim=(0, 1, 2))
         h, w, d = (torch.arange(side, device=volume.device) / side for side in block)
@@ -147,7 +151,8 @@ class FeatureDistance(Detector):
     name: Literal["feature_distance"] = "feature_distance"
 
     def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
-        """Returns the mean of each channel."""
+        """Returns the mean of each channel of the network's deepest convolution for a volume `[1, C, H, W, D]`; its
+        `logits` are not asked for."""
         outputs = network.activations(volume)
         if not outputs:
             raise UserError(f"{self.name}: expected a network with convolutions, got none: take another detector")
@@ -172,7 +177,7 @@ class PredictionChange(Detector):
     sigma: PositiveFloat = 0.5
 
     def features(self, volume: Tensor, logits: Tensor, network: AskedNetwork) -> Tensor:
-        """Returns the logarithm."""
+        """Returns the logarithm `[1]`, of a volume `[1, C, H, W, D]` and the network's logits `[1, K, H, W, D]`."""
         smooth = GaussianSmoothing(sigma=self.sigma).transform(volume)
         p, other = (network.foreground(each) for each in (logits, network.logits(smooth)))
         return ((p - other).abs().sum() / (p + other).sum().clamp(min=TINY) + TINY).log()[None]

@@ -89,14 +89,16 @@ class RandomizedSmoothing(Defence):
         return self.selection_samples + self.samples
 
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Returns windows under noise, for an attacker. `vote` makes the prediction."""
+        """Returns windows, `images` `[B, C, h, w, d]`, under noise drawn by `seeds`, one per window, for an attacker,
+        `adaptive` or not. `vote` makes the prediction."""
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), keep_logits
 
     def vote(self, segment: Segment, image: Tensor, key: int) -> VolumePrediction:
-        """Predicts a volume `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""
+        """Predicts a volume, `image` `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
-            """Counts the label maps that vote for each class, `[K, H, W, D]`; K - 1 is the highest label there."""
+            """Counts the label maps that vote for each class, `[K, H, W, D]`; K - 1 is the highest label there.
+            `samples` is the number of noisy volumes, `kind` tells their noises from others."""
             votes: list[Tensor] = []
             for labels in segment(self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples)):
                 while len(votes) <= int(labels.max()):
@@ -139,8 +141,9 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
 
 def largest(votes: Tensor) -> Tensor:
-    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie. It is `argmax` over the
-    first axis, several times as fast on a CPU, which reads there from afar. NumPy compares several numbers at once."""
+    """Returns the class of the largest of `votes`, `[K, H, W, D]`, as uint8 `[H, W, D]`; the lowest class on a tie. It
+    is `argmax` over the first axis, several times as fast on a CPU, which reads there from afar. NumPy compares several
+    numbers at once."""
     if not votes.is_cpu or votes.dtype == torch.bfloat16:
         return votes.argmax(dim=0).to(torch.uint8)
     best = votes.amax(dim=0).numpy()

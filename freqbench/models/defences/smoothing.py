@@ -54,19 +54,28 @@ class Smoothing(Defence):
         return self.samples + 1
 
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
+        """Returns windows, `images` `[B, C, h, w, d]`, each after a change of its own, drawn by its seed of `seeds`,
+        for an attacker, `adaptive` or not. `vote` makes the prediction."""
         changed = [self.apply_draw(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         return torch.cat(changed), keep_logits
 
     def vote(
         self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0
     ) -> VolumePrediction:
-        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge. `key` makes
-        an endless row of draws; those of `seed` are the ones from `seed * samples` on."""
+        """Predicts a volume: the draw of median score, or the first draw without a judge.
+
+        Args:
+            segment: yields the label maps of changed volumes.
+            image: the volume, `[1, C, H, W, D]` in [0, 1].
+            key: makes an endless row of draws.
+            judge: scores a label map; None: only the first draw is predicted.
+            seed: number of the set of draws: those from `seed * samples` on.
+        """
         samples = range(seed * self.samples, (seed + 1) * self.samples)
         changed = draws_of(image, self.kind, self.sigma)
 
         def predict_samples(samples: Iterable[int]) -> Iterator[Tensor]:
+            """Yields the label maps of the draws of these numbers, `samples`."""
             return segment(changed(draw_seed("smoothing", key, sample)) for sample in samples)
 
         if judge is None:
@@ -74,9 +83,11 @@ class Smoothing(Defence):
         scores = [*map(judge, predict_samples(samples))]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
         middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
-        columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
+        columns = {}
+        for name in scores[0]:
+            columns[name] = sorted(of_draw[name] for of_draw in scores)
         return VolumePrediction(labels=next(predict_samples(samples[middle : middle + 1])), draws=columns)
 
     def apply_draw(self, volumes: Tensor, seed: int) -> Tensor:
-        """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""
+        """Applies the draw of `seed` to volumes `[B, C, H, W, D]`, and clamps the result."""
         return draws_of(volumes, self.kind, self.sigma)(seed)

@@ -31,7 +31,7 @@ class GaussianSmoothing(Defence):
     sigma: Annotated[float, Field(gt=0, le=16)]
 
     def transform(self, images: Tensor) -> Tensor:
-        """Returns the blurred windows."""
+        """Returns the blurred windows of images `[B, C, h, w, d]`."""
         taps = 2 * int(TRUNCATE * self.sigma + 0.5) + 1
         sides = images.shape[2:]
         return along_axes(images, [gaussian_matrix(side, taps, self.sigma, hold=True).to(images) for side in sides])
@@ -55,7 +55,7 @@ class MedianSmoothing(Defence):
     size: Literal[3, 5, 7]
 
     def transform(self, images: Tensor) -> Tensor:
-        """Returns the medians; holds size^3 numbers per voxel meanwhile."""
+        """Returns the medians of images `[B, C, h, w, d]`; holds size^3 numbers per voxel meanwhile."""
         padded = F.pad(images, [self.size // 2] * 6, mode="replicate")
         for axis in (2, 3, 4):
             padded = padded.unfold(axis, self.size, 1)
@@ -80,7 +80,7 @@ class BitDepth(Defence):
     bits: Annotated[int, Field(ge=1, le=16)]
 
     def transform(self, images: Tensor) -> Tensor:
-        """Returns the rounded voxels; halves go to the even level."""
+        """Returns the rounded voxels of images in [0, 1]; halves go to the even level."""
         steps = float(2**self.bits - 1)
         return (images * steps).round().div(steps)
 
@@ -117,7 +117,7 @@ class DctQuantization(Defence):
     coarseness: Annotated[float, Field(ge=0, le=1000)] = 2.0
 
     def transform(self, images: Tensor) -> Tensor:
-        """Returns the windows rebuilt from the quantised coefficients."""
+        """Returns windows, images `[B, C, h, w, d]`, rebuilt from the quantised coefficients."""
         block = cut_block(self.block, images.shape[2:])
         transform = BlockDCT.of(images, block)
         spectrum = transform.spectrum(SCALE * images - MIDDLE)
@@ -162,7 +162,7 @@ class TotalVariation(Defence):
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
 
     def transform(self, images: Tensor) -> Tensor:
-        """Returns the windows after the last step, clamped to [0, 1], which the minimiser does not leave."""
+        """Returns images `[B, C, h, w, d]` after the last step, clamped to [0, 1], as the minimiser stays inside."""
         field = images.new_zeros(3, *images.shape)
         for _ in range(self.steps):
             slope = _gradient(_divergence(field) - images / self.weight)
@@ -213,7 +213,8 @@ class RandomResizePad(Defence):
     eot: Annotated[int, Field(ge=1, le=1000)] = 8
 
     def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Returns every window resized by its own draw."""
+        """Returns every window of images `[B, C, h, w, d]` resized by its own draw, that of its seed of `seeds`, for an
+        attacker, `adaptive` or not, and for a prediction."""
         zooms = []
         for window, seed in zip(images, seeds, strict=True):
             ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()

@@ -44,7 +44,7 @@ def _repeat_axes(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def require_positive(name: str, numbers: Sequence[int], length: int) -> None:
-    """Raises ValueError unless there are `length` numbers from 1."""
+    """Raises ValueError unless there are `length` numbers from 1; `name` is the argument's, for messages."""
     if len(numbers) != length or min(numbers) < 1:
         raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
 
@@ -79,48 +79,71 @@ def _slice_multiple(args: Mapping[str, Any]) -> Shape:
 
 MODELS: Mapping[str, Architecture] = {
     "unet": Architecture(
-        title="UNet", citation="Kerfoot et al., STACOM 2018; after Cicek et al., MICCAI 2016, arXiv:1606.06650",
-        target="monai.networks.nets.unet:UNet", filled_in=_CHANNELS, multiple=_stride_product,
+        title="UNet",
+        citation="Kerfoot et al., STACOM 2018; after Cicek et al., MICCAI 2016, arXiv:1606.06650",
+        target="monai.networks.nets.unet:UNet",
+        filled_in=_CHANNELS,
+        multiple=_stride_product,
         args={"channels": (32, 64, 128, 256, 512), "strides": (2, 2, 2, 2), "num_res_units": 2},
     ),
     "unetr": Architecture(
-        title="UNETR", citation="Hatamizadeh et al., WACV 2022, arXiv:2103.10504",
-        target="monai.networks.nets.unetr:UNETR", args={"proj_type": "perceptron"},
-        filled_in=(*_CHANNELS, "img_size"), multiple=lambda args: _repeat_axes(16, args),
+        title="UNETR",
+        citation="Hatamizadeh et al., WACV 2022, arXiv:2103.10504",
+        target="monai.networks.nets.unetr:UNETR",
+        args={"proj_type": "perceptron"},
+        filled_in=(*_CHANNELS, "img_size"),
+        multiple=lambda args: _repeat_axes(16, args),
     ),
     "swin_unetr": Architecture(
-        title="SwinUNETR", citation="Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266",
-        target="monai.networks.nets.swin_unetr:SwinUNETR", args={"feature_size": 48},
-        filled_in=_CHANNELS, multiple=lambda args: _repeat_axes(args.get("patch_size", 2) ** 5, args),
+        title="SwinUNETR",
+        citation="Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266",
+        target="monai.networks.nets.swin_unetr:SwinUNETR",
+        args={"feature_size": 48},
+        filled_in=_CHANNELS,
+        multiple=lambda args: _repeat_axes(args.get("patch_size", 2) ** 5, args),
     ),
     "segresnet": Architecture(
-        title="SegResNet", citation="Myronenko, BrainLes 2018, arXiv:1810.11654",
-        target="monai.networks.nets.segresnet:SegResNet", args={"init_filters": 32}, filled_in=_CHANNELS,
+        title="SegResNet",
+        citation="Myronenko, BrainLes 2018, arXiv:1810.11654",
+        target="monai.networks.nets.segresnet:SegResNet",
+        args={"init_filters": 32},
+        filled_in=_CHANNELS,
         multiple=lambda args: _repeat_axes(2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1), args),
     ),
     "unetr_pp": Architecture(
-        title="UNETR++", citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
-        target="freqbench.models.networks.unetr_pp:UNETRPP", args={"stem": (2, 4, 4)}, filled_in=_WINDOW,
-        multiple=lambda args: total_stride(args["stem"]), axes="DHW", roi=(64, 128, 128),
+        title="UNETR++",
+        citation="Shaker et al., IEEE TMI 2024, arXiv:2212.04497",
+        target="freqbench.models.networks.unetr_pp:UNETRPP",
+        args={"stem": (2, 4, 4)},
+        filled_in=_WINDOW,
+        multiple=lambda args: total_stride(args["stem"]),
+        axes="DHW",
+        roi=(64, 128, 128),
     ),
     "rog": Architecture(
-        title="ROG (optional)", citation="Daza et al., MICCAI 2021, arXiv:2107.04263",
-        target="freqbench.models.networks.rog:ROG", args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
-        multiple=lambda args: lattice_stride(args["strides"]), roi=(192, 192, 48),
+        title="ROG (optional)",
+        citation="Daza et al., MICCAI 2021, arXiv:2107.04263",
+        target="freqbench.models.networks.rog:ROG",
+        args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
+        multiple=lambda args: lattice_stride(args["strides"]),
+        roi=(192, 192, 48),
     ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",
         citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",
-        target="freqbench.models.networks.slices:SliceNetwork", args={"network": "unet", "slices": 3, "axis": 2},
-        filled_in=_WINDOW, multiple=_slice_multiple, tuning=("chunk",),
+        target="freqbench.models.networks.slices:SliceNetwork",
+        args={"network": "unet", "slices": 3, "axis": 2},
+        filled_in=_WINDOW,
+        multiple=_slice_multiple,
+        tuning=("chunk",),
     ),
-}  # fmt: skip
+}
 PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" in architecture.filled_in)
 """Architectures that are 2D networks too."""
 
 
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones. Sequences
+    """Returns all arguments of `arch` that are not the class's own defaults: the table's, overlaid by `args`. Sequences
     become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown, that
     freqbench fills in, or that equal a number without being one of its kind (true for 1, 1.0 for 1)."""
     if arch not in MODELS:

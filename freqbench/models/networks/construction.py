@@ -31,9 +31,20 @@ NONE: Args = MappingProxyType({})
 def build(
     arch: str, num_classes: int, roi: Shape, args: Args, seed: int = 0, num_channels: int = 1, extra: Args = NONE
 ) -> nn.Module:
-    """Builds a network of MODELS with fresh weights on the CPU, in training mode, the same for a seed on any machine;
-    `extra` arguments are of a checkpoint's migration. Raises UserError for an unknown architecture or argument, a value
-    that its class refuses, or a ROI, in the network's own axis order, that it cannot take."""
+    """Builds a network of MODELS with fresh weights on the CPU, in training mode, the same for a seed on any machine.
+
+    Args:
+        arch: a name of MODELS.
+        num_classes: output classes, background included, or regions.
+        roi: voxels of the window that the network sees, in its own axis order.
+        args: arguments of the network's class, over the table's defaults.
+        seed: seed of the weights; the global random state is left unchanged.
+        num_channels: input channels.
+        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
+
+    Raises UserError for an unknown architecture or argument, a value that its class refuses, or a ROI that it cannot
+    take.
+    """
     complete = complete_args(arch, args)
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
@@ -47,7 +58,15 @@ def build(
 
 
 def construct(arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Args) -> nn.Module:
-    """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
+    """Builds a network of MODELS from its class's arguments.
+
+    Args:
+        arch: a name of MODELS.
+        in_channels: channels of its input.
+        out_channels: channels of its output.
+        img_size: voxels of its window on each axis; two axes make a 2D network.
+        args: all others that are not the class's defaults.
+    """
     values: dict[str, Any] = {"in_channels": in_channels, "out_channels": out_channels}
     values |= {"spatial_dims": len(img_size), "img_size": img_size}
     fixed = {name: values[name] for name in MODELS[arch].filled_in}
@@ -60,7 +79,8 @@ def construct(arch: str, in_channels: int, out_channels: int, img_size: Sequence
 
 
 def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
-    """Returns the network of `build` on the meta device: shapes and keys without memory or computation."""
+    """Returns the network that `build` makes of `arch`, `num_classes`, `roi` and `args`, on the meta device: shapes and
+    keys without memory or computation."""
     with torch.device("meta"):
         return build(arch, num_classes, roi, args).eval()
 
@@ -87,7 +107,7 @@ def limit_modules() -> Iterator[None]:
 
 @contextmanager
 def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
-    """Turns errors of a third-party class into a UserError that begins with the complaint."""
+    """Turns errors of a third-party class, those of `refusals`, into a UserError that begins with the complaint."""
     try:
         yield
     except UserError:
@@ -116,8 +136,7 @@ def _check_roi(arch: str, roi: Shape, multiple: tuple[int, ...]) -> None:
         raise ValueError(f"expected strides and patches of at least 1, got a product of {min(multiple)}")
     if any(size <= 0 or size % factor for size, factor in zip(roi, multiple, strict=True)):
         nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]
-        raise UserError(
-            f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}"
-            f"{'' if MODELS[arch].axes == AXES else f' on its axes {MODELS[arch].axes}'}: "
-            f"the next larger is {'x'.join(map(str, nearest))}"
-        )
+        wanted, got, larger = ("x".join(map(str, sides)) for sides in (multiple, roi, nearest))
+        axes = MODELS[arch].axes
+        own = "" if axes == AXES else f" on its axes {axes}"
+        raise UserError(f"{arch}: expected a roi of multiples of {wanted}, got {got}{own}: the next larger is {larger}")

@@ -54,10 +54,10 @@ def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
 
 
 def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
-    """Reads an architecture's arguments off its weights, and `num_channels` for `slices`; empty for other keys."""
+    """Reads the arguments of an architecture, `arch`, off its weights, and `num_channels` for `slices`; empty for other
+    keys."""
     if arch == "slices":
-        signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
-        network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
+        network = next((name for name, (sign, read) in NETWORKS.items() if read and _keys(weights, sign)), None)
         if network is None:
             return Inferred()
         plain = infer_args(network, weights)
@@ -72,7 +72,8 @@ def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
 
 
 def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
-    """Returns the arguments that a job has to state beside `args`, as their defaults would be guesses."""
+    """Returns the arguments of `arch` that a job has to state beside `args`, as their defaults would be guesses beside
+    those `found` in the weights."""
     asked = [name for name in found.unclear if name not in args]
     name, sizes = _BOUND.get(arch, ("", ()))
     is_other = any(found.args.get(size, default) != default for size, default in defaults(arch, sizes).items())
@@ -80,7 +81,8 @@ def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
 
 
 def defaults(arch: str, names: Iterable[str]) -> dict[str, Any]:
-    """Returns the defaults of arguments: the table's, else those of the network's class."""
+    """Returns the defaults of those arguments of `arch` that `names` lists: the table's, else those of the network's
+    class."""
     parameters = inspect.signature(pkgutil.resolve_name(MODELS[arch].target)).parameters
     return {name: MODELS[arch].args.get(name, parameters[name].default) for name in names if name in parameters}
 
@@ -102,9 +104,10 @@ def _unet(weights: Weights) -> Inferred:
         args["num_res_units"] = units
         args["kernel_size"] = _side(weight)
         place += "1.submodule."
-    channels.append(len(weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]))
-    up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
-    first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
+    unit = "conv.unit0." if args["num_res_units"] else ""
+    channels.append(len(weights[f"{place}{unit}conv.weight"]))
+    up = weights["model.2.0.conv.weight" if unit else "model.2.conv.weight"]
+    first = f"model.0.{unit}"
     last = weights.get("model.2.1.conv.unit0.conv.weight")
     unclear = _norm(_keys(weights, f"{first}adn.N."), args, "norm")
     if f"{first}adn.A.weight" not in weights:
@@ -129,7 +132,8 @@ def _unetr(weights: Weights) -> Inferred:
 
 
 def _swin_unetr(weights: Weights) -> Inferred:
-    first, hidden = (weights[f"swinViT.{key}.weight"] for key in ("patch_embed.proj", "layers1.0.blocks.0.mlp.linear1"))
+    first = weights["swinViT.patch_embed.proj.weight"]
+    hidden = weights["swinViT.layers1.0.blocks.0.mlp.linear1.weight"]
     attention = "swinViT.layers{}.0.blocks.{}.attn."
     tables = [weights[attention.format(i, 0) + "relative_position_bias_table"] for i in range(1, 5)]
     args: dict[str, Any] = {"feature_size": len(first), "patch_size": first.shape[2]}
@@ -144,7 +148,8 @@ def _swin_unetr(weights: Weights) -> Inferred:
 
 
 def _segresnet(weights: Weights) -> Inferred:
-    first, last = weights["convInit.conv.weight"], weights.get("conv_final.2.conv.weight")
+    first = weights["convInit.conv.weight"]
+    last = weights.get("conv_final.2.conv.weight")
     args: dict[str, Any] = {"init_filters": len(first)}
     args["blocks_down"] = _depths(weights, "down_layers.{}.{}.conv1.conv.weight", start=1)
     args["blocks_up"] = _depths(weights, "up_layers.{}.{}.conv1.conv.weight")
@@ -164,18 +169,27 @@ def _segresnet(weights: Weights) -> Inferred:
 
 def _unetr_pp(weights: Weights) -> Inferred:
     stages = "unetr_pp_encoder.stages.{}."
+    finest = "unetr_pp_encoder.stages.0."
     block = "decoder5.decoder_block.0."
     first = weights["unetr_pp_encoder.downsample_layers.0.0.conv.weight"]
+    stem = tuple(first.shape[2:])
+    encoder = weights["encoder1.conv1.conv.weight"]
+    dims = _lengths(weights, stages + "0.gamma")
+    depths = _depths(weights, stages + "{}.gamma")
+    decoder_depth = _count(weights, block + "{}.gamma")
+    temperatures = weights[f"{finest}0.epa_block.temperature"]
+    proj_sizes = _lengths(weights, stages + "0.epa_block.E.weight")
+    projection = weights[f"{block}0.epa_block.E.weight"]
     args: dict[str, Any] = {
-        "stem": tuple(first.shape[2:]),
-        "feature_size": len(weights["encoder1.conv1.conv.weight"]),
-        "dims": _lengths(weights, stages + "0.gamma"),
-        "depths": _depths(weights, stages + "{}.gamma"),
-        "decoder_depth": _count(weights, block + "{}.gamma"),
-        "num_heads": len(weights[stages.format(0) + "0.epa_block.temperature"]),
-        "proj_sizes": _lengths(weights, stages + "0.epa_block.E.weight"),
-        "decoder_proj_size": len(weights[f"{block}0.epa_block.E.weight"]),
-        "conv_blocks": 2 if stages.format(0) + "0.conv52.conv1.conv.weight" in weights else 1,
+        "stem": stem,
+        "feature_size": len(encoder),
+        "dims": dims,
+        "depths": depths,
+        "decoder_depth": decoder_depth,
+        "num_heads": len(temperatures),
+        "proj_sizes": proj_sizes,
+        "decoder_proj_size": len(projection),
+        "conv_blocks": 2 if f"{finest}0.conv52.conv1.conv.weight" in weights else 1,
     }
     return _read_channels(args, first, weights["out1.conv.conv.weight"])
 

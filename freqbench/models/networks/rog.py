@@ -81,7 +81,7 @@ class _Layer(nn.Module):
         self.cells = nn.ModuleList(_Cell(depth, level, channels << level, factors) for level in self.levels)
 
     def forward(self, waiting: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Returns the sums of features that wait at each level after this layer, from those before it."""
+        """Returns the sums of features that wait at each level after this layer, from those `waiting` before it."""
         after = dict(waiting)
         for level, cell in zip(self.levels, self.cells, strict=True):
             for way, features in cell(after.pop(level)).items():
@@ -108,7 +108,7 @@ class _Cell(nn.Module):
         )
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """Returns features by the number of levels that they go down."""
+        """Returns features by the number of levels that they go down, of the sum `x` that waits at the cell."""
         x = x + self.core(x)
         leaving = {}
         if self.up:

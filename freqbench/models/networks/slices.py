@@ -34,7 +34,7 @@ class Sliced(nn.Module):
         self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits at full size."""
+        """Returns logits `[B, K, h, w, d]` of images `[B, C, h, w, d]`."""
         lined = images.movedim(2 + self.axis, 1)  # [B, n, C, h, w]
         batch, length = lined.shape[:2]
         reach = self.slices // 2

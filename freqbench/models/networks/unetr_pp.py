@@ -3,6 +3,7 @@ Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Ac
 Segmentation*, IEEE TMI 2024, arXiv:2212.04497. Modules have the names of the authors' checkpoints, which load
 strictly."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -70,17 +71,15 @@ class UNETRPP(nn.Module):
             raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
             require_positive(name, per_stage, 4)
-        if any(after % before for before, after in pairwise((in_channels, *dims))):
-            raise ValueError(f"expected dims, each a multiple of the one before, got {tuple(dims)} on {in_channels}")
-        if any(channels % 2 or channels % num_heads for channels in dims):
-            raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")
+        _require_divisible(dims, in_channels, num_heads)
         if conv_blocks not in (1, 2):
             raise ValueError(f"expected conv_blocks of 1 or 2, got {conv_blocks}")
         first = [size // step for size, step in zip(img_size, stem, strict=True)]
-        tokens = [(first[0] >> stage) * (first[1] >> stage) * (first[2] >> stage) for stage in range(4)]
 
         def blocks(stage: int, depth: int, proj_size: int) -> nn.Sequential:
-            sizes = (dims[stage], tokens[stage], proj_size, num_heads)
+            """Returns `depth` attention blocks of a stage's channels and tokens (0..3), projected to `proj_size`."""
+            tokens = math.prod(side >> stage for side in first)
+            sizes = (dims[stage], tokens, proj_size, num_heads)
             options = (tied_projections, conv_blocks, attention_dropout)
             return nn.Sequential(*(_AttentionBlock(*sizes, *options) for _ in range(depth)))
 
@@ -101,11 +100,20 @@ class UNETRPP(nn.Module):
         return self.out1(self.features(images)[0])
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the inputs of the heads `out1`, `out2` and `out3`: at full size and at the sizes of stages 0, 1."""
+        """Returns the inputs of the heads `out1`, `out2` and `out3` for images `[B, in_channels, *img_size]`: at full
+        size and at the sizes of stages 0, 1."""
         e1, e2, e3, e4 = self.unetr_pp_encoder(images)
         d2 = self.decoder4(self.decoder5(e4, e3), e2)
         d1 = self.decoder3(d2, e1)
         return self.decoder2(d1, self.encoder1(images)), d1, d2
+
+
+def _require_divisible(dims: Sequence[int], in_channels: int, num_heads: int) -> None:
+    """Refuses channels of stages that do not follow from each other, or do not split into heads."""
+    if any(after % before for before, after in pairwise((in_channels, *dims))):
+        raise ValueError(f"expected dims, each a multiple of the one before, got {tuple(dims)} on {in_channels}")
+    if any(channels % 2 or channels % num_heads for channels in dims):
+        raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")
 
 
 class _PairedAttentionEncoder(nn.Module):
@@ -126,6 +134,7 @@ class _PairedAttentionEncoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Returns the outputs of the four stages for images `[B, in_channels, *img_size]`, the finest first."""
         outputs = [images]
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             outputs.append(stage(downsample(outputs[-1])))
@@ -141,6 +150,7 @@ class _Decoder(nn.Module):
         self.decoder_block = nn.ModuleList([refine])
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Returns features of the size of `skip`, the encoder's output, from the coarser `x`."""
         return self.decoder_block[0](self.transp_conv(x) + skip)
 
 
@@ -160,6 +170,7 @@ class _AttentionBlock(nn.Module):
         self.conv8 = nn.Sequential(nn.Dropout3d(_FEATURE_DROPOUT), nn.Conv3d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps features `x`, `[B, C, d, h, w]` of N voxels, to features of the same shape."""
         tokens = x.flatten(2).transpose(1, 2) + self.pos_embed  # [B, N, C]
         tokens = tokens + self.gamma * self.epa_block(self.norm(tokens))
         u = tokens.transpose(1, 2).reshape(x.shape)
@@ -186,6 +197,7 @@ class _PairedAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps the tokens `x`, `[B, N, C]`, to tokens of the same shape."""
         shape = x.shape  # [B, N, C]
         split = self.qkvv(x).unflatten(2, (4, self.num_heads, -1)).permute(2, 0, 3, 4, 1)
         q, k, value_channel, value_spatial = split.unbind()  # [B, H, c, N] each

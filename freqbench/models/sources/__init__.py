@@ -24,7 +24,8 @@ READERS: Mapping[str, Source] = {
 
 
 def source_of(arch: str | None) -> Source:
-    """Returns the kind of place that networks of an architecture come from; None: the checkpoint says which it is."""
+    """Returns the kind of place that networks of an architecture, `arch`, come from; None: the checkpoint says which it
+    is."""
     return READERS.get(arch or "") or (_CLASS if plugins.names_class(arch or "") else checkpoint.SOURCE)
 
 

@@ -75,7 +75,7 @@ class _Inferer(Strict):
     axis: int | None = None
 
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
-        """Returns the keys of `Inference` for a network with these axes."""
+        """Returns the keys of `Inference` for a network with the axes of `adapter`."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
         overlap = self._axis_values(self.overlap, 0.0, adapter)
         sigma = self._axis_values(self.sigma_scale, _FLAT, adapter)
@@ -92,13 +92,15 @@ class _Inferer(Strict):
         return value if len({*values}) == 1 else adapter.volume_order(triple(values))
 
     def roi(self, config: Config) -> Shape:
-        """Returns the window, along the axes of whole volumes that of the metadata, or one that networks take."""
+        """Returns the window, along the axes of whole volumes that of the metadata of `config`, or one that networks
+        take."""
         usual = _spatial_shape(config, self.axis) or DEFAULT_ROI
         return triple(size if size > 0 else side for size, side in zip(self.roi_size, usual, strict=True))
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a bundle's folder. `space` is its own `preprocessing`, run by MONAI; `postprocessing`
+    """States the facts of a bundle's folder. `entry`, `path`, `num_classes` and `num_channels` are those of
+    `Source.facts`; neither number is asked for. `space` is its own `preprocessing`, run by MONAI; `postprocessing`
     restores predictions on the file. Without `preprocessing`, the job has to state both `preprocess` and `input`, which
     also replace it. Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing;
     UserError for an expression or third-party class without trust, a threshold without activation or, after sigmoids,
@@ -207,7 +209,7 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
+    """Builds the network of `network_def` of the bundle of `spec` with fresh weights, on the CPU or meta device."""
     net = _build(config := _read_config(spec.checkpoint))
     if _own_code(net, config) != spec.code:
         raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
@@ -240,7 +242,8 @@ def _build(config: Config) -> nn.Module:
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
-    """Returns the weights of `models/model.pt`, on the CPU; reads weights only, trusted or not."""
+    """Returns the weights of `models/model.pt` of the bundle of `spec`, on the CPU; reads weights only, trusted or not.
+    `wanted`, names and shapes of its network, is not asked for."""
     file = _weights_file(spec.checkpoint)
     return checkpoints.read_state_dict(str(file), keys=("state_dict", "model_state_dict", "model")), None
 

@@ -43,8 +43,9 @@ _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0";
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a command, whose words `path` holds as a shell would read them. Raises UserError without
-    trust, CheckpointError for a program that does not exist."""
+    """States the facts of a command, whose words `path` holds as a shell would read them, by its `entry`: it writes
+    labels up to the dataset's `num_classes`, background included, and sees one channel, whatever `num_channels`. Raises
+    UserError without trust, CheckpointError for a program that does not exist."""
     require_trust(path)
     _, notes = _further_content(_words(path))
     classes = entry.num_outputs(num_classes) or num_classes
@@ -63,7 +64,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the command as a network of whole volumes."""
+    """Returns the command of `spec` as a network of whole volumes."""
     args = spec.args
     return Command(_words(spec.checkpoint), args["num_classes"], args["timeout"], args.get("format", NIFTI[0]))
 
@@ -135,7 +136,9 @@ class Command(nn.Module):
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor, case: Case | None, adapter: InputAdapter) -> Tensor:
-        """Returns logits `[B, K, H, W, D]`; raises UserError if the command fails, hangs or writes something else."""
+        """Returns logits `[B, K, H, W, D]` of images `[B, 1, H, W, D]` in [0, 1], volumes of `case`, whose file says
+        grid and unit; `adapter` has the axes in which they are written. Raises UserError if the command fails, hangs or
+        writes something else."""
         if case is None:
             raise UserError("expected a whole case for a command, got a window alone: use model.for_case(case)")
         labels = torch.stack([self._labels(image, case, adapter) for image in images.detach().cpu()])

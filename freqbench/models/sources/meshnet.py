@@ -3,7 +3,7 @@ Fedorov et al., IJCNN 2017, arXiv:1612.00940; the networks of the browser tool b
 2023, doi 10.21105/joss.05098) have this form."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -82,12 +82,14 @@ class Dilated(nn.Conv3d):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
+        """Returns the convolution of an input `[B, C, d, h, w]`, of its size."""
         d = self.dilation[0]
         if input.device.type != "cpu" or d < 4 or self.dilation != (d, d, d):
             return super().forward(input)
         batch, channels, *size = input.shape
         height, width, depth = places = [-(-n // d) for n in size]
-        split = F.pad(input, [side for n in reversed(size) for side in (0, -n % d)])
+        widths = [(0, -n % d) for n in reversed(size)]  # to multiples of d
+        split = F.pad(input, sum(widths, ()))
         split = split.reshape(batch, channels, height, d, width, d, depth, d).permute(0, 3, 5, 7, 1, 2, 4, 6)
         parts = split.reshape(-1, channels, *places)  # [B d d d, C, height, width, depth]
         parts = F.conv3d(parts, self.weight, self.bias, padding=[side // 2 for side in self.kernel_size])
@@ -97,8 +99,11 @@ class Dilated(nn.Conv3d):
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its folder or `model.json`: its window is the input's shape, its axes those
-    of an array in the orientation LIA (FreeSurfer's conformed volumes), as nibabel reads it. Raises CheckpointError for
-    a file that is missing or of another format, UserError or CheckpointError for a layer that a chain does not have."""
+    of an array in the orientation LIA (FreeSurfer's conformed volumes), as nibabel reads it.
+
+    `entry`, `path`, `num_classes` and `num_channels` are those of `Source.facts`; neither number is asked for. Raises
+    CheckpointError for a file that is missing or of another format, UserError or CheckpointError for a layer that a
+    chain does not have."""
     validate(dict(entry.args), source.NoArgs, path)
     chain = _read(path)
     outputs = _convolutions(chain)[-1].filters
@@ -107,7 +112,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the chain with fresh weights; the names of its parameters are those of the layers."""
+    """Builds the chain of a spec with fresh weights; the names of its parameters are those of the layers."""
     path = spec.checkpoint
     read = _read(path)
 
@@ -129,31 +134,39 @@ def network(spec: ModelSpec) -> nn.Module:
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
-    """Returns the weights, on the CPU, under the names of `network`'s parameters."""
+    """Returns the weights of a spec's files, on the CPU, under the names of `network`'s parameters; `wanted`, those of
+    a network, is not asked for."""
     chain = _read(spec.checkpoint)
-    arrays = {name: array for group in chain.groups for name, array in _arrays(chain.file.parent, group)}
+    file = chain.file
+    arrays = dict[str, Tensor]()
+    for group in chain.groups:
+        arrays.update(_arrays(file.parent, group))
     state = {}
     for layer in _convolutions(chain):
         for part, name in (("weight", "kernel"), ("bias", "bias")):
             if name == "bias" and not layer.use_bias:
                 continue
             if (array := arrays.pop(f"{layer.name}/{name}", None)) is None:
-                raise CheckpointError(f"{chain.file}: weightsManifest: expected {layer.name}/{name}, found none")
+                raise CheckpointError(f"{file}: weightsManifest: expected {layer.name}/{name}, found none")
             # A kernel is [d, h, w, in, out]; torch wants [out, in, d, h, w].
             state[f"{_key(layer.name)}.{part}"] = array.permute(4, 3, 0, 1, 2) if array.dim() == 5 else array
     if arrays:
-        raise CheckpointError(f"{chain.file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
-    check_sound(str(chain.file), state)
+        raise CheckpointError(f"{file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
+    check_sound(str(file), state)
     return state, None
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     chain = _read(path)
-    names = (name for group in chain.groups for name in group.paths)
-    return source.fingerprint({TOPOLOGY: chain.file, **{name: _existing(chain.file.parent / name) for name in names}})
+    file = chain.file
+    files = {TOPOLOGY: file}
+    for group in chain.groups:
+        files |= {name: _existing(file.parent / name) for name in group.paths}
+    return source.fingerprint(files)
 
 
 def _read(path: str) -> _Chain:
+    """Reads the `model.json` of a path, a folder's or the file itself; refuses what is no chain."""
     file = Path(path)
     file = file / TOPOLOGY if file.is_dir() else file
     content = source.read_object(file)
@@ -166,28 +179,7 @@ def _read(path: str) -> _Chain:
             f"{file}: expected TensorFlow.js' layers format (modelTopology with layers, weightsManifest), got another: "
             "convert the network by tensorflowjs_converter --output_format tfjs_layers_model"
         )
-    sizes: Any = None
-    chain: list[_Conv | _Activation] = []
-    before = None
-    seen = set[str]()
-    for layer in layers:
-        kind, settings = (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (None, None)
-        settings = settings if isinstance(settings, dict) else {}
-        name = str(settings.get("name"))
-        where = f"{file}: layer {name} ({kind})"
-        if _inputs(layer) not in (None, [before] if before else []):
-            raise CheckpointError(f"{where}: expected a chain, in which each layer takes the one before")
-        if name in seen:
-            raise CheckpointError(f"{where}: expected each layer's name once")
-        sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape")
-        if kind == "Conv3D":
-            chain.append(validate(settings, _Conv, where))
-        elif kind == "Activation":
-            chain.append(validate(settings, _Activation, where))
-        elif kind != "InputLayer" or before is not None:
-            raise CheckpointError(f"{where}: expected a chain of Conv3D and Activation, which has no such layer")
-        before = name
-        seen.add(name)
+    chain, sizes = _chained(file, layers)
     if not isinstance(sizes, list) or len(sizes) != 5 or not isinstance(sizes[4], int):
         raise CheckpointError(f"{file}: expected an input [batch, d, h, w, channels], got {sizes}")
     if not any(isinstance(layer, _Conv) for layer in chain):
@@ -197,13 +189,45 @@ def _read(path: str) -> _Chain:
     return _Chain(file, side, sizes[4], chain, groups)
 
 
-def _inputs(layer: Any) -> list[str] | None:
+def _chained(file: Path, layers: Sequence[Any]) -> tuple[list[_Conv | _Activation], Any]:
+    """Returns the settings of the layers of a chain, and the sizes of its input as the file has them."""
+    sizes: Any = None
+    chain: list[_Conv | _Activation] = []
+    names = list[str]()
+    for each in layers:
+        layer = each if isinstance(each, dict) else {}
+        kind = layer.get("class_name")
+        settings = layer.get("config")
+        settings = settings if isinstance(settings, dict) else {}
+        name = str(settings.get("name"))
+        where = f"{file}: layer {name} ({kind})"
+        if _inputs(layer) not in (None, names[-1:]):
+            raise CheckpointError(f"{where}: expected a chain, in which each layer takes the one before")
+        if name in names:
+            raise CheckpointError(f"{where}: expected each layer's name once")
+        sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape")
+        if kind == "Conv3D":
+            chain.append(validate(settings, _Conv, where))
+        elif kind == "Activation":
+            chain.append(validate(settings, _Activation, where))
+        elif kind != "InputLayer" or names:
+            raise CheckpointError(f"{where}: expected a chain of Conv3D and Activation, which has no such layer")
+        names.append(name)
+    return chain, sizes
+
+
+def _inputs(layer: Mapping[str, Any]) -> list[str] | None:
     """Returns the names of the layers that a layer takes; None if it is no layer of a graph."""
-    nodes = layer.get("inbound_nodes") if isinstance(layer, dict) else None
+    nodes = layer.get("inbound_nodes")
+    if nodes is None:
+        return None
+    inputs = []
     try:
-        return [edge[0] for node in nodes for edge in node] if nodes is not None else None
+        for node in nodes:
+            inputs += [edge[0] for edge in node]
     except (TypeError, IndexError, KeyError):
         return ["?"]
+    return inputs
 
 
 def _convolutions(chain: _Chain) -> list[_Conv]:
@@ -227,10 +251,11 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     if len(paths) == 1 and is_safetensors(paths[0]):
         stored = read_content(str(paths[0]))
         for entry in group.weights:
-            got = tuple(stored[entry.name].shape) if entry.name in stored else "none"
+            name = entry.name
+            got = tuple(stored[name].shape) if name in stored else "none"
             if got != entry.shape:
-                raise CheckpointError(f"{paths[0]}: {entry.name}: expected the shape {entry.shape}, got {got}")
-            yield entry.name, stored[entry.name].float()
+                raise CheckpointError(f"{paths[0]}: {name}: expected the shape {entry.shape}, got {got}")
+            yield name, stored[name].float()
         return
     counts = [math.prod(entry.shape) for entry in group.weights]
     size = sum(path.stat().st_size for path in paths)
@@ -238,7 +263,8 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     if size != wanted:
         rest = f"expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
         raise CheckpointError(f"{', '.join(map(str, paths))}: {rest}")
-    values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
+    content = b"".join(path.read_bytes() for path in paths)
+    values = torch.from_numpy(np.frombuffer(content, "<f4").astype(np.float32))
     for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
         yield entry.name, part.reshape(entry.shape)
 

@@ -31,8 +31,10 @@ from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
 from freqbench.core.files import programs
+from freqbench.core.types import Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
+from freqbench.models.networks.construction import refusing
 from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source
@@ -75,6 +77,13 @@ class NnunetArgs(Strict):
             raise ValueError(f"expected a list of different folds, got {[*fold]}")
         return fold
 
+    @property
+    def folds(self) -> tuple[int | str, ...]:
+        """The folds that are asked for; empty: none in particular."""
+        if self.fold is None:
+            return ()
+        return self.fold if isinstance(self.fold, tuple) else (self.fold,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Folder:
@@ -100,12 +109,13 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
     stated = validate(dict(args), NnunetArgs, path)
     files = _checkpoints(path, stated)
     content = _content(files[0])
+    asked = stated.configuration
     trained = content.get("init_args")
     trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
-    if stated.configuration and trained_as and stated.configuration != trained_as:
+    if asked and trained_as and asked != trained_as:
         rest = f"but its checkpoint was trained as {trained_as}: leave it out"
-        raise UserError(f"{path}: configuration is {stated.configuration} here, {rest}")
-    configuration = str(stated.configuration or trained_as or "3d_fullres")
+        raise UserError(f"{path}: configuration is {asked} here, {rest}")
+    configuration = str(asked or trained_as or "3d_fullres")
     plans, dataset = (source.read_object(Path(path, name)) for name in ("plans.json", "dataset.json"))
     pipeline = pipeline_of(path, plans, dataset, configuration, stated.orientation, bounds)
     return _Folder(path=path, checkpoints=files, content=content, pipeline=pipeline)
@@ -113,16 +123,27 @@ def _folder(path: str, args: Mapping[str, Any], bounds: Any = None) -> _Folder:
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`: nnU-Net's own pipeline, and its default inference,
-    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap. Raises CheckpointError
-    for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or a cascade."""
+    mirrored as the checkpoint allows; a 2d network's window has some slices, without overlap.
+
+    `entry`, `path`, `num_classes` and `num_channels` are those of `Source.facts`; neither number is asked for. Raises
+    CheckpointError for a file that is missing or unreadable; UserError for an unknown argument or name in the plans, or
+    a cascade."""
     folder = _folder(path, entry.args, entry.bounds)
     pipeline = folder.pipeline
     letters = source.axes_of(pipeline)
     adapter = InputAdapter(axes=letters, **source.spanning(pipeline.stated_bounds))
-    patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
-    overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
+    patch = pipeline.patch
+    inference: dict[str, Any] = {**NNUNET}
+    if pipeline.is_2d:
+        patch = (SLICES, *patch[1:])
+        inference["overlap"] = adapter.volume_order((0.0, 0.5, 0.5))
     folds = len(folder.checkpoints)
-    regions = pipeline.regions
+    notes = (f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else ()
+    outputs: Outputs = "softmax"
+    metadata = Metadata()
+    if regions := pipeline.regions:
+        outputs = "sigmoid"
+        metadata = Metadata(class_names=("background", *regions))
     # The axes, of the volume or of the file, over which predictions may be mirrored.
     allowed = folder.content.get("inference_allowed_mirroring_axes") or ()
     axes = range(2 if pipeline.is_2d else 3)
@@ -130,29 +151,30 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         advice = f"inference_allowed_mirroring_axes: expected some of {', '.join(map(str, axes))}, got {allowed!r}"
         raise CheckpointError(f"{folder.checkpoints[0]}: {advice}")
     plain = letters.replace("-", "")[pipeline.is_2d :]
-    mirror = "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
+    mirrored = [plain[axis] for axis in set(allowed)]
+    inference["mirror"] = "".join(sorted(mirrored, key=(AXES + FILE_AXES).index))
     return Facts(
         arch="nnunet",
         args=entry.args,
         roi=patch,
         num_classes=folder.num_outputs,
         num_channels=pipeline.num_channels,
-        outputs="sigmoid" if regions else "softmax",
+        outputs=outputs,
         input=adapter,
         space=pipeline,
-        inference=NNUNET | {"overlap": overlap, "mirror": mirror},
-        notes=(f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else (),
-        metadata=Metadata(class_names=("background", *regions) if regions else None),
+        inference=inference,
+        notes=notes,
+        metadata=metadata,
         class_names=pipeline.class_names,
         channel_names=pipeline.channel_names,
     )
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns patterns of the files that are read: those of the requested folds, else of every fold."""
+    """Returns patterns of the files that are read: those of the folds that `args` of a job ask for, else of every
+    fold."""
     stated = validate(dict(args), NnunetArgs, "nnunet")
-    folds = stated.fold if isinstance(stated.fold, tuple) else ["*" if stated.fold is None else stated.fold]
-    return "plans.json", "dataset.json", *(f"fold_{fold}/{stated.checkpoint}" for fold in folds)
+    return "plans.json", "dataset.json", *(f"fold_{fold}/{stated.checkpoint}" for fold in stated.folds or "*")
 
 
 class Folds(nn.Module):
@@ -163,7 +185,7 @@ class Folds(nn.Module):
         self.nets = nn.ModuleList(nets)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the mean logits."""
+        """Returns the mean logits `[B, K, ...]` of images `[B, C, ...]`."""
         if len(self.nets) == 1:
             only: Tensor = self.nets[0](images)
             return only
@@ -171,10 +193,12 @@ class Folds(nn.Module):
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Builds the networks of the plans, fresh, on the CPU or meta device; each head returns full resolution."""
+    """Builds the networks of the plans of a spec, fresh, on the CPU or meta device; each head returns full
+    resolution."""
     folder = _folder(spec.checkpoint, spec.args)
+    pipeline = folder.pipeline
     where = f"{folder.path}: architecture of plans.json"
-    settings = folder.pipeline.settings
+    settings = pipeline.settings
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
@@ -196,15 +220,16 @@ def network(spec: ModelSpec) -> nn.Module:
 
     def build_all() -> nn.Module:
         with quiet():
-            args = folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs
-            nets = [build(*args, False) for _ in folder.checkpoints]
-        return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
+            args = pipeline.manager, settings, pipeline.num_channels, folder.num_outputs, False
+            folds = Folds([build(*args) for _ in folder.checkpoints])
+        return Sliced(folds, axis=0) if pipeline.is_2d else folds
 
     return source.construct(where, build_all)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
-    """Returns the weights of the folds, on the CPU; deep-supervision heads included."""
+    """Returns the weights of a spec's folds, on the CPU; deep-supervision heads included. `wanted`, names and shapes of
+    the network, is not asked for."""
     loaded = dict[str, Tensor]()
     path = spec.checkpoint
     for number, file in enumerate(_checkpoints(path, validate(dict(spec.args), NnunetArgs, path))):
@@ -238,10 +263,7 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
         advice = f"give args: {{checkpoint: {other}}}, which is there" if other else "fetch it"
         raise CheckpointError(f"{path}: expected fold_N/{args.checkpoint}, found none: {advice}")
     numbered = [fold for fold in there if fold != "all"]
-    if args.fold is None:
-        wanted = numbered or there
-    else:
-        wanted = [str(fold) for fold in (args.fold if isinstance(args.fold, tuple) else [args.fold])]
+    wanted = [*map(str, args.folds)] or numbered or there
     for fold in wanted:
         if fold not in there:
             found = f"found none: give fold, one of {', '.join(there)}"
@@ -290,19 +312,21 @@ def _builder(folder: _Folder) -> Any:
     if name not in known:
         what = f"{folder.path}: trainer_name {name}, which is not nnunetv2's"
         plugins.require_trust(what)
-        try:
-            with quiet():
-                found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
-                return _called_as_now(found(name).build_network_architecture)
-        except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-            raise UserError(f"{what}: set {_EXTERNAL} to the folder of its file: {one_line(error)}") from None
-    building = [name]
-    while not known[building[-1]][2]:
-        building.append(next(base for base in known[building[-1]][1] if base in known))
-    if building[-1] == _TRAINER:
+        # Importing a module runs it, and it may raise anything.
+        with refusing(f"{what}: set {_EXTERNAL} to the folder of its file", (Exception,)), quiet():
+            found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
+            return _called_as_now(found(name).build_network_architecture)
+    builder = name
+    module, bases, has_own = known[builder]
+    while not has_own:
+        builder = next(base for base in bases if base in known)
+        module, bases, has_own = known[builder]
+    if builder == _TRAINER:
         plans = pkgutil.resolve_name("nnunetv2.utilities.get_network_from_plans:get_network_from_plans")
 
         def build(manager: Any, settings: Any, channels: int, outputs: int, deep: bool) -> nn.Module:
+            """Builds a network by the `settings` of its configuration, `manager` aside, with input `channels` and
+            `outputs`; `deep`: with deep supervision."""
             name = settings.network_arch_class_name
             kwargs = settings.network_arch_init_kwargs
             args = name, kwargs, settings.network_arch_init_kwargs_req_import, channels, outputs
@@ -310,12 +334,10 @@ def _builder(folder: _Folder) -> Any:
             return made
 
         return build
-    try:
-        with quiet():
-            trainer = pkgutil.resolve_name(f"{known[building[-1]][0]}:{building[-1]}")
-            return _called_as_now(trainer.build_network_architecture)
-    except Exception as error:  # noqa: BLE001 (whatever a package that it needs raises on import)
-        raise UserError(f"{folder.path}: nnunetv2's {name} cannot be imported: {one_line(error)}") from None
+    # A package that it needs may raise anything too.
+    with refusing(f"{folder.path}: nnunetv2's {name} cannot be imported", (Exception,)), quiet():
+        trainer = pkgutil.resolve_name(f"{module}:{builder}")
+        return _called_as_now(trainer.build_network_architecture)
 
 
 def _called_as_now(build: Any) -> Any:

@@ -41,14 +41,15 @@ class OnnxNetwork(nn.Module):
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
+        """Returns logits `[B, K, h, w, d]` of images, windows `[B, C, h, w, d]`; those of ONNX Runtime are computed on
+        the CPU."""
         if self.net is not None:
             return self.net(images)
         (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: images.detach().float().cpu().numpy()})
         return torch.from_numpy(scores).to(images)
 
     def train(self, mode: bool = True) -> "OnnxNetwork":
-        """Sets the flag only: the file fixed its behaviour."""
+        """Sets the flag to `mode` only: the file fixed its behaviour."""
         self.training = mode
         return self
 
@@ -61,7 +62,8 @@ class _Graph(NamedTuple):
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
-    Raises UserError for a missing package or a wrong argument, CheckpointError for a damaged or unfit file."""
+    `entry`, `path`, `num_classes` and `num_channels` are those of `Source.facts`. Raises UserError for a missing
+    package or a wrong argument, CheckpointError for a damaged or unfit file."""
     args = _args(entry, num_classes, num_channels)
     stated = validate(args, OnnxArgs, path)
     graph = _graph(path)
@@ -78,7 +80,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def network(spec: ModelSpec) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU."""
+    """Returns the network of the file of `spec` with its weights, on the CPU."""
     path = spec.checkpoint
     net = OnnxNetwork(_convert(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
     return mend(net, "logits", _graph(path).singly)
@@ -194,6 +196,7 @@ def _compare(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str |
         raise UserError(f"{path}: a roi of {size} does not pass through it: {one_line(error, 160)}") from None
     if reference.dim() != 5 or reference.shape[2:] != volume.shape[2:] or reference.shape[1] < 2:
         raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
+    outputs = reference.shape[1]
     try:
         x = volume.requires_grad_()
         logits = OnnxNetwork(_convert(path))(x)
@@ -201,11 +204,11 @@ def _compare(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str |
     except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
         operator = re.search(r"operation_type='(\w+)'", str(error))
         reason = f"has no {operator[1]}" if operator else f"fails: {one_line(error, 120)}"
-        return reference.shape[1], f"its torch counterpart {reason}"
+        return outputs, f"its torch counterpart {reason}"
     difference = float((logits.detach() - reference).abs().max()) if logits.shape == reference.shape else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(reference.abs().max())):
-        return reference.shape[1], f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
-    return reference.shape[1], None
+        return outputs, f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
+    return outputs, None
 
 
 SOURCE = Source(facts=facts, network=network, sha256=_sha256)

@@ -87,7 +87,8 @@ class Facts(Origin):
 
 
 def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
-    """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
+    """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network. `source`,
+    `draft`, `facts` and `entry` are those of `Source.fit`."""
     if source.weights is None:
         return draft
     net = source.outline_of(draft)
@@ -95,22 +96,42 @@ def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEn
     if not draft.is_random:
         wanted = net.state_dict()
         weights, note = source.weights(draft, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
-        # freqbench's own metadata tell of a training.
-        untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
-        notes = (*notes, *filter(None, [note, untrained]))
+        notes = require_fit(draft, wanted, weights, note, facts.is_own)
     flops, step_bytes = cost_of(draft, net)
     return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
 
 
+def require_fit(
+    draft: ModelSpec, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], note: str | None, is_own: bool
+) -> tuple[str, ...]:
+    """Refuses weights that do not fit a network; returns the notes of its spec, and those on its weights.
+
+    Args:
+        draft: the spec of the network.
+        wanted: its names and shapes (meta will do).
+        weights: those of its files.
+        note: a line on their place there; None: nothing.
+        is_own: True: freqbench's own metadata tell of a training.
+    """
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
+    untrained = None if is_own or not checkpoints.look_untrained(weights) else UNTRAINED
+    return (*draft.notes, *filter(None, [note, untrained]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A kind of place that networks come from: files of one format, another package's class, a command. `facts` takes a
-    network's entry, its local path, and the dataset's numbers of classes and channels (None: not known yet). `network`
-    builds that of a spec on the CPU or meta device, with fresh weights or its file's. `weights` returns those of a
-    spec's files by the keys and shapes of its network, and a note on their place; None: `network` brings them. `sha256`
-    hashes, of a path and arguments, all files that the output depends on; `fit` returns a spec with all that takes a
-    network to know, or refuses it."""
+    """A kind of place that networks come from: files of one format, another package's class, a command.
+
+    Attributes:
+        facts: states the facts of a network, of `entry`, the model in a job file, `path`, its local place, and the
+            dataset's `num_classes` (background included) and `num_channels` (None: not known yet).
+        network: builds that of a spec on the CPU or meta device, with fresh weights or its file's.
+        weights: returns those of a spec's files by the names and shapes of its network (meta will do), and a note on
+            their place; None: `network` brings them.
+        sha256: hashes, of a path and arguments, all files that the output depends on.
+        fit: returns a spec with all that takes a network to know, or refuses it: of the `source` itself, the `draft` of
+            the spec as far as job and files state it, their `facts`, and the `entry`.
+    """
 
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
     network: Callable[[ModelSpec], nn.Module]
@@ -127,7 +148,8 @@ class Source:
     is_checkpoint: bool = False  # read from a file of weights, in which freqbench may have left metadata
 
     def locate(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
-        """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
+        """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` (hex) if given, and of a
+        folder the files that are read with the arguments `args` of a job."""
         if not self.has_path or seed_of(path) is not None:
             return path
         path = checkpoints.locate(path)
@@ -139,13 +161,14 @@ class Source:
             raise CheckpointError(str(error)) from None
 
     def network_of(self, spec: ModelSpec) -> nn.Module:
-        """Builds the bare network on the CPU without loading its weights (an ONNX file brings them)."""
+        """Builds the bare network of `spec` on the CPU without loading its weights (an ONNX file brings them)."""
         if self.runs_code and not plugins.is_installed(spec.arch):
             plugins.require_trust(f"{spec.name}: {spec.arch}")
         return self.network(spec)
 
     def outline_of(self, spec: ModelSpec) -> nn.Module:
-        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`. Raises
+        """Returns the bare network of `spec` on the meta device, shapes and keys only; not of a source without
+        `weights`. Raises
         UserError if its class refuses, is not the resolved one, is not trusted, or has no parameters."""
         with limit_modules():
             if self.is_known:
@@ -159,10 +182,11 @@ class Source:
 
 
 def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Counts operations and bytes of one window of shapes through a network on meta; UserError if it refuses."""
+    """Counts operations and bytes of one window of the shape that `spec` states through a network, `net`, on meta;
+    raises UserError if it refuses."""
     arch = spec.arch
     roi = spec.network_roi
-    size = "x".join(map(str, spec.network_roi))
+    size = "x".join(map(str, roi))
     try:
         with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
@@ -198,7 +222,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON or YAML file; raises CheckpointError if it holds none."""
+    """Returns the object in the JSON or YAML file at `path`; raises CheckpointError if it holds none."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
@@ -253,7 +277,8 @@ def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
+    """Returns the network of `make` with the fresh weights of seed 0; raises UserError, which begins with `where`, if
+    it refuses its arguments."""
     with seed_weights(0), refusing(f"{where} does not fit its class"):
         if not isinstance(net := make(), nn.Module):  # the code of a trusted bundle may return anything
             raise TypeError(f"expected a network, got {type(net).__name__}")

@@ -57,8 +57,14 @@ class Written:
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI. Records are
-    one row per key, `classes` CLASS_RECORDS; `volumes_root` is `OUT/volumes`, None to show no volumes."""
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI.
+
+    Args:
+        records: one row per key, with the columns of NUMBERS of `figure_data`.
+        classes: CLASS_RECORDS, for the names of organs and the ejection fraction.
+        volumes_root: `OUT/volumes`; None to show no volumes.
+        folder: made if missing; a file of another maker is not replaced (UserError).
+    """
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
     reasons: dict[str, str] = {}

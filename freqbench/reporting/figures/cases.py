@@ -66,7 +66,8 @@ class CaseVolumes:
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Figure | str:
-    """Draws the case of the largest drop by `draw_case`, or returns a reason."""
+    """Draws the case of the largest drop among `rows`, which are white-box, of one `dataset` and one source `model`
+    (its name in tables), by `draw_case`, or returns a reason. `material` has the volumes and the names of classes."""
     saved = join_files(rows, material.folders).sort_values(["drop", "seed"], ascending=[False, True], kind="stable")
     if saved.empty:
         return "no volumes are saved: run the job with save_adversarial: nifti"
@@ -84,34 +85,34 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Fi
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """Draws one case: clean, adversarial, change, label (unless it is the clean prediction) and both predictions of a
-    target, in three planes, each at the slice in which most predicted voxels changed or, if none did, most of the
-    change. `names` are the class names of the legend, by class number."""
+    """Draws one case of `saved` volumes below a `title`: clean, adversarial, change, label (unless it is the clean
+    prediction) and both predictions of a `target` (its name in files), in three planes, each at the slice in which most
+    predicted voxels changed or, if none did, most of the change. `names` are the class names of the legend, by class
+    number."""
     before, after = saved.predictions[target]
-    weight = before != after if (before != after).any() else saved.change
-    largest = planes.span(saved.change)
+    clean = saved.clean
+    change = saved.change
+    is_changed = before != after
+    weight = is_changed if is_changed.any() else change
+    largest = planes.span(change)
     factor = max(1, round(0.5 / largest))
-    maps = {"label": (saved.label, saved.clean), "prediction, clean": (before, saved.clean)}
-    maps["prediction, adversarial"] = after, saved.adversarial
-    if np.array_equal(saved.label, before):
-        del maps["label"]
+    maps = _maps(saved, before, after)
     adversarial = "\n".join(filter(None, ("adversarial", planes.visible_words(largest))))
     texts = ("clean", adversarial, f"change x{factor}", *maps)
-    shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
-    ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
-    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 1.25))
-    axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
+    ratios = {axis: aspect(saved.spacing, axis) for axis in PLANES}
+    figure, axes = _sheet(clean, ratios, len(texts))
     legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
         index = busiest(weight, axis)
-        ratio = aspect(saved.spacing, axis)
-        for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
+        ratio = ratios[axis]
+        for cell, volume in zip(cells[:2], (clean, saved.adversarial), strict=True):
             _show(cell, plane(volume, axis, index), ratio, across=axis)
-        change = factor * plane(saved.change, axis, index)
-        _frame(cells[2], axis).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
+        enlarged = factor * plane(change, axis, index)
+        _frame(cells[2], axis).imshow(enlarged, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
         for cell, (mask, image) in zip(cells[3:], maps.values(), strict=True):
-            legend_masks.append(plane(mask, axis, index))
-            _show(cell, plane(image, axis, index), ratio, legend_masks[-1], regions=saved.regions, across=axis)
+            classes = plane(mask, axis, index)
+            legend_masks.append(classes)
+            _show(cell, plane(image, axis, index), ratio, classes, regions=saved.regions, across=axis)
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
@@ -121,8 +122,27 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     return figure
 
 
+def _maps(saved: CaseVolumes, before: Mask, after: Mask) -> dict[str, tuple[Mask, Voxels]]:
+    """Returns the maps that `draw_case` shows by their headings, each with the volume below it."""
+    clean = saved.clean
+    maps = {"prediction, clean": (before, clean), "prediction, adversarial": (after, saved.adversarial)}
+    return maps if np.array_equal(saved.label, before) else {"label": (saved.label, clean), **maps}
+
+
+def _sheet(clean: Voxels, ratios: Mapping[int, float], across: int) -> tuple[Figure, npt.NDArray[np.object_]]:
+    """Makes a page of axes, a row for each plane and `across` in it; `ratios` are the aspects of the planes' pixels."""
+    heights = []
+    for axis, ratio in ratios.items():
+        rows, columns = plane(clean, axis, 0).shape
+        heights.append(rows * ratio / columns)
+    figure = new_figure(PAGE, min(_HIGHEST, sum(heights) * (PAGE - 0.3) / across + 1.25))
+    axes = figure.subplots(len(PLANES), across, squeeze=False, gridspec_kw={"height_ratios": heights})
+    return figure, axes
+
+
 def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label, predictions; `names` of models by id."""
+    """Draws the panels of the glimpse in the file `path` as the page does: volumes, change, label, predictions; `names`
+    of models by id. None where the file is no glimpse."""
     if (seen := glimpses.read(path, names)) is None:
         return None
     sheet = seen.unpack()
@@ -147,7 +167,8 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:
-    """Reads a folder's volumes, no predictions off the grid. UserError: damaged, missing, of two grids, linked."""
+    """Reads the volumes of a `folder` below `root`, which is `OUT/volumes`, without predictions off the grid.
+    UserError: damaged, missing, of two grids, linked."""
     require_inside(root.rpartition("/")[0] or ".", folder)
     clean, affine = _channels(storage.join(folder, volumes.CLEAN))
     adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
@@ -176,8 +197,17 @@ def turn_volumes(
     regions: Regions = (),
     windows: Sequence[Window | None] = (),
 ) -> CaseVolumes:
-    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres, and
-    `windows` are those of the channels, if they are known."""
+    """Turns the axes of a case to right, anterior and superior.
+
+    Args:
+        clean: `[C, H, W, D]` in [0, 1]; of its channels the one that changed most is kept.
+        adversarial: like `clean`.
+        label: classes, `[H, W, D]`.
+        predictions: by target, of the clean and of the adversarial volume, like `label`.
+        affine: `[4, 4]`, maps voxels to world millimetres.
+        regions: of each label, where they overlap.
+        windows: by channel, the file's intensities that became 0 and 1, if they are known.
+    """
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
     turn = nibabel.io_orientation(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
@@ -185,12 +215,14 @@ def turn_volumes(
     def turn_to_ras(volume: npt.NDArray[T]) -> npt.NDArray[T]:
         return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
 
+    turned = {name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()}
+    right, anterior, superior = map(float, spacing)
     return CaseVolumes(
         clean=turn_to_ras(clean[most]),
         adversarial=turn_to_ras(adversarial[most]),
         label=turn_to_ras(label),
-        predictions={name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()},
-        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        predictions=turned,
+        spacing=(right, anterior, superior),
         regions=regions,
         window=windows[most] if most < len(windows) else None,
     )
@@ -244,7 +276,8 @@ def _regions_of(regions: Regions, label: int) -> Sequence[int]:
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str], regions: Regions) -> None:
-    labels = {int(label) for mask in masks for label in np.unique(mask)} - {0}
-    indices = sorted({index for label in labels for index in _regions_of(regions, label)})
+    labels = set[int]().union(*(np.unique(mask).tolist() for mask in masks)) - {0}
+    shown = set[int]().union(*(_regions_of(regions, label) for label in labels))
+    indices = sorted(shown)
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

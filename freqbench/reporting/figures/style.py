@@ -26,13 +26,23 @@ GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 7),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **{"figure.titlesize": 7.5, "axes.linewidth": 0.6, "axes.axisbelow": True},
-    **{"lines.linewidth": 1.0, "lines.markersize": 3.5},
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for, and which stays text
-    **{"savefig.dpi": 200, "image.interpolation": "nearest"},
+    "savefig.dpi": 200,
+    "image.interpolation": "nearest",
 }
 
 
@@ -72,13 +82,14 @@ def panels(
 
 
 def reach(table: pd.DataFrame) -> NDArray[np.float64]:
-    """Length of each interval below and above its `drop`, [2, rows]; 0 where there is none."""
+    """Length of each interval of a `table` below and above its `drop`, [2, rows], by `low` and `high`; 0 where there is
+    none."""
     lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table["drop"].to_numpy(float))
     return np.where(np.isnan(lengths), 0.0, lengths)
 
 
 def interval_words(table: pd.DataFrame) -> str:
-    """Describes dots and bars in words."""
+    """Describes dots and bars in words; rows of the `table` without `low` have no bar."""
     return "mean, 95 % interval" if table["low"].notna().any() else "mean (too few patients for an interval)"
 
 
@@ -99,19 +110,21 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def count_text(numbers: Sequence[int]) -> str:
-    """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
-    low, high = min(numbers), max(numbers)
+    """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the `numbers`, at least one, vary."""
+    low = min(numbers)
+    high = max(numbers)
     return f"n = {low if low == high else f'{low}–{high}'} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Draws one legend below all axes, in as many columns as the longest label allows."""
+    """Draws one legend below all axes of a `figure`, in as many columns as the longest of the `labels`, one for each of
+    `handles`, allows."""
     columns = legend_columns(labels, figure.get_size_inches()[0])
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """Returns the number of columns of a legend in a figure of this width in inches."""
+    """Returns the number of columns of a legend with these `labels` in a figure of this `width` in inches."""
     return max(1, min(len(labels), int(width / (0.36 + 0.055 * max(map(len, labels), default=1)))))
 
 

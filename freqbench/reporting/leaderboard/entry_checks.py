@@ -30,7 +30,8 @@ ALWAYS = ("clean", "saved", "bounds")  # checks beside those of gradients and cl
 
 
 def examine(told: Told) -> list[Check]:
-    """Checks that rows of an entry can be ranked: there are worst cases, and its audit lets them stand."""
+    """Checks that rows of an entry, of which `told` are the facts, can be ranked: there are worst cases, and its audit
+    lets them stand."""
     return [_worst_cases(told), check_audit(told)]
 
 
@@ -42,7 +43,8 @@ def _worst_cases(told: Told) -> Check:
 
 
 def check_audit(told: Told) -> Check:
-    """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
+    """Checks that the audit of a store of one network, of which `told` are the facts, lets its numbers stand as far as
+    it was run."""
     if problems := [*_refusals(told), *told.lacking]:
         return Check("audit", "wrong", " ".join(problems))
     open_ones = [each for each in told.verdicts if each.verdict != "no sign"]
@@ -82,9 +84,10 @@ class Recomputation:
 
 
 def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
-    """Computes an entry again; ends with the first check that is wrong, or lacks data here. `reproduce`: worst cases
-    and a random share of the rest are the same; `audit`: cells that it adds to a copy of the rows show neither masked
-    gradients nor stronger attacks, and leave what the entry's own states."""
+    """Computes the parts of an entry that are `asked` for again, with progress on the `console`; ends with the first
+    check that is wrong, or lacks data here. `reproduce`: worst cases and a random share of the rest are the same;
+    `audit`: cells that it adds to a copy of the rows show neither masked gradients nor stronger attacks, and leave what
+    the entry's own states."""
     with trusting(asked.trust_code):
         try:
             here = _here(entry, asked)
@@ -156,5 +159,5 @@ def _contradictions(own: Store, made: Store) -> Iterator[str]:
 
 
 def reasons(results: Sequence[Check]) -> list[str]:
-    """Returns one text per wrong check."""
+    """Returns one text per check of `results` that is wrong."""
     return [f"{each.name}: {each.text}" for each in results if each.verdict == "wrong"]

@@ -108,7 +108,8 @@ class BoardEntry:
 
 
 def read_entry(folder: Path) -> BoardEntry:
-    """Reads an entry; raises UserError if its card or facts are missing or others."""
+    """Reads the entry in a `folder`, whose name is the entry's; raises UserError if its card or facts are missing or
+    others."""
     card = config.load(str(folder / CARD), Card)
     facts = config.load(str(folder / FACTS), EntryFacts)  # JSON is YAML
     return BoardEntry(folder=folder, card=card, facts=facts)
@@ -145,7 +146,7 @@ def told_by(store: Store) -> Told:
 
 
 def locate_weights(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns a stored job of one network with its weights at another place."""
+    """Returns `spec`, a stored job of one network, with its weights at another `place`: a path or an address."""
     (model,) = spec["models"]
     if trained := model.get("trained"):
         return {**spec, "models": [{**model, "trained": {**trained, "checkpoint": place}}]}
@@ -153,6 +154,6 @@ def locate_weights(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def place_of(spec: Mapping[str, Any]) -> str:
-    """Returns the place of the weights in a stored job of one network."""
+    """Returns the place of the weights in `spec`, a stored job of one network."""
     (model,) = spec["models"]
     return str((model.get("trained") or model).get("checkpoint") or model.get("bundle"))

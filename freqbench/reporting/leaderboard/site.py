@@ -168,7 +168,9 @@ def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> 
 
     put("index.html", "index.html", "", boards=panels, entries=by_name)
     for name, entry in by_name.items():
-        ranks = [(each, row) for each in panels for row in each["rows"] if row["entry"] == name]
+        ranks = []
+        for panel in panels:
+            ranks += [(panel, row) for row in panel["rows"] if row["entry"] == name]
         put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks)
     for name in COPIED:
         storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
@@ -178,7 +180,8 @@ def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> 
 
 
 def doubt(told: Told, dataset: str) -> str:
-    """Returns the first check that leaves an entry's verdict in doubt, and what was found; empty if none does."""
+    """Returns the first check that leaves the verdict on an entry, of which `told` are the facts, on a `dataset` in
+    doubt, and what was found; empty if none does."""
     for each in told.findings:
         decides = CHECKS[each.check].is_masking or CHECKS[each.check].is_claim
         if decides and each.dataset == dataset and each.verdict == "in doubt":

@@ -30,16 +30,14 @@ def build_page(data: Part, viewer: str = "", volumes: Part | None = None) -> str
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    return (
-        Environment(autoescape=True)
-        .from_string(_read("template.html"))
-        .render(
-            policy=_policy(scripts, has_viewer=bool(viewer)),
-            title=f"{data['title']} - freqbench",
-            style=Markup(_read("dist/page.css")),
-            packed=base64.b64encode(pack_data(data | {"volumes": volumes})).decode(),
-            scripts=[Markup(script) for script in scripts],
-        )
+    template = Environment(autoescape=True).from_string(_read("template.html"))
+    packed = pack_data(data | {"volumes": volumes})
+    return template.render(
+        policy=_policy(scripts, has_viewer=bool(viewer)),
+        title=f"{data['title']} - freqbench",
+        style=Markup(_read("dist/page.css")),
+        packed=base64.b64encode(packed).decode(),
+        scripts=list(map(Markup, scripts)),
     )
 
 

@@ -2,10 +2,11 @@
 
 import json
 import math
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import starmap
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import added_scores, added_texts, caption_of, joined_classes
-from freqbench.analysis.groups import budget_texts, is_minimal, is_null_row, is_white_box, steps_text
+from freqbench.analysis.groups import budget_texts, by_dataset, is_minimal, is_null_row, is_white_box, steps_text
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, Score, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
@@ -56,56 +57,86 @@ def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
 def page_data(
     records: pd.DataFrame, classes: pd.DataFrame | None, facts: Sequence[Mapping[str, Any]], audit: Part | None = None
 ) -> Part:
-    """Makes the object that `build_page` embeds, of RECORDS after `tables.current` and CLASS_RECORDS. Facts of a store:
-    `{"store": root, "runs": Store.runs(), "job": Store.job()}`. `audit` is that of `facts.audit`, if asked for."""
-    everything = records
-    left_out = records[records["left_out"] != ""]
-    records = records[records["left_out"] == ""].reset_index(drop=True)
-    rows = summary(records).rename(columns={"attack": "label"})
-    clean = rows[rows["label"] == CLEAN].reset_index(drop=True)
-    rows = rows[rows["label"] != CLEAN].reset_index(drop=True)
-    rows["row"] = np.arange(len(rows))
-    records = records.assign(row=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy())
-    records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
-    rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
-    failed = failures(records).astype(object)
-    runs = [run for each in facts for run in each["runs"]]
+    """Makes the object that `build_page` embeds.
+
+    Args:
+        records: columns of RECORDS after `tables.current`.
+        classes: columns of CLASS_RECORDS; None where there are none.
+        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
+        audit: that of `facts.audit`; None if not asked for.
+    """
+    is_left_out = records["left_out"] != ""
+    rows, clean, placed = _place(records[~is_left_out])
+    runs = list(chain.from_iterable(each["runs"] for each in facts))
     regions = regions_of(runs)
-    caption = caption_of(records, runs)
-    reasons = left_out.groupby([*_KEYS, "left_out"], observed=True).size()
-    names = rows["dataset"].unique()
-    has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
-    added = {ADDED + name_of(text): text for text in added_texts(records)}
+    datasets = rows["dataset"].unique()
+    shown_regions = {str(name): regions[dataset_name(name)] for name in datasets if dataset_name(name) in regions}
+    is_of_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT)
+    caption = caption_of(placed, runs)
+    reading = filter(None, (caption, steps_text(records), OWN if is_of_agreement.any() else ""))
+    smallest_sections = smallest.smallest(records) if smallest.applies(records) else []
     return {
         "format": 1,
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": [*map(_score, SCORES), *starmap(_added_score, added.items())],
-        "summary": _summary(rows, records, added),
+        **_scores(rows, placed),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
-        **_class_frames(records, classes),
-        "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
-        "series": {name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "attacks": page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
-        "threats": {name: words_of(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
+        **_class_frames(placed, classes),
+        "regions": shown_regions,
+        **_about_attacks(rows),
         "docs": page_facts.docs(),
         "findings": page_facts.sentences(rows),
-        "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
+        "glimpses": shown_glimpses(placed, [each["store"] for each in facts]),
         "class_colors": class_colors(),
-        "left_out": _groups(reasons.reset_index(), "reason", "rows"),
-        "failures": _groups(failed.where(failed.notna(), None), "failed", "reason"),
-        "runs": page_facts.runs(facts, records),
+        **_lacking(records[is_left_out], placed),
+        "runs": page_facts.runs(facts, placed),
         "jobs": page_facts.jobs(facts),
-        "notes": [*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
+        "notes": [*page_facts.NOTES, *reading],
         "cautions": [*page_facts.CAUTIONS],
-        "tables": _tables(unasked_sections(everything, but="smallest"), regions),
-        "smallest": _tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
-        "natural": _natural(everything),
-        "bounds": _bounds(records),
+        "tables": _tables(unasked_sections(records, but="smallest"), regions),
+        "smallest": _tables(smallest_sections, regions),
+        "natural": _natural(records),
+        "bounds": _bounds(placed),
         "audit": audit,
         "volumes": None,
     }
+
+
+def _place(records: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Returns the rows of the summary (`row`: their place), those of clean volumes, and records by their `row`."""
+    records = records.reset_index(drop=True)
+    rows = summary(records).rename(columns={"attack": "label"})
+    is_clean = rows["label"] == CLEAN
+    clean = rows[is_clean].reset_index(drop=True)
+    rows = rows[~is_clean].reset_index(drop=True)
+    rows["row"] = np.arange(len(rows))
+    place = records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy()
+    placed = records.assign(row=place).sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
+    bases = placed.drop_duplicates("row").set_index("row")["attack"]
+    return rows.assign(family=families(rows), base=bases), clean, placed
+
+
+def _scores(rows: pd.DataFrame, records: pd.DataFrame) -> Part:
+    added = {ADDED + name_of(text): text for text in added_texts(records)}
+    scores = [*map(_score, SCORES), *starmap(_added_score, added.items())]
+    return {"scores": scores, "summary": _summary(rows, records, added)}
+
+
+def _about_attacks(rows: pd.DataFrame) -> Part:
+    """Returns the looks of families, the papers of attacks, and the words for threat models, of a summary's rows."""
+    series = {name: series_style(place) for place, name in enumerate(rows["family"].unique())}
+    threats = sorted(set(rows["threat_model"].dropna().astype(str)))
+    papers = page_facts.attacks(rows["base"].dropna())
+    return {"series": series, "attacks": papers, "threats": {name: words_of(name) for name in threats}}
+
+
+def _lacking(left_out: pd.DataFrame, records: pd.DataFrame) -> Part:
+    """Returns the groups of rows that the tables leave out, and of those that failed, with reasons."""
+    reasons = left_out.groupby([*_KEYS, "left_out"], observed=True).size().reset_index()
+    failed = failures(records).astype(object)
+    failed = failed.where(failed.notna(), None)
+    return {"left_out": _groups(reasons, "reason", "rows"), "failures": _groups(failed, "failed", "reason")}
 
 
 def _score(score: Score) -> Part:
@@ -123,12 +154,10 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
-    names = {
-        **{name: rows[column] for name, column in columns.items()},
-        "budget_text": (rows["budget_name"] + "=" + budgets).where(budgets != "", ""),
-        "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
-        **_reasons(records, len(rows)),
-    }
+    names = {name: rows[column] for name, column in columns.items()}
+    names["budget_text"] = (rows["budget_name"] + "=" + budgets).where(budgets != "", "")
+    names["transfer"] = is_white_box(rows).map({True: "white-box", False: "transfer"})
+    names |= _reasons(records, len(rows))
     points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
     bounds = mean_intervals(points, ["row"], "points", DICE)
     scores = {score.name: rows[score.name] for score in SCORES}
@@ -143,17 +172,17 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
     ok = records.loc[records["status"] == "ok", ["row", "metrics", "null_reasons"]].astype(object).drop_duplicates()
 
     def list_metrics(texts: Iterable[str]) -> str | None:
-        return ",".join(dict.fromkeys(name for text in texts for name in text.split(","))) or None
+        names = ",".join(texts).split(",")
+        return ",".join(dict.fromkeys(names)) or None
 
     def merge_reasons(texts: Iterable[str]) -> str:
-        reasons = [object_of(text, "null_reasons") for text in texts]
-        return json.dumps({name: each[name] for each in reversed(reasons) for name in each}, sort_keys=True)
+        reasons = ChainMap(*(object_of(text, "null_reasons") for text in texts))  # the first text's win
+        return json.dumps(dict(reasons), sort_keys=True)
 
-    columns = {
-        "error": records[~records["row"].isin(ok["row"])].astype({"error": object}).groupby("row")["error"].first(),
-        "metrics": ok.dropna(subset="metrics").groupby("row")["metrics"].agg(list_metrics),
-        "null_reasons": ok.dropna(subset="null_reasons").groupby("row")["null_reasons"].agg(merge_reasons),
-    }
+    none_ok = records[~records["row"].isin(ok["row"])]
+    columns = {"error": none_ok.astype({"error": object}).groupby("row")["error"].first()}
+    for name, merge in (("metrics", list_metrics), ("null_reasons", merge_reasons)):
+        columns[name] = ok.dropna(subset=name).groupby("row")[name].agg(merge)
     return {name: values.reindex(range(rows)) for name, values in columns.items()}
 
 
@@ -168,10 +197,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         joined = joined_classes(placed, classes, ["position", "row", "dataset"])
         joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
         frames["classes"] = _class_names(joined)
-        groups = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"]).groupby(["row", "class_index"])
-        of_classes = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean() * [100, 100, 100, 1]
-        row, index = (of_classes.index.get_level_values(level) for level in (0, 1))
-        means = _frame({}, of_classes, **{"row": row, "class": index, "cases": groups["dsc"].count()})
+        means = _class_means(joined)
         if means["rows"] > MAX_CLASS_MEANS:
             omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:
@@ -184,17 +210,28 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
             frames["case_classes"] = _frame({}, values)
             volumes = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False)
             blocks = volumes.ngroup().to_numpy()  # a model's scores of a clean volume stand there once
-            rows = joined.assign(block=blocks[joined["position"]]).drop_duplicates(["block", "class_index"])
-            rows = rows.sort_values(["block", "class_index"], kind="stable")
-            exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-            of_clean = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
-            frames["clean_classes"] = _frame({}, of_clean, **exact)
+            frames["clean_classes"] = _clean_classes(joined.assign(block=blocks[joined["position"]]))
     if len(records) > MAX_CASES:
         advice = "only the means are here; report --format csv has every row"
         omitted["cases"] = f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): {advice}"
     else:
         frames["cases"] = _cases(records, counts, blocks)
     return frames
+
+
+def _class_means(joined: pd.DataFrame) -> Part:
+    groups = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"]).groupby(["row", "class_index"])
+    means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean() * [100, 100, 100, 1]
+    row, index = map(means.index.get_level_values, (0, 1))
+    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
+
+
+def _clean_classes(joined: pd.DataFrame) -> Part:
+    """Makes the frame of classes in each clean volume, by `block`: one of a model's cases."""
+    keys = ["block", "class_index"]
+    rows = joined.drop_duplicates(keys).sort_values(keys, kind="stable")
+    exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
+    return _frame({}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
 
 
 def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> Part:
@@ -226,26 +263,30 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
     for section in word_sections(sections, regional):
         columns = columns_of(section)
         headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
-        rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
+        cells = (each.cells for each in columns)
+        rows = [*map(list, zip(*cells, strict=True))]
         tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables
 
 
 def _natural(records: pd.DataFrame) -> list[Part]:
     charts = []
-    for dataset, rows in shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ():
+    for dataset, rows in by_dataset(shown_rows(records)) if natural.applies(records) else ():
         if isinstance(comparison := natural.compare_models(rows), str):
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
-        drops = {
-            (model, group, row): (round(float(mean), 2), *(None if math.isnan(end) else round(end, 2) for end in ends))
-            for model, group, row, mean, *ends in columns.itertuples(index=False)
-        }
+        drops = {}
+        for model, group, row, mean, *ends in columns.itertuples(index=False):
+            low, high = (None if math.isnan(end) else round(end, 2) for end in ends)
+            drops[model, group, row] = (round(float(mean), 2), low, high)
         models = comparison.models
-        chart: Part = {"dataset": str(dataset), "models": models, "cases": comparison.n}
-        chart["rows"] = [(natural.GROUPS[group], row) for group, row in comparison.rows]
-        chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
-        chart["series"] = {model: series_style(place) for place, model in enumerate(models)}
+        places = comparison.rows
+        named = [(natural.GROUPS[group], row) for group, row in places]
+        chart: Part = {"dataset": dataset, "models": models, "cases": comparison.n, "rows": named}
+        chart |= {"drops": {}, "series": {}}
+        for number, model in enumerate(models):
+            chart["drops"][model] = [drops.get((model, *place)) for place in places]
+            chart["series"][model] = series_style(number)
         charts.append(chart)
     return charts
 
@@ -262,22 +303,22 @@ def _bounds(records: pd.DataFrame) -> list[Part]:
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[int | float | None]:
-    """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
+    """Rounds `values` (numbers, or texts of them) to `digits` significant digits, whole ones without a point; missing
+    and infinite ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
 def texts(values: pd.Series) -> Part:
-    """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
+    """Codes `values` as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
     return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 
 
 def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> Part:
     """Makes a frame; `exact` numbers keep COUNT_DIGITS."""
-    return {
-        "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
-        "texts": {name: texts(column) for name, column in text.items()},
-        "numbers": {str(name): numbers(column) for name, column in values.items()}
-        | {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()},
-    }
+    first = next(iter((text or dict(values)).values()))
+    coded = {name: texts(column) for name, column in text.items()}
+    short = {str(name): numbers(column) for name, column in values.items()}
+    whole = {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()}
+    return {"rows": len(first), "texts": coded, "numbers": short | whole}

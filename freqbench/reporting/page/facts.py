@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from freqbench.analysis.groups import NULL_ROW, is_minimal, is_null_row, is_white_box
+from freqbench.analysis.groups import NULL_ROW, by_dataset, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import reword_dsc
 from freqbench.attacks import ATTACKS
 from freqbench.audit.checks import Finding, titled, verdicts
@@ -49,7 +49,7 @@ _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", 
 
 
 def attacks(names: Iterable[str]) -> Part:
-    """Returns the paper of each of these attacks that freqbench has; its module's first line ends with it."""
+    """Returns the paper of each attack of these `names` that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
         paper = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0].partition(".  ")[2].rstrip(".")
@@ -76,13 +76,14 @@ def docs() -> str | None:
 
 
 def title(facts: Facts) -> str:
-    """Title of the page: the jobs' names."""
+    """Title of the page: the names of the jobs in `facts`, or the stores' roots where a job has none."""
     names = dict.fromkeys(_spec(each).get("name") or each["store"] for each in facts)
     return ", ".join(str(name) for name in names) or "freqbench"
 
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
-    """Lists every run, with the progress of its store."""
+    """Lists every run in `facts` of stores, with the progress of its store by those of its `records` that the page
+    shows."""
     is_ok = records["status"] == "ok"
     entries = list[Part]()
     for each in facts:
@@ -96,7 +97,7 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
 
 
 def jobs(facts: Facts) -> list[Part]:
-    """Returns the job of every store."""
+    """Returns the job of every store in `facts` as YAML, without empty keys."""
     dump: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
     return [
         {"store": str(each["store"]), "name": str(spec.get("name", "")), "text": dump(_drop_empty(spec))}
@@ -132,14 +133,14 @@ def sentences(rows: pd.DataFrame) -> list[Part]:
     and how much needs no optimisation; and the model that keeps most under all attacks. The rows are those of
     `tables.summary` without clean ones, with their place as `row` and the attack's `label`."""
     entries = list[Part]()
-    for dataset, of_dataset in rows.groupby("dataset", observed=True):
+    for dataset, of_dataset in by_dataset(rows):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
         attacks = white_box[~is_null_row(white_box) & ~is_minimal(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
         texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         texts += _most_robust(attacks)
-        name = str(dataset)
-        entries += [{"dataset": name, "row": int(row["row"]), "text": reword_dsc(text, name)} for row, text in texts]
+        for row, text in texts:
+            entries.append({"dataset": dataset, "row": int(row["row"]), "text": reword_dsc(text, dataset)})
     return entries
 
 
@@ -172,10 +173,8 @@ def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     if len(met) < 2 or len(set(met)) > 1:
         return
     worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)
-    least, most = worst.iloc[0], worst.iloc[-1]
-    yield (
-        least,
-        f"{least['source_model']} keeps most: none of the {len(met[0])} attacks takes more than "
-        f"{max(0.0, least[DROP]):.1f} points from it ({least['label']}); {most['source_model']} loses up to "
-        f"{most[DROP]:.1f} ({most['label']}).",
-    )
+    least = worst.iloc[0]
+    most = worst.iloc[-1]
+    kept = f"none of the {len(met[0])} attacks takes more than {max(0.0, least[DROP]):.1f} points from it"
+    lost = f"{most['source_model']} loses up to {most[DROP]:.1f} ({most['label']})"
+    yield least, f"{least['source_model']} keeps most: {kept} ({least['label']}); {lost}."

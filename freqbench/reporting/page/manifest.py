@@ -5,13 +5,14 @@ import gzip
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import is_white_box, join_files
+from freqbench.analysis.groups import is_counted, is_white_box, join_files
 from freqbench.analysis.scores import FOREGROUND
 from freqbench.core import names
 from freqbench.core.documents import object_of
@@ -41,23 +42,36 @@ def write_volumes(
     most: int | None = None,
 ) -> Part:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk; removes those
-    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content. Real numbers are
-    rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude if that is more. Records are after
-    `tables.current`; stores and the page's `folder` are folders or URIs. Attacked volumes may have `most` bytes in the
-    stores, the largest drops first; None: all. Returns the argument of `freqbenchViewer.open`."""
+    of former calls. Each is `volumes/KEY.js`, a call with the file's bytes, KEY a hash of its content, so that a clean
+    volume is written once. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of their largest magnitude
+    if that is more.
+
+    Args:
+        records: after `tables.current`; only rows with saved volumes count.
+        classes: columns of CLASS_RECORDS, for the names of classes.
+        stores: their roots, folders or URIs.
+        folder: that of the page, likewise.
+        regions: of each label by dataset, as of `contents.regions_of`.
+        most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
+
+    Returns:
+        The argument of `freqbenchViewer.open`.
+    """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0
 
     def key(place: str, name: str) -> str:
         nonlocal rounding
-        if (path := storage.join(place, name)) not in keys:
+        path = storage.join(place, name)
+        if path not in keys:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
-            keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
-            script = _beginning(keys[path]) + base64.b64encode(content) + b'")\n'
-            sizes[keys[path]] = len(script)
-            target = storage.join(folder, FOLDER, f"{keys[path]}.js")
+            digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+            script = _beginning(digest) + base64.b64encode(content) + b'")\n'
+            keys[path] = digest
+            sizes[digest] = len(script)
+            target = storage.join(folder, FOLDER, f"{digest}.js")
             if not storage.exists(target):
                 storage.write_atomic(target, script)
         return keys[path]
@@ -66,9 +80,7 @@ def write_volumes(
     if most is not None:
         records, note = _strongest(records, stores, most)
     rows = _saved_rows(records, stores)
-    wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    wanted = wanted.astype({"class_name": str}).set_index("class_index")
-    class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
+    class_names = _class_names(classes[classes["cell_id"].isin(rows["cell_id"])])
     cases = []
     faults = []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
@@ -78,18 +90,39 @@ def write_volumes(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     left_out = f"{len(faults)} saved volumes are left out; the first: {faults[0]}" if faults else ""
-    about: Part = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND, "regions": regions}
-    about |= {"cases": cases, "notes": [text for text in (left_out, note) if text]}
-    for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
-        path = storage.join(folder, FOLDER, name)
-        begin = _beginning(name.removesuffix(".js"))
-        if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
+    _remove_former(storage.join(folder, FOLDER), sizes)
+    return {
+        "base": f"{FOLDER}/",
+        "colors": class_colors(),
+        "score": FOREGROUND,
+        "regions": regions,
+        "cases": cases,
+        "notes": [text for text in (left_out, note) if text],
+        "bytes": sum(sizes.values()),
+        "rounding": rounding,
+    }
+
+
+def _class_names(classes: pd.DataFrame) -> dict[str, Any]:
+    """Returns the names of classes, by cell and number."""
+    named = classes.drop_duplicates(["cell_id", "class_index"]).astype({"class_name": str}).set_index("class_index")
+    groups = named.groupby("cell_id", observed=True)["class_name"]
+    return {str(cell): of_cell.to_dict() for cell, of_cell in groups}
+
+
+def _remove_former(folder: str, keys: Collection[str]) -> None:
+    """Removes the scripts of volumes with other keys from a folder, and no other file."""
+    for name in storage.list_files(folder, ".js"):
+        path = storage.join(folder, name)
+        key = name.removesuffix(".js")
+        begin = _beginning(key)
+        if key not in keys and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
-    return about | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """Makes a packed NIfTI file small for a page; returns it and its rounding. DataError: damaged or not finite."""
+    """Makes the `content` of a packed NIfTI file small for a page; returns it and its rounding, in units of intensity.
+    DataError, with the file's `path`: damaged or not finite."""
     import nibabel
 
     voxels = nibabel_files.read_packed(content, path)
@@ -129,12 +162,11 @@ def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
     """Selects the rows whose volumes are saved; `file` is the number of the first store with them, and their folder."""
-    files = {
-        key: (number, folder)
-        for number, store in reversed([*enumerate(stores)])
-        for key, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
-    }
-    rows = join_files(records[(records["status"] == "ok") & (records["left_out"] == "")], files)
+    files: dict[tuple[str, str], tuple[int, str]] = {}
+    for number, store in reversed([*enumerate(stores)]):
+        saved = volumes.whole(storage.join(store, volumes.VOLUMES))
+        files |= {key: (number, folder) for key, folder in saved.items()}
+    rows = join_files(records[is_counted(records)], files)
     seeds = rows.groupby(["dataset", "case_id", "source_model", "label"], observed=True)["seed"].transform("nunique")
     labels = rows["label"].astype(str)
     rows = rows.assign(label=labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str)))
@@ -154,38 +186,46 @@ def _case(group: pd.DataFrame, class_names: Mapping[str, Any], store: str, key: 
     path = storage.join(place, volumes.FACTS)
     stated = volumes.volume_facts(object_of(storage.read_bytes(path), path), path)
     keys = {name: key(place, name) for name in files}
-    of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
-    targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
+    scores = group[["target_model", "dsc_foreground_clean", "dsc_foreground"]].itertuples(index=False, name=None)
+    dice: dict[str, list[float | None]] = {}  # on the clean and the adversarial volume
+    for model, *pair in scores:
+        dice[str(model)] = [None if math.isnan(score) else float(score) for score in pair]
+    shown = {
+        "clean": keys[volumes.CLEAN],
+        "adversarial": keys[volumes.ADVERSARIAL],
+        "label": keys.get(volumes.LABEL),
+        "predictions": _predictions(keys, dice),
+    }
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
         "attack": str(row["label"]),
         "source": str(row["source_model"]),
-        "files": {
-            "clean": keys[volumes.CLEAN],
-            "adversarial": keys[volumes.ADVERSARIAL],
-            "label": keys.get(volumes.LABEL),
-            "predictions": {
-                model: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
-                for model, name in targets.items()
-                if name in of_targets and list(targets.values()).count(name) == 1  # else ambiguous
-            },
-        },
+        "files": shown,
         "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
-        "dsc": {
-            str(name): [None if math.isnan(score) else float(score) for score in pair]
-            for name, *pair in group[["target_model", "dsc_foreground_clean", "dsc_foreground"]].itertuples(index=False)
-        },
+        "dsc": dice,
         "ranges": stated.native_ranges,
         "unit": stated.unit,
     }
 
 
+def _predictions(keys: Mapping[str, str], models: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Returns the keys of predictions by model and kind; none of a model whose name in files is another's too."""
+    of_targets = volumes.predictions(keys)
+    names = [model.partition("#")[0] for model in models]
+    found = {}
+    for model, name in zip(models, names, strict=True):
+        if name in of_targets and names.count(name) == 1:
+            files = of_targets[name]
+            found[model] = {kind: keys.get(files.get(file, "")) for kind, file in _KINDS.items()}
+    return found
+
+
 def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[Part]:
     """Returns the glimpse of each white-box row of the summary that has one, the largest drops first, MOST_BYTES at
     most: of seeds or stores the case that lost most. `row` of the records is the place of each in the summary."""
-    files = {key: path for store in reversed(stores) for key, path in paths_of(store).items()}  # the first store's win
+    files = ChainMap(*map(paths_of, stores))  # the first store's win
     rows = join_files(records, files)
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)

@@ -1,13 +1,14 @@
 """Finds the records behind each cell of a recipe, with mean, interval and counts, or why there is none."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import is_counted
 from freqbench.analysis.labels import each_distinct
 from freqbench.analysis.precision import PLAIN, is_plain
 from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals
@@ -58,26 +59,31 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
     cells = recipe.cells  # made anew each time
     results = [_pick(cell, groups) for cell in cells]
     values = pd.concat([result.values.assign(cell=i) for i, result in enumerate(results)], ignore_index=True)
-    if values.empty:
-        return results
-    spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
-    cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
-    of_cell = dict(iter(cases.groupby("cell")))
-    of_share = values["cell"].map(lambda i: SCORES[cells[i].metric.name].factor == 100)
-    parts = [mean_intervals(own, ["cell"], "value", DICE if share else None) for share, own in values.groupby(of_share)]
-    for row in pd.concat(parts).query("n > 0").to_dict("records"):
-        result = results[row["cell"]]
-        result.mean = row["mean"]
-        result.low = row["low"]
-        result.high = row["high"]
-        result.seed_spread = float(spreads[row["cell"]]) if result.seeds > 1 else math.nan
-        result.undefined = int(result.values["value"].isna().sum())
-        result.values = of_cell[row["cell"]].drop(columns="cell")
+    if len(values):
+        of_share = values["cell"].map(lambda i: SCORES[cells[i].metric.name].factor == 100)
+        _add_means(results, values, of_share)
     return results
 
 
+def _add_means(results: Sequence[CellResult], values: pd.DataFrame, of_share: pd.Series) -> None:
+    """Sets the means of results from values by `cell`, their place; those `of_share` lie in [0, 100]."""
+    spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
+    cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
+    of_cell = dict(iter(cases.groupby("cell")))
+    parts = [mean_intervals(own, ["cell"], "value", DICE if share else None) for share, own in values.groupby(of_share)]
+    for row in pd.concat(parts).query("n > 0").to_dict("records"):
+        cell = row["cell"]
+        result = results[cell]
+        result.mean = row["mean"]
+        result.low = row["low"]
+        result.high = row["high"]
+        result.seed_spread = float(spreads[cell]) if result.seeds > 1 else math.nan
+        result.undefined = int(result.values["value"].isna().sum())
+        result.values = of_cell[cell].drop(columns="cell")
+
+
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
-    """Selects the stored records of the table's datasets and models."""
+    """Selects the stored records of the datasets, and their parts, and the models of a table's `recipe`."""
     names = [model.name for model in recipe.models]
     is_wanted: pd.Series = records["dataset"].isin([*recipe.dataset_of])
     return records[is_wanted & records["target_model"].isin(names)]
@@ -117,27 +123,38 @@ def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Ce
     if len(models := sorted(rows["target_model_id"].astype(str).unique())) > 1:
         ids = ", ".join(model[:6] for model in models)
         return CellResult(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
-    ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
-    if cell.is_clean:  # each case once: the row that has the score if there is one
-        ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(["_scored", "_plain", "finished_at"])
-        ok = ordered.drop_duplicates("case_id", keep="last")
-    else:  # one arithmetic: the one with the most rows, fp32 among equals
-        of_precision = [part for _, part in ok.groupby([*PLAIN], observed=True)]
-        ok = max(of_precision, key=lambda part: (len(part), is_plain(part).all()), default=ok)
-    if len(failed := rows[rows["status"] == "failed"]) and len(ok) and not cell.is_clean:
-        failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
+    ok = _counted_rows(rows[is_counted(rows)], cell)
+    failed = rows[rows["status"] == "failed"]
+    seeds = 0
+    if not cell.is_clean:
+        seeds = ok["seed"].nunique()
+        if len(failed) and len(ok):
+            failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
+    error = next((one_line(text) for text in failed["error"].dropna()), "")
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return CellResult(
+    result = CellResult(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
-        seeds=0 if cell.is_clean else ok["seed"].nunique(),
-        failed=0 if cell.is_clean and len(ok) else len(failed),
-        error=next((one_line(text) for text in failed["error"].dropna()), ""),
+        seeds=seeds,
+        failed=len(failed),
+        error=error,
         model_id=models[0],
-        precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),
         values=ok[["case_id", "patient_id", "seed"]].assign(value=values),
     )
+    if len(ok):
+        result.precision = str(ok["precision"].iloc[0])
+        result.failed = 0 if cell.is_clean else len(failed)
+    return result
+
+
+def _counted_rows(ok: pd.DataFrame, cell: TableCell) -> pd.DataFrame:
+    """Selects of the rows of a cell those that its mean is of."""
+    if cell.is_clean:  # each case once: the row that has the score if there is one
+        ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(["_scored", "_plain", "finished_at"])
+        return ordered.drop_duplicates("case_id", keep="last")
+    of_precision = [part for _, part in ok.groupby([*PLAIN], observed=True)]  # one arithmetic: that of the most rows
+    return max(of_precision, key=lambda part: (len(part), is_plain(part).all()), default=ok)  # fp32 among equals
 
 
 def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: TableCell) -> str:
@@ -150,6 +167,6 @@ def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: TableCell) -> str:
     for text in ok["null_reasons"].dropna().unique():
         if reason := object_of(text, "null_reasons").get(cell.column):
             return f"not computed: {reason}"
-    asked = {name for text in ok["metrics"].dropna().unique() for name in text.split(",")}
+    asked = ",".join(ok["metrics"].dropna().unique()).split(",")
     metric = "lpips" if cell.metric.name.startswith("lpips") else cell.metric.name.partition("_")[0]
     return f"undefined on all {len(ok)} volumes" if metric in asked else f"{metric} was not among the job's metrics"

@@ -12,7 +12,7 @@ import pandas as pd
 from freqbench.analysis.groups import points
 from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
 from freqbench.reporting.papers.cells import CellResult, find
-from freqbench.reporting.papers.recipes import Recipe, published
+from freqbench.reporting.papers.recipes import Recipe, TableCell, published
 from freqbench.reporting.render import Section
 
 NOT_OURS = "not known to be the authors' checkpoint: comparable in kind only"
@@ -41,9 +41,19 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """Makes the table of a recipe, of RECORDS after `current` and facts of their runs: the paper's layout with `ours
-    (published)`; every cell with cases, patients, interval, seed spread and verdict; footnotes. `data` of both tables
-    is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN with a `reason` if missing."""
+    """Makes the table of a recipe.
+
+    Args:
+        recipe: of the table.
+        records: columns of RECORDS after `tables.current`, of any jobs.
+        facts: of the runs that made them (`Store.runs`): the checkpoints of the models; without them none is the
+            authors'.
+
+    Returns:
+        The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
+        footnotes. `data` of both tables is by cell, in the table's unit (DSC, SSIM and LPIPS x100, HD95 in voxels), NaN
+        with a `reason` if missing.
+    """
     results = find(recipe, records)
     data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
@@ -56,37 +66,51 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
 def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
     """Makes one row per cell, and the reasons for its verdict or its lack of one."""
-    checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
+    checkpoints: dict[str, str] = {}
+    for run in facts:
+        checkpoints |= {key: model.get("sha256", "") for key, model in (run.get("models") or {}).items()}
     rows = []
     reasons = []
     for cell, each in zip(recipe.cells, results, strict=True):
-        (printed, note), labels, of = ("", ""), cell.labels, recipe.published
-        if of is not None:
-            place = (of.source, of.table, labels["dataset"], labels["model"], labels["training"], labels["attack"])
-            printed, note = published().get((*place, cell.attack.printed, cell.metric.name), ("", ""))
+        metric = cell.metric.name
+        printed, note = _printed(recipe, cell)
+        guessed = ", ".join(cell.starred)
         obstacles = {
-            f"guessed: {', '.join(cell.starred)}": bool(cell.starred),
+            f"guessed: {guessed}": bool(guessed),
             NOT_OURS: checkpoints.get(each.model_id) not in cell.model.checkpoints,
             f"{each.cases} cases, not {cell.dataset.cases}": each.cases != cell.dataset.cases,
         }
         against = [reason for reason, is_so in obstacles.items() if is_so]
-        parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, against)
+        parity = judge(each.mean, printed, metric, each.seed_spread, against)
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
-        reasons.append([text for text in (each.missing, failed, *(parity.reasons if recipe.published else ())) if text])
+        of_parity = parity.reasons if recipe.published else ()
+        of_cell = [*filter(None, (each.missing, failed, *of_parity))]
+        reasons.append(of_cell)
+        theirs = float(printed or "nan")
+        digits = _decimals(printed) if printed else cell.metric.digits
         row = {
-            **labels,
-            "metric": cell.metric.name,
+            **cell.labels,
+            "metric": metric,
             "params": cell.attack.printed,
-            "starred": ", ".join(cell.starred),
+            "starred": guessed,
             "ours": each.mean,
-            "published": float(printed or "nan"),
-            "difference": each.mean - float(printed or "nan"),
+            "published": theirs,
+            "difference": each.mean - theirs,
         }
         row |= {name: getattr(each, name) for name in COUNTS}
-        row |= {"tolerance": parity.tolerance, "verdict": parity.verdict, "reason": "; ".join(reasons[-1])}
-        digits = _decimals(printed) if printed else cell.metric.digits
+        row |= {"tolerance": parity.tolerance, "verdict": parity.verdict, "reason": "; ".join(of_cell)}
         rows.append(row | {"precision": each.precision, "digits": digits, "note": note})
     return pd.DataFrame(rows), reasons
+
+
+def _printed(recipe: Recipe, cell: TableCell) -> tuple[str, str]:
+    """Returns the published number of a cell as it is printed, and the note on it; empty without."""
+    if (table := recipe.published) is None:
+        return "", ""
+    labels = cell.labels
+    entry = (labels[name] for name in ("dataset", "model", "training", "attack"))
+    place = (table.source, table.table, *entry, cell.attack.printed, cell.metric.name)
+    return published().get(place, ("", ""))
 
 
 class Parity(NamedTuple):
@@ -98,9 +122,16 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compares our number with the printed one (empty: none), in the table's unit. Parity: |ours - published| <= half a
-    unit of the last printed digit + `seed_spread` (standard deviation between seeds, NaN: unknown) + that of the
-    authors' reruns. `metric` is a record's column; `obstacles` are reasons not to compare."""
+    """Compares our number with the printed one. Parity: |ours - published| <= half a unit of the last printed digit +
+    `seed_spread` + that of the authors' reruns.
+
+    Args:
+        ours: in the table's unit, as is all else; NaN where missing.
+        printed: the published number with the digits as printed; empty where there is none.
+        metric: a record's column.
+        seed_spread: standard deviation between seeds; NaN where unknown.
+        obstacles: reasons why the two must not be compared.
+    """
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):
@@ -145,7 +176,8 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
         repeated = "budget" in recipe.columns and not labels["budget"] and budgets
         for budget in budgets if repeated else [labels["budget"]]:
             values = {**labels, "budget": budget}
-            row, column = (tuple(values[name] for name in names) for names in (recipe.rows, recipe.columns))
+            row = tuple(values[name] for name in recipe.rows)
+            column = tuple(values[name] for name in recipe.columns)
             places[row, column] = i
     return places
 
@@ -194,20 +226,23 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
     labels = pd.DataFrame([cell.starred_labels for cell in recipe.cells])
     letters = {reason: _letter(i) for i, reason in enumerate(dict.fromkeys(chain.from_iterable(reasons)))}
     ends = zip(texts["low"], texts["high"], strict=True)
+    intervals = [f"[{low}, {high}]" if low else "" for low, high in ends]
     counts = zip(data["cases"], data["patients"], strict=True)
-    columns = {
-        "ours": texts["ours"].tolist(),
-        "publ.": texts["published"].tolist(),
-        "diff.": texts["difference"].tolist(),
-        "95 %\ninterval": [f"[{low}, {high}]" if low else "" for low, high in ends],
-        "cases/\npatients": [f"{cases}/{patients}" if cases else "" for cases, patients in counts],
-        "seed\nspread": texts["seed_spread"].tolist(),
-        "verdict": data["verdict"].tolist(),
-        "why": [" ".join(letters[reason] for reason in each) for each in reasons],
+    numbers = [f"{cases}/{patients}" if cases else "" for cases, patients in counts]
+    columns: dict[str, Any] = {
+        "ours": texts["ours"],
+        "publ.": texts["published"],
+        "diff.": texts["difference"],
+        "95 %\ninterval": intervals,
+        "cases/\npatients": numbers,
+        "seed\nspread": texts["seed_spread"],
+        "verdict": data["verdict"],
+        "why": [" ".join(map(letters.__getitem__, each)) for each in reasons],
     }
     filled = {name: values for name, values in columns.items() if any(values)}
     lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
-    table = pd.concat([labels[[name for name in labels if labels[name].nunique() > 1]], pd.DataFrame(filled)], axis=1)
+    varied = labels.loc[:, labels.nunique() > 1]
+    table = pd.concat([varied, pd.DataFrame(filled)], axis=1)
     return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -196,7 +197,8 @@ class Recipe(Strict):
                     raise UserError(unknown("dataset", name, names))
         entries = (self.datasets, self.models, self.attacks, self.metrics)
         limits.require(math.prod(map(len, entries)), limits.TABLE, "cells of a table")
-        places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)
+        dimensions = (*self.rows, *self.columns)
+        places = Counter(tuple(map(cell.labels.__getitem__, dimensions)) for cell in self.cells)
         for place, count in places.items():
             if count > 1:
                 got = f"got {count} for {', '.join(place)}: name further dimensions, or give entries other titles"
@@ -206,18 +208,20 @@ class Recipe(Strict):
     @property
     def dataset_of(self) -> dict[str, str]:
         """Name of a dataset in the recipe by its name in the records, which differs for parts."""
-        return {name: entry.name for entry in self.datasets for name in (entry.name, *entry.parts)}
+        names: dict[str, str] = {}
+        for entry in self.datasets:
+            names |= dict.fromkeys((entry.name, *entry.parts), entry.name)
+        return names
 
     @property
     def cells(self) -> tuple[TableCell, ...]:
         """Cells in the order of the entries, models first; the clean volumes have no distances."""
-        return tuple(
-            TableCell(dataset, model, attack, metric)
-            for dataset, model, attack, metric in product(self.datasets, self.models, self.attacks, self.metrics)
-            if dataset.name in (model.datasets or [dataset.name])
-            and dataset.name in (attack.datasets or [dataset.name])
-            and (attack.attack is not None or SCORES[metric.name].clean)
-        )
+        cells = []
+        for dataset, model, attack, metric in product(self.datasets, self.models, self.attacks, self.metrics):
+            is_meant = all(dataset.name in (entry.datasets or [dataset.name]) for entry in (model, attack))
+            if is_meant and (attack.attack is not None or SCORES[metric.name].clean):
+                cells.append(TableCell(dataset, model, attack, metric))
+        return tuple(cells)
 
 
 def load(name: str) -> Recipe:
@@ -229,11 +233,12 @@ def load(name: str) -> Recipe:
 def published() -> Mapping[tuple[str, ...], tuple[str, str]]:
     """Published numbers by place, as in PLACE: the text with the digits as printed, and the note beside it."""
     with (FOLDER / "papers.csv").open(encoding="utf-8", newline="") as stream:
-        return {tuple(row[name] for name in PLACE): (row["value"], row["note"]) for row in csv.DictReader(stream)}
+        return {itemgetter(*PLACE)(row): (row["value"], row["note"]) for row in csv.DictReader(stream)}
 
 
 def setting_of(attack: str, params: str) -> str:
-    """Spells a record's attack with all its parameters in one way; parameters that it lacks have their default."""
+    """Spells a record's `attack` with all its parameters in one way; those that its `params`, a JSON object, lack have
+    their default."""
     return _setting(attack, object_of(params, f"{attack}: params"))
 
 

@@ -14,15 +14,28 @@ from freqbench.analysis.tables import COUNTED
 from freqbench.core.types import AGREEMENT, dataset_name
 
 HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
-    **{"source_model": "source", "target_model": "target", "threat_model": "threat\nmodel", "cases": "n"},
-    **{"dsc_foreground_clean": "clean DSC\nforeground", "dsc_foreground_drop": "drop\nforeground"},
-    **{"hd95": "HD95\nvoxels", "hd95_medpy_mm": "HD95\nmedpy\nmm", "hd95_penalised": "HD95\npenalised\nmm"},
-    **{"linf_255": "L-inf\n1/255", "smallest_linf_255": "smallest\nL-inf\n1/255"},
-    **{"smallest_l2_255": "smallest\nrms\n1/255", "l2": "L2\n0..1", "l2_body": "L2 body\n0..1"},
-    **{"displacement_mean_mm": "displacement\nmean\nmm", "displacement_max_mm": "displacement\nlargest\nmm"},
-    **{"volume_error_ml": "volume error\nml", "volume_error_relative": "volume error\n%"},
+    "source_model": "source",
+    "target_model": "target",
+    "threat_model": "threat\nmodel",
+    "cases": "n",
+    "dsc_foreground_clean": "clean DSC\nforeground",
+    "dsc_foreground_drop": "drop\nforeground",
+    "hd95": "HD95\nvoxels",
+    "hd95_medpy_mm": "HD95\nmedpy\nmm",
+    "hd95_penalised": "HD95\npenalised\nmm",
+    "linf_255": "L-inf\n1/255",
+    "smallest_linf_255": "smallest\nL-inf\n1/255",
+    "smallest_l2_255": "smallest\nrms\n1/255",
+    "l2": "L2\n0..1",
+    "l2_body": "L2 body\n0..1",
+    "displacement_mean_mm": "displacement\nmean\nmm",
+    "displacement_max_mm": "displacement\nlargest\nmm",
+    "volume_error_ml": "volume error\nml",
+    "volume_error_relative": "volume error\n%",
     "num_attacks": "attacks",
-    **{"first_reason": "first reason", "null row": "null\nrow", "SSIM body": "SSIM\nbody"},
+    "first_reason": "first reason",
+    "null row": "null\nrow",
+    "SSIM body": "SSIM\nbody",
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks"})
 OWN = (  # note below scores of datasets with `reference: prediction`
@@ -69,35 +82,36 @@ class ShownColumn:
     marked: frozenset[int]
 
     def texts(self, escaped: Callable[[str], str], mark: str) -> list[str]:
-        """Cells as a format writes them, marked ones within `mark`, such as `**{}**`."""
+        """Cells as a format writes them, each `escaped`, marked ones within `mark`, such as `**{}**`."""
         return [mark.format(text) if row in self.marked else text for row, text in enumerate(map(escaped, self.cells))]
 
 
 def columns_of(section: Section) -> list[ShownColumn]:
-    """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
+    """Makes the columns of a `section`'s table as a person reads them: headings, rounded numbers, empty cells; `n` with
+    seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
-    return [
-        ShownColumn(
-            heading=reword_dsc(HEADINGS.get(name, str(name)), section.title),
-            is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
-            cells=_cells(table, name),
-            marked=frozenset(row for row, column in section.marks if column == name),
-        )
-        for name in table.columns
-        if name not in hidden
-    ]
+    columns = []
+    for name in table.columns:
+        if name not in hidden:
+            heading = reword_dsc(HEADINGS.get(name, str(name)), section.title)
+            is_number = pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name])
+            marked = frozenset(row for row, column in section.marks if column == name)
+            columns.append(ShownColumn(heading, is_number, _cells(table, name), marked))
+    return columns
 
 
 def levels(columns: Sequence[ShownColumn]) -> list[tuple[str, str]]:
-    """Splits each heading into (upper, lower): the first line is upper where neighbours share it, else upper is ""."""
+    """Splits the heading of each of `columns` into (upper, lower): the first line is upper where neighbours share it,
+    else upper is ""."""
     parts = [column.heading.partition("\n") for column in columns]
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
     neighbours = zip(uppers[:-2], uppers[1:-1], uppers[2:], strict=True)
-    return [
-        (upper, one_line(lower)) if middle is not None and middle in (left, right) else ("", one_line(column.heading))
-        for column, (upper, _, lower), (left, middle, right) in zip(columns, parts, neighbours, strict=True)
-    ]
+    shown = []
+    for column, (upper, _, lower), (left, middle, right) in zip(columns, parts, neighbours, strict=True):
+        is_shared = middle is not None and middle in (left, right)
+        shown.append((upper, one_line(lower)) if is_shared else ("", one_line(column.heading)))
+    return shown
 
 
 def one_line(heading: str) -> str:

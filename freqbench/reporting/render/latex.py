@@ -24,7 +24,7 @@ _NO_LATIN = re.compile(r"[^\x20-\x7e\xa1-\xff\n]")
 
 
 def latex(sections: Sequence[Section]) -> str:
-    r"""Renders the page as LaTeX to be `\input`, a floating table a section; letters not Latin are question marks."""
+    r"""Renders `sections` as LaTeX to be `\input`, a floating table each; letters not Latin become question marks."""
     blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
         note = "\n\n".join("\\\\\n".join(map(_escape, text.split("\n"))) for text in section.text.split("\n\n"))

@@ -21,7 +21,7 @@ _WRAPPED = ("attack", "A", "B", "strongest", "first reason", "verdict", "reason"
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """Renders the page as Markdown with pipe tables."""
+    """Renders `sections` as a Markdown page with pipe tables; texts hold no HTML."""
     lines = []
     for section in sections:
         lines.append(f"## {_inline(section.title)}")
@@ -51,7 +51,8 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def sections_csv(sections: Sequence[Section]) -> str:
-    """Writes the exact data of a page as one table: each frame once, one below the other, with a column `section`."""
+    """Writes the exact data of `sections` as one table: each frame once, one below the other, with a column `section`,
+    their titles, where there are several."""
     frames: list[tuple[str, pd.DataFrame]] = []
     for section in sections:
         frame = section.table if section.data is None else section.data
@@ -70,7 +71,8 @@ def _cell_text(value: object) -> object:
 
 
 def terminal(sections: Sequence[Section], width: int | None = None) -> str:
-    """Renders the page as plain text of `width` columns; None: the terminal's width, TERMINAL_WIDTH at most."""
+    """Renders `sections` as plain text of `width` columns, at most TERMINAL_ROWS rows of each; None: the terminal's
+    width, TERMINAL_WIDTH at most."""
     width = width or min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     console = PlainConsole(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
@@ -94,7 +96,8 @@ def _width(column: ShownColumn) -> int:
     longest = max(map(len, texts))
     if column.heading not in _WRAPPED:
         return 2 + longest
-    word = max(len(word) for text in texts for word in (text.split() or [""]))
+    words = " ".join(texts).split()
+    word = max(map(len, words), default=0)
     return 2 + min(longest, max(WRAPPED_WIDTH, min(word, LONGEST_WORD)))
 
 

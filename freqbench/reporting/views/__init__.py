@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 
@@ -60,4 +61,4 @@ def unasked_sections(records: pd.DataFrame, but: str = "") -> list[Section]:
     """Sections of the views, all but one, whose subject is in a report's records, after `exclude`: shown unasked."""
     fitting = [view for name, view in VIEWS.items() if name != but and view.applies and view.applies(records)]
     rows = current(records) if fitting else records
-    return [section for view in fitting for section in view.build(rows)]
+    return list(chain.from_iterable(view.build(rows) for view in fitting))

@@ -1,5 +1,7 @@
 """Shows the attacks in the metrics of clinical practice: one row per attack, after the clean volumes."""
 
+from itertools import chain, product
+
 import numpy as np
 import pandas as pd
 
@@ -11,9 +13,9 @@ from freqbench.analysis.tables import ADDED, CLEAN
 from freqbench.core.measures import METRICS
 from freqbench.reporting.render import Section
 
-MEASURES = tuple(  # of predictions, the clean one's too, beside Dice and HD95
-    each.name for metric in METRICS.values() if not metric.has_background for each in metric.numbers if each.agrees[1:]
-)
+_NUMBERS = chain.from_iterable(metric.numbers for metric in METRICS.values() if not metric.has_background)
+MEASURES = tuple(each.name for each in _NUMBERS if each.agrees[1:])
+"""Metrics of predictions, the clean one's too, beside Dice and HD95."""
 CLINICAL = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
 READ = (*CLINICAL, "metrics", "added_metrics")
 COLUMNS = (*groups.SCORES, *READ)
@@ -27,7 +29,8 @@ HOW = (
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """Makes a table a dataset and attacked model: clean volumes, then attacks; metrics of other packages last."""
+    """Makes a table a dataset and attacked model of `records` with COLUMNS: clean volumes, then attacks; metrics of
+    other packages last."""
     frame = groups.select_scored(records, READ)
     frame = frame[groups.is_white_box(frame)]
     scores = added_scores(frame).add_prefix(ADDED)
@@ -56,8 +59,8 @@ def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
     for name in (name for name in measured if name.startswith(ADDED)):  # of any scale
         listed[name] = ["" if np.isnan(value) else f"{value:.3g}" for value in listed[name]]
     table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
-    data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
-    text, covered = HOW, added_texts(frame)
-    text += f" Of other packages, in their own units: {', '.join(covered)}." if covered else ""
+    data = frame[[*groups.IDENTITY, *map("".join, product(measured, ("", "_clean")))]]
+    covered = added_texts(frame)
+    text = f"{HOW} Of other packages, in their own units: {', '.join(covered)}." if covered else HOW
     table, data = (each.rename(columns=lambda name: name.removeprefix(ADDED)) for each in (table, data))
     return Section(title, table, text, data)

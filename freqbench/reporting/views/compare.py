@@ -40,12 +40,21 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
-    """Compares origins and, paired by volume, scores of two stores' records and runs; lists volumes of only one."""
-    sides = ((records_a, runs_a), (records_b, runs_b))
-    wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
-    parts = [select_scored(records, _MORE).assign(in_b=place == 1) for place, (records, _) in enumerate(sides)]
-    coded = [name for name in parts[0] if any(isinstance(part[name].dtype, pd.CategoricalDtype) for part in parts)]
-    both = pd.concat([part.astype(dict.fromkeys(coded, object)) for part in parts], ignore_index=True)
+    """Compares origins and, paired by volume, scores of two stores; lists volumes of only one.
+
+    Args:
+        records_a: of the first store, after `tables.current`; `records_b`: of the other.
+        records_b: see `records_a`.
+        runs_a: facts of the runs that made them (`Store.runs`); those without a row are passed over.
+        runs_b: see `runs_a`.
+    """
+    parts = []
+    wrote = []
+    for is_b, (records, runs) in enumerate(((records_a, runs_a), (records_b, runs_b))):
+        parts.append(plain(select_scored(records, _MORE)).assign(in_b=bool(is_b)))
+        ids = {*records["run_id"].unique()}
+        wrote.append([run for run in runs if run.get("run_id") in ids])
+    both = pd.concat(parts, ignore_index=True)
     both = both.assign(label=attack_labels(both))
     volumes = _match_rows(both, _VOLUME, ("dsc_foreground", "dsc"))
     cases = _match_rows(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
@@ -68,17 +77,18 @@ def _origins(a: Runs, b: Runs) -> Section:
     if not a or not b:
         lacking = " and ".join(name for name, runs in (("A", a), ("B", b)) if not runs)
         return Section(title, text=f"No run file tells what made {lacking}, so nothing can be said about what differs.")
-    described = _run_facts(a), _run_facts(b)
-    things = dict.fromkeys([*described[0], *described[1]])
-    rows = [(thing, *(_text(each.get(thing)) for each in described)) for thing in things]
-    rows = [row for row in rows if row[1] != row[2]]
+    facts_a = _run_facts(a)
+    facts_b = _run_facts(b)
+    described = [(thing, _text(facts_a.get(thing)), _text(facts_b.get(thing))) for thing in facts_a | facts_b]
+    rows = [row for row in described if row[1] != row[2]]
     files_a = _fingerprints(a)
     files_b = _fingerprints(b)
     changed = sorted(case for case in files_a.keys() & files_b.keys() if files_a[case] != files_b[case])
     for dataset, group in groupby(changed, key=itemgetter(0)):
         cases = [*group]
-        files = (_text({each[:_DIGITS] for each in of[cases[0]]}) for of in (files_a, files_b))
-        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {cases[0][1]} first", *files))
+        first = cases[0]
+        in_a, in_b = (_text({each[:_DIGITS] for each in of[first]}) for of in (files_a, files_b))
+        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {first[1]} first", in_a, in_b))
     if not rows:
         return Section(title, text="Nothing: the same versions, code, devices, checkpoints and files of the cases.")
     text = (
@@ -131,12 +141,11 @@ def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
 
 def _match_rows(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
     """Pairs the rows by their keys: foreground DSC `a` and `b`, papers' `dsc_a` and `dsc_b`, and `in_a` and `in_b`."""
-    a, b = (
-        both.loc[both["in_b"] == is_b, [*keys, "patient_id", *values]]
-        .drop_duplicates(keys, keep="last")
-        .rename(columns=dict(zip(values, (store, f"dsc_{store}"), strict=True)))
-        for store, is_b in (("a", False), ("b", True))
-    )
+    sides = []
+    for store, is_b in (("a", False), ("b", True)):
+        own = both.loc[both["in_b"] == is_b, [*keys, "patient_id", *values]].drop_duplicates(keys, keep="last")
+        sides.append(own.rename(columns=dict(zip(values, (store, f"dsc_{store}"), strict=True))))
+    a, b = sides
     rows = a.merge(b, on=keys, how="outer", suffixes=("", "_b"), indicator="found")
     patients = rows["patient_id"].where(rows["patient_id"].notna(), rows["patient_id_b"])
     return rows.assign(patient_id=patients, in_a=rows["found"] != "right_only", in_b=rows["found"] != "left_only")
@@ -158,18 +167,19 @@ def _test_groups(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "foreground DSC\nA", "dsc_foreground_b": "foreground DSC\nB"}
-    signed = [f"{value:+.2f}" if round(value, 2) else "0.00" for value in rows["difference"].fillna(0)]
-    return (
-        rows[["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]]
-        .rename(columns=_NAMED | names)
-        .assign(
-            difference=pd.Series(signed, rows.index).where(rows["difference"].notna(), ""),
-            interval=bounds(rows, digits=2),
-            detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
-            **{"p (Holm)": ["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]]},
-            **{"DSC\nA": rows["dsc_a"], "DSC\nB": rows["dsc_b"]},
-        )
-    )
+    table = rows[["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]]
+    table = table.rename(columns=_NAMED | names)
+    table["difference"] = ["0.00" if round(value, 2) == 0 else _filled(value, "+.2f") for value in rows["difference"]]
+    table["interval"] = bounds(rows, digits=2)
+    table["detectable"] = [_filled(value, ".2f") for value in rows["detectable"]]
+    table["p (Holm)"] = [_filled(value, ".3g") for value in rows["p_holm"]]
+    table["DSC\nA"] = rows["dsc_a"]
+    table["DSC\nB"] = rows["dsc_b"]
+    return table
+
+
+def _filled(value: float, form: str) -> str:
+    return "" if np.isnan(value) else format(value, form)
 
 
 def _only(volumes: pd.DataFrame) -> Section:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from itertools import product
+from itertools import product, starmap
 from typing import Any
 
 import pandas as pd
@@ -66,11 +66,12 @@ NO_CERTIFICATE = {  # reasons for threat models without a certificate, by the be
 
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: one row per model and attack, the attackers side by side; needs COLUMNS."""
+    """Makes one table per dataset of `records` with COLUMNS: one row per model and attack, the attackers side by
+    side."""
     frame = _attacked_rows(groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
-    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return list(starmap(_section, groups.by_dataset(frame)))
 
 
 def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -92,22 +93,23 @@ def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Parses each row's `network` (model_id without defence), `defence` (`bit_depth bits=3`) and `adaptive`."""
+    """Parses for each row of a `frame`, of the model in the `role` source or target, `network` (model_id without
+    defence), `defence` (`bit_depth bits=3`, or NONE) and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
-    parts = {text: object_of(text, f"{role}_defence") for text in texts.dropna().unique()}
-    adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
-    networks = {text: each.pop("undefended", None) for text, each in parts.items()}
-    words = {
-        text: " ".join([str(each.pop("name", None)), *(f"{key}={json.dumps(value)}" for key, value in each.items())])
-        for text, each in parts.items()
-    }
-    is_plain = texts.isna()
-    columns = {
-        "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
-        "defence": texts.map(words).where(~is_plain, NONE),
-        "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
-    }
-    return pd.DataFrame(columns)
+    adaptive = {}
+    networks = {}
+    words = {}
+    for text in texts.dropna().unique():
+        stated = object_of(text, f"{role}_defence")
+        adaptive[text] = bool(stated.pop("adaptive", True))
+        networks[text] = stated.pop("undefended", None)
+        name = str(stated.pop("name", None))
+        words[text] = " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in stated.items())])
+    is_defended = texts.notna()
+    network = texts.map(networks).where(is_defended, frame[f"{role}_model_id"].astype(object))
+    defence = texts.map(words).where(is_defended, NONE)
+    is_adaptive = texts.map(adaptive).where(is_defended, True).astype(bool)
+    return pd.DataFrame({"network": network, "defence": defence, "adaptive": is_adaptive})
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -118,39 +120,48 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         of_attacker = groups.group_means(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
         names = {name: f"{who}_{name}" for name in of_attacker.columns if name not in keys} | {"dsc_foreground": who}
         rows = rows.merge(of_attacker.rename(columns=names), on=keys, how="left")
+    rows = groups.add_settings(rows.merge(_hidden_points(frame, keys), on=keys, how="left"), frame)
+    is_defended = rows["defence"] != NONE
+    order = ["threat_model", "attack", "budget", "label", "_defended", "defence", "model"]
+    rows = rows.assign(_defended=is_defended).sort_values(order, kind="stable", ignore_index=True)
+    named = rows.loc[rows["_defended"], MODEL].drop_duplicates().itertuples(index=False)
+    note = groups.few_patients_note(rows[[f"{who}_patients" for who in WHO]].min(axis=1))
+    text = " ".join([f"{HOW}{groups.COUNTS}{note}", *(f"{model}: {defence}." for model, defence in named)])
+    data = rows.drop(columns=["attack", "_defended"]).assign(dataset=dataset)
+    return Section(f"{dataset}: defences under three attackers", _shown(rows), text, data)
+
+
+def _hidden_points(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Means how many points the naive attacker leaves more than the adaptive one, over the cases that both have."""
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
-    pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))  # what both have
+    pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
     pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
-    hidden = groups.group_means(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
-    hidden = hidden[[*keys, "hidden", "hidden_low", "hidden_high"]]
-    rows = groups.add_settings(rows.merge(hidden, on=keys, how="left"), frame)
-    rows["_plain"] = rows["defence"] != NONE
-    order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
-    rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
+    means = groups.group_means(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    return means[[*keys, "hidden", "hidden_low", "hidden_high"]]
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows[["model", "label", "threat_model", "dsc_foreground_clean"]].rename(columns={"label": "attack"})
     for who in WHO:
         counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
         table[f"{who}\nDSC"] = rows[who]
         table[f"{who}\nn"] = [groups.points(n, 0) + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
-        table[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_low", f"{who}_high")
+        table[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_")
         if who == "adaptive":
             table["hidden\npoints"] = rows["hidden"]
-            table["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
-    note = groups.few_patients_note(rows[[f"{who}_patients" for who in WHO]].min(axis=1))
-    named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
-    text = " ".join([f"{HOW}{groups.COUNTS}{note}", *(f"{model}: {defence}." for model, defence in named)])
-    data = rows.drop(columns="attack").assign(dataset=dataset)
-    return Section(f"{dataset}: defences under three attackers", table, text, data)
+            table["hidden\ninterval"] = groups.bounds(rows, "hidden_")
+    return table
 
 
 def certified_sections(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
+    """Makes one table per dataset of `records` with CERTIFIED_COLUMNS, one row per attack, source and smoothed
+    target."""
     frame = plain(groups.select_scored(records, MEASURED))
     if (frame := frame[frame["certified_radius"].notna()]).empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
         return [Section("Certified", text=text)]
-    return [_certificates(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return list(starmap(_certificates, groups.by_dataset(frame)))
 
 
 def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
@@ -208,13 +219,14 @@ def require_certified(grid: Any) -> None:
 
 
 def bounds(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
+    """Makes one table per dataset and score of SHOWN, of `records` with certificates.COLUMNS, one row per model and
+    radius."""
     if (rows := certificates.brackets(records[records["left_out"] == ""])).empty:
         return [Section("Certified at least, attacked at most", text=NO_BOUNDS)]
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     title = "certified at least, attacked at most"
     sections = []
-    for (dataset, group), (score, name) in product(rows.groupby("dataset"), SHOWN.items()):
+    for (dataset, group), (score, name) in product(groups.by_dataset(rows), SHOWN.items()):
         of_score = group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score]
         first = score == certificates.SHOWN
         about = f"{name} {HOW_BOUNDS}{text}" if first else f"{name} x100. It is read like the table before."
@@ -225,8 +237,11 @@ def bounds(records: pd.DataFrame) -> list[Section]:
 
 
 def shown_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns of `certificates.means` as people read them, with the `gap` between the two ends."""
+    """Returns the columns of a `table` of `certificates.means` as people read them, with the `gap` between the two
+    ends."""
     names = {"target_model": "model", "certified": "at least", "attacked": "at most"}
     columns = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
-    texts = {name: [f"{value:.4g}" for value in table[name]] for name in ("sigma", "radius")}
-    return columns.assign(gap=table["attacked"] - table["certified"], **texts).rename(columns=names)
+    columns = columns.assign(gap=table["attacked"] - table["certified"])
+    for name in ("sigma", "radius"):
+        columns[name] = [f"{value:.4g}" for value in table[name]]
+    return columns.rename(columns=names)

@@ -1,5 +1,8 @@
 """Shows how well detectors tell attacked volumes from clean ones and null rows, and what attackers who know leave."""
 
+import math
+from itertools import product, starmap
+
 import numpy as np
 import pandas as pd
 
@@ -14,6 +17,8 @@ SUSPICION = ["suspicion", "suspicion_clean"]
 COLUMNS = (*groups.SCORES, *TOLD, "added_metrics")
 WHO = {"unaware": "volumes made on the network without the detector", "aware": "made beside it"}
 KEYS = ["target_model", "defence", *ATTACK]
+SET = ["target_model", "threat_model", "budget"]
+SCORES = {"dsc": "DSC", "clean": "AUROC, clean", "null": "AUROC, null"}  # their headings
 
 HOW = (
     "AUROC x100 by which the suspicion of a detector tells attacked volumes from the clean ones of all patients "
@@ -27,55 +32,68 @@ HOW = (
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if a network had a detector."""
+    """True if a network of the `records`, with `added_metrics`, had a detector."""
     return bool(records["added_metrics"].astype(object).str.contains('"suspicion"', regex=False).any())
 
 
 def detection(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: one row per network beside a detector, and attack; needs COLUMNS."""
+    """Makes one table per dataset of `records` with COLUMNS: one row per network beside a detector, and attack."""
     frame = groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD, "added_metrics"])
     frame = frame.join(added_scores(frame).reindex(columns=SUSPICION))
     source, target = (parse_defences(frame, role) for role in ("source", "target"))
     is_same = (source["network"] == target["network"]) & frame["suspicion"].notna()
     aware = is_same & (source["defence"] == target["defence"]) & source["adaptive"]
-    who = np.select([aware, is_same & (source["defence"] == NONE) | is_same & ~source["adaptive"]], [*WHO][::-1], "")
+    unaware = is_same & ((source["defence"] == NONE) | ~source["adaptive"])
+    who = np.select([aware, unaware], ["aware", "unaware"], "")
     is_null = groups.is_null_row(frame) | frame["attack"].isin(groups.NOISE)
     frame = plain(frame).assign(who=who, defence=target["defence"], is_null=is_null)
     frame = frame[frame["who"] != ""].sort_values(["who", "label"], kind="stable")
     if frame.empty:
         return [Section("Detection", text="No network stood beside a detector: give models a `defence` that is one.")]
-    return [_section(str(dataset), rows) for dataset, rows in frame.groupby("dataset", observed=True)]
+    return list(starmap(_section, groups.by_dataset(frame)))
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
-    attacks = frame[~frame["is_null"]]
-    of_set = ["target_model", "threat_model", "budget"]
-    null = frame[frame["is_null"]].groupby([*of_set, "patient_id"])["suspicion"].mean()
+    is_null = frame["is_null"]
+    attacks = frame[~is_null]
+    null = frame[is_null].groupby([*SET, "patient_id"])["suspicion"].mean()
     rows = attacks[KEYS].drop_duplicates()
     for who in WHO:
         part = attacks[attacks["who"] == who]
         left = groups.group_means(part, KEYS, "dsc_foreground")[[*KEYS, "dsc_foreground", "low", "high"]]
+        names = {"dsc_foreground": f"{who}_dsc", "low": f"{who}_dsc_low", "high": f"{who}_dsc_high"}
         found = []
         for key, cell in part.groupby(KEYS, observed=True):
-            of_patients = cell.groupby("patient_id")[["suspicion", "suspicion_clean"]].mean()
-            others = {"clean": of_patients["suspicion_clean"]}
-            others["null"] = null.get(tuple(cell[of_set].iloc[0]), pd.Series(dtype=float)).reindex(of_patients.index)
-            numbers = dict(zip(KEYS, key, strict=True))
-            for name, other in others.items():
-                paired = of_patients["suspicion"][other.notna()].to_numpy(), other.dropna().to_numpy()
-                ends = auroc(*paired) if len(paired[0]) else (float("nan"),) * 3
-                numbers |= zip((f"{who}_{name}{end}" for end in ("", "_low", "_high")), ends, strict=True)
-            found.append(numbers)
-        names = {"dsc_foreground": f"{who}_dsc", "low": f"{who}_dsc_low", "high": f"{who}_dsc_high"}
+            numbers = _aurocs(cell, null.get(tuple(cell[SET].iloc[0]), pd.Series(dtype=float)))
+            found.append(
+                dict(zip(KEYS, key, strict=True)) | {f"{who}_{name}": value for name, value in numbers.items()}
+            )
         rows = rows.merge(left.rename(columns=names), on=KEYS, how="left")
         rows = rows.merge(pd.DataFrame(found, columns=None if found else KEYS), on=KEYS, how="left")
     rows = rows.sort_values(["threat_model", "label", "target_model"], kind="stable", ignore_index=True)
-    table = rows[["target_model", "label", "threat_model"]].rename(columns={"label": "attack", "target_model": "model"})
-    for who, name in ((who, name) for who in WHO for name in ("dsc", "clean", "null")):
-        if f"{who}_{name}" in rows:
-            heading = f"{who}\n{'DSC' if name == 'dsc' else f'AUROC, {name}'}"
-            table[heading] = rows[f"{who}_{name}"]
-            table[f"{heading} interval"] = groups.bounds(rows, f"{who}_{name}_low", f"{who}_{name}_high")
     named = rows[["target_model", "defence"]].drop_duplicates().itertuples(index=False)
     text = " ".join([HOW, *(f"{model}: {defence}." for model, defence in named)])
-    return Section(f"{dataset}: detection", table, text, rows.assign(dataset=dataset))
+    return Section(f"{dataset}: detection", _table(rows), text, rows.assign(dataset=dataset))
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    table = rows[["target_model", "label", "threat_model"]].rename(columns={"label": "attack", "target_model": "model"})
+    for who, (name, words) in product(WHO, SCORES.items()):
+        column = f"{who}_{name}"
+        if column in rows:
+            heading = f"{who}\n{words}"
+            table[heading] = rows[column]
+            table[f"{heading} interval"] = groups.bounds(rows, f"{column}_")
+    return table
+
+
+def _aurocs(cell: pd.DataFrame, null: pd.Series) -> dict[str, float]:
+    """Tells the suspicion of attacked volumes from that of the clean ones, and from that of null rows by patient."""
+    of_patients = cell.groupby("patient_id")[SUSPICION].mean()
+    others = {"clean": of_patients["suspicion_clean"], "null": null.reindex(of_patients.index)}
+    numbers: dict[str, float] = {}
+    for name, other in others.items():
+        attacked = of_patients["suspicion"][other.notna()].to_numpy()
+        ends = auroc(attacked, other.dropna().to_numpy()) if len(attacked) else (math.nan,) * 3
+        numbers |= zip((name, f"{name}_low", f"{name}_high"), ends, strict=True)
+    return numbers

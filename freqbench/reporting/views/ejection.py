@@ -2,6 +2,8 @@
 EF = 100 (V_ED - V_ES) / V_ED in percent, with V the volume of its cavity in the case (ED, ES) whose label map has most
 and least of it. Below 50 % it is reduced: Bozkurt et al., Journal of Cardiac Failure 27(4), 2021."""
 
+from itertools import starmap
+
 import pandas as pd
 
 from freqbench.analysis import groups
@@ -31,11 +33,12 @@ MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
 
 
 def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: a row per network and set, null rows after attacks; its csv has every patient."""
+    """Makes one table per dataset of `records` and their `classes` (CLASS_RECORDS): a row per network and set, null
+    rows after attacks; its csv has every patient."""
     frame = groups.select_scored(records, KEY)
     if (made := fractions(frame[groups.is_white_box(frame)], classes)).empty:
         return [Section("Ejection fraction", text=NOTHING)]
-    return [ejection_section(str(dataset), rows) for dataset, rows in furthest(made).groupby("dataset")]
+    return list(starmap(ejection_section, groups.by_dataset(furthest(made))))
 
 
 def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
@@ -43,15 +46,18 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
     each = rows.assign(case_id=rows["patient_id"], budget_text=groups.budget_texts(rows).astype(object))
     lines = groups.group_means(each, [*SET, "budget_text"], "moved", [*MEANS])
     of_set = each.groupby([*SET, "budget_text"], dropna=False)
+    lost = of_set["attacked"].agg(lambda left: left.isna().sum())
     lines = lines.assign(
         low=lines["low"].clip(lower=0),  # `moved` is a size
         patients=of_set["patient_id"].nunique().to_numpy(),
         turned=of_set["turned"].sum().to_numpy(),
-        lost=of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy(),
+        lost=lost.to_numpy(),
     )
     lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
+    texts = lines["budget_text"]
+    budgets = lines["budget_name"].fillna("") + "=" + texts
     lines = lines.assign(
-        budget=(lines["budget_name"].fillna("") + "=" + lines["budget_text"]).where(lines["budget_text"] != "", ""),
+        budget=budgets.where(texts != "", ""),
         change=lines["is_null"].map({True: "null row", False: "attack"}),
         interval=groups.bounds(lines),
     )
@@ -63,8 +69,8 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
 def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Returns EF in percent of each attack on each patient: `_BEAT`, and EF of the label map (`true`), of the `clean`
     and the `attacked` prediction, NaN where one has no ventricle at end-diastole. Patients need two cases, whose voxels
-    are of one size: of one acquisition, or of one spacing. Records are white-box rows with IDENTITY of `groups`, or
-    `figure_data.shown_rows`; classes are theirs, or more."""
+    are of one size: of one acquisition, or of one spacing. The `records` are white-box rows with IDENTITY of `groups`,
+    or `figure_data.shown_rows`; `classes` (CLASS_RECORDS) are theirs, or more."""
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
     rows = plain(joined_classes(records.assign(is_null=groups.is_undirected(records)), cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
@@ -76,8 +82,9 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def furthest(made: pd.DataFrame) -> pd.DataFrame:
-    """Selects of `fractions` the attack of each set that does most to a patient's clean EF: first what `turned` it to
-    the other side of REDUCED, or undefined, then `moved` it by most points, NaN (undefined) being most."""
+    """Selects of `made`, as of `fractions`, the attack of each set that does most to a patient's clean EF: first what
+    `turned` it to the other side of REDUCED, or undefined, then `moved` it by most points, NaN (undefined) being
+    most."""
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     made = made.assign(moved=moved, turned=((made["attacked"] < REDUCED) != (made["clean"] < REDUCED)) | moved.isna())

@@ -36,7 +36,8 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: models ranked within each threat model and budget."""
+    """Makes one table per dataset of `records` with `target_method` and certificates.COLUMNS: models ranked within each
+    threat model and budget."""
     frame = groups.select_scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & (frame["budget"] > 0) & frame[SCORE].notna() & ~groups.is_minimal(frame)]
     if frame.empty:
@@ -44,7 +45,7 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
         return [Section("Leaderboard", text=text)]
     frame = frame.assign(_score=frame[SCORE], budget_text=groups.budget_texts(frame))
     proven = certificates.means(certificates.brackets(plain(records[records["left_out"] == ""])))
-    return [_section(str(dataset), group, proven) for dataset, group in frame.groupby("dataset", observed=True)]
+    return [_section(dataset, group, proven) for dataset, group in groups.by_dataset(frame)]
 
 
 def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section:
@@ -67,19 +68,25 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
     data = add_tests(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(methods) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
-    names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
-    counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
-    table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
-    table["behind"] = data["behind"]
-    table["behind interval"] = groups.bounds(data, "behind_low", "behind_high")
-    others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
+    table = _table(data)
     if len(proven):
         budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
-        bounds = proven[proven["dataset"] == dataset].assign(budget=pd.Series(budgets, index=proven.index))
+        bounds = proven.assign(budget=budgets)[proven["dataset"] == dataset]
         keys = ["threat_model", "budget", "target_model"]
-        others["certified\nat least"] = data[keys].merge(bounds[[*keys, "certified"]], how="left")["certified"]
+        table["certified\nat least"] = data[keys].merge(bounds[[*keys, "certified"]], how="left")["certified"]
         text += CERTIFIED
-    return Section(title, table.assign(order=data["order"], **others), text, data)
+    return Section(title, table, text, data)
+
+
+def _table(data: pd.DataFrame) -> pd.DataFrame:
+    counts = ["cases", "seeds", "patients", "num_attacks"]
+    if "networks" in data:
+        counts.insert(0, "networks")
+    table = data[["threat_model", "budget", "target_model", "rank", *counts, SCORE]]
+    table = table.rename(columns={"target_model": "model"}).assign(interval=groups.bounds(data), behind=data["behind"])
+    table["behind interval"] = groups.bounds(data, "behind_")
+    others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
+    return table.assign(order=data["order"], **others)
 
 
 def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -115,7 +122,8 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
+    """Tests how many points of SCORE a model is `behind` each model `ahead` of it, paired by case. `minima` has one row
+    per case and model; `models` are ordered, the first ahead."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     if len(models) < 2:
         return pd.DataFrame()
@@ -129,7 +137,8 @@ def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 
 def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """Adds the test against the first of each board, corrected over all pairs of all boards."""
+    """Adds to `data`, boards one below the other, the test against the first of each board; `tests`, of all pairs of
+    all boards, are corrected together. Boards differ in `threat_model` and `budget`."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:
         return data.assign(**dict.fromkeys(columns.values(), np.nan), order="")
@@ -143,8 +152,9 @@ def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """Maps each network's name to its method, called by the shortest name of its networks. Methods differ by
-    `target_method`, so that replicates of several stores are one; a network without it is a method of its own."""
+    """Maps the name of each network in `frame` to its method, called by the shortest name of its networks. Methods
+    differ by `target_method`, so that replicates of several stores are one; a network without it is a method of its
+    own."""
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
     ids = dict(pairs[pairs["target_method"].notna()].itertuples(index=False, name=None))
     ids = {name: ids.get(name, f"of {name} alone") for name in pairs["target_model"].unique()}
@@ -169,12 +179,10 @@ def _merge_methods(
     rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
     rows = rank_rows(rows)
     order = [str(name) for name in rows.index]
-    tests = [
-        nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)
-        .query("method != @ahead")
-        .assign(ahead=ahead)
-        for place, ahead in enumerate(order[:-1])
-    ]
+    tests = []
+    for place, ahead in enumerate(order[:-1]):
+        rest = nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)
+        tests.append(rest[rest["method"] != ahead].assign(ahead=ahead))
     pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
     single = [str(name) for name in rows.index[rows["networks"] == 1]]
     note = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""

@@ -1,10 +1,12 @@
 """Compares natural with adversarial robustness: the DSC that corruptions leave of each model, and that attacks do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 
-from freqbench.analysis.groups import COUNTS, bounds, is_minimal
+from freqbench.analysis.groups import COUNTS, bounds, by_dataset, is_minimal
 from freqbench.reporting.figure_data import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
 
@@ -49,23 +51,31 @@ def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
     if not (cases := set(parts[0]["case_key"]) & set(parts[1]["case_key"])):
         return "no case has the same corruptions and the same attacks on every model"
     natural, attacks = (part[part["case_key"].isin(cases)] for part in parts)
+    return _comparison(natural, attacks, models)
+
+
+def _comparison(natural: pd.DataFrame, attacks: pd.DataFrame, models: Sequence[str]) -> NaturalComparison:
+    """Means the shared rows of both kinds, which are of the same models and cases."""
     natural = natural.assign(group="natural", row=_kinds(natural["family"]))
     attacks = attacks.assign(group="attack", row=attacks["label"].astype(str))
     keys = ["target_model", "case_key", "patient_id"]
     worst = attacks.sort_values("dsc_foreground", kind="stable").drop_duplicates(keys)
     both = pd.concat([natural, attacks])
     clean = both.drop_duplicates(keys)
-    of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), natural, worst])
-    kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
+    left = pd.concat([natural, worst])
+    of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), left])
+    kinds = product(["natural"], _kinds(pd.Series([*places(natural, "family")])))
+    labels = product(["attack"], places(attacks, "label"))
+    by_group = ["target_model", "group"]
     return NaturalComparison(
         clean=intervals(clean, ["target_model"], "dsc_foreground_clean"),
         by_severity=intervals(natural, ["target_model", "budget"], "drop"),
-        by_row=intervals(both, ["target_model", "group", "row"], "drop"),
-        left=intervals(pd.concat([natural, worst]), ["target_model", "group"], "dsc_foreground"),
-        papers=intervals(of_papers, ["target_model", "group"], "dsc"),
-        rows=(*kinds, *(("attack", label) for label in places(attacks, "label"))),
+        by_row=intervals(both, [*by_group, "row"], "drop"),
+        left=intervals(left, by_group, "dsc_foreground"),
+        papers=intervals(of_papers, by_group, "dsc"),
+        rows=(*kinds, *labels),
         models=tuple(models),
-        n=len(cases),
+        n=clean["case_key"].nunique(),
     )
 
 
@@ -83,19 +93,20 @@ def _kinds(families: pd.Series) -> pd.Series:
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if a volume was corrupted."""
+    """True if a volume of the `records` was corrupted."""
     return bool((records["threat_model"] == CORRUPTION).any())
 
 
 def natural(records: pd.DataFrame) -> list[Section]:
-    """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
+    """Makes two tables per dataset of `records` with COLUMNS: the DSC that corruptions and attacks leave of each model,
+    and the drop by each."""
     sections = []
-    for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
+    for dataset, rows in by_dataset(shown_rows(records)):
         if isinstance(comparison := compare_models(rows), str):
             text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
-            sections += [_left_section(str(dataset), comparison), _drops(str(dataset), comparison)]
+            sections += [_left_section(dataset, comparison), _drops(dataset, comparison)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 

@@ -36,13 +36,14 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows. A
-    null row stands beside its attack, after = if the attack did nothing else. Smallest changes follow by their size."""
+    """Shows by dataset of `records` with COLUMNS the DSC that white-box attacks leave with its interval, one attack's
+    transfer; failed rows. A null row stands beside its attack, after = if the attack did nothing else. Smallest changes
+    follow by their size."""
     sections: list[Section] = []
     scored = groups.select_scored(records, ("ssim_body",))
     frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))
-    for dataset, group in frame[~groups.is_minimal(frame)].groupby("dataset", observed=True):
-        sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
+    for dataset, group in groups.by_dataset(frame[~groups.is_minimal(frame)]):
+        sections += [*_white_box(dataset, group), *_transfer(dataset, group)]
     if smallest.applies(records):
         sections += [replace(section, text=SIZES) for section in smallest.smallest(records)]
     if count := int((records["left_out"] != "").sum()):
@@ -57,38 +58,59 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     if (white := frame[groups.is_white_box(frame)]).empty:
         return
     rows = groups.add_settings(groups.group_means(white, [*ATTACK, "source_model"], SCORE), white)
-    rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
-    is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
-    attacks = rows[~is_beside]
-    order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
-    wide = attacks.assign(cell=_cells(attacks, SCORE)).pivot(index=ATTACK, columns="source_model", values="cell")
-    wide = wide.reindex(order).fillna("").droplevel("threat_model")
-    clean = groups.group_means(white.drop_duplicates(["source_model", "case_id"]), ["source_model"], ON_CLEAN)
-    first = pd.DataFrame([dict(zip(clean["source_model"], _cells(clean, ON_CLEAN), strict=True))], index=[CLEAN])
-    table = _add_head(pd.concat([first, wide])[wide.columns], "attack")
-    means = white.groupby("label", observed=True)
-    if beside := {base: _null_cell(white, str(base), [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
-        table[NULL] = ["", *(beside.get(label, "") for label in wide.index)]
-    if white["ssim_body"].notna().any():
-        table[SIZE] = ["", *map(points, (100 * means["ssim_body"].mean()).reindex(wide.index))]
-    for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
-        values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
-        head = name.removeprefix(ADDED)
-        table[head if head not in table else f"{head} (metric)"] = ["" if pd.isna(x) else f"{x:.3g}" for x in values]
-    own = table["attack"].str.partition(" ")[0].isin(OWN_FORMS)
-    table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
-    of = white.dropna(subset=[SCORE])
-    text = f"Foreground DSC x100, mean over {amount(of['case_id'].nunique(), 'case')} of "
-    text += f"{amount(of['patient_id'].nunique(), 'patient')} with its 95 % interval over patients in whole points"
-    text += groups.few_patients_note(rows["patients"]).replace(" One", ": one") or "."
+    labels = rows["label"]
+    bases = labels.str.replace(rf"{NULL_ROW}\S+", "", regex=True)
+    is_beside = (labels != bases) & bases.isin(labels)
+    wide = _wide(rows[~is_beside], white)
+    shown = wide.index[1:]
+    table = _add_head(wide, "attack")
+    nulls = labels[is_beside].groupby(bases)
+    if beside := {base: _null_cell(white, str(base), [*of_base]) for base, of_base in nulls}:
+        table[NULL] = ["", *(beside.get(label, "") for label in shown)]
+    _add_measures(table, white, shown)
+    attacks = table["attack"]
+    is_own = attacks.str.partition(" ")[0].isin(OWN_FORMS)
+    table["attack"] = attacks.where(~is_own, attacks + OWN)
+    note = groups.few_patients_note(rows["patients"]).replace(" One", ": one") or "."
+    text = _mean_of(white) + note
     text += " Other columns are means over the models." if len(wide.columns) > 1 and len(table.columns) > 4 else ""
-    if NULL in table:
+    if beside:
         text += f" {NULL}: what the same change leaves without the optimisation"
         text += ", = where the attack did nothing else (paired)." if "=" in "".join(beside.values()) else "."
     text += f" {SIZE} is the size of the change, 100 for none: compare rows of equal size." if SIZE in table else ""
-    text += f"{OWN} is this project's own form of the attack." if own.any() else ""
-    data = rows.drop(columns=["base", "threat_model"]).rename(columns={SCORE: "mean"})
+    text += f"{OWN} is this project's own form of the attack." if is_own.any() else ""
+    data = rows.drop(columns="threat_model").rename(columns={SCORE: "mean"})
     yield Section(f"{dataset}: DSC under white-box attacks", table, text, data)
+
+
+def _wide(rows: pd.DataFrame, white: pd.DataFrame) -> pd.DataFrame:
+    """Makes one row per attack, in the order of `rows`, after one of the clean volumes, and one column per model."""
+    order = pd.MultiIndex.from_frame(rows[ATTACK].drop_duplicates())
+    wide = rows.assign(cell=_cells(rows, SCORE)).pivot(index=ATTACK, columns="source_model", values="cell")
+    wide = wide.reindex(order).fillna("").droplevel("threat_model")
+    clean = groups.group_means(white.drop_duplicates(["source_model", "case_id"]), ["source_model"], ON_CLEAN)
+    first = pd.DataFrame([dict(zip(clean["source_model"], _cells(clean, ON_CLEAN), strict=True))], index=[CLEAN])
+    return pd.concat([first, wide])[wide.columns]
+
+
+def _add_measures(table: pd.DataFrame, white: pd.DataFrame, labels: pd.Index) -> None:
+    """Adds the size of the change and other packages' metrics, means over models, to a table of clean and `labels`."""
+    means = white.groupby("label", observed=True)
+    if white["ssim_body"].notna().any():
+        table[SIZE] = ["", *map(points, (100 * means["ssim_body"].mean()).reindex(labels))]
+    for name in map(str, white):
+        if name.startswith(ADDED) and not name.endswith("_clean"):
+            values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(labels)]
+            head = name.removeprefix(ADDED)
+            column = head if head not in table else f"{head} (metric)"
+            table[column] = ["" if pd.isna(value) else f"{value:.3g}" for value in values]
+
+
+def _mean_of(white: pd.DataFrame) -> str:
+    scored = white.dropna(subset=[SCORE])
+    cases = amount(scored["case_id"].nunique(), "case")
+    patients = amount(scored["patient_id"].nunique(), "patient")
+    return f"Foreground DSC x100, mean over {cases} of {patients} with its 95 % interval over patients in whole points"
 
 
 def _cells(rows: pd.DataFrame, score: str) -> list[str]:

@@ -28,16 +28,17 @@ NOTHING = "No attack sought a smallest change, so there is nothing to show: run 
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """True if an attack that seeks a smallest change was run."""
+    """True if an attack that seeks a smallest change was run, and some of its `records` are ok."""
     return bool((groups.is_minimal(records) & (records["status"] == "ok")).any())
 
 
 def smallest(records: pd.DataFrame) -> list[Section]:
-    """Makes a table a dataset: the share of patients that fell, also by the usual radius; sizes for 25, 50, 75 %."""
+    """Makes a table a dataset of `records` with COLUMNS: the share of patients that fell, also by the usual radius;
+    sizes for 25, 50, 75 %."""
     sections = []
     frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))
-    for dataset, rows in frame[groups.is_white_box(frame)].groupby("dataset", observed=True):
+    for dataset, rows in groups.by_dataset(frame[groups.is_white_box(frame)]):
         if (sizes := smallest_sizes(rows)).empty:
             continue
         steps = rows.groupby(["target_model", "patient_id"], observed=True)["step"].mean().rename("step").reset_index()
@@ -55,12 +56,8 @@ def _line(group: pd.DataFrame) -> dict[str, object]:
     first = group.iloc[0]
     place = {share: -(-share * len(sizes) // 100) - 1 for share in SHARES}
     needed = {f"size\n{share} %\n1/255": sizes[at] for share, at in place.items()} | {NATIVE: native[place[50]]}
-    return {
-        "model": first["target_model"],
-        "attack": first["label"],
-        "threat_model": first["threat_model"],
-        "patients": len(sizes),
-        "fallen\n%": 100 * float((sizes < math.inf).mean()),
-        f"below\n{USUAL}/255\n%": 100 * float((sizes <= USUAL).mean()),
-        **{name: size if size < math.inf else None for name, size in needed.items()},
-    }
+    shares = {"fallen\n%": sizes < math.inf, f"below\n{USUAL}/255\n%": sizes <= USUAL}
+    line = {"model": first["target_model"], "attack": first["label"], "threat_model": first["threat_model"]}
+    line["patients"] = len(sizes)
+    line |= {name: 100 * float(is_below.mean()) for name, is_below in shares.items()}
+    return line | {name: size if size < math.inf else None for name, size in needed.items()}

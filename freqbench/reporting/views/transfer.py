@@ -46,15 +46,15 @@ NO_WHITE_BOX = (
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Shows each dataset's transfer rates by attack, and source x target matrices."""
+    """Shows of `records` with DISTANCES, for each dataset, transfer rates by attack, and source x target matrices."""
     sections = []
-    for dataset, group in groups.select_scored(records, DISTANCES).groupby("dataset", observed=True):
+    for dataset, group in groups.by_dataset(groups.select_scored(records, DISTANCES)):
         if (carried := _carried_drops(group)).empty:
             is_alone = groups.is_white_box(group).all()
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_alone else NO_WHITE_BOX))
             continue
         rates, pairs = _rates(carried)
-        sections += [_ranking(str(dataset), group, rates), _matrix(str(dataset), group, pairs)]
+        sections += [_ranking(dataset, group, rates), _matrix(dataset, group, pairs)]
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
@@ -121,10 +121,11 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")
     rows = rows.sort_values(["threat_model", "budget_name", "budget", "rank"], kind="stable", ignore_index=True)
     rows = rows.astype(dict.fromkeys(DISTANCES, float))
-    rows["ssim_body"], rows["lpips_body"] = 100 * rows["ssim_body"], 100 * (1 - rows["lpips_body"])
+    rows["ssim_body"] = 100 * rows["ssim_body"]
+    rows["lpips_body"] = 100 * (1 - rows["lpips_body"])
     names = {"label": "attack", "rate": "rate %"}
     table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
-    table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
+    table["interval"] = groups.bounds(rows, "rate_")
     drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
     table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[DISTANCES])

@@ -78,7 +78,7 @@ def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, th
     ours = dataset(here / "data")
     theirs = dataset(f"{there}/data")
     assert (ours.whole_recipe(), ours.refs()) == (theirs.whole_recipe(), theirs.refs())
-    assert [ours.case_key(ref) for ref in ours.refs()] == [theirs.case_key(ref) for ref in theirs.refs()]
+    assert [*map(ours.case_key, ours.refs())] == [*map(theirs.case_key, theirs.refs())]
     assert torch.equal(ours.load(ours.refs()[1]).image, volume.image)
     s3.requests()
     assert torch.equal(theirs.load(theirs.refs()[1]).image, volume.image)

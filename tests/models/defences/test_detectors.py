@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from sklearn.covariance import OAS
@@ -43,7 +44,7 @@ class Deep(nn.Module):
 
 @pytest.fixture
 def volume() -> Tensor:
-    return torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return torch.rand(1, 1, *SHAPE, generator=seeded(1))
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_suspicion_is_distance_under_sklearns_covariance(
     volume: Tensor, network: SlidingWindowModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features are in units of their spread; one that never changes is left out."""
-    draws = torch.randn(9, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    draws = torch.randn(9, 4, generator=seeded(2), dtype=torch.float64)
     clean = draws * torch.tensor([1, 5, 2, 0])
     x = (clean / clean.std(dim=0).clamp(min=1e-9))[:, :3]
     watch = Watch.learn(BandEnergy(), list(clean))

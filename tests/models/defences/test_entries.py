@@ -1,6 +1,7 @@
 """Defences in a model's entry: identities, refusals, and what is loaded."""
 
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -96,4 +97,5 @@ def test_one_checkpoint_stands_once_a_defence() -> None:
 def test_a_checkpoint_to_score_on_is_the_model_without_defence() -> None:
     models = [entry(name="plain", checkpoint="random:3"), entry(name="bits", checkpoint="random:3", defence=BITS)]
     grid = further_targets(config.validate(job(models=models), JobSpec, "job.yaml"), ["random:3"])
-    assert {target.name for cell in grid.cells for target in cell.targets} == {"plain"}
+    targets = chain.from_iterable(cell.targets for cell in grid.cells)
+    assert {target.name for target in targets} == {"plain"}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from draws import seeded
 from scipy import fft, ndimage
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
@@ -24,7 +25,7 @@ EXAMPLES = [
 
 
 def windows(batch: int = 2, channels: int = 2) -> Tensor:
-    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return torch.rand(batch, channels, *SHAPE, dtype=torch.float64, generator=seeded(3))
 
 
 def filtered(content: dict[str, object], images: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, 
     """Gradient of a weighted sum of the network's input, and the weights."""
     x = images.clone().requires_grad_()
     seen, _ = defence.defend(x, range(len(images)), adaptive)
-    weights = torch.randn(seen.shape, dtype=seen.dtype, generator=torch.Generator().manual_seed(5))
+    weights = torch.randn(seen.shape, dtype=seen.dtype, generator=seeded(5))
     (slope,) = torch.autograd.grad((seen * weights).sum(), x)
     return slope, weights
 

@@ -1,6 +1,7 @@
 """Entries of two networks for faint balls: a plain one, which stands, and one that hides its gradient."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from freqbench.audit import computing, probes
 from freqbench.audit.checks import gradients
 from freqbench.audit.computing import MissingOptions, compute_missing
 from freqbench.core.plugins import trusting
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 
 __all__ = ["one_thread"]
@@ -84,3 +86,20 @@ def entered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_card(folder / "entries" / name)
             assert make_entry(out, name, folder / "entries" / name)
     return folder
+
+
+@pytest.fixture
+def plain(entered: Path) -> Path:
+    """The folder of the entry that stands; only to be read."""
+    return entered / "entries" / "plain"
+
+
+@pytest.fixture
+def entry(plain: Path) -> BoardEntry:
+    return read_entry(plain)
+
+
+@pytest.fixture
+def copy(entered: Path, tmp_path: Path) -> Path:
+    """A copy of the store, to change."""
+    return Path(shutil.copytree(entered / "out", tmp_path / "out"))

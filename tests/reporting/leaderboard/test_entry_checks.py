@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from freqbench.reporting.leaderboard import entry_checks
 from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, read_entry
 
+Verify = Callable[..., tuple[int, str, str]]
+Given = tuple[str, ...]
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
@@ -43,44 +46,53 @@ def computed(entry: BoardEntry, made: Path, **asked: Any) -> list[str]:
 
 
 @pytest.fixture
+def given(entered: Path) -> tuple[str, ...]:
+    """Options with the checkpoint that the entry is of."""
+    return ("--checkpoint", str(entered / "plain.pt"), "--trust-code")
+
+
+@pytest.fixture
+def verify(plain: Path, capsys: pytest.CaptureFixture[str]) -> Verify:
+    """Options of `board verify` to its exit code, stdout and stderr."""
+    return partial(bench, capsys, "board", "verify", str(plain))
+
+
+@pytest.fixture
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audit without findings, which tests of other things need not compute."""
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: 0)
     monkeypatch.setattr(entry_checks, "check_audit", lambda store: entry_checks.Check("audit", "ok", ""))
 
 
-def test_rows_whose_audit_stands_pass(entered: Path) -> None:
-    assert reasons(examine(read_entry(entered / "entries" / "plain").told)) == []
+def test_rows_whose_audit_stands_pass(entry: BoardEntry) -> None:
+    assert reasons(examine(entry.told)) == []
 
 
-def test_audit_of_an_entry_is_computed_once(entered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_of_an_entry_is_computed_once(entry: BoardEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count()
     monkeypatch.setattr(checks, "audited", lambda evidence: (next(calls), audited(evidence))[1])
-    entry = read_entry(entered / "entries" / "plain")
     assert examine(entry.told)[-1].text
     assert entry.told.verdicts
     assert next(calls) == 1
 
 
-def test_equal_input_gives_equal_rows(entered: Path, without_audit: None, capsys: pytest.CaptureFixture[str]) -> None:
-    entry = read_entry(entered / "entries" / "plain")
+def test_equal_input_gives_equal_rows(entry: BoardEntry, without_audit: None, verify: Verify, given: Given) -> None:
     before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
-    given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--engine", "serial", "--share", "1")
-    code, said, _ = bench(capsys, "board", "verify", str(entry.folder), *given)
+    code, said, _ = verify(*given, "--engine", "serial", "--share", "1")
     assert (code, said.splitlines()[-1]) == (0, f"{entry.folder}: verified")
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
 
 def test_spot_check_computes_as_many_rows_as_asked_and_no_audit(
-    entered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    entered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify, given: Given
 ) -> None:
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: pytest.fail("an audit"))
-    given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--rows", "1", "--seed", "3")
-    code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given)
+    asked = (*given, "--rows", "1", "--seed", "3")
+    code, said, _ = verify(*asked)
     assert (code, re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE)) == (0, ["equal to the bit"])
     assert said.splitlines()[-1].endswith("plain: these rows agree; without --rows all is verified")
     for beside in (("--cases", "1"), ("--share", "1")):
-        code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *beside)
+        code, _, err = verify(*asked, *beside)
         assert (code, "--rows: expected neither --share nor --cases beside it" in err) == (2, True)
     (reason,) = computed(copied(entered, tmp_path, forged), entered, rows=1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
@@ -136,44 +148,40 @@ def other(tmp_path: Path) -> str:
     return str(tmp_path / "other.pt")
 
 
-def test_another_checkpoint_is_refused(entered: Path, other: str, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ("--checkpoint", other, "--trust-code", "--share", "1")
-    code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given)
+def test_another_checkpoint_is_refused(plain: Path, entry: BoardEntry, other: str, verify: Verify) -> None:
+    code, said, _ = verify("--checkpoint", other, "--trust-code", "--share", "1")
     assert (code, "reproduce: 2 rows: 2 DIFFERENT, of 2 with " in said.splitlines()[-1]) == (1, True)
-    digest = read_entry(entered / "entries" / "plain").facts.checkpoint
-    assert f"checkpoint of plain: sha256 {digest[:12]} then, " in said
+    digest = entry.facts.checkpoint
+    assert f"checkpoint of plain: {digest[:12]}" in said
 
 
-def test_a_checkpoint_that_cannot_be_had_is_refused(entered: Path, tmp_path: Path) -> None:
-    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, checkpoint=str(tmp_path / "none.pt"))
+def test_a_checkpoint_that_cannot_be_had_is_refused(entry: BoardEntry, entered: Path, tmp_path: Path) -> None:
+    (reason,) = computed(entry, entered, checkpoint=str(tmp_path / "none.pt"))
     assert "none.pt" in reason
 
 
-def test_third_party_code_needs_leave(entered: Path) -> None:
-    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, trust_code=False)
+def test_third_party_code_needs_leave(entry: BoardEntry, entered: Path) -> None:
+    (reason,) = computed(entry, entered, trust_code=False)
     assert "needs --trust-code" in reason
 
 
-def test_other_data_are_refused(entered: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_other_data_are_refused(entered: Path, tmp_path: Path, verify: Verify, given: Given) -> None:
     content = job(entered)
     content["datasets"] = [{**content["datasets"][0], "side": 18}]
-    given = ("--trust-code", "--share", "1", "--job", write(tmp_path, content))
-    weights = ("--checkpoint", str(entered / "plain.pt"))
-    code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *weights)
+    code, said, _ = verify(*given, "--share", "1", "--job", write(tmp_path, content))
     assert (code, "reproduce: 2 rows: 2 DIFFERENT, of 2 with " in said.splitlines()[-1]) == (1, True)
-    assert "data: the recipe of balls differs in side" in said
+    assert "recipe of balls: side: 16 then, 18 now" in said
 
 
-def test_missing_data_speak_against_no_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_speak_against_no_entry(
+    plain: Path, entered: Path, tmp_path: Path, verify: Verify, given: Given
+) -> None:
     content = job(entered)
     content["datasets"] = [{"name": "balls", "loader": "decathlon", "root": str(tmp_path / "none")}]
-    path = write(tmp_path, content)
-    folder = str(entered / "entries" / "plain")
-    given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--job", path)
-    code, said, _ = bench(capsys, "board", "verify", folder, *given)
+    code, said, _ = verify(*given, "--job", write(tmp_path, content))
     last = said.splitlines()[-1]
     assert code == 1
-    assert last.startswith(f"{folder}: not verified, as its data are missing here, with no sign against it: ")
+    assert last.startswith(f"{plain}: not verified, as its data are missing here, with no sign against it: ")
     assert str(tmp_path / "none") in last
     assert "refused" not in said
 
@@ -225,6 +233,6 @@ def test_weak_settings_are_refused_in_words() -> None:
     assert "report the stronger attack" in reason
 
 
-def test_a_share_that_is_none_is_one_line(entered: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), "--share", "0")
+def test_a_share_that_is_none_is_one_line(verify: Verify) -> None:
+    code, _, err = verify("--share", "0")
     assert (code, err) == (2, "error: --share: expected a number in (0, 1], got 0: 0.1 is a tenth of the rows\n")

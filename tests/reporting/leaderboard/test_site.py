@@ -26,7 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.models.packaged import zoo_names
 from freqbench.reporting.leaderboard import site as sites
-from freqbench.reporting.leaderboard.entry_folder import Told, read_entry, told_by
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, read_entry, told_by
 from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
@@ -179,16 +179,16 @@ def test_page_marks_scores_that_longer_attacks_lower(site: Path) -> None:
     assert ["entries/twin.html" in row for row in rows if "not converged" in row] == [True]
 
 
-def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
+def test_pages_show_ranks_plots_and_links(entry: BoardEntry, site: Path) -> None:
     index = (site / "index.html").read_text()
     page = (site / "entries" / "twin.html").read_text()
-    mean = 100 * read_entry(entered / "entries" / "plain").told.worst_cases["dsc_foreground"].mean()
+    mean = 100 * entry.told.worst_cases["dsc_foreground"].mean()
     assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
     assert "balls: linf eps=32/255" in index
     assert index.count("<svg") == 1
     assert "#010203" not in index
     assert '<a href="https://example.org/weights.pt" rel="nofollow noopener noreferrer">' in page
-    assert read_entry(entered / "entries" / "plain").facts.checkpoint in page
+    assert entry.facts.checkpoint in page
     for link in re.findall(r'href="([^":#]+)"', index):
         assert (site / link).exists(), link
 
@@ -284,7 +284,9 @@ def test_a_site_of_nothing_and_over_another_page_is_refused(entered: Path, tmp_p
     assert (tmp_path / "site" / "index.html").read_text() == "my thesis"
 
 
-def test_calls_write_card_then_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_write_card_then_entry(
+    entry: BoardEntry, entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = str(entered / "out")
     folder = tmp_path / "entries" / "plain"
     call = ("board", "entry", out, "plain", "--to", str(folder.parent))
@@ -296,18 +298,17 @@ def test_calls_write_card_then_entry(entered: Path, tmp_path: Path, capsys: pyte
     write_card(folder)
     code, said, _ = bench(capsys, *call)
     assert (code, said) == (0, f"written: {folder}\n")
-    assert read_entry(folder).facts == read_entry(entered / "entries" / "plain").facts
+    assert read_entry(folder).facts == entry.facts
 
 
-def test_a_changed_card_makes_the_entry_again(entered: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(entered / "entries" / "plain", tmp_path / "plain"))
+def test_a_changed_card_makes_the_entry_again(plain: Path, entered: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "plain"))
     write_card(folder, title="Brighter")
     assert make_entry(str(entered / "out"), "plain", folder)
     assert read_entry(folder).card.title == "Brighter"
 
 
-def test_entry_has_rows_of_its_network_and_worst_of_its_attacks(entered: Path) -> None:
-    entry = read_entry(entered / "entries" / "plain")
+def test_entry_has_rows_of_its_network_and_worst_of_its_attacks(entry: BoardEntry, entered: Path) -> None:
     rows: dict[str, list[float]] = defaultdict(list)
     for root in (str(entered / "out"), root_of(str(entered / "out"))):
         for row in Store(root).records().to_pylist():
@@ -332,48 +333,46 @@ def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path)
     assert {*told_by(Store(out)).worst_cases["bounds"]} == {"linf eps=32/255"}
 
 
-def test_rows_of_two_runs_lie_in_one_file(entered: Path, tmp_path: Path) -> None:
+def test_rows_of_two_runs_lie_in_one_file(copy: Path, entered: Path, tmp_path: Path) -> None:
     """A run that was interrupted and went on leaves two, and an entry that is twice as large."""
-    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
     whole = Store(str(entered / "out"))
-    pieces = Store(str(out))
-    shutil.rmtree(out / "records")
+    pieces = Store(str(copy))
+    shutil.rmtree(copy / "records")
     stored = list(whole.found({row[:3] for row in whole.rows(KEY)}).values())
     for number, run_id in enumerate(("first", "second")):
         writer = pieces.writer(run_id)
         half = stored[number::2]
-        writer.add([{**record, "run_id": run_id} for record, _ in half], [classes for _, classes in half])
+        records, classes = zip(*half, strict=True)
+        writer.add([{**record, "run_id": run_id} for record in records], classes)
         writer.flush()
         pieces.write_run(run_id, whole.run(*whole.run_ids()))
     for _ in "again":
         write_card(tmp_path / "plain")
-        assert make_entry(str(out), "plain", tmp_path / "plain")
+        assert make_entry(str(copy), "plain", tmp_path / "plain")
         assert len(list((tmp_path / "plain" / "store" / "records").iterdir())) == 1
     told, whole_told = (read_entry(place / "plain").told for place in (tmp_path, entered / "entries"))
     assert (told.cases, told.verdicts) == (whole_told.cases, whole_told.verdicts)
     pd.testing.assert_frame_equal(told.worst_cases, whole_told.worst_cases)
 
 
-def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
-    folder = entered / "entries" / "plain"
-    texts = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".yaml"))
+def test_an_entry_does_not_tell_the_machine(plain: Path, entered: Path) -> None:
+    texts = "".join(path.read_text() for path in plain.rglob("*") if path.suffix in (".json", ".yaml"))
     texts = re.sub(r'"planes":"[^"]*"', "", texts)  # in which a short name may stand by chance
     assert str(entered) not in texts
-    for path in (folder / "store" / "runs").iterdir():
+    for path in (plain / "store" / "runs").iterdir():
         assert not {"host", "pid", "workers"} & json.loads(path.read_text()).keys()
     assert platform.node() not in texts.replace(CARD["contact"], "")
 
 
 @pytest.mark.integration
-def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path) -> None:
+def test_an_entry_does_not_tell_where_its_data_lie(copy: Path, tmp_path: Path) -> None:
     """Others have the data elsewhere, and say where by --job."""
-    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
     folder = tmp_path / "plain"
-    stored = Store(str(out)).job()
+    stored = Store(str(copy)).job()
     stored["spec"]["datasets"][0].update(root="/home/me/data/balls", list="~/lists/mine.json", split="test")
-    Store(str(out)).write_job(stored)
+    Store(str(copy)).write_job(stored)
     write_card(folder)
-    assert make_entry(str(out), "plain", folder)
+    assert make_entry(str(copy), "plain", folder)
     (dataset,) = read_entry(folder).store.job()["spec"]["datasets"]
     assert (dataset["root"], dataset["list"], dataset["split"]) == ("balls", "mine.json", "test")
     assert not any("/home/me" in path.read_text() for path in folder.rglob("*.json"))
@@ -392,18 +391,17 @@ def test_a_store_that_makes_no_entry_is_one_line(entered: Path, tmp_path: Path) 
         make_entry(str(copy), "plain", tmp_path / "plain")
 
 
-def test_an_entry_is_of_one_network_alone(entered: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
-    stored = Store(str(out)).job()
+def test_an_entry_is_of_one_network_alone(copy: Path, tmp_path: Path) -> None:
+    stored = Store(str(copy)).job()
     stored["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
-    Store(str(out)).write_job(stored)
+    Store(str(copy)).write_job(stored)
     with pytest.raises(UserError, match=r"plain: expected attacks that need no other network .*, got bases with"):
-        make_entry(str(out), "plain", tmp_path / "plain")
+        make_entry(str(copy), "plain", tmp_path / "plain")
 
 
-def test_cases_that_the_job_once_had_are_in_no_entry(entered: Path, tmp_path: Path) -> None:
+def test_cases_that_the_job_once_had_are_in_no_entry(copy: Path, entered: Path, tmp_path: Path) -> None:
     """A patient whom a network fails to segment is dropped from the job; rows of its audit stay in the store."""
-    out = str(shutil.copytree(entered / "out", tmp_path / "out"))
+    out = str(copy)
     content = job(entered)
     content["datasets"] = [{**content["datasets"][0], "cases": 1}]
     with trusting():

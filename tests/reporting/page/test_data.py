@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from html import unescape
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null() -> None:
 
 
 def test_family_is_the_label_without_its_budget() -> None:
-    rows = [row("vafa", {"control": kind}, budget=q, dsc=0.5) for kind in ("none", "uniform") for q in (10.0, 20.0)]
+    settings = product(("none", "uniform"), (10.0, 20.0))
+    rows = [row("vafa", {"control": kind}, budget=budget, dsc=0.5) for kind, budget in settings]
     made = data_of(records(*rows), None)["summary"]
     assert sorted(set(column(made, "family"))) == ["vafa", "vafa control=uniform"]
     assert set(column(made, "budget_text")) == {"q_max=10", "q_max=20"}
@@ -176,15 +178,11 @@ def scored(attack: str, drop: float, source: str = "unet", target: str = "unet",
 
 
 def test_largest_drop_of_each_threat_model_with_transfer() -> None:
-    assert said(
-        *(scored("vafa", drop, case=case) for case, drop in enumerate((40.0, 53.6))),
-        *(scored("vafa", drop, target="unetr", case=case) for case, drop in enumerate((16.0, 16.76))),
-        *(scored("vafa", drop, target="other", case=case) for case, drop in enumerate((1.0, 2.0))),
-        scored("pgd", 20.0),
-        scored("pgd", 3.0, budget=1 / 255),
-        scored("pgd", -2.0, target="unetr"),
-        scored("gn", 0.4),
-    ) == [
+    drops = [("unet", 40.0, 53.6), ("unetr", 16.0, 16.76), ("other", 1.0, 2.0)]
+    first = [scored("vafa", drop, target=target) for target, drop, _ in drops]
+    second = [scored("vafa", drop, target=target, case=1) for target, _, drop in drops]
+    linf = [scored("pgd", 20.0), scored("pgd", 3.0, budget=1 / 255), scored("pgd", -2.0, target="unetr")]
+    assert said(*first, *second, *linf, scored("gn", 0.4)) == [
         "dct-quantization: vafa q_max=20 takes 46.8 points of foreground DSC from unet (90.0 to 43.2, mean of 2 cases)"
         ", 35 % of which transfers to unetr, the most of 2 models.",
         "linf: pgd eps=8/255 takes 20.0 points of foreground DSC from unet (90.0 to 70.0, one case), 0 % of which "
@@ -219,7 +217,7 @@ DIST = FOLDER / "dist"
 
 def test_the_bundle_was_made_of_these_sources() -> None:
     """Otherwise: `npm ci && npm run build` in freqbench/reporting/page/web."""
-    names = [f"src/{name}" for name in sorted(path.name for path in (WEB / "src").iterdir())]
+    names = sorted(f"src/{path.name}" for path in (WEB / "src").iterdir())
     digest = hashlib.sha256()
     for name in [*names, "build.mjs", "package-lock.json"]:
         digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
@@ -299,7 +297,7 @@ def written(volumes_store: str, rows: Any, tmp_path_factory: pytest.TempPathFact
 def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
     manifest = written[1]
     listed = {(case["source"], case["attack"]) for case in manifest["cases"]}
-    assert listed == {(source, attack) for source in "ab" for attack in ("fgsm eps=8/255", "gn std=8/255")}
+    assert listed == {*product("ab", ("fgsm eps=8/255", "gn std=8/255"))}
     assert all(set(case["files"]["predictions"]) == {"a", "b"} for case in manifest["cases"])
     assert manifest["notes"] == []
     assert len({case["files"]["clean"] for case in manifest["cases"]}) == 1  # written once for all attacks

@@ -81,6 +81,17 @@ def visit(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
     assert not wrong
 
 
+def words(page: Any, what: str) -> str:
+    said: str = page.locator(what).inner_text()
+    return said
+
+
+def go(page: Any, hash: str) -> None:
+    """Opens the page anew at a hash."""
+    page.goto(f"{page.url.partition('#')[0]}#{hash}")
+    page.reload()
+
+
 def open_first(page: Any) -> None:
     """A click on the first row, which has nothing to open until it shows its cells."""
     page.locator(ROW, has_text=re.compile(r"\S")).first.click()
@@ -89,8 +100,7 @@ def open_first(page: Any) -> None:
 
 def rows_said(page: Any) -> str:
     """The line above the table: `32 rows, each ...`."""
-    text: str = page.locator("#panel-table .status").inner_text()
-    return text
+    return words(page, "#panel-table .status")
 
 
 def test_filter_changes_the_rows_and_keeps_groups(visit: Callable[..., Any]) -> None:
@@ -123,22 +133,21 @@ def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) ->
 def test_row_opens_its_cases_and_case_its_classes_and_command(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd&f.source=unet&f.target=unet")
     open_first(page)
-    assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
+    assert words(page, "dialog h2").startswith("pgd eps=")
     page.click("dialog button:has-text('case000')")
-    assert page.locator("dialog h2").inner_text() == "Case case000"
+    assert words(page, "dialog h2") == "Case case000"
     assert page.locator("dialog table:has(caption span:text('Each class')) tbody tr").count() == 4
     ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
     commands = {f"freqbench audit runs/generated --rows {row}" for row in ids}
-    assert page.locator("dialog .reproduce code").inner_text() in commands
+    assert words(page, "dialog .reproduce code") in commands
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
     page.wait_for_url(lambda url: "row=" not in url)
-    page.goto(f"{page.url.partition('#')[0]}#tab=table&f.base=gn")
-    page.reload()
+    go(page, "tab=table&f.base=gn")
     page.locator(f"{ROW}:has-text('1/255') [col-id=attack]").first.click()
     page.wait_for_selector("dialog[open] h2")
     page.click("dialog button:has-text('case000')")
-    assert "failed" in page.locator("dialog .facts").inner_text()
+    assert "failed" in words(page, "dialog .facts")
     assert page.locator("dialog .reproduce").count() == 0, "nothing to compute again"
 
 
@@ -150,15 +159,15 @@ def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path
     facts = [{**FACTS[0], "runs": [{**FACTS[0]["runs"][0], "datasets": datasets}]}]
     (tmp_path / "page.html").write_text(build_page(page_data(tables.current(records), classes, facts)))
     page = visit("tab=organs", path=tmp_path / "page.html")
-    assert page.locator("#tab-organs").inner_text() == "Regions"
-    texts = [page.locator("main").inner_text()]
+    assert words(page, "#tab-organs") == "Regions"
+    texts = [words(page, "main")]
     page.click("#tab-table")
     open_first(page)
     page.click("dialog summary:has-text('All scores')")
-    texts.append(page.locator("dialog").inner_text())
+    texts.append(words(page, "dialog"))
     page.click("dialog button:has-text('case000')")
     page.click("dialog summary:has-text('All scores')")
-    texts.append(page.locator("dialog").inner_text())
+    texts.append(words(page, "dialog"))
     assert [re.findall(r"\b(?:organ|class)\w*", text, re.IGNORECASE) for text in texts] == [[]] * 3
     assert "Mean of each region" in texts[1]
     assert "missed regions" in texts[2]
@@ -186,7 +195,8 @@ def test_telephone_has_all_columns_of_the_chosen_model(visit: Callable[..., Any]
     page = visit(width=400, path=write(tmp_path, *grid(4, names, names, 2, 2)))
     heads = page.locator("#panel-overview .heat-table thead th")
     assert heads.all_inner_texts() == ["attack", "one-network", "drop", "SSIM body"]
-    assert max(box["x"] + box["width"] for box in [each.bounding_box() for each in heads.all()]) <= 400
+    boxes = [each.bounding_box() for each in heads.all()]
+    assert max(box["x"] + box["width"] for box in boxes) <= 400
     page.select_option("#panel-overview label:has-text('Model') select", "unet")
     assert heads.all_inner_texts()[1] == "unet"
 
@@ -206,11 +216,11 @@ def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
-    title = page.locator("dialog h2").inner_text()
-    facts = page.locator("dialog .facts").inner_text()
+    title = words(page, "dialog h2")
+    facts = words(page, "dialog .facts")
     page.reload()
     page.wait_for_selector("dialog[open]")
-    assert (page.locator("dialog h2").inner_text(), page.locator("dialog .facts").inner_text()) == (title, facts)
+    assert (words(page, "dialog h2"), words(page, "dialog .facts")) == (title, facts)
     assert rows_said(page).startswith("8 rows of 96")
     assert page.locator("[role=columnheader][col-id=ssim]").get_attribute("aria-sort") == "descending"
 
@@ -238,7 +248,7 @@ def test_every_tab_draws_narrowly_and_names_are_text(visit: Callable[..., Any]) 
         page.evaluate(f"document.getElementById('tab-{name}').click()")
         page.wait_for_selector(f"#panel-{name}:not([hidden]) > *")
         page.wait_for_timeout(100)
-        assert page.locator(f"#panel-{name}").inner_text().strip()
+        assert words(page, f"#panel-{name}").strip()
         assert page.locator(f"#panel-{name} script, #panel-{name} img").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
     assert page.locator("#panel-transfer thead th", has_text=HOSTILE).count() > 0
@@ -257,7 +267,7 @@ def test_every_tab_draws_narrowly_and_names_are_text(visit: Callable[..., Any]) 
     page.select_option("#panel-table .choice select", "cases")
     page.wait_for_selector(f"{ROW} [col-id=case]:not(:empty)")
     open_first(page)
-    assert HOSTILE in page.locator("dialog").inner_text()
+    assert HOSTILE in words(page, "dialog")
     assert page.locator("dialog script, dialog img").count() == 0
 
 
@@ -288,7 +298,7 @@ def test_twelve_points_have_names_or_numbers(visit: Callable[..., Any], tmp_path
     page.wait_for_selector("#panel-curves .chart .main-svg")
     assert page.locator("#panel-curves .chart").count() == 1  # the trade-off
     threats = "dct-quantization, dct-scaling, gaussian, linf"
-    said = page.locator("#panel-curves").inner_text()
+    said = words(page, "#panel-curves")
     assert f"Not drawn, as no attack was run at two budgets or more: {threats}." in said
 
 
@@ -302,8 +312,7 @@ def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any])
     page.reload()
     page.wait_for_selector("#panel-overview > *")
     assert page.evaluate(shade) == "rgb(246, 247, 249)"
-    page.goto(f"{page.url.partition('#')[0]}#tab=table&f.base=pgd")
-    page.reload()
+    go(page, "tab=table&f.base=pgd")
     page.wait_for_selector(ROW)
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
@@ -332,7 +341,7 @@ def test_the_keyboard_reaches_a_row_s_classes(visit: Callable[..., Any]) -> None
     page.wait_for_selector("dialog[open]")
     tab_to(page, "document.activeElement.textContent == 'case000'")
     page.keyboard.press("Enter")
-    assert page.locator("dialog h2").inner_text() == "Case case000"
+    assert words(page, "dialog h2") == "Case case000"
 
 
 @pytest.mark.integration
@@ -419,10 +428,8 @@ def of_datasets(folder: Path, *datasets: str, is_audited: bool = False) -> Path:
 def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable[..., Any], tmp_path: Path) -> None:
     page = visit(path=of_datasets(tmp_path, "scans (agreement)", is_audited=True))
     texts = []
-    place = page.url.partition("#")[0]
     for tab in (*TABS, "audit", "robustness", "organs&organs=dsc", "transfer&transfer=dsc", "table&level=cases"):
-        page.goto(f"{place}#tab={tab}")
-        page.reload()
+        go(page, f"tab={tab}")
         page.wait_for_selector(f"#panel-{tab.split('&')[0]}:not([hidden]) > *")
         page.wait_for_timeout(100)
         texts.append(page.evaluate(WORDS))
@@ -442,12 +449,11 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
     kinds = {"agreement", "DSC"}
     for table in page.locator("#panel-overview table").all():
         assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
-    page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")
-    page.reload()
+    go(page, "tab=table&group=no&sort=dsc_foreground:desc")
     page.wait_for_selector(ROW)
     assert page.locator(".grid .heading").first.inner_text() == "agreement"
     assert set(page.locator(f"{ROW} [col-id=dataset]").all_inner_texts()[:10]) == {"scans (agreement)"}
-    assert page.locator(".grid [role=columnheader][col-id=dsc]").inner_text() == "DSC or agreement with background"
+    assert words(page, ".grid [role=columnheader][col-id=dsc]") == "DSC or agreement with background"
     page.click("#panel-table summary:has-text('Dataset')")
     page.check("#panel-table input[value=synapse]")
     playwright.expect(page.locator(".grid [role=columnheader][col-id=dsc]")).to_have_text("DSC with background")
@@ -476,7 +482,7 @@ def test_reader_sees_illusion_beside_what_is_left_and_chart(tab: Any) -> None:
     assert "40.0" in defences
     assert "48.0" in defences
     assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1 + 3
-    assert "Drops of 1 model on 2 cases." in tab.locator("#panel-robustness").inner_text()
+    assert "Drops of 1 model on 2 cases." in words(tab, "#panel-robustness")
     assert tab.locator("#panel-robustness img").count() == 0
     tab.click("text=Dark")
     assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1 + 3
@@ -489,7 +495,7 @@ def test_flagged_model_is_read_in_the_audit(tab: Any) -> None:
     models = tab.locator("#panel-audit table").first.inner_text()
     assert "flagged (" in models
     assert "a larger budget hurts more (1 sign of masked gradients" in models
-    text = tab.locator("#panel-audit").inner_text()
+    text = words(tab, "#panel-audit")
     assert EVIL in text
     assert "leaves 5.0 points more DSC than" in text
     assert tab.locator("#panel-audit img").count() == 0

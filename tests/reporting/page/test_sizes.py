@@ -1,6 +1,7 @@
 """Attacks that seek a smallest change, beside attacks with a budget: sizes in their unit, and no score ranks them."""
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,9 @@ def test_pages_worst_case_and_ranking_leave_smallest_changes_out(page: tuple[Any
 def test_no_ranking_counts_a_smallest_change() -> None:
     """ALMAProx has a budget, its share of wrong voxels: two settings of it are no worst case either."""
     share = {"threat_model": "linf-minimal", "budget_name": "share", "budget": 0.9, "dsc_clean": 0.9}
-    rows = [row("fmn", {"steps": steps}, dsc=0.1, case=case, **share) for steps in (1, 2) for case in (0, 1)]
-    rows += [row("pgd", {"steps": steps}, dsc=0.6, dsc_clean=0.9, case=case) for steps in (1, 2) for case in (0, 1)]
+    settings = [*product((1, 2), (0, 1))]
+    rows = [row("fmn", {"steps": steps}, dsc=0.1, case=case, **share) for steps, case in settings]
+    rows += [row("pgd", {"steps": steps}, dsc=0.6, dsc_clean=0.9, case=case) for steps, case in settings]
     rows += [row("corruption", dsc=0.8, dsc_clean=0.9, case=case) for case in (0, 1)]
     frame = shown(*rows)
     comparison = compare_models(shown_rows(frame))

@@ -49,6 +49,12 @@ def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 @pytest.fixture
+def manifest(written: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """A copy to change."""
+    return copy.deepcopy(written[1])
+
+
+@pytest.fixture
 def opened(chromium: Any, written: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
     """A page whose viewer has loaded, of a manifest. At its end: no error was said, nothing asked of a network."""
     pages = []
@@ -80,6 +86,12 @@ def state(page: Any) -> dict[str, Any]:
     return state
 
 
+def at(page: Any) -> list[int]:
+    """The slices that are shown."""
+    shown: list[int] = state(page)["at"]
+    return shown
+
+
 def seen(page: Any, place: int = 0) -> Any:
     """The pixels of the picture at a place without the words over it, 0..1."""
     page.evaluate("document.querySelectorAll('.fbv-shown').forEach((each) => (each.style.opacity = 0))")
@@ -93,13 +105,49 @@ def alone(page: Any, how: str = "blend") -> Any:
     return page
 
 
-def image(made: tuple[Path, dict[str, Any]], key: str) -> Any:
-    base64_text = (made[0] / f"volumes/{key}.js").read_text().split('"')[3]
+def press(page: Any, name: str) -> None:
+    page.get_by_role("button", name=name, exact=name in ("Clean", "Adversarial")).click()
+
+
+def choose(page: Any, label: str, value: str) -> None:
+    page.get_by_label(label, exact=label in ("Solid outline", "Dashed outline", "Channel")).select_option(value)
+
+
+def cut(page: Any, index: str) -> None:
+    """Shows this axial slice."""
+    page.get_by_role("slider", name="Axial slice").fill(index)
+
+
+def strike(page: Any, key: str) -> None:
+    page.keyboard.press(key)
+
+
+def image(made: tuple[Path, dict[str, Any]], *names: str) -> Any:
+    """A file of the first case, by the names that lead to it."""
+    folder, manifest = made
+    key = manifest["cases"][0]["files"]
+    for name in names:
+        key = key[name]
+    base64_text = (folder / f"volumes/{key}.js").read_text().split('"')[3]
     return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(base64_text)))
 
 
-def volume(made: tuple[Path, dict[str, Any]], key: str) -> Any:
-    return image(made, key).get_fdata()
+def volume(made: tuple[Path, dict[str, Any]], *names: str) -> Any:
+    return image(made, *names).get_fdata()
+
+
+def changed_prediction(made: tuple[Path, dict[str, Any]]) -> Any:
+    return volume(made, "predictions", "a", "adversarial") != volume(made, "predictions", "a", "clean")
+
+
+def sides_of(made: tuple[Path, dict[str, Any]]) -> Any:
+    """Lengths of a voxel along the first two axes."""
+    return np.abs(np.diag(image(made, "clean").affine))[:2]
+
+
+def put(made: tuple[Path, dict[str, Any]], key: str, content: bytes) -> None:
+    text = base64.b64encode(content).decode()
+    (made[0] / f"volumes/{key}.js").write_text(f'freqbenchVolume("{key}","{text}")')
 
 
 def values(page: Any) -> dict[str, str]:
@@ -110,47 +158,43 @@ def values(page: Any) -> dict[str, str]:
 
 
 def hide_overlays(page: Any) -> None:
-    page.get_by_label("Solid outline", exact=True).select_option("none")
-    page.get_by_label("Dashed outline", exact=True).select_option("none")
+    choose(page, "Solid outline", "none")
+    choose(page, "Dashed outline", "none")
 
 
 @pytest.mark.integration
 def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
     page = alone(opened())
-    files = written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
-        page.get_by_role("button", name=plane).click()
+        press(page, plane)
         slider = page.get_by_role("slider", name=f"{plane} slice")
-        before = state(page)["at"]
+        before = at(page)
         first = seen(page)
         slider.fill("4")
-        assert state(page)["at"][axis] == 4
+        assert at(page)[axis] == 4
         assert np.abs(seen(page) - first).max() > 0.1
         page.locator(PICTURE).hover()
         page.mouse.wheel(0, -100)
-        assert state(page)["at"][axis] == 5
-        page.locator(PICTURE).focus()
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("ArrowDown")
-        assert (state(page)["at"][axis], slider.input_value()) == (3, "3")
-        page.keyboard.press("Shift+ArrowDown")
-        assert state(page)["at"][axis] == 0
-        assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
-    page.get_by_role("button", name="Axial").click()
-    page.get_by_role("button", name="Largest perturbation").click()
-    change = np.abs(volume(written, files["adversarial"]) - volume(written, files["clean"]))
-    assert state(page)["at"][2] == change.sum(axis=(0, 1)).argmax()
-    page.get_by_role("button", name="Coronal").click()
-    page.get_by_role("button", name="Most changed prediction").click()
-    of_a = files["predictions"]["a"]
-    changed = volume(written, of_a["adversarial"]) != volume(written, of_a["clean"])
-    assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
-    page.get_by_role("button", name="All three").click()
-    before = state(page)["at"]
+        assert at(page)[axis] == 5
+        page.locator(PICTURE).press("ArrowDown")
+        strike(page, "ArrowDown")
+        assert (at(page)[axis], slider.input_value()) == (3, "3")
+        strike(page, "Shift+ArrowDown")
+        assert at(page)[axis] == 0
+        assert {*np.flatnonzero(np.not_equal(at(page), before))} <= {axis}
+    press(page, "Axial")
+    press(page, "Largest perturbation")
+    change = np.abs(volume(written, "adversarial") - volume(written, "clean"))
+    assert at(page)[2] == change.sum(axis=(0, 1)).argmax()
+    press(page, "Coronal")
+    press(page, "Most changed prediction")
+    assert at(page)[1] == changed_prediction(written).sum(axis=(0, 2)).argmax()
+    press(page, "All three")
+    before = at(page)
     box = page.locator(PICTURE).bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.7)
     numbers = page.locator("label:has-text('slice')").all_inner_texts()
-    assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == state(page)["at"] != before
+    assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == at(page) != before
 
 
 def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, written: Any) -> None:
@@ -159,9 +203,9 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, w
     case = written[1]["cases"][0]
     assert page.locator("[role=alert]").is_hidden()
     hide_overlays(page)
-    page.get_by_role("button", name="Clean", exact=True).click()
-    page.get_by_role("slider", name="Axial slice").fill("7")
-    expected = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T
+    press(page, "Clean")
+    cut(page, "7")
+    expected = volume(written, "clean")[::-1, ::-1, 7].T
     shown = seen(page).mean(axis=-1)
     rows, columns = np.nonzero(shown > 0.03)
     top = rows[columns > shown.shape[1] // 2].min()
@@ -175,15 +219,15 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, w
     across = left + side * (np.arange(width) + 0.3)
     assert np.median(np.abs(shown[np.ix_(down.astype(int), across.astype(int))] - expected.clip(0, 1))) < 0.01
     for axis, index in ((0, 10), (1, 9), (2, 8)):
-        page.get_by_role("button", name=("Sagittal", "Coronal", "Axial")[axis]).click()
+        press(page, ("Sagittal", "Coronal", "Axial")[axis])
         page.get_by_role("slider", name=re.compile("slice")).fill(str(index))
-    clean, adversarial = (volume(written, case["files"][name])[10, 9, 8] for name in ("clean", "adversarial"))
+    clean, adversarial = (volume(written, name)[10, 9, 8] for name in ("clean", "adversarial"))
     told = values(page)
     spoken = [f"{425 * value - 175:.1f} HU ({value:.4f})" for value in (clean, adversarial)]
     assert [told["Clean"], told["Adversarial"]] == spoken
     assert told["Difference"].startswith(f"{425 * (adversarial - clean):+.1f} HU ({adversarial - clean:+.4f}, ")
     assert "where 0 is -175 HU and 1 is 250 HU" in page.locator("dl + p").inner_text()
-    label = int(volume(written, case["files"]["label"])[10, 9, 8])
+    label = int(volume(written, "label")[10, 9, 8])
     assert told["Label"] == f"{label} {case['class_names'][label]}"
 
 
@@ -191,19 +235,21 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
     """Colours of the voxels of an axial slice, `[H, W, 3]`, in one of the pictures, beside their middles."""
     screen = seen(page, place).transpose(1, 0, 2)
     size = sides * min(screen.shape[:2] / (sides * shape[:2]))
-    places = [(screen.shape[k] / 2 + size[k] * (shape[k] / 2 - 0.7 - np.arange(shape[k]))).astype(int) for k in (0, 1)]
+    places = []
+    for side, count, length in zip(screen.shape, shape, size, strict=False):
+        before_middle = count / 2 - 0.7 - np.arange(count)
+        places.append((side / 2 + length * before_middle).astype(int))
     return screen[np.ix_(*places)]
 
 
 def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: Any) -> None:
     page = opened()
-    case = written[1]["cases"][0]
-    page.get_by_label("Solid outline", exact=True).select_option("none")
-    page.get_by_role("slider", name="Axial slice").fill("9")
+    choose(page, "Solid outline", "none")
+    cut(page, "9")
     assert page.locator(".fbv-shown").all_inner_texts() == ["clean", "adversarial"]
-    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
+    sides = sides_of(written)
     names = ("clean", "adversarial")
-    maps = [volume(written, case["files"]["predictions"]["a"][name])[..., 9].astype(int) for name in names]
+    maps = [volume(written, "predictions", "a", name)[..., 9].astype(int) for name in names]
     colors = np.array([[*bytes.fromhex(class_color(index)[1:])] for index in range(1, 6)]) / 255
     for index, labels in enumerate(maps):
         nearest = np.abs(pixels(page, index, labels.shape, sides)[..., None, :] - colors).max(axis=-1)
@@ -213,45 +259,42 @@ def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: 
         assert (drawn[where] == labels[where]).all()
     left, right = page.locator(PICTURE).all()
     for canvas in (left, right):
-        before = state(page)["at"]
+        before = at(page)
         box = canvas.bounding_box()
         page.mouse.click(box["x"] + box["width"] * (0.3 if canvas is left else 0.6), box["y"] + box["height"] * 0.55)
-        assert state(page)["at"] != before
+        assert at(page) != before
         page.mouse.wheel(0, -100)
-    assert state(page)["at"][2] == 11
-    left.focus()
-    page.keyboard.press("b")
+    assert at(page)[2] == 11
+    left.press("b")
     assert page.locator(PICTURE).count() == 1
 
 
-def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> None:
+def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any, manifest: Any) -> None:
     page = alone(opened())
-    case = written[1]["cases"][0]
     hide_overlays(page)
-    page.get_by_role("button", name="Clean", exact=True).click()
-    page.get_by_role("slider", name="Axial slice").fill("7")
-    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
-    units = 425 * volume(written, case["files"]["clean"])[..., 7] - 175
+    press(page, "Clean")
+    cut(page, "7")
+    sides = sides_of(written)
+    units = 425 * volume(written, "clean")[..., 7] - 175
 
     def distance(level: float, width: float) -> float:
         shown = pixels(page, 0, units.shape, sides).mean(axis=-1)
         return float(np.median(np.abs(shown - ((units - level) / width + 0.5).clip(0, 1))))
 
     assert distance(37.5, 425) < 0.01
-    page.get_by_label("Preset").select_option("lung")
+    choose(page, "Preset", "lung")
     assert page.get_by_label("Level (HU)").input_value() == "-600"
     assert distance(-600, 1500) < 0.01
     page.get_by_label("Level (HU)").press_sequentially("1234")
     assert state(page)["plane"] == "axial"  # digits are keys elsewhere
     for name, value in (("Level", "60"), ("Width", "80"), ("Width", "-3")):
         page.get_by_label(f"{name} (HU)").fill(value)
-        page.keyboard.press("Tab")
+        strike(page, "Tab")
     assert distance(60, 80) < 0.01
     assert page.get_by_label("Preset").locator("option:checked").inner_text() == "own numbers"
-    unknown = copy.deepcopy(written[1])
-    for each in unknown["cases"]:
+    for each in manifest["cases"]:
         each |= {"ranges": [], "unit": ""}
-    page = opened(unknown)
+    page = opened(manifest)
     assert page.get_by_label("Preset").locator("option").all_inner_texts() == ["full range"]
     assert page.get_by_label("Level (0 to 1)").input_value() == "0.5"
     assert re.fullmatch(r"\d\.\d{4}", values(page)["Clean"])
@@ -280,9 +323,9 @@ def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: st
         assert "DSC with background" in facts
         page.goto(f"{place.as_uri()}#tab=volumes")
         page.reload()
-        page.get_by_label("Made on").select_option("a")
-        page.get_by_label("Attack").select_option("fgsm eps=8/255")
-        page.get_by_label("Predictions of").select_option("a")
+        choose(page, "Made on", "a")
+        choose(page, "Attack", "fgsm eps=8/255")
+        choose(page, "Predictions of", "a")
         page.get_by_text(f"a: {clean} on clean, {left} on adversarial ({words.replace('DSC', 'DSC x100')}).").wait_for()
 
 
@@ -290,25 +333,24 @@ def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: st
 def test_blinking_blend_and_wipe_show_clean_and_adversarial(opened: Open) -> None:
     page = alone(opened())
     hide_overlays(page)
-    page.get_by_label("Blink, changes").select_option("0.5")
-    page.locator(PICTURE).focus()
-    page.keyboard.press("b")
+    choose(page, "Blink, changes", "0.5")
+    page.locator(PICTURE).press("b")
     assert state(page)["blinking"]
     shown = playwright.expect(page.locator(".fbv-shown:visible"))
     shown.to_have_text("clean")
     clean = seen(page)
     shown.to_have_text("adversarial")
-    page.keyboard.press("b")
+    strike(page, "b")
     assert not state(page)["blinking"]
-    page.get_by_role("button", name="Adversarial", exact=True).click()
+    press(page, "Adversarial")
     change = np.abs(seen(page) - clean)[4:-4, 4:-4]  # without the frame of the focus
     assert 0.01 < change.max() < 0.1  # 8/255
     adversarial = seen(page)
-    page.get_by_role("button", name="Clean", exact=True).click()
+    press(page, "Clean")
     clean = seen(page)
     page.get_by_label("From clean").fill("0.5")
     assert np.abs(seen(page) - (clean + adversarial) / 2).max() < 1.1 / 255  # each is rounded
-    page.get_by_label("How").select_option("wipe")
+    choose(page, "How", "wipe")
     wiped = seen(page)
     middle = clean.shape[1] // 2
     assert np.array_equal(wiped[:, : middle - 2], clean[:, : middle - 2])
@@ -324,7 +366,7 @@ def test_small_screen_has_named_choices(opened: Open, written: Any) -> None:
     page = opened(reduced_motion="reduce")
     page.locator(PICTURE).first.focus()
     for mix in (0, 1, 0):
-        page.keyboard.press("b")
+        strike(page, "b")
         assert (state(page)["mix"], state(page)["blinking"]) == (mix, False)
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -337,12 +379,12 @@ def test_small_screen_has_named_choices(opened: Open, written: Any) -> None:
     assert unnamed == 0
     reached = set()
     for _ in range(40):
-        page.keyboard.press("Tab")
+        strike(page, "Tab")
         reached.add(page.evaluate("document.activeElement.tagName"))
     assert {"SELECT", "BUTTON", "CANVAS", "INPUT", "SUMMARY"} <= reached
-    page.get_by_label("Attack").select_option("gn std=8/255")
+    choose(page, "Attack", "gn std=8/255")
     playwright.expect(page.locator(".fbv")).to_have_attribute("aria-busy", "false")
-    page.get_by_label("Predictions of").select_option("b")
+    choose(page, "Predictions of", "b")
     page.get_by_text("b: ").wait_for()
     assert (state(page)["attack"], state(page)["target"]) == ("gn std=8/255", "b")
     row = {"dataset": "phantom", "case": written[1]["cases"][0]["case"], "source": "b", "attack": "fgsm eps=8/255"}
@@ -353,13 +395,13 @@ def test_small_screen_has_named_choices(opened: Open, written: Any) -> None:
 @pytest.mark.integration
 def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     page = alone(opened())
-    page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
+    cut(page, "11")  # where organs have an inside
     hide_overlays(page)
     bare = seen(page)
     solid = page.get_by_label("Solid outline", exact=True)
     solid.select_option("label")
     full = seen(page)
-    label = volume(written, written[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
+    label = volume(written, "label")[..., at(page)[2]]
     for index in (int(each) for each in np.unique(label) if each):
         color = [int(class_color(index)[n : n + 2], 16) / 255 for n in (1, 3, 5)]
         assert (np.abs(full - color).max(axis=-1) < 0.01).any()
@@ -367,71 +409,66 @@ def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     assert np.abs(seen(page) - (bare + full) / 2).max() < 3 / 255
     page.get_by_label("Solid outline: opacity").fill("1")
     solid.select_option("none")
-    page.get_by_label("Dashed outline", exact=True).select_option("label")
+    choose(page, "Dashed outline", "label")
     whole, dashed = (np.abs(each - bare).max(axis=-1) > 0.02 for each in (full, seen(page)))
     assert 0.2 < dashed.sum() / whole.sum() < 0.8
     assert not (dashed & ~whole).any()
     hide_overlays(page)
-    page.locator(PICTURE).focus()
-    page.keyboard.press("p")
+    page.locator(PICTURE).press("p")
     assert page.locator(".fbv-shown:visible").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
     shown = seen(page)
-    files = written[1]["cases"][0]["files"]
-    change = volume(written, files["adversarial"]) - volume(written, files["clean"])
-    slice_ = change[..., state(page)["at"][2]]
+    change = volume(written, "adversarial") - volume(written, "clean")
+    slice_ = change[..., at(page)[2]]
     redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
     assert (redder, bluer) == ((slice_ > 0.02).any(), (slice_ < -0.02).any())
-    page.get_by_label("Magnified").select_option("1")
+    choose(page, "Magnified", "1")
     assert np.abs(seen(page) - shown).max() > 0.2
 
 
 @pytest.mark.integration
 def test_viewer_opens_where_most_of_the_label_changed(opened: Open, written: Any) -> None:
-    files = written[1]["cases"][0]["files"]
-    of_a = files["predictions"]["a"]
-    sums = (volume(written, of_a["adversarial"]) != volume(written, of_a["clean"])).sum(axis=(0, 1))
-    present = (volume(written, files["label"]) > 0).sum(axis=(0, 1))
-    assert state(opened())["at"][2] == np.where(sums >= sums.max() / 10, present, -1).argmax() != sums.argmax()
+    sums = (volume(written, "predictions", "a", "adversarial") != volume(written, "predictions", "a", "clean")).sum(
+        axis=(0, 1)
+    )
+    present = (volume(written, "label") > 0).sum(axis=(0, 1))
+    assert at(opened())[2] == np.where(sums >= sums.max() / 10, present, -1).argmax() != sums.argmax()
 
 
 @pytest.mark.integration
-def test_picture_says_which_of_several_channels_it_shows(opened: Open, written: Any) -> None:
-    manifest = copy.deepcopy(written[1])
+def test_picture_says_which_of_several_channels_it_shows(opened: Open, written: Any, manifest: Any) -> None:
     case = manifest["cases"][0]
     case["ranges"] = []
     for name in ("clean", "adversarial"):
-        one = volume(written, case["files"][name])
+        one = volume(written, name)
         both = nibabel.Nifti1Image(np.stack([one, one[::-1]], axis=-1).astype(np.float32), np.eye(4))
-        text = base64.b64encode(gzip.compress(both.to_bytes())).decode()
-        (written[0] / f"volumes/both-{name}.js").write_text(f'freqbenchVolume("both-{name}","{text}")')
+        put(written, f"both-{name}", gzip.compress(both.to_bytes()))
         case["files"][name] = f"both-{name}"
     page = opened(manifest)
     words = page.locator(".fbv-shown")
     assert words.all_inner_texts() == ["clean, channel 1 of 2", "adversarial, channel 1 of 2"]
-    page.get_by_label("Channel", exact=True).select_option("2 of 2")
+    choose(page, "Channel", "2 of 2")
     assert words.all_inner_texts() == ["clean, channel 2 of 2", "adversarial, channel 2 of 2"]
 
 
 @pytest.mark.integration
-def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -> None:
+def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any, manifest: Any) -> None:
     """Region 2 lies in region 1 and ends with it on one side; label 3 is region 2 alone, which crosses its edge."""
     label = np.zeros((24, 20, 16), np.uint8)
     label[2:18, 3:17] = 1
     label[6:18, 3:15] = 2
     label[18:21, 3:15] = 3
-    manifest = copy.deepcopy(written[1])
     case = manifest["cases"][0]
-    content = gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes())
-    case["files"]["label"], manifest["regions"] = "own", {case["dataset"]: [[], [1], [1, 2], [2]]}
-    (written[0] / "volumes/own.js").write_text(f'freqbenchVolume("own","{base64.b64encode(content).decode()}")')
+    case["files"]["label"] = "own"
+    manifest["regions"] = {case["dataset"]: [[], [1], [1, 2], [2]]}
+    put(written, "own", gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes()))
     page = alone(opened(manifest))
-    page.get_by_role("slider", name="Axial slice").fill("7")
+    cut(page, "7")
     hide_overlays(page)
-    page.get_by_label("Solid outline", exact=True).select_option("label")
-    shown = pixels(page, 0, label.shape, np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2])
+    choose(page, "Solid outline", "label")
+    shown = pixels(page, 0, label.shape, sides_of(written))
     one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) / 255 for index in (1, 2))
     drawn = sum(k * (np.abs(shown - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
     inside = [np.isin(label[..., 7], labels) for labels in ((1, 2), (2, 3))]
@@ -443,8 +480,7 @@ def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -
     assert page.locator(".fbv-legend").get_attribute("aria-label") == "Regions"
 
 
-def test_names_from_data_are_text(opened: Open, written: Any) -> None:
-    manifest = copy.deepcopy(written[1])
+def test_names_from_data_are_text(opened: Open, manifest: Any) -> None:
     evil = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
     for case in manifest["cases"]:
         case |= {"case": evil, "attack": evil, "source": evil, "class_names": [evil] * len(case["class_names"])}
@@ -460,10 +496,10 @@ def test_names_from_data_are_text(opened: Open, written: Any) -> None:
 @pytest.mark.parametrize(
     "fault", ["damaged", *(pytest.param(name, marks=pytest.mark.slow) for name in ("missing", "foreign", "cut"))]
 )
-def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any, fault: str) -> None:
-    manifest = copy.deepcopy(written[1])
-    key = manifest["cases"][0]["files"]["adversarial"]
-    manifest["cases"][0]["files"]["adversarial"] = f"bad-{fault}"
+def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any, manifest: Any, fault: str) -> None:
+    files = manifest["cases"][0]["files"]
+    key = files["adversarial"]
+    files["adversarial"] = f"bad-{fault}"
     scripts = {
         "foreign": "var nothing = 0",
         "damaged": f'freqbenchVolume("bad-damaged","{base64.b64encode(b"no volume" * 99).decode()}")',
@@ -472,11 +508,11 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any
     if fault in scripts:
         (written[0] / f"volumes/bad-{fault}.js").write_text(scripts[fault])
     page = opened(manifest, expect_errors=True)
-    page.get_by_label("Predictions of").select_option("b")  # which helps nothing
+    choose(page, "Predictions of", "b")  # which helps nothing
     line = page.get_by_role("alert").inner_text()
     assert re.search("not found|holds no volume|not a readable|damaged", line)
     assert "\n" not in line
-    page.get_by_label("Attack").select_option("gn std=8/255")
+    choose(page, "Attack", "gn std=8/255")
     alone(page).locator(PICTURE).wait_for()
     assert page.locator("[role=alert]").is_hidden()
     assert len(np.unique(seen(page).round(2))) > 10

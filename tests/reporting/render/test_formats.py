@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +51,7 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
     rare = "".join(map(chr, [*range(32, 256), 0x2020, 0x2013, 0x2191, 0x2193, 0x4E2D, 0x1F600]))
     nasty = pd.DataFrame({rare: [rare, "[x]"], "[y]": ["[1, 2]", "-3.0"]})
     long = pd.concat([TEXTS] * 30, ignore_index=True)
-    wide = pd.DataFrame({"model": ["m"], **{f"{a}\n{b}": ["12.34 (12.34)"] for a in "abc" for b in "wxyz"}})
+    wide = pd.DataFrame({"model": ["m"], **{f"{a}\n{b}": ["12.34 (12.34)"] for a, b in product("abc", "wxyz")}})
     sections = [SECTION, Section(rare, nasty, text=rare), Section("long", long), Section("wide", wide)]
     sections.append(Section("t", text="x"))
     (tmp_path / "tables.tex").write_text(latex(sections))

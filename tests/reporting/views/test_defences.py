@@ -1,6 +1,7 @@
 """Defences side by side, and bounds: which rows are whose attacker's, certified at least, attacked at most."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def rows() -> list[dict[str, Any]]:
         **dict.fromkeys((("naive", "bits"), ("naive", "naive")), (0.8, 0.6)),
         **dict.fromkeys((("bits", "unet"), ("blurred", "bits"), ("other", "bits"), ("other", "other")), (0.1, 0.1)),
     }
-    return [line for pair, values in scores.items() for line in on(*pair, *values)]
+    return [*chain.from_iterable(on(*pair, *values) for pair, values in scores.items())]
 
 
 def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:

@@ -32,14 +32,17 @@ def on(source: str, target: str, suspicion: tuple[float, ...], dsc: float = 0.5,
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     null = {"attack": "random_noise", "threat_model": "linf", "budget_name": "linf", "budget": 8 / 255}
-    return [
+    made = [
         *on("unet", "unet", CLEAN, 0.2),
         *on("unet", "watched", (5.0, 6.0, 7.0, 8.0), 0.2),
         *on("watched", "watched", CLEAN, 0.6),
         *on("other", "watched", (9.0,) * 4, 0.1),
+    ]
+    made += [
         *on("unet", "watched", (7.5,) * 4, **null),
         *on("unet", "watched", (0.0,) * 4, **null | {"budget": 0.5}),
     ]
+    return made
 
 
 def test_row_has_an_attack_that_knows_beside_one_that_does_not(rows: list[dict[str, Any]]) -> None:

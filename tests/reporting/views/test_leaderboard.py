@@ -26,10 +26,15 @@ def on(model: str, attack: str, scores: Sequence[float], **values: Any) -> list[
 @pytest.fixture
 def two_models() -> list[dict[str, Any]]:
     """The lowest of each case: 40 and 50 on a, 60 and 20 on b."""
-    return [
-        *on("a", "pgd", (0.4, 0.8), params=STEPS[0]), *on("a", "pgd", (0.7, 0.5), params=STEPS[1]),
-        *on("b", "pgd", (0.6, 0.2), params=STEPS[0]), *on("b", "pgd", (0.8, 0.4), params=STEPS[1]),
-    ]  # fmt: skip
+    made = [
+        *on("a", "pgd", (0.4, 0.8), params=STEPS[0]),
+        *on("a", "pgd", (0.7, 0.5), params=STEPS[1]),
+    ]
+    made += [
+        *on("b", "pgd", (0.6, 0.2), params=STEPS[0]),
+        *on("b", "pgd", (0.8, 0.4), params=STEPS[1]),
+    ]
+    return made
 
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
@@ -53,10 +58,14 @@ def test_order_holds_by_the_test_over_all_boards() -> None:
     """p is 0.026 of a against b and b against c, 0.001 of a against c, and 0.019 of the pair of the other board: the
     smallest counts four times, the next three times, and those above it are at least that."""
     rows = [
-        *on("a", "pgd", (0.62, 0.61, 0.62)), *on("b", "pgd", (0.58, 0.56, 0.55)),
-        *on("c", "pgd", (0.51, 0.51, 0.51)), *on("a", "vafa", (0.6, 0.6, 0.6)),
+        *on("a", "pgd", (0.62, 0.61, 0.62)),
+        *on("b", "pgd", (0.58, 0.56, 0.55)),
+        *on("c", "pgd", (0.51, 0.51, 0.51)),
+    ]
+    rows += [
+        *on("a", "vafa", (0.6, 0.6, 0.6)),
         *on("b", "vafa", (0.55, 0.54, 0.52)),
-    ]  # fmt: skip
+    ]
     lines, _ = board(shown(*rows))
     by_place = {(line["threat_model"], line["target_model"]): line for line in lines}
     once, sure, other = (t_test(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
@@ -73,6 +82,8 @@ def test_foreground_ranks_and_other_scores_are_of_same_volumes() -> None:
     rows = [
         *on("a", "pgd", (0.7,), dsc_foreground=0.5, hd95_penalised=3.0, params=STEPS[0]),
         *on("a", "pgd", (0.6,), dsc_foreground=0.6, hd95_penalised=9.0, params=STEPS[1]),
+    ]
+    rows += [
         *on("b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[0]),
         *on("b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[1]),
     ]
@@ -97,6 +108,8 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
         *on("a", "pgd", (0.5,)),
         *on("b", "pgd", (0.4,)),
         *on("a", "pgd", (0.6,), budget=4 / 255),
+    ]
+    rows += [
         *on("b", "pgd", (0.7,), budget=4 / 255),
         *on("b", "vafa", (0.1,)),
     ]
@@ -131,11 +144,16 @@ VAFT = np.array([[70.0], [20.0], [30.0]])
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     """`at-pgd` and its replicate, and `vaft`."""
-    return [
+    made = [
         *on("at-pgd", "pgd", PGD[:, 0] / 100, target_method="a" * 16),
+    ]
+    made += [
         *on("at-pgd.1", "pgd", PGD[:, 1] / 100, target_method="a" * 16),
+    ]
+    made += [
         *on("vaft", "pgd", VAFT[:, 0] / 100, target_method="b" * 16),
     ]
+    return made
 
 
 def test_methods_rank_by_their_networks_mean(rows: Any) -> None:

@@ -1,5 +1,6 @@
 """Natural beside adversarial robustness: what is compared, and the tables."""
 
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ def attacked(model: str, case: int, drop: float, attack: str = "pgd", **more: An
 def attacks() -> list[Any]:
     """Rows of two attacks, each worse on one of two cases."""
     drops = {("pgd", 0): 40, ("pgd", 1): 10, ("vafa", 0): 20, ("vafa", 1): 30}
-    return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
+    return [attacked(model, case, drop, attack) for model, ((attack, case), drop) in product(MODELS, drops.items())]
 
 
 def compared(*rows: Any) -> NaturalComparison:
@@ -42,11 +43,10 @@ def drops(table: pd.DataFrame, *by: str) -> dict[Any, float]:
 
 def both_kinds() -> list[Any]:
     """Model a loses 1, 2 by blur, 3, 4 by motion at severities 1 and 5 on case 0, twice that on case 1; b 10 more."""
+    settings = enumerate(product(("blur", "motion"), (1.0, 5.0)), 1)
     return [
-        corrupted(model, case, (1 + case) * (1 + i) + 10 * (model == "b"), kind, severity)
-        for model in MODELS
-        for case in (0, 1)
-        for i, (kind, severity) in enumerate([("blur", 1.0), ("blur", 5.0), ("motion", 1.0), ("motion", 5.0)])
+        corrupted(model, case, (1 + case) * number + 10 * (model == "b"), kind, severity)
+        for model, case, (number, (kind, severity)) in product(MODELS, (0, 1), settings)
     ]
 
 
@@ -82,11 +82,9 @@ def test_corrupted_volume_serves_models_without_their_own() -> None:
 
 
 def test_settings_not_shared_by_all_models_are_left_out() -> None:
-    further = [
-        corrupted("a", 0, 50, "spikes"), corrupted("a", 1, 50, "spikes"), corrupted("a", 2, 50),
-        attacked("a", 0, 70, "gn"),
-        *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
-    ]  # fmt: skip
+    further = [corrupted("a", 0, 50, "spikes"), corrupted("a", 1, 50, "spikes"), corrupted("a", 2, 50)]
+    further.append(attacked("a", 0, 70, "gn"))
+    further += [attacked(model, 2, 60, attack) for model, attack in product(MODELS, ("pgd", "vafa"))]
     plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
     assert (more.rows, more.n) == (plain.rows, 2)
     pd.testing.assert_frame_equal(more.left, plain.left)

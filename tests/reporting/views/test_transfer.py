@@ -61,8 +61,12 @@ def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     rows = [
         *volumes("pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}),
         *volumes("pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}),
+    ]
+    rows += [
         *volumes("pgd", 0, {"aa": 40, "ab": 4}, budget=4 / 255, params={"steps": 20}),
         *volumes("vafa", 0, {"aa": 40, "ab": 30}),
+    ]
+    rows += [
         *volumes("vafa", 0, {"aa": 40, "ab": 40}, params={"control": "random"}),
         *volumes("dfb", 0, {"aa": 40, "ab": 30}),
     ]

@@ -1,5 +1,6 @@
 """Views of a store that need no figure, ejection fractions among them; and what holds for all."""
 
+from itertools import chain, product
 from math import nan
 from typing import Any
 
@@ -36,9 +37,9 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 @pytest.mark.parametrize("name", VIEWS)
 def test_view_needs_its_named_columns_alone(name: str) -> None:
     view = VIEWS[name]
-    pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
-    rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
+    settings = product(("pgd", "corruption"), "ab", "ab")
+    rows = [row(attack, source=source, target=target, **scores) for attack, source, target in settings]
     drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
     ball = row("pgd", {"kind": "voxels", "control": "none"}, source="a", target="a", **scores | drawn)
     ball |= {"attack": "ball"}
@@ -109,7 +110,7 @@ MODELS = ("unet", "unetr")
 
 def cells(section: Section, first: str) -> dict[str, list[object]]:
     assert section.table is not None
-    return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
+    return {name: values for name, *values in section.table.set_index(first).itertuples(name=None)}
 
 
 def vafa(control: str, **values: object) -> dict[str, object]:
@@ -185,21 +186,13 @@ def test_the_overview_counts_the_cases_that_have_a_score() -> None:
 
 def test_matrix_is_of_attack_that_takes_most_from_other_models() -> None:
     """PGD takes most white-box, and a null row most of all from others, which is no transfer."""
-    pairs = [(source, target) for source in MODELS for target in MODELS]
     own = {("pgd", ""): 0.1, ("vafa", "none"): 0.4, ("vafa", "uniform"): 0.6}
     other = {("pgd", ""): 0.8, ("vafa", "none"): 0.7, ("vafa", "uniform"): 0.2}
-    rows = [
-        row(
-            name,
-            {"control": control} if control else {},
-            source=s,
-            target=t,
-            dsc=(own if s == t else other)[name, control],
-            dsc_clean=0.9,
-        )
-        for name, control in own
-        for s, t in pairs
-    ]
+    rows = []
+    for (name, control), source, target in product(own, MODELS, MODELS):
+        params = {"control": control} if control else {}
+        dsc = (own if source == target else other)[name, control]
+        rows.append(row(name, params, source=source, target=target, dsc=dsc, dsc_clean=0.9))
     _, matrix = overview(shown(*rows))
     assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
     scores = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}
@@ -233,13 +226,11 @@ def test_a_model_called_as_a_column_stays_a_model() -> None:
 def test_the_quick_start_ends_on_one_screen_of_eighty_columns() -> None:
     """Three models, eleven attacks, two of them null rows; what the run says beside takes ten lines at most."""
     models = ("unet", "unet-vaft", "unetr")
+    controls = [(float(budget), "none") for budget in range(1, 10)]
+    settings = product([*controls, (1.0, "uniform"), (2.0, "uniform")], models, models, range(3))
     rows = [
-        row("vafa", {"control": control}, budget=float(budget), source=s, target=t, case=case, dsc=0.5, dsc_clean=0.9)
-        for budget in range(1, 10)
-        for control in (("none", "uniform") if budget < 3 else ("none",))
-        for s in models
-        for t in models
-        for case in range(3)
+        vafa(control, budget=budget, source=source, target=target, case=case, dsc=0.5)
+        for (budget, control), source, target, case in settings
     ]
     lines = terminal(overview(shown(*rows)), width=80).splitlines()
     assert len(lines) <= 32
@@ -265,7 +256,7 @@ def beat(
 
 
 def framed(*beats: list[tuple[dict[str, Any], dict[str, float]]], name: str = "left ventricle") -> Any:
-    pairs = [pair for each in beats for pair in each]
+    pairs = [*chain(*beats)]
     made = classes(*((record, {"background": (1.0, 1.0), name: (0.5, 0.9)}) for record, _ in pairs))
     for number, (_, voxels) in enumerate(pairs):
         made.loc[2 * number + 1, [*voxels]] = [*voxels.values()]

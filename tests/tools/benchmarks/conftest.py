@@ -16,6 +16,12 @@ from tabulate import tabulate
 THREADS = torch.get_num_threads()  # before a worker sets others
 
 
+@pytest.fixture
+def fast(request: pytest.FixtureRequest) -> bool:
+    """True where a test is to show that it runs, and holds no bound."""
+    return bool(request.config.getoption("--fast"))
+
+
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """A worker leaves its number of threads to nobody."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -96,12 +97,8 @@ FAST: dict[str, dict[str, Any]] = {  # arguments of networks that are small, and
     "swin_unetr": {"feature_size": 12},
 }
 ON_CPU = Setting()
-ON_GPU = [
-    Setting(arch, precision, compiled, batch=4)
-    for arch in ("unet", "unetr", "swin_unetr")
-    for precision in ("tf32", "bf16")
-    for compiled in ("", "default")
-]
+WAYS = product(("unet", "unetr", "swin_unetr"), ("tf32", "bf16"), ("", "default"))
+ON_GPU = [Setting(*way, batch=4) for way in WAYS]
 ON_GPU.insert(2, Setting("unet", "tf32", "reduce-overhead", batch=4))
 EAGER = [setting for setting in ON_GPU if setting.precision == "tf32" and not setting.compiled]
 
@@ -172,9 +169,8 @@ def bench(setting: Setting, fast: bool) -> Bench:
 
 
 @pytest.fixture
-def at(setting: Setting, request: pytest.FixtureRequest) -> Bench:
+def at(setting: Setting, fast: bool) -> Bench:
     """Bench to measure on; the settings of a GPU on the CPU too where they are small."""
-    fast = request.config.getoption("--fast")
     if setting != ON_CPU and not (fast or torch.cuda.is_available()):
         pytest.skip("no GPU here")
     if setting.compiled and fast and setting.arch != "unet":

@@ -39,10 +39,7 @@ ATTACKS: list[dict[str, Any]] = [
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
-def test_a_unit_of_real_size(
-    attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest
-) -> None:
-    fast = request.config.getoption("--fast")
+def test_a_unit_of_real_size(attack: dict[str, Any], measured: list[dict[str, Any]], fast: bool) -> None:
     size, steps = ((40, 40, 32), 2) if fast else (SIZE, STEPS)
     network = {"name": "model5", "checkpoint": "brainchop://model5_gw_ae", "roi": size}
     try:
@@ -57,20 +54,23 @@ def test_a_unit_of_real_size(
     assert not outcome.failed, outcome.records[0]["error"]
     record = outcome.records[0]
     scoring = record["score_seconds"] + surfaces
-    measured.append(
-        {
-            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume",
-            "attack": attack["name"],
-            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads",
-            "bare step, s": bare,
-            "attack step, s": record["attack_seconds"] / steps,
-            "ratio": record["attack_seconds"] / steps / bare,
-            f"attack of {steps} steps, s": record["attack_seconds"],
-            "prediction and scoring, s": scoring,
-            "of these HD95, s": surfaces,
-            "peak, GiB": record["peak_memory_bytes"] / 2**30,
-        }
-    )
+    row: dict[str, Any] = {
+        "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume",
+        "attack": attack["name"],
+        "model": f"model5, {record['device']}, {torch.get_num_threads()} threads",
+    }
+    row |= {
+        "bare step, s": bare,
+        "attack step, s": record["attack_seconds"] / steps,
+        "ratio": record["attack_seconds"] / steps / bare,
+        f"attack of {steps} steps, s": record["attack_seconds"],
+    }
+    row |= {
+        "prediction and scoring, s": scoring,
+        "of these HD95, s": surfaces,
+        "peak, GiB": record["peak_memory_bytes"] / 2**30,
+    }
+    measured.append(row)
     assert fast or scoring <= MOST_SCORING * record["attack_seconds"]
 
 
@@ -92,9 +92,8 @@ def bare_step(spec: ModelSpec, size: tuple[int, int, int]) -> float:
 @pytest.mark.parametrize("channels", [5, 11, 20])
 @pytest.mark.parametrize("dilation", [2, 4, 8, 16])
 def test_a_dilated_convolution(
-    dilation: int, channels: int, threads: int, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+    dilation: int, channels: int, threads: int, measured: list[dict[str, Any]], fast: bool
 ) -> None:
-    fast = request.config.getoption("--fast")
     size = (32, 32, 32) if fast else SIZE
     torch.set_num_threads(threads)
     options: dict[str, Any] = {"padding": dilation, "dilation": dilation}
@@ -102,14 +101,17 @@ def test_a_dilated_convolution(
     plain = nn.Conv3d(channels, channels, 3, **options)
     x = torch.rand(1, channels, *size).requires_grad_()
     both = [passes_of(conv.requires_grad_(False), x) for conv in (split, plain)]
-    measured.append(
-        {
-            "what": f"a convolution of dilation {dilation}, {'x'.join(map(str, size))} voxels",
-            "model": f"{channels} channels, {threads} threads",
-            **{f"{name}, s": value for name, value in zip(("forward", "backward"), both[0], strict=True)},
-            **{f"PyTorch's {name}, s": value for name, value in zip(("forward", "backward"), both[1], strict=True)},
-        }
-    )
+    row: dict[str, Any] = {
+        "what": f"a convolution of dilation {dilation}, {'x'.join(map(str, size))} voxels",
+        "model": f"{channels} channels, {threads} threads",
+    }
+    row |= {
+        **{f"{name}, s": value for name, value in zip(("forward", "backward"), both[0], strict=True)},
+    }
+    row |= {
+        **{f"PyTorch's {name}, s": value for name, value in zip(("forward", "backward"), both[1], strict=True)},
+    }
+    measured.append(row)
     assert fast or dilation < 4 or sum(both[0]) < sum(both[1])
 
 

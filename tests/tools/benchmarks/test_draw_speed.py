@@ -45,9 +45,8 @@ print(time.process_time() - started)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", SIGMAS)
 def test_draws_cost_little_more_than_their_passes(
-    kind: str, tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+    kind: str, tmp_path: Path, measured: list[dict[str, Any]], fast: bool
 ) -> None:
-    fast = request.config.getoption("--fast")
     torch.set_num_threads(1)
     keep_freed_memory()  # as `certify` and `run` do
     model = fb.load_model("zoo://phantom/unet")

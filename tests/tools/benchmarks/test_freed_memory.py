@@ -45,9 +45,8 @@ for action in prediction, step:
     [("unet", "64,64,32", 20), ("unet", "96,96,96", 6), ("unet", "128,128,128", 3), ("unetr", "96,96,96", 2)],
 )
 def test_kept_memory_makes_passes_faster(
-    name: str, size: str, repeats: int, tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+    name: str, size: str, repeats: int, tmp_path: Path, measured: list[dict[str, Any]], fast: bool
 ) -> None:
-    fast = request.config.getoption("--fast")
     runs: dict[str, list[Measured]] = {"returned": [], "kept": []}
     for _ in range(1 if fast else 5):
         for way, of_way in runs.items():

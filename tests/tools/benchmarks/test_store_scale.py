@@ -56,22 +56,21 @@ def settings() -> list[dict[str, Any]]:
     kinds: dict[str, tuple[str, str, Callable[[int], float], dict[str, Any]]] = {
         "fgsm": ("linf", "eps", lambda number: number / 255, {}),
         "pgd": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
+    }
+    kinds |= {
         "bim": ("linf", "eps", lambda number: number / 255, {"steps": 20, "step_size": 0.01}),
         "vafa": ("dct-quantization", "q_max", lambda number: 10.0 * number, {"q_min": 5.0, "steps": 20, "block": 32}),
+    }
+    kinds |= {
         "sa2": ("dct-scaling", "rho", lambda number: number / 10, {"steps": 10, "step_size": 0.1, "block": 16}),
     }
-    return [
-        {
-            "attack": attack,
-            "threat_model": threat,
-            "budget_name": name,
-            "budget": budget(number),
-            "variant": "paper" if threat == "linf" else "released",
-            "params": json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True),
-        }
-        for number in range(1, 11)
-        for attack, (threat, name, budget, params) in kinds.items()
-    ]
+    made = []
+    for number, (attack, (threat, name, budget, params)) in itertools.product(range(1, 11), kinds.items()):
+        setting = {"attack": attack, "threat_model": threat, "budget_name": name, "budget": budget(number)}
+        setting["variant"] = "paper" if threat == "linf" else "released"
+        setting["params"] = json.dumps({name: budget(number), **params, "targeted": False}, sort_keys=True)
+        made.append(setting)
+    return made
 
 
 def cells() -> list[dict[str, Any]]:
@@ -92,12 +91,11 @@ def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> p
     count = len(some) * CASES
     cases = np.tile(np.arange(CASES), len(some)).tolist()
     known: dict[str, Any] = {name: pa.array([cell[name] for cell in some for _ in range(CASES)]) for name in some[0]}
-    known |= {
-        "case_id": pa.array([f"case{case:04d}" for case in cases]),
-        "case_key": pa.array([f"{case * 40503:016x}" for case in cases]),
-        "patient_id": pa.array([f"patient{case // 2:04d}" for case in cases]),
-        "finished_at": pa.array(START_US + 1000 * np.arange(first, first + count)).cast(pa.timestamp("us", tz="UTC")),
-    }
+    finished = pa.array(START_US + 1000 * np.arange(first, first + count))
+    known["case_id"] = pa.array([f"case{case:04d}" for case in cases])
+    known["case_key"] = pa.array([f"{case * 40503:016x}" for case in cases])
+    known["patient_id"] = pa.array([f"patient{case // 2:04d}" for case in cases])
+    known["finished_at"] = finished.cast(pa.timestamp("us", tz="UTC"))
     same = {"run_id": run_id, "status": "ok", "metrics": METRICS, "precision": "fp32", "window_batch": 4, "threads": 8}
     known |= {name: pa.array([value] * count) for name, value in same.items()}
     empty = ("error", "null_reasons", "source_defence", "target_defence")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from draws import seeded
 
 from freqbench.core.config import validate
 from freqbench.core.types import Shape
@@ -32,11 +33,6 @@ ON_GPU = torch.cuda.is_available()
 BATCH, ROUNDS = (4, 15) if ON_GPU else (1, 3)
 ATTACK = {"name": "vafa", "q_max": 20, "steps": STEPS, "block": 32}
 UNION = [ATTACK, {"name": "sa2", "rho": 0.4, "steps": STEPS, "block": 32, "ssim_weight": 0}]
-
-
-@pytest.fixture
-def fast(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--fast"))
 
 
 @pytest.fixture
@@ -74,7 +70,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
     bare = trainer(tmp_path / "a", roi)
@@ -133,7 +129,7 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
 
 def test_a_step_of_a_union(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
     """Two attacks of T steps; plain: the mean over a step on each alone. `random` makes T + 1 passes as they do."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
     recipes = {f"plain{i}": {"attack": attack} for i, attack in enumerate(UNION)}

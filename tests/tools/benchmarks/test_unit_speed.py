@@ -38,8 +38,7 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(900)
-def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
-    fast = request.config.getoption("--fast")
+def test_one_unit_end_to_end(measured: list[dict[str, Any]], fast: bool) -> None:
     net = {**UNET, "args": ARGS, "roi": [16] * 3} if fast else UNET
     shape, size = ([24, 20, 16], "small ") if fast else ([224, 192, 144], "")
     job = small(datasets=[{"name": "phantom", "shape": shape, "cases": 3}], models=[net], attacks=[ATTACK])
@@ -56,18 +55,21 @@ def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.Fix
     kind = DeviceType.CUDA if ON_GPU else DeviceType.CPU
     events = [each.time_range for each in profiler.events() or () if each.device_type == kind]
     record = outcome.records[0]
-    measured.append(
-        {
-            "what": f"one unit, {'x'.join(map(str, shape))} voxels, pgd of 20 steps",
-            "model": f"{size}unet, batch {record['window_batch']}, {record['precision']}, {record['device']}",
-            "whole, s": whole,
-            "attack, s": record["attack_seconds"],
-            "prediction and metrics, s": record["score_seconds"],
-            "surfaces, s": whole - (scored - began),
-            "reading, s": made.load_seconds,
-            "idle": 1 - busy((each.start, each.end) for each in events) / 1e6 / whole,
-        }
-    )
+    row: dict[str, Any] = {
+        "what": f"one unit, {'x'.join(map(str, shape))} voxels, pgd of 20 steps",
+        "model": f"{size}unet, batch {record['window_batch']}, {record['precision']}, {record['device']}",
+    }
+    row |= {
+        "whole, s": whole,
+        "attack, s": record["attack_seconds"],
+        "prediction and metrics, s": record["score_seconds"],
+        "surfaces, s": whole - (scored - began),
+        "reading, s": made.load_seconds,
+    }
+    row |= {
+        "idle": 1 - busy((each.start, each.end) for each in events) / 1e6 / whole,
+    }
+    measured.append(row)
     assert fast or not ON_GPU or measured[-1]["idle"] <= MOST_IDLE
 
 

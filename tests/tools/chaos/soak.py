@@ -265,16 +265,21 @@ def compared(out: str | Path, whole: Path) -> dict[str, Any]:
     stored = rows(out)
     expected = rows(whole)
     store = Store(str(out))
-    return {
+    made: dict[str, Any] = {
         "runs": len(store.runs()),
         "records": len(stored),
         "records of the serial engine": len(expected),
         "rows missing": len(expected.keys() - stored.keys()),
+    }
+    made |= {
         "rows that nobody asked for": len(stored.keys() - expected.keys()),
         "rows twice": len(store.records(("cell_id",))) - len(stored),
+    }
+    made |= {
         "rows that differ": sum(stored[key] != expected[key] for key in stored.keys() & expected.keys()),
         "class rows differ": class_rows(out) != class_rows(whole),
     }
+    return made
 
 
 def wait_until(happened: Callable[[], Any], seconds: float = NOTICE_S) -> bool:
@@ -312,17 +317,20 @@ def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         seen |= keys
     killing = time.monotonic() - started
     code = start(folder, SHORT, "--engine", "ray").wait(FINISH_S)
-    return {
+    made: dict[str, Any] = {
         "kills": kills,
         "of them after new rows were stored": productive,
         "seconds of kills": round(killing),
         "most seconds until no process was left": round(slowest, 1),
         "submissions and their exit codes": [code],
         "processes left": len(ray_processes()),
+    }
+    made |= {
         "temporary files left": len(list(out.rglob(".freqbench-*"))),
         "rows once there and lost": len(lost),
         **compared(out, folder / "serial"),
     }
+    return made
 
 
 def is_sound(report: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -96,8 +97,8 @@ class TestCluster:
             assert held.stdout is not None
             seen = json.loads(held.stdout.readline())
             ours = {psutil.Process(pid) for pid in processes_of(mark_of(cluster)) | {held.pid}}
-            ours |= {child for process in ours for child in process.children(recursive=True)}
-            connections = [each for process in ours for each in process.net_connections("tcp")]
+            ours.update(*[process.children(recursive=True) for process in ours])
+            connections = list(chain.from_iterable(process.net_connections("tcp") for process in ours))
         finally:
             held.kill()
             held.communicate()

@@ -32,7 +32,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "sa2": [{"organs": (1,), "loss": "ce"}],
     "almaprox": [{"organs": (1,)}],
 }  # fmt: skip
-VARIANTS = [(name, {"variant": variant}) for name, attack in ATTACKS.items() for variant in attack.variants]
+VARIANTS = list[tuple[str, dict[str, Any]]]()
+for name, attack in ATTACKS.items():
+    VARIANTS += [(name, {"variant": variant}) for variant in attack.variants]
 TURNING = ("ssa_2d", {"variant": "released"})  # it takes cubes alone, and does no more on a device than its other form
 CASES = [
     *((name, {}) for name in ATTACKS),

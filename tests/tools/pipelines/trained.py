@@ -78,19 +78,24 @@ def training(folder: Path, predicted32: Path) -> dict[str, Any]:
     logs = "".join(log.read_text(encoding="utf-8") for log in (folder / "fold_0").glob("training_log_*.txt"))
     seconds = [float(each) for each in re.findall(r"Epoch time: ([\d.]+) s", logs)]
     validation = json.loads((folder / "fold_0" / "validation" / "summary.json").read_text(encoding="utf-8"))
-    return {
+    made: dict[str, Any] = {
         "nnunetv2": version("nnunetv2"),
         "trainer": folder.name.partition("__")[0],
         "patch_size": settings["patch_size"],
         "batch_size": settings["batch_size"],
         "features_per_stage": settings["architecture"]["arch_kwargs"]["features_per_stage"],
+    }
+    made |= {
         "patients": {"training": len(cases("training")), "validation": len(validation["metric_per_case"])},
         "epochs": len(seconds),
         "iterations": 250 * len(seconds),
-        "seconds_an_epoch": round(float(np.median(seconds))),  # nnU-Net's own check after it included
+        "seconds_an_epoch": round(float(np.median(seconds))),
+    }
+    made |= {  # nnU-Net's own check after it included
         "validation_dice": round(validation["foreground_mean"]["Dice"], 4),
         "test_dice": round(float(np.mean([*dice_of(predicted32).values()])), 4),
     }
+    return made
 
 
 def dice_of(folder: Path) -> dict[str, float]:
