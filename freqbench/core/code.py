@@ -28,6 +28,8 @@ from freqbench.core.identity import OfProcess, digest
 from freqbench.core.reading import is_installed
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_SETS = (set, frozenset)
+_HOLDERS = (*_SETS, list, tuple, dict)
 _FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend", "insert", "clear", "remove", "discard")
 """Methods by which code fills a container of its own, as it remembers results."""
 _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
@@ -182,7 +184,7 @@ def _stated(name: str) -> str:
 @functools.cache
 def _required_by(name: str) -> frozenset[str]:
     """Returns the names of the distributions that an installed one requires, without its extras'."""
-    stated = list[str]()
+    stated: list[str] = []
     with suppress(metadata.PackageNotFoundError):
         stated = metadata.requires(name) or []
     names = (re.match(r"[\w.-]+", each) for each in stated if "extra ==" not in each)
@@ -248,29 +250,35 @@ def _values_of(top: str) -> Iterator[tuple[str, str, str]]:
     """Yields what own modules hold, by name, but what their code sets or fills: the text of a plain value, or where a
     function or class is from; and the type of what nothing tells apart."""
     for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.partition(".")[0] != top or not file or not file.endswith(".py") or name == "__main__":
+        file = str(getattr(module, "__file__", ""))
+        if name.partition(".")[0] != top or not file.endswith(".py") or name == "__main__":
             continue
         written = _names_written(Path(file))
         here = str(Path(file).absolute().parent)
         for key, value in sorted(vars(module).items()):
-            if key.startswith("__") or key in written or key == "annotations":
+            if key.startswith("__") or key in written:
                 continue
-            if _is_plain(value):
-                yield f"{name}.{key}", repr(value).replace(here, "."), ""
+            if text := _plain_text(value):
+                yield f"{name}.{key}", text.replace(here, "."), ""
             elif isinstance(value, types.FunctionType | type):
                 yield f"{name}.{key}", f"{value.__module__}.{value.__qualname__}", ""
             elif _is_unlike(value):
-                yield f"{name}.{key}", "", f"a {type(value).__module__}.{type(value).__qualname__}"
+                yield f"{name}.{key}", "", _kind(value)
 
 
-def _is_plain(value: object) -> bool:
-    """True for numbers, texts, and lists and tables of them."""
-    if type(value) in (list, tuple, set, frozenset):
-        return all(map(_is_plain, value))  # type: ignore[call-overload]
-    if type(value) is dict:
-        return all(map(_is_plain, (*value, *value.values())))
-    return type(value) in _PLAIN
+def _plain_text(value: Any) -> str:
+    """Returns the text of a number, a text, a list or table of them, the same in every process; empty for others."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return repr(value)
+    parts = list(map(_plain_text, value.items() if kind is dict else value)) if kind in _HOLDERS else [""]
+    if not all(parts):
+        return ""
+    return f"{kind.__name__}{sorted(parts) if kind in _SETS else parts}"
+
+
+def _kind(x: object) -> str:
+    return f"a {type(x).__module__}.{type(x).__qualname__}"
 
 
 def _is_unlike(value: object) -> bool:
@@ -348,24 +356,27 @@ class _State:
             self.files.add(file)
 
     def _note_unknown(self, x: object) -> str:
-        self.unknown.append(f"a {type(x).__module__}.{type(x).__qualname__}")
+        self.unknown.append(_kind(x))
         return "unknown"
 
-    def _named(self, x: Any) -> Iterator[str]:
-        """Yields where something is defined, and the release of what is installed; notes an own module."""
-        module = getattr(x, "__module__", None) or "builtins"
-        yield from (module, getattr(x, "__qualname__", x.__name__))
+    def _origin(self, module: str) -> str:
+        """Returns the release of an installed module; notes an own one."""
         if is_installed(module):
-            yield release(module)
-        else:
-            self.modules.add(module)
+            return release(module)
+        self.modules.add(module)
+        return ""
+
+    def _named(self, x: Any) -> Iterator[str]:
+        """Yields where something is defined, and the release of what is installed."""
+        module = getattr(x, "__module__", None) or "builtins"
+        yield from (module, getattr(x, "__qualname__", x.__name__), self._origin(module))
 
     def _parts(self, x: Any) -> Iterable[str | bytes]:
         match x:
             case types.FunctionType():
                 return self._function(x)
             case types.ModuleType():
-                return ("module", *self._module(x))
+                return "module", x.__name__, self._origin(x.__name__)
             case type():
                 return self._class(x)
             case types.MethodType():
@@ -383,13 +394,6 @@ class _State:
                 return self._array(x)
             case _:
                 return self._instance(x)
-
-    def _module(self, module: types.ModuleType) -> Iterator[str]:
-        yield module.__name__
-        if is_installed(module.__name__):
-            yield release(module.__name__)
-        else:
-            self.modules.add(module.__name__)
 
     def _function(self, f: types.FunctionType) -> Iterator[str | bytes]:
         """Yields where a function is from; of an own one, and of one made in another, also what it does and holds."""
@@ -418,7 +422,7 @@ class _State:
         written = _names_written(Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or ""))
         for name, value in sorted(vars(cls).items()):
             value = getattr(value, "__func__", getattr(value, "fget", value))
-            is_held = _is_plain(value) and not name.startswith("__") and name not in written
+            is_held = _plain_text(value) and not name.startswith("__") and name not in written
             if is_held or isinstance(value, types.FunctionType):
                 yield _hash([name, self.digest_of(value)])
 
@@ -452,9 +456,7 @@ class _State:
             yield self._note_unknown(x)
         elif isinstance(reduced, str):  # found by its name
             module = getattr(x, "__module__", None) or kind.__module__
-            yield from ("named", reduced, release(module))
-            if not is_installed(module):
-                self.modules.add(module)
+            yield from ("named", reduced, self._origin(module))
         else:
             make, args, state, items, pairs = (*reduced, None, None, None)[:5]
             yield from ("instance", self.digest_of(make), self.digest_of(args))

@@ -191,12 +191,10 @@ def _does_in_python(text: bytes) -> tuple[str, frozenset[str]]:
 
 def _drop_words(node: ast.AST) -> None:
     """Takes the docstring and the annotations of one node of the syntax; a field of a class keeps its annotation."""
-    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    if (is_function or isinstance(node, ast.Module | ast.ClassDef)) and ast.get_docstring(
-        node, clean=False
-    ) is not None:
-        node.body = node.body[1:]
-    if is_function:
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        is_documented = ast.get_docstring(node, clean=False) is not None
+        node.body = node.body[is_documented:]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         node.returns = None
     if isinstance(node, ast.arg):
         node.annotation = None
