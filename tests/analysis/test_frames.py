@@ -10,7 +10,6 @@ from reporting.handmade import row, stored
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, plain, records_frame, select_job
 from freqbench.analysis.tables import failures, summary
-from freqbench.api.evaluation import load_results
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
@@ -74,11 +73,3 @@ def test_coded_and_plain_are_each_others_inverse() -> None:
     coded = categorical(pd.DataFrame({"a": ["y", None, "x"], "b": [1.0, 2.0, 3.0]}))
     assert (list(coded["a"].cat.codes), plain(coded)["a"].isna().tolist()) == ([1, -1, 0], [False, True, False])
     assert plain(coded)["a"].tolist()[::2] == ["y", "x"]
-
-
-@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")
-def test_columns_can_be_added_to_results_without_a_warning(stored_rows: Store) -> None:
-    results = load_results(stored_rows.root)
-    for number in range(3):
-        results[f"mine_{number}"] = results["attack"]
-    assert results["mine_0"].tolist() == results["attack"].tolist()

@@ -279,6 +279,19 @@ def test_place_of_page_is_said_without_display(tmp_path: Path, monkeypatch: pyte
     assert done(bench, "report", "--open", str(tmp_path)) == f"no browser to open it in: {tmp_path / 'report.html'}\n"
 
 
+def test_a_page_older_than_the_last_run_is_opened_with_a_word(
+    small_copy: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("BROWSER", raising=False)
+    page = small_copy / "report.html"
+    page.write_text("page")
+    warned = f"{page} is older than the last run's records: freqbench report {small_copy} --format html makes it anew\n"
+    assert warned not in done(bench, "report", "--open", str(small_copy))
+    os.utime(page, (1, 1))
+    assert bench("report", "--open", str(small_copy))[1].startswith(warned)
+
+
 def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
