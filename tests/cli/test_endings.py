@@ -34,7 +34,7 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 SPOILT = {
-    **MISTAKES,
+    **{str(changes): changes for changes in MISTAKES},
     "key": {"attack": []},
     "attack": {"attacks": [{"name": "pdg"}]},
     "loader": {"datasets": [{"name": "sinapse"}]},

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Changes = Mapping[str, Any]
-GONE = object()
+GONE = ...
 """In place of a value: the key is taken out."""
 
 

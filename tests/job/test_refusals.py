@@ -182,54 +182,54 @@ def check(content: Mapping[str, Any]) -> None:
     require_sound(config.validate(content, JobSpec, where="job.yaml"))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *(
-            {"attacks": [attack]}
-            for attack in (
-                {"name": "pgd", "eps": 0.1, "stepsize": 0.1},
-                {"name": "pgd", "steps": 1},
-                {"name": "pgd", "eps": []},
-                {"name": "vafa", "block": "8x0x8"},
-                {"name": "corruption", "kind": "blurr", "severity": 1},
-                {"name": "fgsm", "eps": 0.1, "datasets": "phantm"},
-                {"name": "fgsm", "eps": 0.1, "sources": ["a", "unte"]},
-                {"name": "bases", "eps": 0.1, "surrogates": [["b"], ["a", "bb"]]},
-                {"name": "bases", "eps": 0.1, "surrogates": ["a", "b"]},
-                {"name": "bases", "eps": 0.1, "surrogates": [[["a"]], 1]},
-                {"name": "fgsm", "eps": 0.1, "surrogates": [["c"]]},
-                {"name": "fgsm", "eps": 0.1, "organs": [["livre"]]},
-                {"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "splene"}}},
-                {"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "liver"}}},
-                {"name": "fgsm", "eps": 0.1, "organs": [["spleen"]], "target": [{"erase": "liver"}, "least-likely"]},
-                {"name": "vafa", "q_min": [5, 30], "q_max": [40, 20]},
-                {"name": "random_noise", "linf": 0.1, "l2": 1},
-            )
-        ),
-        {"attacks": [{"name": "fgsm", "eps": 0.1}, {"name": "pgd", "eps": ["1/255", 8]}]},
-        {"datasets": [{"name": "phantom"}] * 2},
-        {"models": [{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2},
-        {"models": [{"name": "a", "arch": "unet", "checkpoint": "random", "datasets": ["p"]}]},
-        {"models": [*JOB["models"], {"name": "e", "ensemble": ["a", "c"]}]},
-        {"targets": ["a", "unte"]},
-        {"datasets": [{"name": "phantom", "split": "tset"}]},
-        {"datasets": [{"name": "acdc", "root": ".", "split": "tset"}]},
-        {"datasets": [{"name": "acdc", "root": ".", "split": "test[0-4]"}]},
-        {"datasets": [{"name": "acdc", "root": ".", "spacing": [1, 1, 0]}]},
-        {"datasets": [{"name": "acdc", "root": ".", "intensity": {"window": [250, -175]}}]},
-        {"datasets": [{"name": "phantom", "shap": [16, 16, 16]}]},
-        {"datasets": [{"name": "mine", "loader": "phantom", "root": "."}]},
-        {"models": [{"name": "a", "arch": "unet", "chekpoint": "random"}]},
-        {"models": [{**JOB["models"][0], "classes": 7}]},
-        {"models": [{"name": "a", "command": ["true", "{image}", "{labels}"]}]},
-        *(
-            {"models": [{**JOB["models"][0], "classes": 7, "class_map": class_map}]}
-            for class_map in ({9: [1]}, {1: [1], 2: [1]}, {1: [1]}, {1: [7]}, {})
-        ),
-    ],
-    ids=str,
-)
+WRONG: list[dict[str, Any]] = [
+    *(
+        {"attacks": [attack]}
+        for attack in (
+            {"name": "pgd", "eps": 0.1, "stepsize": 0.1},
+            {"name": "pgd", "steps": 1},
+            {"name": "pgd", "eps": []},
+            {"name": "vafa", "block": "8x0x8"},
+            {"name": "corruption", "kind": "blurr", "severity": 1},
+            {"name": "fgsm", "eps": 0.1, "datasets": "phantm"},
+            {"name": "fgsm", "eps": 0.1, "sources": ["a", "unte"]},
+            {"name": "bases", "eps": 0.1, "surrogates": [["b"], ["a", "bb"]]},
+            {"name": "bases", "eps": 0.1, "surrogates": ["a", "b"]},
+            {"name": "bases", "eps": 0.1, "surrogates": [[["a"]], 1]},
+            {"name": "fgsm", "eps": 0.1, "surrogates": [["c"]]},
+            {"name": "fgsm", "eps": 0.1, "organs": [["livre"]]},
+            {"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "splene"}}},
+            {"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "liver"}}},
+            {"name": "fgsm", "eps": 0.1, "organs": [["spleen"]], "target": [{"erase": "liver"}, "least-likely"]},
+            {"name": "vafa", "q_min": [5, 30], "q_max": [40, 20]},
+            {"name": "random_noise", "linf": 0.1, "l2": 1},
+        )
+    ),
+    {"attacks": [{"name": "fgsm", "eps": 0.1}, {"name": "pgd", "eps": ["1/255", 8]}]},
+    {"datasets": [{"name": "phantom"}] * 2},
+    {"models": [{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2},
+    {"models": [{"name": "a", "arch": "unet", "checkpoint": "random", "datasets": ["p"]}]},
+    {"models": [*JOB["models"], {"name": "e", "ensemble": ["a", "c"]}]},
+    {"targets": ["a", "unte"]},
+    {"datasets": [{"name": "phantom", "split": "tset"}]},
+    {"datasets": [{"name": "acdc", "root": ".", "split": "tset"}]},
+    {"datasets": [{"name": "acdc", "root": ".", "split": "test[0-4]"}]},
+    {"datasets": [{"name": "acdc", "root": ".", "spacing": [1, 1, 0]}]},
+    {"datasets": [{"name": "acdc", "root": ".", "intensity": {"window": [250, -175]}}]},
+    {"datasets": [{"name": "phantom", "shap": [16, 16, 16]}]},
+    {"datasets": [{"name": "mine", "loader": "phantom", "root": "."}]},
+    {"models": [{"name": "a", "arch": "unet", "chekpoint": "random"}]},
+    {"models": [{**JOB["models"][0], "classes": 7}]},
+    {"models": [{"name": "a", "command": ["true", "{image}", "{labels}"]}]},
+    *(
+        {"models": [{**JOB["models"][0], "classes": 7, "class_map": class_map}]}
+        for class_map in ({9: [1]}, {1: [1], 2: [1]}, {1: [1]}, {1: [7]}, {})
+    ),
+]
+"""Changes of a job that its classes refuse, and that are refused in their words before one is imported."""
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
 def test_a_mistake_is_told_as_the_class_tells_it(changes: dict[str, Any]) -> None:
     content = job(**changes)
     with pytest.raises(UserError) as early:
