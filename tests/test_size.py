@@ -44,7 +44,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "analysis": 3622,
         "attacks": 17292,
         "audit": 7400,
-        "cli": 6533,
+        "cli": 6534,
         "cluster": 1063,
         "core": 4451,
         "data": 16698,
@@ -66,7 +66,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "training": 6099,
     },
 }
-SUMS: Mapping[str, int] = {"freqbench": 126393, "tests": 184233}
+SUMS: Mapping[str, int] = {"freqbench": 126393, "tests": 184234}
 FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only fall
     "freqbench": {
         "statements above 40 nodes": 53,

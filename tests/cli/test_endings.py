@@ -34,7 +34,7 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 SPOILT = {
-    **{str(changes): changes for changes in MISTAKES},
+    **{f"mistake {number}": changes for number, changes in enumerate(MISTAKES)},
     "key": {"attack": []},
     "attack": {"attacks": [{"name": "pdg"}]},
     "loader": {"datasets": [{"name": "sinapse"}]},
