@@ -429,8 +429,8 @@ class _State:
     def _array(self, x: Any) -> Iterator[str | bytes]:
         import numpy as np
 
-        if "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor):
-            torch = sys.modules["torch"]
+        torch: Any = sys.modules.get("torch")
+        if torch and isinstance(x, torch.Tensor):
             yield from ("tensor", str(x.dtype), self.digest_of({**vars(x)}))  # a MetaTensor has an affine
             x = x.detach().as_subclass(torch.Tensor).to_dense().cpu().contiguous()
             yield str([*x.shape])
@@ -479,10 +479,13 @@ class _State:
 
 
 def _is_array(x: object) -> bool:
-    """True for NumPy's arrays and numbers, and PyTorch's tensors, also of a class with further state."""
-    torch = sys.modules.get("torch")
-    is_numpy = type(x).__module__ == "numpy" and hasattr(x, "__array__")
-    return is_numpy or (torch is not None and isinstance(x, torch.Tensor))
+    """True for NumPy's arrays and numbers, and PyTorch's tensors, also with further state; not of a class that may do
+    otherwise, such as `numpy.matrix` or one's own."""
+    kind = type(x)
+    if kind.__module__ == "numpy":
+        return hasattr(x, "__array__") and kind.__name__ != "matrix"
+    torch: Any = sys.modules.get("torch")
+    return bool(torch) and isinstance(x, torch.Tensor) and is_installed(kind.__module__)
 
 
 def _has_source(module: str | None) -> bool:

@@ -170,6 +170,10 @@ class Window:
         self.table = table
 
 
+class Doubled(torch.Tensor):
+    """A tensor that does otherwise."""
+
+
 def hooked(hook: Callable[..., Any]) -> nn.Module:
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.ReLU())
     net.register_forward_hook(hook)
@@ -197,6 +201,8 @@ PAIRS: dict[str, list[Any]] = {
     "arrays": [Window(1, np.zeros(3)), Window(1, np.ones(3))],
     "tensors in half precision": [Window(1, torch.tensor(value, dtype=torch.bfloat16)) for value in (0, 1)],
     "tensors of another shape": [Window(1, torch.zeros(shape)) for shape in (4, (2, 2))],
+    "classes of arrays": [Window(1, make(np.eye(2))) for make in (np.asarray, np.asmatrix)],
+    "classes of tensors": [Window(1, torch.eye(2).as_subclass(kind)) for kind in (torch.Tensor, Doubled)],
     "affines": [MetaTensor(torch.zeros(1, 2, 2, 2), affine=side * torch.eye(4)) for side in (1, 2)],
     "layers": [nn.Sequential(nn.Conv3d(1, 2, 1), layer) for layer in (nn.ReLU(), nn.LeakyReLU())],
     "hooks": [hooked(lambda *_: None), hooked(lambda module, given, made: 2 * made)],
