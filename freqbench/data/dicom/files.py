@@ -43,7 +43,6 @@ GROUPS = (  # sequences of functional groups that hold the fields of a frame
     "PixelValueTransformationSequence",
 )
 Stamps = tuple[tuple[Path, downloads.Stamp], ...]
-Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
 
 
 class DamagedError(DataError):
@@ -61,7 +60,6 @@ class File:
     num_voxels: int
     num_bytes: int  # of the voxels, as the fields state
     room: int  # for them, at most
-    plain: Plain | None
     frame: int = 0
 
 
@@ -123,7 +121,6 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             num_voxels=count,
             num_bytes=-(-bits // 8),
             room=room,
-            plain=_plain(fields, syntax, start),
         )
 
 
@@ -154,15 +151,6 @@ def patient_fields(files: Sequence[Path]) -> dict[str, str]:
             fields = read_file(path, path, *PATIENT).fields
             return {name: str(fields[name].value) for name in PATIENT if name in fields and fields[name].value}
     return {}
-
-
-def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
-    """Says how voxels are stored, if they are whole numbers of 8 or 16 bits."""
-    bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
-    if syntax.is_encapsulated or syntax.is_deflated or bits not in (8, 16) or not used or not used - 1 == high < bits:
-        return None
-    kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if fields.get('PixelRepresentation') else 'u'}{bits // 8}"
-    return start, kind, bits - used
 
 
 def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.types import triple
 from freqbench.data.dicom import files
-from freqbench.data.dicom.files import File, Plain, Stamps, read_file
+from freqbench.data.dicom.files import File, Stamps, read_file
 from freqbench.data.headers import Header, check_invertible, check_sides, checked_shape, spacing_of, spell
 from freqbench.data.itk import LPS_TO_RAS
 
@@ -37,7 +37,6 @@ class Series(Header):
     files: tuple[Path, ...]  # in the order of their positions
     frames: tuple[int, ...]  # of each slice, in its file
     scales: tuple[tuple[float, float], ...]  # slope and intercept of each
-    plain: tuple[Plain | None, ...]  # where voxels are that need no decoder
     frame_of_reference: str
     is_ct: bool = False
 
@@ -90,11 +89,7 @@ def _frames(file: File, where: Path) -> list[File]:
     """Returns the frames of an enhanced object as files of their own."""
     fields = {each.keyword: each.value for each in file.fields}
     frames = files.read_frames(file.fields, where)
-    size = file.num_bytes // max(1, len(frames))
-    plain = file.plain
-    places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
-    made = ((k, fields | frame | {"NumberOfFrames": 1}) for k, frame in enumerate(frames))
-    return [replace(file, fields=own, frame=k, plain=places[k]) for k, own in made]
+    return [replace(file, fields=fields | own | {"NumberOfFrames": 1}, frame=k) for k, own in enumerate(frames)]
 
 
 def _choice(of_series: Mapping[str, list[File]], where: Path, uid: str | None, labels: Path | None) -> tuple[str, str]:
@@ -125,14 +120,9 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
     """Returns all voxels of a series `[H, W, D, 1]`, of each slice by its slope and intercept."""
     voxels = np.empty(series.shape[::-1], np.float32)  # [z, y, x]
     decode = lru_cache(maxsize=1)(partial(files.read_pixels, where=series.path))  # once for all frames of a file
-    slices = zip(voxels, series.files, series.frames, series.plain, series.scales, strict=True)
-    for target, path, frame, plain, (slope, intercept) in slices:
-        if plain is None:
-            stored = decode(path).reshape(-1, *target.shape)[frame]
-        else:  # in a third of the time
-            start, kind, unused = plain
-            stored = np.fromfile(path, kind, target.size, offset=start) << unused >> unused
-        target[:] = stored.reshape(target.shape) * slope + intercept
+    slices = zip(voxels, series.files, series.frames, series.scales, strict=True)
+    for target, path, frame, (slope, intercept) in slices:
+        target[:] = decode(path).reshape(-1, *target.shape)[frame] * slope + intercept
     return voxels.T[..., None]
 
 
@@ -161,7 +151,6 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     frame_of_reference = _frame_of_reference(slices, where)
     shape = checked_shape(where, (*sizes.pop(), len(slices)), multichannel=False)
     stored = _kind_of_voxels(slices, scales)
-    paths, frames, plain = zip(*((file.path, file.frame, file.plain) for file in stack), strict=True)
     return Series(
         path=where,
         shape=triple(shape),
@@ -169,9 +158,8 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
         spacing=spacing,
         stored=stored,
         guess=reason,
-        plain=plain,
-        files=paths,
-        frames=frames,
+        files=tuple(file.path for file in stack),
+        frames=tuple(file.frame for file in stack),
         scales=scales,
         frame_of_reference=frame_of_reference,
         is_ct=slices[0].kind in CT,
