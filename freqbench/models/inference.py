@@ -144,7 +144,7 @@ class Wanted:
     the grid of the case's file, or restored by the network's pipeline, become labels, background outside."""
 
     with_confidence: bool = False  # `confidence` too
-    is_lead: bool = False  # it is not a probability, but how far the largest logit is ahead (1: so far or more)
+    is_lead: bool = False  # it is how far the largest logit is ahead, as part of their mean size (1: so far or more)
     judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
     seed: int = 0  # number of the set of draws of `smoothing`, of which a volume has many; other models ignore it
     file_grid: FileGrid | Restore | None = None
@@ -402,7 +402,7 @@ def _sureness(model: SegmentationModel, probabilities: Tensor, is_lead: bool) ->
     if is_lead:
         logits = model.head.logits_of(probabilities)
         first, second = logits.topk(2, dim=0).values if has_background else (logits.abs().amin(dim=0), 0)
-        return first - second
+        return (first - second) / logits.abs().amax(dim=0).mean()
     if has_background:
         return probabilities.amax(dim=0)
     return torch.maximum(probabilities, 1 - probabilities).amin(dim=0)
