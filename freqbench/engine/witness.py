@@ -27,8 +27,8 @@ PROOF = "proven by its own predictions"
 PARTLY = "proven in part, by its own predictions"
 NOTHING = "not shown by its own predictions"
 OF_CLASS = 0.99  # share of a class's alike voxels from which it is proven: of fewer than 100, all but ties
-# Leads in logits that rounding bridges: of sums in float16, as nnU-Net's, and in float32.
-HALF = 2**-6
+# Leads that rounding bridges, as part of the logits' mean size: of windows in float16, and in float32.
+HALF = 2**-10
 SINGLE = 2**-14
 AHEAD = 0.1  # Dice by which another output has to be ahead of a class's own to be it
 IS_ONE = 0.5  # Dice from which an output may be a class
@@ -193,7 +193,7 @@ def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseR
     space = spec.space or dataset.space
     classes = dataset.classes
     is_half = isinstance(space, Pipeline) and space.kind == "nnunet"
-    wanted = Wanted(with_confidence=model.gives_scores, is_lead=True)
+    wanted = Wanted(with_confidence=model.gives_scores, is_lead=True, is_half=is_half)
     found = []
     for way, labels, lead in _predicted(model, space, case, native, wanted):
         for ours in (labels, drawn(labels, classes)) if classes.stated else (labels,):

@@ -145,6 +145,7 @@ class Wanted:
 
     with_confidence: bool = False  # `confidence` too
     is_lead: bool = False  # it is how far the largest logit is ahead, as part of their mean size (1: so far or more)
+    is_half: bool = False  # sums over windows are rounded to float16, as in nnU-Net, which weights up to 10
     judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
     seed: int = 0  # number of the set of draws of `smoothing`, of which a volume has many; other models ignore it
     file_grid: FileGrid | Restore | None = None
@@ -234,7 +235,7 @@ def _stitch(
         for first in range(0, len(windows), at_once):
             batch = windows[first : first + at_once]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
-            _add_scores(slabs, model, volumes, batch, keys)
+            _add_scores(slabs, model, volumes, batch, keys, wanted.is_half)
         for slab in slabs:
             slab.settle(shape[0])
     pairs = ((slab, slab.in_file.prediction() if slab.in_file else None) for slab in slabs)
@@ -247,6 +248,7 @@ def _add_scores(
     volumes: Sequence[Tensor],
     windows: Sequence[Window],
     keys: Sequence[int],
+    is_half: bool,
 ) -> None:
     """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
     crops = torch.cat([_cut(volume, windows) for volume in volumes])
@@ -254,6 +256,7 @@ def _add_scores(
         crops.to(next(model.parameters()).device), model.inference.mirror, [*keys] * len(slabs)
     )
     weights = window_weights(model, scores)
+    weights = (10 * weights).half() if is_half else weights
     weighted = scores if model.inference.weighting == "constant" else scores * weights
     for slab, parts in zip(slabs, weighted.chunk(len(slabs)), strict=True):
         for window, part in zip(windows, parts, strict=True):
@@ -284,7 +287,7 @@ class _Slab:
         start = rows.start
         plane = self.label.shape[1:]
         if not len(self._scores):
-            self._scores = scores.new_empty(*scores.shape[:2], *plane)
+            self._scores = weights.new_empty(*scores.shape[:2], *plane)
             self._weights = weights.new_empty(1, len(weights), *plane)
         self.settle(start)
         fresh = max(self._reached, start)
@@ -302,7 +305,7 @@ class _Slab:
         """Turns the rows before `row` into labels, and moves the sums on to it."""
         for places, rows in self._places(self._start, row):
             # The largest sum belongs to the largest mean, but means round to ties, which later runs must break alike.
-            means = self._scores[:, places].div_(self._weights[:, places])
+            means = self._scores[:, places].div_(self._weights[:, places]).float()
             if not math.isfinite(means.sum()) and not means.isfinite().all():  # a sum of finite numbers may overflow
                 raise UserError(
                     f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
