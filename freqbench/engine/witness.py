@@ -1,6 +1,6 @@
 """Holds a network's clean predictions against those of its own code, not labels: the proof that it runs as meant."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
@@ -197,11 +197,9 @@ def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseR
     found = []
     for way, labels, lead in _predicted(model, space, case, native, wanted):
         for ours in (labels, drawn(labels, classes)) if classes.stated else (labels,):
-            for theirs in meant:
-                alike, union = agreement(
-                    _settled(ours, theirs.labels, lead, HALF if is_half else SINGLE), theirs.labels
-                )
-                found.append((alike / max(1, union), alike, union, way, ours, theirs, lead))
+            for each in meant:
+                alike, union = agreement(_settled(ours, each.labels, lead, HALF if is_half else SINGLE), each.labels)
+                found.append((alike / max(1, union), alike, union, way, ours, each, lead))
     _, alike, union, way, ours, reading, lead = max(found, key=itemgetter(0))
     theirs = reading.labels
     counts = agreement_by_class(_settled(ours, theirs, lead, HALF), theirs, classes)
@@ -255,8 +253,8 @@ def _told(model: SegmentationModel, spec: ModelSpec, case: Case, native: NativeC
     """Yields the settings without which a case would be predicted otherwise."""
     ref = native.ref
     is_stated = isinstance(space, Pipeline) and space.kind == "nnunet"
-    sides = [sorted(each) for each in (np.linalg.norm(case.affine[:3, :3], axis=0), native.spacing)]
-    if is_stated or not np.allclose(*sides, rtol=1e-3):
+    sides = sorted(np.linalg.norm(case.affine[:3, :3], axis=0))
+    if is_stated or not np.allclose(sides, sorted(native.spacing), rtol=1e-3):
         yield "spacing"
     if is_stated or (space.codes_of(ref.axes) if isinstance(space, Pipeline) else "RAS") != ref.axes:
         yield "axes"
@@ -270,7 +268,7 @@ def assumed(
     """Returns words on what predicted cases of a dataset do not tell of a network of `spec`, as others differ from all
     of them; empty if that is nothing. `own` are the cases that were `held`, `refs` those of the job."""
     told = frozenset[str]().union(*(each.told for each in held))
-    facts = {
+    facts: Mapping[str, Callable[[CaseRef], object]] = {
         "spacing": lambda ref: tuple(round(side, 2) for side in ref.grid[1]) if ref.grid else None,
         "axes": lambda ref: ref.axes,
         "overlap": lambda ref: num_windows(spec, dataset.shape_in(ref, spec.space), ref) > 1,
