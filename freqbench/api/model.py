@@ -149,7 +149,7 @@ class Model:
         """Refuses a network whose clean predictions of a dataset are not those in a folder."""
         own = witnesses.find(folder, dataset, spec.name)
         held = [witness.hold(self.network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
-        if not all(each.is_proven for each in held):
+        if any(each.is_other for each in held):
             raise UserError(witness.verdict(spec.name, held))
         self._held[dataset.name] = None
 

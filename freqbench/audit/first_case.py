@@ -148,14 +148,16 @@ def _open_lines(model: ModelEntry, dataset: Dataset, entry: Keys | None) -> Iter
         yield each.of, f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}"
 
 
-def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) -> tuple[FoundSettings, str]:
-    """Returns the settings under which a network's predictions are its own, and a line on how well they fit."""
+def _match(model: Keys, entry: Keys, dataset: Dataset, modality: str, log: Log) -> tuple[FoundSettings | None, str]:
+    """Returns the settings under which a network's predictions are its own (None: the predictions are empty), and a
+    line on how well they fit."""
     written = ModelEntry(**model)
     own = witnesses.find(str(written.predictions), dataset, written.name)
     held, found = held_and_found(written, dataset, own, log, modality)
+    if found is None and not any(each.union for each in held):  # nothing tells one setting from another
+        return None, verdict(written.name, held)
     if found is None:
-        share = min(each.share for each in held)
-        found = FoundSettings(model={}, dataset={}, share=share, words=(), trials=1, seconds=0.0)
+        found = FoundSettings(model={}, dataset={}, share=1.0, words=(), trials=1, seconds=0.0)
     else:
         changed = build_dataset({**entry, **found.dataset}, str(entry["name"]))
         held = _compare(ModelEntry(**{**model, **found.model}), changed, own)
@@ -170,7 +172,7 @@ def held_and_found(
     held = list[Held]()
     with suppress(UserError):
         held = _compare(model, dataset, own)
-        if all(each.is_proven for each in held):
+        if not any(each.is_other for each in held):
             return held, None
     return held, unstated.find(model, dataset, own, modality, log)
 

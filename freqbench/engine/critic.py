@@ -10,7 +10,7 @@ from typing import Any
 from freqbench.core.errors import StorageUnavailable
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset, ListedFolder
-from freqbench.engine.witness import verdict
+from freqbench.engine.witness import assumed, verdict
 from freqbench.job import fit
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.plan import Plan, first_cases
@@ -49,14 +49,12 @@ class Critic:
         for unit in plan.units if is_judged else ():
             of = unit.cell.dataset
             pairs |= {(of.name, target.model_id): (of, target) for target in unit.targets}
-        # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
-        # that is held against its own predictions a Dice says no more, unless one is expected.
+        # By dataset and network: its own predictions, and the cases whose clean predictions are judged.
         self._own = {pair: own for pair, own in grid.witnesses.items() if pair in pairs and pair not in proven}
         self._wanted: dict[Pair, dict[str, CaseRef]] = {}
         for pair, (dataset, target) in pairs.items():
-            has_dice = target.is_judged and dataset.reference == "label"
             refs: dict[str, CaseRef] = {}
-            if has_dice and (pair not in grid.witnesses or target.expected_dice is not None):
+            if target.is_judged and dataset.reference == "label":
                 refs = dict(zip(grid.case_keys[pair[0]], grid.cases[pair[0]], strict=True))
             refs |= {dataset.case_key(ref): ref for ref in (self._own[pair].refs if pair in self._own else ())}
             if refs:
@@ -138,7 +136,9 @@ class Critic:
         if len(known) < len(self._wanted[pair]):
             return None
         del self.unjudged[pair], self._clean[pair]
-        return _judged(target, dataset, [*known.values()], [*files])
+        grid = self._plan.grid
+        own = self._own[pair].refs if pair in self._own else ()
+        return _judged(target, dataset, [*known.values()], own, grid.cases[pair[0]])
 
     def of_gradients(self) -> str | None:
         """Returns a line on records that say little about their model: their number, and the most common reason."""
@@ -149,11 +149,18 @@ class Critic:
         return f"{self._cautions.total()} records say little about their model, {most}"
 
 
-def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: Collection[str]) -> Judgement | None:
-    """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against."""
+def _judged(
+    target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: Sequence[CaseRef], refs: Sequence[CaseRef]
+) -> Judgement | None:
+    """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against, `refs`
+    those of the job."""
     where = f"{target.name} on {dataset.name}"
     expected = target.expected_dice
-    proof, misfit = _judged_by_own(where, known, own) if own else ("", None)
+    proof, misfit = "", None
+    if own:
+        held = [each["held"] for each in known if each.get("held")]
+        rest = assumed(held, own, refs, dataset, target)
+        proof, misfit = _judged_by_own(where, known, {ref.case_id for ref in own}, rest)
     is_of_own = misfit is not None
     lines = [proof] if proof else []
     made = [each for each in known if each["dsc_foreground_clean"] is not None]
@@ -161,7 +168,7 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     for each in made:
         if not math.isnan(dice := each["dsc_foreground_clean"]):
             clean[each["patient_id"], each["case_key"]] = dice
-    is_scored = bool(clean) and dataset.reference == "label" and not (own and expected is None)
+    is_scored = bool(clean) and dataset.reference == "label" and target.is_judged
     never = _never_predicted(made) if is_scored else set()
     if is_scored:
         line = f"{where}: {fit.figure(expected, clean)}"
@@ -194,14 +201,15 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     )
 
 
-def _judged_by_own(where: str, known: Sequence[Record], own: Collection[str]) -> tuple[str, str | None]:
-    """Returns a line if a network's `own` predictions prove it, else none, and why they show that it does not fit."""
+def _judged_by_own(where: str, known: Sequence[Record], own: Collection[str], rest: str) -> tuple[str, str | None]:
+    """Returns a line if a network's `own` predictions, with the `rest` that they do not tell, are no other, else none,
+    and why they show that it does not fit."""
     held = [each["held"] for each in known if each.get("held")]
-    line = verdict(where, held) if held else ""
+    line = verdict(where, held, rest) if held else ""
     for each in known:
         if each["case_id"] in own and each.get("error"):
             return "", f"{where}: expected its own prediction of {each['case_id']} ({each['error']}): none was made"
-    return (line, None) if all(each.is_proven for each in held) else ("", line)
+    return ("", line) if any(each.is_other for each in held) else (line, None)
 
 
 def _never_predicted(made: Sequence[Record]) -> set[int]:

@@ -29,7 +29,7 @@ from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import RunProgress
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
-from freqbench.engine.witness import PROOF
+from freqbench.engine.witness import PARTLY, PROOF
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job import costs
 from freqbench.job.grid import Grid
@@ -500,7 +500,7 @@ class Additions(Strict):
         proofs: list[Proof] = []
         for pair in grid.witnesses:
             words = clean.get(pair, "")
-            if words.startswith(PROOF):
+            if words.startswith((PROOF, PARTLY)):
                 model_id, recipe, content = _proof_key(grid, pair)
                 proofs.append(Proof(model_id=model_id, recipe=recipe, content=content, words=words))
         others = [each for each in self.proven if each not in proofs]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from freqbench.metrics.volumes import borders
 from freqbench.ops.classes import Classes
+from freqbench.ops.regions import codes_of_labels
 
 PROVEN = 0.999  # share of alike voxels from which two maps are one network's: rounding moves a few voxels at ties
 # share of the unlike voxels that a pattern has to explain, and that has to lie in one place
@@ -36,17 +37,31 @@ class Pattern:
 Change = tuple[Pattern, Callable[[Labels], Labels]]  # of a whole map, with the pattern that it tells
 
 
-def agreement(ours: Labels, theirs: Labels, ties: Mask | None = None) -> tuple[int, int]:
-    """Returns the number of alike voxels in the union of both foregrounds, and the union's size.
-
-    Args:
-        ours: a label map `[...]`, of classes or of codes of regions; 0 is background.
-        theirs: the other map, in its shape.
-        ties: voxels where either class may win, bool in their shape; they count as alike. None: none.
-    """
+def agreement(ours: Labels, theirs: Labels) -> tuple[int, int]:
+    """Returns the number of alike voxels in the union of both foregrounds, and the union's size. `ours` and `theirs`
+    are label maps of one shape, of classes or of codes of regions; 0 is background."""
     union = (ours > 0) | (theirs > 0)
-    alike = ours == theirs
-    return int(np.count_nonzero((alike if ties is None else alike | ties) & union)), int(np.count_nonzero(union))
+    return int(np.count_nonzero((ours == theirs) & union)), int(np.count_nonzero(union))
+
+
+def agreement_by_class(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, tuple[int, int]]:
+    """Returns the same for each foreground class, or region, that either map has. Both maps have these `classes`."""
+    pairs, inside = _counts(ours, theirs, classes)
+    alike = (inside @ pairs * inside).sum(axis=1)
+    union = inside @ (pairs.sum(axis=0) + pairs.sum(axis=1)) - alike
+    return {k: (int(alike[k - 1]), int(union[k - 1])) for k, _ in _foreground(classes) if union[k - 1]}
+
+
+def drawn(codes: Labels, classes: Classes) -> Labels:
+    """Returns codes of regions as a label map can express them: of the regions of a voxel the innermost, or the last
+    that is drawn, with all that contain it. `classes` tell the codes of the labels in files."""
+    numbers = range(1, len(classes))
+    own = codes_of_labels(len(numbers), [*classes.stated.values()])
+    table = np.zeros(256, np.uint8)
+    for k in classes.drawn or sorted(numbers, key=lambda k: own[k].bit_count()):
+        table[_mask(np.arange(256, dtype=np.uint8), k, classes)] = own[k]
+    made: Labels = table[codes]
+    return made
 
 
 def share(ours: Labels, theirs: Labels) -> float:
@@ -106,12 +121,17 @@ def exchange(ours: Labels, theirs: Labels, classes: Classes) -> dict[int, int]:
     which either map has no voxel keep their number, if it is free. Both maps have these `classes`."""
     from scipy.optimize import linear_sum_assignment
 
-    numbers = [k for k, _ in _foreground(classes)]
-    pairs = np.bincount(ours.ravel() * np.int64(256) + theirs.ravel(), minlength=1 << 16).reshape(256, 256)
-    inside = np.array([_mask(np.arange(256, dtype=np.uint8), k, classes) for k in numbers], np.float64)
-    common = inside @ pairs @ inside.T + 0.5 * np.eye(len(numbers))  # where nothing tells, a class is itself
+    pairs, inside = _counts(ours, theirs, classes)
+    common = inside @ pairs @ inside.T + 0.5 * np.eye(len(inside))  # where nothing tells, a class is itself
     rows, columns = linear_sum_assignment(common, maximize=True)
-    return {numbers[row]: numbers[column] for row, column in zip(rows, columns, strict=True)}
+    return {int(row) + 1: int(column) + 1 for row, column in zip(rows, columns, strict=True)}
+
+
+def _counts(ours: Labels, theirs: Labels, classes: Classes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Returns the voxels of each pair of numbers, `[256, 256]`, and the numbers that each foreground class has."""
+    pairs = np.bincount(ours.ravel() * np.int64(256) + theirs.ravel(), minlength=1 << 16).reshape(256, 256)
+    every = np.arange(256, dtype=np.uint8)
+    return pairs, np.array([_mask(every, k, classes) for k, _ in _foreground(classes)], np.float64)
 
 
 def renumber(labels: Labels, pairs: dict[int, int], classes: Classes) -> Labels:

@@ -144,6 +144,8 @@ class Wanted:
     the grid of the case's file, or restored by the network's pipeline, become labels, background outside."""
 
     with_confidence: bool = False  # `confidence` too
+    is_lead: bool = False  # it is how far the largest logit is ahead, as part of their mean size (1: so far or more)
+    is_half: bool = False  # sums over windows are rounded to float16, as in nnU-Net, which weights up to 10
     judge: Judge | None = None  # scores each draw of the defence `smoothing`; other models ignore it
     seed: int = 0  # number of the set of draws of `smoothing`, of which a volume has many; other models ignore it
     file_grid: FileGrid | Restore | None = None
@@ -224,9 +226,8 @@ def _stitch(
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
     confidences = [torch.empty(shape, device=device) if wanted.with_confidence else None for _ in volumes]
     way = wanted.file_grid
-    sure = wanted.with_confidence
     files = [
-        _InFile(way, model, sure) if isinstance(way, FileGrid) else _Restored(way, model, sure) if way else None
+        _InFile(way, model, wanted) if isinstance(way, FileGrid) else _Restored(way, model, wanted) if way else None
         for _ in volumes
     ]
     slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, files, strict=True)]
@@ -234,7 +235,7 @@ def _stitch(
         for first in range(0, len(windows), at_once):
             batch = windows[first : first + at_once]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
-            _add_scores(slabs, model, volumes, batch, keys)
+            _add_scores(slabs, model, volumes, batch, keys, wanted.is_half)
         for slab in slabs:
             slab.settle(shape[0])
     pairs = ((slab, slab.in_file.prediction() if slab.in_file else None) for slab in slabs)
@@ -247,6 +248,7 @@ def _add_scores(
     volumes: Sequence[Tensor],
     windows: Sequence[Window],
     keys: Sequence[int],
+    is_half: bool,
 ) -> None:
     """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
     crops = torch.cat([_cut(volume, windows) for volume in volumes])
@@ -254,6 +256,7 @@ def _add_scores(
         crops.to(next(model.parameters()).device), model.inference.mirror, [*keys] * len(slabs)
     )
     weights = window_weights(model, scores)
+    weights = (10 * weights).half() if is_half else weights
     weighted = scores if model.inference.weighting == "constant" else scores * weights
     for slab, parts in zip(slabs, weighted.chunk(len(slabs)), strict=True):
         for window, part in zip(windows, parts, strict=True):
@@ -284,7 +287,7 @@ class _Slab:
         start = rows.start
         plane = self.label.shape[1:]
         if not len(self._scores):
-            self._scores = scores.new_empty(*scores.shape[:2], *plane)
+            self._scores = weights.new_empty(*scores.shape[:2], *plane)
             self._weights = weights.new_empty(1, len(weights), *plane)
         self.settle(start)
         fresh = max(self._reached, start)
@@ -302,7 +305,7 @@ class _Slab:
         """Turns the rows before `row` into labels, and moves the sums on to it."""
         for places, rows in self._places(self._start, row):
             # The largest sum belongs to the largest mean, but means round to ties, which later runs must break alike.
-            means = self._scores[:, places].div_(self._weights[:, places])
+            means = self._scores[:, places].div_(self._weights[:, places]).float()
             if not math.isfinite(means.sum()) and not means.isfinite().all():  # a sum of finite numbers may overflow
                 raise UserError(
                     f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
@@ -329,13 +332,14 @@ class _Slab:
 class _InFile:
     """Label and confidence maps in progress on the grid of a file, from the means of a slab's rows."""
 
-    def __init__(self, grid: FileGrid, model: SegmentationModel, with_confidence: bool) -> None:
+    def __init__(self, grid: FileGrid, model: SegmentationModel, wanted: Wanted) -> None:
         self._model = model
+        self._is_lead = wanted.is_lead
         self._rows = Rows(grid)
         shape = [grid.shape[axis] for axis in grid.order]
         self._labels = torch.zeros(shape, dtype=torch.uint8)
         # A voxel outside the volume is background for sure: nothing was asked of the network there.
-        self._confidence = torch.ones(shape) if with_confidence else None
+        self._confidence = torch.ones(shape) if wanted.with_confidence else None
 
     def take(self, means: Tensor) -> None:
         """Takes the mean scores of the next rows, `means` `[K, h, W, D]`."""
@@ -344,7 +348,7 @@ class _InFile:
             for place, scores in self._rows.take(row.cpu()):
                 self._labels[place, w, d] = _labels(self._model, scores)
                 if self._confidence is not None:
-                    self._confidence[place, w, d] = _confidence(self._model, scores)
+                    self._confidence[place, w, d] = _confidence(self._model, scores, self._is_lead)
 
     def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
@@ -357,10 +361,10 @@ class _InFile:
 class _Restored:
     """Takes the mean scores of a volume row by row, and restores all at once by the network's own pipeline."""
 
-    def __init__(self, restore: "Restore", model: SegmentationModel, with_confidence: bool) -> None:
+    def __init__(self, restore: "Restore", model: SegmentationModel, wanted: Wanted) -> None:
         self._restore = restore
         self._model = model
-        self._with_confidence = with_confidence
+        self._wanted = wanted
         self._rows: list[Tensor] = []
 
     def take(self, means: Tensor) -> None:
@@ -374,8 +378,9 @@ class _Restored:
         logits = model.head.logits_of(scores[None])[0] if model.averages_probabilities else scores
         merged = any(part.class_map is not None for part in model.parts)
         own = model.order.to_network_axes(logits[None])[0].contiguous()
-        labels, probabilities = self._restore(own, model.head.name, merged, self._with_confidence)
-        sure = None if probabilities is None else _sureness(model, probabilities).clamp(max=1)
+        labels, probabilities = self._restore(own, model.head.name, merged, self._wanted.with_confidence)
+        is_lead = self._wanted.is_lead
+        sure = None if probabilities is None else _sureness(model, probabilities, is_lead).clamp(max=1)
         return VolumePrediction(labels=labels, confidence=sure)
 
 
@@ -386,16 +391,22 @@ def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
     return codes_of(means > (0.5 if model.averages_probabilities else 0.0))
 
 
-def _confidence(model: SegmentationModel, means: Tensor) -> Tensor:
-    """Returns the probability of the largest class, or of the least sure region's side, of mean scores `[K, ...]`."""
+def _confidence(model: SegmentationModel, means: Tensor, is_lead: bool = False) -> Tensor:
+    """Returns the probability of the largest class, or of the least sure region's side, of mean scores `[K, ...]`, or
+    how far its logit is ahead."""
     probabilities = means if model.averages_probabilities else model.head.probabilities(means[None])[0]
-    sure = _sureness(model, probabilities)
+    sure = _sureness(model, probabilities, is_lead)
     return sure.clamp(max=1) if model.head.has_background else sure  # classes' may round above it
 
 
-def _sureness(model: SegmentationModel, probabilities: Tensor) -> Tensor:
+def _sureness(model: SegmentationModel, probabilities: Tensor, is_lead: bool) -> Tensor:
     """Returns the same of probabilities `[K, ...]`."""
-    if model.head.has_background:
+    has_background = model.head.has_background
+    if is_lead:
+        logits = model.head.logits_of(probabilities)
+        first, second = logits.topk(2, dim=0).values if has_background else (logits.abs().amin(dim=0), 0)
+        return (first - second) / logits.abs().amax(dim=0).mean()
+    if has_background:
         return probabilities.amax(dim=0)
     return torch.maximum(probabilities, 1 - probabilities).amin(dim=0)
 

@@ -28,7 +28,6 @@ def test_the_share_is_of_the_union_of_both_foregrounds() -> None:
     ours = np.array([0, 1, 1, 2, 0, 0], np.uint8)
     theirs = np.array([0, 1, 2, 2, 2, 0], np.uint8)
     assert agreement(ours, theirs) == (2, 4)
-    assert agreement(ours, theirs, ties=np.array([0, 0, 1, 0, 0, 1], bool)) == (3, 4)
     assert share(np.zeros(3, np.uint8), np.zeros(3, np.uint8)) == 1.0
 
 
