@@ -12,7 +12,9 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -173,36 +175,33 @@ def shapes(tree: ast.Module) -> Iterator[str]:
             yield "bodies above 300 nodes"
 
 
-def counts(tree: str) -> Counter[str]:
-    """Counts a tree's statements and functions of each shape that may only fall."""
+class Measure(NamedTuple):
+    """What a tree says: deeds of each room, statements and functions of each shape, and named parameters."""
+
+    rooms: Counter[str]
+    counts: Counter[str]
+    named_per_mille: int
+
+
+@cache
+def measure(tree: str) -> Measure:
+    """Measures each file of a tree once."""
+    rooms = Counter[str]()
     found = Counter(dict.fromkeys(FALLING[tree], 0))
-    for _, text, syntax in trees_by_room(tree):
-        found.update(shapes(syntax))
-        found["fmt: skip"] += len(UNFORMATTED.findall(text))
-    return found
-
-
-def deeds_by_room(tree: str) -> Counter[str]:
-    """Counts the deeds of each room of a tree."""
-    found = Counter[str]()
-    for room, _, syntax in trees_by_room(tree):
-        found[room] += deeds(syntax)
-    return found
-
-
-def named_per_mille(tree: str) -> int:
-    """Counts, of 1,000 parameters of public functions, those that the function's docstring names."""
-    named = []
-    for _, _, syntax in trees_by_room(tree):
+    named: list[bool] = []
+    for room, text, syntax in trees_by_room(tree):
         for node in public_functions(syntax):
             words = set(re.findall(r"\w+", ast.get_docstring(node) or ""))
             named += [name in words for name in parameters(node)]
-    return 1000 * sum(named) // len(named)
+        rooms[room] += deeds(syntax)
+        found.update(shapes(syntax))
+        found["fmt: skip"] += len(UNFORMATTED.findall(text))
+    return Measure(rooms, found, 1000 * sum(named) // len(named))
 
 
 @pytest.mark.parametrize("tree", ROOMS)
 def test_a_room_does_no_more_than_its_number(tree: str) -> None:
-    rooms = deeds_by_room(tree)
+    rooms = measure(tree).rooms
     away = {room: (rooms[room], ROOMS[tree].get(room, 0)) for room in rooms.keys() | ROOMS[tree].keys()}
     assert {room: pair for room, pair in away.items() if not pair[1] - SLACK <= pair[0] <= pair[1]} == {}
 
@@ -214,11 +213,11 @@ def test_a_tree_does_no_more_than_its_sum(tree: str) -> None:
 
 @pytest.mark.parametrize("tree", FALLING)
 def test_dense_statements_and_bodies_only_fall(tree: str) -> None:
-    assert counts(tree) == FALLING[tree]
+    assert measure(tree).counts == FALLING[tree]
 
 
 def test_parameters_that_docstrings_name_only_rise() -> None:
-    assert named_per_mille("freqbench") == NAMED
+    assert measure("freqbench").named_per_mille == NAMED
 
 
 def test_a_named_step_costs_no_deed_and_a_pair_saves_none() -> None:
@@ -235,5 +234,6 @@ def test_words_are_no_deeds() -> None:
 
 if __name__ == "__main__":
     for each in ROOMS:
-        print(each, dict(sorted(deeds_by_room(each).items())), deeds_by_room(each).total())
-        print(dict(counts(each)), named_per_mille(each))
+        now = measure(each)
+        print(each, dict(sorted(now.rooms.items())), now.rooms.total())
+        print(dict(now.counts), now.named_per_mille)
