@@ -117,8 +117,8 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: s
             yield from (("assumed", str(each)) for each in assumptions(alone, facts_of(alone)))
     if job and entry:
         if predictions or entry.predictions:
-            entry = entry.model_copy(update={"predictions": predictions or entry.predictions})
-            yield from _own_predictions(job, entry, where, log)
+            witnessed = entry.model_copy(update={"predictions": predictions or entry.predictions})
+            yield from _own_predictions(job, witnessed, where, log)
         yield from _clean_dice(job, entry, where)
 
 

@@ -1,6 +1,7 @@
 """Finds settings of a network that nobody stated, by agreement with its own code's predictions: no label is read. Best
 first: of the best settings so far, all that differ in one are tried, until the prediction is its own."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,7 +247,7 @@ class Pieces:
         slots = _slots(words or (), entry, dataset, ref, modality) if is_bare else {}
         if inferred:
             for name in open_args(facts.arch, entry.args, inferred):
-                values[f"args.{name}"] = OPEN.get(name, ())
+                values[f"args.{name}"] = tuple(map(json.dumps, OPEN.get(name, ())))  # as a list is no key
             if entry.migration is None and len(known := migrations_of(facts.arch)) > 1:
                 values["migration"] = (None, *known)
         values["outputs"] = _heads(entry, facts, dataset, outputs, theirs)
@@ -270,7 +271,7 @@ class Pieces:
     def keys_of(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the keys of an entry that state the settings of a point."""
         made: dict[str, Any] = {"outputs": point["outputs"]}
-        if args := {name[5:]: value for name, value in point.items() if name.startswith("args.")}:
+        if args := {name[5:]: json.loads(value) for name, value in point.items() if name.startswith("args.")}:
             made["args"] = {**entry.args, **args}
         if "migration" in point:
             made["migration"] = point["migration"]

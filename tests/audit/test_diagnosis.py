@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -22,11 +23,12 @@ from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
+from freqbench.engine.witness import predictions
 from freqbench.job.fit import CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.metrics import dice
-from freqbench.models import ModelSpec
+from freqbench.models import ModelSpec, resolve
 from freqbench.models.checkpoints.files import read_state_dict
 from freqbench.models.networks.construction import skeleton
 
@@ -198,6 +200,19 @@ def test_expected_dice_is_held_against_three_patients(own: Path, tmp_path: Path)
     assert keys == ["input.axes", "input.scale", "inference.overlap", "inference.weighting"]
     assert [text.partition(":")[0] for name, text in said(tmp_path / "bare.pt") if name == "assumed"] == ["roi", *keys]
     assert "assumed" not in dict(said(own))
+
+
+def test_predictions_beside_a_job_that_has_none_are_held_against(own: Path, tmp_path: Path) -> None:
+    job = config.validate(small(models=[{"name": "m", "checkpoint": str(own)}]), JobSpec, "job.yaml")
+    dataset = build_dataset(job.datasets[0], "job.yaml")
+    native = dataset.native(dataset.refs()[0])
+    spec = resolve(job.models[0], len(dataset.classes), dataset.num_channels, dataset.space)
+    _, made = next(predictions(models.load(spec, torch.device("cpu")), spec, dataset, native))
+    nibabel.save(nibabel.Nifti1Image(made, native.affine), tmp_path / f"{native.ref.case_id}.nii.gz")
+    lines, _ = diagnose(None, "m", job, "job.yaml", str(tmp_path))
+    said = dict(lines)
+    assert "proven by its own predictions of 1 case" in said["predictions"]
+    assert said["verdict"] == "it is as high as is expected"
 
 
 def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:

@@ -9,7 +9,7 @@ import roads
 import torch
 
 from freqbench.audit.first_case import held_and_found
-from freqbench.audit.unstated import FoundSettings
+from freqbench.audit.unstated import FoundSettings, Log
 from freqbench.data import witnesses
 from freqbench.engine.witness import Held
 from freqbench.job.schema import build_dataset
@@ -33,7 +33,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any) -> tuple[Held, FoundSettings | None]:
-    """A network of a pipeline with changes held against its own prediction, and what is settings."""
+    """A network of a pipeline with changes held against its own prediction, and what is found."""
+    held, settings = sought(place, kind, folder, **changes)
+    return held[0], settings
+
+
+def sought(
+    place: Path, kind: str, folder: Path | None = None, log: Log = lambda line: None, **changes: Any
+) -> tuple[list[Held], FoundSettings | None]:
+    """The same of a network that may not run as it is stated."""
     data: dict[str, Any] = {"name": kind, "loader": "decathlon", "root": str(place / kind), "split": "training"}
     if kind == "brats":
         data["regions"] = {"core": [1, 3], "whole": [1, 2, 3], "enhancing": [3]}
@@ -44,8 +52,7 @@ def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any
     dataset = build_dataset(data, kind)
     entry = ModelEntry(**{**model, **changes})
     own = witnesses.find(str(folder or place / "own" / kind), dataset, "unet")
-    held, settings = held_and_found(entry, dataset, own, lambda line: None, "CT" if kind == "ct" else "")
-    return held[0], settings
+    return held_and_found(entry, dataset, own, log, "CT" if kind == "ct" else "")
 
 
 def test_the_right_pipelines_are_proven_and_nothing_is_sought(place: Path) -> None:
@@ -119,3 +126,22 @@ def test_a_shifted_origin_is_told_by_its_pattern(place: Path, tmp_path: Path) ->
         held, _ = looked_at(place, "ct", folder=tmp_path)
     assert held.pattern is not None
     assert held.pattern.what == "it is shifted by 2, -1, 0 voxels of the file"
+
+
+def test_an_open_norm_is_found_by_its_predictions(place: Path, tmp_path: Path) -> None:
+    """A list among the values of a setting was no key of a trial."""
+    from monai.networks.nets import SegResNet
+
+    norm = ("instance", {"affine": True})
+    args = {"init_filters": 4, "blocks_down": (1, 1), "blocks_up": (1,), "in_channels": 1, "out_channels": 3}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = SegResNet(norm=norm, **args).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    made = roads.predicted(net, place / "ct/imagesTr/ct_0.nii.gz", roads.CT).argmax(0)
+    roads.save(tmp_path / "own/ct_0.nii.gz", made.astype(np.uint8))
+    model: dict[str, Any] = {"arch": "segresnet", "checkpoint": str(tmp_path / "net.pt"), "args": {}}
+    _, settings = sought(place, "ct", folder=tmp_path / "own", **model)
+    assert settings is not None
+    assert settings.is_proven
+    assert settings.model["args"]["norm"] == ["instance", {"affine": True}]
