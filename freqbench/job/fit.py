@@ -17,7 +17,7 @@ from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import Dataset, channel_names
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
-from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
+from freqbench.models.resolving import are_strangers, match_channels, plain_name, require_head, shown_channels
 from freqbench.ops.classes import Classes
 from freqbench.ops.regions import members
 from freqbench.ops.voxels import counted
@@ -80,7 +80,12 @@ def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Fa
     labels of the first `refs` if need be."""
     facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     require_head(entry, facts, dataset.name, dataset.classes)
-    bound = match_channels(entry.name, facts.path, facts.channel_names, channel_names(dataset), facts.space)
+    named = channel_names(dataset)
+    bound = match_channels(entry.name, facts.path, facts.channel_names, named, facts.space)
+    if entry.channels is None and are_strangers(facts.channel_names, named):
+        which = f"{', '.join(facts.channel_names)} of {facts.path}, {', '.join(named)} of {dataset.name}"
+        note = f"no channel of the network is one of the data by name, and they are taken in order: {which}"
+        facts = replace(facts, notes=(*facts.notes, note))
     if bound and isinstance(facts.space, MonaiPipeline):
         said = f"channels are paired by their names, as channels: {shown_channels(bound)} would"
         facts = replace(facts, space=replace(facts.space, channels=bound), found=(*facts.found, said))

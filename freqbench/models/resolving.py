@@ -34,6 +34,8 @@ from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline, from_words
 
+OF_BRATS = {"t1n": ("t1", "t1w"), "t1c": ("t1ce", "t1gd"), "t2w": ("t2",), "t2f": ("flair", "t2 flair")}
+"""For each channel of BraTS 2023, its names of other years and tools."""
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
 
@@ -410,30 +412,27 @@ def match_names(
 
     Refuses names of which some stand elsewhere and others are the dataset's alone.
     """
-    places = _moved_places(trained, class_names)
-    guess = {number: (place,) for number, place in enumerate(_fill(places, 1), 1)}
+    places = _moved_places([*map(plain_name, trained)], [*map(plain_name, class_names)])
     if None not in places[1:]:
-        return guess
+        return {number: (place,) for number, place in enumerate(places) if number and place is not None}
     moved = next(number for number, place in enumerate(places) if place not in (None, number))
+    known = ", ".join(f"{number}: [{_shown(place)}]" for number, place in enumerate(places) if number)
     raise UserError(
         f"{name}: expected the classes of {path}, {', '.join(trained)}, got {', '.join(class_names)}, where "
-        f"{class_names[moved]} has another place: say which is which, as by class_map: {shown_map(guess)}"
+        f"{class_names[moved]} has another place: say which is which, as by class_map: {{{known}}}"
     )
 
 
-def _moved_places(trained: Sequence[str], named: Sequence[str]) -> list[int | None]:
+def _moved_places(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
     """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none moved."""
-    ours = list(map(plain_name, named))
-    theirs = list(map(plain_name, trained))
     places = [theirs.index(each) if each in theirs else None for each in ours]
     is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
     return places if is_clear and any(place not in (None, n) for n, place in enumerate(places)) else []
 
 
-def _fill(places: Sequence[int | None], first: int) -> list[int]:
-    """Returns the places from `first` on, strangers at those that are left, in order."""
-    rest = [place for place in range(first, len(places)) if place not in places]
-    return [rest.pop(0) if place is None else place for place in places[first:]]
+def _shown(place: int | None) -> str:
+    """Returns a number as a line to paste has it; what no name decides cannot be pasted."""
+    return "?" if place is None else str(place)
 
 
 def shown_map(class_map: Mapping[int, Sequence[int]]) -> str:
@@ -470,16 +469,18 @@ def match_channels(
     if isinstance(space, MonaiPipeline) and space.channels is not None:
         return {}
     for theirs, of in ((trained, path), (keys, "the keys of its transforms")):
-        if not (places := _moved_places(theirs, channel_names)):
+        if not (places := _moved_places([*map(channel_name, theirs)], [*map(channel_name, channel_names)])):
             continue
-        order = [*map(_fill(places, 0).index, range(len(places)))]
-        of_keys = dict(zip(keys, order, strict=True)) if len(keys) == len(order) else {}
-        bound = {keys[0]: order} if len(keys) == 1 else of_keys  # else a key has several channels
-        if bound and None not in places:
-            return bound
+        order = [places.index(at) if at in places else None for at in range(len(places))]
+        known = [at for at in order if at is not None]
+        if len(known) == len(order) and len(keys) in (1, len(order)):  # else a key has several channels
+            return {keys[0]: known} if len(keys) == 1 else dict(zip(keys, known, strict=True))
         advice = "list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
-        if bound:
-            advice = f"say which is which, as by channels: {shown_channels(bound)}"
+        if len(keys) in (1, len(order)):
+            shown = ", ".join(map(_shown, order))
+            by_key = zip(keys, map(_shown, order), strict=False)
+            bound = f"{keys[0]}: [{shown}]" if len(keys) == 1 else ", ".join(map(": ".join, by_key))
+            advice = f"say which is which, as by channels: {{{bound}}}"
         raise UserError(
             f"{name}: expected the channels {', '.join(theirs)}, the order of {of}, got {', '.join(channel_names)} "
             f"of the dataset: {advice}"
@@ -490,6 +491,22 @@ def match_channels(
 def shown_channels(bound: Mapping[str, int | Sequence[int]]) -> str:
     """Returns the channels that keys are `bound` to, as a job file has them."""
     return "{" + ", ".join(f"{key}: {at}" for key, at in bound.items()) + "}"
+
+
+def are_strangers(trained: Sequence[str], channel_names: Sequence[str]) -> bool:
+    """True if both a network and a dataset name several channels, each by a name of its own, and share none."""
+    sides = [{*map(channel_name, names)} for names in (trained, channel_names)]
+    return len(sides[0]) == len(trained) == len(sides[1]) == len(channel_names) > 1 and sides[0].isdisjoint(sides[1])
+
+
+def channel_name(name: str) -> str:
+    """Returns the name of a channel in one spelling, BraTS' by the year's own.
+
+    >>> channel_name("T1Gd"), channel_name("flair"), channel_name("ADC")
+    ('t1c', 't2f', 'adc')
+    """
+    plain = plain_name(name)
+    return next((own for own, others in OF_BRATS.items() if plain in others), plain)
 
 
 def plain_name(name: str) -> str:

@@ -15,7 +15,7 @@ from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import Pairs
 from freqbench.models import ModelEntry, facts_of, load, resolve
-from freqbench.models.resolving import match_channels, match_names
+from freqbench.models.resolving import are_strangers, match_channels, match_names
 from freqbench.pipelines.monai import MonaiPipeline
 
 OURS = ("background", "tumour", "liver")
@@ -77,7 +77,7 @@ def test_misplaced_class_beside_a_stranger_is_refused(tmp_path: Path) -> None:
         resolve(nnunet(tmp_path), 3, class_names=("background", "tumour", "kidney"))
     assert str(caught.value).endswith(
         "liver, tumour, got background, tumour, kidney, where tumour has another place: say which is which, as by "
-        "class_map: {1: [2], 2: [1]}"
+        "class_map: {1: [2], 2: [?]}"
     )
 
 
@@ -110,7 +110,10 @@ def compose(steps: Any, **stated: Any) -> MonaiPipeline:
         ("", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
         ("T2 ADC", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
         ("", "T2 ADC", KEYS, {}),
-        ("", "dwi T2w", KEYS, {}),  # none of them is a key
+        ("", "dwi pet", KEYS, {}),  # none of them is a key
+        ("", "ADC T2w", KEYS, {"t2": 1, "adc": 0}),
+        ("T1c T1 T2 FLAIR", "t1n t1c t2w t2f", NormalizeIntensityd("image"), {"image": [1, 0, 2, 3]}),
+        ("T1ce t1w t2 flair", "FLAIR T1 T1gd T2w", NormalizeIntensityd("image"), {"image": [2, 1, 3, 0]}),
     ],
 )
 def test_transforms_channels_bind_by_both_names(theirs: str, ours: str, steps: Any, bound: dict[str, Any]) -> None:
@@ -122,9 +125,22 @@ def test_stated_channels_are_held_against_no_name() -> None:
 
 
 def test_misplaced_channel_beside_a_stranger_is_refused() -> None:
-    line = r"channels t2, adc, the order of the keys of its transforms, got ADC, T2w .*by channels: {t2: 1, adc: 0}$"
+    line = r"channels t2, adc, the order of the keys of its transforms, got ADC, PET .*by channels: {t2: \?, adc: 0}$"
     with pytest.raises(UserError, match=line):
-        match_channels("m", "p", (), ("ADC", "T2w"), compose(KEYS))
+        match_channels("m", "p", (), ("ADC", "PET"), compose(KEYS))
+
+
+def test_what_no_name_decides_cannot_be_pasted() -> None:
+    line = r"by channels: {image: \[2, \?, \?, \?\]}$"
+    with pytest.raises(UserError, match=line):
+        match_channels("m", "p", ("T1c", "a", "b", "c"), ("x", "y", "T1Gd", "z"), compose(NormalizeIntensityd("image")))
+
+
+def test_channels_of_which_no_name_is_known_are_strangers() -> None:
+    assert are_strangers(("T1", "FLAIR"), ("a", "b"))
+    assert not are_strangers(("T1", "FLAIR"), ("t1n", "b"))
+    assert not are_strangers(("MR", "MR"), ("a", "b"))
+    assert not are_strangers((), ("a", "b"))
 
 
 @pytest.mark.parametrize(
