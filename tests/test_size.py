@@ -22,18 +22,18 @@ ROOT = Path(__file__).parents[1]
 ROOMS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 843,
-        "analysis": 3847,
+        "analysis": 3850,
         "api": 2536,
         "attacks": 12475,
-        "audit": 10069,
+        "audit": 10075,
         "cli": 4925,
-        "core": 7972,  # own code counts by its files and what they name, as they were read
+        "core": 7978,  # own code counts by its files and what they name, as they were read
         "data": 15347,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,
-        "job": 5572,
+        "job": 5596,
         "metrics": 3341,
-        "models": 15362,
+        "models": 15439,
         "ops": 5949,
         "pipelines": 3103,
         "remote": 763,
@@ -45,7 +45,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         ".": 9954,  # this ratchet
         "analysis": 3799,
         "attacks": 17292,
-        "audit": 7400,
+        "audit": 7542,
         "cli": 6569,
         "cluster": 1063,
         "core": 4913,
@@ -55,7 +55,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "golden": 1472,
         "job": 6247,
         "metrics": 4505,
-        "models": 20945,
+        "models": 21015,
         "ops": 5953,
         "pipelines": 5304,
         "remote": 1207,

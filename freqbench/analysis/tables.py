@@ -66,7 +66,8 @@ def job_records(store: Store, columns: Sequence[str] | None = None, former: bool
     """
     known = [column.name for column in RECORDS]
     read = None if columns is None else [*columns, "dsc", "added_metrics"]
-    stored, of_job = found_records([store], index_keys(store.job()["index"]), read, may_be_empty=former)
+    keys = set() if store.is_empty else index_keys(store.job()["index"])
+    stored, of_job = found_records([store], keys, read, may_be_empty=former)
     shown = current(of_job, stored).index
     rows = stored.assign(former=~stored.index.isin(shown)) if former else stored.loc[shown]
     rows = rows.join(added_scores(rows))

@@ -228,7 +228,7 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
 def _files_of(top: str) -> list[Path]:
     """Returns the files of a module, or of a whole package, by its first name; none for what has no file."""
     held = sys.modules.get(top)
-    spec = getattr(held, "__spec__", None) or (None if top == "__main__" else util.find_spec(top))
+    spec = getattr(held, "__spec__", None) or (None if held else util.find_spec(top))
     folders = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     files = list[Path]()
     for folder in folders:
@@ -240,9 +240,12 @@ def _files_of(top: str) -> list[Path]:
 
 def _is_own(top: str) -> bool:
     """True for the first name of an own module that has a file: a folder that a text happens to name has none."""
+    held = sys.modules.get(top)
+    if not held and top in sys.stdlib_module_names:
+        return False  # setuptools takes the place of one as it is looked for
     with suppress(ImportError, ValueError):
-        spec = getattr(sys.modules.get(top), "__spec__", None) or util.find_spec(top)
-        return bool(top in sys.modules or (spec and spec.origin)) and not is_installed(top)
+        spec = getattr(held, "__spec__", None) or util.find_spec(top)
+        return bool(held or (spec and spec.origin)) and not is_installed(top)
     return False
 
 
@@ -270,7 +273,7 @@ def _plain_text(value: Any) -> str:
     """Returns the text of a number, a text, a list or table of them, the same in every process; empty for others."""
     kind = type(value)
     if kind in _PLAIN:
-        return repr(value)
+        return hex(value) if kind is int else repr(value)
     parts = list(map(_plain_text, value.items() if kind is dict else value)) if kind in _HOLDERS else [""]
     if not all(parts):
         return ""

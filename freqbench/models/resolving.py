@@ -494,7 +494,8 @@ def shown_channels(bound: Mapping[str, int | Sequence[int]]) -> str:
 
 
 def are_strangers(trained: Sequence[str], channel_names: Sequence[str]) -> bool:
-    """True if both a network and a dataset name several channels, each by a name of its own, and share none."""
+    """True if a network, by the names `trained`, and a dataset, by its `channel_names`, have several channels, each of
+    a name of its own, and share none."""
     sides = [{*map(channel_name, names)} for names in (trained, channel_names)]
     return len(sides[0]) == len(trained) == len(sides[1]) == len(channel_names) > 1 and sides[0].isdisjoint(sides[1])
 

@@ -196,8 +196,8 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
 def test_a_plan_makes_few_identities_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a tenth of a second; one for every cell and case would be 145."""
     walks = list[None]()
-    walk = code._Walk
-    monkeypatch.setattr(code, "_Walk", lambda: walks.append(None) or walk())  # type: ignore[func-returns-value]
+    walk = code._State
+    monkeypatch.setattr(code, "_State", lambda **how: walks.append(None) or walk(**how))  # type: ignore[func-returns-value]
     planned(tmp_path)
     assert 0 < len(walks) < 20
 
