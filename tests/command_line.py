@@ -23,7 +23,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def done(bench: Bench, *arguments: str) -> str:
-    """What a command says that does its work and has nothing to warn of."""
+    """Output of a command that does its work and has nothing to warn of."""
     code, out, err = bench(*arguments)
     assert (code, err) == (0, "")
     return out

@@ -176,7 +176,7 @@ def shapes(tree: ast.Module) -> Iterator[str]:
 
 
 class Measure(NamedTuple):
-    """What a tree says: deeds of each room, statements and functions of each shape, and named parameters."""
+    """Counts of a tree: deeds of each room, statements and functions of each shape, and named parameters."""
 
     rooms: Counter[str]
     counts: Counter[str]

@@ -1,4 +1,4 @@
-"""What is read back of a store is the job of now: `fb.load_results`, and the join of the reference for other tools."""
+"""Rows that are read back are those of the job of now: `fb.load_results`, and the join of the reference for other tools."""
 
 import json
 import re

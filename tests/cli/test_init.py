@@ -38,7 +38,7 @@ def checkpoint(tmp_path: Path) -> str:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the job is written."""
+    """Folder in which the job is written."""
     return tmp_path / "mine.yaml"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 Changes = Mapping[str, Any]
 GONE = ...
-"""In place of a value: the key is taken out."""
+"""Stands in place of a value: the key is taken out."""
 
 
 def changed(content: Any, changes: Changes) -> Any:

@@ -157,7 +157,7 @@ def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypat
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.usefixtures("own_cache")
 def test_a_program_exported_as_onnx_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the command that a refused TorchScript file is told, with gradients."""
+    """Follows the command that a refused TorchScript file is told, with gradients."""
     window = windows(1, ROI)[:1]
     torch.jit.save(torch.jit.trace(Softmax().eval(), window), tmp_path / "net.pt")
     program = torch.jit.load(tmp_path / "net.pt")
