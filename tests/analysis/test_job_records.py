@@ -1,4 +1,4 @@
-"""Rows that are read back are those of the job of now: `fb.load_results`, and the join of the reference for other tools."""
+"""Rows that are read back are of the job of now: `fb.load_results`, and the join of the reference for other tools."""
 
 import json
 import re
