@@ -27,7 +27,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "attacks": 12475,
         "audit": 10075,
         "cli": 4925,
-        "core": 7978,  # own code counts by its files and what they name, as they were read
+        "core": 7981,  # own code counts by its files and what they name, as they were read
         "data": 15347,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,
@@ -50,7 +50,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "cluster": 1063,
         "core": 4913,
         "data": 16698,
-        "engine": 20442,
+        "engine": 20446,
         "exchange": 2811,
         "golden": 1472,
         "job": 6247,
@@ -59,7 +59,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "ops": 5953,
         "pipelines": 5304,
         "remote": 1207,
-        "reporting": 20760,
+        "reporting": 20764,
         "results": 3666,
         "security": 4038,
         "third_party": 2312,
@@ -72,7 +72,7 @@ SUMS: Mapping[str, int] = {"freqbench": 128500, "tests": 190000}  # of the remov
 FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only fall
     "freqbench": {
         "statements above 40 nodes": 55,
-        "statements with nested comprehensions": 21,
+        "statements with nested comprehensions": 20,
         "bodies above 300 nodes": 13,
         "assignments of a tuple to a tuple": 2,
         "fmt: skip": 1,

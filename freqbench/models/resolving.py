@@ -477,9 +477,10 @@ def match_channels(
             return {keys[0]: known} if len(keys) == 1 else dict(zip(keys, known, strict=True))
         advice = "list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
         if len(keys) in (1, len(order)):
-            shown = ", ".join(map(_shown, order))
-            by_key = zip(keys, map(_shown, order), strict=False)
-            bound = f"{keys[0]}: [{shown}]" if len(keys) == 1 else ", ".join(map(": ".join, by_key))
+            shown = [*map(_shown, order)]
+            bound = f"{keys[0]}: [{', '.join(shown)}]"
+            if len(keys) > 1:
+                bound = ", ".join(map(": ".join, zip(keys, shown, strict=True)))
             advice = f"say which is which, as by channels: {{{bound}}}"
         raise UserError(
             f"{name}: expected the channels {', '.join(theirs)}, the order of {of}, got {', '.join(channel_names)} "

@@ -236,7 +236,7 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
     screen = seen(page, place).transpose(1, 0, 2)
     size = sides * min(screen.shape[:2] / (sides * shape[:2]))
     places = []
-    for side, count, length in zip(screen.shape, shape, size, strict=False):
+    for side, count, length in zip(screen.shape[:2], shape[:2], size, strict=True):
         before_middle = count / 2 - 0.7 - np.arange(count)
         places.append((side / 2 + length * before_middle).astype(int))
     return screen[np.ix_(*places)]
