@@ -10,11 +10,12 @@ import copyreg
 import functools
 import hashlib
 import inspect
+import pkgutil
 import re
 import secrets
 import sys
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -68,25 +69,24 @@ class _Content:
 def identify(x: object, texts: tuple[str, ...] = ()) -> Code:
     """Returns the identity of an object `x`: a class, a function, or what holds such; within `steady` made once. What
     `texts` of a configuration name, such as `$toy.level(image)`, counts as what the object's own code names."""
-    made = _steady.get()
-    key = id(x), texts
-    if made is not None and key in made:
-        return made[key][1]
+    with steady():
+        return _once(("object", id(x), texts), lambda: (x, _identified(x, texts)))[1]
+
+
+def _identified(x: object, texts: tuple[str, ...]) -> Code:
     torch = sys.modules.get("torch")
     is_network = torch is not None and isinstance(x, torch.nn.Module)  # its weights have a digest of their own
     state = _State(with_weights=not is_network)
     found = state.digest_of(x)
     for text in texts:
         state.note_names(text)
-    content = _content_of(frozenset(state.modules), frozenset(state.files))
+    named = frozenset(state.modules), frozenset(state.files)
+    content = _once(("content", *named), lambda: _content_of(*named))
     unknown = [*state.unknown, *content.unknown]
     found = _hash([found, content.digest] if content.digest else [found])[:16]
     if unknown:
         found = OfProcess(f"{found}-{_run}", f"nothing tells {unknown[0]} apart from another")
-    code = Code(found, content.modules, content.files | state.places)
-    if made is not None:
-        made[key] = x, code
-    return code
+    return Code(found, content.modules, content.files | state.places)
 
 
 def provenance(cls: type) -> dict[str, str]:
@@ -115,6 +115,16 @@ def steady() -> Iterator[None]:
         yield
     finally:
         _steady.reset(token)
+
+
+def _once(key: object, make: Callable[[], Any]) -> Any:
+    """Returns what `make` makes, within `steady` once for a key."""
+    made = _steady.get()
+    if made is None:
+        return make()
+    if key not in made:
+        made[key] = make()
+    return made[key]
 
 
 def run_token() -> str:
@@ -192,19 +202,15 @@ def _required_by(name: str) -> frozenset[str]:
 
 
 def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
-    """Returns the content of own modules and of files that an object's state names; within `steady` made once."""
-    made = _steady.get()
-    key = "content", modules, files
-    if made is not None and key in made:
-        return made[key]
+    """Returns the content of own modules and of files that an object's state names."""
     tops = {name.partition(".")[0] for name in modules}
     starts = [*files]
     for top in tops:
         starts += _files_of(top)
 
-    def find(name: str, script: Path) -> Iterable[Path]:
-        """Finds the file, or the files of an own module, that the text of a script names."""
-        if file := programs.file_named(name, (script.parent,)):
+    def find(name: str, folder: Path) -> Iterable[Path]:
+        """Finds the file, or the files of an own module, that the text of a script in a folder names."""
+        if file := programs.file_named(name, (folder,)):
             return [file]
         top = name.partition(".")[0].partition(":")[0]
         if top in tops or not top.isidentifier() or not _is_own(top):
@@ -219,10 +225,7 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
     parts += _releases_imported(does)
     unknown = tuple(kind for _, _, kind in values if kind)
     whole = _hash([_RELEASE, *parts]) if parts else ""
-    content = _Content(whole, frozenset(tops), frozenset(map(str, does)), unknown)
-    if made is not None:
-        made[key] = content
-    return content
+    return _Content(whole, frozenset(tops), frozenset(map(str, does)), unknown)
 
 
 def _files_of(top: str) -> list[Path]:
@@ -239,13 +242,17 @@ def _files_of(top: str) -> list[Path]:
 
 
 def _is_own(top: str) -> bool:
-    """True for the first name of an own module that has a file: a folder that a text happens to name has none. Python's
-    own search takes a thousand times as long, and hundreds of texts name none."""
-    if top not in sys.modules and top not in _providers():
-        own = [Path(folder) for folder in sys.path if not reading.is_of_others(f"{folder}/")]
-        if not any((folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file() for folder in own):
-            return False
-    return not is_installed(top)
+    """True for the first name of an own module that has a file: a folder that a text happens to name has none."""
+    path = tuple(sys.path)
+    is_there = top in sys.modules or top in _providers() or top in _once(path, lambda: _names_beside(path))
+    return is_there and not is_installed(top)
+
+
+def _names_beside(path: tuple[str, ...]) -> frozenset[str]:
+    """Returns the names of the modules in own folders of Python's search path, whose own search for each of hundreds of
+    texts takes a thousand times as long."""
+    own = [folder for folder in path if not reading.is_of_others(f"{folder}/")]
+    return frozenset(each.name for each in pkgutil.iter_modules(own))
 
 
 def _values_of(tops: Collection[str]) -> Iterator[tuple[str, str, str]]:

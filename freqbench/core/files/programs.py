@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -17,7 +18,7 @@ from typing import Any
 from freqbench.core import reading
 from freqbench.core.files import downloads
 
-Find = Callable[[str, Path], Iterable[Path]]  # files by a name in the text of a script
+Find = Callable[[str, Path], Iterable[Path]]  # files by a name in the text of a script, and by the script's folder
 # a folder of more is a home or a dataset, no program's
 MOST_FILES = 2000
 MOST_BYTES = 4 * 10**9
@@ -109,6 +110,7 @@ def closure(starts: Iterable[Path], find: Find) -> dict[Path, str]:
     annotations, as the module was imported if it was; of any other file the bytes."""
     content = dict[Path, str]()
     first = {*starts}
+    asked = defaultdict[Path, set[str]](set)
     waiting = [*first]
     while waiting:
         path = waiting.pop()
@@ -116,8 +118,11 @@ def closure(starts: Iterable[Path], find: Find) -> dict[Path, str]:
             continue
         content[path], names = _does(path)
         if path in first or is_script(path):
-            for name in names:
-                waiting.extend(each for each in find(name, path) if each not in content)
+            folder = path.parent
+            new = names - asked[folder]
+            asked[folder] |= new
+            for name in new:
+                waiting.extend(find(name, folder))
     return content
 
 
@@ -125,8 +130,8 @@ def named_files(scripts: Iterable[Path], roots: Sequence[Path], texts: Iterable[
     """Returns the files that the text of `scripts`, and `texts` such as that of `python -c`, name, as modules below
     `roots` or by path, and what the code among these names, by path below a root where they have one."""
 
-    def find(name: str, script: Path) -> Iterable[Path]:
-        places = (script.parent, *roots)
+    def find(name: str, folder: Path) -> Iterable[Path]:
+        places = (folder, *roots)
         file = file_named(name, places)
         found = [file] if file else _module_files(name, places)
         return [path for path in found if not is_installed(path)]
@@ -134,7 +139,7 @@ def named_files(scripts: Iterable[Path], roots: Sequence[Path], texts: Iterable[
     starts = [script.absolute() for script in scripts]
     for text in texts:
         for name in names_of(text):
-            starts += find(name, Path.cwd() / "text")
+            starts += find(name, Path.cwd())
     files = dict[str, Path]()
     for path in closure(starts, find):
         root = next((root for root in roots if path.is_relative_to(root)), path.parent)
