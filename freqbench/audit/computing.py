@@ -127,6 +127,7 @@ def passes_stored(out: str) -> int:
     return sum(passes.values())
 
 
+@steady()
 def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
     """Estimates what the cells that the audit of the store `out` of a `job` lacks cost one worker on CASES cases, in
     seconds: all, and those of SHORT."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -231,7 +231,7 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
 def _files_of(top: str) -> list[Path]:
     """Returns the files of a module, or of a whole package, by its first name; none for what has no file."""
     held = sys.modules.get(top)
-    spec = getattr(held, "__spec__", None) or (None if held else util.find_spec(top))
+    spec = reading.spec_of(top)
     folders = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     files = list[Path]()
     for folder in folders:

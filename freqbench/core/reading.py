@@ -7,6 +7,7 @@ import sys
 import types
 from contextlib import suppress
 from importlib import util
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,21 @@ def is_of_others(path: str) -> bool:
     return path.startswith(_OTHERS) or not _SITES.isdisjoint(path.split("/"))
 
 
+def spec_of(top: str) -> ModuleSpec | None:
+    """Returns the specification of a module by its first name, as it was imported or would be. Python's path is asked
+    first: a search for `pip` by the hooks of setuptools turns one of these off."""
+    held = sys.modules.get(top)
+    if held or not top:
+        return getattr(held, "__spec__", None)
+    return PathFinder.find_spec(top) or util.find_spec(top)
+
+
 @functools.cache
 def is_installed(module: str) -> bool:
     """True for the name of a module of Python, freqbench or an installed distribution; others are one's own."""
     top = module.partition(".")[0]
     held = sys.modules.get(top)
-    spec = getattr(held, "__spec__", None) or (None if held or not top else util.find_spec(top))
+    spec = spec_of(top)
     if top == "freqbench" or (spec and spec.origin in ("built-in", "frozen")):
         return True
     folders = (spec and spec.submodule_search_locations) or ()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import torch
 
 from freqbench.attacks import ATTACKS
+from freqbench.core.code import steady
 from freqbench.core.files.kept import Kept
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
@@ -55,6 +56,7 @@ def place(unit: Unit) -> Place:
     return unit.cell.key(unit.ref, unit.targets[0])[:2]
 
 
+@steady()
 def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
     """Estimates what units cost one worker that scores them by `metrics`. Seconds per pass of each source model and
     attack, and seconds to score a record of each target by these metrics, are those of earlier runs on this machine

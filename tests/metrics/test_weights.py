@@ -36,11 +36,14 @@ def clear(fetch: Any = weights._fetch) -> None:
     fetch.cache_clear()
 
 
-RNG = np.random.default_rng(0)
-LAYERS = {
-    f"Conv_{i}": {"kernel": RNG.random(shape, np.float32), "bias": RNG.random(shape[-1:], np.float32)}
-    for i, shape in enumerate(SHAPES)
-}
+def random_layer(number: int) -> dict[str, Any]:
+    """Draws the weights of a layer by its number."""
+    rng = np.random.default_rng(number)
+    shape = SHAPES[number]
+    return {"kernel": rng.random(shape, np.float32), "bias": rng.random(shape[-1:], np.float32)}
+
+
+LAYERS = {f"Conv_{number}": random_layer(number) for number in range(len(SHAPES))}
 PACKED = pickle.dumps({"AlexNet_0": LAYERS}, protocol=3)
 
 
