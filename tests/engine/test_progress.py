@@ -413,10 +413,10 @@ def test_serial_unit_without_pass_is_reported_repeatedly(tmp_path: Path, monkeyp
 
 
 def test_serial_unit_whose_network_makes_passes_is_not_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four windows wait for 0.4 s each, less than the period, and their passes lie between them."""
-    monkeypatch.setattr(engines, "HANGS_S", 1.0)
+    """Four windows wait for 0.6 s each, less than the period, and their passes lie between them."""
+    monkeypatch.setattr(engines, "HANGS_S", 2.0)
     add_attack(monkeypatch, Faulty)
-    monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(0.4))
+    monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(0.6))
     faulty = {"name": "faulty", "place": str(tmp_path), "fault": "slow"}
     spec = WorkerSpec(run_id="r", metrics=("dsc",), threads=1, window_batch=1, trust_code=True)
     listener = Collector()

@@ -155,11 +155,12 @@ def names_of(text: str) -> set[str]:
 def file_named(text: str, folders: Iterable[Path]) -> Path | None:
     """Returns the file that a text names, as a whole path, or as one seen from one of the `folders` or the current one;
     None: it names none, or one that no output depends on."""
-    if len(text) > LONGEST_NAME or "\n" in text or not {".", "/"} & {*text}:
+    if len(text) > LONGEST_NAME or "\n" in text or ("." not in text and "/" not in text):
         return None
+    names = sorted({text, text.lstrip("/")})  # of an f-string, what follows a folder
     with suppress(OSError, ValueError):
         for folder in (*folders, Path.cwd()):
-            for path in (folder / text, folder / text.lstrip("/")):  # of an f-string, what follows a folder
+            for path in map(folder.joinpath, names):
                 if path.is_file() and counts(path.name) and not str(path).startswith(reading.MACHINE):
                     return path.absolute()
     return None
