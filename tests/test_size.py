@@ -27,7 +27,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "attacks": 12475,
         "audit": 10076,
         "cli": 4925,
-        "core": 7984,  # own code counts by its files and what they name, as they were read
+        "core": 8126,  # own code counts by its files and what they name, as they were read
         "data": 15347,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,
@@ -48,7 +48,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "audit": 7542,
         "cli": 6569,
         "cluster": 1063,
-        "core": 4913,
+        "core": 4965,
         "data": 16698,
         "engine": 20450,
         "exchange": 2811,

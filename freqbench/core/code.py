@@ -5,7 +5,6 @@ An object is its state, and the content of the own modules that it is of. This c
 the files which their texts name, and the plain values that the modules hold now. Installed code counts by the release
 of its distribution. Neither folder nor machine enters."""
 
-import ast
 import copyreg
 import functools
 import hashlib
@@ -19,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,12 +26,11 @@ from freqbench.core import plugins, reading
 from freqbench.core.files import downloads, programs
 from freqbench.core.identity import OfProcess, digest
 from freqbench.core.reading import is_installed
+from freqbench.core.syntax import Syntax, syntax_of
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _SETS = (set, frozenset)
 _HOLDERS = (*_SETS, list, tuple, dict)
-_FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend", "insert", "clear", "remove", "discard")
-"""Methods by which code fills a container of its own, as it remembers results."""
 _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
 """Modules whose objects change no number."""
 _RELEASE = f"Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -219,7 +217,7 @@ def _content_of(modules: frozenset[str], files: frozenset[Path]) -> _Content:
         return _files_of(top)
 
     does = programs.closure(starts, find)
-    values = [*_values_of(tops)]
+    values = [*_values_of(tops, modules)]
     parts = sorted(_hash([path.name, each]) for path, each in does.items())
     parts += [_hash([name, text]) for name, text, _ in values]
     parts += _releases_imported(does)
@@ -255,24 +253,47 @@ def _names_beside(path: tuple[str, ...]) -> frozenset[str]:
     return frozenset(each.name for each in pkgutil.iter_modules(own))
 
 
-def _values_of(tops: Collection[str]) -> Iterator[tuple[str, str, str]]:
+def _values_of(tops: Collection[str], modules: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Yields what own modules with the first names `tops` hold, by name, but what their code sets or fills: the text of
-    a plain value, or where a function or class is from; and the type of what nothing tells apart."""
+    a plain value, or where a function or class is from; and the type of what nothing tells apart. Of a module that was
+    not imported with `modules`, which not every process holds, only what is not as its file says."""
+    with_them = _imported_with(modules)
     for name, module in sorted(sys.modules.items()):
-        file = str(getattr(module, "__file__", ""))
-        if name.partition(".")[0] not in tops or not file.endswith(".py") or name == "__main__":
+        syntax = _syntax_of(name) if name.partition(".")[0] in tops else None
+        if not syntax:
             continue
-        written = _names_written(Path(file))
-        here = str(Path(file).absolute().parent)
+        here = str(Path(module.__file__ or "").absolute().parent)
         for key, value in sorted(vars(module).items()):
-            if key.startswith("__") or key in written:
+            if key.startswith("__") or key in syntax.written:
                 continue
-            if text := _plain_text(value):
+            said = f"{name}.{key}" if key in syntax.defined else _plain_text(syntax.stated.get(key, ...))
+            text = _plain_text(value)
+            if isinstance(value, types.FunctionType | type):
+                text = f"{value.__module__}.{value.__qualname__}"
+            is_changed = text and said and text != said
+            if is_changed or (text and name in with_them):
                 yield f"{name}.{key}", text.replace(here, "."), ""
-            elif isinstance(value, types.FunctionType | type):
-                yield f"{name}.{key}", f"{value.__module__}.{value.__qualname__}", ""
-            elif _is_unlike(value):
+            elif _is_unlike(value) and name in with_them:
                 yield f"{name}.{key}", "", _kind(value)
+
+
+def _imported_with(modules: Iterable[str]) -> list[str]:
+    """Returns the names of own modules that every process holds which has imported `modules`."""
+    names = sorted(modules)
+    for name in names:
+        if syntax := _syntax_of(name):
+            package = sys.modules[name].__package__
+            imported = {util.resolve_name(each, package) for each in syntax.imports}
+            names += sorted({name.rpartition(".")[0], *imported} - {*names})
+    return names
+
+
+def _syntax_of(module: str) -> Syntax | None:
+    """Returns the syntax of an own module that was imported from a file; None for another, and for the main one."""
+    file = str(getattr(sys.modules.get(module), "__file__", ""))
+    if module == "__main__" or not file.endswith(".py") or is_installed(module):
+        return None
+    return syntax_of(Path(file))
 
 
 def _plain_text(value: Any) -> str:
@@ -295,29 +316,6 @@ def _is_unlike(value: object) -> bool:
     kind = type(value)
     draws = kind.__module__.startswith(("random", "numpy.random")) or kind.__qualname__ == "Generator"
     return draws or hasattr(kind, "fileno") or isinstance(value, types.GeneratorType)
-
-
-def _names_written(path: Path) -> frozenset[str]:
-    """Returns the names that functions of a module declare global, and those of the containers that they fill."""
-    with suppress(SyntaxError, ValueError, OSError):
-        return _written(reading.sources.get(str(path)) or path.read_bytes())
-    return frozenset()
-
-
-@functools.lru_cache(maxsize=1024)
-def _written(text: bytes) -> frozenset[str]:
-    names = set[str]()
-    for node in ast.walk(ast.parse(text)):
-        filled: ast.AST | None = None
-        if isinstance(node, ast.Global):
-            names.update(node.names)
-        elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            filled = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FILLING:
-            filled = node.func.value
-        if isinstance(filled, ast.Name | ast.Attribute):
-            names.add(filled.id if isinstance(filled, ast.Name) else filled.attr)
-    return frozenset(names)
 
 
 class _State:
@@ -428,7 +426,8 @@ class _State:
         if is_installed(cls.__module__) and "<" not in cls.__qualname__:
             return
         yield from map(self.digest_of, cls.__bases__)
-        written = _names_written(Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or ""))
+        syntax = _syntax_of(cls.__module__)
+        written = syntax.written if syntax else ()
         for name, value in sorted(vars(cls).items()):
             value = getattr(value, "__func__", getattr(value, "fget", value))
             is_held = _plain_text(value) and not name.startswith("__") and name not in written

@@ -92,6 +92,27 @@ def test_an_identity_holds_all_of_a_helper_used_or_not(own: Own) -> None:
     assert identity(used.A) != before
 
 
+def test_a_module_that_a_function_imports_later_changes_no_identity(own: Own) -> None:
+    """Whatever it computes: a plan is made before, a worker may have done other work. What it states still counts."""
+    body = "class A:\n    def run(self):\n        import helper\n        return helper.RATE\n"
+    used = own(helper="import math\nRATE = math.sqrt(4)\nOTHER = 1\n", used=body)
+    assert "helper" not in sys.modules
+    before = identity(used.A)
+    assert used.A().run() == 2
+    assert identity(used.A) == before
+    sys.modules["helper"].OTHER = 2  # type: ignore[attr-defined]
+    assert identity(used.A) != before
+
+
+@pytest.mark.parametrize("way", ["from . import helper", "from .helper import Base", "import pack.helper"])
+def test_what_a_module_computes_counts_where_it_is_imported_with_the_class(way: str, own: Own) -> None:
+    helper = "import math\nRATE = math.sqrt(4)\nclass Base: pass\n"
+    used = own(pack__helper=helper, pack__used=f"{way}\nclass A: pass\n")
+    before = identity(used.A)
+    sys.modules["pack.helper"].RATE = 3  # type: ignore[attr-defined]
+    assert identity(used.A) != before
+
+
 def test_file_edited_after_import_counts_once_reloaded(own: Own, tmp_path: Path) -> None:
     helper = own(helper=HELPER)
     used = own(used=BODIES["a module's constant"])

@@ -153,7 +153,7 @@ CHANGES: Mapping[str, Callable[[Project], Pair]] = {
     "a statement in a file of your modules and packages, used or not": statement,
     "a module that these import, or name in a text": module_named,
     "a file that their text names, whoever opens it": file_named,
-    "a number, a text, a list or table of them, that a module holds": value_held,
+    "a number, a text, a list or table of them, that a module imported with yours holds": value_held,
     "the object's state: attributes, weights, closures, defaults": state,
     "the release of Python, of an installed package that they import, or of what that requires": release,
     "a module that is reloaded after an edit": lambda project: edit(project, reloads=True),

@@ -1,6 +1,5 @@
 """Finds the files that a program of the user's may read: those of its folder, or those that its text names."""
 
-import ast
 import json
 import os
 import re
@@ -8,8 +7,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache, lru_cache
-from hashlib import sha256
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +15,7 @@ from typing import Any
 
 from freqbench.core import reading
 from freqbench.core.files import downloads
+from freqbench.core.syntax import LONGEST_NAME, syntax_of
 
 Find = Callable[[str, Path], Iterable[Path]]  # files by a name in the text of a script, and by the script's folder
 # a folder of more is a home or a dataset, no program's
@@ -24,7 +23,6 @@ MOST_FILES = 2000
 MOST_BYTES = 4 * 10**9
 DEPTH = 8  # folders below it; links may lead around in a circle
 LONGEST = 2**20  # bytes of a script's text
-LONGEST_NAME = 1000  # letters of a text that may name a file
 
 # What tools, runs and readers leave or put beside a program: its output does not depend on it.
 _LEFT = ("__pycache__", "node_modules", "wandb", "mlruns", "LICENSE", "NOTICE", "nohup.out")
@@ -180,41 +178,10 @@ def _module_files(name: str, roots: Iterable[Path]) -> list[Path]:
 
 def _does(path: Path) -> tuple[str, frozenset[str]]:
     """Returns the digest of what a file holds, and the names in its text."""
-    if path.suffix == ".py":
-        with suppress(SyntaxError, ValueError, OSError):
-            return _does_in_python(reading.sources.get(str(path)) or path.read_bytes())
+    if path.suffix == ".py" and (syntax := syntax_of(path)):
+        return syntax.digest, syntax.names
     names = _NAMES.findall(_text_of(path)) if path.suffix in _TEXTS else ()
     return downloads.digest(path), frozenset(names)
-
-
-@lru_cache(maxsize=4096)
-def _does_in_python(text: bytes) -> tuple[str, frozenset[str]]:
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        _drop_words(node)
-    return sha256(ast.dump(tree).encode()).hexdigest(), frozenset(_names_in(tree))
-
-
-def _drop_words(node: ast.AST) -> None:
-    """Takes the docstring and the annotations of one node of the syntax; a field of a class keeps its annotation."""
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        is_documented = ast.get_docstring(node, clean=False) is not None
-        node.body = node.body[is_documented:]
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        node.returns = None
-    if isinstance(node, ast.arg):
-        node.annotation = None
-
-
-def _names_in(tree: ast.AST) -> Iterator[str]:
-    """Yields the modules that code imports, and its short texts, which may name modules or files."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module or ""
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < LONGEST_NAME:
-            yield node.value
 
 
 def is_script(path: Path) -> bool:
