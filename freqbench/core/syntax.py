@@ -44,16 +44,13 @@ def _parsed(text: bytes) -> Syntax:
     for node in nodes:
         _drop_words(node)
     bound = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-    return Syntax(
-        digest=sha256(ast.dump(tree).encode()).hexdigest(),
-        names=frozenset(_names(nodes)),
-        imports=frozenset(_imports(tree)),
-        written=frozenset(_written(nodes)),
-        defined=frozenset(
-            node.name for node in tree.body if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and not node.decorator_list
-        ),
-        stated={name: value for name, value in _stated(tree) if bound[name] == 1},
-    )
+    stated = {name: value for name, value in _stated(tree) if bound[name] == 1}
+    does = sha256(ast.dump(tree).encode()).hexdigest()
+    names = frozenset(_names(nodes))
+    imports = frozenset(_imports(tree))
+    written = frozenset(_written(nodes))
+    defined = frozenset(_defined(tree))
+    return Syntax(does, names, imports, written, defined, stated)
 
 
 def _drop_words(node: ast.AST) -> None:
@@ -104,6 +101,12 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             waiting += node.orelse
         elif not isinstance(node, _FUNCTIONS):
             waiting += ast.iter_child_nodes(node)
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)) and not node.decorator_list:
+            yield node.name
 
 
 def _stated(tree: ast.Module) -> Iterator[tuple[str, Any]]:
