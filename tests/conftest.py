@@ -20,6 +20,8 @@ import hypothesis
 import pytest
 from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 
+from freqbench.core import reading
+
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
@@ -86,6 +88,13 @@ def same_draws() -> None:
     random.seed(0)
     if torch := sys.modules.get("torch"):  # loaded later, it begins with a seed of its own, which is always the same
         torch.default_generator.manual_seed(0)  # `torch.manual_seed` also walks the stack, for GPUs not yet started
+
+
+@pytest.fixture(autouse=True)
+def nothing_read() -> Iterator[None]:
+    """What the code of one test opens tells nothing of the next one's, as it does in a user's process."""
+    yield
+    reading.opened.clear()
 
 
 @pytest.fixture

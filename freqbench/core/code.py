@@ -51,7 +51,7 @@ class Code:
     def opened(self) -> str | None:
         """A file that its modules have opened in this process, and that is not among its own; None: none."""
         read = {path for file in self.files for path in reading.opened.get(file, ())}
-        return min((path for path in read - self.files if programs.counts(Path(path).name)), default=None)
+        return min((path for path in read - self.files if programs.is_read(Path(path))), default=None)
 
 
 @dataclass(frozen=True)

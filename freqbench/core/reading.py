@@ -81,7 +81,8 @@ def _note_source(path: str) -> None:
 
 
 def _note_opened(path: str, frame: types.FrameType | None) -> None:
-    """Notes a file under the own code that opens it, itself or by a library; not a dataset's, whose task that is."""
+    """Notes a file under the own code that opens it, itself or by a library, as it is imported or freqbench calls it:
+    what else a script reads reaches a number as a value. A dataset's files are left out: reading them is its task."""
     while frame and is_installed(name := str(frame.f_globals.get("__name__"))):
         if name.startswith("freqbench.") or name in _IMPORTERS:
             return
@@ -89,7 +90,7 @@ def _note_opened(path: str, frame: types.FrameType | None) -> None:
     if frame is None:
         return
     caller: types.FrameType | None = frame
-    while caller and not str(caller.f_globals.get("__name__")).startswith("freqbench."):
+    while caller and not (name := str(caller.f_globals.get("__name__"))).startswith(("freqbench.", *_IMPORTERS)):
         caller = caller.f_back
-    if caller is None or not caller.f_globals["__name__"].startswith("freqbench.data."):
+    if caller and not name.startswith("freqbench.data."):
         opened.setdefault(frame.f_code.co_filename, set()).add(path)

@@ -327,11 +327,21 @@ def test_equal_code_has_one_identity_everywhere(tmp_path: Path) -> None:
 def test_file_that_code_opens_and_no_text_names_is_noted(own: Own, tmp_path: Path) -> None:
     (tmp_path / "factor.txt").write_text("2")
     place = f"open({str(tmp_path)!r} + chr(47) + 'factor' + '.' + 'txt'"
-    used = own(used=f"def f(): return {place}).read()\ndef g(): return {place}, 'a').close()\n")
-    used.g()
-    assert code.identify(used.g).opened is None
-    used.f()
-    assert code.identify(used.f).opened == str(tmp_path / "factor.txt")
+    writing = own(writing=f"{place}, 'a').close()\ndef f(): return {place}).read()\n")
+    assert code.identify(writing.f).opened is None
+    assert writing.f() == "2"  # for a script, which has what it returns
+    assert code.identify(writing.f).opened is None
+    reading = own(reading=f"TEXT = {place}).read()\ndef f(): pass\n")
+    assert code.identify(reading.f).opened == str(tmp_path / "factor.txt")
+
+
+def test_file_in_a_tools_hidden_folder_is_not_noted(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tool").mkdir()
+    (tmp_path / ".tool/known").write_text("2")
+    used = own(used=f"TEXT = open({str(tmp_path)!r} + chr(47) + '.tool' + chr(47) + 'known').read()\ndef f(): pass\n")
+    assert used.TEXT == "2"
+    assert code.identify(used.f).opened is None
 
 
 def test_file_that_a_text_names_counts_whoever_opens_it(own: Own, tmp_path: Path) -> None:

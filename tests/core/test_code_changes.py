@@ -22,7 +22,7 @@ READING = "from pathlib import Path\nTABLE = Path(__file__).parent / 'table.txt'
 DOCUMENTED = "def factor(by: int = 1) -> int:\n    'Says two.'\n    return (\n        by\n        + 1\n    )  # 2\n"
 FILLED = "CACHE = {}\nclass Mine:\n    def run(self, x):\n        global LAST\n        LAST = CACHE[x] = x\n"
 HELD = "class Mine:\n    def __init__(self, x): self.x = x\n"
-OPENING = "class Mine:\n    def run(self): return open('/'.join(['{folder}', 'table' + '.txt'])).read()\n"
+OPENING = "TEXT = open('/'.join(['{folder}', 'table' + '.txt'])).read()\nclass Mine: pass\n"
 
 
 class Project:
@@ -136,7 +136,6 @@ def without_identity(project: Project) -> Pair:
 
 def opened(project: Project) -> Pair:
     mine = project.mine(mine_py=OPENING, table_txt="1")
-    mine.Mine().run()
     return "", code.identify(mine.Mine).opened or ""
 
 

@@ -11,7 +11,7 @@ import pytest
 from third_party.own_classes import OWN, TRUST, module, units
 from tiny_job import execute, expanded, small
 
-from freqbench.core import code, reading
+from freqbench.core import code
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.plan import make_plan
@@ -34,7 +34,6 @@ HELPER = "RATE = 1.0\ndef factor(): return RATE\n"
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.setattr(reading, "opened", {})  # other tests of this process read files too
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "helper.py").write_text(HELPER)
     module(tmp_path, ATTACK)

@@ -74,6 +74,13 @@ def counts(name: str) -> bool:
     return not (name in _LEFT or name.startswith((".", "freqbench-")) or name.endswith(ends))
 
 
+def is_read(path: Path) -> bool:
+    """True for a file that a program may read; no tool's, whose hidden folder is beside the program."""
+    here = Path.cwd()
+    names = path.relative_to(here).parts if path.is_relative_to(here) else (path.name,)
+    return all(map(counts, names))
+
+
 def _entries(folder: Path, is_top: bool) -> list[Path]:
     """Returns what is in a folder but what is left there; nothing of a store or an environment below another."""
     try:
