@@ -24,7 +24,7 @@ from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_on, name_of
+from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_off, is_on, name_of
 
 _WEIGHTS = "models/model.pt"
 _UNREAD = ("docs/", "eval/")
@@ -168,7 +168,7 @@ def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
 
 def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     """Returns the kind of the outputs (a sigmoid without an argmax after it: regions), and notes on other steps."""
-    enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
+    enabled = (id for id in config.items(_AFTER) if not is_off(config, id))
     steps = [id for id in enabled if is_on(config, id, "pred")]
     names = {id: name_of(config, id) for id in steps}
     chosen = False
