@@ -28,6 +28,9 @@ from freqbench.pipelines.pipeline import Facts, Maps, Pipeline, PreparedInput, l
 
 # Transforms that read files or convert types: freqbench hands over what they would make, but for what `_standing` says.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
+_COMPOSES = ("Compose", "monai.transforms.Compose", "monai.transforms.compose.Compose")
+_EXPECTED = "a Compose of MONAI's transforms"
+_ADVICE = "give a function that returns MONAI's, with steps of another package in a class of your own"
 _READING = NEUTRAL[:2]  # those that make an array of a file, channels first
 _DROPPED = ("AddChannel", "AsChannelFirst", "ToDevice")  # those of them that MONAI has no more, or need a device
 _VOLUMES = (".nii", ".gz", ".nrrd", ".mha", ".mhd")  # ends of files that hold a whole volume each
@@ -203,8 +206,8 @@ class MonaiPipeline(Pipeline):
         parts = [part for part in (_BEFORE, _AFTER) if isinstance(config.find(part), Mapping)]
         made = {}
         for part in parts:
-            if short(target := str(config.find(f"{part}::_target_"))) != "Compose":
-                raise UserError(f"{self.where}: {part}: expected a Compose of MONAI's transforms, got {target}")
+            if (target := str(config.find(f"{part}::_target_"))) not in _COMPOSES:
+                raise UserError(f"{self.where}: {part}: expected {_EXPECTED}, got {target}: {_ADVICE}")
             names = ("lazy", "overrides", "map_items", "unpack_items")
             settings = {name: value for name in names if (value := config.value(f"{part}::{name}")) is not None}
             entries = _kept_entries(config, part, None if part == _BEFORE else _PRED)
@@ -222,7 +225,8 @@ class MonaiPipeline(Pipeline):
             else:
                 made = self.compose if self.function is None else self._called[0]
         if not isinstance(made, Compose):
-            raise UserError(f"{self.where}: expected a Compose of MONAI's transforms, got {type(made).__name__}")
+            got = f"got {type(made).__name__} of {type(made).__module__}"
+            raise UserError(f"{self.where}: expected {_EXPECTED}, {got}: {_ADVICE}")
         flat = made.flatten()
         if self.config is not None:  # for an `Invertd` of its own
             made.transforms = tuple(chain.from_iterable(map(_standing, flat.transforms)))
@@ -272,6 +276,11 @@ class MonaiPipeline(Pipeline):
             advice = f"set channels of the model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
             raise UserError(f"{self.where}: expected one key of the network's input, got {', '.join(others)}: {advice}")
         out = (found or [*made_of])[0]
+        for step in self.steps:
+            by = getattr(step, "source_key", getattr(step, "mask_key", None)) or out
+            if not {*made_of.get(by, (by,))} <= {out, *made_of[out]}:
+                got = f"got {type(step).__name__} by {by}: crop by the image, or leave it out"
+                raise UserError(f"{self.where}: expected steps that need no label, as a new file has none, {got}")
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
         return Keys(out=out, images=made_of[out], label=label)
@@ -495,7 +504,9 @@ class MonaiPipeline(Pipeline):
             made = self._run(sample) if self.keys.out is None else self._run(sample)[self.keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise DataError(f"{native.source}: expected transforms to make {len(native.image)} channels, got {got}")
+            advice = "make more of a file's channel in a network of your own, as the budget is of that channel"
+            rest = f"{len(native.image)} channels, got {got}: {advice}"
+            raise DataError(f"{native.source}: expected transforms to make {rest}")
         return made
 
     def _sample(self, native: NativeCase) -> Any:

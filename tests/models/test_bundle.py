@@ -309,7 +309,10 @@ def inferer(config: dict[str, Any], **arguments: Any) -> None:
         (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
         (r"network_def: expected out_channels of at least 2, or a sigmoid", lambda c, m: c.update(num_classes=1)),
         (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
-        (r"transforms::1::threshold: expected 0.5, as a voxel lies in a region .* got 0.3", after(SIGMOID, THRESHOLD)),
+        (
+            r"transforms::1::threshold: expected 0.5, as a voxel lies in a region .* got 0.3: subtract log",
+            after(SIGMOID, THRESHOLD),
+        ),
         (r"transforms::0::threshold: expected a softmax, an argmax or a sigmoid before it", after(THRESHOLD)),
         (
             r"transforms::1::rounding: expected a softmax",

@@ -113,6 +113,32 @@ def test_random_transform_inside_compose_is_refused_by_its_name(line: Refused) -
     assert "got RandFlip: leave it out" in line(lambda: MonaiPipeline(release="0", compose=compose).steps)
 
 
+CROP = {"_target_": "CropForegroundd", "keys": ["image", "label"], "source_key": "label"}
+MASK = {"_target_": "MaskIntensityd", "keys": "image", "mask_key": "label"}
+COPY = {"_target_": "CopyItemsd", "keys": "image", "names": "copy"}
+
+
+@pytest.mark.parametrize(("step", "name"), [(CROP, "CropForegroundd"), (MASK, "MaskIntensityd")])
+def test_a_step_by_the_label_is_refused(step: dict[str, Any], name: str, line: Refused) -> None:
+    refused = line(lambda: from_words([step], "m: transforms").keys)
+    assert f"expected steps that need no label, as a new file has none, got {name} by label: crop by" in refused
+
+
+def test_a_crop_by_a_copy_of_the_image_is_taken() -> None:
+    assert from_words([COPY, CROP | {"source_key": "copy"}], "m: transforms").keys.out == "image"
+
+
+def test_another_packages_compose_is_refused_by_its_package(line: Refused) -> None:
+    """As torchio's is, which is of the same name."""
+    theirs = type("Compose", (), {"__module__": "torchio.transforms"})()
+    refused = line(lambda: MonaiPipeline(release="0", compose=theirs).steps)
+    assert "got Compose of torchio.transforms: give a function that returns MONAI's" in refused
+    config = {"preprocessing": {"_target_": "torchio.Compose", "transforms": []}}
+    with trusting():
+        refused = line(lambda: MonaiPipeline(release="0", config=config).steps)
+    assert "expected a Compose of MONAI's transforms, got torchio.Compose: give a function" in refused
+
+
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("the expression", {"_target_": "ScaleIntensityd", "keys": "image", "minv": "$__import__('sprung')"}),
     ("an object of sprung.Evil", {"_target_": "sprung.Evil", "keys": "image"}),

@@ -42,6 +42,7 @@ _SILENT = (
     *("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "roi_weight_map", "cpu_thresh"),
     *("buffer_steps", "buffer_dim", "orig_roi_size"),
 )
+_CUT = "subtract log(t / (1 - t)) of the threshold t from the bias of its last layer, and write 0.5"
 _FLAT = 1e9  # sigma of a Gaussian that is 1 at every voxel
 _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
@@ -190,7 +191,7 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
         chosen |= any(_prediction_argument(config, id, key) for key in ("softmax", "argmax"))
         if (cut := [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]) and has_regions:
             if (threshold := _prediction_argument(config, id, cut[0])) not in (0.5, True):
-                rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}"
+                rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}: {_CUT}"
                 raise UserError(f"{config.where}: {id}::{cut[0]}: expected 0.5, {rest}")
             continue
         if cut and not chosen:
