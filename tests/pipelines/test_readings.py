@@ -124,7 +124,8 @@ def test_an_array_that_a_reader_turns_is_refused_by_the_argument(turn: dict[str,
 
 def test_three_channels_of_one_are_refused_with_the_way(native: NativeCase) -> None:
     words = [*READINGS["plain"], step("RepeatChannel", repeats=3)]
-    with pytest.raises(DataError, match=r"to make 1 channels, got \(3, 12, 10, 8\): make more of a file's channel in a"):
+    message = r"expected transforms to make 1 channels, got \(3, 12, 10, 8\): make more of a file's channel in"
+    with pytest.raises(DataError, match=message):
         from_a_job(words).prepare(native)
 
 
