@@ -160,6 +160,13 @@ def test_words_that_would_run_code_need_trust(what: str, entry: dict[str, Any], 
     assert not trap.exists()
 
 
+def test_what_a_trusted_step_requires_is_run_by_monai(tmp_path: Path) -> None:
+    entry = {"_target_": "ScaleIntensityd", "keys": "image", "_requires_": f"$open({str(tmp_path / 'ran')!r}, 'w')"}
+    with trusting():
+        assert len(from_words([entry], "m: transforms").steps) == 1
+    assert (tmp_path / "ran").exists()
+
+
 def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
     entry = {"_target_": "ScaleIntensityd", "keys": "image", "minv": "%/etc/passwd::x"}
     assert "%/etc/passwd::x, which is not in the file" in line(lambda: from_words([entry], "m: transforms").steps)
