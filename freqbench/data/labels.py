@@ -145,7 +145,7 @@ def _mapped_values(where: str, mapped: Mapping[int, int], kept: Mapping[int, str
         if value not in of_value and value not in taken:
             of_value[value] = value
         elif value not in of_value and value in kept:
-            advice = f"{{{value}: 0}} makes it background"
+            advice = f"{{{value}: 0}} makes it background, {{{OTHER}: background}} all that are not listed"
             rest = f"as its number is now the class of another, got none: list it: {advice}"
             raise DataError(f"{where}: label_map: expected label {value} ({kept[value]}) in it, {rest}")
     return of_value

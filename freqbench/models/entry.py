@@ -289,8 +289,7 @@ def advice_on_classes(outputs: int, num_classes: int, head: Outputs = "softmax")
 def _label_map(classes: Sequence[int], num_classes: int) -> str:
     """Returns the label_map of a dataset that makes some of its classes background, and closes the gaps."""
     kept = [k for k in range(1, num_classes) if k not in classes]
-    pairs = {k: kept.index(k) + 1 if k in kept else 0 for k in range(1, num_classes)}
-    return "{" + ", ".join(f"{k}: {new}" for k, new in pairs.items()) + "}"
+    return "{" + "".join(f"{k}: {new}, " for new, k in enumerate(kept, 1)) + "other: background}"
 
 
 def _named_outputs(

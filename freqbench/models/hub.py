@@ -21,7 +21,7 @@ from freqbench.core.identity import digest
 
 MONAI = "monai://"
 SCHEMES = ("hf://", MONAI)
-READ = ("*configs/*", "*scripts/*", "*models/model.pt", "*.json", "*.py", "*.bin", "*.pth", "*.safetensors")
+READ = ("*configs/*", "*scripts/*", "*models/*.pt", "*.json", "*.py", "*.bin", "*.pth", "*.safetensors")
 """Patterns of the files that a folder's readers may ask for, without documents, images and exported copies."""
 logger = logging.getLogger(__name__)
 

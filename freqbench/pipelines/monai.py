@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,27 @@ from freqbench.ops.regions import codes_of
 from freqbench.pipelines import pipeline
 from freqbench.pipelines.pipeline import Facts, Maps, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
-# Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
+# Transforms that read files or convert types: freqbench hands over what they would make, but for what `_standing` says.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
+_COMPOSES = ("Compose", "monai.transforms.Compose", "monai.transforms.compose.Compose")
+_EXPECTED = "a Compose of MONAI's transforms"
+_ADVICE = "give a function that returns MONAI's, with steps of another package in a class of your own"
+_READING = NEUTRAL[:2]  # those that make an array of a file, channels first
+_DROPPED = ("AddChannel", "AsChannelFirst", "ToDevice")  # those of them that MONAI has no more, or need a device
+_VOLUMES = (".nii", ".gz", ".nrrd", ".mha", ".mhd")  # ends of files that hold a whole volume each
+# Arguments of MONAI's readers that turn the array, with the values at which it is as in the file.
+_TURNS = {"reverse_indexing": False, "swap_ij": True, "affine_lps_to_ras": True}
+_TYPES = re.compile(r"\$\s*(torch|np|numpy)\.([a-z]+\d*)\s*")  # an expression that names a type, and runs nothing
 _WRITING = ("SaveImage", "SaveClassification")  # steps after the network that write files
 _IMAGE = "image"
 _PRED = "pred"
 _LABELS = ("label", "labels", "seg", "mask", "segmentation")  # names of a label map's key in MONAI's tutorials
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")  # steps that move keys, and no intensities
+_SILENT = (*_MOVING, *NEUTRAL)  # steps that say nothing of bounds and of a label's numbers
 INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
 _BEFORE = "preprocessing"
+_STEPS = f"{_BEFORE}::transforms"
 _AFTER = "postprocessing"
 
 
@@ -141,7 +154,7 @@ class MonaiPipeline(Pipeline):
         if self.config is not None:
             runs_code = plugins.is_trusted() and (self.code.modules or self.code.files)
             code = {"code": self.code.digest} if runs_code else {}
-            return {"words": self._words, **code, **self._binding}
+            return {"words": self._words, **code, **self._binding, **self._readings}
         if self.function is not None:
             return {"function": self.function, "code": digest([self.code.digest, self._called[1]]), **self._binding}
         return {"code": self.code.digest, **self._binding}
@@ -153,6 +166,14 @@ class MonaiPipeline(Pipeline):
         bound = {key: [*np.atleast_1d(at).tolist()] for key, at in stated.items()}
         is_plain = len(bound) < 2 and self.channels is None
         return {**({} if is_plain else {"channels": bound}), **({"lazy": True} if self._compose.lazy else {})}
+
+    @property
+    def _readings(self) -> dict[str, str]:
+        """What marks words of loading, types or texts that switch steps off, which earlier releases left out."""
+        config = Config(where=self.where, content=self.config or {})
+        texts = [id for id in config.items(_STEPS) if isinstance(config.find(f"{id}::_disabled_"), str)]
+        has_effects = any(is_neutral(step) and [*_standing(step)] for step in self._made.transforms)
+        return {"read": "as MONAI does"} if texts or has_effects else {}
 
     @property
     def code(self) -> Code:
@@ -185,8 +206,8 @@ class MonaiPipeline(Pipeline):
         parts = [part for part in (_BEFORE, _AFTER) if isinstance(config.find(part), Mapping)]
         made = {}
         for part in parts:
-            if short(target := str(config.find(f"{part}::_target_"))) != "Compose":
-                raise UserError(f"{self.where}: {part}: expected a Compose of MONAI's transforms, got {target}")
+            if (target := str(config.find(f"{part}::_target_"))) not in _COMPOSES:
+                raise UserError(f"{self.where}: {part}: expected {_EXPECTED}, got {target}: {_ADVICE}")
             names = ("lazy", "overrides", "map_items", "unpack_items")
             settings = {name: value for name in names if (value := config.value(f"{part}::{name}")) is not None}
             entries = _kept_entries(config, part, None if part == _BEFORE else _PRED)
@@ -204,15 +225,19 @@ class MonaiPipeline(Pipeline):
             else:
                 made = self.compose if self.function is None else self._called[0]
         if not isinstance(made, Compose):
-            raise UserError(f"{self.where}: expected a Compose of MONAI's transforms, got {type(made).__name__}")
-        return made.flatten()
+            got = f"got {type(made).__name__} of {type(made).__module__}"
+            raise UserError(f"{self.where}: expected {_EXPECTED}, {got}: {_ADVICE}")
+        flat = made.flatten()
+        if self.config is not None:  # for an `Invertd` of its own
+            made.transforms = tuple(chain.from_iterable(map(_standing, flat.transforms)))
+        return flat
 
     @cached_property
     def _compose(self) -> Any:
         """The transforms before the network, but for those that freqbench stands for; refuses a random one."""
         from monai.transforms import Compose, RandomizableTrait
 
-        kept = [step for step in self._made.transforms if short(type(step).__name__) not in NEUTRAL]
+        kept = [*chain.from_iterable(map(_standing, self._made.transforms))]
         for step in kept:
             if isinstance(step, RandomizableTrait):
                 got = f"got {type(step).__name__}: leave it out, as a network is deployed without augmentation"
@@ -231,11 +256,7 @@ class MonaiPipeline(Pipeline):
     def keys(self) -> Keys:
         """Keys of images and label, as the steps name them; raises UserError if several may be the network's input."""
         config = Config(where=self.where, content=self.config or {})
-        if self.config is None:
-            loaded = [key for step in self._made.transforms for key in getattr(step, "keys", ())]
-        else:
-            loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
-            loaded = [key for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
+        loaded = [key for step in self._made.transforms for key in getattr(step, "keys", ())]
         # For each key, those of the files that it is made of.
         made_of: dict[str, tuple[str, ...]] = {name: (name,) for name in map(str, loaded)}
         for step in self.steps:
@@ -255,6 +276,11 @@ class MonaiPipeline(Pipeline):
             advice = f"set channels of the model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
             raise UserError(f"{self.where}: expected one key of the network's input, got {', '.join(others)}: {advice}")
         out = (found or [*made_of])[0]
+        for step in self.steps:
+            by = getattr(step, "source_key", out)  # of a crop
+            if not {*made_of.get(by, (by,))} <= {out, *made_of[out]}:
+                got = f"got {type(step).__name__} by {by}: crop by the image, or leave it out"
+                raise UserError(f"{self.where}: expected crops that need no label, as a new file has none, {got}")
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
         return Keys(out=out, images=made_of[out], label=label)
@@ -324,7 +350,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import LazyTrait
 
         of_key = [s for s in self.steps if key is None or {key, self.keys.out} & {*getattr(s, "keys", (key,))}]
-        of_intensities = [s for s in of_key if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
+        of_intensities = [s for s in of_key if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _SILENT]
         if not of_intensities:
             return None
         last = of_intensities[-1]  # of a dictionary, around the transform of an array
@@ -360,6 +386,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import SpatialResample
 
         made = self._apply(native)
+        self._require_same_reading(native, made)
         data = made.as_tensor().float().contiguous()
 
         def to_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
@@ -393,6 +420,42 @@ class MonaiPipeline(Pipeline):
             | ({} if order == sorted(order) else {"channels": order}),
         )
 
+    @cached_property
+    def _read_kinds(self) -> set[tuple[str, str]]:
+        """Ends of names, and axes, of the files whose reading was compared with MONAI's."""
+        return set()
+
+    def _require_same_reading(self, native: NativeCase, made: Any) -> None:
+        """Refuses a file whose reading by the stated steps leads to another input than `made`, `[C, *grid]`; compares
+        the first file of each format and orientation."""
+        from monai.transforms import Compose
+
+        file = Path(native.source)
+        kind = (file.suffix, file_codes(native.affine))
+        loaders = [step for step in self._made.transforms if short(type(step).__name__) in _READING]
+        is_new = kind not in self._read_kinds and file.suffix in _VOLUMES and file.is_file()
+        if not (loaders and is_new and len(self.keys.images) == 1):
+            return
+        self._read_kinds.add(kind)
+        (key,) = self.keys.images
+        for step in loaders:
+            step.allow_missing_keys = True
+        try:
+            with quiet():
+                read = Compose(loaders)({key: native.source})[key]
+        except Exception:  # noqa: BLE001 (what MONAI cannot read is no input of its)
+            return
+        if len(read) != len(native.image):  # one file of several
+            return
+        sample = self._sample(native)
+        if not _difference(read, sample[key]):
+            return
+        with running(f"{native.source}: MONAI's transforms refuse it"):
+            theirs = self._run({**sample, key: read[self.bound(len(read))[key]]})[self.keys.out]
+        if found := _difference(theirs, made):
+            rest = "write the file as its steps of loading make it, and leave them out"
+            raise DataError(f"{native.source}: expected the input of MONAI's own reading, got other {found}: {rest}")
+
     @property
     def region_names(self) -> tuple[str, ...]:
         """Names of the regions that a transform makes of labels, whatever their numbers; empty: it says none."""
@@ -405,7 +468,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import LazyTrait
 
         of_label = [step for step in self.steps if self.keys.label in getattr(step, "keys", ())]
-        return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
+        return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _SILENT]
 
     def relabel(self, native: NativeCase) -> Tensor | None:
         """Returns the label map of a file, `native`, `[L, H, W, D]`, as the transforms change its numbers; None if none
@@ -436,21 +499,29 @@ class MonaiPipeline(Pipeline):
         """Returns the MetaTensor `[C, *grid]` that the transforms make of a file's volume."""
         from monai.data import MetaTensor
 
-        affine = torch.from_numpy(native.affine)
-        keys = self.keys
         with running(f"{native.source}: MONAI's transforms refuse it"):
-            if keys.out is None:
-                made = self._run(MetaTensor(native.image.clone(), affine=affine))
-            else:
-                bound = self.bound(len(native.image))
-                sample = {key: MetaTensor(native.image[at].clone(), affine=affine) for key, at in bound.items()}
-                if keys.label is not None and not bool((native.label == NO_LABEL).all()):
-                    sample[keys.label] = MetaTensor(native.file_numbers().float(), affine=affine)
-                made = self._run(sample)[keys.out]
+            sample = self._sample(native)
+            made = self._run(sample) if self.keys.out is None else self._run(sample)[self.keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise DataError(f"{native.source}: expected transforms to make {len(native.image)} channels, got {got}")
+            advice = "make more of a file's channel in a network of your own, as the budget is of that channel"
+            rest = f"{len(native.image)} channels, got {got}: {advice}"
+            raise DataError(f"{native.source}: expected transforms to make {rest}")
         return made
+
+    def _sample(self, native: NativeCase) -> Any:
+        """Returns what the transforms are given of a case: a MetaTensor `[C, H, W, D]`, or one for each key."""
+        from monai.data import MetaTensor
+
+        affine = torch.from_numpy(native.affine)
+        keys = self.keys
+        if keys.out is None:
+            return MetaTensor(native.image.clone(), affine=affine)
+        bound = self.bound(len(native.image))
+        sample = {key: MetaTensor(native.image[at].clone(), affine=affine) for key, at in bound.items()}
+        if keys.label is not None and not bool((native.label == NO_LABEL).all()):
+            sample[keys.label] = MetaTensor(native.file_numbers().float(), affine=affine)
+        return sample
 
     def restore(self, facts: Facts, logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool) -> Maps:
         """Restores logits by the bundle's postprocessing, or, as merged ones, as MONAI's examples do: softmax or
@@ -487,6 +558,7 @@ class MonaiPipeline(Pipeline):
     @cached_property
     def _own_steps(self) -> Any:
         """A bundle's own steps after the network; None if they do not lead back to the file."""
+        self._made  # noqa: B018 (where its steps take the place of loading)
         after = self.config and self.config.get(_AFTER) and self._parsed.get_parsed_content(_AFTER)
         return after if after and any(short(type(step).__name__) == "Invert" for step in after.transforms) else None
 
@@ -531,6 +603,13 @@ def name_of(config: Config, id: str) -> str:
     return short((definition.get("_target_") if isinstance(definition, Mapping) else None) or "")
 
 
+def is_off(config: Config, id: str) -> bool:
+    """True if MONAI's parser leaves the entry with this id in `config` out."""
+    from monai.bundle import ConfigComponent
+
+    return ConfigComponent({"_target_": "", "_disabled_": config.find(f"{id}::_disabled_")}).is_disabled()
+
+
 def is_on(config: Config, id: str, key: str) -> bool:
     """True if the transform with this id in `config` works on the image or prediction of this key, or does not say on
     what."""
@@ -548,17 +627,68 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise UserError(f"{config.where}: {id}: expected an entry with _target_, got {node!r:.60}")
         package, _, last = str(node["_target_"]).rpartition(".")
-        is_off = config.find(f"{id}::_disabled_") is True
-        if is_off or short(last) in (*NEUTRAL, *_WRITING) or not (key is None or is_on(config, id, key)):
+        left_out = _DROPPED if part == _BEFORE else NEUTRAL
+        if is_off(config, id) or short(last) in (*left_out, *_WRITING) or not (key is None or is_on(config, id, key)):
             continue
         if not isinstance(getattr(known, last, None), type) or not f"{package or 'monai'}.".startswith("monai."):
             plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")
         given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
-        plain = {key: value if value == f"@{_BEFORE}" else config.value(f"{id}::{key}") for key, value in given.items()}
-        kept.append({"_target_": node["_target_"], **plain})
+        if "ITK" in str(given.get("reader")) and find_spec("itk") is None:  # MONAI's other readers take its place
+            given.pop("reader")
+        refers = f"@{_BEFORE}"
+        plain = {key: value if value == refers else _argument(config, f"{id}::{key}") for key, value in given.items()}
+        if turned := [name for name, usual in _TURNS.items() if plain.get(name, usual) is not usual]:
+            advice = "leave it out, and state the turn as a step, such as Orientationd"
+            raise UserError(f"{config.where}: {id}: expected axes as in the file, got {turned[0]}: {advice}")
+        parsers = {name: node[name] for name in ("_mode_", "_requires_") if name in node}
+        kept.append({"_target_": node["_target_"], **parsers, **plain})
     return kept
+
+
+def _argument(config: Config, id: str) -> Any:
+    """Returns the value of an argument with this id; an expression that names a type needs no trust."""
+    parent, _, name = id.rpartition("::")
+    value = config.find(parent)[name]
+    named = _TYPES.fullmatch(value) if isinstance(value, str) else None
+    return config.value(id) if named is None else getattr(torch if named[1] == "torch" else np, named[2])
+
+
+def is_neutral(step: Any) -> bool:
+    """True if a transform reads files or converts types."""
+    return short(type(step).__name__) in NEUTRAL
+
+
+def _standing(step: Any) -> Iterator[Any]:
+    """Yields a transform, or those that do what a NEUTRAL one does beside reading: RAS axes, and types but float32."""
+    import monai.transforms as known
+    from monai.utils.type_conversion import get_equivalent_dtype
+
+    if not is_neutral(step):
+        yield step
+        return
+    holder = getattr(step, "_loader", getattr(step, "converter", step))
+    on, suffix = ({"keys": step.keys}, "d") if hasattr(step, "keys") else ({}, "")
+    if any(getattr(reader, "as_closest_canonical", False) for reader in getattr(holder, "readers", ())):
+        yield getattr(known, f"Orientation{suffix}")(**on, axcodes="RAS")
+    dtype = getattr(step, "dtype", getattr(holder, "dtype", None))
+    types = {get_equivalent_dtype(each, torch.Tensor) for each in (dtype if isinstance(dtype, tuple) else [dtype])}
+    if types - {None, torch.float32}:
+        yield getattr(known, f"EnsureType{suffix}")(**on, dtype=dtype)
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    """Returns in words how a MetaTensor `[C, *grid]` of MONAI's differs from one of freqbench's; empty if nothing."""
+    for what, first, second in (
+        ("voxels", theirs.as_tensor(), ours.as_tensor()),
+        ("affine", theirs.affine, ours.affine),
+    ):
+        try:
+            torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False)
+        except AssertionError as error:
+            return f"{what}: {one_line(error)}"
+    return ""
 
 
 def _plain(value: Any) -> Any:

@@ -82,7 +82,7 @@ def test_every_label_has_its_class(
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
+        ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* it background, \{other: background\} all"),
         ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
         ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
         ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),

@@ -309,7 +309,10 @@ def inferer(config: dict[str, Any], **arguments: Any) -> None:
         (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
         (r"network_def: expected out_channels of at least 2, or a sigmoid", lambda c, m: c.update(num_classes=1)),
         (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
-        (r"transforms::1::threshold: expected 0.5, as a voxel lies in a region .* got 0.3", after(SIGMOID, THRESHOLD)),
+        (
+            r"transforms::1::threshold: expected 0.5, as a voxel lies in a region .* got 0.3: subtract log",
+            after(SIGMOID, THRESHOLD),
+        ),
         (r"transforms::0::threshold: expected a softmax, an argmax or a sigmoid before it", after(THRESHOLD)),
         (
             r"transforms::1::rounding: expected a softmax",
@@ -359,6 +362,53 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     Path(folder, missing).unlink()
     with pytest.raises(CheckpointError, match=missing):
         facts("bundle", folder)
+
+
+def loader(load_path: str, **keys: Any) -> dict[str, Any]:
+    """A `CheckpointLoader` of MONAI's for the network."""
+    return {"_target_": "CheckpointLoader", "load_path": load_path, "load_dict": {"model": "@network"}, **keys}
+
+
+BEST = "$@bundle_root + '/models/model_best.pt'"
+OTHER = {"_target_": "CheckpointLoader", "load_path": "models/vae.pt", "load_dict": {"model": "@autoencoder"}}
+LOADING: dict[str, dict[str, Any]] = {
+    "a loader": {"loader": loader("models/model_best.pt")},
+    "a reference": {"loader": loader("@path"), "path": "@file", "file": "/workspace/bundle/models/model_best.pt"},
+    "a handler": {"handlers": [loader(BEST), OTHER]},
+    "an expression": {"initialize": [f"$@network.load_state_dict(torch.load({BEST[1:]}))"]},
+    "one of two that is not disabled": {"handlers": [loader("models/model.pt", _disabled_=" True"), loader(BEST)]},
+}
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("keys", LOADING.values(), ids=LOADING)
+def test_weights_are_those_that_its_inference_loads(write: Write, keys: dict[str, Any], trusted: bool) -> None:
+    folder = write(lambda config, metadata: config.update(keys))
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        best = UNet(**NETWORK)
+    torch.save(best.state_dict(), Path(folder, "models/model_best.pt"))
+    with trusting(trusted):
+        ours = bundle.weights(resolve(ModelEntry(name="m", bundle=folder), 3), {})[0]
+    assert all(torch.equal(ours[key], value) for key, value in best.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("loaders", "message"),
+    [
+        ([loader(BEST)], r"expected the weights that it loads in models/model_best.pt, found none"),
+        ([loader(BEST), loader("models/model.pt")], r"got model.pt, model_best.pt: leave one load_path in .*inference"),
+    ],
+)
+def test_weights_without_one_file_are_refused(write: Write, loaders: list[Any], message: str) -> None:
+    folder = write(lambda config, metadata: config.update(handlers=loaders))
+    with pytest.raises(CheckpointError, match=message):
+        resolve(ModelEntry(name="m", bundle=folder), 3)
+
+
+@pytest.mark.parametrize(("text", "outputs"), [(" TRUE", "softmax"), ("no", "sigmoid")])
+def test_a_text_switches_steps_off_as_monai_takes_it(write: Write, text: str, outputs: str) -> None:
+    assert facts("bundle", write(after({**SIGMOID, "_disabled_": text}))).outputs == outputs
 
 
 def test_a_trusted_expression_that_fails_is_one_line(write: Write) -> None:

@@ -226,12 +226,12 @@ def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
         (
             {"classes": 2},
             "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
-            "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
+            "`labels` (their names) or label_map, such as {2: 1, other: background}",
         ),
         (
             {"classes": 2, "class_map": {1: [1]}},
             "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
-            "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
+            "none for it, take it out of the dataset: label_map: {1: 1, other: background}",
         ),
         ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
         ({"classes": 4, "class_map": MAP}, "m: class_map: 2: expected each class of the network once, but 4 is not in"),

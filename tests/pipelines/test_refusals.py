@@ -113,6 +113,30 @@ def test_random_transform_inside_compose_is_refused_by_its_name(line: Refused) -
     assert "got RandFlip: leave it out" in line(lambda: MonaiPipeline(release="0", compose=compose).steps)
 
 
+CROP = {"_target_": "CropForegroundd", "keys": ["image", "label"], "source_key": "label"}
+COPY = {"_target_": "CopyItemsd", "keys": "image", "names": "copy"}
+
+
+def test_a_crop_by_the_label_is_refused(line: Refused) -> None:
+    refused = line(lambda: from_words([CROP], "m: transforms").keys)
+    assert "expected crops that need no label, as a new file has none, got CropForegroundd by label: crop by" in refused
+
+
+def test_a_crop_by_a_copy_of_the_image_is_taken() -> None:
+    assert from_words([COPY, CROP | {"source_key": "copy"}], "m: transforms").keys.out == "image"
+
+
+def test_another_packages_compose_is_refused_by_its_package(line: Refused) -> None:
+    """As torchio's is, which is of the same name."""
+    theirs = type("Compose", (), {"__module__": "torchio.transforms"})()
+    refused = line(lambda: MonaiPipeline(release="0", compose=theirs).steps)
+    assert "got Compose of torchio.transforms: give a function that returns MONAI's" in refused
+    config = {"preprocessing": {"_target_": "torchio.Compose", "transforms": []}}
+    with trusting():
+        refused = line(lambda: MonaiPipeline(release="0", config=config).steps)
+    assert "expected a Compose of MONAI's transforms, got torchio.Compose: give a function" in refused
+
+
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("the expression", {"_target_": "ScaleIntensityd", "keys": "image", "minv": "$__import__('sprung')"}),
     ("an object of sprung.Evil", {"_target_": "sprung.Evil", "keys": "image"}),
@@ -134,6 +158,13 @@ def test_words_that_would_run_code_need_trust(what: str, entry: dict[str, Any], 
     assert what in refused
     assert "--trust-code" in refused
     assert not trap.exists()
+
+
+def test_what_a_trusted_step_requires_is_run_by_monai(tmp_path: Path) -> None:
+    entry = {"_target_": "ScaleIntensityd", "keys": "image", "_requires_": f"$open({str(tmp_path / 'ran')!r}, 'w')"}
+    with trusting():
+        assert len(from_words([entry], "m: transforms").steps) == 1
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:

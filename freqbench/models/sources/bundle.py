@@ -3,6 +3,7 @@ Cardoso et al., arXiv:2211.02701. A bundle is data here: plain values, `@referen
 `monai.networks.nets`, MONAI's transforms. A value that needs more is refused by its key, unless the bundle is trusted:
 then MONAI's own parser resolves it, which runs the code behind a `$`."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +25,10 @@ from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_on, name_of
+from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_off, is_on, name_of, short
 
-_WEIGHTS = "models/model.pt"
+_WEIGHTS = "models/model.pt"  # unless its inference loads another file into its network
+_FILE = re.compile(r"[\w.-]+\.(?:pth?|ckpt|safetensors)\b")
 _UNREAD = ("docs/", "eval/")
 _NETWORKS = (".pt", ".pth", ".ts", ".onnx", ".ckpt", ".safetensors", ".trt", ".engine")
 _NETS = "monai.networks.nets"
@@ -40,6 +42,7 @@ _SILENT = (
     *("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "roi_weight_map", "cpu_thresh"),
     *("buffer_steps", "buffer_dim", "orig_roi_size"),
 )
+_CUT = "subtract log(t / (1 - t)) of the threshold t from the bias of its last layer, and write 0.5"
 _FLAT = 1e9  # sigma of a Gaussian that is 1 at every voxel
 _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
@@ -168,7 +171,7 @@ def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
 
 def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     """Returns the kind of the outputs (a sigmoid without an argmax after it: regions), and notes on other steps."""
-    enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
+    enabled = (id for id in config.items(_AFTER) if not is_off(config, id))
     steps = [id for id in enabled if is_on(config, id, "pred")]
     names = {id: name_of(config, id) for id in steps}
     chosen = False
@@ -188,7 +191,7 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
         chosen |= any(_prediction_argument(config, id, key) for key in ("softmax", "argmax"))
         if (cut := [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]) and has_regions:
             if (threshold := _prediction_argument(config, id, cut[0])) not in (0.5, True):
-                rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}"
+                rest = f"as a voxel lies in a region whose logit is above 0, got {threshold}: {_CUT}"
                 raise UserError(f"{config.where}: {id}::{cut[0]}: expected 0.5, {rest}")
             continue
         if cut and not chosen:
@@ -242,16 +245,42 @@ def _build(config: Config) -> nn.Module:
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
-    """Returns the weights of `models/model.pt` of the bundle of `spec`, on the CPU; reads weights only, trusted or not.
-    `wanted`, names and shapes of its network, is not asked for."""
+    """Returns the weights that the bundle of `spec` loads, on the CPU; reads weights only, trusted or not. `wanted`,
+    names and shapes of its network, is not asked for."""
     file = _weights_file(spec.checkpoint)
     return checkpoints.read_state_dict(str(file), keys=("state_dict", "model_state_dict", "model")), None
 
 
 def _weights_file(path: str) -> Path:
-    if not (file := Path(path, _WEIGHTS)).is_file():
-        raise CheckpointError(f"{path}: expected the weights in {_WEIGHTS}, found none: fetch the whole bundle again")
+    config = _read_config(path)
+    texts = [*_loading_texts(config.content)]
+    for text in texts:  # and what they refer to
+        named = map(config.content.get, re.findall(r"@(\w+)", text.replace("@bundle_root", "")))
+        texts += [each for each in named if isinstance(each, str) and each not in texts]
+    names = sorted({name for text in texts for name in _FILE.findall(text)}) or [Path(_WEIGHTS).name]
+    if names[1:]:
+        got = f"got {', '.join(names)}: leave one load_path in {config.where}"
+        raise CheckpointError(f"{path}: expected one file of weights that is loaded into the network, {got}")
+    found = (file for file in (Path(path, "models", names[0]), *Path(path).rglob(names[0])) if file.is_file())
+    if (file := next(found, None)) is None:
+        rest = "found none: fetch the whole bundle again"
+        raise CheckpointError(f"{path}: expected the weights that it loads in models/{names[0]}, {rest}")
     return file
+
+
+def _loading_texts(node: Any) -> Iterator[str]:
+    """Yields the paths and expressions in a configuration by which weights are loaded into its network."""
+    if isinstance(node, str) and node.startswith("$") and "load_state_dict" in node and "@net" in node:
+        yield node
+    children = node if isinstance(node, list) else ()
+    if isinstance(node, Mapping):
+        children = [*node.values()]
+        is_off = str(node.get("_disabled_")).strip().lower() == "true"  # an expression may run code
+        is_loader = short(str(node.get("_target_", ""))) == "CheckpointLoader" and not is_off
+        if is_loader and "@net" in str(node.get("load_dict")):
+            yield str(node.get("load_path"))
+    for each in children:
+        yield from _loading_texts(each)
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -344,5 +373,5 @@ SOURCE = Source(
     weights=weights,
     sha256=_sha256,
     sign="configs",
-    files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
+    files=lambda args: ("configs/*", "scripts/*", "models/*.pt", "*.py"),  # a trusted bundle may import its modules
 )
