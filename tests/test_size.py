@@ -27,37 +27,37 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "attacks": 12475,
         "audit": 10076,
         "cli": 4925,
-        "core": 8130,  # own code counts by its files and what they name, as they were read
-        "data": 15347,
+        "core": 8138,  # own code counts by its files and what they name, as they were read
+        "data": 15348,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,
         "job": 5598,
         "metrics": 3341,
-        "models": 15439,
+        "models": 15546,
         "ops": 5949,
-        "pipelines": 3103,
+        "pipelines": 3445,  # what a bundle says of loading is done as MONAI does it, and compared once
         "remote": 763,
         "reporting": 14815,
         "results": 4171,
         "training": 3545,
     },
     "tests": {
-        ".": 9954,  # this ratchet
+        ".": 9963,  # this ratchet
         "analysis": 3799,
         "attacks": 17292,
         "audit": 7542,
         "cli": 6569,
         "cluster": 1063,
-        "core": 4965,
+        "core": 4998,
         "data": 16698,
-        "engine": 20450,
+        "engine": 20446,
         "exchange": 2811,
         "golden": 1472,
         "job": 6247,
         "metrics": 4509,
-        "models": 21015,
+        "models": 21150,
         "ops": 5953,
-        "pipelines": 5304,
+        "pipelines": 5788,
         "remote": 1207,
         "reporting": 20764,
         "results": 3666,
@@ -73,7 +73,7 @@ FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only f
     "freqbench": {
         "statements above 40 nodes": 55,
         "statements with nested comprehensions": 20,
-        "bodies above 300 nodes": 13,
+        "bodies above 300 nodes": 12,
         "assignments of a tuple to a tuple": 2,
         "fmt: skip": 1,
         "functions of more than seven parameters": 0,
@@ -87,7 +87,7 @@ FALLING: Mapping[str, Mapping[str, int]] = {  # counts of a tree that may only f
         "functions of more than seven parameters": 2,
     },
 }
-NAMED = 847  # of 1,000 parameters of the package's public functions, those that the docstring names: may only rise
+NAMED = 848  # of 1,000 parameters of the package's public functions, those that the docstring names: may only rise
 SLACK = 20  # deeds that a room may lie below its number before the number follows
 
 OPERATIONS = (

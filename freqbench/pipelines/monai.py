@@ -2,7 +2,7 @@
 
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -256,14 +256,7 @@ class MonaiPipeline(Pipeline):
     def keys(self) -> Keys:
         """Keys of images and label, as the steps name them; raises UserError if several may be the network's input."""
         config = Config(where=self.where, content=self.config or {})
-        loaded = [key for step in self._made.transforms for key in getattr(step, "keys", ())]
-        # For each key, those of the files that it is made of.
-        made_of: dict[str, tuple[str, ...]] = {name: (name,) for name in map(str, loaded)}
-        for step in self.steps:
-            for name in getattr(step, "keys", ()):
-                made_of.setdefault(name, (name,))
-            for name, of in _moves(step):
-                made_of[name] = tuple(dict.fromkeys(chain.from_iterable(map(made_of.__getitem__, of))))
+        made_of = self._made_of()
         if not made_of:
             return Keys(out=None)
         joined = [step.name for step in self.steps if short(type(step).__name__) == "ConcatItems"][-1:]
@@ -276,14 +269,29 @@ class MonaiPipeline(Pipeline):
             advice = f"set channels of the model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
             raise UserError(f"{self.where}: expected one key of the network's input, got {', '.join(others)}: {advice}")
         out = (found or [*made_of])[0]
-        for step in self.steps:
-            by = getattr(step, "source_key", out)  # of a crop
-            if not {*made_of.get(by, (by,))} <= {out, *made_of[out]}:
-                got = f"got {type(step).__name__} by {by}: crop by the image, or leave it out"
-                raise UserError(f"{self.where}: expected crops that need no label, as a new file has none, {got}")
+        self._require_no_label({out, *made_of[out]}, made_of)
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
         return Keys(out=out, images=made_of[out], label=label)
+
+    def _made_of(self) -> dict[str, tuple[str, ...]]:
+        """Returns for each key of the steps those of the files that it is made of."""
+        loaded = [key for step in self._made.transforms for key in getattr(step, "keys", ())]
+        made_of: dict[str, tuple[str, ...]] = {name: (name,) for name in map(str, loaded)}
+        for step in self.steps:
+            for name in getattr(step, "keys", ()):
+                made_of.setdefault(name, (name,))
+            for name, of in _moves(step):
+                made_of[name] = tuple(dict.fromkeys(chain.from_iterable(map(made_of.__getitem__, of))))
+        return made_of
+
+    def _require_no_label(self, images: Collection[str], made_of: Mapping[str, tuple[str, ...]]) -> None:
+        """Refuses a crop by a key that is not made of those of `images` alone."""
+        for step in self.steps:
+            by = getattr(step, "source_key", None)
+            if by is not None and not {*made_of.get(by, (by,))} <= {*images}:
+                got = f"got {type(step).__name__} by {by}: crop by the image, or leave it out"
+                raise UserError(f"{self.where}: expected crops that need no label, as a new file has none, {got}")
 
     def bound(self, num_channels: int) -> dict[str, list[int]]:
         """Returns the data's channels, of `num_channels`, of each key of an image; raises UserError unless each has its
@@ -634,17 +642,22 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
             plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
         if {"_mode_", "_requires_"} & set(node):
             plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")
-        given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
-        if "ITK" in str(given.get("reader")) and find_spec("itk") is None:  # MONAI's other readers take its place
-            given.pop("reader")
-        refers = f"@{_BEFORE}"
-        plain = {key: value if value == refers else _argument(config, f"{id}::{key}") for key, value in given.items()}
-        if turned := [name for name, usual in _TURNS.items() if plain.get(name, usual) is not usual]:
-            advice = "leave it out, and state the turn as a step, such as Orientationd"
-            raise UserError(f"{config.where}: {id}: expected axes as in the file, got {turned[0]}: {advice}")
         parsers = {name: node[name] for name in ("_mode_", "_requires_") if name in node}
-        kept.append({"_target_": node["_target_"], **parsers, **plain})
+        kept.append({"_target_": node["_target_"], **parsers, **_arguments(config, id, node)})
     return kept
+
+
+def _arguments(config: Config, id: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of the entry `node` with this id, references resolved; refuses what turns the array."""
+    given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
+    if "ITK" in str(given.get("reader")) and find_spec("itk") is None:  # MONAI's other readers take its place
+        given.pop("reader")
+    refers = f"@{_BEFORE}"
+    plain = {key: value if value == refers else _argument(config, f"{id}::{key}") for key, value in given.items()}
+    if turned := [name for name, usual in _TURNS.items() if plain.get(name, usual) is not usual]:
+        advice = "leave it out, and state the turn as a step, such as Orientationd"
+        raise UserError(f"{config.where}: {id}: expected axes as in the file, got {turned[0]}: {advice}")
+    return plain
 
 
 def _argument(config: Config, id: str) -> Any:
@@ -656,7 +669,7 @@ def _argument(config: Config, id: str) -> Any:
 
 
 def is_neutral(step: Any) -> bool:
-    """True if a transform reads files or converts types."""
+    """True if a transform, `step`, reads files or converts types."""
     return short(type(step).__name__) in NEUTRAL
 
 

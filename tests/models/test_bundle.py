@@ -374,6 +374,8 @@ OTHER = {"_target_": "CheckpointLoader", "load_path": "models/vae.pt", "load_dic
 LOADING: dict[str, dict[str, Any]] = {
     "a loader": {"loader": loader("models/model_best.pt")},
     "a reference": {"loader": loader("@path"), "path": "@file", "file": "/workspace/bundle/models/model_best.pt"},
+}
+LOADING |= {
     "a handler": {"handlers": [loader(BEST), OTHER]},
     "an expression": {"initialize": [f"$@network.load_state_dict(torch.load({BEST[1:]}))"]},
     "one of two that is not disabled": {"handlers": [loader("models/model.pt", _disabled_=" True"), loader(BEST)]},

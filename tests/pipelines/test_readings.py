@@ -40,10 +40,16 @@ READINGS = {
     "plain": [LOAD, FIRST, SCORES],
     "canonical": [LOAD | {"reader": "NibabelReader", "as_closest_canonical": True}, FIRST, SCORES],
     "canonical, of the default reader": [LOAD | {"as_closest_canonical": True}, FIRST, SCORES],
+}
+READINGS |= {
     "loaded as uint8": [LOAD | {"dtype": "uint8"}, FIRST, FLOATS, SCORES],
     "loaded as int16, an expression": [LOAD | {"dtype": "$np.int16"}, FIRST, SCORES],
+}
+READINGS |= {
     "converted to uint8": [LOAD, FIRST, EIGHTS, step("EnsureType", dtype="$torch.uint8"), FLOATS, SCORES],
     "converted to uint8 at last": [LOAD, FIRST, EIGHTS, step("EnsureType", dtype="uint8")],
+}
+READINGS |= {
     "off": [LOAD, FIRST, SCORES, EIGHTS | {"_disabled_": " TRUE"}],
     "not off": [LOAD, FIRST, SCORES, EIGHTS | {"_disabled_": "yes"}],
 }

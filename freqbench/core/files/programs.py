@@ -75,7 +75,7 @@ def counts(name: str) -> bool:
 
 
 def is_read(path: Path) -> bool:
-    """True for a file that a program may read; no tool's, whose hidden folder is beside the program."""
+    """True for a `path` of a file that a program may read; no tool's, whose hidden folder is beside the program."""
     here = Path.cwd()
     names = path.relative_to(here).parts if path.is_relative_to(here) else (path.name,)
     return all(map(counts, names))
@@ -192,12 +192,12 @@ def _does(path: Path) -> tuple[str, frozenset[str]]:
 
 
 def is_script(path: Path) -> bool:
-    """True for a file whose text is its program."""
+    """True for the `path` of a file whose text is its program."""
     return path.suffix in _CODE or shebang(path) != ""
 
 
 def shebang(path: Path) -> str:
-    """Returns the program that runs a script, by its first line; empty without one."""
+    """Returns the program that runs the script at `path`, by its first line; empty without one."""
     with suppress(OSError), path.open("rb") as stream:
         if stream.read(2) == b"#!":
             return (stream.readline(4096).decode(errors="replace").split() or [""])[-1]
@@ -212,7 +212,7 @@ def is_installed(path: Path) -> bool:
 
 
 def imports_of(path: Path) -> list[str]:
-    """Returns the packages that a Python script imports, by their first names."""
+    """Returns the packages that the Python script at `path` imports, by their first names."""
     lists = (line.split(" import ")[0].split(",") for line in _IMPORTS.findall(_text_of(path)))
     return sorted({name.split()[0].partition(".")[0] for names in lists for name in names if name.strip()})
 
