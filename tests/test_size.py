@@ -55,7 +55,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "golden": 1472,
         "job": 6247,
         "metrics": 4509,
-        "models": 21150,
+        "models": 21159,
         "ops": 5953,
         "pipelines": 5788,
         "remote": 1207,

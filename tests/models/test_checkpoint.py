@@ -357,7 +357,9 @@ def _wrapped(folder: Path, net: nn.Module) -> Any:
 
 
 def _bundle(folder: Path, net: nn.Module) -> Any:
-    (folder / "models").mkdir()
+    for name in ("configs", "models"):
+        (folder / name).mkdir()
+    (folder / "configs" / "inference.json").write_text("{}")
     torch.save(net.state_dict(), folder / "models" / "model.pt")
     return weights_of("bundle", str(folder))
 
