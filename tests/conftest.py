@@ -92,7 +92,7 @@ def same_draws() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_read() -> Iterator[None]:
-    """What the code of one test opens tells nothing of the next one's, as it does in a user's process."""
+    """Files that the code of one test opens are none of the next one's, which is another user's process."""
     yield
     reading.opened.clear()
 

@@ -20,7 +20,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class Syntax:
-    """What a Python file says."""
+    """Statements of a Python file about its names, and a digest of what it does."""
 
     digest: str  # of its syntax without comments, docstrings and annotations
     names: frozenset[str]  # modules that it imports, and its short texts, which may name modules or files

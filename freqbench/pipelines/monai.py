@@ -169,7 +169,7 @@ class MonaiPipeline(Pipeline):
 
     @property
     def _readings(self) -> dict[str, str]:
-        """What marks words of loading, types or texts that switch steps off, which earlier releases left out."""
+        """Mark of words of loading, types or texts that switch steps off, which earlier releases left out."""
         config = Config(where=self.where, content=self.config or {})
         texts = [id for id in config.items(_STEPS) if isinstance(config.find(f"{id}::_disabled_"), str)]
         has_effects = any(is_neutral(step) and [*_standing(step)] for step in self._made.transforms)

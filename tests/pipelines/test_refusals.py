@@ -127,7 +127,7 @@ def test_a_crop_by_a_copy_of_the_image_is_taken() -> None:
 
 
 def test_another_packages_compose_is_refused_by_its_package(line: Refused) -> None:
-    """As torchio's is, which is of the same name."""
+    """A class with the name of torchio's."""
     theirs = type("Compose", (), {"__module__": "torchio.transforms"})()
     refused = line(lambda: MonaiPipeline(release="0", compose=theirs).steps)
     assert "got Compose of torchio.transforms: give a function that returns MONAI's" in refused
