@@ -27,7 +27,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "attacks": 12475,
         "audit": 10076,
         "cli": 4925,
-        "core": 8138,  # own code counts by its files and what they name, as they were read
+        "core": 8136,  # own code counts by its files and what they name, as they were read
         "data": 15348,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,

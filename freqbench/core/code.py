@@ -240,9 +240,10 @@ def _files_of(top: str) -> list[Path]:
 
 
 def _is_own(top: str) -> bool:
-    """True for the first name of an own module that has a file: a folder that a text happens to name has none."""
+    """True for the first name of an own module that has a file, whether this process has imported it or not; a folder
+    that a text happens to name has none."""
     path = tuple(sys.path)
-    is_there = top in sys.modules or top in _providers() or top in _once(path, lambda: _names_beside(path))
+    is_there = top in _providers() or top in _once(path, lambda: _names_beside(path))
     return is_there and not is_installed(top)
 
 
