@@ -27,7 +27,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "attacks": 12475,
         "audit": 10076,
         "cli": 4925,
-        "core": 8136,  # own code counts by its files and what they name, as they were read
+        "core": 8131,  # own code counts by its files and what they name, as they were read
         "data": 15348,
         "engine": 10545,  # a proof names each class, and what its cases cannot tell apart
         "exchange": 2310,
@@ -35,7 +35,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "metrics": 3341,
         "models": 15546,
         "ops": 5949,
-        "pipelines": 3445,  # what a bundle says of loading is done as MONAI does it, and compared once
+        "pipelines": 3447,  # what a bundle says of loading is done as MONAI does it, and compared once
         "remote": 763,
         "reporting": 14815,
         "results": 4171,
@@ -57,7 +57,7 @@ ROOMS: Mapping[str, Mapping[str, int]] = {
         "metrics": 4509,
         "models": 21159,
         "ops": 5953,
-        "pipelines": 5788,
+        "pipelines": 5806,
         "remote": 1207,
         "reporting": 20764,
         "results": 3666,

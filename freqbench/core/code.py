@@ -116,10 +116,8 @@ def steady() -> Iterator[None]:
 
 
 def _once(key: object, make: Callable[[], Any]) -> Any:
-    """Returns what `make` makes, within `steady` once for a key."""
-    made = _steady.get()
-    if made is None:
-        return make()
+    """Returns what `make` makes, once for a `key` within `steady`, where each identity is made."""
+    made: Any = _steady.get()
     if key not in made:
         made[key] = make()
     return made[key]

@@ -3,6 +3,7 @@
 import pkgutil
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -440,7 +441,8 @@ class MonaiPipeline(Pipeline):
 
         file = Path(native.source)
         kind = (file.suffix, file_codes(native.affine))
-        loaders = [step for step in self._made.transforms if short(type(step).__name__) in _READING]
+        stated = [step for step in self._made.transforms if short(type(step).__name__) in _READING]
+        loaders = deepcopy(stated)  # a caller's own stay as they are
         is_new = kind not in self._read_kinds and file.suffix in _VOLUMES and file.is_file()
         if not (loaders and is_new and len(self.keys.images) == 1):
             return

@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from roads import step
 
 from freqbench import load_dataset
+from freqbench.core.code import identify
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.core.types import NativeCase
@@ -87,6 +88,14 @@ def test_the_input_is_what_monai_makes_of_the_file(words: list[dict[str, Any]], 
     ours = made(words).prepare(native)
     torch.testing.assert_close(ours.data, theirs.as_tensor().float(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
+
+
+def test_loading_of_a_callers_compose_is_the_same_after_it_was_compared(native: NativeCase) -> None:
+    compose = composed(READINGS["plain"])
+    loading = compose.transforms[:2]
+    before = identify(loading).digest
+    MonaiPipeline(release="0", compose=compose).prepare(native)
+    assert identify(loading).digest == before
 
 
 @pytest.mark.parametrize("name", ["canonical", "loaded as uint8", "converted to uint8", "off"])

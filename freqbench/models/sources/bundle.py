@@ -275,8 +275,8 @@ def _loading_texts(node: Any) -> Iterator[str]:
     children = node if isinstance(node, list) else ()
     if isinstance(node, Mapping):
         children = [*node.values()]
-        is_off = str(node.get("_disabled_")).strip().lower() == "true"  # an expression may run code
-        is_loader = short(str(node.get("_target_", ""))) == "CheckpointLoader" and not is_off
+        is_disabled = str(node.get("_disabled_")).strip().lower() == "true"  # an expression may run code
+        is_loader = short(str(node.get("_target_", ""))) == "CheckpointLoader" and not is_disabled
         if is_loader and "@net" in str(node.get("load_dict")):
             yield str(node.get("load_path"))
     for each in children:
